@@ -1,0 +1,85 @@
+"""What can go wrong with a job, whose fault it is, and whether trying again can help.
+
+Every error that crosses a module boundary inside `jobs` is one of these. `fault` says who has to act:
+the `client` (who described the job), a `peer` (the other end of a URL), the `engine` or the `service`.
+`retry` says whether the very same step may succeed later without anybody changing anything.
+"""
+
+from typing import ClassVar, Literal
+
+Fault = Literal["client", "peer", "engine", "service"]
+
+
+class JobError(Exception):
+    """Base of all of them. `str(error)` is one sentence that a client may read; it holds no secret."""
+
+    fault: ClassVar[Fault] = "service"
+    retry: ClassVar[bool] = False
+
+
+class EngineUnavailable(JobError):
+    """The engine does not answer, or answers that it cannot right now. Says nothing about the job."""
+
+    fault = "engine"
+    retry = True
+
+
+class EngineRefused(JobError):
+    """The engine answered, and the answer is a no that will stay one."""
+
+    fault = "engine"
+
+
+class ContainerNotFound(JobError):
+    """No container has that name (any more)."""
+
+    fault = "engine"
+
+
+class ContainerConflict(JobError):
+    """The container's state does not allow this: it runs where it should not, or the name is taken."""
+
+    fault = "engine"
+
+
+class PathNotFound(JobError):
+    """No such path inside the container."""
+
+    fault = "client"
+
+
+class ImageUnavailable(JobError):
+    """The image can be neither found nor pulled; the text is the registry's or the engine's own."""
+
+    fault = "client"
+
+
+class StartFailed(JobError):
+    """The engine could not start the process: no such program, not executable, no such user."""
+
+    fault = "client"
+
+
+class TransferFailed(JobError):
+    """A file could not be brought in or out, and trying again will not change that."""
+
+    fault = "peer"
+
+
+class Interrupted(JobError):
+    """Somebody decided meanwhile that this blocking step should not go on (cancel, time-out, hand-over)."""
+
+    fault = "service"
+    retry = True
+
+
+class OwnershipLost(JobError):
+    """The row is not ours any more, or not in a state that allows the change: read it again."""
+
+    fault = "service"
+
+
+class IdTaken(JobError):
+    """A job with this id exists."""
+
+    fault = "client"

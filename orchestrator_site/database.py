@@ -1,0 +1,31 @@
+"""Rules for using the database from threads that mostly wait for something else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connection, transaction
+
+
+def release_connection() -> None:
+    """Give this thread's connection back to the pool, before it blocks on an engine or a peer."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+@contextmanager
+def short_transaction() -> Iterator[None]:
+    """One transaction, after which the thread holds no connection (200 running jobs need a handful)."""
+    try:
+        with transaction.atomic():
+            yield
+    finally:
+        release_connection()
+
+
+@contextmanager
+def short_read() -> Iterator[None]:
+    """A few reads outside a transaction, after which the thread holds no connection."""
+    try:
+        yield
+    finally:
+        release_connection()

@@ -1,0 +1,43 @@
+"""Model fields that are ciphertext in the database (Fernet: AES-128-CBC with HMAC-SHA256).
+
+The newest of `ENCRYPTION_KEYS` encrypts, all of them decrypt, so that keys can be rotated.
+"""
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from cryptography.fernet import Fernet, MultiFernet
+from django.conf import settings
+from django.db import models
+
+
+@lru_cache(maxsize=4)
+def _cipher(keys: tuple[str, ...]) -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in keys])
+
+
+def _current() -> MultiFernet:
+    return _cipher(settings.CONFIGURATION.encryption_keys)
+
+
+class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
+    """Text that only processes with a key can read. It cannot be searched for."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        value = super().get_prep_value(value)
+        return None if value is None else _current().encrypt(value.encode()).decode()
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
+        return None if value is None else _current().decrypt(value.encode()).decode()
+
+
+class EncryptedJSONField(EncryptedTextField):
+    """Any JSON value, encrypted as a whole."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return super().get_prep_value(json.dumps(value))
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
+        text = super().from_db_value(value, expression, connection)
+        return None if text is None else json.loads(text)
