@@ -1,0 +1,93 @@
+"""Makes `.venv/` from the pinned requirements: `virtualenv.py ready|make run|test`.
+
+Runs on the system's Python, before anything is installed: standard library only. `ready` exits 0 where there is
+nothing to do. A stamp written last says what was installed, so that an interrupted install is never taken for a
+done one; a lock on the repository's directory lets one of several commands install while the others wait.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+VENV = ROOT / ".venv"
+UNDER_WAY = VENV / ".installing"
+REQUIREMENTS = {"run": [ROOT / "requirements.txt"], "test": [ROOT / "requirements.txt", ROOT / "tests" / "requirements.txt"]}
+INSTALL_SECONDS = 1800
+
+
+def wanted(kind: str) -> str:
+    """A hash of all that an installation depends on; its place is part of it, as scripts hold it in their first line."""
+    parts = [str(ROOT).encode(), *(path.read_bytes() for path in REQUIREMENTS[kind])]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def stamp(kind: str) -> Path:
+    return VENV / f".installed-{kind}"
+
+
+def is_ready(kind: str) -> bool:
+    try:
+        return stamp(kind).read_text() == wanted(kind) and not UNDER_WAY.exists()
+    except FileNotFoundError:
+        return False
+
+
+def is_usable() -> bool:
+    """Whether what is there can be built upon: nobody was interrupted in it, and its interpreter still runs."""
+    if UNDER_WAY.exists():
+        return False
+    try:
+        pip = subprocess.run([VENV / "bin" / "python", "-m", "pip", "--version"], capture_output=True, timeout=60, check=False)
+        return pip.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def install(kind: str) -> None:
+    """Raises `CalledProcessError` or `TimeoutExpired`; pip has said why on standard error."""
+    # Settings for another place than this environment would send the packages there.
+    environment = {name: value for name, value in os.environ.items() if name not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX")}
+    if not is_usable():
+        VENV.mkdir(exist_ok=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], env=environment, check=True, timeout=300)
+    UNDER_WAY.touch()
+    for outdated in REQUIREMENTS:
+        stamp(outdated).unlink(missing_ok=True)
+    pip = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS[kind][-1]]
+    subprocess.run(pip, env=environment, check=True, timeout=INSTALL_SECONDS)
+    for done in {"run", kind}:
+        stamp(done).write_text(wanted(done))
+    UNDER_WAY.unlink()
+
+
+def make(kind: str) -> None:
+    directory = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if not is_ready(kind):
+            print("Installing the pinned requirements into .venv (the first time only) ...", file=sys.stderr, flush=True)
+            install(kind)
+    finally:
+        os.close(directory)
+
+
+def main() -> int:
+    action, kind = sys.argv[1:]
+    if action == "ready":
+        return 0 if is_ready(kind) else 1
+    try:
+        make(kind)
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f".venv could not be made ({error}); see what pip said above, and run this again.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
