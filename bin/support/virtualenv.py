@@ -57,8 +57,13 @@ def install(kind: str) -> None:
     UNDER_WAY.touch()
     for outdated in REQUIREMENTS:
         stamp(outdated).unlink(missing_ok=True)
-    pip = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS[kind][-1]]
-    subprocess.run(pip, env=environment, check=True, timeout=INSTALL_SECONDS)
+    requirements = REQUIREMENTS[kind][-1]
+    subprocess.run(
+        [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "-r", requirements],
+        env=environment,
+        check=True,
+        timeout=INSTALL_SECONDS,
+    )
     for done in {"run", kind}:
         stamp(done).write_text(wanted(done))
     UNDER_WAY.unlink()

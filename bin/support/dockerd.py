@@ -1,0 +1,210 @@
+"""A Docker engine of our own, for machines where none answers.
+
+Everything of it lies in one directory, except what dockerd cannot be told to put elsewhere: that is noted
+before the start (`traces`) and taken away after the stop. It runs in a mount namespace of its own, so that its
+mounts end with it, and on a bridge of its own: `docker0` may be another engine's, and with `bridge: none` dockerd
+deletes that. Its images stay in the directory, as a cache.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import docker
+import firewall
+from traces import Traces, control_groups
+
+# A unix socket's address holds 107 bytes; dockerd makes its own below the directory it is given.
+LONGEST_RUN_DIRECTORY = 60
+START_SECONDS = 60
+STOP_SECONDS = 40
+
+
+class DaemonError(Exception):
+    """dockerd did not start; the message is one sentence and the end of its log."""
+
+
+class Daemon:
+    """The engine whose files are in `directory`. Start and stop are for one caller at a time (see `engine`)."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._record = directory / "engine.json"
+        self._log = directory / "dockerd.log"
+        self._settings = directory / "daemon.json"
+        self._pidfile = directory / "dockerd.pid"
+        self._bridge = "orch" + hashlib.sha256(os.fsencode(directory)).hexdigest()[:8]
+
+    # -- what there is -------------------------------------------------------------------------
+    def host(self) -> str | None:
+        """Where the engine answers, None where it was never started or stopped."""
+        try:
+            return f"unix://{json.loads(self._record.read_text())['run']}/docker.sock"
+        except (FileNotFoundError, ValueError):
+            return None
+
+    @property
+    def kept(self) -> bool:
+        """Whether somebody who is gone meanwhile wants this very process to stay."""
+        with suppress(FileNotFoundError):
+            return (self.directory / "keep").read_text() == self._pidfile.read_text()
+        return False
+
+    def keep(self) -> None:
+        """Let the engine run on when its users have gone, because jobs do."""
+        (self.directory / "keep").write_text(self._pidfile.read_text())
+
+    # -- start ---------------------------------------------------------------------------------
+    def start(self) -> str:
+        """Start dockerd and wait until it answers: its address. Raises `DaemonError`."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._clear_away()  # what a crash left: a containerd without its dockerd, or a dockerd that does not answer
+        run = self._run_directory()
+        self._record.write_text(json.dumps({"run": str(run), "traces": Traces.look().as_json()}))
+        self._settings.write_text(json.dumps(self._options(run), indent=2))
+        try:
+            with firewall.others_preserved(str(self._settings)):
+                return self._launch(f"unix://{run}/docker.sock")
+        except BaseException:
+            self._clear_away()
+            raise
+
+    def _options(self, run: Path) -> dict[str, object]:
+        return {
+            "hosts": [f"unix://{run}/docker.sock"],
+            "data-root": str(self.directory / "data"),
+            "exec-root": str(run / "exec"),
+            "pidfile": str(self._pidfile),
+            "bridge": self._bridge,
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+            "log-level": "warn",
+        }
+
+    def _launch(self, host: str) -> str:
+        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True, capture_output=True, timeout=30)
+        command = ["unshare", "--mount", "--propagation", "slave", str(Path(__file__).with_name("with-cgroups"))]
+        command += ["dockerd", "--config-file", str(self._settings)]
+        with self._log.open("wb") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(host):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise DaemonError(f"dockerd did not start; the end of {self._log}:\n{self._last_words()}")
+            time.sleep(0.1)
+        return host
+
+    def _run_directory(self) -> Path:
+        run = self.directory / "run"
+        if len(os.fsencode(run)) > LONGEST_RUN_DIRECTORY:
+            return Path(tempfile.mkdtemp(prefix="orchestrator-engine-", dir="/run" if os.access("/run", os.W_OK) else "/tmp"))  # noqa: S108
+        run.mkdir(exist_ok=True)
+        return run
+
+    def _last_words(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+
+    # -- stop ----------------------------------------------------------------------------------
+    def stop(self) -> None:
+        """Stop it with all its containers, and leave nothing behind but its images."""
+        host = self.host()
+        if host and answers(host):
+            self._remove_workloads(host)
+        self._clear_away()
+
+    def _remove_workloads(self, host: str) -> None:
+        client = docker.DockerClient(base_url=host, timeout=60)
+        try:
+            for container in client.containers.list(all=True, ignore_removed=True):
+                with suppress(docker.errors.APIError):  # removed meanwhile
+                    container.remove(force=True, v=True)
+            for network in client.networks.list(filters={"type": "custom"}):
+                with suppress(docker.errors.APIError):
+                    network.remove()
+        finally:
+            client.close()
+
+    def _clear_away(self) -> None:
+        """End what runs of it and take its traces away. Does nothing where there are none."""
+        try:
+            record = json.loads(self._record.read_text())
+        except (FileNotFoundError, ValueError):
+            return
+        with firewall.others_preserved(str(self._settings)):
+            for pid in processes_with_argument(str(self._settings)):
+                end(pid, STOP_SECONDS)
+        # The rest is only there where dockerd was killed and could not end it.
+        for pid in processes_with_argument(f"{record['run']}/exec/containerd/"):
+            end(pid, 2)
+        self._end_containers()
+        subprocess.run(["ip", "link", "delete", self._bridge], check=False, capture_output=True, timeout=30)
+        firewall.remove_interface(self._bridge)
+        Traces.from_json(record["traces"]).remove(str(self._settings))
+        shutil.rmtree(record["run"], ignore_errors=True)
+        for path in (self._record, self._pidfile, self.directory / "keep"):
+            path.unlink(missing_ok=True)
+
+    def _end_containers(self) -> None:
+        directory = self.directory / "data" / "containers"
+        names = [container.name for container in directory.iterdir()] if directory.is_dir() else []
+        for pid in process_ids():
+            if any(name.encode() in read(f"/proc/{pid}/cgroup") for name in names):
+                end(pid, 0)
+        for group in control_groups():
+            for name in names:
+                with suppress(OSError):  # dockerd has removed it, as it does unless it is killed
+                    Path(group, name).rmdir()
+
+
+def answers(host: str) -> bool:
+    """Whether a Docker engine answers there within seconds."""
+    try:
+        client = docker.DockerClient(base_url=host, timeout=5)
+        try:
+            return bool(client.ping())
+        finally:
+            client.close()
+    except (docker.errors.DockerException, OSError):
+        return False
+
+
+def process_ids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def processes_with_argument(beginning: str) -> list[int]:
+    """The processes that were started with an argument that begins so."""
+    mark = b"\0" + os.fsencode(beginning)
+    return [pid for pid in process_ids() if mark in read(f"/proc/{pid}/cmdline")]
+
+
+def read(path: str) -> bytes:
+    """What is in a file of /proc; nothing where its process is gone."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+def end(pid: int, seconds: float) -> None:
+    """Ask the process to stop, kill it after so many seconds, return when it is gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + seconds
+        while runs(pid):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process is there and no zombie, which is its parent's affair."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"])
