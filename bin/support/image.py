@@ -1,0 +1,121 @@
+"""`alpine:latest`, or what stands in for it: a small image of Debian's busybox-static, where no registry is reached."""
+
+import io
+import json
+import os
+import platform
+import queue
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+
+import docker
+
+NAME = "alpine"
+TAG = "latest"
+LABEL = "Stands in for alpine where no registry is reached: Debian's busybox-static, imported by Orchestrator"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SILENCE_SECONDS = 8  # a registry that says nothing for so long is taken for none
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+DIRECTORIES = {"tmp": 0o1777, "var": 0o755, "var/tmp": 0o1777, "root": 0o700, "home": 0o755, "run": 0o755, "dev": 0o755}
+FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
+    "etc/group": "root:x:0:\nnobody:x:65534:\n",
+}
+
+
+class ImageError(Exception):
+    """The image can neither be found, pulled nor made; the message says how to get it."""
+
+
+def ensure(host: str) -> None:
+    """Have `alpine:latest` on that engine. Raises `ImageError`."""
+    with closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": host}, timeout=60)) as client:
+        if not is_there(client) and not pulled(client):
+            make(client)
+
+
+def is_there(client: docker.DockerClient) -> bool:
+    try:
+        client.images.get(f"{NAME}:{TAG}")
+    except docker.errors.ImageNotFound:
+        return False
+    return True
+
+
+def pulled(client: docker.DockerClient) -> bool:
+    """Try to pull it, for as long as the registry has something to say."""
+    heard: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def pull() -> None:
+        with suppress(Exception):  # why it cannot be pulled does not matter: it is made instead
+            for _ in client.api.pull(NAME, tag=TAG, stream=True):
+                heard.put(True)
+        heard.put(False)
+
+    threading.Thread(target=pull, daemon=True).start()
+    with suppress(queue.Empty):
+        while heard.get(timeout=SILENCE_SECONDS):
+            pass
+    return is_there(client)
+
+
+def make(client: docker.DockerClient) -> None:
+    """Import the stand-in under the name `alpine:latest`. Raises `ImageError`."""
+    if client.version()["Arch"] != ARCHITECTURES.get(platform.machine(), platform.machine()):
+        raise ImageError(
+            f"{NAME}:{TAG} can neither be found nor pulled, and this engine's processor is not this machine's: load it."
+        )
+    with tempfile.TemporaryDirectory() as directory:
+        busybox = static_busybox(Path(directory))
+        changes = [f"ENV PATH={PATH}", 'CMD ["/bin/sh"]', f"LABEL orchestrator.image={json.dumps(LABEL)}"]
+        client.api.import_image_from_data(file_system(busybox), repository=NAME, tag=TAG, changes=changes)
+    if not is_there(client):
+        raise ImageError(f"{NAME}:{TAG} can neither be found nor pulled, and the engine did not import one: see its log.")
+
+
+def static_busybox(directory: Path) -> Path:
+    """Debian's: the installed one, else one out of its package, which is not installed. Raises `ImageError`."""
+    if shutil.which("dpkg-query") and succeeds(directory, "dpkg-query", "-W", "busybox-static"):
+        return Path("/bin/busybox")
+    fetch = ("apt-get", "-q", "download", "busybox-static")
+    fetched = shutil.which("apt-get") and (
+        succeeds(directory, *fetch) or (succeeds(directory, "apt-get", "-q", "update") and succeeds(directory, *fetch))
+    )
+    if not fetched:
+        raise ImageError(f"{NAME}:{TAG} can neither be found nor pulled; load it into the engine (docker load), or connect it.")
+    (package,) = directory.glob("*.deb")
+    subprocess.run(["dpkg-deb", "-x", package, directory], check=True, timeout=60)
+    return next(path for path in (directory / "bin" / "busybox", directory / "usr" / "bin" / "busybox") if path.exists())
+
+
+def succeeds(directory: Path, *command: str) -> bool:
+    return subprocess.run(command, cwd=directory, capture_output=True, check=False, timeout=300).returncode == 0
+
+
+def file_system(busybox: Path) -> bytes:
+    """A tar archive (about 2 MB) of busybox under all its names, and the little that programs expect around it."""
+    applets = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, mode in DIRECTORIES.items():
+            add(tar, name, mode, tarfile.DIRTYPE)
+        for name, text in FILES.items():
+            add(tar, name, 0o644, content=text.encode())
+        add(tar, "bin/busybox", 0o755, content=busybox.read_bytes())
+        for applet in applets:
+            if applet != "bin/busybox":
+                add(tar, applet, 0o777, tarfile.SYMTYPE, target="/bin/busybox")
+    return archive.getvalue()
+
+
+def add(
+    tar: tarfile.TarFile, name: str, mode: int, kind: bytes = tarfile.REGTYPE, *, content: bytes = b"", target: str = ""
+) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.mode, entry.type, entry.size, entry.linkname = mode, kind, len(content), target
+    tar.addfile(entry, io.BytesIO(content))
