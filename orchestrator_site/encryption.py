@@ -28,16 +28,19 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
         value = super().get_prep_value(value)
         return None if value is None else _current().encrypt(value.encode()).decode()
 
-    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
+    def from_db_value(self, value: str | None, *context: Any) -> Any:
         return None if value is None else _current().decrypt(value.encode()).decode()
 
 
 class EncryptedJSONField(EncryptedTextField):
     """Any JSON value, encrypted as a whole."""
 
+    _pyi_private_set_type: Any
+    _pyi_private_get_type: Any
+
     def get_prep_value(self, value: Any) -> Any:
         return super().get_prep_value(json.dumps(value))
 
-    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
-        text = super().from_db_value(value, expression, connection)
+    def from_db_value(self, value: str | None, *context: Any) -> Any:
+        text = super().from_db_value(value, *context)
         return None if text is None else json.loads(text)

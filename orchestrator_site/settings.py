@@ -1,5 +1,6 @@
 """Django's settings, all derived from `configuration` (docs/configuration.md)."""
 
+from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
@@ -78,6 +79,7 @@ STATIC_URL = "/static/"
 STATIC_ROOT = CONFIGURATION.state_dir / "static"
 WHITENOISE_USE_FINDERS = True
 
+DATABASES: dict[str, Any]
 if CONFIGURATION.embedded:
     DATABASES = {
         "default": {
@@ -92,7 +94,7 @@ if CONFIGURATION.embedded:
         }
     }
 else:
-    _database = dj_database_url.parse(CONFIGURATION.database_url, conn_max_age=0)
+    _database: dict[str, Any] = {**dj_database_url.parse(CONFIGURATION.database_url, conn_max_age=0)}
     _database["OPTIONS"] = {
         **_database.get("OPTIONS", {}),
         "connect_timeout": 5,
@@ -110,6 +112,7 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNAUTHENTICATED_USER": None,
 }
+WEB_THREADS = 16  # of each web process; at most half of them wait in long polls
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024**2
 
 SPECTACULAR_SETTINGS = {

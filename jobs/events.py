@@ -1,0 +1,89 @@
+"""What happened to a job, as the payload of an event. The only caller of `callbacks.outbox`.
+
+Call these inside the transaction that commits the change they report.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from callbacks import outbox
+from jobs.models import Input, Job, Output
+from jobs.spec import CallbackSpec
+from jobs.states import State
+
+_SERVICE = "orchestrator/service"
+_SIDECAR = "orchestrator/sidecar"
+
+START = "orchestrator.job.start"
+LOG = "orchestrator.job.log"
+EXIT = "orchestrator.job.exit"
+INPUT = "orchestrator.job.input"
+OUTPUT = "orchestrator.job.output"
+COMPLETE = "orchestrator.job.complete"
+
+NO_CONTENT = object()
+
+
+def duration_seconds(job: Job) -> float:
+    """From the process's start to its end (or the decision that ends it); 0 where it never ran."""
+    if job.started_at is None or job.finished_at is None:
+        return 0.0
+    return max(0.0, round((job.finished_at - job.started_at).total_seconds(), 3))
+
+
+def subscribe(job: Job, callback: CallbackSpec) -> None:
+    """Send this job's events to that URL from now on."""
+    outbox.subscribe(job.uuid, job.id, callback.url, callback.key, callback.events)
+
+
+def forget(uuids: Iterable[UUID]) -> None:
+    """Delete what is kept of these jobs' events."""
+    outbox.forget(list(uuids))
+
+
+def _publish(job: Job, type_: str, source: str, data: Mapping[str, Any]) -> None:
+    outbox.publish(job.uuid, type_, source, {"jobId": job.id, "meta": job.meta, **data})
+
+
+def started(job: Job) -> None:
+    _publish(job, START, _SERVICE, {})
+
+
+def logged(job: Job, stream: str, lines: Sequence[str], dropped: int = 0) -> None:
+    """`dropped`: how many lines were lost before these."""
+    data: dict[str, Any] = {"lines": list(lines), "stream": stream}
+    if dropped:
+        data["droppedLines"] = dropped
+    _publish(job, LOG, _SERVICE, data)
+
+
+def exited(job: Job) -> None:
+    data: dict[str, Any] = {"exitCode": -1 if job.exit_code is None else job.exit_code, "image": job.image}
+    if job.reason:
+        data["reason"] = job.reason
+    if job.status == State.FAILED:
+        data["error"] = job.error
+    if job.log_dropped:
+        data["droppedLines"] = job.log_dropped
+    data["durationSeconds"] = duration_seconds(job)
+    _publish(job, EXIT, _SERVICE, data)
+
+
+def input_done(job: Job, item: Input) -> None:
+    data = {"inputId": item.name, "status": item.status, "path": item.path}
+    _publish(job, INPUT, _SIDECAR, data | ({"error": item.error} if item.error else {}))
+
+
+def output_done(job: Job, item: Output, content: object = NO_CONTENT) -> None:
+    """`content`: what an `event` output holds."""
+    data: dict[str, Any] = {"outputId": item.name, "outputType": item.type, "status": item.status}
+    if content is not NO_CONTENT:
+        data["content"] = content
+    if item.error:
+        data["error"] = item.error
+    _publish(job, OUTPUT, _SIDECAR, data)
+
+
+def completed(job: Job) -> None:
+    _publish(job, COMPLETE, _SERVICE, {})

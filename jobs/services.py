@@ -1,0 +1,90 @@
+"""The front door: what a client may ask of jobs. Each call is one transaction and waits for no engine."""
+
+from base64 import b64encode
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from jobs import events, lifecycle, wake
+from jobs.errors import IdTaken, JobError, OwnershipLost
+from jobs.models import Input, Job, Output, new_uuid
+from jobs.spec import InputSpec, JobSpec, OutputSpec
+
+
+class JobNotFound(JobError):
+    """No job has this id."""
+
+    fault = "client"
+
+
+def create(spec: JobSpec) -> Job:
+    """Store a job durably and tell a worker. Raises `IdTaken`."""
+    uuid = new_uuid()
+    wants_logs = spec.callback is not None and (not spec.callback.events or events.LOG in spec.callback.events)
+    try:
+        with transaction.atomic():
+            job = Job.objects.create(
+                uuid=uuid,
+                id=spec.id or str(uuid),
+                image=spec.image,
+                command=spec.command,
+                cpu_millis=spec.cpu_millis,
+                memory_mib=spec.memory_mib,
+                timeout_seconds=spec.timeout_seconds,
+                environment=dict(spec.environment),
+                meta=dict(spec.meta),
+                workspace=spec.workspace,
+                pull_policy=spec.pull_policy,
+                network=spec.network,
+                wants_logs=wants_logs,
+                created_at=timezone.now(),
+            )
+            Input.objects.bulk_create([_input(job, position, item) for position, item in enumerate(spec.inputs)])
+            Output.objects.bulk_create([_output(job, position, item) for position, item in enumerate(spec.outputs)])
+            if spec.callback is not None:
+                events.subscribe(job, spec.callback)
+            wake.somebody_on_commit(job)
+    except IntegrityError as error:
+        if Job.objects.filter(id=spec.id).exists():
+            raise IdTaken(f"a job with the id {spec.id} exists") from error
+        raise
+    return job
+
+
+def cancel(job_id: str) -> None:
+    """Decide `cancelled`; a finished job stays as it is. Raises `JobNotFound`."""
+    uuid = Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
+    if uuid is None:
+        raise JobNotFound(f"there is no job {job_id}")
+    try:
+        lifecycle.cancel(uuid)
+    except OwnershipLost:
+        return  # decided already
+
+
+def _input(job: Job, position: int, item: InputSpec) -> Input:
+    return Input(
+        job=job,
+        position=position,
+        name=item.id,
+        type=item.type,
+        path=item.path,
+        mode=item.mode,
+        content=b64encode(item.content).decode(),
+        url=item.url,
+        headers=dict(item.headers),
+        sha256=item.sha256,
+    )
+
+
+def _output(job: Job, position: int, item: OutputSpec) -> Output:
+    return Output(
+        job=job,
+        position=position,
+        name=item.id,
+        type=item.type,
+        path=item.path,
+        url=item.url,
+        method=item.method,
+        headers=dict(item.headers),
+    )

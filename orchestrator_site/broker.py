@@ -1,0 +1,82 @@
+"""The Dramatiq broker: Redis in production, in this process when embedded.
+
+A message is a hint: the rows say what is to be done, and `relay` finds what no message came for. So a
+broker that is away costs a second, and never an answer.
+"""
+
+import logging
+import time
+from typing import Any
+
+import dramatiq
+import redis
+from django.conf import settings
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from orchestrator_site.configuration import Configuration
+
+logger = logging.getLogger(__name__)
+
+# Dramatiq's consumers poll Redis with a back-off up to this: what an idle system may wait to start a job.
+POLL_MILLISECONDS = 50
+_SECONDS_BETWEEN_TRIES = 1.0
+
+
+def make_broker(configuration: Configuration) -> dramatiq.Broker:
+    """A broker without Dramatiq's retries, time limits and age limits: these live in the rows."""
+    if configuration.embedded:
+        return StubBroker(middleware=[])
+    client = redis.Redis.from_url(
+        configuration.redis_url, socket_connect_timeout=1, socket_timeout=5, retry=Retry(NoBackoff(), 0)
+    )
+    return RedisBroker(  # type: ignore[no-untyped-call]
+        client=client, middleware=[], namespace="orchestrator"
+    )
+
+
+broker = make_broker(settings.CONFIGURATION)
+dramatiq.set_broker(broker)
+
+
+class _Hints:
+    """Sends messages; leaves a broker that just failed alone for a second, so that nobody waits for it."""
+
+    def __init__(self) -> None:
+        self._failed_at = float("-inf")
+
+    def send(self, queue: str, actor: str, *args: Any) -> None:
+        if time.monotonic() - self._failed_at < _SECONDS_BETWEEN_TRIES:
+            return
+        message: dramatiq.Message[Any] = dramatiq.Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
+        try:
+            broker.declare_queue(queue)
+            broker.enqueue(message)
+        except Exception as error:
+            self._failed_at = time.monotonic()
+            logger.warning("the broker takes no message: %s", error, extra={"queue": queue, "actor": actor})
+
+
+_hints = _Hints()
+
+
+def hint(queue: str, actor: str, *args: Any) -> None:
+    """Send a message; a failure is logged and never raised. `args` are ids, never data."""
+    _hints.send(queue, actor, *args)
+
+
+def ping() -> None:
+    """Raise what the broker's client raises where it does not answer."""
+    if isinstance(broker, RedisBroker):
+        broker.client.ping()
+
+
+def make_worker(queues: set[str], threads: int) -> dramatiq.Worker:
+    """Threads that consume these queues. Messages are not hoarded where another process could take them."""
+    for queue in queues:
+        broker.declare_queue(queue)
+    worker = dramatiq.Worker(broker, queues=queues, worker_timeout=POLL_MILLISECONDS, worker_threads=threads)
+    worker.queue_prefetch = threads
+    return worker
