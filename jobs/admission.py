@@ -1,0 +1,131 @@
+"""What fits where: which job a worker of a node may drive next. Oldest first, where it fits."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.db.models import F, Max, Q, QuerySet
+from django.db.models.functions import Now
+
+from jobs.lifecycle import Claim
+from jobs.models import Job, Node
+from jobs.states import State
+from jobs.wake import ALIVE_WITHIN
+from orchestrator_site.database import short_transaction
+
+PASSED_OVER_FOR = timedelta(minutes=5)  # then a job holds back younger ones on nodes that could hold it
+_CANDIDATES = 16  # how many to try where other workers take them first
+_COUNTED = 10_000  # jobs ahead are counted so far
+
+
+class _Taken(Exception):
+    """Somebody else was first, or the room is gone."""
+
+
+def unclaimed() -> "QuerySet[Job]":
+    """Jobs that no node has, oldest first."""
+    return Job.objects.filter(status=State.ACCEPTED, node=None).order_by("uuid")
+
+
+def orphans(node_id: int) -> "QuerySet[Job]":
+    """Unfinished jobs of a node whose owner died or let go: their containers are there."""
+    return Job.objects.filter(node=node_id, owner=None, completed_at=None).order_by("uuid")
+
+
+def could_hold(node: Node) -> Q:
+    """Jobs that the node could run if it were empty."""
+    return Q(cpu_millis__lte=min(node.cpu_millis, node.cpu_millis_total), memory_mib__lte=node.memory_mib)
+
+
+def fitting(node: Node) -> "QuerySet[Job]":
+    """Jobs that may start on the node now, oldest first."""
+    fits_now = Q(
+        cpu_millis__lte=node.cpu_millis_total - node.cpu_millis_reserved,
+        memory_mib__lte=node.memory_mib - node.memory_mib_reserved,
+    )
+    possible = unclaimed().filter(could_hold(node))
+    passed_over = possible.exclude(fits_now).filter(created_at__lt=Now() - PASSED_OVER_FOR)
+    holding_back = passed_over.values_list("uuid", flat=True).first()
+    jobs = possible.filter(fits_now)
+    return jobs if holding_back is None else jobs.filter(uuid__lt=holding_back)
+
+
+def claim(node_id: int, worker: UUID) -> Claim | None:
+    """Take one job for this worker: an orphan of its node, else the oldest that fits. None: nothing to do.
+
+    The claim, the reservation and the next claim number are one transaction.
+    """
+    while True:
+        with transaction.atomic():
+            node = Node.objects.get(pk=node_id)
+            orphaned = list(orphans(node_id).values_list("uuid", "claims")[:_CANDIDATES])
+            candidates = orphaned or list(fitting(node).values_list("uuid", "claims")[:_CANDIDATES])
+        if not candidates:
+            return None
+        for uuid, claims in candidates:
+            taken = Claim(uuid, worker, claims + 1)
+            try:
+                (_adopt if orphaned else _reserve)(taken, node_id)
+            except _Taken:
+                continue
+            except IntegrityError:  # this worker was declared dead: its row is gone
+                return None
+            return taken
+
+
+def has_work(node_id: int) -> bool:
+    """Is there something that a worker of this node could claim now?"""
+    node = Node.objects.get(pk=node_id)
+    return orphans(node_id).exists() or fitting(node).exists()
+
+
+def _adopt(taken: Claim, node_id: int) -> None:
+    with short_transaction():
+        rows = orphans(node_id).filter(uuid=taken.uuid, claims=taken.number - 1)
+        if not rows.update(owner=taken.owner, claims=taken.number):
+            raise _Taken
+
+
+def _reserve(taken: Claim, node_id: int) -> None:
+    with short_transaction():
+        rows = unclaimed().filter(uuid=taken.uuid, claims=taken.number - 1)
+        if not rows.update(owner=taken.owner, node=node_id, claims=taken.number, reserved=True, doing="preparing"):
+            raise _Taken
+        cpu, memory = Job.objects.values_list("cpu_millis", "memory_mib").get(uuid=taken.uuid)
+        room = Node.objects.filter(
+            pk=node_id,
+            cpu_millis_reserved__lte=F("cpu_millis_total") - cpu,
+            memory_mib_reserved__lte=F("memory_mib") - memory,
+        )
+        reserved = {
+            "cpu_millis_reserved": F("cpu_millis_reserved") + cpu,
+            "memory_mib_reserved": F("memory_mib_reserved") + memory,
+        }
+        if not room.update(**reserved):
+            raise _Taken
+
+
+def waiting_for(job: Job) -> str | None:
+    """One sentence that says what an accepted job waits for; None for any other."""
+    if job.status != State.ACCEPTED:
+        return None
+    if job.node_id is not None:
+        return job.doing or "preparing" if job.owner_id else "a worker of its node"
+    nodes = Node.objects.filter(seen_at__gt=Now() - ALIVE_WITHIN)
+    largest = nodes.aggregate(cpu=Max("cpu_millis"), memory=Max("memory_mib"))
+    if largest["cpu"] is None:
+        return "no node has a living worker"
+    if job.cpu_millis > largest["cpu"]:
+        return f"no node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest['cpu'])}"
+    if job.memory_mib > largest["memory"]:
+        return f"no node with {job.memory_mib} MiB of memory; the largest has {largest['memory']} MiB"
+    if not nodes.filter(cpu_millis__gte=job.cpu_millis, memory_mib__gte=job.memory_mib).exists():
+        return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
+    ahead = unclaimed().filter(uuid__lt=job.uuid)[:_COUNTED].count()
+    if ahead == 0:
+        return "room on a node"
+    return f"{'over ' if ahead == _COUNTED else ''}{ahead} job{'' if ahead == 1 else 's'} ahead"
+
+
+def _cores(millis: int) -> str:
+    return f"{millis / 1000:g}"
