@@ -1,0 +1,307 @@
+"""The steps of one job: look at the row and at the engine, do the next step, commit it, go on.
+
+`Run.drive` may be started at any point of a job's life, and be killed after any line: started from nothing it
+creates the container; started after a crash it finds it by its labels and goes on from the committed log cursor.
+"""
+
+import logging
+import time
+from base64 import b64decode
+from pathlib import Path
+from typing import TypeVar
+
+from django.db import InterfaceError, OperationalError
+
+from jobs import lifecycle, logstore, transfers
+from jobs.containers import Container
+from jobs.engine.base import Engine, Observation
+from jobs.errors import (
+    ContainerConflict,
+    ContainerNotFound,
+    EngineRefused,
+    EngineUnavailable,
+    ImageUnavailable,
+    Interrupted,
+    JobError,
+    OwnershipLost,
+    StartFailed,
+    TransferFailed,
+)
+from jobs.interrupt import Interrupt
+from jobs.lifecycle import NO_EXIT_CODE, Claim
+from jobs.models import Input, Job, Output
+from jobs.states import InputType, OutputType, Reason, State
+from orchestrator_site.configuration import Configuration
+from orchestrator_site.database import short_read
+
+logger = logging.getLogger(__name__)
+
+_OOM_EXIT_CODE = 137
+_LOOK_SECONDS = 0.5  # how often a run that is busy reading looks whether the process has ended
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries while the engine or the database does not answer
+_Item = TypeVar("_Item", Input, Output)
+_UNEXPECTED_LIMIT = 5  # so many errors that nobody foresaw, in a row, and the job is given up
+
+
+class Run:
+    """One worker thread's work on one job that it has claimed."""
+
+    def __init__(self, claim: Claim, engine: Engine, instance: str, configuration: Configuration, network: str) -> None:
+        self.claim = claim
+        self.interrupt = Interrupt()
+        self.deadline: float | None = None  # of the process, on this machine's monotonic clock
+        self.status = State.ACCEPTED  # as last read
+        self.letting_go = False
+        self.engine_failed = False  # the engine did not answer the last step
+        self._engine = engine
+        self._configuration = configuration
+        self._container = Container(engine, claim, instance, configuration, network)
+
+    def let_go(self) -> None:
+        """Return soon and leave the job, its container running, to the next owner."""
+        self.letting_go = True
+        self.interrupt.wake()
+
+    @property
+    def overdue(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def drive(self) -> None:
+        """Bring the job to its end; return before it only where it is ours no more or `let_go` was called."""
+        failures = unexpected = 0
+        while not self.letting_go:
+            self.interrupt.clear()
+            if self.letting_go:
+                return
+            try:
+                job = self._read()
+                if job is None:
+                    return
+                self._advance(job)
+                self.engine_failed = False
+                failures = unexpected = 0
+            except (OwnershipLost, Interrupted):
+                continue
+            except (EngineUnavailable, OperationalError, InterfaceError) as error:
+                self.engine_failed = isinstance(error, EngineUnavailable)
+                self._log(logging.WARNING, f"trying again: {error}")
+                self._pause(failures)
+                failures += 1
+            except Exception:
+                self._log(logging.ERROR, "an unexpected error in a run", exc_info=True)
+                unexpected += 1
+                self._pause(unexpected)
+                if unexpected >= _UNEXPECTED_LIMIT:
+                    unexpected = 0
+                    self._give_up()
+
+    def _read(self) -> Job | None:
+        """The row, where it is still ours and not at its end."""
+        with short_read():
+            job = Job.objects.filter(self.claim.guard, uuid=self.claim.uuid, completed_at=None).first()
+        if job is not None:
+            self.status = State(job.status)
+        return job
+
+    def _advance(self, job: Job) -> None:
+        match self.status:
+            case State.ACCEPTED:
+                self._bring_up(job)
+            case State.RUNNING:
+                self._watch(job)
+            case _:
+                self._finish(job)
+
+    # -- accepted: a container that runs --------------------------------------------------------------
+
+    def _bring_up(self, job: Job) -> None:
+        seen = self._container.find()
+        if seen is None or seen.phase == "created":
+            try:
+                self._prepare(job)
+                lifecycle.doing(self.claim, "starting")  # the fence: a late owner does not get past it
+                self._engine.start(self._container.name)
+            except ImageUnavailable as error:
+                lifecycle.decide(self.claim, State.FAILED, Reason.IMAGE_PULL, str(error), exit_code=NO_EXIT_CODE)
+                return
+            except (EngineRefused, StartFailed) as error:
+                lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, str(error), exit_code=NO_EXIT_CODE)
+                return
+            except _InputFailed as error:
+                lifecycle.input_failed(self.claim, error.item, str(error))
+                return
+            except (ContainerConflict, ContainerNotFound) as error:
+                # An earlier start whose answer was lost, or somebody removed or took the container: look again.
+                raise EngineUnavailable(f"the container is not as it was left: {error}") from error
+            began = time.monotonic()
+            seen = self._engine.inspect(self._container.name)
+            self.deadline = began + job.timeout_seconds
+        lifecycle.started(self.claim, seen.started_at or seen.created_at)
+
+    def _prepare(self, job: Job) -> None:
+        lifecycle.doing(self.claim, f"pulling {job.image}")
+        self._engine.ensure_image(job.image, job.pull_policy, self._configuration.pull_timeout, self.interrupt)  # type: ignore[arg-type]
+        self._engine.create(self._container.spec(job))
+        place = transfers.Place(
+            self._engine, self._container.name, job.workspace, self._engine.resolve_user(self._container.name)
+        )
+        transfers.prepare_workspace(place)
+        limits = self._limits()
+        for item in self._items(job, Input):
+            try:
+                size = self._bring_in(place, item, limits)
+            except TransferFailed as error:
+                raise _InputFailed(item, error) from error
+            lifecycle.input_done(self.claim, item, size)
+
+    def _bring_in(self, place: transfers.Place, item: Input, limits: transfers.TransferLimits) -> int:
+        if item.type == InputType.FILE:
+            content = b64decode(item.content)
+            transfers.put_file(place, item.path, content, item.mode)
+            return len(content)
+        return transfers.put_download(
+            place, item.path, item.url, item.headers, item.sha256 or None, item.mode, limits=limits, interrupt=self.interrupt
+        )
+
+    # -- running: its log, and the decision ---------------------------------------------------------------
+
+    def _watch(self, job: Job) -> None:
+        seen = self._container.find()
+        if self._decide(job, seen):
+            return
+        if self.deadline is None and seen is not None and seen.started_at is not None:
+            ran = (self._engine.info().clock - seen.started_at).total_seconds()
+            self.deadline = time.monotonic() + job.timeout_seconds - ran
+        if self.overdue:
+            lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"it ran for longer than {job.timeout_seconds} s")
+            return
+        try:
+            if job.log_full and not job.wants_logs:
+                self._engine.wait(self._container.name, self.interrupt)
+            else:
+                self._follow(job)
+        except ContainerNotFound:
+            return  # looked at again, and decided
+
+    def _follow(self, job: Job) -> None:
+        """Store the log as it comes; return when the process has ended, or nobody reads on."""
+        looked = time.monotonic()
+        reader = logstore.Reader(self.claim, job, self._configuration.log_limit)
+        with self._engine.logs(self._container.name, skip=reader.frames, follow=True, interrupt=self.interrupt) as frames:
+            for frame in frames:
+                if not reader.take(frame):
+                    return
+                now = time.monotonic()
+                if frame is not None and now - looked >= _LOOK_SECONDS:
+                    # Much log: it is decided when the process ends, however much is still to be read.
+                    looked = now
+                    if self._engine.inspect(self._container.name).phase == "ended":
+                        return
+        self._engine.wait(self._container.name, self.interrupt, timeout=_LOOK_SECONDS)
+
+    def _decide(self, job: Job, seen: Observation | None) -> bool:
+        """Commit what the engine says of an ended process; False while it runs."""
+        if seen is None or seen.phase == "created":
+            lifecycle.decide(self.claim, State.FAILED, Reason.ENGINE_LOST, "the container is gone", exit_code=NO_EXIT_CODE)
+            return True
+        if seen.phase == "running":
+            return False
+        code = NO_EXIT_CODE if seen.exit_code is None else seen.exit_code
+        if code == 0:
+            lifecycle.decide(self.claim, State.COMPLETED, None, exit_code=code, ended=seen.finished_at)
+        elif seen.oom_killed and code == _OOM_EXIT_CODE:
+            error = f"it needed more than its {job.memory_mib} MiB of memory"
+            lifecycle.decide(self.claim, State.FAILED, Reason.OOM, error, exit_code=code, ended=seen.finished_at)
+        else:
+            error = f"exit code {code}"
+            lifecycle.decide(self.claim, State.FAILED, Reason.EXIT_CODE, error, exit_code=code, ended=seen.finished_at)
+        return True
+
+    # -- decided: the rest of the log, outputs, the end ------------------------------------------------------
+
+    def _finish(self, job: Job) -> None:
+        seen = self._container.find()
+        if job.started_at is None or seen is None or seen.phase == "created":
+            self._container.remove()
+            lifecycle.concluded(self.claim)
+            return
+        if job.exited_at is None:
+            self._exit(job, seen)
+        if job.status != State.CANCELLED:
+            self._take_outputs(job)
+        lifecycle.completed(self.claim)
+        self._container.remove()
+
+    def _exit(self, job: Job, seen: Observation) -> None:
+        if seen.phase == "running":
+            self._engine.stop(self._container.name, self._configuration.shutdown_grace)
+            seen = self._engine.inspect(self._container.name)
+        reader = logstore.Reader(self.claim, job, self._configuration.log_limit)
+        if reader.reads:
+            # Read again without following: some engines lose the last line of a followed log.
+            with self._engine.logs(self._container.name, skip=reader.frames, follow=False, interrupt=self.interrupt) as frames:
+                for frame in frames:
+                    if not reader.take(frame):
+                        break
+            reader.finish()
+        lifecycle.exited(self.claim, job.exit_code if job.exit_code is not None else seen.exit_code)
+
+    def _take_outputs(self, job: Job) -> None:
+        user = self._engine.resolve_user(self._container.name)
+        place = transfers.Place(self._engine, self._container.name, job.workspace, user)
+        for item in self._items(job, Output):
+            try:
+                if item.type == OutputType.UPLOAD:
+                    size = transfers.send_upload(
+                        place, item.path, item.url, item.method, item.headers, limits=self._limits(), interrupt=self.interrupt
+                    )
+                    lifecycle.output_done(self.claim, item, size)
+                else:
+                    size, content = transfers.read_event(place, item.path)
+                    lifecycle.output_done(self.claim, item, size, content)
+            except (TransferFailed, EngineRefused, ContainerNotFound) as error:
+                lifecycle.output_failed(self.claim, item, str(error))
+
+    # -- what the steps share -----------------------------------------------------------------------------
+
+    def _items(self, job: Job, model: type[_Item]) -> list[_Item]:
+        with short_read():
+            return list(model.objects.filter(job=job))
+
+    def _limits(self) -> transfers.TransferLimits:
+        spool = Path(self._configuration.state_dir) / "spool"
+        spool.mkdir(parents=True, exist_ok=True)
+        return transfers.TransferLimits(
+            size=self._configuration.transfer_limit,
+            deadline=time.monotonic() + self._configuration.transfer_timeout,
+            spool_directory=spool,
+        )
+
+    def _pause(self, failures: int) -> None:
+        try:
+            self.interrupt.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+        except Interrupted:
+            return
+
+    def _give_up(self) -> None:
+        """Errors that nobody foresaw do not hold a job for ever: it ends, and says so."""
+        error = "an internal error of the service; its log has the details"
+        try:
+            if self.status == State.ACCEPTED:
+                lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, error, exit_code=NO_EXIT_CODE)
+            elif self.status == State.RUNNING:
+                lifecycle.decide(self.claim, State.FAILED, Reason.ENGINE_LOST, error, exit_code=NO_EXIT_CODE)
+            else:
+                self._container.remove()
+                lifecycle.concluded(self.claim)
+        except (JobError, OperationalError, InterfaceError) as failure:
+            self._log(logging.WARNING, f"cannot give up yet: {failure}")
+
+    def _log(self, level: int, message: str, exc_info: bool = False) -> None:
+        logger.log(level, message, exc_info=exc_info, extra={"job": self.claim.uuid, "container": self._container.name})
+
+
+class _InputFailed(Exception):
+    def __init__(self, item: Input, error: TransferFailed) -> None:
+        super().__init__(str(error))
+        self.item = item
