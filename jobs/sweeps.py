@@ -1,0 +1,107 @@
+"""What no message came for: found by walking the rows, a little at a time. Any number of relays may run."""
+
+import logging
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils import timezone
+
+from jobs import admission, events, lifecycle, nodes, wake
+from jobs.containers import INSTANCE_LABEL, UUID_LABEL
+from jobs.engine.base import Engine, Observation
+from jobs.errors import ContainerConflict, OwnershipLost
+from jobs.models import Job, Node
+from orchestrator_site.broker import hint
+from orchestrator_site.database import short_read, short_transaction
+
+logger = logging.getLogger(__name__)
+
+# A container's row is committed before the container is made, so the grace is for clocks that differ.
+_LEFTOVER_GRACE = timedelta(seconds=30)
+_BATCH = 200
+
+
+def wake_workers() -> int:
+    """Tell the workers of every living node that has something to do; how many nodes."""
+    with short_read():
+        busy = [node for node in wake.living_nodes() if admission.has_work(node)]
+    for node in busy:
+        hint(wake.queue_of(node), wake.RUN_ACTOR)
+    return len(busy)
+
+
+def end_lost(node_ids: list[int]) -> int:
+    """End or put back the jobs of nodes that are lost; how many."""
+    ended = 0
+    for node in Node.objects.filter(pk__in=node_ids):
+        with short_read():
+            jobs = list(admission.orphans(node.pk).values_list("uuid", flat=True)[:_BATCH])
+        for uuid in jobs:
+            try:
+                lifecycle.lost_with_node(uuid, node.name)
+            except OwnershipLost:
+                continue
+            ended += 1
+        if jobs:
+            logger.error("a node is lost, its jobs end", extra={"node": node.name, "jobs": len(jobs)})
+    return ended
+
+
+def ask_for_sweeps() -> None:
+    """Have every living node's engine looked over."""
+    with short_read():
+        living = wake.living_nodes()
+    for node in living:
+        hint(wake.queue_of(node), wake.SWEEP_ACTOR)
+
+
+def remove_leftovers(engine: Engine, node: Node, instance: str) -> int:
+    """Remove containers and networks of ours that no living row speaks of; how many containers."""
+    now = engine.info().clock
+    old = [
+        seen
+        for seen in engine.list({INSTANCE_LABEL: instance})
+        if UUID_LABEL in seen.labels and now - seen.created_at > _LEFTOVER_GRACE
+    ]
+    removed = 0
+    for start in range(0, len(old), _BATCH):
+        part = old[start : start + _BATCH]
+        living = _living(part, node)
+        for seen in part:
+            if _job_of(seen) not in living:
+                removed += _remove(engine, seen)
+    nodes.remove_stale_networks(engine)
+    return removed
+
+
+def _job_of(seen: Observation) -> UUID:
+    return UUID(seen.labels[UUID_LABEL])
+
+
+def _living(seen: list[Observation], node: Node) -> set[UUID]:
+    """Unfinished jobs of this node among those that these containers were made for."""
+    with short_read():
+        rows = Job.objects.filter(uuid__in=[_job_of(one) for one in seen], node=node, completed_at=None)
+        return set(rows.values_list("uuid", flat=True))
+
+
+def _remove(engine: Engine, seen: Observation) -> bool:
+    try:
+        engine.remove(seen.name, force=True)
+    except ContainerConflict:
+        return False  # it is being removed
+    logger.info("removed a container that no job has", extra={"container": seen.name})
+    return True
+
+
+def forget_old_jobs(retention: timedelta, now: datetime | None = None) -> int:
+    """Delete a batch of jobs that ended longer ago, with their logs and deliveries; how many."""
+    before = (now or timezone.now()) - retention
+    with short_read():
+        old = list(Job.objects.filter(completed_at__lt=before).order_by("completed_at").values_list("uuid", flat=True)[:_BATCH])
+    if old:
+        events.forget(old)
+        with short_transaction():
+            Job.objects.filter(Q(uuid__in=old)).delete()
+    return len(old)

@@ -1,0 +1,52 @@
+"""The embedded mode: the API, worker, deliveries, relay and metrics in one process, on SQLite.
+
+gunicorn's parent process only watches over that process, and starts it again should it die.
+"""
+
+import threading
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
+
+from orchestrator_site import gunicorn as gunicorn_settings
+from orchestrator_site.metrics import serve_metrics
+from orchestrator_site.processes import Runtime, embedded_runtime
+from orchestrator_site.wsgi import application
+
+
+class EmbeddedWorker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threaded worker with everything else beside it."""
+
+    def init_process(self) -> None:
+        self._runtime: Runtime = embedded_runtime()
+        threading.Thread(target=self._runtime.start, name="start", daemon=True).start()
+        serve_metrics()
+        super().init_process()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self._hand_over()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        self._hand_over().join()
+        super().handle_quit(sig, frame)
+
+    def _hand_over(self) -> threading.Thread:
+        """Let go of jobs while the last requests are answered; the process ends when both are done."""
+        thread = threading.Thread(target=self._runtime.stop, name="stop")
+        thread.start()
+        return thread
+
+
+class EmbeddedApplication(BaseApplication):  # type: ignore[misc]
+    """gunicorn with one worker process of the above kind."""
+
+    def load_config(self) -> None:
+        for name in ("bind", "threads", "timeout", "graceful_timeout", "keepalive", "logconfig_dict"):
+            self.cfg.set(name, getattr(gunicorn_settings, name))
+        self.cfg.set("workers", 1)
+        self.cfg.set("worker_class", EmbeddedWorker)
+
+    def load(self) -> Any:
+        return application

@@ -1,0 +1,28 @@
+"""gunicorn's configuration, for `web` (docs/configuration.md)."""
+
+import os
+
+from orchestrator_site import configuration
+from orchestrator_site.logs import JSONFormatter
+from orchestrator_site.settings import WEB_THREADS
+
+_configuration = configuration.load()
+
+bind = f"{_configuration.host}:{_configuration.port}"
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+threads = WEB_THREADS
+timeout = 60
+graceful_timeout = max(1, round(_configuration.shutdown_grace))
+keepalive = 5
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": JSONFormatter}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {
+        "gunicorn.error": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+        "gunicorn.access": {"handlers": [], "level": "WARNING", "propagate": False},
+    },
+}

@@ -1,0 +1,14 @@
+"""`manage.py deliver`: one process of the Procfile."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from orchestrator_site.processes import DeliverProcess, Runtime
+
+
+class Command(BaseCommand):
+    help = "Send events to their callbacks."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        Runtime(DeliverProcess()).run_until_signal()

@@ -1,0 +1,15 @@
+"""`manage.py relay`: one process of the Procfile."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from orchestrator_site.processes import RelayProcess, Runtime
+
+
+class Command(BaseCommand):
+    help = "Find what messages forgot: due deliveries, orphaned jobs, leftovers, what is too old."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        Runtime(RelayProcess(settings.CONFIGURATION)).run_until_signal()

@@ -1,0 +1,15 @@
+"""`manage.py worker`: one process of the Procfile."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from orchestrator_site.processes import Runtime, WorkerProcess
+
+
+class Command(BaseCommand):
+    help = "Run jobs on this worker's container engine."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        Runtime(WorkerProcess(settings.CONFIGURATION)).run_until_signal()

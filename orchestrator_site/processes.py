@@ -1,0 +1,175 @@
+"""What each process of the Procfile is made of. Embedded, one process is all of them."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+
+from callbacks import actors as callback_actors
+from callbacks import delivery
+from jobs import actors, sweeps
+from jobs.engine import make_engine
+from jobs.errors import EngineUnavailable
+from jobs.ownership import LostNodes, Observer
+from jobs.supervisor import Supervisor
+from jobs.wake import queue_of
+from orchestrator_site.broker import make_worker
+from orchestrator_site.configuration import Configuration
+from orchestrator_site.database import release_connection
+
+logger = logging.getLogger(__name__)
+
+_STOP_MILLISECONDS = 3000
+_RETRY_SECONDS = 1.0
+DELIVERY_THREADS = 32
+
+
+class WorkerProcess:
+    """Runs jobs on one engine."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._supervisor: Supervisor | None = None
+
+    def start(self, stopping: threading.Event) -> None:
+        """Wait for engine and database, then take up jobs; returns early where `stopping` is set meanwhile."""
+        engine = make_engine(self._configuration)
+        while not stopping.is_set():
+            try:
+                self._supervisor = Supervisor(engine, self._configuration)
+                break
+            except (EngineUnavailable, DatabaseError, InterfaceError) as error:
+                logger.warning("cannot start yet: %s", error)
+                release_connection()
+                stopping.wait(_RETRY_SECONDS)
+        if self._supervisor is None:
+            return
+        actors.attach(self._supervisor)
+        self._threads = make_worker({queue_of(self._supervisor.node.pk)}, self._configuration.worker_threads)
+        self._threads.start()
+        self._supervisor.start()
+        logger.info("the worker runs", extra={"node": self._supervisor.node.name})
+
+    def stop(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._threads.stop(timeout=_STOP_MILLISECONDS)
+
+
+class DeliverProcess:
+    """Sends events."""
+
+    def start(self, stopping: threading.Event) -> None:  # noqa: ARG002 - as all parts
+        self._threads = make_worker({callback_actors.QUEUE}, DELIVERY_THREADS)
+        self._threads.start()
+
+    def stop(self) -> None:
+        self._threads.stop(timeout=_STOP_MILLISECONDS)
+
+
+class RelayProcess:
+    """Finds what messages forgot."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._observer = Observer()
+        self._lost = LostNodes(configuration.node_lost_after)
+
+    def start(self, stopping: threading.Event) -> None:
+        self._thread = threading.Thread(target=self._run, args=(stopping,), name="relay", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._thread.join(_STOP_MILLISECONDS / 1000)
+
+    def _run(self, stopping: threading.Event) -> None:
+        duties: list[tuple[float, Callable[[], object]]] = [
+            (0.5, delivery.relay_once),
+            (1.0, self._look_after_workers),
+            (30.0, sweeps.ask_for_sweeps),
+            (30.0, self._forget),
+        ]
+        due = [time.monotonic() for _ in duties]
+        while not stopping.is_set():
+            for index, (period, duty) in enumerate(duties):
+                if time.monotonic() >= due[index]:
+                    self._do(duty)
+                    due[index] = time.monotonic() + period
+            stopping.wait(max(0.0, min(due) - time.monotonic()))
+
+    @staticmethod
+    def _do(duty: Callable[[], object]) -> None:
+        try:
+            duty()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("the database does not answer: %s", error)
+        except Exception:
+            logger.exception("an unexpected error in the relay")
+        finally:
+            release_connection()
+
+    def _look_after_workers(self) -> None:
+        self._observer.look()
+        sweeps.end_lost(self._lost.look())
+        sweeps.wake_workers()
+
+    def _forget(self) -> None:
+        """Batches until nothing is old any more: retention keeps up with any load, and blocks nobody for long."""
+        while sweeps.forget_old_jobs(timedelta(seconds=self._configuration.job_retention)):
+            release_connection()
+
+
+Part = WorkerProcess | DeliverProcess | RelayProcess
+
+
+class Runtime:
+    """Some of the parts, started together and stopped together."""
+
+    def __init__(self, *parts: Part) -> None:
+        self._parts = parts
+        self._started: list[Part] = []
+        self.stopping = threading.Event()
+
+    def start(self) -> None:
+        for part in self._parts:
+            if self.stopping.is_set():
+                return
+            part.start(self.stopping)
+            self._started.append(part)
+
+    def stop(self) -> None:
+        """Bounded by a few seconds a part; may be called twice."""
+        self.stopping.set()
+        while self._started:
+            with contextlib.suppress(DatabaseError, InterfaceError):
+                self._started.pop(0).stop()
+
+    def run_until_signal(self) -> None:
+        """Run in the foreground until SIGINT or SIGTERM, then stop and end the process."""
+        asked = threading.Event()
+
+        def ask(*_: object) -> None:
+            self.stopping.set()
+            asked.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, ask)
+        self.start()
+        asked.wait()
+        self.stop()
+        logging.shutdown()
+        # Threads that still block on an engine or a peer hold nothing that anybody needs: their claims are given up.
+        os._exit(0)
+
+
+def embedded_runtime() -> Runtime:
+    """Worker, deliveries and relay in one process."""
+    configuration = settings.CONFIGURATION
+    return Runtime(DeliverProcess(), RelayProcess(configuration), WorkerProcess(configuration))
