@@ -1,6 +1,7 @@
 """A job's log on its way into the database: lines, cursor and `log` events in one transaction."""
 
 import time
+from collections.abc import Sequence
 
 from django.db.models import Q
 
@@ -20,7 +21,13 @@ class Reader:
         self._claim = claim
         self._limit = limit
         self._splitter = LineSplitter(
-            Cursor(frames=job.log_frames, stdout=bytes(job.log_tail_stdout), stderr=bytes(job.log_tail_stderr))
+            Cursor(
+                frames=job.log_frames,
+                stdout=bytes(job.log_tail_stdout),
+                stderr=bytes(job.log_tail_stderr),
+                stdout_time=job.log_tail_stdout_time,
+                stderr_time=job.log_tail_stderr_time,
+            )
         )
         self.frames = job.log_frames  # how many to skip
         self.reads = job.wants_logs or not job.log_full  # False: nobody wants the rest
@@ -45,6 +52,8 @@ class Reader:
             "log_frames": batch.cursor.frames,
             "log_tail_stdout": batch.cursor.stdout,
             "log_tail_stderr": batch.cursor.stderr,
+            "log_tail_stdout_time": batch.cursor.stdout_time,
+            "log_tail_stderr_time": batch.cursor.stderr_time,
         }
         with changed(self._claim.uuid, self._claim.guard & Q(exited_at=None), **cursor) as job:
             if not job.log_full:
@@ -55,7 +64,7 @@ class Reader:
         self.reads = job.wants_logs or not job.log_full
 
 
-def _store(job: Job, lines: "list[Line] | tuple[Line, ...]", limit: int) -> None:
+def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
     """Store what fits under LOG_LIMIT; the first line that does not is replaced by a marker, and is the last."""
     kept: list[list[str]] = []
     for line in lines:

@@ -100,6 +100,8 @@ class Job(models.Model):
     log_frames = models.PositiveBigIntegerField(default=0, help_text="How much of the engine's log is stored.")
     log_tail_stdout = models.BinaryField(default=b"")
     log_tail_stderr = models.BinaryField(default=b"")
+    log_tail_stdout_time = models.CharField(max_length=40, blank=True)
+    log_tail_stderr_time = models.CharField(max_length=40, blank=True)
     log_next = models.PositiveBigIntegerField(default=1, help_text="Number of the next stored line.")
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_full = models.BooleanField(default=False, help_text="LOG_LIMIT is reached; the marker is stored.")

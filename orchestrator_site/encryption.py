@@ -28,7 +28,7 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
         value = super().get_prep_value(value)
         return None if value is None else _current().encrypt(value.encode()).decode()
 
-    def from_db_value(self, value: str | None, *context: Any) -> Any:
+    def from_db_value(self, value: str | None, _expression: Any, _connection: Any) -> Any:
         return None if value is None else _current().decrypt(value.encode()).decode()
 
 
@@ -41,6 +41,6 @@ class EncryptedJSONField(EncryptedTextField):
     def get_prep_value(self, value: Any) -> Any:
         return super().get_prep_value(json.dumps(value))
 
-    def from_db_value(self, value: str | None, *context: Any) -> Any:
-        text = super().from_db_value(value, *context)
+    def from_db_value(self, value: str | None, _expression: Any, _connection: Any) -> Any:
+        text = super().from_db_value(value, _expression, _connection)
         return None if text is None else json.loads(text)
