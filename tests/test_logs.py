@@ -1,0 +1,262 @@
+"""How frames of bytes become lines, batches and event payloads, and how reading goes on from a cursor."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import logs
+from jobs.engine.base import Frame, StreamName
+from jobs.logs import ENCODED_LIMIT, Batch, Cursor, Line, LineSplitter, encoded_size, group
+
+STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")
+SMALL_LIMIT = 24  # bytes: so few that short logs have long lines
+
+
+def out(data: bytes, time: str = "t") -> Frame:
+    return Frame("stdout", time, data)
+
+
+def err(data: bytes, time: str = "t") -> Frame:
+    return Frame("stderr", time, data)
+
+
+def read(frames: Iterable[Frame], cursor: Cursor | None = None) -> Batch:
+    """All lines of a log that ends after `frames`."""
+    splitter = LineSplitter(cursor)
+    for frame in frames:
+        splitter.feed(frame)
+    splitter.finish()
+    return splitter.take()
+
+
+@contextmanager
+def small_limit() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs._Unfinished, "_room", SMALL_LIMIT - len('[""]'))
+        yield
+
+
+def texts(lines: Iterable[Line], stream: StreamName = "stdout") -> list[str]:
+    return [line.text for line in lines if line.stream == stream]
+
+
+def as_json(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode())
+
+
+def reference(data: bytes, limit: int) -> list[str]:
+    """The rules, said without streaming: decode the whole, split at LF, cut what is too long."""
+    *ended, last = data.decode(errors="replace").replace("\0", "\ufffd").split("\n")
+    pieces: list[str] = []
+    for line in [*ended, last] if last else ended:
+        piece = ""
+        for character in line:
+            if as_json([piece + character]) > limit:
+                pieces.append(piece)
+                piece = ""
+            piece += character
+        pieces.append(piece)
+    return pieces
+
+
+# Short runs of what is hard: line ends, NUL, escapes, characters of each length, and their broken halves.
+hard_bytes = st.lists(
+    st.one_of(
+        st.sampled_from([b"\n", b"\r\n", b"\0", b'"', b"\\", b"\x1b", b"a", "é".encode(), "€".encode(), "😀".encode()]),
+        st.sampled_from([b"\xff", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\xaf"]),
+        st.binary(max_size=3),
+    ),
+    max_size=40,
+).map(b"".join)
+some_frames = st.lists(
+    st.builds(Frame, stream=st.sampled_from(STREAMS), time=st.sampled_from(["t1", "t2", "t3"]), data=hard_bytes), max_size=12
+)
+
+
+class TestLines:
+    def test_a_line_ends_at_its_line_feed(self) -> None:
+        # Given a log of two lines, cut anywhere
+        frames = [out(b"one\ntw"), out(b"o\n")]
+        # I expect them without their ends
+        assert texts(read(frames).lines) == ["one", "two"]
+
+    def test_empty_lines_are_lines_and_a_carriage_return_stays(self) -> None:
+        assert texts(read([out(b"\n\na\r\n")]).lines) == ["", "", "a\r"]
+
+    def test_the_last_line_needs_no_line_feed(self) -> None:
+        assert texts(read([out(b"a\nb")]).lines) == ["a", "b"]
+
+    def test_a_log_that_ends_with_a_line_feed_has_no_empty_line_behind_it(self) -> None:
+        assert texts(read([out(b"a\n")]).lines) == ["a"]
+
+    def test_the_streams_do_not_mix(self) -> None:
+        # Given two lines under way at the same time
+        lines = read([out(b"a"), err(b"x"), out(b"b\n"), err(b"y\n")]).lines
+        # I expect each whole
+        assert (texts(lines), texts(lines, "stderr")) == (["ab"], ["xy"])
+
+    def test_a_line_has_the_time_at_which_it_began(self) -> None:
+        lines = read([out(b"a", "t1"), out(b"b\nc\nd", "t2"), out(b"e", "t3")]).lines
+        assert [(line.text, line.time) for line in lines] == [("ab", "t1"), ("c", "t2"), ("de", "t2")]
+
+    def test_a_character_broken_by_a_frame_is_whole(self) -> None:
+        first, second = "€".encode()[:2], "€".encode()[2:]
+        assert texts(read([out(first), out(second + b"\n")]).lines) == ["€"]
+
+    def test_nul_and_what_is_no_utf8_become_the_replacement_character(self) -> None:
+        assert texts(read([out(b"a\0b\xffc\xe2\x82\n")]).lines) == ["a\ufffdb\ufffdc\ufffd"]
+
+    def test_a_character_that_never_ends_is_replaced_at_the_end_of_the_log(self) -> None:
+        assert texts(read([out(b"a\xf0\x9f")]).lines) == ["a\ufffd"]
+
+    @given(frames=some_frames)
+    def test_frames_do_not_matter(self, frames: list[Frame]) -> None:
+        lines = read(frames).lines
+        for stream in STREAMS:
+            whole = b"".join(frame.data for frame in frames if frame.stream == stream)
+            assert texts(lines, stream) == reference(whole, ENCODED_LIMIT)
+
+
+class TestLongLines:
+    @pytest.mark.parametrize("character", ["a", '"', "\x1b", "é", "€", "😀", "\0"])
+    def test_pieces_are_as_long_as_possible_and_never_longer(self, character: str) -> None:
+        # Given a line of several times the limit, in frames like an engine's
+        data = (character * 100_000).encode()
+        frames = [out(data[at : at + 16_384]) for at in range(0, len(data), 16_384)]
+        # When it is read
+        pieces = texts(read([*frames, out(b"\n")]).lines)
+        # I expect nothing lost, and pieces that each fill an event
+        shown = character.replace("\0", "\ufffd")
+        assert "".join(pieces) == shown * 100_000
+        assert all(as_json([piece]) <= ENCODED_LIMIT for piece in pieces)
+        assert all(as_json([piece + shown]) > ENCODED_LIMIT for piece in pieces[:-1])
+
+    def test_a_line_that_just_fits_is_one_line(self) -> None:
+        whole = "a" * (ENCODED_LIMIT - 4)
+        assert texts(read([out(whole.encode()), out(b"\nb\n")]).lines) == [whole, "b"]
+
+    def test_what_is_held_of_a_line_without_end_is_bounded(self) -> None:
+        # Given a stream that never ends a line, of characters that never end either
+        splitter = LineSplitter()
+        for _ in range(64):
+            splitter.feed(out(b"\xff\x01\xf0\x9f" * 4096))
+            # I expect that little is left when the pieces are taken
+            assert len(splitter.take().cursor.stdout) <= ENCODED_LIMIT
+
+    @given(frames=some_frames)
+    def test_cuts_do_not_depend_on_frames(self, frames: list[Frame]) -> None:
+        with small_limit():
+            lines = read(frames).lines
+        for stream in STREAMS:
+            whole = b"".join(frame.data for frame in frames if frame.stream == stream)
+            assert texts(lines, stream) == reference(whole, SMALL_LIMIT)
+
+
+class TestCursor:
+    @given(frames=some_frames, stops=st.sets(st.integers(0, 12)))
+    def test_going_on_from_any_cursor_gives_what_never_stopping_gives(self, frames: list[Frame], stops: set[int]) -> None:
+        with small_limit():
+            expected = read(frames).lines
+            # Given a reader that crashes right after each of some commits
+            lines: list[Line] = []
+            splitter = LineSplitter()
+            for number, frame in enumerate(frames):
+                if number in stops:
+                    batch = splitter.take()
+                    lines += batch.lines
+                    # When the next one starts from what was committed
+                    assert batch.cursor.frames == number
+                    splitter = LineSplitter(batch.cursor)
+                splitter.feed(frame)
+            batch = splitter.take()
+            lines += batch.lines
+            lines += read([], batch.cursor).lines
+        # I expect the very same lines, each once, with the same times
+        for stream in STREAMS:
+            assert [line for line in lines if line.stream == stream] == [line for line in expected if line.stream == stream]
+
+    def test_without_the_stored_time_only_that_is_another(self) -> None:
+        lines = read([out(b"b\n", "t2")], Cursor(frames=1, stdout=b"a")).lines
+        assert lines == (Line("stdout", "t2", "ab"),)
+
+    def test_after_the_end_nothing_is_left(self) -> None:
+        # Given a log whose end was committed
+        cursor = read([out(b"a\nb"), err(b"\xe2")]).cursor
+        # When somebody starts again from there
+        batch = read([], cursor)
+        # I expect no line twice
+        assert batch == Batch((), Cursor(frames=2), 0)
+
+
+class TestBatches:
+    def test_nothing_is_due_without_a_line(self) -> None:
+        splitter = LineSplitter()
+        splitter.feed(out(b"unfinished"))
+        assert not splitter.due(0.0)
+        assert not splitter.due(1000.0)
+
+    def test_a_line_is_due_a_quarter_second_after_it_was_seen(self) -> None:
+        splitter = LineSplitter()
+        splitter.feed(out(b"a\n"))
+        assert not splitter.due(10.0)
+        splitter.feed(out(b"b\n"))
+        assert not splitter.due(10.2)
+        assert splitter.due(10.25)
+
+    def test_taking_starts_the_next_quarter_second(self) -> None:
+        splitter = LineSplitter()
+        splitter.feed(out(b"a\n"))
+        assert not splitter.due(10.0)
+        splitter.take()
+        splitter.feed(out(b"b\n"))
+        assert not splitter.due(11.0)
+        assert splitter.due(11.25)
+
+    def test_a_full_batch_is_due_at_once(self) -> None:
+        splitter = LineSplitter()
+        splitter.feed(out(b"a" * 1000 + b"\n"))
+        assert not splitter.due(0.0)
+        splitter.feed(out((b"a" * 1000 + b"\n") * 48))
+        assert splitter.due(0.0)
+
+    def test_a_batch_knows_its_size(self) -> None:
+        batch = read([out('a\n"\né\n'.encode()), err(b"\x1b\n")])
+        assert batch.encoded_size == as_json([line.text for line in batch.lines])
+
+    @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
+    def test_sizes_add_up_to_that_of_the_array(self, some_texts: list[str]) -> None:
+        assert sum(map(encoded_size, some_texts)) == as_json(some_texts)
+
+
+class TestGroups:
+    def test_streams_that_alternate_make_one_group_each(self) -> None:
+        lines = [Line(stream, "t", f"{number}") for number in range(3) for stream in STREAMS]
+        assert group(lines) == [("stdout", ["0", "1", "2"]), ("stderr", ["0", "1", "2"])]
+
+    def test_no_lines_make_no_group(self) -> None:
+        assert group([]) == []
+
+    @given(
+        st.lists(
+            st.builds(
+                Line,
+                stream=st.sampled_from(STREAMS),
+                time=st.just("t"),
+                text=st.sampled_from(["", "a", "é" * 9000, '"' * 24_000]),
+            ),
+            max_size=30,
+        )
+    )
+    def test_every_group_fits_into_an_event_and_nothing_is_lost(self, lines: list[Line]) -> None:
+        groups = group(lines)
+        assert all(as_json(some) <= ENCODED_LIMIT for _, some in groups)
+        for stream in STREAMS:
+            assert [text for of, some in groups if of == stream for text in some] == texts(lines, stream)
+
+    def test_the_longest_piece_makes_a_group_of_its_own(self) -> None:
+        lines = read([out(b"a" * (2 * ENCODED_LIMIT) + b"\nb\n")]).lines
+        assert [len(some) for _, some in group(lines)] == [1, 1, 2]
