@@ -4,7 +4,6 @@ import os
 import pwd
 import secrets
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import TypedDict, TypeVar
 import psycopg
 import redis
 from environment import free_port
+from processes import interrupt
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -142,7 +142,7 @@ def server(
                 yield port
                 return
         finally:
-            stop(process)
+            interrupt(process, STOP_SECONDS)  # PostgreSQL's fast shutdown
     raise DatabaseError(f"{Path(command(0)[0]).name} did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
@@ -156,15 +156,6 @@ def answers(process: subprocess.Popen[bytes], check: Callable[[int], None], port
         else:
             return True
     return False
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown; Redis takes it as a SIGTERM
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def postgresql_programs() -> Path:

@@ -1,0 +1,30 @@
+"""Runs the Procfile's processes, `release` excepted, on this machine until SIGINT or SIGTERM or until one of them ends.
+
+Honcho's own command would give each process another PORT, and a shorter time to stop than SHUTDOWN_GRACE.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from honcho import manager
+from honcho.environ import parse_procfile
+
+from orchestrator_site.configuration import load
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STOP_SECONDS = 5  # what a process may take beyond SHUTDOWN_GRACE
+
+
+def main() -> int:
+    manager.KILL_WAIT = load().shutdown_grace + STOP_SECONDS
+    processes = manager.Manager()
+    for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
+        if name != "release":
+            processes.add_process(name, f"exec {command}", env=dict(os.environ), cwd=str(ROOT))
+    processes.loop()
+    return int(processes.returncode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
