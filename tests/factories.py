@@ -1,0 +1,67 @@
+"""Rows as the service makes them, with defaults for what a test does not care about."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from jobs import admission, services
+from jobs.lifecycle import Claim
+from jobs.models import Job, Node, Worker, new_uuid
+from jobs.spec import CallbackSpec, InputSpec, JobSpec, OutputSpec
+
+CALLBACK = CallbackSpec(url="http://127.0.0.1:9/hook", key="key", events=())
+STARTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def job_spec(
+    *,
+    inputs: tuple[InputSpec, ...] = (),
+    outputs: tuple[OutputSpec, ...] = (),
+    callback: CallbackSpec | None = CALLBACK,
+    **values: Any,
+) -> JobSpec:
+    defaults: dict[str, Any] = {
+        "id": None,
+        "image": "alpine:latest",
+        "command": "true",
+        "cpu_millis": 1000,
+        "memory_mib": 64,
+        "timeout_seconds": 60,
+        "environment": {},
+        "meta": {},
+        "workspace": "/workspace",
+        "pull_policy": "missing",
+        "network": "bridge",
+    }
+    return JobSpec(inputs=inputs, outputs=outputs, callback=callback, **(defaults | values))
+
+
+def make_job(**values: Any) -> Job:
+    return services.create(job_spec(**values))
+
+
+def make_node(name: str = "node", *, cpus: int = 2, overcommit: int = 4, memory_mib: int = 4096) -> Node:
+    node = Node.objects.create(
+        name=name, cpu_millis=cpus * 1000, cpu_millis_total=cpus * 1000 * overcommit, memory_mib=memory_mib
+    )
+    Node.objects.filter(pk=node.pk).update(seen_at=Now())
+    return node
+
+
+def make_worker(node: Node, lock_path: str = "/nonexistent") -> UUID:
+    worker = Worker.objects.create(
+        id=new_uuid(), node=node, host="host", pid=1, lock_path=lock_path, started_at=timezone.now()
+    )
+    return worker.pk
+
+
+def claimed(job: Job, node: Node | None = None) -> Claim:
+    """The job, claimed by a worker of its own."""
+    node = node or Node.objects.first() or make_node()
+    claim = admission.claim(node.pk, make_worker(node))
+    assert claim is not None
+    assert claim.uuid == job.uuid
+    return claim
