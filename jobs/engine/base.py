@@ -125,14 +125,19 @@ class Engine(Protocol):
     def create(self, spec: RunSpec) -> None:
         """Make the container; it does not run. One of this name that never started is replaced.
 
-        Raises `ImageUnavailable`, `EngineRefused` (the description is at fault), `ContainerConflict` (one of this name has started).
+        Raises `ImageUnavailable`, `EngineRefused` (the description is at fault), `ContainerConflict` (one of
+        this name has started).
         """
 
     def rename(self, name: str, new_name: str) -> None:
         """From now on `name` answers `ContainerNotFound`. Raises that, or `ContainerConflict`."""
 
     def start(self, name: str) -> None:
-        """Run the process. Raises `StartFailed`, `ContainerNotFound`; started already: `ContainerConflict` (it is never run twice)."""
+        """Run the process, under an init: a program that is not there is exit code 127, as in a shell.
+
+        Raises `StartFailed`, `ContainerNotFound`; started already: `ContainerConflict` (it is never run twice).
+        After `EngineUnavailable` it may run or not: inspect.
+        """
 
     def inspect(self, name: str) -> Observation:
         """Raises `ContainerNotFound`."""
@@ -141,7 +146,10 @@ class Engine(Protocol):
         """Return when the process has ended, or after `timeout` seconds. Raises `ContainerNotFound`, `Interrupted`."""
 
     def stop(self, name: str, grace: float) -> None:
-        """SIGTERM, SIGKILL after `grace` seconds, return when it has ended. No error where it has ended or never started."""
+        """SIGTERM, SIGKILL after `grace` seconds, return when it has ended. No error where it has ended or never started.
+
+        Raises `ContainerNotFound`.
+        """
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove it with its anonymous volumes; no error where it is gone. Running and not `force`: `ContainerConflict`."""
@@ -150,14 +158,13 @@ class Engine(Protocol):
         """All containers with these labels, whatever their state (exit codes may be left out)."""
 
     # -- logs ----------------------------------------------------------------------------------
-    def logs(
-        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt
-    ) -> AbstractContextManager[Iterator[Frame | None]]:
+    def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> AbstractContextManager[Iterator[Frame | None]]:
         """The frames from the log's start, both streams in file order, without the first `skip`.
 
-        Following, the iterator ends when the process has ended; None says once that nothing came for
-        250 ms, so that the reader may put away what it holds. Leaving the context frees the connection.
-        Raises `ContainerNotFound`, `Interrupted`.
+        Following, the iterator ends when the process has ended; None says, once per silence, that nothing
+        came for 250 ms, so that the reader may put away what it holds. Leaving the context frees the
+        connection. Raises `ContainerNotFound`; while reading `Interrupted`, `EngineUnavailable` (the stream
+        broke off: read again), `EngineRefused` (the engine cannot read its own log: there is no more).
         """
 
     # -- files ---------------------------------------------------------------------------------

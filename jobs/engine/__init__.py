@@ -1,0 +1,18 @@
+"""Container engines: `base` says what one has to do, `docker` does it, `fake` does it for tests."""
+
+from typing import Protocol
+
+from jobs.engine.base import Engine
+from jobs.engine.docker import DockerEngine
+
+
+class EngineChoice(Protocol):
+    """What of the configuration is about the engine."""
+
+    @property
+    def docker_host(self) -> str: ...
+
+
+def make_engine(choice: EngineChoice) -> Engine:
+    """The engine that this worker drives; connects at its first call. Raises `EngineRefused` for a host that cannot be read."""
+    return DockerEngine(choice.docker_host)

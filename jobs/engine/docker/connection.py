@@ -1,0 +1,247 @@
+"""HTTP with one Docker engine: connections, time-outs, and what its answers mean.
+
+docker-py gives the transport (unix socket, TCP with TLS), the version and the registry credentials.
+Its calls are not used: they read logs without telling the streams apart, do not let go of a
+connection when one stops reading, and take a time-out for the end of a log.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+import requests
+import urllib3
+from docker import APIClient
+from docker.errors import DockerException
+from docker.utils import kwargs_from_env, parse_host
+from requests.adapters import HTTPAdapter
+
+from jobs.errors import (
+    ContainerConflict,
+    ContainerNotFound,
+    EngineRefused,
+    EngineUnavailable,
+    JobError,
+)
+
+SHORT: Final = 60.0  # seconds without a byte, for calls that only look something up
+LONG: Final = 300.0  # for calls that make the engine work: create, start, remove, unpack
+
+_CONNECT = 10.0
+_CONNECTIONS = 256  # a follower and a waiter per running job would drain docker-py's 10
+_LONGEST_MESSAGE = 64 * 1024
+
+_TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+# Words of an engine, containerd or host that is in trouble itself. What they answer with 500 says nothing of the job.
+_TROUBLE = (
+    "transport is closing",
+    "transport: error",
+    "connection error",
+    "context canceled",
+    "context deadline exceeded",
+    "shutting down",
+    "no space left on device",
+    "disk quota exceeded",
+    "too many open files",
+    "cannot allocate memory",
+    "resource temporarily unavailable",
+    "failed to dial",
+    "containerd",
+    "not supported by any plugin",
+)
+
+
+def quoted(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe="")
+
+
+def is_trouble(message: str) -> bool:
+    """Whether an error's text is about the engine's own state."""
+    return any(words in message.lower() for words in _TROUBLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the engine said. `data` is its JSON, None where there is none."""
+
+    status: int
+    data: Any = None
+    message: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.status >= 400
+
+    def error(self) -> JobError:
+        """What a failed answer means where a call has nothing more special to say."""
+        if self.status == 404:
+            return ContainerNotFound(self.message)
+        if self.status == 409:
+            return ContainerConflict(self.message)
+        if self.status >= 500 or is_trouble(self.message):
+            return EngineUnavailable(self.message)
+        return EngineRefused(self.message)
+
+
+class Connection:
+    """One engine's API; connects, and learns its version, at the first call. Thread-safe."""
+
+    def __init__(self, host: str) -> None:
+        """`host` as in `DOCKER_HOST`, empty for the usual socket; TLS from `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
+
+        Raises `EngineRefused` where these cannot be read.
+        """
+        environment = {**os.environ, "DOCKER_HOST": host}
+        try:
+            self._options = kwargs_from_env(environment)
+            parse_host(host, tls=bool(self._options.get("tls")))
+        except DockerException as error:
+            raise EngineRefused(f"DOCKER_HOST cannot be used: {error}") from error
+        self._lock = threading.Lock()
+        self._client: APIClient | None = None
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """The JSON of a good answer; options as for `exchange`. Raises what `Answer.error` says."""
+        answer = self.exchange(method, path, **options)
+        if answer.failed:
+            raise answer.error()
+        return answer.data
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        timeout: float = SHORT,
+    ) -> Answer:
+        """Send and read the whole answer, whatever its status. Raises `EngineUnavailable`."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        with self._send(method, path, params=params, data=data, headers=headers, timeout=timeout) as response:
+            return _read_answer(response)
+
+    def upload(self, path: str, *, params: Mapping[str, str], chunks: Iterable[bytes]) -> Answer:
+        """PUT a body of unknown length, chunk by chunk. What `chunks` raises comes out as it is."""
+        failure: list[Exception] = []
+
+        def guarded() -> Iterator[bytes]:
+            try:
+                yield from chunks
+            except Exception as error:
+                failure.append(error)  # it might be an OSError, which would pass for the engine's
+                raise
+
+        try:
+            with self._send(
+                "PUT", path, params=params, data=guarded(), headers={"Content-Type": "application/x-tar"}, timeout=LONG
+            ) as response:
+                return _read_answer(response)
+        except Exception:
+            if failure:
+                raise failure[0] from None
+            raise
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = SHORT,
+    ) -> Iterator[requests.Response | Answer]:
+        """A good answer whose body has not been read yet, or a failed one. `timeout` holds up to the first byte of the body.
+
+        Raises `EngineUnavailable`. Leaving the context closes the connection.
+        """
+        with self._send(method, path, params=params, headers=headers or {}, timeout=timeout) as response:
+            yield _read_answer(response) if response.status_code >= 400 else response
+
+    def head(self, path: str, *, params: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
+        """Status and headers."""
+        with self._send("HEAD", path, params=params, headers={}, timeout=SHORT) as response:
+            return response.status_code, response.headers
+
+    @contextmanager
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        timeout: float,
+        data: bytes | Iterable[bytes] | None = None,
+    ) -> Iterator[requests.Response]:
+        client = self._connected()
+        # While a body is sent the socket has the time-out for connecting: a busy disk must not end an upload.
+        connect = timeout if data is not None else _CONNECT
+        try:
+            response = client.request(
+                method,
+                f"{client.base_url}/v{client.api_version}{path}",
+                params=params,
+                data=data,
+                headers={"Accept-Encoding": "identity", **headers},
+                timeout=(connect, timeout),
+                stream=True,
+                allow_redirects=False,
+            )
+        except _TRANSPORT_ERRORS as error:
+            raise unavailable(error) from error
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _connected(self) -> APIClient:
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def _connect(self) -> APIClient:
+        try:
+            client = APIClient(version="auto", timeout=int(_CONNECT), max_pool_size=_CONNECTIONS, **self._options)
+        except (DockerException, *_TRANSPORT_ERRORS) as error:
+            raise unavailable(error) from error
+        if client.base_url.startswith("http+docker://"):
+            return client  # the adapter for sockets has the pool's size already
+        for scheme in ("http://", "https://"):
+            client.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
+        return client
+
+
+def unavailable(error: Exception) -> EngineUnavailable:
+    """The connection failed; the reason is for the log, since it may name addresses of this machine."""
+    return EngineUnavailable(f"the engine does not answer: {type(error).__name__}: {error}"[:1000])
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What reading a body may raise."""
+    return _TRANSPORT_ERRORS
+
+
+def _read_answer(response: requests.Response) -> Answer:
+    try:
+        content = response.raw.read(_LONGEST_MESSAGE) if response.status_code >= 400 else response.content
+    except _TRANSPORT_ERRORS as error:
+        raise unavailable(error) from error
+    try:
+        data = json.loads(content) if content.strip() else None
+    except ValueError:
+        data = None
+    if response.status_code < 400:
+        return Answer(response.status_code, data)
+    said = data.get("message") if isinstance(data, dict) else content.decode(errors="replace")
+    return Answer(response.status_code, data, str(said or f"the engine answered {response.status_code}").strip()[:1000])

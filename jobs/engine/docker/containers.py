@@ -1,0 +1,98 @@
+"""A run as Docker wants it described, and what Docker says of a container in our words."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from jobs.engine.base import Observation, Phase, RunSpec
+from jobs.engine.references import parse_reference
+
+PIDS_LIMIT: Final = 4096
+
+# What ordinary images need as root and no more (docs/adr/0002-container-privileges.md).
+CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
+
+_LOG_FILES = 2
+
+
+def description(spec: RunSpec) -> dict[str, Any]:
+    """The body of `POST /containers/create`. Raises `ImageUnavailable` for a malformed reference."""
+    memory = spec.memory_mib * 1024**2
+    body: dict[str, Any] = {
+        "Image": parse_reference(spec.image).text,
+        "Env": [f"{name}={value}" for name, value in spec.environment.items()],
+        "WorkingDir": spec.workspace,
+        "Labels": spec.labels,
+        "StopSignal": "SIGTERM",
+        "StopTimeout": spec.stop_grace_seconds,
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            "Init": True,  # PID 1 ignores SIGTERM: without an init every stop would wait the whole grace
+            "NanoCpus": spec.cpu_millis * 1_000_000,
+            "Memory": memory,
+            "MemorySwap": memory,  # memory and swap together: no swap
+            "PidsLimit": PIDS_LIMIT,
+            "CapDrop": ["ALL"],
+            "CapAdd": list(CAPABILITIES),
+            "SecurityOpt": ["no-new-privileges"],
+            "NetworkMode": spec.network or "none",
+            "LogConfig": {
+                "Type": "json-file",
+                "Config": {"max-size": str(max(spec.log_limit_bytes // _LOG_FILES, 1)), "max-file": str(_LOG_FILES)},
+            },
+            "RestartPolicy": {"Name": "no"},
+            "AutoRemove": False,
+        },
+    }
+    if spec.command is not None:
+        body |= {"Entrypoint": list(spec.command), "Cmd": []}
+    return body
+
+
+def observation(inspected: Mapping[str, Any]) -> Observation:
+    """From `GET /containers/<name>/json`."""
+    state = inspected["State"]
+    started_at = _moment(state["StartedAt"])
+    phase: Phase = "running" if state["Running"] else "ended" if started_at else "created"
+    ended = phase == "ended"
+    return Observation(
+        name=inspected["Name"].lstrip("/"),
+        phase=phase,
+        created_at=_moment(inspected["Created"]) or datetime.fromtimestamp(0, UTC),
+        started_at=started_at,
+        finished_at=_moment(state["FinishedAt"]) if ended else None,
+        exit_code=state["ExitCode"] if ended else None,
+        oom_killed=bool(state["OOMKilled"]),
+        error=clean_runtime_error(state["Error"]) if state["Error"] else "",
+        labels=inspected["Config"].get("Labels") or {},
+    )
+
+
+def listed(summary: Mapping[str, Any]) -> Observation | None:
+    """From an element of `GET /containers/json`; None for one that is losing its name just now."""
+    names = summary.get("Names") or []
+    if not names:
+        return None
+    state = summary["State"]
+    phase: Phase = "created" if state == "created" else "running" if state in ("running", "paused", "restarting") else "ended"
+    return Observation(
+        name=names[0].lstrip("/"),
+        phase=phase,
+        created_at=datetime.fromtimestamp(summary["Created"], UTC),
+        labels=summary.get("Labels") or {},
+    )
+
+
+def clean_runtime_error(message: str) -> str:
+    """What the container runtime complained of, without the functions that it passed through."""
+    cleaned = re.sub(r"\b\w+\.go:\d+: ", "", message)
+    cleaned = re.sub(r"\b(?:failed to create (?:shim task|shim|task for container)|OCI runtime create failed): ", "", cleaned)
+    cleaned = re.sub(r"\b(?:runc create failed|runc did not terminate successfully: exit status \d+): ", "", cleaned)
+    cleaned = re.sub(r"\b(?:starting container process caused|unable to start container process): ", "", cleaned)
+    return cleaned.removesuffix(": unknown").strip()[:1000]
+
+
+def _moment(text: str) -> datetime | None:
+    """RFC 3339 as Go writes it; its zero time means never."""
+    return None if text.startswith("0001-") else datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,207 @@
+"""One Docker engine as `jobs.engine.base.Engine`."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.engine.base import EngineInfo, Frame, Observation, PullPolicy, RunSpec, Stat, User
+from jobs.engine.docker.connection import LONG, SHORT, Answer, Connection, is_trouble, quoted
+from jobs.engine.docker.containers import clean_runtime_error, description, listed, observation
+from jobs.engine.docker.files import Files
+from jobs.engine.docker.images import Images
+from jobs.engine.docker.logs import read_frames
+from jobs.engine.docker.stream import ByteStream
+from jobs.errors import (
+    ContainerConflict,
+    ContainerNotFound,
+    EngineRefused,
+    EngineUnavailable,
+    ImageUnavailable,
+    StartFailed,
+)
+from jobs.interrupt import Interrupt
+
+_UNENFORCED = {
+    "MemoryLimit": "the kernel cannot limit memory: a job can take all of the host's",
+    "SwapLimit": "the kernel does not account for swap: a job can swap beyond its memory limit",
+    "CpuCfsQuota": "the kernel cannot limit cpu: a job can take all of the host's",
+    "PidsLimit": "the kernel cannot limit processes: a job can take all of the host's",
+}
+
+
+class DockerEngine:
+    """The engine at `host` (as in `DOCKER_HOST`; empty: the usual socket; TLS as docker-py reads it from the environment).
+
+    Making one connects to nothing. Raises `EngineRefused` where `host` or the TLS files cannot be used.
+    """
+
+    schedules = False
+    tells_streams = True
+
+    def __init__(self, host: str) -> None:
+        self._connection = Connection(host)
+        self._images = Images(self._connection)
+        self._files = Files(self._connection)
+
+    def info(self) -> EngineInfo:
+        said = self._connection.call("GET", "/info")
+        return EngineInfo(
+            id=said["ID"],
+            name=said["Name"],
+            cpus=float(said["NCPU"]),
+            memory_bytes=int(said["MemTotal"]),
+            warnings=tuple(warning for limit, warning in _UNENFORCED.items() if not said.get(limit)),
+            clock=datetime.fromisoformat(said["SystemTime"]).astimezone(UTC),
+        )
+
+    # -- networks ------------------------------------------------------------------------------
+    def create_network(self, name: str, labels: dict[str, str]) -> str:
+        body = {
+            "Name": name,
+            "Driver": "bridge",
+            "CheckDuplicate": True,
+            "Options": {"com.docker.network.bridge.enable_icc": "false"},
+            "Labels": labels,
+        }
+        return str(self._connection.call("POST", "/networks/create", body=body, timeout=LONG)["Id"])
+
+    def find_network(self, network_id: str) -> str | None:
+        answer = self._connection.exchange("GET", f"/networks/{quoted(network_id)}")
+        if answer.status == 404:
+            return None
+        if answer.failed:
+            raise answer.error()
+        # The engine also takes names and beginnings of ids here.
+        return str(answer.data["Name"]) if answer.data["Id"] == network_id else None
+
+    def list_networks(self, labels: dict[str, str]) -> dict[str, str]:
+        found = self._connection.call("GET", "/networks", params=_filters(labels))
+        return {network["Id"]: network["Name"] for network in found or []}
+
+    def remove_network(self, network_id: str) -> None:
+        answer = self._connection.exchange("DELETE", f"/networks/{quoted(network_id)}", timeout=LONG)
+        if answer.failed and answer.status != 404:
+            raise ContainerConflict(answer.message) if answer.status == 403 else answer.error()
+
+    # -- images --------------------------------------------------------------------------------
+    def ensure_image(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt) -> None:
+        self._images.ensure(image, policy, timeout, interrupt)
+
+    def resolve_user(self, name: str) -> User:
+        return self._files.resolve_user(name, self._inspected(name)["Config"].get("User") or "")
+
+    # -- containers ----------------------------------------------------------------------------
+    def create(self, spec: RunSpec) -> None:
+        body = description(spec)
+        answer = self._create(spec.name, body)
+        if answer.status == 409:  # an earlier try of ours, unless it has started
+            try:
+                phase = self.inspect(spec.name).phase
+            except ContainerNotFound:
+                phase = "created"
+            if phase != "created":
+                raise ContainerConflict(f"the container {spec.name} has started already")
+            self.remove(spec.name)
+            answer = self._create(spec.name, body)
+        if not answer.failed:
+            return
+        if answer.status == 404:
+            raise ImageUnavailable(answer.message)
+        if answer.status >= 500 and not is_trouble(answer.message):
+            raise EngineRefused(clean_runtime_error(answer.message))
+        raise answer.error()
+
+    def rename(self, name: str, new_name: str) -> None:
+        self._connection.call("POST", f"/containers/{quoted(name)}/rename", params={"name": new_name})
+
+    def start(self, name: str) -> None:
+        if self.inspect(name).phase != "created":  # the engine would run an ended one again
+            raise ContainerConflict(f"the container {name} has started already")
+        answer = self._connection.exchange("POST", f"/containers/{quoted(name)}/start", timeout=LONG)
+        if answer.status == 304:
+            raise ContainerConflict(f"the container {name} has started already")
+        if answer.failed:
+            raise self._start_error(name, answer)
+
+    def _start_error(self, name: str, answer: Answer) -> Exception:
+        """What the failed start means; 404 may be the container, its network or the program."""
+        if self.inspect(name).phase != "created":  # or ContainerNotFound
+            return ContainerConflict(f"the container {name} has started already")
+        if answer.status == 409:
+            return answer.error()
+        missing_network = answer.message.startswith("network ") and answer.message.endswith("not found")
+        if missing_network or is_trouble(answer.message):
+            return EngineUnavailable(answer.message)
+        return StartFailed(clean_runtime_error(answer.message))
+
+    def inspect(self, name: str) -> Observation:
+        return observation(self._inspected(name))
+
+    def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
+        with self._streamed("POST", f"/containers/{quoted(name)}/wait", {"condition": "not-running"}, interrupt) as stream:
+            if not stream.ready(timeout):
+                return
+            answer = json.loads(b"".join(stream.lines(1024**2)) or b"{}")
+        if error := (answer.get("Error") or {}).get("Message"):
+            raise EngineUnavailable(error)
+
+    def stop(self, name: str, grace: float) -> None:
+        seconds = max(math.ceil(grace), 0)
+        self._connection.call("POST", f"/containers/{quoted(name)}/stop", params={"t": str(seconds)}, timeout=seconds + LONG)
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        params = {"v": "1", "force": "1" if force else "0"}
+        answer = self._connection.exchange("DELETE", f"/containers/{quoted(name)}", params=params, timeout=LONG)
+        if answer.status == 409 and "already in progress" in answer.message:  # somebody else's: wait for it
+            params = {"condition": "removed"}
+            answer = self._connection.exchange("POST", f"/containers/{quoted(name)}/wait", params=params, timeout=LONG)
+        if answer.failed and answer.status != 404:
+            raise answer.error()
+
+    def list(self, labels: dict[str, str]) -> list[Observation]:
+        summaries = self._connection.call("GET", "/containers/json", params={"all": "1", **_filters(labels)})
+        return [seen for summary in summaries or [] if (seen := listed(summary))]
+
+    # -- logs ----------------------------------------------------------------------------------
+    @contextmanager
+    def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> Iterator[Iterator[Frame | None]]:
+        params = {"stdout": "1", "stderr": "1", "timestamps": "1", "tail": "all", "follow": "1" if follow else "0"}
+        with self._streamed("GET", f"/containers/{quoted(name)}/logs", params, interrupt) as stream:
+            yield read_frames(stream, skip=skip, tell_idle=follow)
+
+    # -- files ---------------------------------------------------------------------------------
+    def stat(self, name: str, path: str) -> Stat | None:
+        return self._files.stat(name, path)
+
+    def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
+        return self._files.added_directories(name, paths)
+
+    def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
+        self._files.put(name, directory, tar)
+
+    def get(self, name: str, path: str) -> AbstractContextManager[Iterator[bytes]]:
+        return self._files.get(name, path)
+
+    def _inspected(self, name: str) -> dict[str, Any]:
+        inspected: dict[str, Any] = self._connection.call("GET", f"/containers/{quoted(name)}/json")
+        return inspected
+
+    def _create(self, name: str, body: dict[str, Any]) -> Answer:
+        return self._connection.exchange("POST", "/containers/create", params={"name": name}, body=body, timeout=LONG)
+
+    @contextmanager
+    def _streamed(self, method: str, path: str, params: dict[str, str], interrupt: Interrupt) -> Iterator[ByteStream]:
+        interrupt.check()
+        with self._connection.stream(method, path, params=params, timeout=SHORT) as response:
+            if isinstance(response, Answer):
+                raise response.error()
+            stream = ByteStream(response, interrupt)
+            with interrupt.waking(stream.abort):
+                yield stream
+
+
+def _filters(labels: dict[str, str]) -> dict[str, str]:
+    return {"filters": json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})}

@@ -1,0 +1,141 @@
+"""Files of a container, by the engine's archive calls: paths are resolved inside the container's root."""
+
+import base64
+import json
+import posixpath
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+import requests
+
+from jobs.engine.base import Stat, User
+from jobs.engine.docker.connection import LONG, Answer, Connection, is_trouble, quoted, transport_errors, unavailable
+from jobs.engine.tarstreams import ChunkReader
+from jobs.engine.users import resolve
+from jobs.errors import ContainerNotFound, EngineRefused, EngineUnavailable, JobError, PathNotFound
+
+_CHUNK: Final = 64 * 1024
+_LONGEST_DATABASE = 4 * 1024**2  # of an /etc/passwd or /etc/group
+_LINK_HOPS = 16
+
+# Bits of Go's os.FileMode (the engine's JSON has these, not stat(2)'s).
+_DIRECTORY, _SYMLINK = 1 << 31, 1 << 27
+_SPECIAL = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19  # device, pipe, socket, character device, irregular
+
+_ADDED = 1  # a kind in `GET /containers/<name>/changes`
+
+
+class Files:
+    """The files of one engine's containers."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def stat(self, name: str, path: str) -> Stat | None:
+        """See `Engine.stat`."""
+        found = self._stat(name, path)
+        return None if found is None else Stat(size=int(found["size"]), kind=_kind(int(found["mode"])))
+
+    def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
+        """See `Engine.added_directories`."""
+        changes = self._connection.call("GET", f"/containers/{quoted(name)}/changes") or []
+        added = {change["Path"] for change in changes if change["Kind"] == _ADDED}
+        return {path for path in paths if self._real_path(name, path) in added} if added else set()
+
+    def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
+        """See `Engine.put`."""
+        if self._stat(name, directory) is None:  # before the first byte: the engine's own no may be lost in its hanging up
+            raise PathNotFound(f"there is no directory {directory}")
+        params = {"path": directory, "noOverwriteDirNonDir": "1"}
+        answer = self._connection.upload(_archive(name), params=params, chunks=tar)
+        if not answer.failed:
+            return
+        if answer.status >= 500 and not is_trouble(answer.message):
+            raise EngineRefused(answer.message)  # what was in the tar, or where it should go
+        raise _error(answer)
+
+    @contextmanager
+    def get(self, name: str, path: str) -> Iterator[Iterator[bytes]]:
+        """See `Engine.get`."""
+        with self._connection.stream("GET", _archive(name), params={"path": path}, timeout=LONG) as response:
+            if isinstance(response, Answer):
+                raise _error(response)
+            yield _chunks(response)
+
+    def resolve_user(self, name: str, user: str) -> User:
+        """The numeric user of `user`, as the image has it, in that container."""
+        return resolve(user, lambda path: self._read_text(name, path))
+
+    def _stat(self, name: str, path: str) -> Mapping[str, Any] | None:
+        status, headers = self._connection.head(_archive(name), params={"path": path})
+        if status == 404:
+            self._connection.call("GET", f"/containers/{quoted(name)}/json")  # a HEAD does not say which of the two is missing
+            return None
+        if status >= 500:
+            raise EngineUnavailable(f"the engine answered {status}")
+        if status >= 400:
+            raise EngineRefused(f"the engine answered {status}")
+        try:
+            found = json.loads(base64.b64decode(headers["X-Docker-Container-Path-Stat"]))
+        except (KeyError, ValueError) as error:
+            raise EngineUnavailable("the engine's answer cannot be read") from error
+        return dict(found)
+
+    def _real_path(self, name: str, path: str) -> str:
+        """`path` with the symlinks of its directories followed inside the container; `/changes` knows only such paths."""
+        real, rest, hops = "/", path, 0
+        while rest:
+            component, _, rest = rest.lstrip("/").partition("/")
+            if not component:
+                continue
+            step = posixpath.normpath(posixpath.join(real, component))
+            found = self._stat(name, step)
+            if found and int(found["mode"]) & _SYMLINK and hops < _LINK_HOPS:
+                real, rest, hops = "/", f"{posixpath.join(real, found['linkTarget'])}/{rest}", hops + 1
+            else:
+                real = step
+        return real
+
+    def _read_text(self, name: str, path: str) -> str:
+        """A small file of the container, empty where there is none. Follows symlinks inside the container."""
+        for _ in range(_LINK_HOPS):
+            try:
+                with self.get(name, path) as chunks, tarfile.open(fileobj=ChunkReader(chunks), mode="r|") as archive:
+                    member = archive.next()
+                    if member is None or not (member.issym() or member.isreg()):
+                        return ""
+                    if member.isreg():
+                        content = archive.extractfile(member)
+                        return content.read(_LONGEST_DATABASE).decode(errors="replace") if content else ""
+                    path = posixpath.join(posixpath.dirname(path), member.linkname)
+            except (PathNotFound, EngineRefused, tarfile.TarError):
+                return ""
+        return ""
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    try:
+        yield from response.raw.stream(_CHUNK, decode_content=False)
+    except transport_errors() as error:
+        raise unavailable(error) from error
+
+
+def _archive(name: str) -> str:
+    return f"/containers/{quoted(name)}/archive"
+
+
+def _kind(mode: int) -> Literal["file", "directory", "symlink", "other"]:
+    if mode & _DIRECTORY:
+        return "directory"
+    if mode & _SYMLINK:
+        return "symlink"
+    return "other" if mode & _SPECIAL else "file"
+
+
+def _error(answer: Answer) -> JobError:
+    error = answer.error()
+    if isinstance(error, ContainerNotFound) and not answer.message.startswith("No such container"):
+        return PathNotFound(answer.message)
+    return error

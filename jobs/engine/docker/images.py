@@ -1,0 +1,84 @@
+"""Having an image on the engine, pulled where that is asked for."""
+
+import json
+from typing import Final
+
+import requests
+from docker.auth import encode_header, load_config
+from docker.errors import DockerException
+
+from jobs.engine.base import PullPolicy
+from jobs.engine.docker.connection import LONG, Answer, Connection, quoted
+from jobs.engine.docker.stream import ByteStream
+from jobs.engine.pulls import SharedPulls
+from jobs.engine.references import DOCKER_HUB, Reference, parse_reference
+from jobs.errors import EngineUnavailable, ImageUnavailable
+from jobs.interrupt import Interrupt
+
+_LONGEST_LINE: Final = 256 * 1024
+
+
+class Images:
+    """The images of one engine."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._pulls = SharedPulls()
+
+    def ensure(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt) -> None:
+        """See `Engine.ensure_image`."""
+        reference = parse_reference(image)
+        interrupt.check()
+        if policy != "always" and self._is_here(reference):
+            return
+        if policy == "never":
+            raise ImageUnavailable(f"{reference.text} is not on the engine, and the pull policy is never")
+        self._pulls.share(reference.text, lambda abort: self._pull(reference, abort), timeout, interrupt)
+
+    def _is_here(self, reference: Reference) -> bool:
+        answer = self._connection.exchange("GET", f"/images/{quoted(reference.text)}/json")
+        if answer.failed and answer.status != 404:
+            raise answer.error()
+        return not answer.failed
+
+    def _pull(self, reference: Reference, abort: Interrupt) -> None:
+        params = {"fromImage": reference.text}
+        with self._connection.stream(
+            "POST", "/images/create", params=params, headers=_credentials(reference), timeout=LONG
+        ) as response:
+            if isinstance(response, Answer):
+                raise ImageUnavailable(response.message)
+            self._follow(response, abort)
+        if not self._is_here(reference):
+            raise ImageUnavailable(f"{reference.text} was pulled, and yet the engine does not have it")
+
+    @staticmethod
+    def _follow(response: requests.Response, abort: Interrupt) -> None:
+        """Read the progress to its end; raise the error that it reports."""
+        stream = ByteStream(response, abort)
+        with abort.waking(stream.abort):
+            for line in stream.lines(_LONGEST_LINE):
+                if error := _reported_error(line):
+                    raise ImageUnavailable(error)
+
+
+def _reported_error(line: bytes) -> str:
+    """The error of one line of progress, empty where it reports none."""
+    try:
+        progress = json.loads(line)
+    except ValueError:
+        return ""
+    if not isinstance(progress, dict):
+        return ""
+    detail = progress.get("errorDetail")
+    said = (detail.get("message") if isinstance(detail, dict) else None) or progress.get("error") or ""
+    return str(said)[:1000]
+
+
+def _credentials(reference: Reference) -> dict[str, str]:
+    """The header with this registry's credentials; read anew for each pull, since tokens are renewed."""
+    try:
+        found = load_config().resolve_authconfig(reference.registry if reference.registry != DOCKER_HUB else None)
+    except (DockerException, OSError, ValueError) as error:
+        raise EngineUnavailable(f"the Docker config's credentials cannot be read: {type(error).__name__}") from error
+    return {"X-Registry-Auth": encode_header(found).decode()} if found else {}

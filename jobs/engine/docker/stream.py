@@ -1,0 +1,153 @@
+"""The body of a streamed answer, read straight off its socket.
+
+http.client can neither say "nothing came for 250 ms" without giving the connection up, nor be woken by
+another thread without taking that for the end. So the chunked coding (RFC 9112, 7.1) is read here: its
+last chunk is the only proof that an answer is complete.
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+
+import requests
+
+from jobs.errors import EngineUnavailable
+from jobs.interrupt import Interrupt
+
+_READ = 64 * 1024
+_LONGEST_SIZE_LINE = 4096
+
+
+class ByteStream:
+    """One body. For one reader; `abort` may be called from any thread."""
+
+    def __init__(self, response: requests.Response, interrupt: Interrupt) -> None:
+        reply = response.raw._fp  # the http.client.HTTPResponse; urllib3 has no public way to the socket
+        self._chunked = bool(reply.chunked)
+        self._left = 0 if self._chunked else int(reply.length or 0)  # bytes of the current chunk, or of the body
+        self._ended = not self._chunked and not self._left
+        self._between_chunks = False
+        self._encoded = bytearray()
+        self._body = bytearray()
+        self._interrupt = interrupt
+        if reply.fp is None:  # a body of length 0: http.client has let go of the connection already
+            return
+        self._socket: socket.socket = reply.fp.raw._sock
+        self._socket.setblocking(False)
+        if self._socket.family != socket.AF_UNIX:
+            _keep_alive(self._socket)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._encoded += reply.fp.peek()  # what came with the headers; all the rest is still in the socket
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._decode()
+
+    def abort(self) -> None:
+        """End a blocked read. Raises OSError where the connection is gone."""
+        if not self._ended:
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # not SSLSocket's, which would go on in plain text
+
+    def ready(self, seconds: float | None) -> bool:
+        """Wait so long (None: for ever) for a byte or for the end; False where neither came.
+
+        Raises `EngineUnavailable`, `Interrupted`.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while not self._body and not self._ended:
+            if not self._receive(deadline):
+                return False
+        return True
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes; none where the body has ended. Raises `EngineUnavailable`, `Interrupted`."""
+        while len(self._body) < size and not self._ended:
+            self._receive(None)
+        self._interrupt.check()
+        if self._body and len(self._body) < size:
+            raise EngineUnavailable("the engine's answer ended too early")
+        return self._take(size)
+
+    def lines(self, longest: int) -> Iterator[bytes]:
+        """The rest of the body, line by line; a longer line comes in pieces. Raises as `read`."""
+        while self.ready(None) and self._body:
+            end = self._body.find(b"\n", 0, longest)
+            if end >= 0:
+                yield self._take(end + 1)
+            elif len(self._body) >= longest or self._ended:
+                yield self._take(longest)
+            else:
+                self._receive(None)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._body[:size])
+        del self._body[:size]
+        return taken
+
+    def _receive(self, deadline: float | None) -> bool:
+        """Get some more bytes; False at the deadline."""
+        while True:
+            self._interrupt.check()
+            try:
+                received = self._socket.recv(_READ)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                if not self._poll.poll(_milliseconds_until(deadline)) and _is_over(deadline):
+                    return False
+                continue
+            except OSError as error:
+                self._interrupt.check()
+                raise EngineUnavailable("the engine closed the connection") from error
+            self._interrupt.check()  # its shutdown looks like an end
+            if not received:
+                raise EngineUnavailable("the engine closed the connection")
+            self._encoded += received
+            self._decode()
+            return True
+
+    def _decode(self) -> None:
+        """Move what can be read from the encoded bytes to the body."""
+        while self._encoded and not self._ended:
+            if self._left:
+                moved = self._encoded[: self._left]
+                del self._encoded[: len(moved)]
+                self._body += moved
+                self._left -= len(moved)
+                self._ended = not self._chunked and not self._left
+            elif not self._next_chunk():
+                return
+
+    def _next_chunk(self) -> bool:
+        """Read the line with the next chunk's size; False where it is not all there yet."""
+        start = 2 if self._between_chunks else 0  # the CRLF after a chunk's data
+        end = self._encoded.find(b"\r\n", start)
+        if end < 0:
+            if len(self._encoded) > _LONGEST_SIZE_LINE:
+                raise EngineUnavailable("the engine's answer cannot be read")
+            return False
+        size = self._encoded[start:end].partition(b";")[0].strip()
+        try:
+            self._left = int(size, 16)
+        except ValueError as error:
+            raise EngineUnavailable("the engine's answer cannot be read") from error
+        del self._encoded[: end + 2]
+        self._between_chunks = True
+        self._ended = not self._left
+        return True
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """A host that vanished says nothing: let the kernel find out within about a minute."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _milliseconds_until(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
+
+
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
