@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import docker
+import leftovers
 import requests
 from engine import EngineError, borrowed, state_directory
 from environment import free_port, without_service
@@ -30,7 +30,6 @@ from processes import unwind_on_signals
 START_SECONDS = 60
 JOB_SECONDS = 120
 STOP_SECONDS = 30
-INSTANCE_LABEL = "orchestrator.instance"
 
 TEXT = b"hello from the download\nand a second line\n"
 SCRIPT = """\
@@ -204,21 +203,14 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def leave_engine(host: str, room: Path) -> None:
-    """Remove what this installation has on the engine: its network, and a job's container where one is left."""
+    """Remove what this installation has on the engine."""
     try:
         with closing(sqlite3.connect(room / "orchestrator.sqlite3")) as database:
             names = [name for (name,) in database.execute("SELECT name FROM jobs_instance")]
     except sqlite3.Error:  # it never came so far as to have a name
         return
-    with closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": host}, timeout=30)) as client:
-        for name in names:
-            ours: dict[str, str | list[str] | bool] = {"label": f"{INSTANCE_LABEL}={name}"}
-            for container in client.containers.list(all=True, filters=ours, ignore_removed=True):
-                with suppress(docker.errors.NotFound):
-                    container.remove(force=True, v=True)
-            for network in client.networks.list(filters=ours):
-                with suppress(docker.errors.NotFound):
-                    network.remove()
+    for name in names:
+        leftovers.remove(host, name)
 
 
 def tail(log: Path) -> str:

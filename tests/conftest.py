@@ -1,0 +1,45 @@
+"""What holds for every test."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connections
+from hypothesis import settings
+from urllib3.connectionpool import HTTPConnectionPool
+
+pytest_plugins = ["tests.services"]
+
+# A shared machine is slow at times: how long an example takes says nothing of its rule.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
+
+
+def is_in_transaction() -> bool:
+    """Whether this thread has a transaction open, besides the one that pytest-django's `db` fixture is."""
+    return any(
+        not block._from_testcase  # type: ignore[attr-defined]
+        for connection in connections.all(initialized_only=True)
+        for block in connection.atomic_blocks
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_network_in_a_transaction(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Invariant 3: whoever talks to an engine or a peer holds no transaction meanwhile.
+
+    Both doors, `egress` and the Docker engine, stand on urllib3. The fault is told at the test's end too, because
+    code that retries may swallow the exception.
+    """
+    faults: list[str] = []
+    urlopen = HTTPConnectionPool.urlopen
+
+    def guarded(pool: HTTPConnectionPool, method: str, url: str, *args: Any, **options: Any) -> Any:
+        if is_in_transaction():
+            faults.append(f"{method} {pool.host}{url} inside a transaction")
+            raise AssertionError(faults[-1])
+        return urlopen(pool, method, url, *args, **options)
+
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", guarded)
+    yield
+    assert not faults, faults

@@ -1,0 +1,22 @@
+"""Waiting for what will be, with a deadline."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_STEP_SECONDS = 0.02
+
+
+def wait_for(condition: Callable[[], T | None], timeout: float = 30, what: str = "") -> T:
+    """Call `condition` until it answers something true, and give that back.
+
+    Raises `AssertionError` after `timeout` seconds, with the last answer and `what` was waited for.
+    """
+    deadline = time.monotonic() + timeout
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not after {timeout:g} s: {what or condition!r} (last answer: {answer!r})")
+        time.sleep(_STEP_SECONDS)
+    return answer
