@@ -55,6 +55,7 @@ class Run:
         self.engine_failed = False  # the engine did not answer the last step
         self._engine = engine
         self._configuration = configuration
+        self._job_id = str(claim.uuid)  # the client's, once read
         self._container = Container(engine, claim, instance, configuration, network)
 
     def let_go(self) -> None:
@@ -100,7 +101,7 @@ class Run:
         with short_read():
             job = Job.objects.filter(self.claim.guard, uuid=self.claim.uuid, completed_at=None).first()
         if job is not None:
-            self.status = State(job.status)
+            self.status, self._job_id = State(job.status), job.id
         return job
 
     def _advance(self, job: Job) -> None:
@@ -298,7 +299,7 @@ class Run:
             self._log(logging.WARNING, f"cannot give up yet: {failure}")
 
     def _log(self, level: int, message: str, exc_info: bool = False) -> None:
-        logger.log(level, message, exc_info=exc_info, extra={"job": self.claim.uuid, "container": self._container.name})
+        logger.log(level, message, exc_info=exc_info, extra={"job": self._job_id, "container": self._container.name})
 
 
 class _InputFailed(Exception):

@@ -3,16 +3,22 @@
 gunicorn's parent process only watches over that process, and starts it again should it die.
 """
 
+import logging
+import os
 import threading
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
+from jobs.errors import JobError
 from orchestrator_site import gunicorn as gunicorn_settings
 from orchestrator_site.metrics import serve_metrics
 from orchestrator_site.processes import Runtime, embedded_runtime
 from orchestrator_site.wsgi import application
+
+logger = logging.getLogger(__name__)
 
 
 class EmbeddedWorker(ThreadWorker):  # type: ignore[misc]
@@ -20,9 +26,16 @@ class EmbeddedWorker(ThreadWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         self._runtime: Runtime = embedded_runtime()
-        threading.Thread(target=self._runtime.start, name="start", daemon=True).start()
+        threading.Thread(target=self._start, name="start", daemon=True).start()
         serve_metrics()
         super().init_process()
+
+    def _start(self) -> None:
+        try:
+            self._runtime.start()
+        except JobError as error:
+            logger.critical("cannot start: %s", error)
+            os._exit(Arbiter.APP_LOAD_ERROR)  # the parent ends too, rather than try for ever
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self._hand_over()

@@ -39,7 +39,10 @@ class WorkerProcess:
         self._supervisor: Supervisor | None = None
 
     def start(self, stopping: threading.Event) -> None:
-        """Wait for engine and database, then take up jobs; returns early where `stopping` is set meanwhile."""
+        """Wait for engine and database, then take up jobs; returns early where `stopping` is set meanwhile.
+
+        Raises `NodeNameTaken`.
+        """
         engine = make_engine(self._configuration)
         while not stopping.is_set():
             try:
@@ -93,6 +96,7 @@ class RelayProcess:
         duties: list[tuple[float, Callable[[], object]]] = [
             (0.5, delivery.relay_once),
             (1.0, self._look_after_workers),
+            (5.0, sweeps.wake_workers),
             (30.0, sweeps.ask_for_sweeps),
             (30.0, self._forget),
         ]
@@ -118,7 +122,6 @@ class RelayProcess:
     def _look_after_workers(self) -> None:
         self._observer.look()
         sweeps.end_lost(self._lost.look())
-        sweeps.wake_workers()
 
     def _forget(self) -> None:
         """Batches until nothing is old any more: retention keeps up with any load, and blocks nobody for long."""

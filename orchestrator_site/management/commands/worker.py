@@ -3,8 +3,9 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
+from jobs.errors import JobError
 from orchestrator_site.processes import Runtime, WorkerProcess
 
 
@@ -12,4 +13,7 @@ class Command(BaseCommand):
     help = "Run jobs on this worker's container engine."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        Runtime(WorkerProcess(settings.CONFIGURATION)).run_until_signal()
+        try:
+            Runtime(WorkerProcess(settings.CONFIGURATION)).run_until_signal()
+        except JobError as error:
+            raise CommandError(str(error)) from error
