@@ -55,7 +55,7 @@ class Suite:
             code = 124
         except KeyboardInterrupt:  # the terminal has told the stage as well: it may clean up in peace
             with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
+                process.wait(STOP_SECONDS / 3)
             raise
         finally:
             interrupt(process, STOP_SECONDS)
