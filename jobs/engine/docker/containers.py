@@ -85,8 +85,9 @@ def listed(summary: Mapping[str, Any]) -> Observation | None:
 
 
 def clean_runtime_error(message: str) -> str:
-    """What the container runtime complained of, without the functions that it passed through."""
-    cleaned = re.sub(r"\b\w+\.go:\d+: ", "", message)
+    """What the engine or its runtime complained of, without the functions it passed through and the host's paths."""
+    cleaned = re.sub(r"/\S+/merged(?=/|\b)", "", message)
+    cleaned = re.sub(r"\b\w+\.go:\d+: ", "", cleaned)
     cleaned = re.sub(r"\b(?:failed to create (?:shim task|shim|task for container)|OCI runtime create failed): ", "", cleaned)
     cleaned = re.sub(r"\b(?:runc create failed|runc did not terminate successfully: exit status \d+): ", "", cleaned)
     cleaned = re.sub(r"\b(?:starting container process caused|unable to start container process): ", "", cleaned)

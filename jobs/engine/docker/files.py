@@ -5,13 +5,14 @@ import json
 import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal
 
 import requests
 
 from jobs.engine.base import Stat, User
 from jobs.engine.docker.connection import LONG, Answer, Connection, is_trouble, quoted, transport_errors, unavailable
+from jobs.engine.docker.containers import clean_runtime_error
 from jobs.engine.tarstreams import ChunkReader
 from jobs.engine.users import resolve
 from jobs.errors import ContainerNotFound, EngineRefused, EngineUnavailable, JobError, PathNotFound
@@ -53,15 +54,15 @@ class Files:
         if not answer.failed:
             return
         if answer.status >= 500 and not is_trouble(answer.message):
-            raise EngineRefused(answer.message)  # what was in the tar, or where it should go
-        raise _error(answer)
+            raise EngineRefused(clean_runtime_error(answer.message))  # what was in the tar, or where it should go
+        raise _path_error(answer)
 
     @contextmanager
     def get(self, name: str, path: str) -> Iterator[Iterator[bytes]]:
         """See `Engine.get`."""
         with self._connection.stream("GET", _archive(name), params={"path": path}, timeout=LONG) as response:
             if isinstance(response, Answer):
-                raise _error(response)
+                raise _path_error(response)
             yield _chunks(response)
 
     def resolve_user(self, name: str, user: str) -> User:
@@ -70,18 +71,19 @@ class Files:
 
     def _stat(self, name: str, path: str) -> Mapping[str, Any] | None:
         status, headers = self._connection.head(_archive(name), params={"path": path})
-        if status == 404:
-            self._connection.call("GET", f"/containers/{quoted(name)}/json")  # a HEAD does not say which of the two is missing
-            return None
-        if status >= 500:
-            raise EngineUnavailable(f"the engine answered {status}")
         if status >= 400:
-            raise EngineRefused(f"the engine answered {status}")
+            self._check_that_absent(name, path)
+            return None
         try:
             found = json.loads(base64.b64decode(headers["X-Docker-Container-Path-Stat"]))
         except (KeyError, ValueError) as error:
             raise EngineUnavailable("the engine's answer cannot be read") from error
         return dict(found)
+
+    def _check_that_absent(self, name: str, path: str) -> None:
+        """Raise what else may be wrong than that there is no such path: an answer to HEAD has no body to say so."""
+        with suppress(PathNotFound), self.get(name, path):
+            raise EngineUnavailable(f"the engine says nothing of {path}")
 
     def _real_path(self, name: str, path: str) -> str:
         """`path` with the symlinks of its directories followed inside the container; `/changes` knows only such paths."""
@@ -134,8 +136,11 @@ def _kind(mode: int) -> Literal["file", "directory", "symlink", "other"]:
     return "other" if mode & _SPECIAL else "file"
 
 
-def _error(answer: Answer) -> JobError:
-    error = answer.error()
-    if isinstance(error, ContainerNotFound) and not answer.message.startswith("No such container"):
-        return PathNotFound(answer.message)
-    return error
+def _path_error(answer: Answer) -> JobError:
+    """What a failed archive call means. A file for a directory on the way, or a circle of symlinks, is answered with 500."""
+    if answer.status == 404:
+        gone = answer.message.startswith("No such container")
+        return ContainerNotFound(answer.message) if gone else PathNotFound(answer.message)
+    if answer.status >= 500 and not is_trouble(answer.message):
+        return PathNotFound(clean_runtime_error(answer.message))
+    return answer.error()

@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import requests
 
@@ -25,7 +26,7 @@ class ByteStream:
     """One body. For one reader; `abort` may be called from any thread."""
 
     def __init__(self, response: requests.Response, interrupt: Interrupt) -> None:
-        reply = response.raw._fp  # the http.client.HTTPResponse; urllib3 has no public way to the socket
+        reply: Any = response.raw._fp  # the http.client.HTTPResponse; urllib3 has no public way to the socket
         self._chunked = bool(reply.chunked)
         self._left = 0 if self._chunked else int(reply.length or 0)  # bytes of the current chunk, or of the body
         self._ended = not self._chunked and not self._left
