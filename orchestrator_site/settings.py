@@ -107,8 +107,8 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["orchestrator_site.api.StrictJSONParser"],
-    "EXCEPTION_HANDLER": "orchestrator_site.api.exception_handler",
+    "DEFAULT_PARSER_CLASSES": [],  # orchestrator_site.json_body reads bodies: chunked ones too, and strictly
+    "EXCEPTION_HANDLER": "orchestrator_site.api_errors.exception_handler",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNAUTHENTICATED_USER": None,
 }
@@ -120,6 +120,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Runs containers to completion and reports what happens as signed CloudEvents.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": ["jobs.openapi.complete_document"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }

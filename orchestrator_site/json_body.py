@@ -1,0 +1,154 @@
+"""Reads a request's body as strict JSON, whatever the other side sends.
+
+Refused are what readers disagree on (duplicate names, NaN, lone surrogates) and what is only sent to hurt
+(depth, size, integers of thousands of digits). Names are paths: `inputs[2].url`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Final
+
+from django.http import HttpRequest
+from django.http.request import UnreadablePostError
+
+from orchestrator_site.api_errors import ApiError, InvalidRequest
+
+MAX_BODY_BYTES: Final = 1024**2
+MAX_DEPTH: Final = 16
+_PIECE_BYTES = 64 * 1024
+_MAX_SHOWN_NAME = 128
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def member(path: str, name: str) -> str:
+    """The path of an object's member."""
+    shown = _UNSTORABLE.sub("\ufffd", name)
+    if len(shown) > _MAX_SHOWN_NAME:
+        shown = shown[:_MAX_SHOWN_NAME] + "…"
+    return f"{path}.{shown}" if path else shown
+
+
+def item(path: str, index: int) -> str:
+    """The path of an array's item."""
+    return f"{path}[{index}]"
+
+
+def read_json(request: HttpRequest) -> object:
+    """The body as a JSON value. Raises `ApiError` 413 and 415, and `InvalidRequest`."""
+    _check_media_type(request)
+    return parse_json(_read(request))
+
+
+def parse_json(body: bytes) -> object:
+    """A JSON value, objects as `dict`. Raises `InvalidRequest`."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the body is not valid UTF-8") from error
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_float=_finite, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: line {error.lineno}, column {error.colno}") from error
+    except RecursionError as error:
+        raise InvalidRequest(_TOO_DEEP) from error
+    except ValueError as error:
+        raise InvalidRequest("the body holds a number that cannot be read") from error
+    _check_values(value)
+    return value
+
+
+_TOO_DEEP = f"the body is nested deeper than {MAX_DEPTH} levels"
+
+
+class _Object(dict[str, Any]):
+    """An object that remembers a name it was given twice, until its path is known."""
+
+    repeated: str | None = None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    members = _Object(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        members.repeated = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("out of range")
+    return number
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_values(value: object) -> None:
+    """No name twice, no NUL, no lone surrogate, no depth: anywhere, whether the member is known or not."""
+    waiting: list[tuple[str, int, object]] = [("", 0, value)]
+    while waiting:
+        path, depth, current = waiting.pop()
+        if isinstance(current, str) and _UNSTORABLE.search(current):
+            raise InvalidRequest("it holds a NUL or a lone surrogate", field=path or None)
+        if not isinstance(current, dict | list):
+            continue
+        if depth == MAX_DEPTH:
+            raise InvalidRequest(_TOO_DEEP)
+        if isinstance(current, _Object):
+            _check_names(current, path)
+        waiting += [(child_path, depth + 1, child) for child_path, child in _children(current, path)]
+
+
+def _check_names(members: _Object, path: str) -> None:
+    if members.repeated is not None:
+        raise InvalidRequest("it is given twice", field=member(path, members.repeated))
+    for name in members:
+        if _UNSTORABLE.search(name):
+            raise InvalidRequest("its name holds a NUL or a lone surrogate", field=member(path, name))
+
+
+def _children(value: dict[str, Any] | list[Any], path: str) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        return ((member(path, name), child) for name, child in value.items())
+    return ((item(path, index), child) for index, child in enumerate(value))
+
+
+def _check_media_type(request: HttpRequest) -> None:
+    charset = (request.content_params or {}).get("charset", "utf-8")
+    coding = request.headers.get("Content-Encoding", "identity")
+    if request.content_type != "application/json" or charset.lower() not in ("utf-8", "utf8") or coding.lower() != "identity":
+        raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as application/json in UTF-8")
+
+
+def _read(request: HttpRequest) -> bytes:
+    """The whole body. A length that is announced is judged before a byte is read."""
+    announced = request.META.get("CONTENT_LENGTH")
+    if announced:
+        if not _LENGTH.fullmatch(announced):
+            raise InvalidRequest("Content-Length cannot be read")
+        if int(announced) > MAX_BODY_BYTES:
+            raise _too_large()
+        source: Any = request
+    elif request.META.get("wsgi.input_terminated"):  # sent in chunks: Django reads none of it, the server marks its end
+        source = request.META["wsgi.input"]
+    else:
+        return b""
+    body = bytearray()
+    try:
+        while piece := source.read(_PIECE_BYTES):
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                raise _too_large()
+    except (UnreadablePostError, OSError) as error:
+        raise InvalidRequest("the body ended early") from error
+    return bytes(body)
+
+
+def _too_large() -> ApiError:
+    return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is larger than 1 MiB")
