@@ -1,6 +1,6 @@
 """A job as a client described it, checked and with every default filled in.
 
-Plain values without Django: what `jobs.parsing` reads out of a request and `jobs.services.create` stores.
+Plain values without Django: what `jobs.serializers` reads out of a request and `jobs.services.create` stores.
 """
 
 from collections.abc import Mapping
@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jobs.states import InputType, OutputType
+
+PullPolicy = Literal["missing", "always", "never"]
+Network = Literal["bridge", "none"]
+UploadMethod = Literal["PUT", "POST"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +36,7 @@ class OutputSpec:
     type: OutputType
     path: str
     url: str = field(default="", repr=False)  # of an `upload`, as are the members below
-    method: Literal["PUT", "POST"] = "PUT"
+    method: UploadMethod = "PUT"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -60,6 +64,6 @@ class JobSpec:
     workspace: str
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
-    pull_policy: Literal["missing", "always", "never"]
-    network: Literal["bridge", "none"]
+    pull_policy: PullPolicy
+    network: Network
     callback: CallbackSpec | None

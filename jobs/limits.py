@@ -1,0 +1,42 @@
+"""The numbers of the API: what a request may hold, how far one answer goes. The OpenAPI document is made from them."""
+
+from typing import Final
+
+# -- a job --------------------------------------------------------------------------------------
+ID_LENGTH: Final = 128
+ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+IMAGE_LENGTH: Final = 512
+CPU_MIN: Final = 0.01  # cores
+CPU_MAX: Final = 64
+CPU_DEFAULT: Final = 1
+MEMORY_MIN: Final = 6  # MiB
+MEMORY_MAX: Final = 65536
+MEMORY_DEFAULT: Final = 512
+TIMEOUT_MIN: Final = 1  # seconds
+TIMEOUT_MAX: Final = 86400
+TIMEOUT_DEFAULT: Final = 1800
+ENVIRONMENT_ENTRIES: Final = 256
+META_ENTRIES: Final = 32
+META_KEY_LENGTH: Final = 64
+META_VALUE_LENGTH: Final = 256
+META_BYTES: Final = 8 * 1024  # as compact JSON in UTF-8
+WORKSPACE_DEFAULT: Final = "/workspace"
+
+# -- inputs, outputs, callback ------------------------------------------------------------------
+TRANSFERS: Final = 64  # of either kind
+PATH_BYTES: Final = 1024  # in UTF-8; the workspace's too
+MODE_DEFAULT: Final = 0o644
+MODE_PATTERN: Final = r"[0-7]{1,4}|0[0-7]{4}"
+SHA256_PATTERN: Final = r"[0-9A-Fa-f]{64}"
+URL_LENGTH: Final = 2048
+KEY_LENGTH: Final = 1024
+
+# -- questions ----------------------------------------------------------------------------------
+WAIT_SECONDS: Final = 30
+PAGE_DEFAULT: Final = 100
+PAGE_MAX: Final = 1000
+ROWS_READ: Final = 5000  # for one page of jobs
+LOG_LINES_DEFAULT: Final = 1000
+LOG_LINES_MAX: Final = 10_000
+LOG_NUMBER_MAX: Final = 2**53  # a line's number; JSON readers know no larger whole number
+LOG_PAGE_LENGTH: Final = 2 * 1024**2  # characters of text in one JSON answer
