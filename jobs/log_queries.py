@@ -1,0 +1,121 @@
+"""Reads stored logs. Memory holds a few chunks at a time, however long the log is.
+
+A chunk holds consecutive lines, numbered from 1, so that a line is found by the chunk that begins at or before it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from jobs import limits
+from jobs.models import Job, LogChunk
+
+_BATCH_CHUNKS = 8  # of at most 48 KiB each as sent
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where a log stands. Read before its lines: one that had ended then has no others."""
+
+    job: UUID
+    end: int  # number of the last stored line
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLine:
+    number: int
+    stream: str
+    time: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    lines: list[StoredLine]
+    read_to: int  # number of the last line that was looked at: where the next page goes on
+    at_end: bool  # nothing more was stored when it was read
+
+
+def find_log(job_id: str) -> Log | None:
+    row = Job.objects.filter(id=job_id).values_list("uuid", "log_next", "exited_at").first()
+    return None if row is None else Log(row[0], row[1] - 1, row[2] is not None)
+
+
+def find_again(log: Log) -> Log:
+    """Where it stands now; one whose job is gone has ended."""
+    row = Job.objects.filter(uuid=log.job).values_list("log_next", "exited_at").first()
+    return replace(log, ended=True) if row is None else Log(log.job, row[0] - 1, row[1] is not None)
+
+
+def read_page(log: Log, *, after: int, limit: int, stream: str | None) -> LogPage:
+    """At most `limit` lines, of one stream where that is given; fewer where they are long."""
+    lines: list[StoredLine] = []
+    size, read_to = 0, after
+    for line in _lines(log, after):
+        taken = stream is None or line.stream == stream
+        if taken and lines and (len(lines) == limit or size + len(line.text) > limits.LOG_PAGE_LENGTH):
+            return LogPage(lines, read_to, at_end=False)
+        read_to = line.number
+        if taken:
+            lines.append(line)
+            size += len(line.text)
+    return LogPage(lines, read_to, at_end=True)
+
+
+def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) -> Iterator[str]:
+    """The texts, each with its line's end, a chunk at a time."""
+    for chunk in _chunks(log, after):
+        texts = [line.text for line in _lines_of(chunk, after) if stream is None or line.stream == stream]
+        if limit is not None:
+            texts = texts[:limit]
+            limit -= len(texts)
+        if texts:
+            yield "\n".join(texts) + "\n"
+        if limit == 0:
+            return
+
+
+def before_tail(log: Log, *, count: int, stream: str | None) -> int:
+    """The number after which there are the last `count` lines, of one stream where that is given; 0 where there are fewer."""
+    if stream is None or count == 0:
+        return max(0, log.end - count)
+    for chunk in _chunks_backwards(log):
+        for line in reversed(list(_lines_of(chunk, 0))):
+            if line.number <= log.end and line.stream == stream:
+                count -= 1
+                if count == 0:
+                    return line.number - 1
+    return 0
+
+
+def _lines(log: Log, after: int) -> Iterator[StoredLine]:
+    if after < log.end:
+        for chunk in _chunks(log, after):
+            yield from _lines_of(chunk, after)
+
+
+def _lines_of(chunk: LogChunk, after: int) -> Iterator[StoredLine]:
+    for number, (stream, time, text) in enumerate(chunk.lines, chunk.first):
+        if number > after:
+            yield StoredLine(number, stream, time, text)
+
+
+def _chunks(log: Log, after: int) -> Iterator[LogChunk]:
+    """Those with lines after that number, first to last."""
+    chunks = LogChunk.objects.filter(job=log.job)
+    first = chunks.filter(first__lte=after + 1).order_by("-first").values_list("first", flat=True).first() or 0
+    while batch := list(chunks.filter(first__gte=first).order_by("first")[:_BATCH_CHUNKS]):
+        yield from batch
+        if len(batch) < _BATCH_CHUNKS:
+            return
+        first = batch[-1].first + 1
+
+
+def _chunks_backwards(log: Log) -> Iterator[LogChunk]:
+    """Those with lines up to where it stands, last to first."""
+    chunks = LogChunk.objects.filter(job=log.job).order_by("-first")
+    end = log.end
+    while batch := list(chunks.filter(first__lte=end)[:_BATCH_CHUNKS]):
+        yield from batch
+        end = batch[-1].first - 1
