@@ -1,0 +1,26 @@
+"""Where the views are, below `/v1/`."""
+
+from django.urls import path, register_converter
+
+from jobs import limits, views
+
+
+class JobIdConverter:
+    """What may be a job's id; anything else is an address that does not exist."""
+
+    regex = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{limits.ID_LENGTH - 1}}}"
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value
+
+
+register_converter(JobIdConverter, "job_id")
+
+urlpatterns = [
+    path("jobs", views.JobsView.as_view(), name="jobs"),
+    path("jobs/<job_id:job_id>", views.JobView.as_view(), name="job"),
+    path("jobs/<job_id:job_id>/logs", views.LogsView.as_view(), name="job-logs"),
+]

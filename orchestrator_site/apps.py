@@ -1,0 +1,13 @@
+"""The site as a Django application: it brings the checks."""
+
+from django.apps import AppConfig
+from django.core.checks import Tags, register
+
+from orchestrator_site.checks import check_api_keys
+
+
+class SiteConfig(AppConfig):
+    name = "orchestrator_site"
+
+    def ready(self) -> None:
+        register(check_api_keys, Tags.security)

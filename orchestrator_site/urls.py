@@ -1,0 +1,21 @@
+"""Every address of the service, except the probes (see `orchestrator_site.health`)."""
+
+from django.contrib import admin
+from django.urls import include, path, re_path
+
+from orchestrator_site import api_errors
+from orchestrator_site.api import UnknownView
+from orchestrator_site.documentation import DocsView, OpenApiView
+
+urlpatterns = [
+    path("v1/openapi.json", OpenApiView.as_view(), name="openapi"),
+    path("v1/docs", DocsView.as_view(), name="docs"),
+    path("v1/", include("jobs.urls")),
+    re_path(r"^v1(?:/(?s:.*))?\Z", UnknownView.as_view(), name="unknown"),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = api_errors.bad_request
+handler403 = api_errors.permission_denied
+handler404 = api_errors.not_found
+handler500 = api_errors.server_error
