@@ -1,6 +1,7 @@
 """Finds a Docker engine that has `alpine:latest`, and starts one where none answers.
 
-    engine.py    prints the address of an engine that stays (for a service whose jobs outlive it)
+    engine.py         prints the address of an engine that stays (for a service whose jobs outlive it)
+    engine.py stop    stops one that was started so, with all its containers
 
 Commands that end use `borrowed` instead: the last of them stops an engine that was started for them.
 """
@@ -26,8 +27,8 @@ class EngineError(Exception):
 
 
 def state_directory() -> Path:
-    """Where all state lies (`STATE_DIR`)."""
-    return Path(os.environ["STATE_DIR"])
+    """Where all state lies (`STATE_DIR`, else var/)."""
+    return Path(os.environ.get("STATE_DIR") or Path(__file__).resolve().parent.parent.parent / "var").absolute()
 
 
 @contextmanager
@@ -55,6 +56,13 @@ def kept(state: Path) -> str:
             daemon.keep()
     image.ensure(host)
     return host
+
+
+def stop(state: Path) -> None:
+    """Stop our own engine, whoever uses it; nothing where none runs."""
+    daemon = Daemon(state / "engine")
+    with locked(daemon.directory / "change.lock"):
+        daemon.stop()
 
 
 def obtain(daemon: Daemon) -> str:
@@ -119,7 +127,10 @@ def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[IO[str]]:
 
 def main() -> int:
     try:
-        print(kept(state_directory()))
+        if sys.argv[1:] == ["stop"]:
+            stop(state_directory())
+        else:
+            print(kept(state_directory()))
     except (EngineError, image.ImageError) as error:
         print(error, file=sys.stderr)
         return 1
