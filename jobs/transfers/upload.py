@@ -1,0 +1,50 @@
+"""From a file in a container to a URL."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from jobs.errors import PathNotFound, TransferFailed
+from jobs.interrupt import Interrupt
+from jobs.transfers import tarstream
+from jobs.transfers.exchange import TransferLimits, TryAgain, exchange, persistently, unsuccessful
+from jobs.transfers.place import Place, find_file, show
+
+
+def send_upload(
+    place: Place,
+    path: str,
+    url: str,
+    method: str,
+    headers: Mapping[str, str],
+    *,
+    limits: TransferLimits,
+    interrupt: Interrupt,
+) -> int:
+    """Send the regular file at `path` to `url`; how many bytes. A redirect is a failure.
+
+    Each try starts at the first byte. Raises `TransferFailed`, `EngineUnavailable`, `Interrupted`.
+    """
+    absolute, found = find_file(place, path)
+    if found.size > limits.size:
+        raise TransferFailed(f"{show(path)} has {found.size} bytes, more than the {limits.size} that are allowed")
+
+    def attempt() -> int:
+        try:
+            with place.engine.get(place.container, absolute) as chunks, tarstream.unpack(chunks) as file:
+                return _send(file, url, method, headers, limits, interrupt)
+        except PathNotFound as error:
+            raise TransferFailed(f"{show(path)} does not exist") from error
+
+    return persistently(attempt, limits, interrupt)
+
+
+def _send(
+    file: tarstream.Unpacked, url: str, method: str, headers: Mapping[str, str], limits: TransferLimits, interrupt: Interrupt
+) -> int:
+    # The peer may answer before it has everything, and close: what it says then counts, unless it says that all is well.
+    with exchange(method, url, headers, file, limits, interrupt) as answer:
+        if not HTTPStatus.OK <= answer.status_code < HTTPStatus.MULTIPLE_CHOICES:
+            raise unsuccessful(method, url, answer)
+        if file.consumed < file.size:
+            raise TryAgain(f"{method} was answered {answer.status_code} before the whole file was sent")
+    return file.size
