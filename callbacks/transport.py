@@ -1,0 +1,76 @@
+"""One attempt to deliver: bytes out, and what came of it as a plain value."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from callbacks.backoff import retry_after
+from orchestrator_site import egress
+
+CONNECT_SECONDS = 5.0
+WHOLE_SECONDS = 15.0
+_READ_BYTES: Final = 64 * 1024
+_KEPT_BYTES: Final = 2 * 1024
+_MOST_ERROR_CHARACTERS: Final = 512
+_USER_AGENT: Final = "Orchestrator/1 (CloudEvents)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """`status` is None where there was no (whole) answer; then `error` says why. It says what is wrong with an answer, too."""
+
+    time: datetime  # when the attempt began
+    latency_ms: int
+    status: int | None = None
+    error: str = ""
+    answer: str = ""  # how its body begins
+    retry_after: float = 0.0  # seconds that the destination asked for
+
+    @property
+    def accepted(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+
+def send(url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+    """POST it once. Never raises for what the destination, its name or the network do."""
+    began, start = datetime.now(UTC), time.monotonic()
+
+    def latency() -> int:
+        return round((time.monotonic() - start) * 1000)
+
+    try:
+        with egress.open(
+            "POST",
+            url,
+            headers={"User-Agent": _USER_AGENT, **headers},
+            body=body,
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=WHOLE_SECONDS,
+            total_timeout=WHOLE_SECONDS,
+        ) as response:
+            status, asked = response.status_code, response.headers.get("Retry-After")
+            answer = _beginning(egress.chunks(response))
+    except egress.EgressError as error:
+        return Outcome(time=began, latency_ms=latency(), error=str(error)[:_MOST_ERROR_CHARACTERS])
+    return Outcome(
+        time=began,
+        latency_ms=latency(),
+        status=status,
+        error="" if 200 <= status < 300 else f"answered {status}",
+        answer=answer,
+        retry_after=retry_after(status, asked, datetime.now(UTC)),
+    )
+
+
+def _beginning(chunks: Iterator[bytes]) -> str:
+    """What is kept of an answer, as text that any database takes. A usual answer is read to its end, an endless one is not."""
+    read, kept = 0, b""
+    for chunk in chunks:
+        kept += chunk[: _KEPT_BYTES - len(kept)]
+        read += len(chunk)
+        if read >= _READ_BYTES:
+            break
+    text = kept.decode("utf-8", "replace").replace("\0", "\ufffd")
+    return text.encode()[:_KEPT_BYTES].decode("utf-8", "ignore")
