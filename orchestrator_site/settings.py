@@ -76,8 +76,7 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "/static/"
-STATIC_ROOT = CONFIGURATION.state_dir / "static"
-WHITENOISE_USE_FINDERS = True
+WHITENOISE_USE_FINDERS = True  # straight out of the packages: nothing has to be collected
 
 DATABASES: dict[str, Any]
 if CONFIGURATION.embedded:
