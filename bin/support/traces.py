@@ -48,8 +48,8 @@ class Traces:
             firewall.remove_docker(self.policies)
             if self.policies and self.forwarding == "0":
                 FORWARDING.write_text("0\n")
-            if KEY in self.absent:
-                Path(KEY).unlink(missing_ok=True)
+        if KEY in self.absent:
+            Path(KEY).unlink(missing_ok=True)
         for path in self.absent:
             with suppress(OSError):  # gone already, or in use by somebody else meanwhile
                 Path(path).rmdir()
