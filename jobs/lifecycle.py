@@ -24,6 +24,7 @@ NO_EXIT_CODE = -1  # an exit code that nobody knows
 _ERROR_BYTES = 1000
 
 UNOWNED = Q(owner=None)
+_ENDING = Q(exited_at__isnull=False, completed_at=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,22 +145,21 @@ def exited(claim: Claim, exit_code: int | None) -> None:
 
 def output_done(claim: Claim, item: Output, size: int, content: object = events.NO_CONTENT) -> None:
     """An output was taken out; `content` is what an `event` output holds."""
-    with changed(claim.uuid, claim.guard, doing="") as job:
+    with changed(claim.uuid, claim.guard & _ENDING, doing="") as job:
         if _settle(item, TransferStatus.SUCCESS, size):
             events.output_done(job, item, content)
 
 
 def output_failed(claim: Claim, item: Output, error: str) -> None:
     """An output cannot be taken out. It changes nothing of the job's status."""
-    with changed(claim.uuid, claim.guard, doing="") as job:
+    with changed(claim.uuid, claim.guard & _ENDING, doing="") as job:
         if _settle(item, TransferStatus.FAILED, None, error):
             events.output_done(job, item)
 
 
 def completed(claim: Claim) -> None:
     """All that was to be done is done; outputs still pending are skipped. Gives up the claim."""
-    guard = claim.guard & Q(completed_at=None) & ~Q(exited_at=None)
-    with changed(claim.uuid, guard, owner=None) as job:
+    with changed(claim.uuid, claim.guard & _ENDING, owner=None) as job:
         _complete(job)
 
 

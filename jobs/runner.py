@@ -183,6 +183,9 @@ class Run:
                 self._follow(job)
         except ContainerNotFound:
             return  # looked at again, and decided
+        except EngineRefused as error:  # it cannot read its own log: the process runs on all the same
+            self._log(logging.ERROR, f"the engine cannot read the log: {error}")
+            self._engine.wait(self._container.name, self.interrupt)
 
     def _follow(self, job: Job) -> None:
         """Store the log as it comes; return when the process has ended, or nobody reads on."""
@@ -239,13 +242,20 @@ class Run:
             seen = self._engine.inspect(self._container.name)
         reader = logstore.Reader(self.claim, job, self._configuration.log_limit)
         if reader.reads:
-            # Read again without following: some engines lose the last line of a followed log.
-            with self._engine.logs(self._container.name, skip=reader.frames, follow=False, interrupt=self.interrupt) as frames:
+            self._read_rest(reader)
+        lifecycle.exited(self.claim, job.exit_code if job.exit_code is not None else seen.exit_code)
+
+    def _read_rest(self, reader: logstore.Reader) -> None:
+        """Read on without following: some engines lose the last line of a followed log."""
+        logs = self._engine.logs(self._container.name, skip=reader.frames, follow=False, interrupt=self.interrupt)
+        try:
+            with logs as frames:
                 for frame in frames:
                     if not reader.take(frame):
                         break
-            reader.finish()
-        lifecycle.exited(self.claim, job.exit_code if job.exit_code is not None else seen.exit_code)
+        except EngineRefused as error:
+            self._log(logging.ERROR, f"the engine cannot read the rest of the log: {error}")
+        reader.finish()
 
     def _take_outputs(self, job: Job) -> None:
         user = self._engine.resolve_user(self._container.name)
