@@ -8,7 +8,7 @@ from django.db import connections
 from hypothesis import settings
 from urllib3.connectionpool import HTTPConnectionPool
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.engines", "tests.services"]
 
 # A shared machine is slow at times: how long an example takes says nothing of its rule.
 settings.register_profile("default", deadline=None)

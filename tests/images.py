@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import docker
@@ -19,7 +20,7 @@ PYTHON = "orchestrator-test/python:latest"
 BUSYBOX = "orchestrator-test/busybox:latest"
 
 _CACHE = Path(__file__).resolve().parent.parent / "var" / "images"
-_ENVIRONMENT = [f"ENV PATH={stand_in.PATH}", 'CMD ["/bin/sh"]']
+_ENVIRONMENT = f"ENV PATH={stand_in.PATH}"
 
 
 def client(host: str) -> docker.DockerClient:
@@ -32,31 +33,43 @@ def ensure_alpine(host: str) -> str:
     return f"{stand_in.NAME}:{stand_in.TAG}"
 
 
-def import_busybox(host: str, reference: str, changes: Sequence[str] = ()) -> str:
+def import_busybox(
+    host: str, reference: str, changes: Sequence[str] = (), *, command: Sequence[str] | None = ("/bin/sh",)
+) -> str:
     """Import busybox under `reference`, with Dockerfile instructions as `docker import --change` takes them."""
     with tempfile.TemporaryDirectory() as directory:
         content = stand_in.file_system(stand_in.static_busybox(Path(directory)))
     with closing(client(host)) as engine:
-        _import(engine, content, reference, changes)
+        _import(engine, content, reference, [*changes, *([f"CMD {json.dumps(list(command))}"] if command else [])])
     return reference
+
+
+def push(host: str, here: str, reference: str, **credentials: str) -> None:
+    """Put the image `here` into a registry as `reference`."""
+    repository, _, tag = reference.rpartition(":")
+    with closing(client(host)) as engine:
+        engine.images.get(here).tag(repository, tag)
+        for progress in engine.api.push(repository, tag, stream=True, decode=True, auth_config=credentials or None):
+            assert "error" not in progress, progress
 
 
 def ensure_python(host: str, reference: str = PYTHON) -> str:
     """An image with `python3` and busybox, made of Debian's packages; its reference. Needs apt's mirror once."""
     with closing(client(host)) as engine:
         if not engine.images.list(name=reference):
-            _import(engine, _python_archive().read_bytes(), reference, ())
+            _import(engine, _python_archive().read_bytes(), reference, ['CMD ["python3"]'])
     return reference
 
 
 def remove(host: str, reference: str) -> None:
-    with closing(client(host)) as engine:
+    """No error where it is gone."""
+    with closing(client(host)) as engine, suppress(docker.errors.ImageNotFound):
         engine.images.remove(reference, force=True)
 
 
 def _import(engine: docker.DockerClient, content: bytes, reference: str, changes: Sequence[str]) -> None:
     repository, _, tag = reference.rpartition(":")
-    engine.api.import_image_from_data(content, repository=repository, tag=tag, changes=[*_ENVIRONMENT, *changes])
+    engine.api.import_image_from_data(content, repository=repository, tag=tag, changes=[_ENVIRONMENT, *changes])
     engine.images.get(reference)  # an import that failed says so only in its progress
 
 

@@ -56,7 +56,7 @@ def _fallible(
 class FakeEngine:
     """Takes images from `images` (here already) and `registry` (after a pull); `pulls` has those pulled, in order.
 
-    Clear `pulls_allowed` to hold all pulls. `close` ends all containers and removes their files.
+    Clear `pulls_allowed` to hold all pulls (`pulls_begun` counts them). `close` ends all containers and removes their files.
     """
 
     schedules = False
@@ -66,6 +66,7 @@ class FakeEngine:
         self.images: dict[str, FakeImage] = {"alpine:latest": FakeImage()}
         self.registry: dict[str, FakeImage] = {}
         self.pulls: list[str] = []
+        self.pulls_begun = 0
         self.pulls_allowed = threading.Event()
         self.pulls_allowed.set()
         self._id = secrets.token_hex(8)
@@ -158,6 +159,8 @@ class FakeEngine:
         self._shared_pulls.share(reference, lambda abort: self._pull(reference, abort), timeout, interrupt)
 
     def _pull(self, reference: str, abort: Interrupt) -> None:
+        with self._lock:
+            self.pulls_begun += 1
         while not self.pulls_allowed.wait(_GATE_LOOK):
             abort.check()
         if reference not in self.registry:
