@@ -11,7 +11,7 @@ urlpatterns = [
     path("v1/openapi.json", OpenApiView.as_view(), name="openapi"),
     path("v1/docs", DocsView.as_view(), name="docs"),
     path("v1/", include("jobs.urls")),
-    re_path(r"^v1(?:/(?s:.*))?\Z", UnknownView.as_view(), name="unknown"),
+    re_path(r"^v1(?:/[\s\S]*)?\Z", UnknownView.as_view(), name="unknown"),
     path("admin/", admin.site.urls),
 ]
 
