@@ -30,6 +30,7 @@ COMMANDS = {
     "deliver": ["manage.py", "deliver"],
     "relay": ["manage.py", "relay"],
     "metrics": ["manage.py", "metrics"],
+    "embedded": ["manage.py", "embedded"],
 }
 DECIDED = ("completed", "failed", "cancelled")
 STOP_SECONDS = 20
@@ -38,6 +39,7 @@ REDIS_DATABASE = 1  # tests of this kind run one after the other
 
 class Service:
     """One installation: a fresh PostgreSQL database, an empty Redis database, and any processes of the Procfile.
+    Without URLs of the two it is the embedded one.
 
     Their output is in `<directory>/<name>.log`. Jobs reach servers of the test's on loopback; keys are not asked for.
     """
@@ -85,8 +87,8 @@ class Service:
             )
         self.processes[name] = process
         self._kinds[name] = (kind, variables)
-        if kind == "web":
-            wait_for(self._is_live, what=f"web to answer; its log: {self.log(name)[-2000:]}")
+        if kind in ("web", "embedded"):
+            wait_for(lambda: self._is_live(name), what=f"{name} to answer")
         return process
 
     def start_all(self) -> None:
@@ -129,7 +131,8 @@ class Service:
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text(errors="replace")
 
-    def _is_live(self) -> bool:
+    def _is_live(self, name: str) -> bool:
+        assert self.processes[name].poll() is None, f"{name} has ended: {self.log(name)[-2000:]}"
         with suppress(requests.ConnectionError):
             return self.request("GET", "/livez").ok
         return False
