@@ -151,7 +151,9 @@ class Supervisor:
             mine.filter(uuid__in=stray).update(owner=None)
 
     def stop(self) -> None:
-        """Hand all jobs over within seconds: the containers run on, the next worker adopts them."""
+        """Hand all jobs over within seconds: the containers run on, the next worker adopts them. Twice is once."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         for run in self._snapshot():
             run.let_go()

@@ -135,6 +135,7 @@ LOGGING = {
     "loggers": {
         "django": {"handlers": [], "propagate": True, "level": "WARNING"},
         "dramatiq": {"handlers": [], "propagate": True, "level": "WARNING"},
+        "dramatiq.broker": {"level": "ERROR"},  # it warns of the second worker that embedded mode has on purpose
         "urllib3": {"level": "ERROR"},
         "docker": {"level": "WARNING"},
     },

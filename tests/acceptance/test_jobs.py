@@ -1,0 +1,186 @@
+"""Whole jobs in real containers: how each of them ends, and what its callback hears."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.receiver import Receiver
+from tests.services import Service
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+
+KEY = "a key of the test"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def post(service: Service, receiver: Receiver, **members: Any) -> str:
+    return service.post_job(callback={"url": receiver.url, "key": KEY}, **members)
+
+
+def story(receiver: Receiver, job_id: str) -> list[str]:
+    """The types of the job's events as they arrived, once the last one has."""
+
+    def types() -> list[str]:
+        events = [event for event in receiver.events if event["subject"] == job_id]
+        return [event["type"].removeprefix("orchestrator.job.") for event in events]
+
+    return wait_for(lambda: types() if "complete" in types() else None, 60, f"the complete event of {job_id}")
+
+
+def data_of(receiver: Receiver, job_id: str, type_: str) -> dict[str, Any]:
+    (event,) = [event for event in receiver.events if event["subject"] == job_id and event["type"] == f"orchestrator.job.{type_}"]
+    data: dict[str, Any] = event["data"]
+    return data
+
+
+def log_of(service: Service, job_id: str) -> str:
+    return service.request("GET", f"/v1/jobs/{job_id}/logs").text
+
+
+def test_a_job_that_prints_and_ends_well(running: Service, receiver: Receiver) -> None:
+    # When
+    job_id = post(running, receiver, command="echo out; echo err >&2; printf unfinished", meta={"team": "a"})
+    job = running.wait_complete(job_id)
+
+    # I expect
+    assert (job["status"], job["exitCode"]) == ("completed", 0)
+    assert story(receiver, job_id)[0] == "start"
+    assert story(receiver, job_id)[-2:] == ["exit", "complete"]
+    assert sorted(log_of(running, job_id).splitlines()) == ["err", "out", "unfinished"]
+    exit_ = data_of(receiver, job_id, "exit")
+    assert (exit_["jobId"], exit_["meta"], exit_["exitCode"]) == (job_id, {"team": "a"}, 0)
+    sequences = [event["jobsequence"] for event in receiver.events if event["subject"] == job_id]
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
+def test_a_job_that_fails_says_its_code(running: Service, receiver: Receiver) -> None:
+    job_id = post(running, receiver, command="exit 3")
+    job = running.wait_complete(job_id)
+
+    assert (job["status"], job["reason"], job["exitCode"]) == ("failed", "exit_code", 3)
+    assert story(receiver, job_id) == ["start", "exit", "complete"]
+
+
+def test_an_argument_vector_meets_no_shell(running: Service) -> None:
+    job_id = running.post_job(command=["echo", "$HOME", "a b", "*"])
+    running.wait_complete(job_id)
+
+    assert log_of(running, job_id) == "$HOME a b *\n"
+
+
+def test_a_job_that_takes_too_long_is_stopped(running: Service, receiver: Receiver) -> None:
+    # When
+    job_id = post(running, receiver, command="sleep 600", timeoutSeconds=2)
+    job = running.wait_complete(job_id)
+
+    # I expect it to end within the grace
+    assert (job["status"], job["reason"]) == ("failed", "timeout")
+    assert 2 <= data_of(receiver, job_id, "exit")["durationSeconds"] < 2 + 10
+    assert story(receiver, job_id) == ["start", "exit", "complete"]
+
+
+def test_a_job_that_needs_more_memory_than_it_has_is_killed(running: Service, receiver: Receiver) -> None:
+    job_id = post(running, receiver, command="exec tail -c 300m /dev/zero", memory=32)
+    job = running.wait_complete(job_id)
+
+    assert (job["status"], job["reason"], job["exitCode"]) == ("failed", "oom", 137)
+    assert story(receiver, job_id) == ["start", "exit", "complete"]
+
+
+def test_a_running_job_is_cancelled(running: Service, receiver: Receiver) -> None:
+    # Given
+    job_id = post(running, receiver, command="echo ready; sleep 600")
+    running.wait_status(job_id, "running")
+
+    # When
+    assert running.request("DELETE", f"/v1/jobs/{job_id}").status_code == 204
+
+    # I expect the decision at once, and its end soon after
+    assert running.get_job(job_id)["status"] == "cancelled"
+    running.wait_complete(job_id, timeout=8)
+    assert [type_ for type_ in story(receiver, job_id) if type_ != "log"] == ["start", "exit", "complete"]
+    assert data_of(receiver, job_id, "exit")["reason"] == "cancelled"
+
+
+def test_an_image_that_cannot_be_had_says_why(running: Service, receiver: Receiver) -> None:
+    job_id = post(running, receiver, image="no-such-image:1", pullPolicy="never")
+    job = running.wait_complete(job_id)
+
+    assert (job["status"], job["reason"], job["exitCode"]) == ("failed", "image_pull", -1)
+    assert "no-such-image" in job["error"]
+    assert story(receiver, job_id) == ["exit", "complete"]
+
+
+def test_an_input_that_cannot_be_had_ends_the_job(running: Service, receiver: Receiver) -> None:
+    # Given a download from a port that nobody listens on
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}/secret?token=canary"
+
+    # When its six tries have failed
+    inputs = [{"id": "a", "type": "download", "path": "a", "url": url}, {"id": "b", "type": "file", "path": "b", "content": ""}]
+    job_id = post(running, receiver, command="true", inputs=inputs)
+    job = running.wait_complete(job_id, timeout=120)
+
+    # I expect
+    assert (job["status"], job["reason"]) == ("failed", "input_failed")
+    assert [item["status"] for item in job["inputs"]] == ["failed", "skipped"]
+    assert story(receiver, job_id) == ["input", "exit", "complete"]
+    assert "canary" not in str(job) + str(receiver.events)
+
+
+def test_a_callback_host_that_is_away_delays_events_and_not_the_job(running: Service) -> None:
+    # Given a callback on a port where nobody listens yet
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    job_id = running.post_job(command="echo hello", callback={"url": f"http://127.0.0.1:{port}/", "key": KEY})
+
+    # I expect the job to end meanwhile
+    assert running.wait_complete(job_id)["status"] == "completed"
+
+    # When the host comes
+    with Receiver(port=port) as receiver:
+        # I expect everything, in order
+        assert story(receiver, job_id) == ["start", "log", "exit", "complete"]
+
+
+def test_ids_are_unique(running: Service) -> None:
+    running.post_job(id="twice", command="true")
+    answer = running.request("POST", "/v1/jobs", json={"id": "twice", "image": "alpine:latest"})
+
+    assert answer.status_code == 409
+    running.wait_complete("twice")
+
+
+def test_jobs_cannot_reach_one_another(running: Service) -> None:
+    # Given a job that listens
+    server = running.post_job(command="hostname -i; exec nc -lk -p 8000 -e echo reached")
+    running.wait_status(server, "running")
+    address = wait_for(lambda: log_of(running, server).strip(), 20, "its address")
+
+    # When another calls it
+    caller = running.post_job(command=f"nc -w 3 {address} 8000")
+
+    # I expect no answer
+    job = running.wait_complete(caller)
+    assert job["status"] == "failed"
+    assert "reached" not in log_of(running, caller)
+    running.request("DELETE", f"/v1/jobs/{server}")
+    running.wait_complete(server)
+
+
+def test_a_job_without_network_has_none(running: Service) -> None:
+    job_id = running.post_job(command="ls /sys/class/net", network="none")
+    running.wait_complete(job_id)
+
+    assert log_of(running, job_id).split() == ["lo"]

@@ -1,0 +1,479 @@
+"""The steps of one job on the fake engine: whatever fails between them, a job ends once and as it should."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import OperationalError, connection
+
+from callbacks.models import Event
+from jobs import lifecycle, services
+from jobs.containers import INSTANCE_LABEL, UUID_LABEL
+from jobs.engine.base import Observation
+from jobs.engine.fake import FakeEngine
+from jobs.errors import EngineUnavailable
+from jobs.models import Job, LogChunk, Node
+from jobs.ownership import bury
+from jobs.spec import InputSpec, OutputSpec
+from jobs.states import InputType, OutputType, Reason, State
+from jobs.supervisor import Supervisor
+from jobs.sweeps import remove_leftovers
+from tests.engines import Bench, tar_of
+from tests.factories import make_job
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    engine = FakeEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def workers(engine: FakeEngine, tmp_path: Path) -> Iterator["Workers"]:
+    workers = Workers(engine, tmp_path)
+    yield workers
+    workers.stop()
+
+
+class Workers:
+    """Worker processes of one engine, as threads of the test."""
+
+    def __init__(self, engine: FakeEngine, state_dir: Path) -> None:
+        self._engine = engine
+        self._configuration = replace(settings.CONFIGURATION, state_dir=state_dir, node_name="node", shutdown_grace=0.3)
+        self._supervisors: list[Supervisor] = []
+        self._threads: list[threading.Thread] = []
+
+    def another(self, **values: Any) -> Supervisor:
+        supervisor = Supervisor(self._engine, replace(self._configuration, **values))
+        supervisor.start()
+        self._supervisors.append(supervisor)
+        return supervisor
+
+    def run(self, supervisor: Supervisor) -> threading.Thread:
+        """One of its worker threads takes what there is."""
+
+        def work() -> None:
+            try:
+                supervisor.run_jobs()
+            finally:
+                connection.close()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        self._threads.append(thread)
+        return thread
+
+    def stop(self) -> None:
+        for supervisor in self._supervisors:
+            supervisor.stop()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def completed(job: Job) -> Job:
+    """The job, once it is at its end."""
+
+    def row() -> Job | None:
+        job.refresh_from_db()
+        return job if job.completed_at else None
+
+    return wait_for(row, 20, "the job's end")
+
+
+def running(job: Job) -> None:
+    wait_for(lambda: Job.objects.get(pk=job.pk).status == State.RUNNING, 20, "the job to run")
+
+
+def told(job: Job) -> list[str]:
+    rows = Event.objects.filter(subscription__stream=job.uuid).order_by("sequence").values_list("type", flat=True)
+    return [type_.removeprefix("orchestrator.job.") for type_ in rows]
+
+
+def log_of(job: Job) -> list[str]:
+    return [text for chunk in LogChunk.objects.filter(job=job) for _, _, text in chunk.lines]
+
+
+def nothing_is_left(engine: FakeEngine) -> bool:
+    node = Node.objects.get()
+    return not engine.list({}) and (node.cpu_millis_reserved, node.memory_mib_reserved) == (0, 0)
+
+
+def a_file(name: str, content: bytes) -> InputSpec:
+    return InputSpec(id=name, type=InputType.FILE, path=name, content=content)
+
+
+def test_a_job_from_nothing_to_its_end(engine: FakeEngine, workers: Workers) -> None:
+    # Given
+    job = make_job(
+        command="cat in; cp in out",
+        inputs=(a_file("in", b"hello\n"),),
+        outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),),
+    )
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect
+    job = completed(job)
+    assert (job.status, job.exit_code, job.node.name if job.node else None) == (State.COMPLETED, 0, "node")
+    assert told(job) == ["input", "start", "log", "exit", "output", "complete"]
+    assert log_of(job) == ["hello"]
+    assert nothing_is_left(engine)
+
+
+STEPS = ["ensure_image", "create", "resolve_user", "start", "inspect", "logs", "put", "stat", "get", "remove"]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_an_engine_that_hiccups_at_any_step_changes_nothing(engine: FakeEngine, workers: Workers, step: str, after: bool) -> None:
+    # Given a job that uses every call, and an engine that fails once before or after the call's effect
+    job = make_job(
+        command="echo ran >> /dev/stdout; cp in out; exit 4",
+        inputs=(a_file("in", b"x"),),
+        outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),),
+    )
+    engine.fail_next(step, EngineUnavailable("a hiccup"), after=after)
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect the same story, and that it ran once
+    job = completed(job)
+    assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.EXIT_CODE, 4)
+    assert told(job) == ["input", "start", "log", "exit", "output", "complete"]
+    assert log_of(job) == ["ran"]
+    remove_all(engine)
+    assert nothing_is_left(engine)
+
+
+def remove_all(engine: FakeEngine) -> None:
+    """What the sweep does a while later, when a removal has failed."""
+    for seen in engine.list({}):
+        assert Job.objects.get().completed_at is not None
+        engine.remove(seen.name, force=True)
+
+
+@pytest.mark.parametrize(
+    "crash",
+    ["doing", "input_done", "started", "decide", "exited", "output_done", "completed"],
+)
+@pytest.mark.parametrize("committed", [False, True], ids=["before its commit", "after its commit"])
+def test_a_worker_killed_around_any_commit_is_taken_over(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, crash: str, committed: bool
+) -> None:
+    # Given a worker that dies around this commit
+    job = make_job(
+        command="echo ran; cp in out",
+        inputs=(a_file("in", b"x"),),
+        outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),),
+    )
+    first = workers.another()
+    commit = getattr(lifecycle, crash)
+
+    def die(*args: Any, **kwargs: Any) -> None:
+        if committed:
+            commit(*args, **kwargs)
+        raise Killed
+
+    monkeypatch.setattr(lifecycle, crash, die)
+    with pytest.raises(Killed):
+        first.run_jobs()
+    monkeypatch.undo()
+
+    # When its death is noticed and another worker of the node goes on
+    bury(first._heart.worker_id)
+    workers.another().run_jobs()
+
+    # I expect the same story as without the crash, and the container to have run once
+    job = completed(job)
+    assert (job.status, job.exit_code) == (State.COMPLETED, 0)
+    assert told(job) == ["input", "start", "log", "exit", "output", "complete"]
+    assert log_of(job) == ["ran"]
+    remove_all(engine)
+    assert nothing_is_left(engine)
+
+
+class Killed(BaseException):
+    """No handler of the product catches it: as if the process were gone."""
+
+
+def test_a_running_job_is_handed_over_with_its_container(engine: FakeEngine, workers: Workers) -> None:
+    # Given a job that runs until it is told
+    job = make_job(command="echo begun; while [ ! -e go ]; do sleep 0.02; done; echo done")
+    first = workers.another()
+    thread = workers.run(first)
+    running(job)
+    wait_for(lambda: log_of(job) == ["begun"], 10, "its first line")
+
+    # When its worker is stopped and another one goes on
+    first.stop()
+    thread.join(10)
+    (before,) = engine.list({})
+    second = workers.another()
+    workers.run(second)
+    wait_for(lambda: [seen.name for seen in engine.list({})] != [before.name], 10, "the container to be renamed")
+    put_go(engine)
+
+    # I expect the very same process to have ended, every line once
+    job = completed(job)
+    assert job.status == State.COMPLETED
+    assert log_of(job) == ["begun", "done"]
+    assert told(job) == ["start", "log", "log", "exit", "complete"]
+
+
+def put_go(engine: FakeEngine) -> None:
+    (seen,) = engine.list({})
+    engine.put(seen.name, "/workspace", [tar_of("go", b"")])
+
+
+def test_a_worker_that_comes_back_from_the_dead_does_nothing_more(engine: FakeEngine, workers: Workers) -> None:
+    # Given a running job whose worker is declared dead while it lives
+    job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; echo done")
+    first = workers.another()
+    thread = workers.run(first)
+    running(job)
+    bury(first._heart.worker_id)
+
+    # When another takes over and the process ends
+    workers.run(workers.another())
+    wait_for(lambda: Job.objects.get(pk=job.pk).claims == 2, 10, "the second claim")
+    wait_for(lambda: engine.list({})[0].name.endswith("-2"), 10, "the container to be renamed")
+    put_go(engine)
+
+    # I expect one story, and the first worker's thread to be free
+    job = completed(job)
+    assert told(job) == ["start", "log", "exit", "complete"]
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_time_out_ends_the_process_with_its_reason(engine: FakeEngine, workers: Workers) -> None:
+    job = make_job(command="echo begun; exec sleep 60", timeout_seconds=1)
+    workers.another().run_jobs()
+
+    job = completed(job)
+    assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.TIMEOUT, 143)
+    assert told(job) == ["start", "log", "exit", "complete"]
+    assert nothing_is_left(engine)
+
+
+def test_a_process_that_ignores_the_stop_is_killed(workers: Workers) -> None:
+    job = make_job(command="trap '' TERM; while true; do sleep 0.05; done", timeout_seconds=1)
+    workers.another().run_jobs()
+
+    job = completed(job)
+    assert (job.reason, job.exit_code) == (Reason.TIMEOUT, 137)
+
+
+def test_a_running_job_is_cancelled(engine: FakeEngine, workers: Workers) -> None:
+    # Given
+    job = make_job(command="exec sleep 60", outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
+    workers.run(workers.another())
+    running(job)
+
+    # When
+    services.cancel(job.id)
+
+    # I expect
+    job = completed(job)
+    assert (job.status, job.exit_code) == (State.CANCELLED, 143)
+    assert told(job) == ["start", "exit", "complete"]
+    assert job.outputs.get().status == "skipped"
+    assert wait_for(lambda: nothing_is_left(engine), 10)
+
+
+def test_a_job_is_cancelled_while_its_image_is_pulled(engine: FakeEngine, workers: Workers) -> None:
+    # Given a pull that takes for ever
+    engine.registry["slow:latest"] = engine.images["alpine:latest"]
+    engine.pulls_allowed.clear()
+    job = make_job(image="slow")
+    workers.run(workers.another())
+    wait_for(lambda: engine.pulls_begun, 10, "the pull")
+    assert Job.objects.get().doing == "pulling slow"
+
+    # When
+    services.cancel(job.id)
+
+    # I expect
+    job = completed(job)
+    assert (job.status, job.exit_code) == (State.CANCELLED, None)
+    assert told(job) == ["exit", "complete"]
+    engine.pulls_allowed.set()
+
+
+def test_an_image_that_is_not_there_ends_the_job(engine: FakeEngine, workers: Workers) -> None:
+    job = make_job(image="nowhere/nothing:1")
+    workers.another().run_jobs()
+
+    job = completed(job)
+    assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.IMAGE_PULL, -1)
+    assert told(job) == ["exit", "complete"]
+    assert nothing_is_left(engine)
+
+
+def test_a_container_that_vanished_is_engine_lost(engine: FakeEngine, workers: Workers) -> None:
+    # Given a running job whose container somebody removes
+    job = make_job(command="exec sleep 60", outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
+    workers.run(workers.another())
+    running(job)
+    engine.remove(engine.list({})[0].name, force=True)
+
+    # I expect
+    job = completed(job)
+    assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.ENGINE_LOST, -1)
+    assert told(job) == ["start", "exit", "output", "complete"]
+    assert nothing_is_left(engine)
+
+
+def test_an_engine_that_is_away_for_a_while_is_no_dead_job(engine: FakeEngine, workers: Workers) -> None:
+    # Given a running job
+    job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; exit 5")
+    supervisor = workers.another()
+    workers.run(supervisor)
+    running(job)
+
+    # When its engine stops answering and comes back
+    engine.unavailable = True
+    wait_for(lambda: any(run.engine_failed for run in supervisor._snapshot()), 10, "the run to notice")
+    assert Job.objects.get().status == State.RUNNING
+    engine.unavailable = False
+    put_go(engine)
+
+    # I expect
+    assert completed(job).exit_code == 5
+
+
+def test_a_database_that_fails_once_repeats_nothing(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a database that is away when the decision is to be committed
+    job = make_job(command="echo ran; exit 6")
+    decide, failures = lifecycle.decide, [OperationalError("the connection is lost")]
+
+    def flaky(*args: Any, **kwargs: Any) -> None:
+        if failures:
+            raise failures.pop()
+        decide(*args, **kwargs)
+
+    monkeypatch.setattr(lifecycle, "decide", flaky)
+    workers.another().run_jobs()
+
+    job = completed(job)
+    assert job.exit_code == 6
+    assert told(job) == ["start", "log", "exit", "complete"]
+
+
+def test_an_error_that_nobody_foresaw_ends_the_job_too(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a bug in the way a container is described
+    job = make_job()
+    monkeypatch.setattr("jobs.containers.Container.spec", lambda *_: 1 / 0)
+    monkeypatch.setattr("jobs.runner._PAUSES", (0.01,))
+    workers.another().run_jobs()
+
+    # I expect the job to end and to say so
+    job = completed(job)
+    assert (job.status, job.reason) == (State.FAILED, Reason.START_FAILED)
+    assert "internal error" in job.error
+    assert told(job) == ["exit", "complete"]
+
+
+def test_the_stored_log_ends_at_its_limit_with_a_marker(workers: Workers) -> None:
+    # Given a job that prints 3,000 bytes, of which 1,000 are to be stored
+    job = make_job(command="for i in $(seq 300); do echo 123456789; done")
+    workers.another(log_limit=1000).run_jobs()
+
+    # I expect the first 100 lines and a marker, and all of them to have been told
+    job = completed(job)
+    lines = log_of(job)
+    assert lines[:100] == ["123456789"] * 100
+    assert len(lines) == 101
+    assert "1000 bytes" in lines[100]
+    assert job.log_full
+    events = Event.objects.filter(type="orchestrator.job.log")
+    assert sum(bytes(event.body).count(b"123456789") for event in events) == 300
+
+
+def test_a_log_that_nobody_wants_is_read_no_further(engine: FakeEngine, workers: Workers) -> None:
+    # Given a job without a callback whose log is full, and which goes on printing
+    job = make_job(command="seq 1000; while [ ! -e go ]; do sleep 0.02; done; seq 1000", callback=None)
+    workers.run(workers.another(log_limit=100))
+    wait_for(lambda: Job.objects.get().log_full, 10, "the limit")
+    put_go(engine)
+
+    # I expect it to end, with the marker as its last line
+    job = completed(job)
+    assert job.status == State.COMPLETED
+    assert "100 bytes" in log_of(job)[-1]
+
+
+def test_jobs_wait_for_room_and_start_as_soon_as_there_is_some(engine: FakeEngine, workers: Workers) -> None:
+    # Given a node with room for one of three
+    jobs = [make_job(memory_mib=600) for _ in range(3)]
+
+    # When one thread works
+    workers.another(node_memory=1024**3).run_jobs()
+
+    # I expect all to have run, one after the other
+    ended = [completed(job) for job in jobs]
+    times = [(job.started_at, job.finished_at) for job in ended]
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(times) if before[1] and after[0])
+    assert nothing_is_left(engine)
+
+
+def test_the_sweep_removes_containers_without_a_job_and_leaves_others(engine: FakeEngine, workers: Workers) -> None:
+    # Given a job that runs, and the containers of jobs that are gone, old and young
+    job = make_job(command="exec sleep 60")
+    supervisor = workers.another()
+    workers.run(supervisor)
+    running(job)
+    (living,) = engine.list({})
+    gone = make_job()
+    Job.objects.filter(pk=gone.pk).delete()
+
+    # When it is swept at a time when all of them are old
+    instance = supervisor.instance
+    clock = FutureClock(engine)
+    leave_container(engine, instance, str(gone.uuid))
+    removed = remove_leftovers(clock, supervisor.node, instance)  # type: ignore[arg-type]
+
+    # I expect only the living job's container to be there
+    assert removed == 1
+    assert [seen.name for seen in engine.list({})] == [living.name]
+    services.cancel(job.id)
+    completed(job)
+
+
+class FutureClock:
+    """The engine, an hour later."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+
+    def info(self) -> Any:
+        info = self._engine.info()
+        return replace(info, clock=info.clock + timedelta(hours=1))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def leave_container(engine: FakeEngine, instance: str, uuid: str) -> Observation:
+    bench = Bench()
+    spec = replace(bench.spec(), name=f"{instance}-{uuid}-1", labels={INSTANCE_LABEL: instance, UUID_LABEL: uuid})
+    engine.create(spec)
+    return engine.inspect(spec.name)
