@@ -1,0 +1,48 @@
+"""Speaking to the API in this process, and what its answers have in common."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from django.conf import settings
+from django.test import Client, override_settings
+
+from jobs.models import Job, LogChunk
+
+Answer = Any  # what Django's test client gives back
+
+
+def post_job(client: Client, **members: Any) -> Answer:
+    """POST /v1/jobs; the image is `alpine:latest` where none is given."""
+    return post_body(client, json.dumps({"image": "alpine:latest", **members}))
+
+
+def post_body(client: Client, body: str | bytes, content_type: str = "application/json", **extra: Any) -> Answer:
+    return client.post("/v1/jobs", data=body, content_type=content_type, **extra)
+
+
+def expect_error(answer: Answer, status: int, field: str | None = None) -> str:
+    """The answer is that error, in JSON and in one sentence, which is given back."""
+    assert answer.status_code == status, answer.content
+    assert answer["Content-Type"] == "application/json"
+    body = answer.json()
+    assert body.keys() == ({"error", "field"} if field else {"error"}), body
+    assert body.get("field") == field
+    sentence = body["error"]
+    assert isinstance(sentence, str)
+    assert sentence
+    assert "\n" not in sentence
+    return sentence
+
+
+def configured(**values: Any) -> override_settings:
+    """The service's configuration, with other values for some of its variables."""
+    return override_settings(CONFIGURATION=replace(settings.CONFIGURATION, **values))
+
+
+def store_lines(job: Job, *lines: str, stream: str = "stdout") -> None:
+    """As a worker does: the lines, and where the log stands, in one go."""
+    job.refresh_from_db(fields=["log_next"])
+    rows = [[stream, f"2026-01-01T00:00:00.{number:09d}Z", line] for number, line in enumerate(lines)]
+    LogChunk.objects.create(job=job, first=job.log_next, count=len(rows), lines=rows)
+    Job.objects.filter(pk=job.pk).update(log_next=job.log_next + len(rows))

@@ -1,0 +1,43 @@
+"""DELETE /v1/jobs/<id>."""
+
+import pytest
+from django.test import Client
+
+from jobs.models import Job
+from jobs.states import State
+from tests.api import expect_error
+from tests.factories import make_job
+
+pytestmark = pytest.mark.django_db
+
+
+def test_decides_at_once(client: Client) -> None:
+    make_job(id="a")
+    answer = client.delete("/v1/jobs/a")
+    assert (answer.status_code, answer.content) == (204, b"")
+    body = client.get("/v1/jobs/a").json()
+    assert (body["status"], body["reason"]) == ("cancelled", "cancelled")
+    assert body["finishedAt"]
+
+
+def test_twice_is_no_error(client: Client) -> None:
+    make_job(id="a")
+    assert [client.delete("/v1/jobs/a").status_code for _ in range(2)] == [204, 204]
+
+
+@pytest.mark.parametrize("status", [State.COMPLETED, State.FAILED])
+def test_a_finished_job_stays_as_it_is(client: Client, status: State) -> None:
+    job = make_job(id="a")
+    Job.objects.filter(pk=job.pk).update(status=status)
+    assert client.delete("/v1/jobs/a").status_code == 204
+    assert client.get("/v1/jobs/a").json()["status"] == status
+
+
+def test_a_job_that_is_not_there_is_404(client: Client) -> None:
+    expect_error(client.delete("/v1/jobs/nope"), 404)
+
+
+def test_takes_no_parameter(client: Client) -> None:
+    make_job(id="a")
+    expect_error(client.delete("/v1/jobs/a?force=1"), 400, "force")
+    assert client.get("/v1/jobs/a").json()["status"] == "accepted"
