@@ -1,0 +1,445 @@
+"""The only door for outgoing HTTP."""
+
+import datetime
+import io
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from django.conf import settings as django_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator_site import addresses, connections, egress
+from tests.receiver import Answer, Receiver
+
+TIMES: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 10}
+SECRET = "s3cr3t"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def egress_allow(settings: Any) -> Any:
+    """Set what EGRESS_ALLOW says."""
+
+    def allow(*networks: str, hosts: frozenset[str] = frozenset()) -> None:
+        settings.CONFIGURATION = replace(
+            django_settings.CONFIGURATION,
+            egress_networks=tuple(ip_network(network) for network in networks),
+            egress_hosts=hosts,
+        )
+
+    allow("127.0.0.0/8", "::1/128")
+    return allow
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """A DNS of the test's own: name → addresses."""
+    table: dict[str, list[str]] = {}
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: int, *args: Any, **options: Any) -> Any:
+        if host not in table:
+            return real(host, port, *args, **options)
+        return [answer for address in table[host] for answer in real(address, port, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return table
+
+
+def get(url: str, **options: Any) -> tuple[int, bytes]:
+    with egress.open(options.pop("method", "GET"), url, **(TIMES | options)) as response:
+        return response.status_code, b"".join(egress.chunks(response))
+
+
+# -- which addresses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"]
+)
+def test_public_addresses_are_always_allowed(address: str) -> None:
+    assert addresses.is_allowed(ip_address(address), "example.com", (), frozenset())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "192.0.0.8"),
+        *("192.0.2.1", "198.18.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "192.88.99.1"),
+        *(
+            "::",
+            "::1",
+            "fe80::1",
+            "fe80::1%1",
+            "fc00::1",
+            "ff02::1",
+            "2001:db8::1",
+            "3fff::1",
+            "100::1",
+            "64:ff9b:1::1",
+            "::127.0.0.1",
+        ),
+        *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::10.0.0.1", "2002:7f00:1::1", "2002:a9fe:a9fe::1"),
+        "2001:0:7f00:1:0:0:f7f7:f7f7",  # Teredo: a private server
+        "2001:0:808:808:0:0:80ff:fffe",  # Teredo: a private client (bits inverted)
+    ],
+)
+def test_every_other_address_is_refused_unless_listed(address: str) -> None:
+    assert not addresses.is_allowed(ip_address(address), "example.com", (), frozenset())
+
+
+@given(st.ip_addresses(v=4))
+def test_an_ipv4_address_is_judged_alike_in_all_its_disguises(address: IPv4Address) -> None:
+    # Given an IPv4 address, and what carries it inside
+    number = int(address)
+    disguises = [
+        IPv6Address(0xFFFF << 32 | number),  # mapped
+        IPv6Address(0x0064FF9B << 96 | number),  # NAT64
+        IPv6Address(0x2002 << 112 | number << 80 | 1),  # 6to4
+    ]
+
+    # I expect the same judgement of all of them, under any rules
+    for networks in ((), (ip_network("10.0.0.0/8"),), (ip_network("0.0.0.0/0"),)):
+        expected = addresses.is_allowed(address, "h", networks, frozenset())
+        assert [addresses.is_allowed(disguise, "h", networks, frozenset()) for disguise in disguises] == [expected] * 3
+
+
+@given(st.ip_addresses())
+def test_a_network_of_the_list_opens_what_it_holds(address: IPv4Address | IPv6Address) -> None:
+    target = addresses.targets(address)
+    networks = [ip_network(f"{item}/{item.max_prefixlen}") for item in target]
+    assert addresses.is_allowed(address, "h", networks, frozenset())
+
+
+def test_a_listed_name_opens_private_addresses_and_no_others() -> None:
+    hosts = frozenset({"build.internal"})
+    assert addresses.is_allowed(ip_address("10.1.2.3"), "Build.Internal.", (), hosts)
+    assert not addresses.is_allowed(ip_address("10.1.2.3"), "other.internal", (), hosts)
+    assert not addresses.is_allowed(ip_address("224.0.0.1"), "build.internal", (), hosts)
+    assert not addresses.is_allowed(ip_address("0.0.0.0"), "build.internal", (), hosts)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "0"])
+def test_no_spelling_of_loopback_gets_through(receiver: Receiver, egress_allow: Any, host: str) -> None:
+    # Given that nothing but public addresses is allowed
+    egress_allow()
+
+    # When loopback is asked for by whatever name, I expect a refusal that names it, and no request
+    with pytest.raises(egress.EgressDenied, match="not in EGRESS_ALLOW"):
+        get(f"http://{host}:{receiver.port}/?token={SECRET}")
+    assert receiver.requests == []
+
+
+def test_it_connects_to_the_address_it_checked_and_keeps_the_name(receiver: Receiver, names: Any, egress_allow: Any) -> None:
+    # Given a name with a forbidden address first and an allowed one after it
+    names["hook.test"] = ["10.255.255.1", "127.0.0.1"]
+
+    # When it is asked for
+    status, _ = get(f"http://hook.test:{receiver.port}/x")
+
+    # I expect only the allowed one to be tried, with the URL's host
+    assert status == 200
+    assert receiver.requests[0].headers["host"] == f"hook.test:{receiver.port}"
+
+
+def test_a_kept_connection_is_checked_again(receiver: Receiver, names: Any, egress_allow: Any) -> None:
+    # Given a connection that was allowed, and kept
+    names["hook.test"] = ["127.0.0.1"]
+    url = f"http://hook.test:{receiver.port}/"
+    get(url)
+
+    # When the rules change
+    egress_allow("10.0.0.0/8")
+
+    # I expect the kept connection to be refused too
+    with pytest.raises(egress.EgressDenied):
+        get(url)
+    assert len(receiver.requests) == 1
+
+
+def test_connections_are_kept(receiver: Receiver) -> None:
+    for _ in range(3):
+        get(receiver.url)
+    assert len({received.peer for received in receiver.requests}) == 1
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+def test_a_request_carries_nothing_but_what_was_given(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a proxy in the environment and a cookie from an earlier answer
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    receiver.will(Answer(headers={"Set-Cookie": "a=b"}))
+    get(receiver.url)
+
+    # When another request goes there
+    get(f"{receiver.url}/a%20b?q=%2F#fragment", method="POST", headers={"X-A": "grüß", "user-agent": "me"}, body=b"body")
+
+    # I expect neither to matter
+    received = receiver.requests[1]
+    assert (received.method, received.path, received.body) == ("POST", "/a%20b?q=%2F", b"body")
+    assert received.headers["x-a"].encode("latin-1").decode() == "grüß"
+    assert received.headers["user-agent"] == "me"
+    assert received.headers["accept-encoding"] == "identity"
+    assert received.headers["content-length"] == "4"
+    assert "cookie" not in received.headers
+
+
+def test_userinfo_becomes_basic_authentication(receiver: Receiver) -> None:
+    get(receiver.url.replace("://", "://us%65r:p%40ss%C3%BC@"))
+    assert receiver.requests[0].headers["authorization"] == "Basic dXNlcjpwQHNzw7w="
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-A": "a\r\nX-B: b"}, {"X-A": "a\nb"}, {"X-A\r\nX-B": "a"}, {"X A": "a"}, {"": "a"}, {"X-A": "\0"}]
+    + [{name: "1"} for name in ("Host", "content-length", "Transfer-Encoding", "Connection")],
+)
+def test_headers_that_would_make_another_request_are_refused(receiver: Receiver, headers: dict[str, str]) -> None:
+    with pytest.raises(egress.EgressDenied):
+        get(receiver.url, headers=headers)
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/passwd", "ftp://h/", "http://", "http:///x", "//h/x", "http://[::1", "http://h:99999/", "", "http://h:0/"],
+)
+def test_what_is_no_http_url_is_refused(url: str) -> None:
+    with pytest.raises(egress.EgressDenied):
+        get(url)
+    with pytest.raises(egress.EgressDenied):
+        egress.origin_of(url)
+
+
+class Zeros(io.RawIOBase):
+    """A body that is made while it is read."""
+
+    def __init__(self, size: int) -> None:
+        self.left = self.size = size
+        self.largest_read = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, size: int = -1) -> bytes:
+        self.largest_read = max(self.largest_read, size)
+        data = b"0" * min(size, self.left)
+        self.left -= len(data)
+        return data
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_a_body_is_streamed_with_its_length(receiver: Receiver, size: int) -> None:
+    body = Zeros(size)
+    get(receiver.url, method="PUT", body=body)
+    assert receiver.requests[0].headers["content-length"] == str(size)
+    assert "transfer-encoding" not in receiver.requests[0].headers
+    assert len(receiver.requests[0].body) == size
+    assert body.largest_read <= 65536
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+def test_redirects_are_answers(receiver: Receiver) -> None:
+    # Given a redirect with a body that never ends
+    receiver.will(Answer(302, {"Location": receiver.url + "/other"}, fault="endless"))
+
+    # When it is the answer, I expect to see it as it is, with nothing read ahead
+    with egress.open("GET", receiver.url, **TIMES) as response:
+        assert response.status_code == 302
+        assert len(next(egress.chunks(response, 1000))) <= 1000
+    assert [received.path for received in receiver.requests] == ["/"]
+
+
+def test_what_a_peer_compressed_unasked_stays_as_it_is(receiver: Receiver) -> None:
+    receiver.will(Answer(headers={"Content-Encoding": "gzip"}, body=b"not even gzip"))
+    assert get(receiver.url) == (200, b"not even gzip")
+
+
+@pytest.mark.parametrize("fault", ["half", "reset", "garbage"])
+def test_a_broken_answer_is_a_failure_without_secrets(receiver: Receiver, fault: Any) -> None:
+    receiver.will(Answer(fault=fault))
+    with pytest.raises(egress.EgressFailed) as failure:
+        get(receiver.url.replace("://", f"://user:{SECRET}@") + f"/?token={SECRET}", headers={"X-Key": SECRET})
+    assert not failure.value.timed_out
+    assert SECRET not in str(failure.value)
+    assert "127.0.0.1" in str(failure.value)
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip", "drip_headers", "endless"])
+def test_the_whole_time_holds_whatever_the_peer_does(receiver: Receiver, fault: Any) -> None:
+    # Given a peer that never comes to an end
+    receiver.will(Answer(fault=fault))
+
+    # When a request to it may take so long in all, I expect it to end as timed out
+    with (
+        pytest.raises(egress.EgressFailed) as failure,
+        egress.open("GET", receiver.url, total_timeout=0.5, **TIMES) as response,
+    ):
+        deque(egress.chunks(response), maxlen=0)
+    assert failure.value.timed_out
+
+
+def test_silence_ends_with_the_read_timeout(receiver: Receiver) -> None:
+    receiver.will(Answer(fault="hang"))
+    with pytest.raises(egress.EgressFailed, match="sent nothing for") as failure:
+        get(receiver.url, read_timeout=0.2)
+    assert failure.value.timed_out
+
+
+def test_a_peer_that_takes_no_bytes_ends_with_the_read_timeout() -> None:
+    # Given a server that accepts connections and never reads
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(egress.EgressFailed) as failure:
+        # When a large body is sent to it
+        get(f"http://127.0.0.1:{server.getsockname()[1]}/", method="PUT", body=Zeros(100_000_000), read_timeout=0.3)
+    assert failure.value.timed_out
+
+
+def test_another_thread_can_end_what_blocks(receiver: Receiver) -> None:
+    # Given a request whose answer does not come
+    receiver.will(Answer(fault="hang"))
+    sockets: list[socket.socket] = []
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            get(receiver.url, on_socket=sockets.append)
+        except egress.EgressFailed as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    receiver.wait_for(1)
+
+    # When its socket is shut down
+    sockets[0].shutdown(socket.SHUT_RDWR)
+
+    # I expect it to fail at once, and the socket to be of no use afterwards
+    thread.join(5)
+    assert len(failures) == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sockets[0].shutdown(socket.SHUT_RDWR)
+
+
+def test_nobody_listening_is_a_failure_that_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(egress.EgressFailed, match="connection refused") as failure:
+        get(f"http://127.0.0.1:{port}/?{SECRET}")
+    assert not failure.value.timed_out
+    assert SECRET not in str(failure.value)
+
+
+def test_a_name_without_an_address_is_a_failure(names: Any) -> None:
+    names["nowhere.test"] = []
+    with pytest.raises(egress.EgressFailed):
+        get("http://nowhere.test/")
+
+
+def test_a_resolver_that_hangs_ends_with_the_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30) and [])
+    with pytest.raises(egress.EgressFailed, match="could not be resolved in") as failure:
+        get("http://slow.test/", connect_timeout=0.1)
+    released.set()
+    assert failure.value.timed_out
+
+
+# -- TLS -------------------------------------------------------------------------------------------
+
+
+def certificate(directory: Path, name: str) -> Path:
+    """A self-signed certificate for `name`, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / f"{name}.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.fixture
+def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any) -> Iterator[Receiver]:
+    """A server with a certificate for hook.test, which is trusted."""
+    path = certificate(tmp_path, "hook.test")
+    names["hook.test"] = names["other.test"] = ["127.0.0.1"]
+    monkeypatch.setattr(connections.certifi, "where", lambda: str(path))
+    egress._adapter.cache_clear()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(path)
+    with Receiver(tls=tls) as receiver:
+        yield receiver
+    egress._adapter.cache_clear()
+
+
+def test_the_certificate_is_checked_against_the_name_of_the_url(secure: Receiver) -> None:
+    # Given a server whose certificate is for hook.test
+    # When it is asked for by that name, I expect an answer
+    assert get(f"https://hook.test:{secure.port}/") == (200, b"")
+    assert get(f"https://hook.test:{secure.port}/") == (200, b"")
+    assert len({received.peer for received in secure.requests}) == 1
+
+    # When it is asked for by another name or by its address, I expect none
+    for host in ("other.test", "127.0.0.1"):
+        with pytest.raises(egress.EgressFailed, match="certificate verify failed"):
+            get(f"https://{host}:{secure.port}/")
+
+
+def test_the_whole_time_holds_over_tls(secure: Receiver) -> None:
+    secure.will(Answer(fault="drip"))
+    with pytest.raises(egress.EgressFailed) as failure:
+        get(f"https://hook.test:{secure.port}/", total_timeout=0.5)
+    assert failure.value.timed_out
+
+
+def test_a_handshake_that_never_comes_ends_with_the_connect_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(egress.EgressFailed) as failure:
+        get(f"https://127.0.0.1:{server.getsockname()[1]}/", connect_timeout=0.3)
+    assert failure.value.timed_out
+
+
+# -- names of URLs ---------------------------------------------------------------------------------
+
+
+def test_origins_have_one_spelling() -> None:
+    assert egress.origin_of("HTTPS://User:pw@Example.COM./a?b#c") == "https://example.com:443"
+    assert egress.origin_of("http://[::1]:8080") == "http://[::1]:8080"
+
+
+@given(st.text(alphabet=st.characters(codec="ascii", categories=("L", "N")), min_size=1))
+def test_a_redacted_url_holds_no_secret(word: str) -> None:
+    secret = f"<{word}>"
+    assert egress.redact(f"https://{secret}:{secret}@h:1/path?{secret}#{secret}") == "https://h:1/path"

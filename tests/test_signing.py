@@ -1,0 +1,54 @@
+"""Signatures, judged by the `standardwebhooks` package and an HMAC of the test's own."""
+
+import hashlib
+import hmac
+import time
+from base64 import b64encode
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from callbacks import signing
+
+BODIES = st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
+KEYS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
+
+
+@given(KEYS, BODIES)
+def test_any_key_signs_with_its_bytes(key: str, body: bytes) -> None:
+    assume(not key.startswith("whsec_"))
+    headers = signing.headers(key, "id", int(time.time()), body)
+    assert headers["X-Signature-256"] == "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+    Webhook(key.encode()).verify(body, headers, json_parse=False)
+
+
+@given(st.binary(min_size=1, max_size=64), BODIES, st.booleans())
+def test_a_standard_webhooks_secret_is_decoded_for_their_header_alone(secret: bytes, body: bytes, padded: bool) -> None:
+    # Given a key as the Standard Webhooks libraries write it
+    key = "whsec_" + (b64encode(secret).decode() if padded else b64encode(secret).decode().rstrip("="))
+
+    # When it signs
+    headers = signing.headers(key, "id", int(time.time()), body)
+
+    # I expect their library to verify it, and our own header to use the key as given
+    Webhook(key).verify(body, headers, json_parse=False)
+    assert headers["X-Signature-256"] == "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+
+
+@pytest.mark.parametrize("key", ["whsec_", "whsec_not base64!", "whsec_x"])
+def test_what_only_looks_like_such_a_secret_is_a_key_like_any_other(key: str) -> None:
+    headers = signing.headers(key, "id", int(time.time()), b"{}")
+    Webhook(key.encode()).verify(b"{}", headers)
+
+
+@given(BODIES, st.integers(0, 10**6))
+def test_another_body_is_not_signed(body: bytes, position: int) -> None:
+    assume(body)
+    headers = signing.headers("key", "id", int(time.time()), body)
+    index = position % len(body)
+    forged = body[:index] + bytes([(body[index] + 1) % 128]) + body[index + 1 :]
+    assume(forged != body)
+    with pytest.raises((WebhookVerificationError, UnicodeDecodeError)):
+        Webhook(b"key").verify(forged, headers, json_parse=False)
