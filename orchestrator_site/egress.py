@@ -112,7 +112,12 @@ def _failure(call: Call, error: Exception | None) -> EgressFailed:
     if isinstance(reason, TimeoutError | urllib3.exceptions.TimeoutError):
         return EgressFailed(f"{call.host} sent nothing for {call.read_timeout:g} s", timed_out=True)
     words = (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__
-    return EgressFailed(f"the connection to {call.host} failed: {words[:_SHOWN_CHARACTERS]}")
+    return EgressFailed(f"the connection to {call.host} failed: {_shown(words)}")
+
+
+def _shown(words: str) -> str:
+    """What may be the peer's own words (a status line that is none), fit for a sentence, a log and any database."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in words.strip()[:_SHOWN_CHARACTERS])
 
 
 def _innermost(error: BaseException) -> BaseException:

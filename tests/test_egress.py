@@ -284,6 +284,7 @@ def test_a_broken_answer_is_a_failure_without_secrets(receiver: Receiver, fault:
     assert not failure.value.timed_out
     assert SECRET not in str(failure.value)
     assert "127.0.0.1" in str(failure.value)
+    assert str(failure.value).isprintable()
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip", "drip_headers", "endless"])
