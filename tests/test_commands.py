@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import docker
+import firewall
+import image
 import leftovers
 import peers
 import pytest
@@ -20,10 +23,11 @@ import requests
 from django.contrib.auth import authenticate, get_user_model
 from django.core.management import call_command
 from django.test import Client
+from dockerd import Daemon
 from environment import free_port, without_service
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import processes_with_variable
+from processes import processes_with_argument, processes_with_variable
 
 from tests.services import Service
 from tests.waiting import wait_for
@@ -131,6 +135,36 @@ def test_an_engine_that_does_not_answer_is_told_in_one_sentence(tmp_path: Path) 
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
     assert "DOCKER_HOST" in ended.stderr
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("dockerd"), reason="only root can start a dockerd")
+@pytest.mark.parametrize("crashes", [False, True])
+def test_an_engine_of_our_own_leaves_nothing(tmp_path: Path, crashes: bool) -> None:
+    # Given an engine of our own, on which a container runs from the image that stands in for alpine
+    daemon = Daemon(tmp_path / "engine")
+    host = daemon.start()
+    try:
+        with closing(docker.DockerClient(base_url=host)) as client:
+            image.make(client)
+            container = client.containers.run("alpine:latest", "id -un", user="nobody", detach=True)
+            container.wait()
+            assert container.logs() == b"nobody\n"
+            client.containers.run("alpine:latest", "sleep 1000", detach=True)
+        if crashes:
+            os.kill(int((tmp_path / "engine" / "dockerd.pid").read_text()), signal.SIGKILL)
+    finally:
+        # When it is stopped, running or not
+        daemon.stop()
+
+    # I expect nothing of it to be left but its directory
+    directory = urlsplit(host).path.removesuffix("/docker.sock")
+    assert not Path(directory).exists()
+    assert not processes_with_argument(str(tmp_path))
+    assert not processes_with_argument(directory)
+    assert not Path("/sys/class/net", daemon.bridge).exists()
+    assert not [rule for table in firewall.TABLES for rule in firewall.rules("iptables", table) if daemon.bridge in rule]
+    assert daemon.host() is None
 
 
 # -- bin/demo ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -38,9 +39,10 @@ class Daemon:
         self.directory = directory
         self._record = directory / "engine.json"
         self._log = directory / "dockerd.log"
+        self._process: subprocess.Popen[bytes] | None = None  # where this very object has started it
         self._settings = directory / "daemon.json"
         self._pidfile = directory / "dockerd.pid"
-        self._bridge = "orch" + hashlib.sha256(os.fsencode(directory)).hexdigest()[:8]
+        self.bridge = "orch" + hashlib.sha256(os.fsencode(directory)).hexdigest()[:8]
 
     # -- what there is -------------------------------------------------------------------------
     def host(self) -> str | None:
@@ -82,20 +84,20 @@ class Daemon:
             "data-root": str(self.directory / "data"),
             "exec-root": str(run / "exec"),
             "pidfile": str(self._pidfile),
-            "bridge": self._bridge,
+            "bridge": self.bridge,
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "log-level": "warn",
         }
 
     def _launch(self, host: str) -> str:
-        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True, capture_output=True, timeout=30)
+        subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True, capture_output=True, timeout=30)
         command = ["unshare", "--mount", "--propagation", "slave", str(Path(__file__).with_name("with-cgroups"))]
         command += ["dockerd", "--config-file", str(self._settings)]
         with self._log.open("wb") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + START_SECONDS
         while not answers(host):
-            if process.poll() is not None or time.monotonic() > deadline:
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 raise DaemonError(f"dockerd did not start; the end of {self._log}:\n{self._last_words()}")
             time.sleep(0.1)
         return host
@@ -143,10 +145,12 @@ class Daemon:
         for pid in processes_with_argument(f"{record['run']}/exec/containerd/"):
             end(pid, 2)
         self._end_containers()
-        subprocess.run(["ip", "link", "delete", self._bridge], check=False, capture_output=True, timeout=30)
-        firewall.remove_interface(self._bridge)
+        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True, timeout=30)
+        firewall.remove_interface(self.bridge)
         Traces.from_json(record["traces"]).remove(str(self._settings))
         shutil.rmtree(record["run"], ignore_errors=True)
+        if self._process:
+            self._process.poll()
         for path in (self._record, self._pidfile, self.directory / "keep"):
             path.unlink(missing_ok=True)
 
@@ -164,6 +168,8 @@ class Daemon:
 
 def answers(host: str) -> bool:
     """Whether a Docker engine answers there within seconds."""
+    if host.startswith("unix://") and not connects(host.removeprefix("unix://")):
+        return False
     try:
         client = docker.DockerClient(base_url=host, timeout=5)
         try:
@@ -172,3 +178,14 @@ def answers(host: str) -> bool:
             client.close()
     except (docker.errors.DockerException, OSError):
         return False
+
+
+def connects(path: str) -> bool:
+    """Whether somebody listens at this unix socket. Asked first, as docker-py leaks a socket that does not connect."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
