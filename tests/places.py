@@ -6,7 +6,7 @@ import secrets
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,9 @@ def docker_place(workspace: str = "/workspace", user: str = "") -> Iterator[Plac
 def _docker_image(host: str, user: str) -> str:
     """Busybox, to run as `user`; made once, and like the other images of tests left for the next run."""
     reference = f"orchestrator-test/transfers-{user or 'root'}:latest"
+    with closing(images.client(host)) as docker:
+        if docker.images.list(name=reference):
+            return reference
     return images.import_busybox(host, reference, [f"USER {user}"] if user else [])
 
 

@@ -178,9 +178,10 @@ class TestChecks:
             download(url, SECRETS)
         assert not any(secret in str(failure.value) for secret in ("s3cret", "pa55word", "t0ken", "user"))
 
-    def test_a_message_is_short(self, server: FileServer, download: Download) -> None:
+    @pytest.mark.parametrize("path", ["%F0%9F%98%80" * 500, "😀" * 500])
+    def test_a_message_is_short(self, server: FileServer, download: Download, path: str) -> None:
         with pytest.raises(TransferFailed) as failure:
-            download(server.url("/" + "%F0%9F%98%80" * 500))
+            download(server.url("/" + path))
         assert len(str(failure.value).encode()) <= 1024
 
     def test_what_egress_denies_is_final(self, download: Download) -> None:

@@ -202,7 +202,7 @@ class TestPutFile:
         assert path in str(failure.value)
         assert entry(place, "/workspace/directory/kept").isreg()
 
-    @pytest.mark.parametrize("path", ["../out", "a/../../out", "", ".", "/", "x" * 256, "a/" * 3000 + "b"])
+    @pytest.mark.parametrize("path", ["../out", "a/../../out", "", ".", "/", "x" * 256, "a/" * 3000 + "b", "\x01😀" * 300])
     def test_a_path_that_the_front_door_should_have_refused_is_refused(self, place: Place, path: str) -> None:
         with pytest.raises(TransferFailed) as failure:
             put_file(place, path, b"x")

@@ -6,7 +6,8 @@ from typing import Any, Final, NoReturn
 
 from jobs.errors import PathNotFound, TransferFailed
 from jobs.transfers import tarstream
-from jobs.transfers.place import Place, find_file, show
+from jobs.transfers.place import Place, find_file
+from jobs.transfers.wording import quoted
 
 MAX_DEPTH: Final = 100
 MAX_DIGITS: Final = 4300  # of an integer
@@ -28,11 +29,11 @@ def read_event(place: Place, path: str) -> tuple[int, object]:
                 raise _too_long(path)
             data = file.read(file.size)
     except PathNotFound as error:
-        raise TransferFailed(f"{show(path)} does not exist") from error
+        raise TransferFailed(f"{quoted(path)} does not exist") from error
     try:
         value = parse(data.decode())
     except UnicodeDecodeError as error:
-        raise TransferFailed(f"{show(path)} is not valid UTF-8") from error
+        raise TransferFailed(f"{quoted(path)} is not valid UTF-8") from error
     if len(_encode(value)) > ENCODED_LIMIT:
         raise _too_long(path)
     return len(data), value
@@ -55,7 +56,7 @@ def parse(text: str) -> object:
 
 
 def _too_long(path: str) -> TransferFailed:
-    return TransferFailed(f"{show(path)} has more than {ENCODED_LIMIT // 1024} KiB as encoded in an event")
+    return TransferFailed(f"{quoted(path)} has more than {ENCODED_LIMIT // 1024} KiB as encoded in an event")
 
 
 def _encode(value: object) -> bytes:

@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 from jobs.errors import TransferFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.exchange import Answer, TransferLimits, TryAgain, exchange, out_of_time, persistently, unsuccessful
+from jobs.transfers.wording import clipped
 from orchestrator_site import egress
 
 _METHOD: Final = "GET"
@@ -126,7 +127,7 @@ class _Download:
 
     @property
     def _shown(self) -> str:
-        return egress.redact(self._url)[:400]
+        return clipped(egress.redact(self._url))
 
     @contextmanager
     def _answer(self, resuming: bool) -> Iterator[tuple[str, Answer]]:

@@ -17,12 +17,12 @@ from typing import Any, Final, Protocol, TypeVar
 
 from jobs.errors import TransferFailed
 from jobs.interrupt import Interrupt
+from jobs.transfers.wording import clipped
 from orchestrator_site import egress
 
 Result = TypeVar("Result")
 
 _RETRIED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-_SHOWN_CHARACTERS: Final = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def persistently(attempt: Callable[[], Result], limits: TransferLimits, interrup
                 raise TransferFailed(f"{error} (tried {number} times)") from error
             wait = max(pause * random.uniform(1.0, 1.5), error.retry_after)  # noqa: S311 - spreads load, hides nothing
             if time.monotonic() + wait >= limits.deadline:
-                raise TransferFailed(f"{error} (tried {number} times, and there is no time for another)") from error
+                raise TransferFailed(f"{error} (try {number}, and there is no time for another)") from error
         interrupt.sleep(wait)
         pause *= 2
     raise AssertionError("at least one try")
@@ -114,12 +114,12 @@ def exchange(
             ) as answer:
                 yield answer
         except egress.EgressDenied as error:
-            raise TransferFailed(f"{_what(method, url)}: {str(error)[:_SHOWN_CHARACTERS]}") from error
+            raise TransferFailed(f"{_what(method, url)}: {clipped(str(error))}") from error
         except egress.EgressFailed as error:
             interrupt.check()  # a connection that was shut down to wake us looks like a broken one
             if time.monotonic() >= limits.deadline:
                 raise out_of_time(method, url) from error
-            raise TryAgain(f"{_what(method, url)}: {str(error)[:_SHOWN_CHARACTERS]}") from error
+            raise TryAgain(f"{_what(method, url)}: {clipped(str(error))}") from error
 
 
 def unsuccessful(method: str, url: str, answer: Answer) -> TryAgain | TransferFailed:
@@ -135,7 +135,7 @@ def out_of_time(method: str, url: str) -> TransferFailed:
 
 
 def _what(method: str, url: str) -> str:
-    return f"{method} {egress.redact(url)[:_SHOWN_CHARACTERS]}"
+    return f"{method} {clipped(egress.redact(url))}"
 
 
 def _status(code: int) -> str:

@@ -1,6 +1,5 @@
 """Where a job's files are: paths inside a container's workspace, and how a file gets to one."""
 
-import json
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from typing import Final
 from jobs.engine.base import Engine, Stat, User
 from jobs.errors import EngineRefused, PathNotFound, TransferFailed
 from jobs.transfers import tarstream
+from jobs.transfers.wording import clipped, quoted
 
 _ROOT: Final = User(0, 0)
 _NAME_BYTES: Final = 255  # NAME_MAX and PATH_MAX of Linux: an engine's answer to more is not always a clear no
 _PATH_BYTES: Final = 4095
-_SHOWN_CHARACTERS: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def find_target(place: Place, path: str) -> Target:
     It goes down from the root one step at a time, since engines answer a path below a file in many ways.
     A link in the image may stand for a directory; the engine resolves it inside the container.
     """
-    shown = show(path)
+    shown = quoted(path)
     *parents, name = _resolve(place, path)
     directory = "/"
     for depth, parent in enumerate(parents):
@@ -67,7 +66,7 @@ def find_target(place: Place, path: str) -> Target:
             missing = _prefixes(parents[depth:])
             return Target(shown, directory, tuple(missing), posixpath.join(missing[-1], name))
         if found.kind not in ("directory", "symlink"):
-            raise TransferFailed(f"{shown} cannot be put there: {show(below)} is no directory")
+            raise TransferFailed(f"{shown} cannot be put there: {quoted(below)} is no directory")
         directory = below
     found = place.engine.stat(place.container, posixpath.join(directory, name))
     if found is not None and found.kind == "directory":
@@ -81,9 +80,9 @@ def put(place: Place, target: Target, mode: int, size: int, chunks: Iterable[byt
     try:
         place.engine.put(place.container, target.directory, tar)
     except PathNotFound as error:
-        raise TransferFailed(f"{target.shown} cannot be put there: {show(target.directory)} leads to no directory") from error
+        raise TransferFailed(f"{target.shown} cannot be put there: {quoted(target.directory)} leads to no directory") from error
     except EngineRefused as error:
-        raise TransferFailed(f"{target.shown} cannot be put there: {str(error)[:_SHOWN_CHARACTERS]}") from error
+        raise TransferFailed(f"{target.shown} cannot be put there: {clipped(str(error))}") from error
 
 
 def find_file(place: Place, path: str) -> tuple[str, Stat]:
@@ -91,28 +90,23 @@ def find_file(place: Place, path: str) -> tuple[str, Stat]:
     absolute = _absolute(_resolve(place, path))
     found = place.engine.stat(place.container, absolute)
     if found is None:
-        raise TransferFailed(f"{show(path)} does not exist")
+        raise TransferFailed(f"{quoted(path)} does not exist")
     if found.kind != "file":
         kind = {"directory": "a directory", "symlink": "a symbolic link"}.get(found.kind, "a device or the like")
-        raise TransferFailed(f"{show(path)} is {kind}, not a regular file")
+        raise TransferFailed(f"{quoted(path)} is {kind}, not a regular file")
     return absolute, found
-
-
-def show(path: str) -> str:
-    """A path as it stands in a sentence: quoted, its control characters escaped, not too long."""
-    return json.dumps(path if len(path) <= _SHOWN_CHARACTERS else path[:_SHOWN_CHARACTERS] + "…", ensure_ascii=False)
 
 
 def _resolve(place: Place, path: str) -> list[str]:
     """The names from the root down to `path`. The front door has refused most of what this refuses."""
     names = _components(path)
     if not names:
-        raise TransferFailed(f"{show(path)} names no file")
+        raise TransferFailed(f"{quoted(path)} names no file")
     names = _components(place.workspace) + names
     if ".." in names:
-        raise TransferFailed(f"{show(path)} leads out of the workspace")
+        raise TransferFailed(f"{quoted(path)} leads out of the workspace")
     if any(len(name.encode()) > _NAME_BYTES for name in names) or len(_absolute(names).encode()) > _PATH_BYTES:
-        raise TransferFailed(f"{show(path)} is too long: a name has at most {_NAME_BYTES} bytes, a path {_PATH_BYTES}")
+        raise TransferFailed(f"{quoted(path)} is too long: a name has at most {_NAME_BYTES} bytes, a path {_PATH_BYTES}")
     return names
 
 

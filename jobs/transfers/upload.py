@@ -7,7 +7,8 @@ from jobs.errors import PathNotFound, TransferFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers import tarstream
 from jobs.transfers.exchange import TransferLimits, TryAgain, exchange, persistently, unsuccessful
-from jobs.transfers.place import Place, find_file, show
+from jobs.transfers.place import Place, find_file
+from jobs.transfers.wording import quoted
 
 
 def send_upload(
@@ -26,14 +27,14 @@ def send_upload(
     """
     absolute, found = find_file(place, path)
     if found.size > limits.size:
-        raise TransferFailed(f"{show(path)} has {found.size} bytes, more than the {limits.size} that are allowed")
+        raise TransferFailed(f"{quoted(path)} has {found.size} bytes, more than the {limits.size} that are allowed")
 
     def attempt() -> int:
         try:
             with place.engine.get(place.container, absolute) as chunks, tarstream.unpack(chunks) as file:
                 return _send(file, url, method, headers, limits, interrupt)
         except PathNotFound as error:
-            raise TransferFailed(f"{show(path)} does not exist") from error
+            raise TransferFailed(f"{quoted(path)} does not exist") from error
 
     return persistently(attempt, limits, interrupt)
 
