@@ -41,7 +41,7 @@ def untar(chunks: Iterable[bytes]) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
     """name → (member, content)."""
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
         return {
-            member.name: (member, file.read() if (file := tar.extractfile(member)) and member.isreg() else b"")
+            member.name: (member, file.read() if member.isreg() and (file := tar.extractfile(member)) else b"")
             for member in tar.getmembers()
         }
 

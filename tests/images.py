@@ -67,6 +67,20 @@ def remove(host: str, reference: str) -> None:
         engine.images.remove(reference, force=True)
 
 
+def tag(host: str, image_id: str, reference: str) -> None:
+    """Let `reference` mean that image."""
+    repository, _, name = reference.rpartition(":")
+    with closing(client(host)) as engine:
+        engine.images.get(image_id).tag(repository, name)
+
+
+def digest_of(host: str, reference: str) -> str:
+    """The reference by digest of an image that was pulled."""
+    with closing(client(host)) as engine:
+        (digest,) = engine.images.get(reference).attrs["RepoDigests"]
+    return str(digest)
+
+
 def _import(engine: docker.DockerClient, content: bytes, reference: str, changes: Sequence[str]) -> None:
     repository, _, tag = reference.rpartition(":")
     engine.api.import_image_from_data(content, repository=repository, tag=tag, changes=[_ENVIRONMENT, *changes])

@@ -34,6 +34,7 @@ LONG: Final = 300.0  # for calls that make the engine work: create, start, remov
 
 _CONNECT = 10.0
 _CONNECTIONS = 256  # a follower and a waiter per running job would drain docker-py's 10
+_SOME_VERSION = "1.41"  # until the engine has said its own
 _LONGEST_MESSAGE = 64 * 1024
 
 _TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -105,7 +106,7 @@ class Connection:
         except DockerException as error:
             raise EngineRefused(f"DOCKER_HOST cannot be used: {error}") from error
         self._lock = threading.Lock()
-        self._client: APIClient | None = None
+        self._ready: tuple[APIClient, str] | None = None
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """The JSON of a good answer; options as for `exchange`. Raises what `Answer.error` says."""
@@ -183,13 +184,13 @@ class Connection:
         timeout: float,
         data: bytes | Iterable[bytes] | None = None,
     ) -> Iterator[requests.Response]:
-        client = self._connected()
+        client, root = self._connected()
         # While a body is sent the socket has the time-out for connecting: a busy disk must not end an upload.
         connect = timeout if data is not None else _CONNECT
         try:
             response = client.request(
                 method,
-                f"{client.base_url}/v{client.api_version}{path}",
+                root + path,
                 params=params,
                 data=data,
                 headers={"Accept-Encoding": "identity", **headers},
@@ -204,22 +205,24 @@ class Connection:
         finally:
             response.close()
 
-    def _connected(self) -> APIClient:
+    def _connected(self) -> tuple[APIClient, str]:
+        """The client, and where its paths begin."""
         with self._lock:
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
+            if self._ready is None:
+                self._ready = self._connect()
+            return self._ready
 
-    def _connect(self) -> APIClient:
+    def _connect(self) -> tuple[APIClient, str]:
         try:
-            client = APIClient(version="auto", timeout=int(_CONNECT), max_pool_size=_CONNECTIONS, **self._options)
-        except (DockerException, *_TRANSPORT_ERRORS) as error:
+            client = APIClient(version=_SOME_VERSION, timeout=int(_CONNECT), max_pool_size=_CONNECTIONS, **self._options)
+            client.trust_env = False  # REQUESTS_CA_BUNDLE would be put before the engine's own authority
+            if not client.base_url.startswith("http+docker://"):  # the adapter for sockets has the pool's size already
+                for scheme in ("http://", "https://"):
+                    client.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
+            version = client.version(api_version=False)["ApiVersion"]
+        except (DockerException, KeyError, *_TRANSPORT_ERRORS) as error:
             raise unavailable(error) from error
-        if client.base_url.startswith("http+docker://"):
-            return client  # the adapter for sockets has the pool's size already
-        for scheme in ("http://", "https://"):
-            client.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
-        return client
+        return client, f"{client.base_url}/v{version}"
 
 
 def unavailable(error: Exception) -> EngineUnavailable:

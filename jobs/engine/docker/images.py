@@ -1,6 +1,7 @@
 """Having an image on the engine, pulled where that is asked for."""
 
 import json
+import logging
 from typing import Final
 
 import requests
@@ -12,8 +13,10 @@ from jobs.engine.docker.connection import LONG, Answer, Connection, quoted
 from jobs.engine.docker.stream import ByteStream
 from jobs.engine.pulls import SharedPulls
 from jobs.engine.references import DOCKER_HUB, Reference, parse_reference
-from jobs.errors import EngineUnavailable, ImageUnavailable
+from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_LINE: Final = 256 * 1024
 
@@ -76,9 +79,13 @@ def _reported_error(line: bytes) -> str:
 
 
 def _credentials(reference: Reference) -> dict[str, str]:
-    """The header with this registry's credentials; read anew for each pull, since tokens are renewed."""
+    """The header with this registry's credentials; read anew for each pull, since tokens are renewed.
+
+    Where they cannot be read the pull goes on without, as Docker's own client does: most images are public.
+    """
     try:
         found = load_config().resolve_authconfig(reference.registry if reference.registry != DOCKER_HUB else None)
     except (DockerException, OSError, ValueError) as error:
-        raise EngineUnavailable(f"the Docker config's credentials cannot be read: {type(error).__name__}") from error
+        logger.warning("the Docker config's credentials for %s cannot be read: %s", reference.registry, type(error).__name__)
+        return {}
     return {"X-Registry-Auth": encode_header(found).decode()} if found else {}

@@ -1,0 +1,404 @@
+"""What the Docker engine's client makes of an engine that is away, dies in the middle, or answers nonsense."""
+
+import datetime
+import gc
+import ipaddress
+import json
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.engine.base import Frame
+from jobs.engine.docker import DockerEngine
+from jobs.errors import (
+    ContainerConflict,
+    EngineRefused,
+    EngineUnavailable,
+    ImageUnavailable,
+    Interrupted,
+    JobError,
+    StartFailed,
+)
+from jobs.interrupt import Interrupt
+from tests.engines import DockerBench, FakeBench, shell, tar_of, untar
+
+NEVER_STARTED = {
+    "Name": "/job",
+    "Created": "2026-01-01T00:00:00Z",
+    "State": {
+        "Running": False,
+        "StartedAt": "0001-01-01T00:00:00Z",
+        "FinishedAt": "0001-01-01T00:00:00Z",
+        "ExitCode": 0,
+        "OOMKilled": False,
+        "Error": "",
+    },
+    "Config": {"Labels": None},
+}
+
+
+class ScriptedDaemon:
+    """A unix socket that answers whoever asks with bytes, chosen by the first path that the request's line contains."""
+
+    def __init__(self, path: Path) -> None:
+        self.host = f"unix://{path}"
+        self.answers: dict[str, bytes] = {"/version": answer(200, {"ApiVersion": "1.41"})}
+        self.close_after_answer = True
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(50)
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self._open.append(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError):
+            request = b""
+            while b"\r\n\r\n" not in request:
+                if not (received := connection.recv(65536)):
+                    return
+                request += received
+            line = request.partition(b"\r\n")[0].decode()
+            connection.sendall(next(said for path, said in self.answers.items() if path in line))
+            if self.close_after_answer:
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for connection in [self._listener, *self._open]:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+def answer(status: int, body: object) -> bytes:
+    content = json.dumps(body).encode()
+    return f"HTTP/1.1 {status} X\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode() + content
+
+
+def chunked(*chunks: bytes, end: bool = True) -> bytes:
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks if chunk)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + (b"0\r\n\r\n" if end else b"")
+
+
+def frame(data: bytes, kind: int = 1, moment: bytes = b"2026-01-01T00:00:00.000000000Z") -> bytes:
+    payload = moment + b" " + data
+    return bytes([kind, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[ScriptedDaemon]:
+    with closing(ScriptedDaemon(tmp_path / "docker.sock")) as daemon:
+        yield daemon
+
+
+def read(engine: DockerEngine, skip: int = 0, *, follow: bool = False) -> list[Frame | None]:
+    with engine.logs("job", skip=skip, follow=follow, interrupt=Interrupt()) as frames:
+        return list(frames)
+
+
+# -- no engine ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("host", ["unix:///nonexistent/docker.sock", "tcp://127.0.0.1:9"])
+def test_engine_that_is_away_is_unavailable_and_may_come_later(host: str) -> None:
+    engine = DockerEngine(host)
+    calls: list[Callable[[], object]] = [
+        engine.info,
+        lambda: engine.inspect("job"),
+        lambda: engine.start("job"),
+        lambda: engine.wait("job", Interrupt()),
+        lambda: engine.put("job", "/", [b""]),
+        lambda: engine.ensure_image("alpine", "missing", 10, Interrupt()),
+        lambda: read(engine),
+    ]
+
+    for call in calls:
+        with pytest.raises(EngineUnavailable, match="does not answer"):
+            call()
+    gc.collect()  # docker-py leaves the socket of a failed connection to it, which is a warning
+
+
+@pytest.mark.parametrize("host", ["nonsense://x", "tcp://", "unix"])
+def test_address_that_cannot_be_read_is_told_at_once(host: str) -> None:
+    with pytest.raises(EngineRefused, match="DOCKER_HOST"):
+        DockerEngine(host)
+
+
+def test_engine_that_hangs_up_is_unavailable(daemon: ScriptedDaemon) -> None:
+    daemon.answers["/"] = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+
+    with pytest.raises(EngineUnavailable):
+        DockerEngine(daemon.host).info()
+
+
+# -- logs ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(
+    lines=st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=40)), max_size=8),
+    cuts=st.lists(st.integers(1, 50), min_size=1, max_size=6),
+    skip=st.integers(0, 10),
+    follow=st.booleans(),
+)
+def test_frames_do_not_depend_on_how_the_stream_is_cut(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[int, bytes]], cuts: list[int], skip: int, follow: bool
+) -> None:
+    stream = b"".join(frame(data, kind) for kind, data in lines)
+    chunks, position, number = [], 0, 0
+    while position < len(stream):
+        chunks.append(stream[position : position + cuts[number % len(cuts)]])
+        position, number = position + cuts[number % len(cuts)], number + 1
+    with closing(ScriptedDaemon(tmp_path_factory.mktemp("daemon") / "docker.sock")) as daemon:
+        daemon.answers["/logs"] = chunked(*chunks)
+
+        frames = read(DockerEngine(daemon.host), skip, follow=follow)
+
+    named = [("stdout" if kind == 1 else "stderr", data) for kind, data in lines]
+    assert [(one.stream, one.data) for one in frames if one] == named[skip:]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chunked(frame(b"one\n"), end=False),  # between frames: the engine died, the process may live
+        chunked(frame(b"one\n"), frame(b"two\n")[:20]),  # a proper end in the middle of a frame
+        chunked(frame(b"one\n"), frame(b"two\n")[:5]),
+        chunked(frame(b"one\n"), frame(b"two\n")[:8]),
+        chunked(frame(b"one\n")) [:-3],
+        chunked(frame(b"one\n"), end=False) + b"20\r\nabc",
+        chunked(frame(b"one\n"), end=False) + b"nonsense\r\n",
+        chunked(frame(b"one\n"), end=False) + b"1" * 5000,
+    ],
+)  # fmt: skip
+def test_log_that_breaks_off_is_not_taken_for_its_end(daemon: ScriptedDaemon, body: bytes) -> None:
+    daemon.answers["/logs"] = body
+    seen = []
+
+    def follow() -> None:
+        with DockerEngine(daemon.host).logs("job", skip=0, follow=True, interrupt=Interrupt()) as frames:
+            seen.extend(one.data for one in frames if one)
+
+    with pytest.raises(EngineUnavailable):
+        follow()
+    assert seen in ([b"one\n"], [])
+
+
+def test_engine_that_cannot_read_its_log_says_why(daemon: ScriptedDaemon) -> None:
+    daemon.answers["/logs"] = chunked(frame(b"one\n"), bytes([3, 0, 0, 0, 0, 0, 0, 4]) + b"torn")
+
+    with pytest.raises(EngineRefused, match="torn"):
+        read(DockerEngine(daemon.host))
+
+
+@pytest.mark.parametrize("header", [bytes([1, 0, 0, 0, 255, 255, 255, 255]), b"HTTP/1.1"])
+def test_nonsense_for_a_frame_takes_no_memory(daemon: ScriptedDaemon, header: bytes) -> None:
+    daemon.answers["/logs"] = chunked(header, b"x" * 1000)
+
+    with pytest.raises(EngineRefused, match="not a sequence of frames"):
+        read(DockerEngine(daemon.host))
+
+
+def test_empty_log_with_a_length_is_empty(daemon: ScriptedDaemon) -> None:
+    daemon.answers["/logs"] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+    assert read(DockerEngine(daemon.host), follow=True) == []
+
+
+def test_short_log_with_a_length_is_read(daemon: ScriptedDaemon) -> None:
+    body = frame(b"one\n")
+    daemon.answers["/logs"] = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    assert [one.data for one in read(DockerEngine(daemon.host)) if one] == [b"one\n"]
+
+
+# -- waiting ---------------------------------------------------------------------------------------------------
+
+
+def test_wait_that_breaks_off_does_not_mean_that_it_ended(daemon: ScriptedDaemon) -> None:
+    daemon.answers["/wait"] = chunked(end=False)
+
+    with pytest.raises(EngineUnavailable):
+        DockerEngine(daemon.host).wait("job", Interrupt())
+
+
+def test_wait_that_the_engine_gives_up_is_unavailable(daemon: ScriptedDaemon) -> None:
+    daemon.answers["/wait"] = chunked(b'{"StatusCode": 0, "Error": {"Message": "containerd is away"}}')
+
+    with pytest.raises(EngineUnavailable, match="containerd is away"):
+        DockerEngine(daemon.host).wait("job", Interrupt())
+
+
+# -- what an error answer means ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (304, "", ContainerConflict),
+        (400, 'OCI runtime create failed: container_linux.go:380: starting container process caused: exec: "x": executable file '
+         "not found in $PATH: unknown", StartFailed),
+        (500, "unable to find user x: no matching entries in passwd file", StartFailed),
+        (404, "network abc not found", EngineUnavailable),
+        (500, 'connection error: desc = "transport: error while dialing: dial unix:///run/containerd.sock"', EngineUnavailable),
+        (500, "mkdir /var/lib/docker/x: no space left on device", EngineUnavailable),
+        (409, "container is marked for removal and cannot be started", ContainerConflict),
+    ],
+)  # fmt: skip
+def test_start_errors_say_whose_fault_it_is(daemon: ScriptedDaemon, status: int, message: str, expected: type[JobError]) -> None:
+    daemon.answers["/json"] = answer(200, NEVER_STARTED)
+    daemon.answers["/start"] = answer(status, {"message": message}) if status != 304 else b"HTTP/1.1 304 X\r\n\r\n"
+
+    with pytest.raises(expected) as caught:
+        DockerEngine(daemon.host).start("job")
+
+    assert "container_linux.go" not in str(caught.value)
+    assert not str(caught.value).endswith("unknown")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (400, "invalid reference", EngineRefused),
+        (404, "No such image: x:1", ImageUnavailable),
+        (500, "Cannot mkdir: /bin/sh is not a directory", EngineRefused),
+        (500, "write /data/overlay2/x: no space left on device", EngineUnavailable),
+        (503, "shutting down", EngineUnavailable),
+    ],
+)
+def test_create_errors_say_whose_fault_it_is(
+    daemon: ScriptedDaemon, fake_bench: FakeBench, status: int, message: str, expected: type[JobError]
+) -> None:
+    daemon.answers["/create"] = answer(status, {"message": message})
+
+    with pytest.raises(expected, match=message):
+        DockerEngine(daemon.host).create(fake_bench.spec())
+
+
+def test_pull_that_breaks_off_says_nothing_about_the_image(daemon: ScriptedDaemon) -> None:
+    daemon.answers["/json"] = answer(404, {"message": "No such image"})
+    daemon.answers["/images/create"] = chunked(b'{"status": "Pulling"}\r\n', end=False)
+
+    with pytest.raises(EngineUnavailable):
+        DockerEngine(daemon.host).ensure_image("alpine", "missing", 10, Interrupt())
+
+
+# -- TCP with TLS ------------------------------------------------------------------------------------------------
+
+
+def write_certificates(directory: Path) -> None:
+    """`ca.pem`, and for both ends `cert.pem` and `key.pem`, as `DOCKER_CERT_PATH` has them."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    (directory / "ca.pem").write_bytes(pem)
+    (directory / "cert.pem").write_bytes(pem)
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+@pytest.fixture
+def tls_host(docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same engine behind TCP with TLS; clients must show a certificate."""
+    write_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    context.load_verify_locations(tmp_path / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    listener = socket.create_server(("127.0.0.1", 0))
+    opened: list[socket.socket] = [listener]
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client = context.wrap_socket(listener.accept()[0], server_side=True)
+                engine = socket.socket(socket.AF_UNIX)
+                opened.extend((client, engine))
+                engine.connect(docker_host.removeprefix("unix://"))
+                for pair in ((client, engine), (engine, client)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    for one in opened:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+
+
+@pytest.mark.engine
+def test_engine_over_tls_does_what_it_does_over_its_socket(docker_bench: DockerBench, tls_host: str) -> None:
+    if not docker_bench.host.startswith("unix://"):
+        pytest.skip("the engine under test has no socket here")
+    engine, content = DockerEngine(tls_host), os.urandom(300_000)
+    spec = docker_bench.spec(shell("seq 20000; cp in out; sleep 60"))
+    name = spec.name
+    engine.create(spec)
+    engine.put(name, "/workspace", [tar_of("in", content)])
+    engine.start(name)
+    interrupt = Interrupt()
+    lines: list[bytes] = []
+
+    def follow() -> None:
+        with engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+            for one in frames:
+                if one is None:
+                    threading.Timer(0.2, interrupt.wake).start()
+                else:
+                    lines.append(one.data)
+
+    with pytest.raises(Interrupted):
+        follow()
+
+    assert lines == [b"%d\n" % number for number in range(1, 20001)]
+    with engine.get(name, "/workspace/out") as chunks:
+        assert untar(chunks)["out"][1] == content
+    interrupt.clear()
+    engine.wait(name, interrupt, timeout=0.1)
+    engine.stop(name, 5)
+    engine.wait(name, interrupt)
+    assert engine.inspect(name).phase == "ended"

@@ -1,0 +1,244 @@
+"""The contract of every engine: logs, frame by frame, and how one resumes and stops reading them."""
+
+import threading
+import time
+import tracemalloc
+from datetime import datetime
+
+import pytest
+
+from jobs.engine.base import Frame
+from jobs.errors import ContainerNotFound, Interrupted
+from jobs.interrupt import Interrupt
+from tests.engines import Bench, DockerBench, shell
+
+LINES_20000 = shell("seq 20000; seq 20001 20100 >&2")
+
+
+def text(frames: list[Frame], stream: str = "stdout") -> bytes:
+    return b"".join(frame.data for frame in frames if frame.stream == stream)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_log_of_an_ended_container_is_read_whole(bench: Bench, follow: bool) -> None:
+    name = bench.ended(shell("echo one; echo two; echo three >&2"))
+
+    frames = bench.log(name, follow=follow)
+
+    assert (text(frames), text(frames, "stderr")) == (b"one\ntwo\n", b"three\n")
+
+
+def test_frames_carry_the_time_with_nanoseconds(bench: Bench) -> None:
+    seen = bench.run(shell("echo one"))
+
+    (frame,) = bench.log(seen.name)
+
+    assert frame.time.endswith("Z")
+    assert len(frame.time.partition(".")[2]) >= 7
+    assert seen.started_at is not None
+    assert abs((datetime.fromisoformat(frame.time) - seen.started_at).total_seconds()) < 10
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_silent_container_has_no_frames(bench: Bench, follow: bool) -> None:
+    assert bench.log(bench.ended(), follow=follow) == []
+
+
+def test_container_that_never_started_has_no_frames(bench: Bench) -> None:
+    assert bench.log(bench.created()) == []
+
+
+def test_followed_log_comes_as_it_is_written_and_ends_with_the_process(bench: Bench) -> None:
+    name = bench.started(shell("echo one; sleep 0.1; echo two; sleep 0.1; echo three"))
+
+    assert text(bench.log(name, follow=True)) == b"one\ntwo\nthree\n"
+
+    bench.engine.wait(name, Interrupt(), timeout=10)
+    assert bench.engine.inspect(name).phase == "ended"
+
+
+def test_log_that_is_not_followed_ends_while_the_process_runs(bench: Bench) -> None:
+    name = bench.started(shell("echo one; sleep 60"))
+
+    with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
+        assert next(frames)
+
+    assert text(bench.log(name)) == b"one\n"
+
+
+def test_last_line_without_newline_is_there_when_read_after_the_end(bench: Bench) -> None:
+    assert text(bench.log(bench.ended(shell("echo one; printf two")))) == b"one\ntwo"
+
+
+def test_bytes_come_as_they_are_or_replaced_where_they_are_no_text(bench: Bench) -> None:
+    written = b"\xff\xfe \x80 caf\xc3 caf\xc3\xa9 \x01\x00\r\x1b[0m\n"
+    octal = "".join(f"\\{byte:03o}" for byte in written)
+
+    read = text(bench.log(bench.ended(shell(f"printf '{octal}'"))))
+
+    assert read.decode(errors="replace") == written.decode(errors="replace")  # Docker keeps text, and replaces the rest itself
+
+
+@pytest.mark.parametrize("size", [16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 100 * 1024])
+def test_long_line_comes_in_several_frames(bench: Bench, size: int) -> None:
+    name = bench.ended(shell(f"head -c {size} /dev/zero | tr '\\0' x; echo; echo next"))
+
+    frames = bench.log(name)
+
+    assert text(frames) == b"x" * size + b"\nnext\n"
+    assert max(len(frame.data) for frame in frames) <= 16 * 1024 + 1
+
+
+def test_log_is_the_same_at_every_reading_and_resumes_at_any_frame(bench: Bench) -> None:
+    name = bench.ended(LINES_20000)
+
+    whole = bench.log(name)
+
+    assert text(whole) == b"".join(b"%d\n" % number for number in range(1, 20001))
+    assert text(whole, "stderr") == b"".join(b"%d\n" % number for number in range(20001, 20101))
+    for cursor in (0, 1, 7777, len(whole) - 1, len(whole), len(whole) + 10):
+        assert bench.log(name, skip=cursor) == whole[cursor:]
+    assert bench.log(name, skip=19_000, follow=True) == whole[19_000:]
+
+
+def test_resumed_following_goes_on_with_what_comes_next(bench: Bench) -> None:
+    name = bench.started(shell("echo one; echo two; sleep 60"))
+    with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
+        first = [next(frames), next(frames)]
+
+    with bench.engine.logs(name, skip=1, follow=True, interrupt=Interrupt()) as frames:
+        assert next(frames) == first[1]
+
+
+def test_none_says_once_per_silence_that_nothing_comes(bench: Bench) -> None:
+    name = bench.started(shell("echo one; sleep 1.2; echo two; sleep 1.2; echo three"))
+
+    with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
+        seen = [frame and frame.data for frame in frames]
+
+    told = [piece for piece in seen if piece is not None]
+    assert told == [b"one\n", b"two\n", b"three\n"]
+    assert seen[seen.index(b"one\n") + 1 : seen.index(b"two\n")] == [None]
+    assert seen[seen.index(b"two\n") + 1 : seen.index(b"three\n")] == [None]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_interrupt_ends_the_reading_of_a_quiet_log(bench: Bench, early: bool) -> None:
+    name = bench.started(shell("echo one; sleep 60"))
+    interrupt, waker = Interrupt(), None
+    read: list[Frame | None] = []
+    if early:
+        interrupt.wake()
+    else:
+        waker = threading.Timer(0.6, interrupt.wake)
+        waker.start()
+
+    def follow() -> None:
+        with bench.engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+            read.extend(frames)
+
+    with pytest.raises(Interrupted):
+        follow()
+
+    if waker:
+        waker.join()
+    assert bench.engine.inspect(name).phase == "running"
+
+
+def test_interrupt_ends_the_reading_of_a_busy_log(bench: Bench) -> None:
+    name = bench.started(shell("while true; do echo line; done"))
+    interrupt = Interrupt()
+
+    def follow() -> None:
+        with bench.engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+            for number, _ in enumerate(frames):
+                if number == 1000:
+                    interrupt.wake()
+
+    with pytest.raises(Interrupted):
+        follow()
+
+
+def test_interrupted_log_can_be_read_on(bench: Bench) -> None:
+    name = bench.ended(shell("echo one; echo two"))
+    interrupt = Interrupt()
+    interrupt.wake()
+    with pytest.raises(Interrupted), bench.engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+        next(frames)
+    interrupt.clear()
+
+    with bench.engine.logs(name, skip=1, follow=True, interrupt=interrupt) as frames:
+        assert [frame.data for frame in frames if frame] == [b"two\n"]
+
+
+def test_reader_may_leave_in_the_middle(bench: Bench) -> None:
+    name = bench.started(shell("while true; do echo line; done"))
+
+    for _ in range(20):
+        with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
+            next(frames)
+
+    bench.engine.remove(name, force=True)
+    with pytest.raises(ContainerNotFound):
+        bench.log(name)
+
+
+def test_what_the_reader_raises_comes_out_as_it_is(bench: Bench) -> None:
+    name = bench.ended(shell("echo one"))
+
+    with pytest.raises(OSError, match="mine"), bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()):
+        raise OSError("mine")
+
+
+@pytest.mark.engine
+def test_large_log_streams_in_constant_memory(docker_bench: DockerBench) -> None:
+    name = docker_bench.ended(shell("yes 0123456789012345678901234567890123456789 | head -n 100000"))
+    tracemalloc.start()
+    try:
+        with docker_bench.engine.logs(name, skip=0, follow=False, interrupt=Interrupt()) as frames:
+            count = sum(1 for _ in frames)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert count == 100_000
+    assert peak < 4 * 1024**2
+
+
+@pytest.mark.engine
+def test_log_on_the_engines_disk_is_bounded(docker_bench: DockerBench) -> None:
+    name = docker_bench.ended(shell("seq 100000"), log_limit_bytes=1024**2)
+
+    kept = docker_bench.log(name)
+
+    assert kept[-1].data == b"100000\n"
+    assert len(kept) < 100_000
+
+
+@pytest.mark.engine
+def test_many_followers_and_waiters_share_one_engine(docker_bench: DockerBench) -> None:
+    name = docker_bench.started(shell("sleep 60"))
+    interrupts = [Interrupt() for _ in range(60)]
+    outcomes: list[str] = []
+
+    def block(interrupt: Interrupt, number: int) -> None:
+        try:
+            if number % 2:
+                docker_bench.engine.wait(name, interrupt)
+            else:
+                with docker_bench.engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+                    list(frames)
+        except Interrupted:
+            outcomes.append("interrupted")
+
+    threads = [threading.Thread(target=block, args=(one, number)) for number, one in enumerate(interrupts)]
+    for thread in threads:
+        thread.start()
+    assert docker_bench.engine.inspect(name).phase == "running"
+    for interrupt in interrupts:
+        interrupt.wake()
+    deadline = time.monotonic() + 30
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+
+    assert outcomes == ["interrupted"] * 60
