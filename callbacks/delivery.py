@@ -22,7 +22,7 @@ from callbacks.models import Attempt, Event, Subscription
 from callbacks.outbox import ACTOR, QUEUE
 from callbacks.policy import Dead, Retry
 from callbacks.transport import Outcome
-from orchestrator_site.broker import hint
+from orchestrator_site.broker import backlog, hint
 from orchestrator_site.database import short_read, short_transaction
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,9 @@ def due(limit: int) -> list[int]:
 
 
 def relay_once(limit: int = 500) -> int:
-    """Send a message for each of the streams that are due, at most `limit`; how many."""
-    identities = due(limit)
+    """Send messages for streams that are due, the longest due first; how many. No more than `limit` are left unread at a time."""
+    room = limit - backlog(QUEUE)
+    identities = due(room) if room > 0 else []
     for identity in identities:
         hint(QUEUE, ACTOR, identity)
     return len(identities)

@@ -4,8 +4,8 @@ A stream is named by a UUID and has at most one subscriber; what is published to
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -49,9 +49,7 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("an event is published in the transaction of the change that it reports")
     # Publishers of one stream take turns here, until the transaction ends, and so does who delivers.
-    subscription = (
-        Subscription.objects.select_for_update().only("subject", "types", "last_sequence").filter(stream=stream).first()
-    )
+    subscription = Subscription.objects.select_for_update().defer("url", "key").filter(stream=stream).first()
     if subscription is None or not _takes(subscription, type_):
         return
     sequence = subscription.last_sequence + 1
@@ -77,7 +75,8 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
     Subscription.objects.filter(pk=subscription.pk).update(
         last_sequence=sequence, revision=F("revision") + 1, next_attempt_at=Coalesce("next_attempt_at", Now())
     )
-    _hint_on_commit(subscription.pk)
+    if subscription.next_attempt_at is None:  # otherwise somebody is at it, has been told, or waits for a retry
+        transaction.on_commit(partial(hint, QUEUE, ACTOR, subscription.pk), robust=True)
 
 
 def events_of(stream: UUID, *, after: int = 0, limit: int, state: str | None = None) -> list[Event]:
@@ -103,18 +102,3 @@ def forget(streams: Sequence[UUID]) -> None:
 
 def _takes(subscription: Subscription, type_: str) -> bool:
     return not subscription.types or type_ in subscription.types
-
-
-@dataclass(frozen=True, slots=True)
-class _Hint:
-    subscription_id: int
-
-    def __call__(self) -> None:
-        hint(QUEUE, ACTOR, self.subscription_id)
-
-
-def _hint_on_commit(subscription_id: int) -> None:
-    """One message a transaction and stream, however many events it publishes."""
-    message = _Hint(subscription_id)
-    if not any(message in entry for entry in connection.run_on_commit):
-        transaction.on_commit(message, robust=True)

@@ -67,6 +67,16 @@ def hint(queue: str, actor: str, *args: Any) -> None:
     _hints.send(queue, actor, *args)
 
 
+def backlog(queue: str) -> int:
+    """How many messages wait in this queue or are at work; 0 where the broker does not answer (it takes none either)."""
+    try:
+        if isinstance(broker, RedisBroker):
+            return int(broker.do_qsize(queue))
+        return broker.queues[queue].qsize() if queue in broker.queues else 0
+    except redis.RedisError:
+        return 0
+
+
 def ping() -> None:
     """Raise what the broker's client raises where it does not answer."""
     if isinstance(broker, RedisBroker):

@@ -125,6 +125,13 @@ def test_one_message_a_transaction_once_it_is_committed(stream: UUID, hints: Hin
     assert hints.take() == [subscription.pk]
 
 
+def test_a_stream_with_work_left_needs_no_further_message(stream: UUID, hints: Hints) -> None:
+    subscription = subscribe(stream)
+    publish(stream, START)
+    publish(stream, LOG)
+    assert hints.take() == [subscription.pk]
+
+
 def test_what_is_rolled_back_was_never_published(stream: UUID, hints: Hints) -> None:
     # Given an event in a transaction that does not come to pass
     subscription = subscribe(stream)
