@@ -176,6 +176,14 @@ class Service:
 
         return wait_for(complete, timeout, f"{identity} to be done")
 
+    def cookie(self, name: str) -> str:
+        """A cookie that the service has set."""
+        return self._session.cookies[name]
+
+    def manage(self, *arguments: str, env: dict[str, str]) -> None:
+        """Run a management command to its end."""
+        subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=True, capture_output=True)
+
     # -- what it stands on ---------------------------------------------------------------------
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows that an SQL statement gives (none where it gives none), in a transaction of its own."""

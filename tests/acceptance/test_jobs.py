@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.fileserver import FileServer
 from tests.receiver import Receiver
 from tests.services import Service
 from tests.waiting import wait_for
@@ -121,15 +122,17 @@ def test_an_image_that_cannot_be_had_says_why(running: Service, receiver: Receiv
 
 
 def test_an_input_that_cannot_be_had_ends_the_job(running: Service, receiver: Receiver) -> None:
-    # Given a download from a port that nobody listens on
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}/secret?token=canary"
+    with FileServer() as files:
+        # Given a download that is not there
+        url = files.url("/missing") + "?token=canary"
 
-    # When its six tries have failed
-    inputs = [{"id": "a", "type": "download", "path": "a", "url": url}, {"id": "b", "type": "file", "path": "b", "content": ""}]
-    job_id = post(running, receiver, command="true", inputs=inputs)
-    job = running.wait_complete(job_id, timeout=120)
+        # When
+        inputs = [
+            {"id": "a", "type": "download", "path": "a", "url": url},
+            {"id": "b", "type": "file", "path": "b", "content": ""},
+        ]
+        job_id = post(running, receiver, command="true", inputs=inputs)
+        job = running.wait_complete(job_id)
 
     # I expect
     assert (job["status"], job["reason"]) == ("failed", "input_failed")

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 
 import pytest
@@ -28,7 +29,7 @@ json.dump({"lines": len(lines)}, open("data/metrics.json", "w"))
 def python_image() -> Iterator[None]:
     """`python:3.12-slim`, or a stand-in under its name for as long as the test runs."""
     host = os.environ["DOCKER_HOST"]
-    with images.client(host) as engine:
+    with closing(images.client(host)) as engine:
         here = bool(engine.images.list(name=PYTHON))
     if not here:
         images.ensure_python(host, PYTHON)

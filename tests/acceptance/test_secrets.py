@@ -1,0 +1,167 @@
+"""Secrets are planted everywhere a client may put one, and then looked for everywhere they must not be."""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import docker
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from tests import images
+from tests.fileserver import FileServer
+from tests.receiver import Receiver
+from tests.services import Service
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(240)]
+
+CANARY = "canary-7f3a"
+
+
+def canary(name: str) -> str:
+    return f"{CANARY}-{name}"
+
+
+def job_with_secrets(files: FileServer, receiver: Receiver, *, missing: bool) -> dict[str, Any]:
+    """A job with a secret in each member that may hold one. `missing`: its download and uploads fail, and tell why."""
+    source = files.url("/nowhere") if missing else files.serve("/in", b"content")
+    host = source.removeprefix("http://")
+    headers = {"Authorization": f"Bearer {canary('header')}"}
+    return {
+        "image": "alpine:latest",
+        "command": "echo ran > out; exit 3",
+        "environment": {"TOKEN": canary("environment")},
+        "inputs": [
+            {
+                "type": "download",
+                "path": "in",
+                "url": f"http://user:{canary('password')}@{host}?key={canary('query')}",
+                "headers": headers,
+            },
+            {"type": "file", "path": "file", "content": canary("content")},
+        ],
+        "outputs": [
+            {"type": "upload", "path": "out", "url": f"{files.url('/out')}?sig={canary('upload-query')}", "headers": headers},
+            {"type": "upload", "path": "none", "url": f"{files.url('/none')}?sig={canary('upload-query')}", "headers": headers},
+        ],
+        "callback": {"url": f"{receiver.url}/hook?token={canary('callback-query')}", "key": canary("key")},
+    }
+
+
+@contextmanager
+def all_redis_commands(url: str) -> Iterator[list[str]]:
+    """What anybody says to Redis meanwhile."""
+    said: list[str] = []
+    with closing(redis.Redis.from_url(url)) as client, client.monitor() as monitor:
+
+        def listen() -> None:
+            for command in monitor.listen():
+                said.append(str(command["command"]))
+                if "end of listening" in said[-1]:
+                    return
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        yield said
+        with closing(redis.Redis.from_url(url)) as other:
+            other.echo("end of listening")
+        thread.join(30)
+
+
+def every_row(service: Service) -> str:
+    """All tables, as text."""
+    with psycopg.connect(service.database_url) as connection:
+        tables = connection.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'").fetchall()
+        rows = [
+            connection.execute(
+                sql.SQL("SELECT t::text, encode(t::text::bytea, 'escape') FROM {} t").format(sql.Identifier(name))
+            ).fetchall()
+            for (name,) in tables
+        ]
+        bodies = connection.execute("SELECT convert_from(body, 'UTF8') FROM callbacks_event").fetchall()
+    return str(rows) + str(bodies)
+
+
+def containers_seen(host: str) -> str:
+    """Names, labels and arguments of all containers (their environment is theirs to have)."""
+    with closing(images.client(host)) as engine:
+        found = []
+        for container in engine.containers.list(all=True, ignore_removed=True):
+            try:
+                container.reload()
+            except docker.errors.NotFound:
+                continue
+            found.append([container.name, container.labels, container.attrs["Args"], container.attrs["HostConfig"]])
+        return json.dumps(found)
+
+
+def admin_pages(service: Service) -> str:
+    """Every list and every object's page of the admin."""
+    environment = service.environment | {"DJANGO_SUPERUSER_PASSWORD": "a password of the test"}
+    service.manage("createsuperuser", "--noinput", "--username", "operator", "--email", "o@example.com", env=environment)
+    service.request("GET", "/admin/login/")
+    token = service.cookie("csrftoken")
+    form = {"username": "operator", "password": "a password of the test", "csrfmiddlewaretoken": token, "next": "/admin/"}
+    assert service.request("POST", "/admin/login/", data=form, headers={"Referer": service.url}).status_code == 200
+    pages = []
+    for model, key in (("jobs/job", "uuid"), ("jobs/node", "id"), ("callbacks/subscription", "id"), ("callbacks/event", "id")):
+        listing = service.request("GET", f"/admin/{model}/")
+        assert listing.status_code == 200, model
+        pages.append(listing.text)
+        for (identity,) in service.query(f"SELECT {key} FROM {model.replace('/', '_')}"):
+            page = service.request("GET", f"/admin/{model}/{identity}/change/")
+            assert page.status_code == 200, (model, page.text[:500])
+            pages.append(page.text)
+    return "\n".join(pages)
+
+
+def test_no_secret_is_seen_anywhere(service: Service) -> None:
+    with FileServer() as files, Receiver() as receiver, all_redis_commands(service.redis_url) as said:
+        # Given jobs with secrets everywhere, one of which goes well and one of which fails at what it can
+        service.start_all()
+        jobs = [service.post_job(**job_with_secrets(files, receiver, missing=missing)) for missing in (False, True)]
+        containers = [containers_seen(os.environ["DOCKER_HOST"])]
+        for job_id in jobs:
+            service.wait_complete(job_id)
+            containers.append(containers_seen(os.environ["DOCKER_HOST"]))
+
+        def told() -> bool:
+            return all(
+                any(event["subject"] == job_id and event["type"].endswith("complete") for event in receiver.events)
+                for job_id in jobs
+            )
+
+        wait_for(told, 60, "all events")
+        # (the peers did get what is theirs)
+        assert any(canary("header") in str(request.headers) for request in files.requests)
+        assert all(canary("callback-query") in request.path for request in receiver.requests)
+
+        # When they are looked for in every place where they must not be
+        places = {
+            "rows": every_row(service),
+            "logs": "".join(service.log(name) for name in service.processes),
+            "answers": "".join(
+                service.request("GET", path).text
+                for job_id in jobs
+                for path in ("/v1/jobs", f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/logs", "/readyz")
+            ),
+            "events": json.dumps(receiver.events),
+            "containers": "".join(containers),
+            "admin": admin_pages(service),
+        }
+    places["messages"] = "".join(said)
+    assert said
+    assert jobs[0] in places["rows"]
+
+    # I expect them nowhere
+    assert {place: where(text) for place, text in places.items() if CANARY in text} == {}
+
+
+def where(text: str) -> list[str]:
+    return [text[max(0, at - 80) : at + 40] for at in range(len(text)) if text.startswith(CANARY, at)][:5]
