@@ -87,7 +87,9 @@ class JobView(ApiView):
             services.cancel(job_id)
         except JobNotFound as error:
             raise _no_such_job() from error
-        return HttpResponse(status=HTTPStatus.NO_CONTENT)
+        answer = HttpResponse(status=HTTPStatus.NO_CONTENT)
+        del answer["Content-Type"]
+        return answer
 
 
 def _status(job_id: str) -> str | None:

@@ -33,6 +33,11 @@ def _document() -> bytes:
 @extend_schema(exclude=True)
 class DocsView(SpectacularSwaggerView):
     url_name = "openapi"
+    http_method_names = ApiView.http_method_names
+
+    def perform_content_negotiation(self, request: Request, force: bool = True) -> Any:
+        """The page, whatever `Accept` says."""
+        return super().perform_content_negotiation(request, force=True)
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         Parameters(request._request)

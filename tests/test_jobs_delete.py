@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 def test_decides_at_once(client: Client) -> None:
     make_job(id="a")
     answer = client.delete("/v1/jobs/a")
-    assert (answer.status_code, answer.content) == (204, b"")
+    assert (answer.status_code, answer.content, answer.get("Content-Type")) == (204, b"", None)
     body = client.get("/v1/jobs/a").json()
     assert (body["status"], body["reason"]) == ("cancelled", "cancelled")
     assert body["finishedAt"]

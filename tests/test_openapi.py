@@ -15,6 +15,7 @@ from schemathesis.checks import CHECKS
 from jobs import limits
 from jobs.urls import urlpatterns
 from orchestrator_site.wsgi import application
+from tests.api import expect_error
 from tests.factories import make_job
 
 pytestmark = pytest.mark.django_db
@@ -85,6 +86,16 @@ def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
 # Not asked for: that whatever the document's grammars allow is taken, since some rules (unique paths, sums of sizes)
 # have no words there.
 _CHECKS = [check for check in CHECKS.get_all() if check.__name__ != "positive_data_acceptance"]
+
+
+@pytest.mark.parametrize("path", ["/v1/docs", "/v1/openapi.json"])
+def test_they_are_only_read(client: Client, path: str) -> None:
+    for method in ("post", "delete", "options", "put"):
+        answer = getattr(client, method)(path)
+        expect_error(answer, 405)
+        assert answer["Allow"] == "GET, HEAD"
+    expect_error(client.get(f"{path}?x=1"), 400, "x")
+    assert client.get(path, headers={"Accept": "image/png"}).status_code == 200
 
 
 @pytest.mark.django_db(transaction=True)  # a server closes its connection after each answer
