@@ -23,7 +23,7 @@ from callbacks.outbox import ACTOR, QUEUE
 from callbacks.policy import Dead, Retry
 from callbacks.transport import Outcome
 from orchestrator_site.broker import backlog, hint
-from orchestrator_site.database import short_read, short_transaction
+from orchestrator_site.database import short_read
 
 logger = logging.getLogger(__name__)
 
@@ -62,17 +62,20 @@ def drain(subscription_id: int) -> bool:
 
     May be called at any time, by any number of processes. Raises what the database raises; the lease then runs out.
     """
-    lease = _claim(subscription_id)
-    if lease is None:
-        return False
+    with short_read():
+        lease = _claim(subscription_id)
+        event = _next_event(lease) if lease else None
     stop_at = time.monotonic() + _MOST_SECONDS
-    for _ in range(_MOST_ATTEMPTS):
-        event = _next_event(lease)
-        if event is None or not _record(lease, event, _attempt(event)):
-            return False
-        if time.monotonic() > stop_at:
-            break
-    return _give_back(lease)
+    sent = 0
+    while lease is not None and event is not None:
+        if sent == _MOST_ATTEMPTS or time.monotonic() > stop_at:
+            with short_read():
+                return _give_back(lease)
+        outcome = _attempt(event)
+        sent += 1
+        with short_read():
+            event = _next_event(lease) if _record(lease, event, outcome) else None
+    return False
 
 
 def _is_due() -> Q:
@@ -81,17 +84,15 @@ def _is_due() -> Q:
 
 def _claim(subscription_id: int) -> _Lease | None:
     token = uuid4()
-    with short_transaction():
-        claimed = Subscription.objects.filter(_is_due(), pk=subscription_id).update(
-            lease_token=token, lease_until=Now() + timedelta(seconds=LEASE_SECONDS)
-        )
+    claimed = Subscription.objects.filter(_is_due(), pk=subscription_id).update(
+        lease_token=token, lease_until=Now() + timedelta(seconds=LEASE_SECONDS)
+    )
     return _Lease(subscription_id, token) if claimed else None
 
 
 def _give_back(lease: _Lease) -> bool:
     """End the lease with work left; whether it was still ours."""
-    with short_transaction():
-        return bool(_ours(lease).update(**_NO_LEASE))
+    return bool(_ours(lease).update(**_NO_LEASE))
 
 
 def _ours(lease: _Lease) -> QuerySet[Subscription]:
@@ -100,24 +101,23 @@ def _ours(lease: _Lease) -> QuerySet[Subscription]:
 
 def _next_event(lease: _Lease) -> Event | None:
     """The event to be sent now. None: none is (then the lease has been given back), or the lease is lost."""
-    with short_read():
-        while True:
-            # Its revision is read before the events: one that is published in between has moved it.
-            subscription = _ours(lease).annotate(now=Now()).first()
-            if subscription is None:
+    while True:
+        # Its revision is read before the events: one that is published in between has moved it.
+        subscription = _ours(lease).annotate(now=Now()).first()
+        if subscription is None:
+            return None
+        event = subscription.events.filter(state=Event.State.PENDING).order_by("sequence").first()
+        if event is None:
+            if _ours(lease).filter(revision=subscription.revision).update(next_attempt_at=None, **_NO_LEASE):
                 return None
-            event = subscription.events.filter(state=Event.State.PENDING).order_by("sequence").first()
-            if event is None:
-                if _ours(lease).filter(revision=subscription.revision).update(next_attempt_at=None, **_NO_LEASE):
-                    return None
-            elif event.expires_at <= subscription.now:
-                _bury_expired(lease)
-            elif event.next_attempt_at is not None and event.next_attempt_at > subscription.now:
-                _ours(lease).update(next_attempt_at=event.next_attempt_at, **_NO_LEASE)
-                return None
-            else:
-                event.subscription = subscription
-                return event
+        elif event.expires_at <= subscription.now:
+            _bury_expired(lease)
+        elif event.next_attempt_at is not None and event.next_attempt_at > subscription.now:
+            _ours(lease).update(next_attempt_at=event.next_attempt_at, **_NO_LEASE)
+            return None
+        else:
+            event.subscription = subscription
+            return event
 
 
 def _attempt(event: Event) -> Outcome:
@@ -141,7 +141,7 @@ def _record(lease: _Lease, event: Event, outcome: Outcome) -> bool:
     """Commit an attempt with all its consequences. False: the stream has to wait now, or is not ours any more."""
     answered = outcome.status is not None
     tries, silences = event.tries + answered, 0 if answered else event.silences + 1
-    with short_transaction():
+    with transaction.atomic():
         subscription = _ours(lease).select_for_update().only("bulk_refused").annotate(now=Now()).first()
         if subscription is None:
             return False
