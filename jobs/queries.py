@@ -64,7 +64,8 @@ def page_of_jobs(filters: Filters, *, cursor: UUID | None, limit: int) -> Page:
         rows = rows.filter(**{indexed: wanted.pop(indexed)})
     found: list[Job] = []
     last: UUID | None = None
-    for read, job in enumerate(_newest_first(rows, cursor)):
+    batch = _BATCH_ROWS if wanted or filters.meta else min(limit + 1, _BATCH_ROWS)
+    for read, job in enumerate(_newest_first(rows, cursor, batch)):
         if len(found) == limit or read == limits.ROWS_READ:
             return Page(found, encode_cursor(last) if last else None)
         last = job.uuid
@@ -86,15 +87,15 @@ def _matches(job: Job, wanted: Mapping[str, Any], meta: Mapping[str, str]) -> bo
     )
 
 
-def _newest_first(rows: QuerySet[Job], cursor: UUID | None) -> Iterator[Job]:
+def _newest_first(rows: QuerySet[Job], cursor: UUID | None, batch: int) -> Iterator[Job]:
     """In batches, each its own bounded read of the index: no cursor is held open, no result is held whole."""
     rows = rows.defer(*_UNSHOWN).select_related("node").order_by("-uuid")
     while True:
-        batch = list(rows.filter(uuid__lt=cursor)[:_BATCH_ROWS] if cursor else rows[:_BATCH_ROWS])
-        yield from batch
-        if len(batch) < _BATCH_ROWS:
+        jobs = list(rows.filter(uuid__lt=cursor)[:batch] if cursor else rows[:batch])
+        yield from jobs
+        if len(jobs) < batch:
             return
-        cursor = batch[-1].uuid
+        cursor = jobs[-1].uuid
 
 
 def _made_between(after: datetime | None, before: datetime | None) -> QuerySet[Job]:

@@ -35,7 +35,7 @@ class DocsView(SpectacularSwaggerView):
     url_name = "openapi"
     http_method_names = ApiView.http_method_names
 
-    def perform_content_negotiation(self, request: Request, force: bool = True) -> Any:
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:  # noqa: ARG002 - the base's signature
         """The page, whatever `Accept` says."""
         return super().perform_content_negotiation(request, force=True)
 
