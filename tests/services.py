@@ -7,7 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -219,8 +219,8 @@ def migrated_template(url: str) -> str:
     return name
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+@contextmanager
+def installation(directory: Path) -> Iterator[Service]:
     """An installation with no process running yet. What it leaves on the engine is removed at the end."""
     database_url, redis_url = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
     if not (database_url and redis_url):
@@ -228,7 +228,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     name = f"service_{uuid.uuid4().hex[:12]}"
     administer(database_url, "CREATE DATABASE {name} TEMPLATE {template}", name=name, template=migrated_template(database_url))
     redis_url = urlsplit(redis_url)._replace(path=f"/{REDIS_DATABASE}").geturl()
-    service = Service(tmp_path, database_named(database_url, name), redis_url)
+    service = Service(directory, database_named(database_url, name), redis_url)
     service.empty_redis()
     try:
         yield service
@@ -237,3 +237,10 @@ def service(tmp_path: Path) -> Iterator[Service]:
         for (instance,) in service.query("SELECT name FROM jobs_instance"):
             leftovers.remove(os.environ["DOCKER_HOST"], instance)
         administer(database_url, "DROP DATABASE {name} WITH (FORCE)", name=name)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """An installation of the test's own."""
+    with installation(tmp_path) as service:
+        yield service

@@ -5,30 +5,37 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import leftovers
 import pytest
 
-from tests.services import ROOT, Service
+from tests.services import ROOT, Service, installation
 
 
-@pytest.fixture
-def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    """A service that answers and has a worker."""
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that answers and has a worker, for all tests of a module."""
+    directory = tmp_path_factory.mktemp("service")
     if os.environ.get("DATABASE_URL"):
-        production: Service = request.getfixturevalue("service")
-        production.start_all()
-        yield production
+        with installation(directory) as production:
+            production.start_all()
+            yield production
         return
-    embedded = Service(tmp_path, "", "")
+    with embedded_installation(directory) as embedded:
+        yield embedded
+
+
+@contextmanager
+def embedded_installation(directory: Path) -> Iterator[Service]:
+    embedded = Service(directory, "", "")
     subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=embedded.environment, check=True)
     try:
         embedded.start("embedded")
         yield embedded
     finally:
         embedded.stop()
-        with closing(sqlite3.connect(tmp_path / "orchestrator.sqlite3")) as database:
+        with closing(sqlite3.connect(directory / "orchestrator.sqlite3")) as database:
             for (instance,) in database.execute("SELECT name FROM jobs_instance"):
                 leftovers.remove(os.environ["DOCKER_HOST"], instance)
