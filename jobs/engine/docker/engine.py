@@ -29,6 +29,7 @@ _UNENFORCED = {
     "SwapLimit": "the kernel does not account for swap: a job can swap beyond its memory limit",
     "CpuCfsQuota": "the kernel cannot limit cpu: a job can take all of the host's",
     "PidsLimit": "the kernel cannot limit processes: a job can take all of the host's",
+    "BridgeNfIptables": "the kernel does not filter bridged traffic: jobs on one network can reach one another",
 }
 
 
@@ -53,7 +54,7 @@ class DockerEngine:
             name=said["Name"],
             cpus=float(said["NCPU"]),
             memory_bytes=int(said["MemTotal"]),
-            warnings=tuple(warning for limit, warning in _UNENFORCED.items() if not said.get(limit)),
+            warnings=tuple(warning for limit, warning in _UNENFORCED.items() if said.get(limit) is False),
             clock=datetime.fromisoformat(said["SystemTime"]).astimezone(UTC),
         )
 
