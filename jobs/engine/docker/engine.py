@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from jobs.engine.docker.connection import LONG, SHORT, Answer, Connection, is_tr
 from jobs.engine.docker.containers import clean_runtime_error, description, listed, observation
 from jobs.engine.docker.files import Files
 from jobs.engine.docker.images import Images
+from jobs.engine.docker.kernel_log import tells_of_oom_kill
 from jobs.engine.docker.logs import read_frames
 from jobs.engine.docker.stream import ByteStream
 from jobs.errors import (
@@ -23,6 +25,8 @@ from jobs.errors import (
     StartFailed,
 )
 from jobs.interrupt import Interrupt
+
+KILLED = 137  # the exit code of a process that SIGKILL ended
 
 _UNENFORCED = {
     "MemoryLimit": "the kernel cannot limit memory: a job can take all of the host's",
@@ -139,7 +143,11 @@ class DockerEngine:
         return StartFailed(clean_runtime_error(answer.message))
 
     def inspect(self, name: str) -> Observation:
-        return observation(self._inspected(name))
+        inspected = self._inspected(name)
+        seen = observation(inspected)
+        if seen.exit_code == KILLED and not seen.oom_killed:
+            return replace(seen, oom_killed=tells_of_oom_kill(inspected["Id"]))
+        return seen
 
     def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
         with self._streamed("POST", f"/containers/{quoted(name)}/wait", {"condition": "not-running"}, interrupt) as stream:
