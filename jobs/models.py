@@ -1,5 +1,6 @@
 """The rows that are the truth: jobs, what goes in and out of them, their logs, and who runs them where."""
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db import models
@@ -13,6 +14,11 @@ from orchestrator_site.encryption import EncryptedJSONField, EncryptedTextField
 def new_uuid() -> UUID:
     """A time-ordered UUID (RFC 9562, version 7): the order of rows is the order of their making."""
     return uuid7()
+
+
+def made_at(uuid: UUID) -> datetime:
+    """When such a UUID was made, to the millisecond: a row's order and its time never disagree."""
+    return datetime.fromtimestamp((uuid.int >> 80) / 1000, UTC)
 
 
 class Instance(models.Model):

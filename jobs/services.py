@@ -3,11 +3,10 @@
 from base64 import b64encode
 
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
 from jobs import events, lifecycle, wake
 from jobs.errors import IdTaken, JobError, OwnershipLost
-from jobs.models import Input, Job, Output, new_uuid
+from jobs.models import Input, Job, Output, made_at, new_uuid
 from jobs.spec import InputSpec, JobSpec, OutputSpec
 
 
@@ -37,7 +36,7 @@ def create(spec: JobSpec) -> Job:
                 pull_policy=spec.pull_policy,
                 network=spec.network,
                 wants_logs=wants_logs,
-                created_at=timezone.now(),
+                created_at=made_at(uuid),
             )
             Input.objects.bulk_create([_input(job, position, item) for position, item in enumerate(spec.inputs)])
             Output.objects.bulk_create([_output(job, position, item) for position, item in enumerate(spec.outputs)])

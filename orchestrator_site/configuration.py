@@ -77,7 +77,6 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
     port = env.integer("PORT", 8080, 0, 65535)
     public_url = env.text("PUBLIC_URL") if embedded else env.required("PUBLIC_URL", "it is how clients reach the service")
     networks, hosts = _egress(env, embedded)
-    key_file = env.text("API_KEY_FILE")
     return Configuration(
         embedded=embedded,
         state_dir=state_dir,
@@ -93,7 +92,7 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         public_url=_public_url(public_url or f"http://127.0.0.1:{port}"),
         secret_key=_secret(env, "SECRET_KEY", embedded, state_dir),
         encryption_keys=_encryption_keys(_secret(env, "ENCRYPTION_KEYS", embedded, state_dir)),
-        api_key_file=Path(key_file) if key_file else None,
+        api_key_file=_readable_file(env, "API_KEY_FILE"),
         api_auth_required=env.choice("API_AUTH", "off" if embedded else "required", ("off", "required")) == "required",
         job_retention=env.duration("JOB_RETENTION", "7d"),
         log_limit=env.size("LOG_LIMIT", "10MiB") or 0,
@@ -114,6 +113,17 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
 def host_name() -> str:
     """This machine's name, for log lines."""
     return socket.gethostname()
+
+
+def _readable_file(env: Environment, name: str) -> Path | None:
+    path = env.text(name)
+    if not path:
+        return None
+    try:
+        with open(path, "rb"):
+            return Path(path).absolute()
+    except OSError as error:
+        raise ConfigurationError(f"{name} cannot be read: {error.strerror}: {path}") from error
 
 
 def _public_url(url: str) -> str:

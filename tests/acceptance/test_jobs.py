@@ -97,6 +97,13 @@ def test_a_job_that_needs_more_memory_than_it_has_is_killed(running: Service, re
     assert story(receiver, job_id) == ["start", "exit", "complete"]
 
 
+def test_a_job_that_kills_itself_did_not_run_out_of_memory(running: Service) -> None:
+    job_id = running.post_job(command="sh -c 'kill -9 $$'")
+    job = running.wait_complete(job_id)
+
+    assert (job["status"], job["reason"], job["exitCode"]) == ("failed", "exit_code", 137)
+
+
 def test_a_running_job_is_cancelled(running: Service, receiver: Receiver) -> None:
     # Given
     job_id = post(running, receiver, command="echo ready; sleep 600")
