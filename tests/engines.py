@@ -174,18 +174,18 @@ class DockerBench(Bench):
         self.engine: DockerEngine = DockerEngine(host)
         self.host = host
         self._registry = registry_address
-        self._made: list[str] = []
+        self._made: list[str] = []  # ids, since a tag that has moved leaves its image behind
 
     def clean(self) -> None:
         super().clean()
-        for reference in self._made:
-            images.remove(self.host, reference)
+        for image_id in self._made:
+            images.remove(self.host, image_id)
 
     def image_with(self, *, user: str = "", command: tuple[str, ...] | None = ("/bin/sh",)) -> str:
         reference = f"{TEST_LABEL}/{uuid.uuid4().hex}:latest"
         changes = [f"USER {user}"] if user else []
         images.import_busybox(self.host, reference, changes, command=command)
-        self._made.append(reference)
+        self._made.append(images.id_of(self.host, reference))
         return reference
 
     def publish(self) -> str:
@@ -196,11 +196,9 @@ class DockerBench(Bench):
 
     def republish(self, reference: str) -> None:
         here = images.import_busybox(self.host, f"{TEST_LABEL}/{uuid.uuid4().hex}:latest", [f"LABEL one={uuid.uuid4().hex}"])
-        try:
-            images.push(self.host, here, reference)
-        finally:
-            images.remove(self.host, here)
-        self._made.append(reference)
+        self._made.append(images.id_of(self.host, here))
+        images.push(self.host, here, reference)
+        images.remove(self.host, here)
 
     @contextmanager
     def held_pulls(self) -> Iterator[Pulls]:

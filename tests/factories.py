@@ -52,9 +52,7 @@ def make_node(name: str = "node", *, cpus: int = 2, overcommit: int = 4, memory_
 
 
 def make_worker(node: Node, lock_path: str = "/nonexistent") -> UUID:
-    worker = Worker.objects.create(
-        id=new_uuid(), node=node, host="host", pid=1, lock_path=lock_path, started_at=timezone.now()
-    )
+    worker = Worker.objects.create(id=new_uuid(), node=node, host="host", pid=1, lock_path=lock_path, started_at=timezone.now())
     return worker.pk
 
 

@@ -134,7 +134,7 @@ class Exchange(BaseHTTPRequestHandler):
             self.take_body()
             self.answer(HTTPStatus.CREATED)
 
-    do_POST = do_PUT
+    do_POST = do_PUT  # noqa: N815 - as http.server calls it
 
     def record(self) -> Recorded:
         recorded = Recorded(self.command, self.plain_path, dict(self.headers.items()))

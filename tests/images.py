@@ -74,6 +74,11 @@ def tag(host: str, image_id: str, reference: str) -> None:
         engine.images.get(image_id).tag(repository, name)
 
 
+def id_of(host: str, reference: str) -> str:
+    with closing(client(host)) as engine:
+        return str(engine.images.get(reference).id)
+
+
 def digest_of(host: str, reference: str) -> str:
     """The reference by digest of an image that was pulled."""
     with closing(client(host)) as engine:

@@ -251,26 +251,18 @@ def test_pull_after_a_failed_one_is_a_new_one() -> None:
 # -- Docker alone -----------------------------------------------------------------------------------------------
 
 
-def image_id(bench: DockerBench, reference: str) -> str:
-    client = images.client(bench.host)
-    try:
-        return str(client.images.get(reference).id)
-    finally:
-        client.close()
-
-
 @pytest.mark.engine
 def test_always_fetches_what_the_tag_is_now(docker_bench: DockerBench) -> None:
     reference = docker_bench.publish()
     ensure(docker_bench, reference)
-    old = image_id(docker_bench, reference)
+    old = images.id_of(docker_bench.host, reference)
     docker_bench.republish(reference)
     images.tag(docker_bench.host, old, reference)
 
     ensure(docker_bench, reference)
-    assert image_id(docker_bench, reference) == old
+    assert images.id_of(docker_bench.host, reference) == old
     ensure(docker_bench, reference, "always")
-    assert image_id(docker_bench, reference) != old
+    assert images.id_of(docker_bench.host, reference) != old
 
 
 @pytest.mark.engine
@@ -284,8 +276,6 @@ def test_image_is_pulled_by_its_digest(docker_bench: DockerBench) -> None:
     ensure(docker_bench, by_digest)
 
     docker_bench.created(image=by_digest)
-    docker_bench.clean()
-    images.remove(docker_bench.host, by_digest)
 
 
 @pytest.mark.engine

@@ -1,6 +1,5 @@
 """Every change of state: guarded, and committed with its event."""
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID

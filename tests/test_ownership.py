@@ -138,5 +138,3 @@ def test_a_node_without_a_worker_is_lost_after_its_time_and_not_before() -> None
     make_worker(node)
     assert clock.pass_by(1, nodes) == []
     assert Job.objects.get().node == node
-
-
