@@ -12,7 +12,7 @@ from orchestrator_site.database import release_connection
 T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 0.02  # seconds
-_LONGEST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 0.1
 
 # At most half of the threads of this process wait at once; the others answer at once.
 seats = threading.BoundedSemaphore(max(1, settings.WEB_THREADS // 2))
