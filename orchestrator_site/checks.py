@@ -3,20 +3,16 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage, Warning
 
 from orchestrator_site.api_keys import read_keys
 
 
 def check_api_keys(**_: Any) -> list[CheckMessage]:
-    """A key file that is named has to be there; a service that takes no call at all is worth a warning."""
+    """A service that takes no call at all is worth a warning."""
     configuration = settings.CONFIGURATION
-    keys: frozenset[bytes] = frozenset()
-    if configuration.api_key_file is not None:
-        try:
-            keys = read_keys(configuration.api_key_file.read_bytes())
-        except OSError as error:
-            return [Error(f"API_KEY_FILE cannot be read: {error.strerror}", id="orchestrator.E001")]
+    file = configuration.api_key_file
+    keys = read_keys(file.read_bytes()) if file is not None else frozenset()
     if configuration.api_auth_required and not keys:
         return [
             Warning(
