@@ -21,8 +21,19 @@ from orchestrator_site.configuration import Configuration
 logger = logging.getLogger(__name__)
 
 # Dramatiq's consumers poll Redis with a back-off up to this: what an idle system may wait to start a job.
-POLL_MILLISECONDS = 50
+_POLL_MILLISECONDS = 100
+# Idle threads, and consumers of delayed messages (there are none), look up so often whether they shall end.
+_IDLE_MILLISECONDS = 1000
 _SECONDS_BETWEEN_TRIES = 1.0
+
+
+class PollingRedisBroker(RedisBroker):
+    """Dramatiq knows one time-out for consumers and threads; a process has a few of the former and dozens of the latter."""
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = _IDLE_MILLISECONDS) -> dramatiq.Consumer:
+        """A consumer that answers a new message soon, where messages are to be expected."""
+        delayed = queue_name.endswith(".DQ")
+        return super().consume(queue_name, prefetch, timeout if delayed else _POLL_MILLISECONDS)
 
 
 def make_broker(configuration: Configuration) -> dramatiq.Broker:
@@ -32,7 +43,7 @@ def make_broker(configuration: Configuration) -> dramatiq.Broker:
     client = redis.Redis.from_url(
         configuration.redis_url, socket_connect_timeout=1, socket_timeout=5, retry=Retry(NoBackoff(), 0)
     )
-    return RedisBroker(  # type: ignore[no-untyped-call]
+    return PollingRedisBroker(  # type: ignore[no-untyped-call]
         client=client, middleware=[], namespace="orchestrator"
     )
 
@@ -87,6 +98,6 @@ def make_worker(queues: set[str], threads: int) -> dramatiq.Worker:
     """Threads that consume these queues. Messages are not hoarded where another process could take them."""
     for queue in queues:
         broker.declare_queue(queue)
-    worker = dramatiq.Worker(broker, queues=queues, worker_timeout=POLL_MILLISECONDS, worker_threads=threads)
+    worker = dramatiq.Worker(broker, queues=queues, worker_timeout=_IDLE_MILLISECONDS, worker_threads=threads)
     worker.queue_prefetch = threads
     return worker
