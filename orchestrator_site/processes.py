@@ -1,6 +1,5 @@
 """What each process of the Procfile is made of. Embedded, one process is all of them."""
 
-import contextlib
 import logging
 import os
 import signal
@@ -148,11 +147,23 @@ class Runtime:
             self._started.append(part)
 
     def stop(self) -> None:
-        """Bounded by a few seconds a part; may be called twice."""
+        """Bounded by a few seconds; may be called twice."""
         self.stopping.set()
-        while self._started:
-            with contextlib.suppress(DatabaseError, InterfaceError):
-                self._started.pop(0).stop()
+        threads = [threading.Thread(target=self._stop_part, args=(part,), name="stop") for part in self._started]
+        self._started = []
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    @staticmethod
+    def _stop_part(part: Part) -> None:
+        try:
+            part.stop()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("the database does not answer, others will find out: %s", error)
+        finally:
+            release_connection()
 
     def run_until_signal(self) -> None:
         """Run in the foreground until SIGINT or SIGTERM, then stop and end the process."""
