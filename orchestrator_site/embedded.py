@@ -10,19 +10,19 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gthread import ThreadWorker
 
 from jobs.errors import JobError
 from orchestrator_site import gunicorn as gunicorn_settings
 from orchestrator_site.metrics import serve_metrics
 from orchestrator_site.processes import Runtime, embedded_runtime
+from orchestrator_site.web_worker import WebWorker
 from orchestrator_site.wsgi import application
 
 logger = logging.getLogger(__name__)
 
 
-class EmbeddedWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker with everything else beside it."""
+class EmbeddedWorker(WebWorker):
+    """The worker of `web` with everything else beside it."""
 
     def init_process(self) -> None:
         self._runtime: Runtime = embedded_runtime()

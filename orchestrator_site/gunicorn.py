@@ -1,7 +1,5 @@
 """gunicorn's configuration, for `web` (docs/configuration.md)."""
 
-import os
-
 from orchestrator_site import configuration
 from orchestrator_site.logs import JSONFormatter
 from orchestrator_site.settings import WEB_THREADS
@@ -9,8 +7,8 @@ from orchestrator_site.settings import WEB_THREADS
 _configuration = configuration.load()
 
 bind = f"{_configuration.host}:{_configuration.port}"
-worker_class = "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+worker_class = "orchestrator_site.web_worker.WebWorker"
+workers = _configuration.web_processes
 threads = WEB_THREADS
 timeout = 60
 graceful_timeout = max(1, round(_configuration.shutdown_grace))

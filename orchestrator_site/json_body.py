@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from django.http import HttpRequest
 from django.http.request import UnreadablePostError
+from gunicorn.http.errors import ParseException
 
 from orchestrator_site.api_errors import ApiError, InvalidRequest
 
@@ -61,6 +62,7 @@ def parse_json(body: bytes) -> object:
     return value
 
 
+_CUT = "the body ended early"
 _TOO_DEEP = f"the body is nested deeper than {MAX_DEPTH} levels"
 
 
@@ -146,7 +148,11 @@ def _read(request: HttpRequest) -> bytes:
             if len(body) > MAX_BODY_BYTES:
                 raise _too_large()
     except (UnreadablePostError, OSError) as error:
-        raise InvalidRequest("the body ended early") from error
+        raise InvalidRequest(_CUT) from error
+    except ParseException as error:
+        raise InvalidRequest("the body's chunks cannot be read") from error
+    if announced and len(body) < int(announced):
+        raise InvalidRequest(_CUT)
     return bytes(body)
 
 

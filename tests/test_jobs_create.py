@@ -118,6 +118,14 @@ class TestAccepting:
         assert refused.value.status == 413
         assert body.tell() < 2 * MAX_BODY_BYTES  # and the rest was not read
 
+    def test_a_body_that_ends_early_is_refused_whatever_it_says(self) -> None:
+        # Given a whole JSON value, and an announcement of more
+        request = RequestFactory().post("/v1/jobs", b'{"image": "a"}', content_type="application/json")
+        request.META["CONTENT_LENGTH"] = "500"
+        # I expect it not to be taken for the request
+        with pytest.raises(InvalidRequest, match="ended early"):
+            read_json(request)
+
     @given(millis=st.integers(10, 64_000))
     def test_cpu_is_exact_to_the_thousandth(self, millis: int) -> None:
         assert read(cpu=json.loads(f"{millis / 1000}")).cpu_millis == millis
