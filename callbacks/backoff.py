@@ -1,4 +1,4 @@
-"""When to try again (CONTRACT §4). All times in seconds."""
+"""When to try again (docs/usage.md, "Delivery"). All times in seconds."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 over HTTP in structured mode (CONTRACT §4)."""
+"""CloudEvents 1.0 over HTTP in structured mode (docs/usage.md, "Events")."""
 
 import json
 import re
@@ -13,7 +13,7 @@ MOST_BYTES: Final = 64 * 1024
 _SPEC_VERSION: Final = "1.0"
 _DATA_TYPE: Final = "application/json"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-# HTTP binding §3.1.3.2: what may stand in a header as it is: visible ASCII but the quote and the percent sign.
+# CloudEvents' HTTP binding, 3.1.3.2: what may stand in a header as it is: visible ASCII but the quote and the percent sign.
 _VISIBLE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 

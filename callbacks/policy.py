@@ -1,4 +1,4 @@
-"""What an attempt means for its event: delivered, once more, or dead (CONTRACT §4). Pure."""
+"""What an attempt means for its event: delivered, once more, or dead (docs/usage.md, "Delivery"). Pure."""
 
 from dataclasses import dataclass
 from http import HTTPStatus

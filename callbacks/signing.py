@@ -1,4 +1,4 @@
-"""How a consumer knows that an event is ours (CONTRACT §4): our own header, and those of Standard Webhooks beside it."""
+"""How a consumer knows that an event is ours (docs/usage.md, "Signatures"): our header, and Standard Webhooks' beside it."""
 
 import binascii
 import hashlib

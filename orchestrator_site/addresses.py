@@ -1,4 +1,4 @@
-"""Which network addresses outgoing requests may reach (CONTRACT §2, EGRESS_ALLOW).
+"""Which network addresses outgoing requests may reach (EGRESS_ALLOW in docs/configuration.md).
 
 Public addresses always; all others only where a network of EGRESS_ALLOW holds them or the host's name is
 listed there. Whatever carries an IPv4 address inside is judged by that one: a translator or tunnel would

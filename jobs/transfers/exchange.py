@@ -1,6 +1,6 @@
 """One request of a transfer and its answer, and when it is worth another try.
 
-CONTRACT §3: up to 6 tries on connection errors, 60 s without a byte, 408, 425, 429 and 5xx.
+As docs/usage.md has it: up to 6 tries on connection errors, 60 s without a byte, 408, 425, 429 and 5xx.
 """
 
 import random
