@@ -69,6 +69,7 @@ def test_ended_container_has_an_exit_code(bench: Bench, script: str, exit_code: 
     assert (seen.phase, seen.exit_code, seen.oom_killed) == ("ended", exit_code, False)
     assert seen.started_at is not None
     assert seen.finished_at is not None
+    assert seen.started_at <= seen.finished_at
 
 
 def test_program_that_is_not_there_is_exit_code_127(bench: Bench) -> None:

@@ -53,15 +53,17 @@ def description(spec: RunSpec) -> dict[str, Any]:
 def observation(inspected: Mapping[str, Any]) -> Observation:
     """From `GET /containers/<name>/json`."""
     state = inspected["State"]
-    started_at = _moment(state["StartedAt"])
+    started_at, finished_at = _moment(state["StartedAt"]), _moment(state["FinishedAt"])
     phase: Phase = "running" if state["Running"] else "ended" if started_at else "created"
     ended = phase == "ended"
+    if started_at and finished_at:  # the start is noted once the runtime has returned: a short process has ended before
+        finished_at = max(started_at, finished_at)
     return Observation(
         name=inspected["Name"].lstrip("/"),
         phase=phase,
         created_at=_moment(inspected["Created"]) or datetime.fromtimestamp(0, UTC),
         started_at=started_at,
-        finished_at=_moment(state["FinishedAt"]) if ended else None,
+        finished_at=finished_at if ended else None,
         exit_code=state["ExitCode"] if ended else None,
         oom_killed=bool(state["OOMKilled"]),
         error=clean_runtime_error(state["Error"]) if state["Error"] else "",
