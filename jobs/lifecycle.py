@@ -20,7 +20,7 @@ from jobs.models import Input, Job, Node, Output
 from jobs.states import UNDECIDED, Reason, State, TransferStatus, sources
 from orchestrator_site.database import short_transaction
 
-NO_EXIT_CODE = -1  # an exit code that nobody knows
+NO_EXIT_CODE = -1  # an exit code that nobody knows, or of a process that never ran
 _ERROR_BYTES = 1000
 
 UNOWNED = Q(owner=None)
@@ -218,7 +218,7 @@ def _conclude(job: Job) -> None:
     release(job)
     if job.exited_at is None:
         job.exited_at = timezone.now()
-        if job.exit_code is None and job.started_at is not None:
+        if job.exit_code is None:
             job.exit_code = NO_EXIT_CODE
         job.save(update_fields=["exited_at", "exit_code"])
         events.exited(job)

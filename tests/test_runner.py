@@ -17,7 +17,7 @@ from jobs import lifecycle, services
 from jobs.containers import INSTANCE_LABEL, UUID_LABEL
 from jobs.engine.base import Observation
 from jobs.engine.fake import FakeEngine
-from jobs.errors import EngineUnavailable
+from jobs.errors import ContainerNotFound, EngineUnavailable
 from jobs.models import Job, LogChunk, Node
 from jobs.ownership import bury
 from jobs.spec import InputSpec, OutputSpec
@@ -260,6 +260,28 @@ def test_a_worker_that_comes_back_from_the_dead_does_nothing_more(engine: FakeEn
     assert not thread.is_alive()
 
 
+def test_a_worker_that_wakes_up_after_another_took_its_container_reports_no_error(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a container that is renamed between its start and the look at it
+    job = make_job(command="echo ran")
+    start = engine.start
+
+    def start_and_lose(name: str) -> None:
+        start(name)
+        engine.fail_next("inspect", ContainerNotFound("renamed"))
+
+    monkeypatch.setattr(engine, "start", start_and_lose)
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect the job to go on from what is found, and nobody to be called
+    job = completed(job)
+    assert (job.status, log_of(job)) == (State.COMPLETED, ["ran"])
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_time_out_ends_the_process_with_its_reason(engine: FakeEngine, workers: Workers) -> None:
     job = make_job(command="echo begun; exec sleep 60", timeout_seconds=1)
     workers.another().run_jobs()
@@ -309,7 +331,7 @@ def test_a_job_is_cancelled_while_its_image_is_pulled(engine: FakeEngine, worker
 
     # I expect
     job = completed(job)
-    assert (job.status, job.exit_code) == (State.CANCELLED, None)
+    assert (job.status, job.exit_code) == (State.CANCELLED, -1)
     assert told(job) == ["exit", "complete"]
     engine.pulls_allowed.set()
 
