@@ -29,6 +29,7 @@ APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
+FORMAT_MODULE_PATH = "orchestrator_site.formats"
 
 INSTALLED_APPS = [
     "unfold",
@@ -136,6 +137,9 @@ LOGGING = {
         "django": {"handlers": [], "propagate": True, "level": "WARNING"},
         "dramatiq": {"handlers": [], "propagate": True, "level": "WARNING"},
         "dramatiq.broker": {"level": "ERROR"},  # it warns of the second worker that embedded mode has on purpose
+        "django.request": {"level": "ERROR"},  # what a client does wrong it is told in its answer
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        "gunicorn.http": {"level": "ERROR"},  # it warns of every HEAD
         "urllib3": {"level": "ERROR"},
         "docker": {"level": "WARNING"},
     },
