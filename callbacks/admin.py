@@ -27,6 +27,7 @@ class _ReadOnly:
 
 class AttemptInline(_ReadOnly, TabularInline):  # type: ignore[misc]
     model = Attempt
+    hide_title = True
     fields = ("time", "status", "latency_ms", "error", "answer")
 
 

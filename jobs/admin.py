@@ -28,6 +28,7 @@ class ReadOnly:
 
 class _TransferInline(ReadOnly, TabularInline):  # type: ignore[misc]
     extra = 0
+    hide_title = True
     ordering = ("position",)
     fields = ("name", "type", "path", "status", "bytes", "error")
     readonly_fields = fields

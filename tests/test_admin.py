@@ -55,6 +55,23 @@ def test_lists(operator: Client, job: Job) -> None:
     assert operator.get(f"/admin/jobs/node/{node.pk}/change/").status_code == 200
 
 
+def test_times_are_told_to_the_second(operator: Client, job: Job) -> None:
+    page = operator.get("/admin/jobs/job/").content.decode()
+    assert job.created_at.strftime("%Y-%m-%d %H:%M:%S UTC") in page
+
+
+def test_an_operator_can_make_another(operator: Client) -> None:
+    # When an operator fills in the form for a new user
+    form = {"username": "second", "password1": "a-long-passphrase-77", "password2": "a-long-passphrase-77"}
+    page = operator.get("/admin/auth/user/add/")
+    answer = operator.post("/admin/auth/user/add/", form | {"usable_password": "true"})
+
+    # I expect the form in the looks of the admin, and a user who can log in
+    assert "border-base-200" in str(page.context["adminform"].form["username"])
+    assert answer.status_code == 302
+    assert Client().login(username="second", password="a-long-passphrase-77")
+
+
 def test_nothing_can_be_changed(operator: Client, job: Job) -> None:
     for path in ("add/", f"{job.pk}/delete/"):
         assert operator.get(f"/admin/jobs/job/{path}").status_code == 403
