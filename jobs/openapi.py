@@ -39,6 +39,7 @@ _WAIT: Schema = {"type": "number", "minimum": 0, "maximum": limits.WAIT_SECONDS,
 
 create_job = extend_schema(
     operation_id="createJob",
+    summary="Run a job",
     request={"application/json": ref("NewJob")},
     parameters=[
         OpenApiParameter(
@@ -49,6 +50,7 @@ create_job = extend_schema(
 )
 list_jobs = extend_schema(
     operation_id="listJobs",
+    summary="List jobs",
     description=(
         "Jobs, newest first. A page may be short, or empty, and still have a `nextCursor`.\n\n"
         "`meta.<key>=<value>`, any number of times with different keys: those whose `meta` has this value under this key."
@@ -66,16 +68,19 @@ list_jobs = extend_schema(
 )
 get_job = extend_schema(
     operation_id="getJob",
+    summary="Look at a job, or wait for it",
     parameters=[_ID, _query("wait", _WAIT, "Answer when the job is decided, or after so many seconds.")],
     responses=_responses({(200, "application/json"): OpenApiResponse(ref("Job"), "The job.")}, 404),
 )
 cancel_job = extend_schema(
     operation_id="cancelJob",
+    summary="Cancel a job",
     parameters=[_ID],
     responses=_responses({204: OpenApiResponse(description="The job is decided.")}, 404),
 )
 get_logs = extend_schema(
     operation_id="getLogs",
+    summary="Read a job's log, or follow it",
     parameters=[
         _ID,
         _query(
@@ -108,15 +113,17 @@ def complete_document(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     result["paths"]["/v1/jobs"]["post"]["requestBody"]["required"] = True
     result["security"] = [{"apiKey": []}]
     result["paths"] |= {
-        "/livez": _probe("livez", {"200": ("Alive", "The process serves.")}),
-        "/readyz": _probe("readyz", {"200": ("Readiness", "Ready."), "503": ("Readiness", "Not ready.")}),
+        "/livez": _probe("livez", "Does the process serve?", {"200": ("Alive", "The process serves.")}),
+        "/readyz": _probe(
+            "readyz", "Would a job be stored and run?", {"200": ("Readiness", "Ready."), "503": ("Readiness", "Not ready.")}
+        ),
     }
     return result
 
 
-def _probe(operation: str, answers: dict[str, tuple[str, str]]) -> Schema:
+def _probe(operation: str, summary: str, answers: dict[str, tuple[str, str]]) -> Schema:
     responses = {
         status: {"description": description, "content": {"application/json": {"schema": ref(name)}}}
         for status, (name, description) in answers.items()
     }
-    return {"get": {"operationId": operation, "tags": ["probes"], "security": [], "responses": responses}}
+    return {"get": {"operationId": operation, "summary": summary, "tags": ["probes"], "security": [], "responses": responses}}

@@ -2,12 +2,14 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 
 from orchestrator_site import api_errors
 from orchestrator_site.api import UnknownView
 from orchestrator_site.documentation import DocsView, OpenApiView
 
 urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="docs"), name="home"),
     path("v1/openapi.json", OpenApiView.as_view(), name="openapi"),
     path("v1/docs", DocsView.as_view(), name="docs"),
     path("v1/", include("jobs.urls")),

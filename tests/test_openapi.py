@@ -53,6 +53,10 @@ def test_describes_every_address_and_every_answer(document: dict[str, Any]) -> N
     assert routes <= {path for path, _ in described}
 
 
+def test_every_operation_says_in_words_what_it_does(document: dict[str, Any]) -> None:
+    assert all(operation["summary"] for item in document["paths"].values() for operation in item.values())
+
+
 def test_every_reference_has_a_target(document: dict[str, Any]) -> None:
     names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert names <= document["components"]["schemas"].keys()
@@ -86,6 +90,11 @@ def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
 # Not asked for: that whatever the document's grammars allow is taken, since some rules (unique paths, sums of sizes)
 # have no words there.
 _CHECKS = [check for check in CHECKS.get_all() if check.__name__ != "positive_data_acceptance"]
+
+
+def test_the_address_of_the_service_leads_to_the_page(client: Client) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer["Location"]) == (302, "/v1/docs")
 
 
 @pytest.mark.parametrize("path", ["/v1/docs", "/v1/openapi.json"])
