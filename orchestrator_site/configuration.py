@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from orchestrator_site.env import ConfigurationError, Environment
 
@@ -53,6 +53,7 @@ class Configuration:
     transfer_timeout: float
     transfer_limit: int
     worker_threads: int
+    web_processes: int
     node_cpus: float | None
     node_memory: int | None
     cpu_overcommit: float
@@ -68,11 +69,10 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
     if bool(database_url) != bool(redis_url):
         missing = "REDIS_URL" if database_url else "DATABASE_URL"
         raise ConfigurationError(f"{missing} is not set: DATABASE_URL and REDIS_URL go together, or neither is set")
-    if database_url and urlsplit(database_url).scheme not in ("postgres", "postgresql"):
-        raise ConfigurationError("DATABASE_URL cannot be read: write postgresql://user:password@host:port/name")
-    if redis_url and urlsplit(redis_url).scheme not in ("redis", "rediss", "unix"):
-        raise ConfigurationError("REDIS_URL cannot be read: write redis://host:port/0")
     embedded = not database_url
+    if not embedded:
+        _split("DATABASE_URL", database_url, ("postgres", "postgresql"), "postgresql://user:password@host:port/name")
+        _split("REDIS_URL", redis_url, ("redis", "rediss", "unix"), "redis://host:port/0")
     state_dir = Path(env.text("STATE_DIR") or Path(__file__).resolve().parent.parent / "var").absolute()
     port = env.integer("PORT", 8080, 0, 65535)
     public_url = env.text("PUBLIC_URL") if embedded else env.required("PUBLIC_URL", "it is how clients reach the service")
@@ -101,6 +101,7 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         transfer_timeout=env.duration("TRANSFER_TIMEOUT", "1h"),
         transfer_limit=env.size("TRANSFER_LIMIT", "10GiB") or 0,
         worker_threads=env.integer("WORKER_THREADS", 64, 1, 1024),
+        web_processes=env.integer("WEB_CONCURRENCY", 2, 1, 1024),
         node_cpus=env.number("NODE_CPUS", None, 0.01, 4096),
         node_memory=env.size("NODE_MEMORY", None),
         cpu_overcommit=env.number("CPU_OVERCOMMIT", 4.0, 0.01, 1000) or 4.0,
@@ -127,10 +128,23 @@ def _readable_file(env: Environment, name: str) -> Path | None:
 
 
 def _public_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigurationError("PUBLIC_URL cannot be read: write https://orchestrator.example.com")
+    example = "https://orchestrator.example.com"
+    parts = _split("PUBLIC_URL", url, ("http", "https"), example)
+    if not parts.hostname or parts.query or parts.fragment:
+        raise ConfigurationError(f"PUBLIC_URL cannot be read: write {example}")
     return url.rstrip("/")
+
+
+def _split(name: str, url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+    """The parts of a URL. What is wrong with it is not repeated: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        scheme, _ = parts.scheme, parts.port  # a port is checked when it is read
+    except ValueError:
+        scheme = ""
+    if scheme not in schemes:
+        raise ConfigurationError(f"{name} cannot be read: write {example}")
+    return parts
 
 
 def _egress(env: Environment, embedded: bool) -> tuple[tuple[Network, ...], frozenset[str]]:

@@ -137,6 +137,8 @@ GOOD: list[tuple[str, str, str, Any]] = [
 
 BAD = [
     ("DATABASE_URL", "mysql://h/n"),
+    ("DATABASE_URL", "postgresql://user:pass[word@h/n"),
+    ("DATABASE_URL", "postgresql://h:5432x/n"),
     ("REDIS_URL", "http://h"),
     ("PORT", "65536"),
     ("PORT", "-1"),
@@ -149,6 +151,7 @@ BAD = [
     ("PUBLIC_URL", "orchestrator.example.com"),
     ("PUBLIC_URL", "ftp://h"),
     ("PUBLIC_URL", "https://"),
+    ("PUBLIC_URL", "https://[h"),
     ("PUBLIC_URL", "https://h/?a=b"),
     ("ENCRYPTION_KEYS", "short"),
     ("ENCRYPTION_KEYS", ","),
@@ -162,6 +165,8 @@ BAD = [
     ("TRANSFER_TIMEOUT", "1 h"),
     ("TRANSFER_LIMIT", "1.5GiB"),
     ("WORKER_THREADS", "0"),
+    ("WEB_CONCURRENCY", "two"),
+    ("WEB_CONCURRENCY", "0"),
     ("NODE_CPUS", "0"),
     ("NODE_CPUS", "nan"),
     ("NODE_MEMORY", "2"),
