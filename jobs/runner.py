@@ -83,7 +83,8 @@ class Run:
                 failures = unexpected = 0
             except (OwnershipLost, Interrupted):
                 continue
-            except (EngineUnavailable, OperationalError, InterfaceError) as error:
+            except (EngineUnavailable, ContainerConflict, ContainerNotFound, OperationalError, InterfaceError) as error:
+                # Of a container: an earlier start whose answer was lost, or somebody removed or took it. Look again.
                 self.engine_failed = isinstance(error, EngineUnavailable)
                 self._log(logging.WARNING, f"trying again: {error}")
                 self._pause(failures)
@@ -131,9 +132,6 @@ class Run:
             except _InputFailed as error:
                 lifecycle.input_failed(self.claim, error.item, str(error))
                 return
-            except (ContainerConflict, ContainerNotFound) as error:
-                # An earlier start whose answer was lost, or somebody removed or took the container: look again.
-                raise EngineUnavailable(f"the container is not as it was left: {error}") from error
             began = time.monotonic()
             seen = self._engine.inspect(self._container.name)
             self.deadline = began + job.timeout_seconds
