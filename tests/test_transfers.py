@@ -208,6 +208,15 @@ class TestPutFile:
             put_file(place, path, b"x")
         assert len(str(failure.value).encode()) <= 1024
 
+    @pytest.mark.parametrize(
+        ("workspace", "path"), [("/dev/shm", "in"), ("/", "proc/in"), ("/sys", "a/in"), ("/", "dev/null"), ("/etc", "hosts")]
+    )
+    def test_a_file_that_the_job_would_never_see_is_refused(self, workspace: str, path: str) -> None:
+        # Given a place over which engines mount something when the container starts
+        with fake_place(workspace) as place, pytest.raises(TransferFailed, match="the engine has its own /"):
+            # When a file is to go there, I expect it to fail, and not to be lost without a word
+            put_file(place, path, b"x")
+
     def test_what_the_engine_refuses_is_a_failure(self, place: Place) -> None:
         place.engine.fail_next("put", EngineRefused("read-only file system"))  # type: ignore[attr-defined]
         with pytest.raises(TransferFailed, match=r'"in\.txt" cannot be put there: read-only file system'):

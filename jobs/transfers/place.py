@@ -4,6 +4,7 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import PurePosixPath
 from typing import Final
 
 from jobs.engine.base import Engine, Stat, User
@@ -14,6 +15,8 @@ from jobs.transfers.wording import clipped, quoted
 _ROOT: Final = User(0, 0)
 _NAME_BYTES: Final = 255  # NAME_MAX and PATH_MAX of Linux: an engine's answer to more is not always a clear no
 _PATH_BYTES: Final = 4095
+# What engines mount over the image when a container starts: a file put there before would never be seen.
+_MOUNTED: Final = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,11 @@ def find_target(place: Place, path: str) -> Target:
     A link in the image may stand for a directory; the engine resolves it inside the container.
     """
     shown = quoted(path)
-    *parents, name = _resolve(place, path)
+    names = _resolve(place, path)
+    for mounted in _MOUNTED:
+        if PurePosixPath(_absolute(names)).is_relative_to(mounted):
+            raise TransferFailed(f"{shown} cannot be put there: the engine has its own {mounted} in every container")
+    *parents, name = names
     directory = "/"
     for depth, parent in enumerate(parents):
         below = posixpath.join(directory, parent)
