@@ -138,7 +138,7 @@ _SUMMARY = {
     "cpu": {"type": "number"},
     "memory": {"type": "integer", "description": "MiB."},
     "timeoutSeconds": {"type": "integer"},
-    "exitCode": {"type": "integer", "description": "-1 where nobody knows."},
+    "exitCode": {"type": "integer", "description": "-1 where nobody knows it, or the process never ran."},
     "reason": _choice(Reason.values),
     "error": _string(),
     "startedAt": _MOMENT,
