@@ -1,10 +1,12 @@
 """What holds for every test."""
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.db import connections
+from docker.transport.unixconn import UnixHTTPConnection
 from hypothesis import settings
 from urllib3.connectionpool import HTTPConnectionPool
 
@@ -13,6 +15,21 @@ pytest_plugins = ["tests.engines", "tests.services"]
 # A shared machine is slow at times: how long an example takes says nothing of its rule.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+
+def connect_or_close(connection: UnixHTTPConnection) -> None:
+    """As docker-py connects, but it forgets the socket where that fails: a warning, in whatever test runs by then."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(connection.timeout)
+    try:
+        sock.connect(connection.unix_socket)
+    except OSError:
+        sock.close()
+        raise
+    connection.sock = sock
+
+
+UnixHTTPConnection.connect = connect_or_close  # type: ignore[method-assign]
 
 
 def is_in_transaction() -> bool:

@@ -155,10 +155,11 @@ class Service:
         return job
 
     def wait_status(self, identity: str, *statuses: str, timeout: float = 60) -> dict[str, Any]:
-        """The job, once its status is one of these."""
+        """The job, once its status is one of these. One that has ended otherwise fails the test at once."""
 
         def reached() -> dict[str, Any] | None:
             job = self.get_job(identity)
+            assert job["status"] in (*statuses, "accepted", "running"), f"it has ended: {job}"
             return job if job["status"] in statuses else None
 
         return wait_for(reached, timeout, f"{identity} to be {' or '.join(statuses)}")
