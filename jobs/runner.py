@@ -29,8 +29,8 @@ from jobs.errors import (
 )
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import NO_EXIT_CODE, Claim
-from jobs.models import Input, Job, Output
-from jobs.states import InputType, OutputType, Reason, State
+from jobs.models import Input, Job, Node, Output
+from jobs.states import InputType, OutputType, Reason, State, TransferStatus
 from orchestrator_site.configuration import Configuration
 from orchestrator_site.database import short_read
 
@@ -259,6 +259,8 @@ class Run:
         user = self._engine.resolve_user(self._container.name)
         place = transfers.Place(self._engine, self._container.name, job.workspace, user)
         for item in self._items(job, Output):
+            if item.status != TransferStatus.PENDING:  # handled by an earlier try
+                continue
             try:
                 if item.type == OutputType.UPLOAD:
                     size = transfers.send_upload(

@@ -26,6 +26,7 @@ from jobs.supervisor import Supervisor
 from jobs.sweeps import remove_leftovers
 from tests.engines import Bench, tar_of
 from tests.factories import make_job
+from tests.receiver import Receiver
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -208,6 +209,34 @@ def test_a_worker_killed_around_any_commit_is_taken_over(
 
 class Killed(BaseException):
     """No handler of the product catches it: as if the process were gone."""
+
+
+def test_an_output_that_was_sent_is_not_sent_again(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a worker that dies once it has sent the first of two files
+    with Receiver() as receiver:
+        job = make_job(
+            command="echo 1 > a; echo 2 > b",
+            outputs=tuple(OutputSpec(id=name, type=OutputType.UPLOAD, path=name, url=f"{receiver.url}/{name}") for name in "ab"),
+        )
+        first = workers.another()
+        commit = lifecycle.output_done
+
+        def die(*args: Any, **kwargs: Any) -> None:
+            commit(*args, **kwargs)
+            raise Killed
+
+        monkeypatch.setattr(lifecycle, "output_done", die)
+        with pytest.raises(Killed):
+            first.run_jobs()
+        monkeypatch.undo()
+
+        # When another worker goes on
+        bury(first._heart.worker_id)
+        workers.another().run_jobs()
+
+        # I expect each file to have been sent once
+        completed(job)
+        assert [request.body for request in receiver.requests] == [b"1\n", b"2\n"]
 
 
 def test_a_running_job_is_handed_over_with_its_container(engine: FakeEngine, workers: Workers) -> None:
