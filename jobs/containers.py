@@ -3,7 +3,7 @@
 import math
 
 from jobs.engine.base import Engine, Observation, RunSpec
-from jobs.errors import ContainerConflict, ContainerNotFound
+from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
 from jobs.lifecycle import Claim
 from jobs.models import Job
 from orchestrator_site.configuration import Configuration
@@ -45,8 +45,9 @@ class Container:
                 self._engine.rename(seen.name, self.name)
                 if self._engine.inspect(self.name).phase == "created":
                     self._engine.remove(self.name)
-            except ContainerNotFound:
-                continue
+            except ContainerNotFound as error:
+                # A rename that a late owner had asked for came first, or somebody removed it: what was listed is out of date.
+                raise EngineUnavailable(f"the container changed while it was taken over: {error}") from error
             except ContainerConflict:
                 # It has started after all, and is ours now; or one that has started is: then this one
                 # was made by an owner who is fenced by the row, and the sweep removes it.

@@ -268,6 +268,35 @@ def put_go(engine: FakeEngine) -> None:
     engine.put(seen.name, "/workspace", [tar_of("go", b"")])
 
 
+def test_a_rename_of_a_dead_owner_that_comes_late_loses_no_container(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a running job, and a second owner that died while the engine, slow as it was, had yet to rename the container
+    job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; exit 3")
+    first = workers.another()
+    workers.run(first)
+    running(job)
+    first.stop()
+    Job.objects.filter(pk=job.pk).update(claims=2)
+    listing = engine.list
+
+    def list_then_rename(labels: dict[str, str]) -> list[Observation]:
+        seen = listing(labels)
+        monkeypatch.setattr(engine, "list", listing)
+        engine.rename(seen[0].name, f"{seen[0].name.removesuffix('-1')}-2")
+        return seen
+
+    # When the engine gets to it between the third owner's look and its rename
+    monkeypatch.setattr(engine, "list", list_then_rename)
+    workers.run(workers.another())
+    wait_for(lambda: listing({})[0].name.endswith("-3"), 10, "the container to be the third owner's")
+    put_go(engine)
+
+    # I expect the process to have been found all the same
+    job = completed(job)
+    assert (job.reason, job.exit_code, job.claims) == (Reason.EXIT_CODE, 3, 3)
+
+
 def test_a_worker_that_comes_back_from_the_dead_does_nothing_more(engine: FakeEngine, workers: Workers) -> None:
     # Given a running job whose worker is declared dead while it lives
     job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; echo done")
