@@ -112,9 +112,10 @@ class Supervisor:
                 release_connection()
 
     def _seconds_to_next(self) -> float:
-        """A second, or less where a job's time is up sooner."""
+        """A second, or less where a job's time is up sooner. Once it is up the job is woken, and may wait for its engine."""
+        now = time.monotonic()
         deadlines = [run.deadline for run in self._snapshot() if run.deadline is not None and run.status == State.RUNNING]
-        soonest = min(deadlines, default=float("inf")) - time.monotonic()
+        soonest = min((deadline - now for deadline in deadlines if deadline > now), default=_TICK_SECONDS)
         return max(0.05, min(_TICK_SECONDS, soonest))
 
     def _snapshot(self) -> list[Run]:

@@ -436,6 +436,26 @@ def test_an_engine_that_is_away_for_a_while_is_no_dead_job(engine: FakeEngine, w
     assert completed(job).exit_code == 5
 
 
+def test_a_job_whose_time_is_up_while_its_engine_is_away_keeps_nobody_busy(engine: FakeEngine, workers: Workers) -> None:
+    # Given a running job on an engine that stops answering
+    job = make_job(command="exec sleep 60", timeout_seconds=1)
+    supervisor = workers.another()
+    workers.run(supervisor)
+    running(job)
+    (run,) = supervisor._snapshot()
+    engine.unavailable = True
+
+    # When its time is up
+    wait_for(lambda: run.overdue and run.engine_failed, 10, "the time-out")
+
+    # I expect the supervisor to look at its usual pace
+    assert supervisor._seconds_to_next() == 1
+
+    # And the job to end as it should once the engine is back
+    engine.unavailable = False
+    assert completed(job).reason == Reason.TIMEOUT
+
+
 def test_a_database_that_fails_once_repeats_nothing(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
