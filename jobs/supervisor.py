@@ -58,9 +58,9 @@ class Supervisor:
             claim = admission.claim(self.node.pk, self._heart.worker_id)
             if claim is None:
                 return
-            self._kick()  # there may be more, and threads that a lost message left idle
             run = Run(claim, self.engine, self.instance, self._configuration, self.node.network_name)
             with self._registered(run):
+                self._kick()  # there may be more, and threads that a lost message left idle
                 run.drive()
 
     def _engine_answers(self) -> bool:

@@ -535,6 +535,23 @@ def test_jobs_wait_for_room_and_start_as_soon_as_there_is_some(engine: FakeEngin
     assert nothing_is_left(engine)
 
 
+def test_a_busy_process_calls_no_thread_that_it_has_not(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a process of one thread, and two jobs
+    called: list[str] = []
+    monkeypatch.setattr("jobs.supervisor.hint", lambda queue, *_: called.append(queue))
+    job, waiting = make_job(command="exec sleep 60"), make_job()
+
+    # When its thread has taken the first
+    thread = workers.run(workers.another(worker_threads=1))
+    running(job)
+
+    # I expect nobody to be called for the second, which the same thread takes next
+    assert called == []
+    services.cancel(job.id)
+    thread.join(10)
+    assert completed(waiting).status == State.COMPLETED
+
+
 def test_the_sweep_removes_containers_without_a_job_and_leaves_others(engine: FakeEngine, workers: Workers) -> None:
     # Given a job that runs, and the containers of jobs that are gone, old and young
     job = make_job(command="exec sleep 60")
