@@ -65,12 +65,14 @@ class Heart:
         """Move the counter. False: this worker was declared dead and has a new identity now."""
         with short_transaction():
             alive = Worker.objects.filter(pk=self.worker_id).update(counter=F("counter") + 1)
+        if not alive:
+            self._drop_lock()
+            self.worker_id = self._be_born()
+            return False
+        # By itself: a process that was frozen while it held the node's row must not stop the hearts of the others.
+        with short_transaction():
             Node.objects.filter(pk=self._node_id).update(seen_at=Now())
-        if alive:
-            return True
-        self._drop_lock()
-        self.worker_id = self._be_born()
-        return False
+        return True
 
     def stop(self) -> None:
         """Let go of all jobs and of the row, so that another worker goes on at once."""

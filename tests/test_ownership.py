@@ -1,15 +1,18 @@
 """Who lives, who is dead, and what becomes of a dead worker's jobs."""
 
+import threading
 from pathlib import Path
 
 import pytest
+from django.db import connection, transaction
 from django.db.models import F
 
 from jobs import lifecycle
 from jobs.errors import OwnershipLost
-from jobs.models import Job, Worker
+from jobs.models import Job, Node, Worker
 from jobs.ownership import DEAD_AFTER_SECONDS, Heart, LostNodes, Observer, bury
 from tests.factories import STARTED_AT, claimed, make_job, make_node, make_worker
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -110,6 +113,22 @@ def test_a_worker_that_comes_back_finds_itself_dead_and_starts_anew(tmp_path: Pa
     assert not heart.beat()
     assert heart.worker_id != first
     assert heart.beat()
+    heart.stop()
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite locks no single rows")
+def test_a_heart_beats_on_while_somebody_holds_the_node(tmp_path: Path) -> None:
+    # Given a process that was frozen in the middle of a claim, and with it a lock on the node's row
+    node = make_node()
+    heart = Heart(node.pk, tmp_path)
+    beating = threading.Thread(target=heart.beat)
+    with transaction.atomic():
+        Node.objects.select_for_update().get(pk=node.pk)
+
+        # When another worker of the node beats, I expect its counter to move
+        beating.start()
+        wait_for(lambda: Worker.objects.get(pk=heart.worker_id).counter == 1, 5, "the beat")
+    beating.join(10)
     heart.stop()
 
 
