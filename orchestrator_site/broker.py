@@ -25,6 +25,7 @@ _POLL_MILLISECONDS = 100
 # Idle threads, and consumers of delayed messages (there are none), look up so often whether they shall end.
 _IDLE_MILLISECONDS = 1000
 _SECONDS_BETWEEN_TRIES = 1.0
+_SECONDS_TO_ASK = 5.0  # more than a try can take
 
 
 class PollingRedisBroker(RedisBroker):
@@ -41,7 +42,7 @@ def make_broker(configuration: Configuration) -> dramatiq.Broker:
     if configuration.embedded:
         return StubBroker(middleware=[])
     client = redis.Redis.from_url(
-        configuration.redis_url, socket_connect_timeout=1, socket_timeout=5, retry=Retry(NoBackoff(), 0)
+        configuration.redis_url, socket_connect_timeout=1, socket_timeout=1, retry=Retry(NoBackoff(), 0)
     )
     return PollingRedisBroker(  # type: ignore[no-untyped-call]
         client=client, middleware=[], namespace="orchestrator"
@@ -53,21 +54,27 @@ dramatiq.set_broker(broker)
 
 
 class _Hints:
-    """Sends messages; leaves a broker that just failed alone for a second, so that nobody waits for it."""
+    """Sends messages. While the broker does not answer one caller at a time asks it, and the others do not wait for it."""
 
     def __init__(self) -> None:
-        self._failed_at = float("-inf")
+        self._failing = False
+        self._silent_until = float("-inf")
 
     def send(self, queue: str, actor: str, *args: Any) -> None:
-        if time.monotonic() - self._failed_at < _SECONDS_BETWEEN_TRIES:
+        now = time.monotonic()
+        if now < self._silent_until:
             return
+        if self._failing:
+            self._silent_until = now + _SECONDS_TO_ASK
         message: dramatiq.Message[Any] = dramatiq.Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
         try:
             broker.declare_queue(queue)
             broker.enqueue(message)
         except Exception as error:
-            self._failed_at = time.monotonic()
+            self._failing, self._silent_until = True, time.monotonic() + _SECONDS_BETWEEN_TRIES
             logger.warning("the broker takes no message: %s", error, extra={"queue": queue, "actor": actor})
+        else:
+            self._failing, self._silent_until = False, float("-inf")
 
 
 _hints = _Hints()
