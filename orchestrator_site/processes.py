@@ -97,7 +97,7 @@ class RelayProcess:
             (1.0, self._look_after_workers),
             (5.0, sweeps.wake_workers),
             (30.0, sweeps.ask_for_sweeps),
-            (30.0, self._forget),
+            (1.0, self._forget),
         ]
         due = [time.monotonic() for _ in duties]
         while not stopping.is_set():
@@ -123,9 +123,8 @@ class RelayProcess:
         sweeps.end_lost(self._lost.look())
 
     def _forget(self) -> None:
-        """Batches until nothing is old any more: retention keeps up with any load, and blocks nobody for long."""
-        while sweeps.forget_old_jobs(timedelta(seconds=self._configuration.job_retention)):
-            release_connection()
+        """A batch at a time: retention keeps up with any load, and what else is to be done waits for one batch at most."""
+        sweeps.forget_old_jobs(timedelta(seconds=self._configuration.job_retention))
 
 
 Part = WorkerProcess | DeliverProcess | RelayProcess
