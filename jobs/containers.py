@@ -5,22 +5,23 @@ import math
 from jobs.engine.base import Engine, Observation, RunSpec
 from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
 from jobs.lifecycle import Claim
-from jobs.models import Job
+from jobs.models import Job, Node
 from orchestrator_site.configuration import Configuration
 
 INSTANCE_LABEL = "orchestrator.instance"
 UUID_LABEL = "orchestrator.job"
+NODE_LABEL = "orchestrator.node"
 
 
 class Container:
     """Found by its labels once, then addressed by its name: `<instance>-<uuid>-<claim number>`."""
 
-    def __init__(self, engine: Engine, claim: Claim, instance: str, configuration: Configuration, network: str) -> None:
+    def __init__(self, engine: Engine, claim: Claim, instance: str, configuration: Configuration, node: Node) -> None:
         self.name = f"{instance}-{claim.uuid}-{claim.number}"
         self._engine = engine
         self._labels = {INSTANCE_LABEL: instance, UUID_LABEL: str(claim.uuid)}
         self._configuration = configuration
-        self._network = network
+        self._node = node
         self._adopted = claim.number == 1  # nobody had it before
 
     def find(self) -> Observation | None:
@@ -64,8 +65,8 @@ class Container:
             workspace=job.workspace,
             cpu_millis=job.cpu_millis,
             memory_mib=job.memory_mib,
-            network=self._network if job.network == "bridge" else None,
-            labels=self._labels,
+            network=self._node.network_name if job.network == "bridge" else None,
+            labels={**self._labels, NODE_LABEL: str(self._node.pk)},
             stop_grace_seconds=math.ceil(self._configuration.shutdown_grace),
             log_limit_bytes=self._configuration.engine_log_limit,
         )

@@ -46,7 +46,7 @@ _UNEXPECTED_LIMIT = 5  # so many errors that nobody foresaw, in a row, and the j
 class Run:
     """One worker thread's work on one job that it has claimed."""
 
-    def __init__(self, claim: Claim, engine: Engine, instance: str, configuration: Configuration, network: str) -> None:
+    def __init__(self, claim: Claim, engine: Engine, instance: str, configuration: Configuration, node: Node) -> None:
         self.claim = claim
         self.interrupt = Interrupt()
         self.deadline: float | None = None  # of the process, on this machine's monotonic clock
@@ -56,7 +56,7 @@ class Run:
         self._engine = engine
         self._configuration = configuration
         self._job_id = str(claim.uuid)  # the client's, once read
-        self._container = Container(engine, claim, instance, configuration, network)
+        self._container = Container(engine, claim, instance, configuration, node)
 
     def let_go(self) -> None:
         """Return soon and leave the job, its container running, to the next owner."""

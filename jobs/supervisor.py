@@ -58,7 +58,7 @@ class Supervisor:
             claim = admission.claim(self.node.pk, self._heart.worker_id)
             if claim is None:
                 return
-            run = Run(claim, self.engine, self.instance, self._configuration, self.node.network_name)
+            run = Run(claim, self.engine, self.instance, self._configuration, self.node)
             with self._registered(run):
                 self._kick()  # there may be more, and threads that a lost message left idle
                 run.drive()

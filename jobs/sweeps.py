@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from jobs import admission, events, lifecycle, nodes, wake
-from jobs.containers import INSTANCE_LABEL, UUID_LABEL
+from jobs.containers import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.engine.base import Engine, Observation
 from jobs.errors import ContainerConflict, OwnershipLost
 from jobs.models import Job, Node
@@ -67,9 +67,9 @@ def remove_leftovers(engine: Engine, node: Node, instance: str) -> int:
     removed = 0
     for start in range(0, len(old), _BATCH):
         part = old[start : start + _BATCH]
-        living = _living(part, node)
+        homes = _homes(part)
         for seen in part:
-            if _job_of(seen) not in living:
+            if not _is_wanted(seen, homes, node):
                 removed += _remove(engine, seen)
     nodes.remove_stale_networks(engine)
     return removed
@@ -79,11 +79,18 @@ def _job_of(seen: Observation) -> UUID:
     return UUID(seen.labels[UUID_LABEL])
 
 
-def _living(seen: list[Observation], node: Node) -> set[UUID]:
-    """Unfinished jobs of this node among those that these containers were made for."""
+def _homes(seen: list[Observation]) -> dict[UUID, int | None]:
+    """The nodes of the unfinished jobs among those that these containers were made for."""
     with short_read():
-        rows = Job.objects.filter(uuid__in=[_job_of(one) for one in seen], node=node, completed_at=None)
-        return set(rows.values_list("uuid", flat=True))
+        rows = Job.objects.filter(uuid__in=[_job_of(one) for one in seen], completed_at=None)
+        return dict(rows.values_list("uuid", "node"))
+
+
+def _is_wanted(seen: Observation, homes: dict[UUID, int | None], node: Node) -> bool:
+    """Whether its job may still need it. One that was put back and went elsewhere does not; another node's, should it
+    share this engine under a name of its own (a node that was renamed does), is that node's business."""
+    job = _job_of(seen)
+    return job in homes and (homes[job] == node.pk or seen.labels.get(NODE_LABEL) != str(node.pk))
 
 
 def _remove(engine: Engine, seen: Observation) -> bool:

@@ -14,7 +14,7 @@ from django.db import OperationalError, connection
 
 from callbacks.models import Event
 from jobs import lifecycle, services
-from jobs.containers import INSTANCE_LABEL, UUID_LABEL
+from jobs.containers import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.engine.base import Observation
 from jobs.engine.fake import FakeEngine
 from jobs.errors import ContainerNotFound, EngineUnavailable
@@ -565,7 +565,7 @@ def test_the_sweep_removes_containers_without_a_job_and_leaves_others(engine: Fa
     # When it is swept at a time when all of them are old
     instance = supervisor.instance
     clock = FutureClock(engine)
-    leave_container(engine, instance, str(gone.uuid))
+    leave_container(engine, instance, str(gone.uuid), str(supervisor.node.pk))
     removed = remove_leftovers(clock, supervisor.node, instance)  # type: ignore[arg-type]
 
     # I expect only the living job's container to be there
@@ -573,6 +573,36 @@ def test_the_sweep_removes_containers_without_a_job_and_leaves_others(engine: Fa
     assert [seen.name for seen in engine.list({})] == [living.name]
     services.cancel(job.id)
     completed(job)
+
+
+def test_the_sweep_leaves_the_containers_of_another_node_on_the_same_engine(engine: FakeEngine, workers: Workers) -> None:
+    # Given a job that runs on an engine, and a worker that calls the same engine by another name
+    job = make_job(command="exec sleep 60")
+    workers.run(workers.another())
+    running(job)
+    other = workers.another(node_name="renamed")
+
+    # When that one sweeps
+    removed = remove_leftovers(FutureClock(engine), other.node, other.instance)  # type: ignore[arg-type]
+
+    # I expect the job to run on
+    assert removed == 0
+    services.cancel(job.id)
+    assert completed(job).exit_code == 143
+
+
+def test_the_sweep_removes_what_a_job_left_that_went_elsewhere(engine: FakeEngine, workers: Workers) -> None:
+    # Given a container that this node made for a job which was put back
+    supervisor = workers.another()
+    job = make_job()
+    leave_container(engine, supervisor.instance, str(job.uuid), str(supervisor.node.pk))
+
+    # When it is swept
+    removed = remove_leftovers(FutureClock(engine), supervisor.node, supervisor.instance)  # type: ignore[arg-type]
+
+    # I expect it to be gone
+    assert removed == 1
+    assert engine.list({}) == []
 
 
 class FutureClock:
@@ -589,8 +619,9 @@ class FutureClock:
         return getattr(self._engine, name)
 
 
-def leave_container(engine: FakeEngine, instance: str, uuid: str) -> Observation:
+def leave_container(engine: FakeEngine, instance: str, uuid: str, node: str) -> Observation:
     bench = Bench()
-    spec = replace(bench.spec(), name=f"{instance}-{uuid}-1", labels={INSTANCE_LABEL: instance, UUID_LABEL: uuid})
+    labels = {INSTANCE_LABEL: instance, UUID_LABEL: uuid, NODE_LABEL: node}
+    spec = replace(bench.spec(), name=f"{instance}-{uuid}-1", labels=labels)
     engine.create(spec)
     return engine.inspect(spec.name)
