@@ -24,6 +24,10 @@ class EngineUnavailable(JobError):
     retry = True
 
 
+class NetworkMissing(EngineUnavailable):
+    """Somebody has removed the network that jobs run on. It can be made anew."""
+
+
 class EngineRefused(JobError):
     """The engine answered, and the answer is a no that will stay one."""
 

@@ -52,6 +52,20 @@ def _is_same_engine(node: Node, engine: Engine, info: EngineInfo) -> bool:
     return False  # its network was pruned, or the engine was set up anew
 
 
+def renew_network(engine: Engine, node: Node) -> None:
+    """Make the node's network anew where somebody has removed it, as `docker system prune` does while no job runs.
+
+    Changes `node` in place: whoever shares it makes the next containers for the new network.
+    """
+    with short_read():
+        current = Node.objects.get(pk=node.pk)
+    if engine.find_network(current.network_id) is None:
+        _hold(current, engine, engine.info(), {INSTANCE_LABEL: instance_name()})
+        with short_read():
+            current.refresh_from_db()
+    node.network_id, node.network_name = current.network_id, current.network_name
+
+
 def _hold(node: Node, engine: Engine, info: EngineInfo, labels: dict[str, str]) -> None:
     """Make a network and write it down, unless another worker of this engine was faster.
 

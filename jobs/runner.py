@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from django.db import InterfaceError, OperationalError
 
-from jobs import lifecycle, logstore, transfers
+from jobs import lifecycle, logstore, nodes, transfers
 from jobs.containers import Container
 from jobs.engine.base import Engine, Observation
 from jobs.errors import (
@@ -23,6 +23,7 @@ from jobs.errors import (
     ImageUnavailable,
     Interrupted,
     JobError,
+    NetworkMissing,
     OwnershipLost,
     StartFailed,
     TransferFailed,
@@ -54,6 +55,7 @@ class Run:
         self.letting_go = False
         self.engine_failed = False  # the engine did not answer the last step
         self._engine = engine
+        self._node = node
         self._configuration = configuration
         self._job_id = str(claim.uuid)  # the client's, once read
         self._container = Container(engine, claim, instance, configuration, node)
@@ -126,6 +128,9 @@ class Run:
             except ImageUnavailable as error:
                 lifecycle.decide(self.claim, State.FAILED, Reason.IMAGE_PULL, str(error), exit_code=NO_EXIT_CODE)
                 return
+            except NetworkMissing:
+                nodes.renew_network(self._engine, self._node)
+                raise
             except (EngineRefused, StartFailed) as error:
                 lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, str(error), exit_code=NO_EXIT_CODE)
                 return

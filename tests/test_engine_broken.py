@@ -28,6 +28,7 @@ from jobs.errors import (
     ImageUnavailable,
     Interrupted,
     JobError,
+    NetworkMissing,
     StartFailed,
 )
 from jobs.interrupt import Interrupt
@@ -255,7 +256,7 @@ def test_wait_that_the_engine_gives_up_is_unavailable(daemon: ScriptedDaemon) ->
         (400, 'OCI runtime create failed: container_linux.go:380: starting container process caused: exec: "x": executable file '
          "not found in $PATH: unknown", StartFailed),
         (500, "unable to find user x: no matching entries in passwd file", StartFailed),
-        (404, "network abc not found", EngineUnavailable),
+        (404, "network abc not found", NetworkMissing),
         (500, 'connection error: desc = "transport: error while dialing: dial unix:///run/containerd.sock"', EngineUnavailable),
         (500, "mkdir /var/lib/docker/x: no space left on device", EngineUnavailable),
         (409, "container is marked for removal and cannot be started", ContainerConflict),

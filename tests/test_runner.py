@@ -535,6 +535,23 @@ def test_jobs_wait_for_room_and_start_as_soon_as_there_is_some(engine: FakeEngin
     assert nothing_is_left(engine)
 
 
+def test_a_network_that_somebody_removed_is_made_anew(engine: FakeEngine, workers: Workers) -> None:
+    # Given an idle worker whose network was pruned
+    supervisor = workers.another()
+    removed = supervisor.node.network_id
+    engine.remove_network(removed)
+
+    # When it takes two jobs
+    jobs = [make_job(), make_job()]
+    supervisor.run_jobs()
+
+    # I expect both to run on one new network, which the node's row names
+    assert [completed(job).status for job in jobs] == [State.COMPLETED] * 2
+    (network,) = engine.list_networks({})
+    assert network != removed
+    assert Node.objects.get().network_id == network
+
+
 def test_a_busy_process_calls_no_thread_that_it_has_not(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process of one thread, and two jobs
     called: list[str] = []

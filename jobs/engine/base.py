@@ -135,7 +135,7 @@ class Engine(Protocol):
     def start(self, name: str) -> None:
         """Run the process, under an init: a program that is not there is exit code 127, as in a shell.
 
-        Raises `StartFailed`, `ContainerNotFound`; started already: `ContainerConflict` (it is never run twice).
+        Raises `StartFailed`, `NetworkMissing`, `ContainerNotFound`; started already: `ContainerConflict` (it is never run twice).
         After `EngineUnavailable` it may run or not: inspect.
         """
 

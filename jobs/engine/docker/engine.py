@@ -22,6 +22,7 @@ from jobs.errors import (
     EngineRefused,
     EngineUnavailable,
     ImageUnavailable,
+    NetworkMissing,
     StartFailed,
 )
 from jobs.interrupt import Interrupt
@@ -138,7 +139,9 @@ class DockerEngine:
         if answer.status == 409:
             return answer.error()
         missing_network = answer.message.startswith("network ") and answer.message.endswith("not found")
-        if missing_network or is_trouble(answer.message):
+        if missing_network:
+            return NetworkMissing(answer.message)
+        if is_trouble(answer.message):
             return EngineUnavailable(answer.message)
         return StartFailed(clean_runtime_error(answer.message))
 

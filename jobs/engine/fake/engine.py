@@ -24,6 +24,7 @@ from jobs.errors import (
     EngineRefused,
     EngineUnavailable,
     ImageUnavailable,
+    NetworkMissing,
     StartFailed,
 )
 from jobs.interrupt import Interrupt
@@ -207,7 +208,7 @@ class FakeEngine:
         container = self._find(name)
         network, user = container.spec.network, container.image.user.partition(":")[0]
         if network is not None and network not in {taken for taken, _ in self._networks.values()}:
-            raise EngineUnavailable(f"network {network} not found")
+            raise NetworkMissing(f"network {network} not found")
         if user and not user.isdigit() and f"\n{user}:" not in f"\n{container.files.read_text('/etc/passwd')}":
             raise StartFailed(f"unable to find user {user}: no matching entries in passwd file")
         container.start()
