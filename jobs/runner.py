@@ -229,6 +229,8 @@ class Run:
     def _finish(self, job: Job) -> None:
         seen = self._container.find()
         if job.started_at is None or seen is None or seen.phase == "created":
+            if seen is not None:  # cancelled just as it started: it may run, and is stopped as any other
+                self._engine.stop(self._container.name, self._configuration.shutdown_grace)
             self._container.remove()
             lifecycle.concluded(self.claim)
             return

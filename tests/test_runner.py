@@ -375,6 +375,33 @@ def test_a_running_job_is_cancelled(engine: FakeEngine, workers: Workers) -> Non
     assert wait_for(lambda: nothing_is_left(engine), 10)
 
 
+def test_a_job_that_is_cancelled_just_as_it_starts_is_asked_to_end(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job that is cancelled when its process runs and before that is committed
+    job = make_job(command="exec sleep 60")
+    start, stopped = lifecycle.started, []
+
+    def cancel_first(*args: Any) -> None:
+        services.cancel(job.id)
+        start(*args)
+
+    def stop(name: str, grace: float) -> None:
+        FakeEngine.stop(engine, name, grace)
+        stopped.append(engine.inspect(name).exit_code)
+
+    monkeypatch.setattr(lifecycle, "started", cancel_first)
+    monkeypatch.setattr(engine, "stop", stop)
+    workers.another().run_jobs()
+
+    # I expect SIGTERM to have ended it, and it to count as never started
+    assert stopped == [143]
+    job = completed(job)
+    assert (job.status, job.started_at) == (State.CANCELLED, None)
+    assert told(job) == ["exit", "complete"]
+    assert nothing_is_left(engine)
+
+
 def test_a_job_is_cancelled_while_its_image_is_pulled(engine: FakeEngine, workers: Workers) -> None:
     # Given a pull that takes for ever
     engine.registry["slow:latest"] = engine.images["alpine:latest"]
