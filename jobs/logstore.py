@@ -2,24 +2,34 @@
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
-from django.db.models import Q
+from django.db.models import F, Q
 
 from jobs import events
-from jobs.engine.base import Frame
+from jobs.engine.base import Frame, StreamName
 from jobs.lifecycle import Claim, changed
 from jobs.logs import Batch, Cursor, Line, LineSplitter, group
 from jobs.models import Job, LogChunk
 
-_CHUNK_LINES = 5000  # of a batch that is stored as one row
+_CHUNK_LINES: Final = 5000  # of a batch that is stored as one row
+_FRAME_BYTES: Final = 70  # what the engine writes around the bytes of a frame, at least
+_GAP: Final = "[lines may be missing here: the log outgrew ENGINE_LOG_LIMIT and the engine rotated it]"
 
 
 class Reader:
-    """Takes frames, commits batches. Starts at the job's committed cursor."""
+    """Takes frames, commits batches. Starts at the job's committed cursor.
 
-    def __init__(self, claim: Claim, job: Job, limit: int) -> None:
+    An engine that rotates a log while it is followed loses some of it and repeats some (Docker 20.10: measured). The times
+    of a stream's frames never go back, so what was there before is known by its time. They would go back with the
+    host's clock, too: so this holds only once the engine's first file is full.
+    """
+
+    def __init__(self, claim: Claim, job: Job, limit: int, engine_limit: int) -> None:
+        """`limit`: LOG_LIMIT, `engine_limit`: ENGINE_LOG_LIMIT, in bytes."""
         self._claim = claim
         self._limit = limit
+        self._first_file = engine_limit // 2
         self._splitter = LineSplitter(
             Cursor(
                 frames=job.log_frames,
@@ -29,12 +39,27 @@ class Reader:
                 stderr_time=job.log_tail_stderr_time,
             )
         )
-        self.frames = job.log_frames  # how many to skip
+        self._last: dict[StreamName, str] = {"stdout": job.log_last_stdout, "stderr": job.log_last_stderr}
+        self._engine_bytes = job.log_engine_bytes
+        self._rotated: set[StreamName] = set()  # streams whose first frame is to come after a rotation
+        self._repeating: set[StreamName] = set()
+        self._gaps = 0
+        self.frames = job.log_frames  # how many are stored
         self.reads = job.wants_logs or not job.log_full  # False: nobody wants the rest
+
+    def is_last(self, frame: Frame | None) -> bool:
+        """Whether this is the last frame that is stored: the log is as it was left."""
+        return frame is not None and frame.time == self._last[frame.stream]
+
+    def rotated(self) -> None:
+        """The log is not as it was left: what follows are the frames that the engine still has, from their start."""
+        self._rotated = {"stdout", "stderr"}
 
     def take(self, frame: Frame | None) -> bool:
         """One frame, or None where the log is quiet. False: nobody wants the rest."""
-        if frame is not None:
+        if frame is not None and not self._is_repeated(frame):
+            self._last[frame.stream] = frame.time
+            self._engine_bytes += len(frame.data) + _FRAME_BYTES
             self._splitter.feed(frame)
         if frame is None or self._splitter.due(time.monotonic()):
             self._commit(self._splitter.take())
@@ -45,22 +70,43 @@ class Reader:
         self._splitter.finish()
         self._commit(self._splitter.take())
 
+    def _is_repeated(self, frame: Frame) -> bool:
+        stream, last = frame.stream, self._last[frame.stream]
+        first_after_rotation = stream in self._rotated
+        self._rotated.discard(stream)
+        if frame.time < last and (first_after_rotation or self._engine_bytes >= self._first_file):
+            self._gaps += not first_after_rotation and stream not in self._repeating
+            self._repeating.add(stream)
+        elif frame.time > last:
+            self._gaps += first_after_rotation and last != ""
+            self._repeating.discard(stream)
+        elif first_after_rotation:
+            self._repeating.add(stream)
+        return stream in self._repeating
+
     def _commit(self, batch: Batch) -> None:
         if not batch.lines:
             return
-        cursor = {
+        values = {
             "log_frames": batch.cursor.frames,
             "log_tail_stdout": batch.cursor.stdout,
             "log_tail_stderr": batch.cursor.stderr,
             "log_tail_stdout_time": batch.cursor.stdout_time,
             "log_tail_stderr_time": batch.cursor.stderr_time,
+            "log_last_stdout": self._last["stdout"],
+            "log_last_stderr": self._last["stderr"],
+            "log_engine_bytes": self._engine_bytes,
         }
-        with changed(self._claim.uuid, self._claim.guard & Q(exited_at=None), **cursor) as job:
+        with changed(self._claim.uuid, self._claim.guard & Q(exited_at=None), **values) as job:
+            lines = (Line(batch.lines[0].stream, batch.lines[0].time, _GAP), *batch.lines) if self._gaps else batch.lines
             if not job.log_full:
-                _store(job, batch.lines, self._limit)
+                _store(job, lines, self._limit)
             if job.wants_logs:
-                for stream, texts in group(batch.lines):
-                    events.logged(job, stream, texts)
+                for number, (stream, texts) in enumerate(group(batch.lines)):
+                    events.logged(job, stream, texts, self._gaps if number == 0 else 0)
+            elif self._gaps:
+                Job.objects.filter(pk=job.pk).update(log_dropped=F("log_dropped") + self._gaps)
+        self._gaps = 0
         self.reads = job.wants_logs or not job.log_full
 
 

@@ -108,10 +108,13 @@ class Job(models.Model):
     log_tail_stderr = models.BinaryField(default=b"")
     log_tail_stdout_time = models.CharField(max_length=40, blank=True)
     log_tail_stderr_time = models.CharField(max_length=40, blank=True)
+    log_last_stdout = models.CharField(max_length=40, blank=True, help_text="The engine's time of the last stored frame.")
+    log_last_stderr = models.CharField(max_length=40, blank=True)
+    log_engine_bytes = models.PositiveBigIntegerField(default=0, help_text="What the engine needed for it, at least.")
     log_next = models.PositiveBigIntegerField(default=1, help_text="Number of the next stored line.")
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_full = models.BooleanField(default=False, help_text="LOG_LIMIT is reached; the marker is stored.")
-    log_dropped = models.PositiveBigIntegerField(default=0, help_text="Lines lost, that no event has told of yet.")
+    log_dropped = models.PositiveBigIntegerField(default=0, help_text="Gaps in the log that no event has told of.")
 
     class Meta:
         indexes = [

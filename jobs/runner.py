@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from django.db import InterfaceError, OperationalError
 
-from jobs import lifecycle, logstore, nodes, transfers
+from jobs import lifecycle, logreading, nodes, transfers
 from jobs.containers import Container
 from jobs.engine.base import Engine, Observation
 from jobs.errors import (
@@ -30,6 +30,7 @@ from jobs.errors import (
 )
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import NO_EXIT_CODE, Claim
+from jobs.logstore import Reader
 from jobs.models import Input, Job, Node, Output
 from jobs.states import InputType, OutputType, Reason, State, TransferStatus
 from orchestrator_site.configuration import Configuration
@@ -38,7 +39,6 @@ from orchestrator_site.database import short_read
 logger = logging.getLogger(__name__)
 
 _OOM_EXIT_CODE = 137
-_LOOK_SECONDS = 0.5  # how often a run that is busy reading looks whether the process has ended
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries while the engine or the database does not answer
 _Item = TypeVar("_Item", Input, Output)
 _UNEXPECTED_LIMIT = 5  # so many errors that nobody foresaw, in a row, and the job is given up
@@ -183,28 +183,12 @@ class Run:
             if job.log_full and not job.wants_logs:
                 self._engine.wait(self._container.name, self.interrupt)
             else:
-                self._follow(job)
+                logreading.follow(self._engine, self._container.name, self._reader(job), self.interrupt)
         except ContainerNotFound:
             return  # looked at again, and decided
         except EngineRefused as error:  # it cannot read its own log: the process runs on all the same
             self._log(logging.ERROR, f"the engine cannot read the log: {error}")
             self._engine.wait(self._container.name, self.interrupt)
-
-    def _follow(self, job: Job) -> None:
-        """Store the log as it comes; return when the process has ended, or nobody reads on."""
-        looked = time.monotonic()
-        reader = logstore.Reader(self.claim, job, self._configuration.log_limit)
-        with self._engine.logs(self._container.name, skip=reader.frames, follow=True, interrupt=self.interrupt) as frames:
-            for frame in frames:
-                if not reader.take(frame):
-                    return
-                now = time.monotonic()
-                if frame is not None and now - looked >= _LOOK_SECONDS:
-                    # Much log: it is decided when the process ends, however much is still to be read.
-                    looked = now
-                    if self._engine.inspect(self._container.name).phase == "ended":
-                        return
-        self._engine.wait(self._container.name, self.interrupt, timeout=_LOOK_SECONDS)
 
     def _decide(self, job: Job, seen: Observation | None) -> bool:
         """Commit what the engine says of an ended process; False while it runs."""
@@ -245,22 +229,10 @@ class Run:
         if seen.phase == "running":
             self._engine.stop(self._container.name, self._configuration.shutdown_grace)
             seen = self._engine.inspect(self._container.name)
-        reader = logstore.Reader(self.claim, job, self._configuration.log_limit)
+        reader = self._reader(job)
         if reader.reads:
-            self._read_rest(reader)
+            logreading.read_rest(self._engine, self._container.name, reader, self.interrupt)
         lifecycle.exited(self.claim, job.exit_code if job.exit_code is not None else seen.exit_code)
-
-    def _read_rest(self, reader: logstore.Reader) -> None:
-        """Read on without following: some engines lose the last line of a followed log."""
-        logs = self._engine.logs(self._container.name, skip=reader.frames, follow=False, interrupt=self.interrupt)
-        try:
-            with logs as frames:
-                for frame in frames:
-                    if not reader.take(frame):
-                        break
-        except EngineRefused as error:
-            self._log(logging.ERROR, f"the engine cannot read the rest of the log: {error}")
-        reader.finish()
 
     def _take_outputs(self, job: Job) -> None:
         user = self._engine.resolve_user(self._container.name)
@@ -285,6 +257,9 @@ class Run:
     def _items(self, job: Job, model: type[_Item]) -> list[_Item]:
         with short_read():
             return list(model.objects.filter(job=job))
+
+    def _reader(self, job: Job) -> Reader:
+        return Reader(self.claim, job, self._configuration.log_limit, self._configuration.engine_log_limit)
 
     def _limits(self) -> transfers.TransferLimits:
         spool = Path(self._configuration.state_dir) / "spool"

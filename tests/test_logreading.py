@@ -1,0 +1,169 @@
+"""A log that the engine rotates: nothing is lost as long as the first file lasts, and gaps are told of afterwards."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import hypothesis
+import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+
+from callbacks.models import Event
+from jobs import lifecycle, logreading
+from jobs.engine.base import Frame, Observation, StreamName
+from jobs.interrupt import Interrupt
+from jobs.lifecycle import Claim
+from jobs.logstore import Reader
+from jobs.models import Job, LogChunk
+from jobs.spec import CallbackSpec
+from jobs.states import State
+from tests.factories import STARTED_AT, claimed, make_job
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+FULL_AT_ONCE: Final = 0  # an engine limit that any log has passed
+NEVER_FULL: Final = 10**9
+
+
+class ScriptedEngine:
+    """Its log is one thing while it is followed and maybe another when it is read again."""
+
+    def __init__(self, followed: Sequence[Frame], kept: Sequence[Frame]) -> None:
+        self._followed, self._kept = followed, kept
+
+    @contextmanager
+    def logs(self, _name: str, *, skip: int, follow: bool, **_: Any) -> Iterator[Iterator[Frame]]:
+        yield iter((self._followed if follow else self._kept)[skip:])
+
+    def inspect(self, name: str) -> Observation:
+        return Observation(name, "ended", datetime.now(UTC))
+
+    def wait(self, *_: Any, **__: Any) -> None:
+        """It has ended."""
+
+
+def line(number: int, *, stream: StreamName = "stdout") -> Frame:
+    return Frame(stream, f"2026-01-01T00:00:00.{number:09}Z", f"{number}\n".encode())
+
+
+def lines(*numbers: int) -> list[Frame]:
+    return [line(number) for number in numbers]
+
+
+def read(claim: Claim, engine: ScriptedEngine, engine_limit: int) -> None:
+    def reader() -> Reader:
+        return Reader(claim, Job.objects.get(), 10**9, engine_limit)
+
+    logreading.follow(engine, "name", reader(), Interrupt())  # type: ignore[arg-type]
+    logreading.read_rest(engine, "name", reader(), Interrupt())  # type: ignore[arg-type]
+
+
+def stored() -> list[str]:
+    return [text for chunk in LogChunk.objects.all() for _, _, text in chunk.lines]
+
+
+def told() -> tuple[list[str], int]:
+    """The lines of the log events, and how many gaps these tell of."""
+    events = Event.objects.filter(type="orchestrator.job.log").order_by("sequence")
+    data = [json.loads(bytes(event.body))["data"] for event in events]
+    return [text for one in data for text in one["lines"]], sum(one.get("droppedLines", 0) for one in data)
+
+
+@pytest.fixture
+def claim() -> Claim:
+    claim = claimed(make_job())
+    lifecycle.started(claim, STARTED_AT)
+    return claim
+
+
+def texts(*numbers: int) -> list[str]:
+    return [str(number) for number in numbers]
+
+
+def test_what_the_follower_missed_at_the_end_is_read_again(claim: Claim) -> None:
+    # Given an engine whose follower loses the last lines
+    read(claim, ScriptedEngine(lines(1, 2, 3), lines(1, 2, 3, 4, 5)), NEVER_FULL)
+
+    # I expect all of them once, and no word of a gap
+    assert stored() == texts(1, 2, 3, 4, 5)
+    assert told() == (texts(1, 2, 3, 4, 5), 0)
+
+
+def test_an_engine_that_has_only_the_end_gives_the_end_and_the_gap_is_told(claim: Claim) -> None:
+    # Given a log of which the engine has rotated away more than the follower saw
+    read(claim, ScriptedEngine(lines(1, 2), lines(7, 8, 9)), NEVER_FULL)
+
+    # I expect what there is, with a marker in between
+    assert [text for text in stored() if not text.startswith("[")] == texts(1, 2, 7, 8, 9)
+    assert stored()[2].startswith("[lines may be missing here")
+    assert told() == (texts(1, 2, 7, 8, 9), 1)
+
+
+def test_a_rotated_log_that_overlaps_what_is_stored_has_no_gap(claim: Claim) -> None:
+    # Given a log whose beginning is gone, but nothing of what is not stored yet
+    read(claim, ScriptedEngine(lines(1, 2, 3, 4), lines(3, 4, 5, 6)), NEVER_FULL)
+
+    # I expect every line once
+    assert stored() == texts(1, 2, 3, 4, 5, 6)
+    assert told()[1] == 0
+
+
+def test_a_rotated_log_without_anything_new_adds_nothing(claim: Claim) -> None:
+    read(claim, ScriptedEngine(lines(1, 2, 3, 4), lines(3, 4)), NEVER_FULL)
+
+    assert stored() == texts(1, 2, 3, 4)
+    assert told()[1] == 0
+
+
+def test_what_a_rotating_follower_repeats_is_stored_once(claim: Claim) -> None:
+    # Given a follower that jumps and repeats, as Docker's does while it rotates
+    read(claim, ScriptedEngine(lines(1, 2, 6, 7, 6, 7, 8), lines(6, 7, 8, 9)), FULL_AT_ONCE)
+
+    # I expect no line twice, and to be told that some may be missing
+    assert [text for text in stored() if not text.startswith("[")] == texts(1, 2, 6, 7, 8, 9)
+    assert told()[1] == 1
+
+
+def test_a_clock_that_goes_back_costs_no_line_while_the_first_file_lasts(claim: Claim) -> None:
+    # Given a host whose clock was set back while the job printed
+    frames = lines(5, 6, 1, 2)
+    read(claim, ScriptedEngine(frames, frames), NEVER_FULL)
+
+    assert stored() == texts(5, 6, 1, 2)
+    assert told()[1] == 0
+
+
+def test_a_gap_that_no_log_event_tells_of_is_told_by_the_exit() -> None:
+    # Given a job whose callback takes no log events
+    claim = claimed(make_job(callback=CallbackSpec(url="http://127.0.0.1:9/", events=("orchestrator.job.exit",))))
+    lifecycle.started(claim, STARTED_AT)
+    read(claim, ScriptedEngine(lines(1), lines(4, 5)), NEVER_FULL)
+
+    # When it ends
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=STARTED_AT)
+    lifecycle.exited(claim, 0)
+
+    # I expect the exit event to say so
+    assert json.loads(bytes(Event.objects.get().body))["data"]["droppedLines"] == 1
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 30))
+@hypothesis.settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_wherever_the_engine_cuts_lines_come_once_and_in_order(followed: int, kept_from: int, total: int) -> None:
+    # Given any length that was followed, and any beginning of what the engine still has
+    everything = lines(*range(1, total + 1))
+    with transaction.atomic():
+        claim = claimed(make_job())
+        lifecycle.started(claim, STARTED_AT)
+        read(claim, ScriptedEngine(everything[:followed], everything[kept_from:]), NEVER_FULL)
+
+        # I expect what either of them had, once, in order
+        had = {*range(1, min(followed, total) + 1), *range(kept_from + 1, total + 1)}
+        assert [text for text in stored() if not text.startswith("[")] == texts(*sorted(had))
+        # And to be told of a gap where there may be one: nothing that is left overlaps with what was followed
+        assert (told()[1] > 0) == (0 < followed <= kept_from < total)
+        transaction.set_rollback(True)
