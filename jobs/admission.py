@@ -37,17 +37,20 @@ def could_hold(node: Node) -> Q:
     return Q(cpu_millis__lte=min(node.cpu_millis, node.cpu_millis_total), memory_mib__lte=node.memory_mib)
 
 
-def fitting(node: Node) -> "QuerySet[Job]":
-    """Jobs that may start on the node now, oldest first."""
+def fitting(node: Node) -> list[tuple[UUID, int]]:
+    """The oldest jobs that may start on the node now, oldest first: each one's uuid and number of claims."""
     fits_now = Q(
         cpu_millis__lte=node.cpu_millis_total - node.cpu_millis_reserved,
         memory_mib__lte=node.memory_mib - node.memory_mib_reserved,
     )
     possible = unclaimed().filter(could_hold(node))
-    passed_over = possible.exclude(fits_now).filter(created_at__lt=Now() - PASSED_OVER_FOR)
+    jobs = list(possible.filter(fits_now).values_list("uuid", "claims")[:_CANDIDATES])
+    if not jobs:
+        return []
+    # Looked for among older jobs only: the cost does not grow with the queue.
+    passed_over = possible.exclude(fits_now).filter(uuid__lt=jobs[-1][0], created_at__lt=Now() - PASSED_OVER_FOR)
     holding_back = passed_over.values_list("uuid", flat=True).first()
-    jobs = possible.filter(fits_now)
-    return jobs if holding_back is None else jobs.filter(uuid__lt=holding_back)
+    return [job for job in jobs if holding_back is None or job[0] < holding_back]
 
 
 def claim(node_id: int, worker: UUID) -> Claim | None:
@@ -59,7 +62,7 @@ def claim(node_id: int, worker: UUID) -> Claim | None:
         with transaction.atomic():
             node = Node.objects.get(pk=node_id)
             orphaned = list(orphans(node_id).values_list("uuid", "claims")[:_CANDIDATES])
-            candidates = orphaned or list(fitting(node).values_list("uuid", "claims")[:_CANDIDATES])
+            candidates = orphaned or fitting(node)
         if not candidates:
             return None
         for uuid, claims in candidates:
@@ -76,7 +79,7 @@ def claim(node_id: int, worker: UUID) -> Claim | None:
 def has_work(node_id: int) -> bool:
     """Is there something that a worker of this node could claim now?"""
     node = Node.objects.get(pk=node_id)
-    return orphans(node_id).exists() or fitting(node).exists()
+    return orphans(node_id).exists() or bool(fitting(node))
 
 
 def _adopt(taken: Claim, node_id: int) -> None:

@@ -87,12 +87,6 @@ def started(claim: Claim, started_at: datetime) -> None:
         events.started(job)
 
 
-def put_back(claim: Claim) -> None:
-    """The job has not started and its engine cannot start it: any node may have it."""
-    with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED)) as job:
-        _put_back(job)
-
-
 # -- the decision -----------------------------------------------------------------------------------
 
 

@@ -8,22 +8,27 @@ Whoever starts again from a committed cursor gets exactly the lines that would h
 """
 
 import codecs
+import json
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from json import JSONEncoder
 from typing import Final
 
 from jobs.engine.base import Frame, StreamName
 
 ENCODED_LIMIT: Final = 48 * 1024  # bytes of the lines of one event, as JSON
+BATCH_LIMIT: Final = 8 * ENCODED_LIMIT  # of those that are committed together
 DUE_AFTER: Final = 0.25  # seconds that a line may wait for others
 _STREAMS: Final[tuple[StreamName, ...]] = ("stdout", "stderr")
 _SEPARATOR: Final = 2  # bytes: `, ` after a text, or its share of the brackets
 _LARGEST_CHARACTER: Final = 6  # bytes: \u001b
 _REPLACEMENT: Final = "\ufffd"
 
-_encode = JSONEncoder(ensure_ascii=False).encode
+_ESCAPED: Final = re.compile(r'["\\\x00-\x1f]')
+_ESCAPE_EXTRA: Final = {  # bytes that the escape is longer than the character
+    character: len(json.dumps(character)) - len('""') - 1 for character in ['"', "\\", *map(chr, range(0x20))]
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Batch:
 class LineSplitter:
     """Takes the frames that follow `cursor`; gives batches of lines.
 
-    It holds one batch, which is due at 48 KiB, and at most 48 KiB of an unfinished line of each stream.
+    It holds one batch, which is due at 384 KiB (eight events), and at most 48 KiB of an unfinished line of each stream.
     """
 
     def __init__(self, cursor: Cursor | None = None) -> None:
@@ -89,7 +94,7 @@ class LineSplitter:
             return False
         if self._due_at is None:
             self._due_at = now + DUE_AFTER
-        return self._encoded_size >= ENCODED_LIMIT or now >= self._due_at
+        return self._encoded_size >= BATCH_LIMIT or now >= self._due_at
 
     def take(self) -> Batch:
         """The lines since the last `take`, maybe none, and the cursor behind them."""
@@ -138,7 +143,9 @@ def group(lines: Iterable[Line]) -> list[tuple[StreamName, list[str]]]:
 
 
 def _content_size(text: str) -> int:
-    return len(_encode(text).encode()) - len('""')
+    """As `json.dumps(text, ensure_ascii=False)` without its quotes, at a tenth of the cost for an ordinary line."""
+    size = len(text) if text.isascii() else len(text.encode())
+    return size + sum(_ESCAPE_EXTRA[character] for character in _ESCAPED.findall(text))
 
 
 class _Unfinished:

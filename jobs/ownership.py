@@ -125,7 +125,7 @@ def bury(worker: UUID, counter: int | None = None) -> bool:
         row = row.filter(counter=counter)
     try:
         with short_transaction():
-            node = row.select_for_update().values_list("node_id", "lock_path").first()
+            node = row.select_for_update(skip_locked=counter is not None).values_list("node_id", "lock_path").first()
             if node is None:
                 return False
             orphaned = Job.objects.filter(owner=worker).update(owner=None)

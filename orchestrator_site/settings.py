@@ -94,7 +94,7 @@ if CONFIGURATION.embedded:
         }
     }
 else:
-    _database: dict[str, Any] = {**dj_database_url.parse(CONFIGURATION.database_url, conn_max_age=0)}
+    _database: dict[str, Any] = {**dj_database_url.parse(CONFIGURATION.database_url, conn_max_age=0, conn_health_checks=True)}
     _database["OPTIONS"] = {
         **_database.get("OPTIONS", {}),
         "connect_timeout": 5,

@@ -187,7 +187,6 @@ def steps(claim: Claim, job: Job) -> dict[str, Any]:
         "concluded": lambda: lifecycle.concluded(claim),
         "input": lambda: lifecycle.input_done(claim, job.inputs.get(), 1),
         "input fails": lambda: lifecycle.input_failed(claim, job.inputs.get(), "no"),
-        "put back": lambda: lifecycle.put_back(claim),
         "node lost": lambda: lifecycle.lost_with_node(job.uuid, "node"),
     }
 

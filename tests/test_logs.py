@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobs import logs
 from jobs.engine.base import Frame, StreamName
-from jobs.logs import ENCODED_LIMIT, Batch, Cursor, Line, LineSplitter, encoded_size, group
+from jobs.logs import BATCH_LIMIT, ENCODED_LIMIT, Batch, Cursor, Line, LineSplitter, encoded_size, group
 
 STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")
 SMALL_LIMIT = 24  # bytes: so few that short logs have long lines
@@ -220,7 +220,7 @@ class TestBatches:
         splitter = LineSplitter()
         splitter.feed(out(b"a" * 1000 + b"\n"))
         assert not splitter.due(0.0)
-        splitter.feed(out((b"a" * 1000 + b"\n") * 48))
+        splitter.feed(out((b"a" * 1000 + b"\n") * (BATCH_LIMIT // 1000)))
         assert splitter.due(0.0)
 
     def test_a_batch_knows_its_size(self) -> None:
@@ -230,6 +230,11 @@ class TestBatches:
     @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
     def test_sizes_add_up_to_that_of_the_array(self, some_texts: list[str]) -> None:
         assert sum(map(encoded_size, some_texts)) == as_json(some_texts)
+
+
+@given(st.text())
+def test_the_size_of_a_text_is_that_of_its_json(text: str) -> None:
+    assert encoded_size(text) == len(json.dumps(text, ensure_ascii=False).encode()) + len(", ")
 
 
 class TestGroups:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from jobs.engine.base import Observation, Phase, RunSpec
 from jobs.engine.references import parse_reference
 
-PIDS_LIMIT: Final = 4096
+PIDS_LIMIT: Final = 1024
 
 # What ordinary images need as root and no more (docs/adr/0002-container-privileges.md).
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
