@@ -1,38 +1,21 @@
 """Events and their attempts, to look at. Neither keys nor the secret parts of URLs are shown."""
 
-from typing import Any
-
 from django.contrib import admin
-from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 
 from callbacks.models import Attempt, Event, Subscription
 from orchestrator_site.egress import redact
-
-# ruff: noqa: ARG002 - Django gives these arguments; the answer is the same for all
-
-
-class _ReadOnly:
-    """Rows change by what happens, not by hand."""
-
-    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+from orchestrator_site.read_only import ReadOnly
 
 
-class AttemptInline(_ReadOnly, TabularInline):  # type: ignore[misc]
+class AttemptInline(ReadOnly, TabularInline):  # type: ignore[misc]
     model = Attempt
     hide_title = True
     fields = ("time", "status", "latency_ms", "error", "answer")
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]
+class SubscriptionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_display = ("subject", "origin", "last_sequence", "next_attempt_at")
     search_fields = ("=subject",)
     show_full_result_count = False
@@ -58,7 +41,7 @@ class SubscriptionAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]
 
 
 @admin.register(Event)
-class EventAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]
+class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_display = ("id", "type", "subscription", "sequence", "state", "tries", "next_attempt_at")
     list_filter = ("state", "type")
     list_select_related = ("subscription",)

@@ -11,19 +11,7 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 
 from jobs.models import Input, Job, Node, Output, Worker
-
-
-class ReadOnly:
-    """For an admin class: staff with the right to view may look, nobody may change."""
-
-    def has_add_permission(self, *_: Any) -> bool:
-        return False
-
-    def has_change_permission(self, *_: Any) -> bool:
-        return False
-
-    def has_delete_permission(self, *_: Any) -> bool:
-        return False
+from orchestrator_site.read_only import ReadOnly
 
 
 class _TransferInline(ReadOnly, TabularInline):  # type: ignore[misc]
