@@ -136,7 +136,7 @@ class Engine(Protocol):
         """Run the process, under an init: a program that is not there is exit code 127, as in a shell.
 
         Raises `StartFailed`, `NetworkMissing`, `ContainerNotFound`; started already: `ContainerConflict` (it is never run twice).
-        After `EngineUnavailable` it may run or not: inspect.
+        Of calls at the same moment more than one may succeed. After `EngineUnavailable` it may run or not: inspect.
         """
 
     def inspect(self, name: str) -> Observation:
