@@ -32,6 +32,14 @@ def connect_or_close(connection: UnixHTTPConnection) -> None:
 UnixHTTPConnection.connect = connect_or_close  # type: ignore[method-assign]
 
 
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """What a power cut would lose does not matter here (bin/test runs PostgreSQL so too)."""
+    options = connections.settings["default"]["OPTIONS"]
+    if connections["default"].vendor == "sqlite":
+        options["init_command"] = options["init_command"].replace("synchronous=FULL", "synchronous=OFF")
+
+
 def is_in_transaction() -> bool:
     """Whether this thread has a transaction open, besides the one that pytest-django's `db` fixture is."""
     return any(

@@ -94,6 +94,7 @@ def set_up(clone: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([clone / "bin" / "setup"], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.packages
 def test_setup_installs_once_however_often_and_at_once_it_is_called(clone: Path) -> None:
     # Given two commands that start at the same time in a fresh clone, and a third later
     first_two = [set_up(clone), set_up(clone)]
@@ -107,6 +108,7 @@ def test_setup_installs_once_however_often_and_at_once_it_is_called(clone: Path)
     subprocess.run([clone / ".venv" / "bin" / "python", "-m", "pip", "--version"], check=True, capture_output=True)
 
 
+@pytest.mark.packages
 def test_setup_starts_again_after_an_interrupted_or_failed_install(clone: Path) -> None:
     # Given an install that failed half way
     (clone / "requirements.txt").write_text("--no-index\nno-such-package==1\n")

@@ -31,6 +31,15 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+QUICK_TICK = 0.1  # seconds
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Supervisors look around, and runs try again, sooner than they need to."""
+    monkeypatch.setattr("jobs.supervisor._TICK_SECONDS", QUICK_TICK)
+    monkeypatch.setattr("jobs.runner._PAUSES", (0.05,))
+
 
 @pytest.fixture
 def engine() -> Iterator[FakeEngine]:
@@ -476,7 +485,7 @@ def test_a_job_whose_time_is_up_while_its_engine_is_away_keeps_nobody_busy(engin
     wait_for(lambda: run.overdue and run.engine_failed, 10, "the time-out")
 
     # I expect the supervisor to look at its usual pace
-    assert supervisor._seconds_to_next() == 1
+    assert supervisor._seconds_to_next() == QUICK_TICK
 
     # And the job to end as it should once the engine is back
     engine.unavailable = False
