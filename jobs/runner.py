@@ -146,9 +146,7 @@ class Run:
         lifecycle.doing(self.claim, f"pulling {job.image}")
         self._engine.ensure_image(job.image, job.pull_policy, self._configuration.pull_timeout, self.interrupt)  # type: ignore[arg-type]
         self._engine.create(self._container.spec(job))
-        place = transfers.Place(
-            self._engine, self._container.name, job.workspace, self._engine.resolve_user(self._container.name)
-        )
+        place = self._place(job)
         transfers.prepare_workspace(place)
         limits = self._limits()
         for item in self._items(job, Input):
@@ -235,11 +233,11 @@ class Run:
         lifecycle.exited(self.claim, job.exit_code if job.exit_code is not None else seen.exit_code)
 
     def _take_outputs(self, job: Job) -> None:
-        user = self._engine.resolve_user(self._container.name)
-        place = transfers.Place(self._engine, self._container.name, job.workspace, user)
-        for item in self._items(job, Output):
-            if item.status != TransferStatus.PENDING:  # handled by an earlier try
-                continue
+        pending = [item for item in self._items(job, Output) if item.status == TransferStatus.PENDING]
+        if not pending:  # none, or an earlier try has handled them
+            return
+        place = self._place(job)
+        for item in pending:
             try:
                 if item.type == OutputType.UPLOAD:
                     size = transfers.send_upload(
@@ -253,6 +251,10 @@ class Run:
                 lifecycle.output_failed(self.claim, item, str(error))
 
     # -- what the steps share -----------------------------------------------------------------------------
+
+    def _place(self, job: Job) -> transfers.Place:
+        user = self._engine.resolve_user(self._container.name)
+        return transfers.Place(self._engine, self._container.name, job.workspace, user)
 
     def _items(self, job: Job, model: type[_Item]) -> list[_Item]:
         with short_read():
