@@ -38,8 +38,17 @@ def story(receiver: Receiver, job_id: str) -> list[str]:
 
 
 def data_of(receiver: Receiver, job_id: str, type_: str) -> dict[str, Any]:
-    (event,) = [event for event in receiver.events if event["subject"] == job_id and event["type"] == f"orchestrator.job.{type_}"]
-    data: dict[str, Any] = event["data"]
+    """The data of the job's one event of that type, once it has arrived."""
+
+    def arrived() -> list[dict[str, Any]]:
+        return [
+            event["data"]
+            for event in receiver.events
+            if event["subject"] == job_id and event["type"] == f"orchestrator.job.{type_}"
+        ]
+
+    wait_for(arrived, 60, f"the {type_} event of {job_id}")
+    (data,) = arrived()
     return data
 
 
