@@ -2,8 +2,10 @@
 
 import os
 from contextlib import closing, suppress
+from http import HTTPStatus
 
 import docker
+from docker.models.containers import Container
 
 INSTANCE_LABEL = "orchestrator.instance"
 
@@ -14,7 +16,16 @@ def remove(host: str, instance: str) -> None:
     with closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": host}, timeout=60)) as client:
         for container in client.containers.list(all=True, filters=ours, ignore_removed=True):
             with suppress(docker.errors.NotFound):
-                container.remove(force=True, v=True)
+                _remove(container)
         for network in client.networks.list(filters=ours):
             with suppress(docker.errors.NotFound):
                 network.remove()
+
+
+def _remove(container: Container) -> None:
+    try:
+        container.remove(force=True, v=True)
+    except docker.errors.APIError as error:
+        if error.status_code != HTTPStatus.CONFLICT:
+            raise
+        container.wait(condition="removed")  # the service was about to: its removal goes on without it
