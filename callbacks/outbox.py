@@ -35,12 +35,6 @@ def subscribe(stream: UUID, subject: str, url: str, key: str | None, types: Sequ
     )
 
 
-def wants(stream: UUID, type_: str) -> bool:
-    """Whether somebody takes events of this type from this stream."""
-    subscription = Subscription.objects.filter(stream=stream).only("types").first()
-    return subscription is not None and _takes(subscription, type_)
-
-
 def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> None:
     """Keep an event, to be sent once the caller's transaction is committed. Nothing happens where nobody takes it.
 
@@ -77,14 +71,6 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
     )
     if subscription.next_attempt_at is None:  # otherwise somebody is at it, has been told, or waits for a retry
         transaction.on_commit(partial(hint, QUEUE, ACTOR, subscription.pk), robust=True)
-
-
-def events_of(stream: UUID, *, after: int = 0, limit: int, state: str | None = None) -> list[Event]:
-    """At most `limit` events with a sequence above `after`, in order, their attempts prefetched, without bodies."""
-    events = Event.objects.filter(subscription__stream=stream, sequence__gt=after)
-    if state is not None:
-        events = events.filter(state=state)
-    return list(events.order_by("sequence").defer("body").prefetch_related("attempts")[:limit])
 
 
 def forget(streams: Sequence[UUID]) -> None:

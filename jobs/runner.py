@@ -7,7 +7,6 @@ creates the container; started after a crash it finds it by its labels and goes 
 import logging
 import time
 from base64 import b64decode
-from pathlib import Path
 from typing import TypeVar
 
 from django.db import InterfaceError, OperationalError
@@ -264,7 +263,7 @@ class Run:
         return Reader(self.claim, job, self._configuration.log_limit, self._configuration.engine_log_limit)
 
     def _limits(self) -> transfers.TransferLimits:
-        spool = Path(self._configuration.state_dir) / "spool"
+        spool = self._configuration.state_dir / "spool"
         spool.mkdir(parents=True, exist_ok=True)
         return transfers.TransferLimits(
             size=self._configuration.transfer_limit,
