@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+import ssl
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from contextlib import suppress
@@ -59,6 +60,8 @@ class Configuration:
     cpu_overcommit: float
     egress_networks: tuple[Network, ...]
     egress_hosts: frozenset[str]
+    ca_bundle: Path | None
+    deliveries_per_host: int
     shutdown_grace: float
 
 
@@ -107,6 +110,8 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         cpu_overcommit=env.number("CPU_OVERCOMMIT", 4.0, 0.01, 1000) or 4.0,
         egress_networks=networks,
         egress_hosts=hosts,
+        ca_bundle=_certificates(env, "CA_BUNDLE"),
+        deliveries_per_host=env.integer("DELIVERIES_PER_HOST", 8, 1, 64),
         shutdown_grace=env.duration("SHUTDOWN_GRACE", "10s"),
     )
 
@@ -125,6 +130,18 @@ def _readable_file(env: Environment, name: str) -> Path | None:
             return Path(path).absolute()
     except OSError as error:
         raise ConfigurationError(f"{name} cannot be read: {error.strerror}: {path}") from error
+
+
+def _certificates(env: Environment, name: str) -> Path | None:
+    path = _readable_file(env, name)
+    if path is None:
+        return None
+    store = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with suppress(OSError):  # of a file with one that is broken none is taken
+        store.load_verify_locations(path)
+    if not store.cert_store_stats()["x509"]:
+        raise ConfigurationError(f"{name} cannot be read: it holds no PEM certificate, or a broken one: {path}")
+    return path
 
 
 def _public_url(url: str) -> str:

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from http.client import HTTPResponse, RemoteDisconnected
+from io import BufferedReader
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -26,7 +28,7 @@ from orchestrator_site.deadlines import Watchdog
 watchdog: Final = Watchdog()
 _REUSE_SECONDS: Final = 2.0  # less than what servers keep an idle connection for: none is closed under a request
 _POOLS: Final = 32
-_IDLE_CONNECTIONS: Final = 2  # per origin
+_IDLE_CONNECTIONS: Final = 8  # per origin: as many as DELIVERIES_PER_HOST has at once by default
 
 
 class EgressError(Exception):
@@ -177,9 +179,35 @@ def dial(host: str, port: int, timeout: float) -> socket.socket:
     raise failed or denied or EgressFailed(f"no connection to {host} port {port} within {timeout:g} s", timed_out=True)
 
 
+class _Lines(BufferedReader):
+    """Remembers the line that it read last."""
+
+    last = b""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self.last = super().readline(size)
+        return self.last
+
+
+class _WholeHead(HTTPResponse):
+    """An answer has all its headers: http.client takes the end of the stream for theirs, and half an answer for a success."""
+
+    fp: _Lines
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fp = _Lines(self.fp.detach())
+
+    def begin(self) -> None:
+        super().begin()
+        if self.fp.last not in (b"\r\n", b"\n"):
+            raise RemoteDisconnected("it ended within the headers of the answer")
+
+
 class _Checked(HTTPConnection):
     """What both kinds of connection do otherwise than urllib3's."""
 
+    response_class = _WholeHead
     _last_request = float("-inf")
 
     def _new_conn(self) -> socket.socket:
@@ -230,10 +258,18 @@ class _CheckedHTTPSPool(HTTPSConnectionPool):
 
 
 class CheckedAdapter(HTTPAdapter):
-    """requests' transport over these connections. Give each request its `current_call`."""
+    """requests' transport over these connections. Give each request its `current_call`.
+
+    Raises `EgressFailed` where CA_BUNDLE can no longer be read.
+    """
 
     def __init__(self) -> None:
         self._trust = ssl.create_default_context(cafile=certifi.where())
+        if bundle := settings.CONFIGURATION.ca_bundle:
+            try:
+                self._trust.load_verify_locations(bundle)
+            except OSError as error:
+                raise EgressFailed(f"CA_BUNDLE cannot be read: {error.strerror}") from error
         super().__init__(pool_connections=_POOLS, pool_maxsize=_IDLE_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:

@@ -6,6 +6,7 @@ with Receiver() as receiver:
     assert receiver.requests[0].json["jobsequence"] == 1
 """
 
+import datetime
 import hashlib
 import hmac
 import json
@@ -18,8 +19,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal, Self
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook
 
 from tests.waiting import wait_for
@@ -30,11 +36,14 @@ _CHUNK = b"x" * 65536
 Fault = Literal[
     "hang",  # take the request, say nothing
     "half",  # announce a body, send half of it, close
+    "half_headers",  # say that all is well, and close within the headers
     "endless",  # a body without an end, as fast as it is read
+    "endless_chunks",  # the same in chunks
     "drip",  # a body without an end, one byte at a time
     "drip_headers",  # headers without an end, one byte at a time
     "reset",  # take the request, reset the connection
     "garbage",  # answer something that is no HTTP
+    "raw",  # send the body and nothing else, close
 ]
 
 
@@ -72,6 +81,7 @@ class Receiver:
     def __init__(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Received] = []
         self.most_at_once = 0  # requests that were being answered at the same time
+        self.streamed = 0  # bytes of endless bodies that were sent
         self.respond: Callable[[Received], Answer] = self._planned_answer
         self._planned: deque[Answer] = deque()
         self._lock = threading.Lock()
@@ -205,15 +215,22 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
             case "garbage":
                 self.wfile.write(b"\x00\xff this is no answer\r\n\r\n")
+            case "raw":
+                self.wfile.write(answer.body)
+            case "half_headers":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Half: ")
             case "drip_headers":
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
                 self._drip(receiver)
-            case "drip" | "endless":
+            case "drip":
                 self._head(answer, {"Connection": "close"})
-                if answer.fault == "drip":
-                    self._drip(receiver)
-                while receiver.pause(0):
-                    self.wfile.write(_CHUNK)
+                self._drip(receiver)
+            case "endless":
+                self._head(answer, {"Connection": "close"})
+                self._stream(receiver, _CHUNK)
+            case "endless_chunks":
+                self._head(answer, {"Transfer-Encoding": "chunked"})
+                self._stream(receiver, b"%x\r\n%b\r\n" % (len(_CHUNK), _CHUNK))
             case "half":
                 self._head(answer, {"Content-Length": str(2 * len(answer.body or b"half"))})
                 self.wfile.write(answer.body or b"half")
@@ -231,6 +248,11 @@ class _Handler(BaseHTTPRequestHandler):
         while receiver.pause(_DRIP_SECONDS):
             self.wfile.write(b"x")
 
+    def _stream(self, receiver: Receiver, data: bytes) -> None:
+        while receiver.pause(0):
+            self.wfile.write(data)
+            receiver.streamed += len(data)
+
     def _client_is_there(self) -> bool:
         self.connection.settimeout(0.001)
         try:
@@ -242,3 +264,37 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: the tests say what they expected."""
+
+
+def certificate(directory: Path, name: str, issuer: Path | None = None) -> Path:
+    """A certificate for `name` and its key, in one file. `issuer` is the file of the one that signs it; None: itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = signer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signing_key: Any = key
+    if issuer is not None:
+        signer = x509.load_pem_x509_certificate(issuer.read_bytes()).subject
+        signing_key = serialization.load_pem_private_key(issuer.read_bytes(), None)
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(signer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .sign(signing_key, hashes.SHA256())
+    )
+    path = directory / f"{name}.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def tls_server(path: Path) -> ssl.SSLContext:
+    """For a server that shows this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context

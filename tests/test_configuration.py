@@ -9,12 +9,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator_site.configuration import Configuration, load
+from orchestrator_site.connections import _IDLE_CONNECTIONS
 from orchestrator_site.env import ConfigurationError, parse_duration, parse_size
+from tests.receiver import certificate
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = urlsafe_b64encode(bytes(32)).decode()
@@ -71,6 +74,8 @@ class TestDefaults:
         assert (configuration.worker_threads, configuration.cpu_overcommit) == (64, 4)
         assert (configuration.node_cpus, configuration.node_memory) == (None, None)
         assert configuration.shutdown_grace == 10
+        assert configuration.ca_bundle is None
+        assert configuration.deliveries_per_host == _IDLE_CONNECTIONS == 8
         assert ip_network("127.0.0.0/8") in configuration.egress_networks
         assert "localhost" in configuration.egress_hosts
 
@@ -130,6 +135,9 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("CPU_OVERCOMMIT", "1", "cpu_overcommit", 1),
     ("EGRESS_ALLOW", "10.0.0.0/8, Hooks.Example.com.", "egress_hosts", frozenset({"hooks.example.com"})),
     ("EGRESS_ALLOW", "10.1.2.3,fd00::/8", "egress_networks", (ip_network("10.1.2.3"), ip_network("fd00::/8"))),
+    ("CA_BUNDLE", certifi.where(), "ca_bundle", Path(certifi.where())),
+    ("DELIVERIES_PER_HOST", "1", "deliveries_per_host", 1),
+    ("DELIVERIES_PER_HOST", "64", "deliveries_per_host", 64),
     ("SHUTDOWN_GRACE", "500ms", "shutdown_grace", 0.5),
     ("ENCRYPTION_KEYS", f"{KEY}, {KEY}", "encryption_keys", (KEY, KEY)),
     ("STATE_DIR", "/state", "state_dir", Path("/state")),
@@ -173,6 +181,13 @@ BAD = [
     ("CPU_OVERCOMMIT", "-1"),
     ("EGRESS_ALLOW", "10.0.0.0/33"),
     ("EGRESS_ALLOW", "10.0.0.1/8"),
+    ("CA_BUNDLE", "/nonexistent/ca.pem"),
+    ("CA_BUNDLE", "/"),
+    ("CA_BUNDLE", __file__),
+    ("CA_BUNDLE", "/dev/null"),
+    ("DELIVERIES_PER_HOST", "0"),
+    ("DELIVERIES_PER_HOST", "65"),
+    ("DELIVERIES_PER_HOST", "1.5"),
     ("SHUTDOWN_GRACE", "10sec"),
 ]
 
@@ -186,6 +201,19 @@ class TestVariables:
     def test_bad_values_stop_the_start_with_the_name(self, name: str, text: str) -> None:
         with pytest.raises(ConfigurationError, match=f"^{name} "):
             production(**{name: text})
+
+    def test_a_bundle_has_whole_certificates(self, tmp_path: Path) -> None:
+        # Given a file with a certificate and its key
+        bundle = certificate(tmp_path, "authority.test")
+        text = bundle.read_text()
+        assert production(CA_BUNDLE=str(bundle)).ca_bundle == bundle
+
+        # When it holds the key alone, or a certificate that was cut behind a whole one, I expect it to be refused
+        key, certificate_alone = text.split("-----BEGIN CERTIFICATE-----")
+        for wrong in (key, text + "-----BEGIN CERTIFICATE-----" + certificate_alone[:100]):
+            bundle.write_text(wrong)
+            with pytest.raises(ConfigurationError, match=r"^CA_BUNDLE cannot be read: .*authority\.test\.pem$"):
+                production(CA_BUNDLE=str(bundle))
 
     @pytest.mark.parametrize("name", PRODUCTION)
     def test_what_production_needs(self, name: str) -> None:

@@ -1,28 +1,23 @@
 """The only door for outgoing HTTP."""
 
-import datetime
 import io
 import socket
-import ssl
 import threading
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from django.conf import settings as django_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator_site import addresses, connections, egress
-from tests.receiver import Answer, Receiver
+from tests.receiver import Answer, Received, Receiver, certificate, tls_server
 
 TIMES: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 10}
 SECRET = "s3cr3t"
@@ -62,6 +57,14 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return table
+
+
+@pytest.fixture
+def fresh_adapter() -> Iterator[None]:
+    """The adapter keeps its connections, and what it trusted when it was made: one for this test alone."""
+    egress._adapter.cache_clear()
+    yield
+    egress._adapter.cache_clear()
 
 
 def get(url: str, **options: Any) -> tuple[int, bytes]:
@@ -181,6 +184,28 @@ def test_connections_are_kept(receiver: Receiver) -> None:
     assert len({received.peer for received in receiver.requests}) == 1
 
 
+def test_connections_are_kept_for_several_requests_at_once(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, fresh_adapter: None
+) -> None:
+    # Given a server that answers only so many requests at once
+    monkeypatch.setattr(connections, "_REUSE_SECONDS", 60)
+    egress._adapter()  # threads that are the first to ask, all at once, would make one each
+    count = connections._IDLE_CONNECTIONS
+    together = threading.Barrier(count, timeout=10)
+
+    def respond(_: Received) -> Answer:
+        together.wait()
+        return Answer()
+
+    receiver.respond = respond
+
+    # When they come again and again, I expect them on the same connections
+    with ThreadPoolExecutor(count) as threads:
+        for _ in range(3):
+            assert list(threads.map(get, [receiver.url] * count)) == [(200, b"")] * count
+    assert len({received.peer for received in receiver.requests}) == count
+
+
 # -- requests --------------------------------------------------------------------------------------
 
 
@@ -276,7 +301,7 @@ def test_what_a_peer_compressed_unasked_stays_as_it_is(receiver: Receiver) -> No
     assert get(receiver.url) == (200, b"not even gzip")
 
 
-@pytest.mark.parametrize("fault", ["half", "reset", "garbage"])
+@pytest.mark.parametrize("fault", ["half", "half_headers", "reset", "garbage"])
 def test_a_broken_answer_is_a_failure_without_secrets(receiver: Receiver, fault: Any) -> None:
     receiver.will(Answer(fault=fault))
     with pytest.raises(egress.EgressFailed) as failure:
@@ -285,6 +310,32 @@ def test_a_broken_answer_is_a_failure_without_secrets(receiver: Receiver, fault:
     assert SECRET not in str(failure.value)
     assert "127.0.0.1" in str(failure.value)
     assert str(failure.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *(b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX-Half", b"HTTP/1.1 204 No Content\r\nX-A: b\r\n"),
+        *(b"HTTP/1.1 200 OK\r\nX-A: b\r\n\r", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"),
+    ],
+)
+def test_headers_without_their_end_are_no_answer(receiver: Receiver, head: bytes) -> None:
+    # Given a peer that says all is well, but does not come to the empty line after its headers
+    receiver.will(Answer(fault="raw", body=head))
+
+    # When its answer is read, I expect a failure that says so
+    with pytest.raises(egress.EgressFailed, match="it ended within the headers of the answer") as failure:
+        get(receiver.url)
+    assert not failure.value.timed_out
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+@pytest.mark.parametrize(
+    "head", ["HTTP/1.1 200 OK{0}X-A: b{0}{0}", "HTTP/1.0 200 OK{0}{0}", "HTTP/1.1 100 Continue{0}{0}HTTP/1.1 200{0}{0}"]
+)
+def test_an_answer_may_end_with_its_connection(receiver: Receiver, head: str, end: str) -> None:
+    receiver.will(Answer(fault="raw", body=head.format(end).encode() + b"body"))
+    assert get(receiver.url) == (200, b"body")
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip", "drip_headers", "endless"])
@@ -369,41 +420,14 @@ def test_a_resolver_that_hangs_ends_with_the_connect_timeout(monkeypatch: pytest
 # -- TLS -------------------------------------------------------------------------------------------
 
 
-def certificate(directory: Path, name: str) -> Path:
-    """A self-signed certificate for `name`, and its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = directory / f"{name}.pem"
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
 @pytest.fixture
-def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any) -> Iterator[Receiver]:
-    """A server with a certificate for hook.test, which is trusted."""
+def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, fresh_adapter: None) -> Iterator[Receiver]:
+    """A server with a certificate for hook.test, which is as good as a public one."""
     path = certificate(tmp_path, "hook.test")
     names["hook.test"] = names["other.test"] = ["127.0.0.1"]
     monkeypatch.setattr(connections.certifi, "where", lambda: str(path))
-    egress._adapter.cache_clear()
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(path)
-    with Receiver(tls=tls) as receiver:
+    with Receiver(tls=tls_server(path)) as receiver:
         yield receiver
-    egress._adapter.cache_clear()
 
 
 def test_the_certificate_is_checked_against_the_name_of_the_url(secure: Receiver) -> None:
@@ -417,6 +441,33 @@ def test_the_certificate_is_checked_against_the_name_of_the_url(secure: Receiver
     for host in ("other.test", "127.0.0.1"):
         with pytest.raises(egress.EgressFailed, match="certificate verify failed"):
             get(f"https://{host}:{secure.port}/")
+
+
+def test_a_private_authority_is_trusted_beside_the_public_ones(
+    tmp_path: Path, settings: Any, names: Any, secure: Receiver
+) -> None:
+    # Given a server whose certificate is of a public authority, and one whose is of a private authority
+    authority = certificate(tmp_path, "authority.test")
+    names["inside.test"] = ["127.0.0.1"]
+    with Receiver(tls=tls_server(certificate(tmp_path, "inside.test", authority))) as inside:
+        # When CA_BUNDLE is not set, I expect the private one to be refused
+        with pytest.raises(egress.EgressFailed, match="certificate verify failed"):
+            get(f"https://inside.test:{inside.port}/")
+        assert inside.requests == []
+
+        # When it names the private authority, I expect an answer of both
+        settings.CONFIGURATION = replace(django_settings.CONFIGURATION, ca_bundle=authority)
+        egress._adapter.cache_clear()
+        assert get(f"https://inside.test:{inside.port}/") == (200, b"")
+        assert get(f"https://hook.test:{secure.port}/") == (200, b"")
+
+
+def test_a_bundle_that_has_gone_since_the_start_is_a_failure(
+    tmp_path: Path, settings: Any, receiver: Receiver, fresh_adapter: None
+) -> None:
+    settings.CONFIGURATION = replace(django_settings.CONFIGURATION, ca_bundle=tmp_path / "gone.pem")
+    with pytest.raises(egress.EgressFailed, match="CA_BUNDLE cannot be read: No such file"):
+        get(receiver.url)
 
 
 def test_the_whole_time_holds_over_tls(secure: Receiver) -> None:
