@@ -5,24 +5,21 @@ A stream is named by a UUID and has at most one subscriber; what is published to
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import F
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from callbacks import destinations, wake
 from callbacks.cloudevents import Envelope, timestamp
-from callbacks.models import Attempt, Event, Subscription, new_event_id
+from callbacks.models import Event, Subscription, new_event_id
 from callbacks.policy import LIFETIME_SECONDS
-from orchestrator_site.broker import hint
+from orchestrator_site.database import delete_in_batches
 from orchestrator_site.egress import origin_of
 
-QUEUE: Final = "deliveries"
-ACTOR: Final = "deliver"
-_BATCH: Final = 500
+_BATCH: Final = 200
 
 
 def subscribe(stream: UUID, subject: str, url: str, key: str | None, types: Sequence[str]) -> None:
@@ -31,7 +28,12 @@ def subscribe(stream: UUID, subject: str, url: str, key: str | None, types: Sequ
     `key` signs them. `types` are the types it takes, none: all. Raises `EgressDenied` where `url` is no http(s) URL.
     """
     Subscription.objects.create(
-        stream=stream, subject=subject, url=url, key=key or None, origin=origin_of(url), types=sorted(set(types))
+        stream=stream,
+        subject=subject,
+        url=url,
+        key=key or None,
+        destination=destinations.find(origin_of(url)),
+        types=sorted(set(types)),
     )
 
 
@@ -67,10 +69,16 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
         expires_at=Now() + timedelta(seconds=LIFETIME_SECONDS),
     )
     Subscription.objects.filter(pk=subscription.pk).update(
-        last_sequence=sequence, revision=F("revision") + 1, next_attempt_at=Coalesce("next_attempt_at", Now())
+        last_sequence=sequence, next_attempt_at=Coalesce("next_attempt_at", Now())
     )
-    if subscription.next_attempt_at is None:  # otherwise somebody is at it, has been told, or waits for a retry
-        transaction.on_commit(partial(hint, QUEUE, ACTOR, subscription.pk), robust=True)
+    if subscription.next_attempt_at is None:  # otherwise somebody is at it, has been told, or waits
+        wake.deliverer_on_commit(subscription.pk)
+
+
+def pending(stream: UUID, most: int) -> int:
+    """How many of the stream's events are still to be delivered, counted up to `most`."""
+    undelivered = Event.objects.filter(subscription__stream=stream, state=Event.State.PENDING)
+    return undelivered.order_by("sequence")[:most].count()
 
 
 def forget(streams: Sequence[UUID]) -> None:
@@ -78,11 +86,8 @@ def forget(streams: Sequence[UUID]) -> None:
     for identity in list(Subscription.objects.filter(stream__in=streams).values_list("pk", flat=True)):
         subscription = Subscription.objects.filter(pk=identity)
         # A delivery under way finds its lease gone, and none begins: nothing is added behind our back.
-        subscription.update(lease_token=None, lease_until=None, next_attempt_at=None)
-        while batch := list(Event.objects.filter(subscription=identity).values_list("pk", flat=True)[:_BATCH]):
-            with transaction.atomic():
-                Attempt.objects.filter(event__in=batch).delete()
-                Event.objects.filter(pk__in=batch).delete()
+        subscription.update(lease_token=None, lease_until=None, next_attempt_at=None, waiting_since=None)
+        delete_in_batches(Event.objects.filter(subscription=identity), _BATCH)
         subscription.delete()
 
 

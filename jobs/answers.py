@@ -1,16 +1,11 @@
 """What the API says of a job. No secret: no key, environment value, URL or header is ever read here."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from jobs.admission import waiting_for
 from jobs.models import Input, Job, Output
-
-
-def rfc3339(moment: datetime) -> str:
-    """UTC with milliseconds: `2026-01-31T12:00:00.123Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from orchestrator_site.api import rfc3339
 
 
 def job_summary(job: Job) -> dict[str, Any]:

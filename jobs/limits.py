@@ -33,8 +33,6 @@ KEY_LENGTH: Final = 1024
 
 # -- questions ----------------------------------------------------------------------------------
 WAIT_SECONDS: Final = 30
-PAGE_DEFAULT: Final = 100
-PAGE_MAX: Final = 1000
 ROWS_READ: Final = 5000  # for one page of jobs
 LOG_LINES_DEFAULT: Final = 1000
 LOG_LINES_MAX: Final = 10_000

@@ -1,39 +1,17 @@
 """What the OpenAPI document says of each address: one decorator per operation, and what they have in common."""
 
-from typing import Any, Final
+from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
+from callbacks.models import Event
 from jobs import limits
-from jobs.schemas import COMPONENTS, Schema, ref
+from jobs.schemas import COMPONENTS
 from jobs.states import State, Stream
+from orchestrator_site.openapi import CURSOR, PAGE_LIMIT, Schema, answer, choice, in_path, query, ref, responses, string
 
-_ERRORS: Final = {
-    400: "A member or a query parameter is unknown, missing or not as it must be; `field` names it.",
-    401: "An API key is needed, or this one is not known.",
-    404: "There is no job with this id.",
-    409: "A job with this id exists.",
-    413: "The body is larger than 1 MiB.",
-    415: "The body is not application/json in UTF-8.",
-    500: "The service failed; its log says why.",
-    503: "The database does not answer; `Retry-After` says when to try again.",
-}
-_COMMON: Final = (400, 401, 500, 503)
-
-
-def _responses(success: dict[Any, OpenApiResponse], *errors: int) -> dict[Any, OpenApiResponse]:
-    return success | {
-        (status, "application/json"): OpenApiResponse(ref("Error"), description=_ERRORS[status])
-        for status in sorted({*_COMMON, *errors})
-    }
-
-
-def _query(name: str, schema: Schema, description: str) -> OpenApiParameter:
-    return OpenApiParameter(name, schema, OpenApiParameter.QUERY, description=description)
-
-
-_ID = OpenApiParameter("job_id", COMPONENTS["Accepted"]["properties"]["id"], OpenApiParameter.PATH, description="The job's id.")
+_ID = in_path("job_id", COMPONENTS["Accepted"]["properties"]["id"], "The job's id.")
 _MOMENT: Schema = {"type": "string", "format": "date-time"}
 _WAIT: Schema = {"type": "number", "minimum": 0, "maximum": limits.WAIT_SECONDS, "multipleOf": 0.001, "default": 0}
 
@@ -46,7 +24,7 @@ create_job = extend_schema(
             "Location", OpenApiTypes.STR, OpenApiParameter.HEADER, response=[202], description="The job's address.", required=True
         )
     ],
-    responses=_responses({(202, "application/json"): OpenApiResponse(ref("Accepted"), "The job is stored.")}, 409, 413, 415),
+    responses=responses(answer("Accepted", "The job is stored.", 202), 409, 413, 415),
 )
 list_jobs = extend_schema(
     operation_id="listJobs",
@@ -56,46 +34,70 @@ list_jobs = extend_schema(
         "`meta.<key>=<value>`, any number of times with different keys: those whose `meta` has this value under this key."
     ),
     parameters=[
-        _query("limit", {"type": "integer", "minimum": 1, "maximum": limits.PAGE_MAX, "default": limits.PAGE_DEFAULT}, "Jobs."),
-        _query("cursor", {"type": "string"}, "The `nextCursor` of the page before."),
-        _query("status", {"type": "string", "enum": State.values}, ""),
-        _query("image", {"type": "string"}, "Exactly as it was given."),
-        _query("node", {"type": "string"}, "A node's name."),
-        _query("createdAfter", _MOMENT, "RFC 3339 with an offset; exclusive, to the millisecond."),
-        _query("createdBefore", _MOMENT, "RFC 3339 with an offset; exclusive, to the millisecond."),
+        PAGE_LIMIT,
+        CURSOR,
+        query("status", {"type": "string", "enum": State.values}, ""),
+        query("image", {"type": "string"}, "Exactly as it was given."),
+        query("node", {"type": "string"}, "A node's name."),
+        query("createdAfter", _MOMENT, "RFC 3339 with an offset; exclusive, to the millisecond."),
+        query("createdBefore", _MOMENT, "RFC 3339 with an offset; exclusive, to the millisecond."),
     ],
-    responses=_responses({(200, "application/json"): OpenApiResponse(ref("JobPage"), "Newest first.")}),
+    responses=responses(answer("JobPage", "Newest first.")),
 )
 get_job = extend_schema(
     operation_id="getJob",
     summary="Look at a job, or wait for it",
-    parameters=[_ID, _query("wait", _WAIT, "Answer when the job is decided, or after so many seconds.")],
-    responses=_responses({(200, "application/json"): OpenApiResponse(ref("Job"), "The job.")}, 404),
+    parameters=[_ID, query("wait", _WAIT, "Answer when the job is decided, or after so many seconds.")],
+    responses=responses(answer("Job", "The job."), 404),
 )
 cancel_job = extend_schema(
     operation_id="cancelJob",
     summary="Cancel a job",
     parameters=[_ID],
-    responses=_responses({204: OpenApiResponse(description="The job is decided.")}, 404),
+    responses=responses({204: OpenApiResponse(description="The job is decided.")}, 404),
+)
+list_events = extend_schema(
+    operation_id="listEvents",
+    summary="List a job's events, and how their deliveries went",
+    description="In order. A page may be short and still have a `nextCursor`. A job without a callback has none.",
+    parameters=[_ID, PAGE_LIMIT, CURSOR, query("state", choice(Event.State.values), "")],
+    responses=responses(answer("EventPage", "In order."), 404),
+)
+redeliver_event = extend_schema(
+    operation_id="redeliverEvent",
+    summary="Send an event again",
+    description=(
+        "Whatever became of it: under the same id, with all the tries of a new one. One that waits for its next try is tried now."
+    ),
+    request=None,
+    parameters=[_ID, in_path("event_id", string(format="uuid"), "The event's id.")],
+    responses=responses(answer("Redelivery", "It will be sent, in its place.", 202), 404),
+)
+redeliver_dead_events = extend_schema(
+    operation_id="redeliverDeadEvents",
+    summary="Send all dead events of a job again",
+    request=None,
+    parameters=[_ID],
+    responses=responses(answer("Redelivery", "They will be sent, in order.", 202), 404),
 )
 get_logs = extend_schema(
     operation_id="getLogs",
     summary="Read a job's log, or follow it",
     parameters=[
         _ID,
-        _query(
+        query(
             "after", {"type": "integer", "minimum": 0, "maximum": limits.LOG_NUMBER_MAX, "default": 0}, "Lines after this `seq`."
         ),
-        _query(
+        query(
             "limit",
             {"type": "integer", "minimum": 1, "maximum": limits.LOG_LINES_MAX},
             f"Lines; default: all as text, {limits.LOG_LINES_DEFAULT} as JSON.",
         ),
-        _query("stream", {"type": "string", "enum": Stream.values}, "Only this stream's lines."),
-        _query("tail", {"type": "integer", "minimum": 0, "maximum": limits.LOG_LINES_MAX}, "Begin with the last so many lines."),
-        _query("wait", _WAIT, "Answer as soon as there is a line or the log has ended, or after so many seconds."),
+        query("stream", {"type": "string", "enum": Stream.values}, "Only this stream's lines."),
+        query("tail", {"type": "integer", "minimum": 0, "maximum": limits.LOG_LINES_MAX}, "Begin with the last so many lines."),
+        query("wait", _WAIT, "Answer as soon as there is a line or the log has ended, or after so many seconds."),
     ],
-    responses=_responses(
+    responses=responses(
         {
             (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "The lines, each with a line feed."),
             (200, "application/json"): OpenApiResponse(ref("LogPage"), "A page of lines, where `Accept` prefers JSON."),

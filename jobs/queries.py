@@ -47,6 +47,11 @@ def find_job(job_id: str) -> Job | None:
     return Job.objects.defer(*_UNSHOWN).select_related("node").filter(id=job_id).first()
 
 
+def find_uuid(job_id: str) -> UUID | None:
+    """The row's own key."""
+    return Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
+
+
 def page_of_jobs(filters: Filters, *, cursor: UUID | None, limit: int) -> Page:
     """The newest jobs that match and are older than the cursor's."""
     rows = _made_between(filters.created_after, filters.created_before)

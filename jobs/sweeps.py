@@ -4,22 +4,22 @@ import logging
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Q
 from django.utils import timezone
 
 from jobs import admission, events, lifecycle, nodes, wake
 from jobs.containers import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.engine.base import Engine, Observation
 from jobs.errors import ContainerConflict, OwnershipLost
-from jobs.models import Job, Node
+from jobs.models import Job, LogChunk, Node
 from orchestrator_site.broker import hint
-from orchestrator_site.database import short_read, short_transaction
+from orchestrator_site.database import delete_in_batches, short_read
 
 logger = logging.getLogger(__name__)
 
 # A container's row is committed before the container is made, so the grace is for clocks that differ.
 _LEFTOVER_GRACE = timedelta(seconds=30)
 _BATCH = 200
+_FORGET_BATCH = 20  # rows that are deleted at once: a part of a log may be large
 
 
 def wake_workers() -> int:
@@ -109,6 +109,6 @@ def forget_old_jobs(retention: timedelta, now: datetime | None = None) -> int:
         old = list(Job.objects.filter(completed_at__lt=before).order_by("completed_at").values_list("uuid", flat=True)[:_BATCH])
     if old:
         events.forget(old)
-        with short_transaction():
-            Job.objects.filter(Q(uuid__in=old)).delete()
+        delete_in_batches(LogChunk.objects.filter(job__in=old), _FORGET_BATCH)
+        delete_in_batches(Job.objects.filter(uuid__in=old), _FORGET_BATCH)
     return len(old)

@@ -2,7 +2,7 @@
 
 from django.urls import path, register_converter
 
-from jobs import limits, views
+from jobs import event_views, limits, views
 
 
 class JobIdConverter:
@@ -19,8 +19,13 @@ class JobIdConverter:
 
 register_converter(JobIdConverter, "job_id")
 
+_JOB = "jobs/<job_id:job_id>"
+
 urlpatterns = [
     path("jobs", views.JobsView.as_view(), name="jobs"),
-    path("jobs/<job_id:job_id>", views.JobView.as_view(), name="job"),
-    path("jobs/<job_id:job_id>/logs", views.LogsView.as_view(), name="job-logs"),
+    path(_JOB, views.JobView.as_view(), name="job"),
+    path(f"{_JOB}/logs", views.LogsView.as_view(), name="job-logs"),
+    path(f"{_JOB}/events", event_views.EventsView.as_view(), name="job-events"),
+    path(f"{_JOB}/events/redeliver", event_views.RedeliverDeadEventsView.as_view(), name="redeliver-dead-events"),
+    path(f"{_JOB}/events/<uuid:event_id>/redeliver", event_views.RedeliverEventView.as_view(), name="redeliver-event"),
 ]

@@ -24,7 +24,7 @@ from orchestrator_site.long_polls import look_until
 _META = "meta."
 
 
-def _no_such_job() -> ApiError:
+def no_such_job() -> ApiError:
     return ApiError(HTTPStatus.NOT_FOUND, "there is no job with this id")
 
 
@@ -54,7 +54,7 @@ class JobsView(ApiView):
             created_after=parameters.moment("createdAfter"),
             created_before=parameters.moment("createdBefore"),
         )
-        limit = parameters.integer("limit", 1, limits.PAGE_MAX) or limits.PAGE_DEFAULT
+        limit = parameters.page_limit()
         page = queries.page_of_jobs(filters, cursor=_cursor(parameters), limit=limit)
         body = {"jobs": [job_summary(job) for job in page.jobs]}
         return json_response(body | ({"nextCursor": page.next_cursor} if page.next_cursor else {}))
@@ -76,7 +76,7 @@ class JobView(ApiView):
         look_until(lambda: _status(job_id), lambda status: status not in UNDECIDED, seconds)
         job = queries.find_job(job_id)
         if job is None:
-            raise _no_such_job()
+            raise no_such_job()
         return json_response(job_detail(job))
 
     @openapi.cancel_job
@@ -86,7 +86,7 @@ class JobView(ApiView):
         try:
             services.cancel(job_id)
         except JobNotFound as error:
-            raise _no_such_job() from error
+            raise no_such_job() from error
         answer = HttpResponse(status=HTTPStatus.NO_CONTENT)
         del answer["Content-Type"]
         return answer
@@ -108,7 +108,7 @@ class LogsView(ApiView):
         seconds = parameters.seconds("wait", limits.WAIT_SECONDS)
         log = log_queries.find_log(job_id)
         if log is None:
-            raise _no_such_job()
+            raise no_such_job()
         if tail is not None:
             after = max(after, log_queries.before_tail(log, count=tail, stream=stream))
         if _prefers_json(request):

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Collection
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from django.http import Http404, HttpRequest, JsonResponse
@@ -18,6 +18,8 @@ _WHOLE = re.compile(r"\d{1,18}", re.ASCII)
 _SECONDS = re.compile(r"\d{1,4}(\.\d{1,3})?", re.ASCII)
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _MAX_PARAMETERS = 100
+PAGE_DEFAULT: Final = 100
+PAGE_MAX: Final = 1000
 
 
 class ApiView(APIView):
@@ -43,6 +45,11 @@ class UnknownView(ApiView):
 def json_response(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> JsonResponse:
     """UTF-8, not escaped."""
     return JsonResponse(body, safe=False, status=status, headers=headers, json_dumps_params={"ensure_ascii": False})
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC with milliseconds: `2026-01-31T12:00:00.123Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Parameters:
@@ -80,6 +87,10 @@ class Parameters:
         if raw is not None and not (_WHOLE.fullmatch(raw) and low <= int(raw) <= high):
             raise InvalidRequest(f"write a whole number from {low} to {high}", field=name)
         return None if raw is None else int(raw)
+
+    def page_limit(self) -> int:
+        """How many items a page may have: `limit`."""
+        return self.integer("limit", 1, PAGE_MAX) or PAGE_DEFAULT
 
     def seconds(self, name: str, high: int) -> float:
         """0 where it is not given."""

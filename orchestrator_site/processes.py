@@ -11,8 +11,8 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from callbacks import actors as callback_actors
-from callbacks import delivery
+from callbacks import delivery, destinations, redelivery
+from callbacks.actors import deliver
 from jobs import actors, sweeps
 from jobs.engine import make_engine
 from jobs.errors import EngineUnavailable
@@ -25,9 +25,10 @@ from orchestrator_site.database import release_connection
 
 logger = logging.getLogger(__name__)
 
+Duty = tuple[float, Callable[[], object]]  # every so many seconds
+
 _STOP_MILLISECONDS = 3000
 _RETRY_SECONDS = 1.0
-DELIVERY_THREADS = 32
 
 
 class WorkerProcess:
@@ -69,15 +70,19 @@ class DeliverProcess:
     """Sends events."""
 
     def start(self, stopping: threading.Event) -> None:  # noqa: ARG002 - as all parts
-        self._threads = make_worker({callback_actors.QUEUE}, DELIVERY_THREADS)
+        delivery.start()
+        self._threads = make_worker({deliver.queue_name}, delivery.THREADS)
         self._threads.start()
 
     def stop(self) -> None:
+        """What is not answered soon is sent again, by whoever is next."""
+        delivery.let_go()
         self._threads.stop(timeout=_STOP_MILLISECONDS)
+        delivery.abandon()
 
 
 class RelayProcess:
-    """Finds what messages forgot."""
+    """Finds what messages forgot, and forgets what is old. The latter has a thread of its own: it may take long."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
@@ -85,20 +90,28 @@ class RelayProcess:
         self._lost = LostNodes(configuration.node_lost_after)
 
     def start(self, stopping: threading.Event) -> None:
-        self._thread = threading.Thread(target=self._run, args=(stopping,), name="relay", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._thread.join(_STOP_MILLISECONDS / 1000)
-
-    def _run(self, stopping: threading.Event) -> None:
-        duties: list[tuple[float, Callable[[], object]]] = [
+        finding: list[Duty] = [
             (0.5, delivery.relay_once),
+            (1.0, destinations.wake_available),
+            (1.0, redelivery.work_off),
             (1.0, self._look_after_workers),
             (5.0, sweeps.wake_workers),
             (30.0, sweeps.ask_for_sweeps),
-            (1.0, self._forget),
         ]
+        forgetting: list[Duty] = [(1.0, self._forget_jobs), (60.0, destinations.forget_unused)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(duties, stopping), name=name, daemon=True)
+            for name, duties in (("relay", finding), ("retention", forgetting))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        deadline = time.monotonic() + _STOP_MILLISECONDS / 1000
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self, duties: list[Duty], stopping: threading.Event) -> None:
         due = [time.monotonic() for _ in duties]
         while not stopping.is_set():
             for index, (period, duty) in enumerate(duties):
@@ -122,8 +135,8 @@ class RelayProcess:
         self._observer.look()
         sweeps.end_lost(self._lost.look())
 
-    def _forget(self) -> None:
-        """A batch at a time: retention keeps up with any load, and what else is to be done waits for one batch at most."""
+    def _forget_jobs(self) -> None:
+        """A batch at a time: retention keeps up with any load."""
         sweeps.forget_old_jobs(timedelta(seconds=self._configuration.job_retention))
 
 

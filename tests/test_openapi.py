@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from openapi_spec_validator import validate
 from schemathesis.checks import CHECKS
 
+from callbacks import urls as callback_urls
 from jobs import limits
-from jobs.urls import urlpatterns
+from jobs import urls as job_urls
 from orchestrator_site.wsgi import application
 from tests.api import expect_error
 from tests.factories import make_job
@@ -25,6 +26,15 @@ OPERATIONS = {
     ("/v1/jobs/{job_id}", "get"): {"200", "400", "401", "404", "500", "503"},
     ("/v1/jobs/{job_id}", "delete"): {"204", "400", "401", "404", "500", "503"},
     ("/v1/jobs/{job_id}/logs", "get"): {"200", "400", "401", "404", "500", "503"},
+    ("/v1/jobs/{job_id}/events", "get"): {"200", "400", "401", "404", "500", "503"},
+    ("/v1/jobs/{job_id}/events/redeliver", "post"): {"202", "400", "401", "404", "500", "503"},
+    ("/v1/jobs/{job_id}/events/{event_id}/redeliver", "post"): {"202", "400", "401", "404", "500", "503"},
+    ("/v1/destinations", "get"): {"200", "400", "401", "500", "503"},
+    ("/v1/destinations/{destination_id}", "get"): {"200", "400", "401", "404", "500", "503"},
+    ("/v1/destinations/{destination_id}/pause", "post"): {"200", "400", "401", "404", "500", "503"},
+    ("/v1/destinations/{destination_id}/resume", "post"): {"200", "400", "401", "404", "500", "503"},
+    ("/v1/destinations/{destination_id}/reset", "post"): {"200", "400", "401", "404", "500", "503"},
+    ("/v1/destinations/{destination_id}/redeliver", "post"): {"202", "400", "401", "404", "500", "503"},
     ("/livez", "get"): {"200"},
     ("/readyz", "get"): {"200", "503"},
 }
@@ -49,7 +59,8 @@ def test_describes_every_address_and_every_answer(document: dict[str, Any]) -> N
         for method, operation in item.items()
     }
     assert described.items() >= OPERATIONS.items()
-    routes = {re.sub(r"<\w+:(\w+)>", r"{\1}", f"/v1/{route.pattern}") for route in urlpatterns}
+    patterns = [*job_urls.urlpatterns, *callback_urls.urlpatterns]
+    routes = {re.sub(r"<\w+:(\w+)>", r"{\1}", f"/v1/{route.pattern}") for route in patterns}
     assert routes <= {path for path, _ in described}
 
 

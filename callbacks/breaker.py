@@ -1,0 +1,117 @@
+"""How much a destination may be sent now (docs/callbacks.md, "When your server is in trouble"). Pure: rows in, rows changed.
+
+A destination that answers well is trusted with twice as many deliveries at once, up to the most there may be; a
+failure makes that one. So a host that hangs holds a thread or two and not all of them, and one that comes back is
+not run over. Failures in a row open the breaker; when its time is up, one probe at a time finds out.
+"""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Final
+from uuid import UUID
+
+from callbacks import backoff
+from callbacks.models import Destination
+from callbacks.transport import Outcome
+
+LEASE_SECONDS: Final = 45.0  # of a delivery, and of the probe that it may be; an attempt takes 15 at most
+FAILURES: Final = 5  # in a row
+OPEN_SECONDS: Final = 30.0  # the first time; twice that each time after
+LONGEST_SECONDS: Final = 600.0  # that a destination is left alone, whatever it asks for: others may share it
+
+
+class State(StrEnum):
+    """Of the breaker."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+def state(destination: Destination, now: datetime) -> State:
+    if destination.open_until is None:
+        return State.CLOSED
+    return State.OPEN if _lies_ahead(destination.open_until, now) else State.HALF_OPEN
+
+
+def is_closed_to_all(destination: Destination, now: datetime) -> bool:
+    """Whether nothing may be sent there now, not even a probe."""
+    return destination.paused or _lies_ahead(destination.open_until, now) or _lies_ahead(destination.throttled_until, now)
+
+
+def is_proven(destination: Destination) -> bool:
+    """Whether its last answers were good."""
+    return destination.window > 1
+
+
+def room(destination: Destination, now: datetime, under_way: int, most: int) -> int:
+    """How many more deliveries it may get at once. `most`: DELIVERIES_PER_HOST."""
+    if is_closed_to_all(destination, now):
+        return 0
+    if destination.open_until is not None:
+        return 0 if _lies_ahead(destination.probe_until, now) else 1
+    return max(0, min(destination.window, most) - under_way)
+
+
+def enter(destination: Destination, now: datetime, token: UUID) -> bool:
+    """A delivery begins for which there is room. Whether that changes the row: it is the probe of a half-open breaker."""
+    if destination.open_until is None:
+        return False
+    destination.probe_token, destination.probe_until = token, now + timedelta(seconds=LEASE_SECONDS)
+    return True
+
+
+def learns_nothing(destination: Destination, outcome: Outcome, most: int) -> bool:
+    """Whether `learn` would change nothing: a good answer of one that is well. Most are, and cost no lock."""
+    well = destination.open_until is None and not destination.failures and not destination.throttles
+    return outcome.accepted and well and destination.window >= most
+
+
+def learn(destination: Destination, now: datetime, token: UUID, outcome: Outcome, most: int) -> None:
+    """What an attempt says of its destination."""
+    if outcome.status is None or outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _fail(destination, now, token)
+        return
+    close(destination)
+    if outcome.status == HTTPStatus.TOO_MANY_REQUESTS:
+        _throttle(destination, now, outcome.retry_after)
+    else:
+        destination.throttles = 0
+        destination.window = min(destination.window * 2, most)
+
+
+def close(destination: Destination) -> None:
+    """It has answered: the count begins anew."""
+    destination.failures = destination.openings = 0
+    destination.open_until = destination.probe_token = destination.probe_until = None
+
+
+def _fail(destination: Destination, now: datetime, token: UUID) -> None:
+    destination.window = 1
+    if destination.open_until is None:
+        destination.failures += 1
+        if destination.failures >= FAILURES:
+            _open(destination, now)
+    elif destination.probe_token == token:  # others were under way when it opened: they say nothing new
+        _open(destination, now)
+
+
+def _open(destination: Destination, now: datetime) -> None:
+    seconds = min(OPEN_SECONDS * 2 ** min(destination.openings, 10), LONGEST_SECONDS)
+    destination.openings += 1
+    destination.open_until = now + timedelta(seconds=seconds)
+    destination.probe_token = destination.probe_until = None
+
+
+def _throttle(destination: Destination, now: datetime, retry_after: float) -> None:
+    destination.window = 1
+    if not _lies_ahead(destination.throttled_until, now):  # otherwise it was asked together with one that was counted
+        destination.throttles += 1
+    seconds = min(max(backoff.delay(destination.throttles), retry_after), LONGEST_SECONDS)
+    until = now + timedelta(seconds=seconds)
+    destination.throttled_until = max(until, destination.throttled_until or until)
+
+
+def _lies_ahead(moment: datetime | None, now: datetime) -> bool:
+    return moment is not None and moment > now

@@ -1,0 +1,150 @@
+"""The queue of streams for each destination, and what an operator may do about one.
+
+A stream that finds no room at its destination waits for it. It is woken, the longest waiting first, by the delivery that
+gives its room back, or by the relay when the destination's time has come: so a thousand streams for a dead host cost
+nothing while it is dead.
+"""
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from callbacks import breaker, wake
+from callbacks.models import Destination, Event, Subscription
+from orchestrator_site.database import short_read, short_transaction
+
+_TOUCHED_EVERY: Final = timedelta(hours=1)
+_UNUSED_AFTER: Final = timedelta(days=1)
+_BATCH: Final = 500
+
+
+def most_at_once() -> int:
+    most: int = settings.CONFIGURATION.deliveries_per_host
+    return most
+
+
+def find(origin: str) -> Destination:
+    """The row for an origin, to be used in this transaction: it is not forgotten before that ends."""
+    while True:
+        destination, made = Destination.objects.get_or_create(origin=origin, defaults={"used_at": Now()})
+        row = Destination.objects.filter(pk=destination.pk)
+        if made or row.filter(used_at__gt=Now() - _TOUCHED_EVERY).exists() or row.update(used_at=Now()):
+            return destination
+
+
+def locked(pk: int) -> tuple[Destination, datetime]:
+    """The row, locked, and the database's time. Whoever locks a subscription as well has done that before."""
+    destination = Destination.objects.select_for_update().annotate(now=Now()).get(pk=pk)
+    return destination, destination.now
+
+
+def under_way(destination: Destination, now: datetime) -> int:
+    """How many deliveries it gets at this moment. Exact while its row is locked."""
+    return destination.subscriptions.filter(lease_token__isnull=False, lease_until__gt=now).count()
+
+
+class Load(NamedTuple):
+    under_way: int
+    waiting: int
+
+
+def load(destination: Destination, most: int) -> Load:
+    """Its deliveries at this moment, and the streams that wait for it, counted up to `most`."""
+    return Load(under_way(destination, timezone.now()), _waiting(destination).order_by("waiting_since")[:most].count())
+
+
+# -- the queue ----------------------------------------------------------------------------------------
+
+
+def wake_waiting(pk: int) -> None:
+    """Make as many of its waiting streams due as there is room for. Nothing where it has been forgotten."""
+    most = most_at_once()
+    asleep: list[int] = []
+    with suppress(Destination.DoesNotExist), short_transaction():
+        destination, now = locked(pk)
+        # Those that are woken already, and not taken up yet, have waited longest: they come first.
+        first = list(_waiting(destination).order_by("waiting_since").values_list("pk", "next_attempt_at")[: 2 * most])
+        asleep = [stream for stream, due_at in first if due_at is not None and due_at > now]
+        woken = len(first) - len(asleep)
+        room = breaker.room(destination, now, under_way(destination, now) + woken, most)
+        del asleep[room:]
+        if not first and destination.waiting:
+            Destination.objects.filter(pk=pk).update(waiting=False)
+    for stream in asleep:
+        Subscription.objects.filter(pk=stream, waiting_since__isnull=False).update(next_attempt_at=Now())
+        wake.deliverer(stream)
+
+
+def wake_available() -> None:
+    """Do that for every destination whose time has come, the longest closed first."""
+    with short_read():
+        ready = Destination.objects.filter(
+            Q(open_until=None) | Q(open_until__lte=Now()),
+            Q(probe_until=None) | Q(probe_until__lte=Now()),
+            Q(throttled_until=None) | Q(throttled_until__lte=Now()),
+            waiting=True,
+            paused=False,
+        )
+        identities = list(ready.order_by(F("open_until").asc(nulls_last=True)).values_list("pk", flat=True)[:_BATCH])
+    for identity in identities:
+        wake_waiting(identity)
+
+
+def _waiting(destination: Destination) -> QuerySet[Subscription]:
+    return destination.subscriptions.filter(waiting_since__isnull=False)
+
+
+# -- for operators --------------------------------------------------------------------------------------
+
+
+def pause(pk: int) -> None:
+    """Send nothing there any more; what is under way ends. Events still die at their age."""
+    Destination.objects.filter(pk=pk).update(paused=True)
+
+
+def resume(pk: int) -> None:
+    Destination.objects.filter(pk=pk).update(paused=False)
+    wake_waiting(pk)
+
+
+def reset(pk: int) -> None:
+    """Take it for well: close its breaker, forget what it asked for, and try at once what it left unanswered."""
+    with transaction.atomic():
+        destination, _ = locked(pk)
+        breaker.close(destination)
+        destination.throttles, destination.throttled_until = 0, None
+        destination.save(update_fields=STATE)
+    silent = Subscription.objects.filter(destination=pk, waiting_since=None, next_attempt_at__gt=Now())
+    Event.objects.filter(subscription__in=silent, state=Event.State.PENDING, silences__gt=0).update(next_attempt_at=None)
+    silent.update(next_attempt_at=Now())  # the relay finds them
+    wake_waiting(pk)
+
+
+# What `breaker` changes of a row.
+STATE: Final[tuple[str, ...]] = (
+    "failures",
+    "openings",
+    "open_until",
+    "probe_token",
+    "probe_until",
+    "throttles",
+    "throttled_until",
+    "window",
+)
+
+
+def forget_unused() -> int:
+    """Delete some that no stream goes to any more; how many. Paused ones stay."""
+    streams = Subscription.objects.filter(destination=OuterRef("pk"))
+    old = Destination.objects.filter(~Exists(streams), paused=False, used_at__lt=Now() - _UNUSED_AFTER)
+    with short_transaction():
+        # Locked, so that `find`, which would have to move `used_at` first, makes a new one rather than use one of these.
+        unused = list(old.select_for_update(of=("self",)).values_list("pk", flat=True)[:_BATCH])
+        Destination.objects.filter(pk__in=unused).delete()
+    return len(unused)
