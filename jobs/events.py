@@ -42,6 +42,11 @@ def forget(uuids: Iterable[UUID]) -> None:
     outbox.forget(list(uuids))
 
 
+def undelivered(uuid: UUID, most: int) -> int:
+    """How many of a job's events its callback has not taken yet, counted up to `most`. No transaction is needed."""
+    return outbox.pending(uuid, most)
+
+
 def _publish(job: Job, type_: str, source: str, data: Mapping[str, Any]) -> None:
     outbox.publish(job.uuid, type_, source, {"jobId": job.id, "meta": job.meta, **data})
 
@@ -50,12 +55,9 @@ def started(job: Job) -> None:
     _publish(job, START, _SERVICE, {})
 
 
-def logged(job: Job, stream: str, lines: Sequence[str], dropped: int = 0) -> None:
-    """`dropped`: how many lines were lost before these."""
+def logged(job: Job, stream: str, lines: Sequence[str]) -> None:
     data: dict[str, Any] = {"lines": list(lines), "stream": stream}
-    if dropped:
-        data["droppedLines"] = dropped
-    _publish(job, LOG, _SERVICE, data)
+    _publish(job, LOG, _SERVICE, data | _dropped(job))
 
 
 def exited(job: Job) -> None:
@@ -64,10 +66,13 @@ def exited(job: Job) -> None:
         data["reason"] = job.reason
     if job.status == State.FAILED:
         data["error"] = job.error
-    if job.log_dropped:
-        data["droppedLines"] = job.log_dropped
     data["durationSeconds"] = duration_seconds(job)
-    _publish(job, EXIT, _SERVICE, data)
+    _publish(job, EXIT, _SERVICE, data | _dropped(job))
+
+
+def _dropped(job: Job) -> dict[str, int]:
+    """How many lines were lost before this event and since the last one that told of any."""
+    return {"droppedLines": job.log_dropped} if job.log_dropped else {}
 
 
 def input_done(job: Job, item: Input) -> None:

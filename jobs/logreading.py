@@ -14,17 +14,22 @@ from jobs.logstore import Reader
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 0.5  # how often a busy reader looks whether the process has ended
+_SHORTEST_PAUSE: Final = 0.25  # seconds between looks at a callback that is behind, doubled at each
+_LONGEST_PAUSE: Final = 4.0
 
 
 def follow(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -> None:
-    """Store the log as it comes. Returns when the process has ended or nobody wants the rest; the caller looks which.
+    """Store the log as it comes, no faster than the job's callback takes it.
 
-    Raises what the engine's calls raise, `EngineRefused` where it cannot read its own log.
+    Returns when the process has ended or nobody wants the rest; the caller looks which. Raises what the engine's calls
+    raise, `EngineRefused` where it cannot read its own log.
     """
+    if not _wait_for_callback(engine, name, reader, interrupt):
+        return
     looked = time.monotonic()
     with _frames(engine, name, reader, interrupt, following=True) as frames:
         for frame in frames:
-            if not reader.take(frame):
+            if not reader.take(frame) or not _wait_for_callback(engine, name, reader, interrupt):
                 return
             now = time.monotonic()
             if frame is not None and now - looked >= _LOOK_SECONDS:
@@ -37,7 +42,7 @@ def follow(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -> N
 
 
 def read_rest(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -> None:
-    """Store what the log of an ended process still holds, its unfinished last lines too.
+    """Store what the log of an ended process still holds, its unfinished last lines too. Waits for no callback.
 
     It is read again without following: some engines lose the last line of a followed log.
     """
@@ -49,6 +54,20 @@ def read_rest(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -
     except EngineRefused as error:
         logger.error("the engine cannot read the rest of the log: %s", error, extra={"container": name})
     reader.finish()
+
+
+def _wait_for_callback(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -> bool:
+    """Return at once unless the job's callback is behind; then once it is not, or False once the process has ended.
+
+    The engine keeps what is printed meanwhile. Its log stays open: to open it again is to read it from its start.
+    """
+    pause = _SHORTEST_PAUSE
+    while reader.callback_is_behind():
+        engine.wait(name, interrupt, timeout=pause)
+        if engine.inspect(name).phase == "ended":
+            return False
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    return True
 
 
 @contextmanager

@@ -4,14 +4,16 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from django.db.models import F, Q
+from django.db.models import Q
 
 from jobs import events
 from jobs.engine.base import Frame, StreamName
 from jobs.lifecycle import Claim, changed
 from jobs.logs import Batch, Cursor, Line, LineSplitter, group
 from jobs.models import Job, LogChunk
+from orchestrator_site.database import short_read
 
+BACKLOG: Final = 200  # so many undelivered events of a job, each of at most 64 KiB, and its callback is behind
 _CHUNK_LINES: Final = 5000  # of a batch that is stored as one row
 _FRAME_BYTES: Final = 70  # what the engine writes around the bytes of a frame, at least
 _GAP: Final = "[lines may be missing here: the log outgrew ENGINE_LOG_LIMIT and the engine rotated it]"
@@ -44,6 +46,7 @@ class Reader:
         self._rotated: set[StreamName] = set()  # streams whose first frame is to come after a rotation
         self._repeating: set[StreamName] = set()
         self._gaps = 0
+        self._may_be_behind = job.wants_logs and job.log_frames > 0  # the callback: an earlier owner may have left it so
         self.frames = job.log_frames  # how many are stored
         self.reads = job.wants_logs or not job.log_full  # False: nobody wants the rest
 
@@ -64,6 +67,16 @@ class Reader:
         if frame is None or self._splitter.due(time.monotonic()):
             self._commit(self._splitter.take())
         return self.reads
+
+    def callback_is_behind(self) -> bool:
+        """Whether the job's callback is behind, so that no more is to be read while the process runs.
+
+        Asks the database only where the last commit, or an earlier owner, may have left it so.
+        """
+        if self._may_be_behind:
+            with short_read():
+                self._may_be_behind = events.undelivered(self._claim.uuid, BACKLOG) >= BACKLOG
+        return self._may_be_behind
 
     def finish(self) -> None:
         """The log has ended: what is unfinished is its last lines."""
@@ -101,11 +114,9 @@ class Reader:
             lines = (Line(batch.lines[0].stream, batch.lines[0].time, _GAP), *batch.lines) if self._gaps else batch.lines
             if not job.log_full:
                 _store(job, lines, self._limit)
-            if job.wants_logs:
-                for number, (stream, texts) in enumerate(group(batch.lines)):
-                    events.logged(job, stream, texts, self._gaps if number == 0 else 0)
-            elif self._gaps:
-                Job.objects.filter(pk=job.pk).update(log_dropped=F("log_dropped") + self._gaps)
+            job.log_dropped += self._gaps
+            self._may_be_behind = job.wants_logs and _tell(job, batch.lines)
+            job.save(update_fields=["log_bytes", "log_next", "log_full", "log_dropped"])
         self._gaps = 0
         self.reads = job.wants_logs or not job.log_full
 
@@ -125,4 +136,20 @@ def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
         part = kept[start : start + _CHUNK_LINES]
         LogChunk.objects.create(job=job, first=job.log_next, count=len(part), lines=part)
         job.log_next += len(part)
-    job.save(update_fields=["log_bytes", "log_next", "log_full"])
+
+
+def _tell(job: Job, lines: Sequence[Line]) -> bool:
+    """Publish `log` events; whether the callback is behind now.
+
+    Until the job is decided no line is lost: who reads waits instead. After that nobody waits, and the lines for
+    which there is no room are dropped and counted, for the next `log` event that there is room for or else `exit`.
+    """
+    undelivered = events.undelivered(job.uuid, BACKLOG)
+    for stream, texts in group(lines):
+        if job.decided and undelivered >= BACKLOG:
+            job.log_dropped += len(texts)
+        else:
+            events.logged(job, stream, texts)
+            job.log_dropped = 0
+            undelivered += 1
+    return undelivered >= BACKLOG

@@ -114,7 +114,7 @@ class Job(models.Model):
     log_next = models.PositiveBigIntegerField(default=1, help_text="Number of the next stored line.")
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_full = models.BooleanField(default=False, help_text="LOG_LIMIT is reached; the marker is stored.")
-    log_dropped = models.PositiveBigIntegerField(default=0, help_text="Gaps in the log that no event has told of.")
+    log_dropped = models.PositiveBigIntegerField(default=0, help_text="Lines and gaps that no event has told of yet.")
 
     class Meta:
         indexes = [
