@@ -19,6 +19,7 @@ from databases import DatabaseError, postgresql, redis_server
 from engine import EngineError, borrowed, state_directory
 from environment import random_key, without_service
 from image import ImageError
+from packages import PackageError, install_for_tests
 from processes import end, interrupt, processes_with_variable, unwind_on_signals
 
 RUN_VARIABLE = "ORCHESTRATOR_TEST_RUN"  # tells the processes of this run, so that none is forgotten
@@ -73,20 +74,12 @@ class Suite:
 
 
 def run_all(arguments: list[str], state: Path) -> int:
-    suite = Suite(without_service() | {RUN_VARIABLE: uuid.uuid4().hex, "STATE_DIR": str(state / "test")})
+    suite = new_suite(state / "test")
     with ExitStack() as cleanup:
         with_room(cleanup, state / "test")
+        install_for_tests()
         suite.environment["DOCKER_HOST"] = cleanup.enter_context(borrowed(state))
-        production = {
-            "DATABASE_URL": cleanup.enter_context(postgresql(state / "test")),
-            "REDIS_URL": cleanup.enter_context(redis_server(state / "test")),
-            "PUBLIC_URL": "http://127.0.0.1:8080",
-            "SECRET_KEY": random_key(),
-            "ENCRYPTION_KEYS": random_key(),
-            # As embedded, so that the same tests run on both; those about the defaults set their own.
-            "API_AUTH": "off",
-            "EGRESS_ALLOW": "127.0.0.0/8,::1/128,localhost",
-        }
+        production = production_variables(cleanup, state / "test")
         cleanup.callback(end_forgotten, suite.environment[RUN_VARIABLE])
         for title, command in CHECKS.items():
             suite.run(title, command, CHECK_SECONDS, MYPYPATH="bin/support")
@@ -99,6 +92,25 @@ def run_all(arguments: list[str], state: Path) -> int:
     return 1 if suite.failed else 0
 
 
+def new_suite(state: Path) -> Suite:
+    """One whose stages keep their state there, and whose processes can be told from all others."""
+    return Suite(without_service() | {RUN_VARIABLE: uuid.uuid4().hex, "STATE_DIR": str(state)})
+
+
+def production_variables(cleanup: ExitStack, state: Path) -> dict[str, str]:
+    """A PostgreSQL and a Redis that run until `cleanup`, and what else the service needs to use them."""
+    return {
+        "DATABASE_URL": cleanup.enter_context(postgresql(state)),
+        "REDIS_URL": cleanup.enter_context(redis_server(state)),
+        "PUBLIC_URL": "http://127.0.0.1:8080",
+        "SECRET_KEY": random_key(),
+        "ENCRYPTION_KEYS": random_key(),
+        # As embedded, so that the same tests run on both; those about the defaults set their own.
+        "API_AUTH": "off",
+        "EGRESS_ALLOW": "127.0.0.0/8,::1/128,localhost",
+    }
+
+
 def with_room(cleanup: ExitStack, state: Path) -> None:
     """Have this directory for this run alone, empty. Exits where another run has it."""
     state.mkdir(parents=True, exist_ok=True)
@@ -107,7 +119,7 @@ def with_room(cleanup: ExitStack, state: Path) -> None:
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SystemExit(f"The tests already run in {state}: wait for them, or give this run a STATE_DIR of its own.") from None
+        raise SystemExit(f"Another run is in {state}: wait for it, or give this one a STATE_DIR of its own.") from None
     for entry in state.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
@@ -122,7 +134,7 @@ def main() -> int:
     unwind_on_signals()
     try:
         return run_all(sys.argv[1:], state_directory())
-    except (EngineError, ImageError, DatabaseError) as error:
+    except (EngineError, ImageError, DatabaseError, PackageError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

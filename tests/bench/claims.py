@@ -1,0 +1,110 @@
+"""What a delivery costs the database: with no delivered event in it, and with a million. With the plans of its reads."""
+
+import statistics
+import time
+from typing import Any
+
+import django
+from django.conf import settings
+from django.db import connection
+
+from tests.bench.table import print_table
+from tests.receiver import Receiver
+
+STREAMS = 500
+DELIVERED = 1_000_000
+OLD_STREAMS = 10_000
+_TABLES = "callbacks_event, callbacks_subscription, callbacks_attempt, callbacks_destination"
+_FILL = f"""
+INSERT INTO callbacks_destination (origin, used_at, paused, failures, openings, throttles, "window", waiting)
+    SELECT 'https://old-' || n || '.example:443', now(), false, 0, 0, 0, 8, false FROM generate_series(1, {OLD_STREAMS}) n;
+INSERT INTO callbacks_subscription (stream, subject, url, destination_id, types, last_sequence, bulk_refused)
+    SELECT gen_random_uuid(), 'old', '', id, '[]', {DELIVERED // OLD_STREAMS}, false FROM callbacks_destination
+    WHERE origin LIKE 'https://old-%';
+INSERT INTO callbacks_event (id, subscription_id, sequence, type, source, time, body, state, tries, silences, created_at,
+        expires_at, settled_at)
+    SELECT gen_random_uuid(), id, n, 'orchestrator.job.log', 'orchestrator/service', '', repeat('x', 300)::bytea, 'delivered',
+        1, 0, now(), now(), now() FROM callbacks_subscription, generate_series(1, {DELIVERED // OLD_STREAMS}) n
+    WHERE subject = 'old';
+"""
+
+
+def main() -> None:
+    from django.core.management import call_command
+
+    call_command("migrate", interactive=False, verbosity=0)
+    with connection.cursor() as cursor:
+        cursor.execute(f"TRUNCATE {_TABLES} CASCADE")
+    empty = measure()
+    with connection.cursor() as cursor:
+        cursor.execute(_FILL)
+        cursor.execute("ANALYZE")
+    full = measure()
+    rows = [
+        [what, f"{empty[what]:.2f} ms", f"{full[what]:.2f} ms", f"{full[what] / empty[what]:.2f}"]
+        for what in ("find what is due", "deliver an event")
+    ]
+    print_table(
+        f"Medians, {STREAMS} one-event streams to a receiver in this process",
+        ["", "no delivered event", f"{DELIVERED:,} delivered events of {OLD_STREAMS:,} jobs", "ratio"],
+        rows,
+    )
+    print_plans()
+
+
+def measure() -> dict[str, float]:
+    """Medians in milliseconds."""
+    from callbacks import delivery
+    from tests.bench.stream_load import load
+
+    with Receiver() as receiver:
+        load(receiver.url, STREAMS)
+        finding = [timed(lambda: delivery.due(100)) for _ in range(50)]
+        delivering = [timed(lambda identity=identity: delivery.drain(identity)) for identity in delivery.due(STREAMS)]
+        assert len(receiver.requests) == STREAMS
+    return {"find what is due": statistics.median(finding), "deliver an event": statistics.median(delivering)}
+
+
+def timed(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return (time.perf_counter() - started) * 1000
+
+
+def print_plans() -> None:
+    """What PostgreSQL does for each read of a delivery and of the relay, with the million rows in place."""
+    from callbacks import delivery, destinations
+    from callbacks.models import Destination
+    from tests.bench.stream_load import load
+
+    statements: dict[str, Any] = {}
+
+    def keep(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("SELECT"):
+            statements.setdefault(sql, params)
+        return execute(sql, params, many, context)
+
+    with Receiver() as receiver, connection.execute_wrapper(keep):
+        load(receiver.url, 2)
+        statements.clear()
+        for identity in delivery.due(100):
+            delivery.drain(identity)
+        destinations.wake_available()
+        destinations.wake_waiting(Destination.objects.order_by("-pk").values_list("pk", flat=True)[0])
+    with connection.cursor() as cursor:
+        for sql, params in statements.items():
+            cursor.execute(f"EXPLAIN (COSTS OFF) {sql}", params)
+            print(f"\n{shortened(sql)}")
+            for (line,) in cursor.fetchall():
+                print(f"    {line}")
+
+
+def shortened(sql: str) -> str:
+    """Without the columns."""
+    return "SELECT … FROM " + sql.partition(" FROM ")[2]
+
+
+if __name__ == "__main__":
+    assert settings.DATABASES
+    django.setup()
+    main()
