@@ -15,7 +15,7 @@ from callbacks import backoff
 from callbacks.models import Destination
 from callbacks.transport import Outcome
 
-LEASE_SECONDS: Final = 45.0  # of a delivery, and of the probe that it may be; an attempt takes 15 at most
+LEASE_SECONDS: Final = 30.0  # of a delivery, and of the probe that it may be; an attempt takes 15 at most
 FAILURES: Final = 5  # in a row
 OPEN_SECONDS: Final = 30.0  # the first time; twice that each time after
 LONGEST_SECONDS: Final = 600.0  # that a destination is left alone, whatever it asks for: others may share it
