@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ KEY = "whsec_c2VjcmV0IGJ5dGVz"
 START, LOG, EXIT = "orchestrator.job.start", "orchestrator.job.log", "orchestrator.job.exit"
 SERVICE, SIDECAR = "orchestrator/service", "orchestrator/sidecar"
 BUILD_SECONDS, STOP_SECONDS = 100, 10
+TRIES = 3  # a port that was free a moment ago may be taken
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,37 @@ class Program:
 
     @contextmanager
     def running(self, directory: Path, key: str = KEY) -> Iterator["Callback"]:
-        """A process of it, with its state in that directory, that listens."""
-        port, output = free_port(), directory / "stdout"
+        """A process of it, with its state in that directory, that listens. Raises `NotStarted`."""
+        with requests.Session() as session:
+            session.trust_env = False
+            session.headers["Connection"] = "close"  # one that is kept may end while this machine is busy
+            for _ in range(TRIES):
+                port = free_port()
+                callback = Callback(f"http://127.0.0.1:{port}/", key, directory / "stdout", session)
+                process = self._start(directory, port, key)
+                try:
+                    wait_for(
+                        lambda p=process, c=callback: p.poll() is not None or c.listens(), what=f"{self.language.name} to listen"
+                    )
+                    if process.poll() is None:
+                        yield callback
+                        return
+                finally:
+                    process.terminate()
+                    process.wait(STOP_SECONDS)
+        raise NotStarted((directory / "stderr").read_text())
+
+    def _start(self, directory: Path, port: int, key: str) -> subprocess.Popen[bytes]:
         variables = {"CALLBACK_KEY": key, "CALLBACK_STATE": str(directory / "state"), "PORT": str(port)}
-        with output.open("wb") as stdout, (directory / "stderr").open("wb") as stderr:
-            command = self.language.command(self.place, port)
-            process = subprocess.Popen(
-                command, cwd=directory, env=without_service() | variables, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
+        with (directory / "stdout").open("wb") as stdout, (directory / "stderr").open("wb") as stderr:
+            return subprocess.Popen(
+                self.language.command(self.place, port),
+                cwd=directory,
+                env=without_service() | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
             )
-        try:
-            wait_for(lambda: process.poll() is not None or listens(port), what=f"{self.language.name} to listen")
-            if process.poll() is not None:
-                raise NotStarted((directory / "stderr").read_text())
-            with requests.Session() as session:
-                session.trust_env = False
-                yield Callback(f"http://127.0.0.1:{port}/", key, output, session)
-        finally:
-            process.terminate()
-            process.wait(STOP_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,13 @@ class Callback:
     def lines(self) -> list[str]:
         return self.output.read_text().splitlines()
 
+    def listens(self) -> bool:
+        """Whether a program of the guide does: another server, which came first to the port, would answer otherwise."""
+        try:
+            return self.session.post(self.url, b"", timeout=20).status_code == 401
+        except requests.RequestException:
+            return False
+
     def send(self, envelope: Envelope, **data: Any) -> int:
         """Send the event as the service does; the status of the answer."""
         return self.post(envelope.body(data), envelope)
@@ -104,14 +124,6 @@ class Callback:
         headers = envelope.headers() | signing.headers(key or self.key, envelope.id, int(time.time()) - age, body)
         headers |= {name.replace("_", "-"): value for name, value in forged.items()}
         return self.session.post(self.url, body, headers=headers, timeout=20).status_code
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 def event(number: int, type_: str = START, *, subject: str = "report-1", source: str = SERVICE) -> Envelope:
