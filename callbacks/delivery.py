@@ -7,30 +7,23 @@ sending and that transaction leaves an event that is sent again under the same i
 What a stream does next is decided in one place, `_proceed`, with its row locked: who publishes locks that row, too.
 """
 
-import logging
 import random
 import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from django.db import transaction
-from django.db.models import Q
+from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
-from callbacks import breaker, destinations, policy, signing, transport, wake
+from callbacks import breaker, consequences, destinations, signing, transport, wake
 from callbacks.breaker import LEASE_SECONDS
 from callbacks.cloudevents import Envelope
-from callbacks.models import Attempt, Event, Subscription
-from callbacks.policy import Dead, Retry
+from callbacks.models import Event, Subscription
 from callbacks.transport import Outcome
-from orchestrator_site.broker import backlog
-from orchestrator_site.database import release_connection, short_read, short_transaction
-
-logger = logging.getLogger(__name__)
+from orchestrator_site.database import release_connection, short_transaction
 
 THREADS: Final = 64  # of a process
 # Those that may be busy with destinations that have not proven themselves: however many hang, the others are left.
@@ -39,8 +32,6 @@ _UNPROVEN_PAUSE: Final = (2.0, 6.0)  # seconds until a stream asks again for one
 # A thread goes on to another stream after so much of one.
 _MOST_ATTEMPTS: Final = 50
 _MOST_SECONDS: Final = 10.0
-_EXPIRED_BATCH: Final = 500
-_INTERRUPTED: Final = "interrupted: the process that sent it has ended; it may have arrived"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,45 +70,28 @@ class _Work:
 _work = _Work()
 
 
-def due(limit: int) -> list[int]:
-    """Ids of at most `limit` subscriptions with something to do that nobody does, the longest due first."""
-    with short_read():
-        free = Q(lease_until=None) | Q(lease_until__lte=Now())
-        waiting = Subscription.objects.filter(free, next_attempt_at__lte=Now()).order_by("next_attempt_at")
-        return list(waiting.values_list("pk", flat=True)[:limit])
-
-
-def relay_once(limit: int = 500) -> int:
-    """Send messages for streams that are due, the longest due first; how many. No more than `limit` are left unread at a time."""
-    room = limit - backlog(wake.QUEUE)
-    identities = due(room) if room > 0 else []
-    for identity in identities:
-        wake.deliverer(identity)
-    return len(identities)
-
-
 def drain(subscription_id: int) -> None:
-    """Send what is due of this stream, unless somebody else does or its destination has no room.
+    """Send what is due of this stream, unless somebody else does or its destination has no room; then what waits for that room.
 
     May be called at any time, by any number of processes. Raises what the database raises; the lease then runs out.
     """
-    permit = _Permit()
-    token = uuid4()
+    permit, token = _Permit(), uuid4()
     _work.tokens.add(token)
+    stop_at = time.monotonic() + _MOST_SECONDS
     try:
         turn = _take_up(subscription_id, token, permit)
-        if turn is None:
-            return
-        stop_at = time.monotonic() + _MOST_SECONDS
         sent = 0
         while turn is not None:
-            event = turn.event
+            event, trust = turn.event, turn.event.subscription.destination.window
             outcome = _attempt(event)
             sent += 1
-            tired = sent == _MOST_ATTEMPTS or time.monotonic() > stop_at or _work.stopping
-            turn = _record(turn, outcome, tired, permit)
-        if event.subscription.destination.waiting:  # there is room now
-            destinations.wake_waiting(event.subscription.destination_id)
+            out_of_time = time.monotonic() > stop_at or _work.stopping
+            turn = _record(turn, outcome, permit, tired=sent == _MOST_ATTEMPTS or out_of_time, goes_on=not out_of_time)
+            if turn is None or turn.event.subscription_id != event.subscription_id:
+                sent = 0
+            destination = event.subscription.destination
+            if destination.waiting and (turn is None or destination.window > trust):  # there is room now
+                destinations.wake_waiting(destination.pk)
     finally:
         permit.release()
         _work.tokens.discard(token)
@@ -154,13 +128,16 @@ def _take_up(subscription_id: int, token: UUID, permit: _Permit) -> _Turn | None
         if is_taken or not is_due:
             return None
         if subscription.lease_token is not None:
-            _account_for_interrupted(subscription)
+            consequences.account_for_interrupted(subscription)
             subscription.lease_token = None
         return _proceed(subscription, now, token, permit)
 
 
-def _record(turn: _Turn, outcome: Outcome, tired: bool, permit: _Permit) -> _Turn | None:
-    """Commit an attempt with all its consequences; what is to be sent next. None: nothing now, or not by us."""
+def _record(turn: _Turn, outcome: Outcome, permit: _Permit, *, tired: bool, goes_on: bool) -> _Turn | None:
+    """Commit an attempt with all its consequences; what is to be sent next. None: nothing now, or not by us.
+
+    `tired`: others have their turn before this stream goes on. `goes_on`: with another stream that waits for this place.
+    """
     event = turn.event
     with short_transaction():
         found = _locked(event.subscription_id)
@@ -168,9 +145,22 @@ def _record(turn: _Turn, outcome: Outcome, tired: bool, permit: _Permit) -> _Tur
             return None
         subscription, now = found
         event.subscription = subscription
-        _learn(subscription, turn.token, outcome)
-        _settle(event, now, outcome)
-        return _proceed(subscription, now, turn.token, permit, tired=tired)
+        consequences.learn(subscription, turn.token, outcome)
+        consequences.settle(event, now, outcome)
+        following = _proceed(subscription, now, turn.token, permit, tired=tired)
+        if following is None and goes_on and outcome.accepted and subscription.destination.waiting:
+            following = _hand_on(subscription, turn.token, permit)
+        return following
+
+
+def _hand_on(last: Subscription, token: UUID, permit: _Permit) -> _Turn | None:
+    """Give the place that a stream has left to the one that waits longest for it and that nobody looks at."""
+    waiting = _rows(skip_locked=True).filter(destination=last.destination_id, waiting_since__isnull=False).exclude(pk=last.pk)
+    subscription = waiting.order_by("waiting_since").first()
+    if subscription is None:
+        return None
+    subscription.lease_token = token
+    return _proceed(subscription, subscription.now, token, permit)
 
 
 def _locked(pk: int) -> tuple[Subscription, datetime] | None:
@@ -178,9 +168,13 @@ def _locked(pk: int) -> tuple[Subscription, datetime] | None:
 
     It is asked for by its key alone: a planner that knew of other conditions might find a partial index tempting.
     """
-    rows = Subscription.objects.select_for_update(of=("self",)).select_related("destination").annotate(now=Now())
-    subscription = rows.filter(pk=pk).first()
+    subscription = _rows().filter(pk=pk).first()
     return None if subscription is None else (subscription, subscription.now)
+
+
+def _rows(*, skip_locked: bool = False) -> QuerySet[Any]:
+    locked = Subscription.objects.select_for_update(of=("self",), skip_locked=skip_locked)
+    return locked.select_related("destination").annotate(now=Now())
 
 
 # -- what a stream does next ------------------------------------------------------------------------------
@@ -200,7 +194,7 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: _Pe
     elif tired and not destination.waiting:
         _rest(subscription, Now())
         wake.deliverer_on_commit(subscription.pk)  # to the end of the queue: others wait, too
-    elif tired or breaker.is_closed_to_all(destination, now):
+    elif tired or breaker.is_closed_to_all(destination, now) or _finds_a_queue(subscription):
         _wait(subscription, event)
     elif not breaker.is_proven(destination) and not permit.acquire():
         _rest(subscription, now + timedelta(seconds=random.uniform(*_UNPROVEN_PAUSE)))  # noqa: S311 - spreads load
@@ -219,9 +213,14 @@ def _first_pending(subscription: Subscription, now: datetime) -> Event | None:
     pending = subscription.events.filter(state=Event.State.PENDING).order_by("sequence")
     event = pending.first()
     if event is not None and event.expires_at <= now:
-        _bury_expired(subscription, now)
+        consequences.bury_expired(subscription, now)
         event = pending.first()
     return event
+
+
+def _finds_a_queue(subscription: Subscription) -> bool:
+    """Whether it has no place, and others wait for one that were there before it."""
+    return subscription.lease_token is None and subscription.waiting_since is None and subscription.destination.waiting
 
 
 def _enter(subscription: Subscription, token: UUID) -> bool:
@@ -269,76 +268,3 @@ def _attempt(event: Event) -> Outcome:
     if subscription.key is not None:
         headers |= signing.headers(subscription.key, identity, int(time.time()), body)
     return transport.send(subscription.url, headers, body)
-
-
-def _learn(subscription: Subscription, token: UUID, outcome: Outcome) -> None:
-    """Tell its destination, and leave it on the subscription as it now is."""
-    most = destinations.most_at_once()
-    if breaker.learns_nothing(subscription.destination, outcome, most):
-        return
-    destination, now = destinations.locked(subscription.destination_id)
-    was_open = destination.open_until is not None
-    breaker.learn(destination, now, token, outcome, most)
-    destination.save(update_fields=destinations.STATE)
-    subscription.destination = destination
-    if (destination.open_until is not None) != was_open:
-        transaction.on_commit(partial(_tell_of_breaker, destination.origin, not was_open))
-
-
-def _settle(event: Event, now: datetime, outcome: Outcome) -> None:
-    """Write the attempt down, and what becomes of its event."""
-    answered = outcome.status is not None
-    event.tries, event.silences = event.tries + answered, 0 if answered else event.silences + 1
-    subscription = event.subscription
-    refused = subscription.bulk_refused
-    verdict = policy.judge(outcome, type_=event.type, tries=event.tries, silences=event.silences, bulk_refused=refused)
-    Attempt.objects.create(
-        event=event,
-        time=outcome.time,
-        status=outcome.status,
-        latency_ms=outcome.latency_ms,
-        error=outcome.error,
-        answer=outcome.answer,
-    )
-    if isinstance(verdict, Retry):
-        event.next_attempt_at = min(now + timedelta(seconds=verdict.seconds), event.expires_at)
-    else:
-        event.state = Event.State.DEAD if isinstance(verdict, Dead) else Event.State.DELIVERED
-        event.next_attempt_at, event.settled_at = None, now
-        if policy.is_bulk(event.type) and refused != isinstance(verdict, Dead):
-            _change(subscription, bulk_refused=not refused)
-    event.save(update_fields=["tries", "silences", "state", "next_attempt_at", "settled_at"])
-    if isinstance(verdict, Dead):
-        transaction.on_commit(partial(_tell_of_dead, event, outcome.error))
-
-
-def _account_for_interrupted(subscription: Subscription) -> None:
-    """A lease that ran out: whoever held it did not live to write its attempt down."""
-    if subscription.sending is None or subscription.lease_until is None:
-        return
-    event = subscription.events.filter(pk=subscription.sending, state=Event.State.PENDING).only("pk").first()
-    if event is not None:
-        began = subscription.lease_until - timedelta(seconds=LEASE_SECONDS)
-        Attempt.objects.create(event=event, time=began, status=None, latency_ms=0, error=_INTERRUPTED)
-
-
-def _bury_expired(subscription: Subscription, now: datetime) -> None:
-    """Mark some of the events dead whose time is over; those that waited behind them for all of it go with them."""
-    pending = subscription.events.filter(state=Event.State.PENDING, expires_at__lte=now)
-    expired = list(pending.order_by("sequence").defer("body")[:_EXPIRED_BATCH])
-    Event.objects.filter(pk__in=[event.pk for event in expired]).update(
-        state=Event.State.DEAD, next_attempt_at=None, settled_at=now
-    )
-    if any(policy.is_bulk(event.type) for event in expired):
-        _change(subscription, bulk_refused=True)
-    for event in expired:
-        transaction.on_commit(partial(_tell_of_dead, event, "too old"))
-
-
-def _tell_of_dead(event: Event, error: str) -> None:
-    extra = {"event": str(event.pk), "type": event.type, "job": event.subscription.subject}
-    logger.warning("an event died undelivered: %s", error, extra=extra)
-
-
-def _tell_of_breaker(origin: str, opened: bool) -> None:
-    logger.warning("the breaker %s", "opened" if opened else "closed", extra={"destination": origin})

@@ -96,6 +96,13 @@ def wake_available() -> None:
         wake_waiting(identity)
 
 
+def mark_waiting() -> None:
+    """Mark destinations that streams wait for. One that began to wait just as the mark was taken away finds itself here."""
+    with short_read():
+        forgotten = Subscription.objects.filter(waiting_since__isnull=False, destination__waiting=False)
+        Destination.objects.filter(pk__in=forgotten.values("destination")).update(waiting=True)
+
+
 def _waiting(destination: Destination) -> QuerySet[Subscription]:
     return destination.subscriptions.filter(waiting_since__isnull=False)
 

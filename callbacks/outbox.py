@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from callbacks import destinations, wake
@@ -45,7 +45,8 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("an event is published in the transaction of the change that it reports")
     # Publishers of one stream take turns here, until the transaction ends, and so does who delivers.
-    subscription = Subscription.objects.select_for_update().defer("url", "key").filter(stream=stream).first()
+    rows = Subscription.objects.select_for_update(of=("self",)).select_related("destination").defer("url", "key")
+    subscription = rows.filter(stream=stream).first()
     if subscription is None or not _takes(subscription, type_):
         return
     sequence = subscription.last_sequence + 1
@@ -57,6 +58,7 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
         time=timestamp(timezone.now()),
         jobsequence=sequence,
     )
+    expires_at = Now() + timedelta(seconds=LIFETIME_SECONDS)
     Event.objects.create(
         id=UUID(envelope.id),
         subscription=subscription,
@@ -66,12 +68,15 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
         time=envelope.time,
         body=envelope.body(data),
         created_at=Now(),
-        expires_at=Now() + timedelta(seconds=LIFETIME_SECONDS),
+        expires_at=expires_at,
     )
-    Subscription.objects.filter(pk=subscription.pk).update(
-        last_sequence=sequence, next_attempt_at=Coalesce("next_attempt_at", Now())
-    )
-    if subscription.next_attempt_at is None:  # otherwise somebody is at it, has been told, or waits
+    row = Subscription.objects.filter(pk=subscription.pk)
+    if subscription.next_attempt_at is not None:  # somebody is at it, has been told, or waits
+        row.update(last_sequence=sequence)
+    elif subscription.destination.waiting:
+        row.update(last_sequence=sequence, next_attempt_at=expires_at, waiting_since=Now())
+    else:
+        row.update(last_sequence=sequence, next_attempt_at=Now())
         wake.deliverer_on_commit(subscription.pk)
 
 

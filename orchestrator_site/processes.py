@@ -11,7 +11,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from callbacks import delivery, destinations, redelivery
+from callbacks import delivery, destinations, finding, redelivery
 from callbacks.actors import deliver
 from jobs import actors, sweeps
 from jobs.engine import make_engine
@@ -90,9 +90,10 @@ class RelayProcess:
         self._lost = LostNodes(configuration.node_lost_after)
 
     def start(self, stopping: threading.Event) -> None:
-        finding: list[Duty] = [
-            (0.5, delivery.relay_once),
+        frequent: list[Duty] = [
+            (0.5, finding.Finder().look),
             (1.0, destinations.wake_available),
+            (5.0, destinations.mark_waiting),
             (1.0, redelivery.work_off),
             (1.0, self._look_after_workers),
             (5.0, sweeps.wake_workers),
@@ -101,7 +102,7 @@ class RelayProcess:
         forgetting: list[Duty] = [(1.0, self._forget_jobs), (60.0, destinations.forget_unused)]
         self._threads = [
             threading.Thread(target=self._run, args=(duties, stopping), name=name, daemon=True)
-            for name, duties in (("relay", finding), ("retention", forgetting))
+            for name, duties in (("relay", frequent), ("retention", forgetting))
         ]
         for thread in self._threads:
             thread.start()

@@ -14,7 +14,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from callbacks import delivery, outbox, transport, wake
+from callbacks import consequences, delivery, finding, outbox, transport, wake
 from callbacks.actors import deliver
 from callbacks.models import Attempt, Destination, Event, Subscription
 from orchestrator_site.broker import broker, make_worker
@@ -146,7 +146,7 @@ def test_events_arrive_in_order_signed_and_are_done(receiver: Receiver) -> None:
 
     # and nothing left to do
     assert (stream.row.next_attempt_at, stream.row.lease_token) == (None, None)
-    assert delivery.due(10) == []
+    assert finding.due(10) == []
 
 
 def test_without_a_key_nothing_is_signed(receiver: Receiver) -> None:
@@ -341,7 +341,7 @@ def test_an_endless_answer_counts_by_its_status(receiver: Receiver) -> None:
 
 def test_an_event_is_dead_at_the_age_of_a_day_whatever_happened(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given many events behind one that fails
-    monkeypatch.setattr(delivery, "_EXPIRED_BATCH", 2)
+    monkeypatch.setattr(consequences, "_EXPIRED_BATCH", 2)
     receiver.will(Answer(500))
     stream = Stream(receiver.url)
     stream.publish(START, LOG, LOG, LOG, LOG)
@@ -351,7 +351,7 @@ def test_an_event_is_dead_at_the_age_of_a_day_whatever_happened(receiver: Receiv
     stream.age(timedelta(days=1))
     stream.publish(EXIT)
     stream.try_now()
-    while delivery.due(10):
+    while finding.due(10):
         stream.drain()
 
     # I expect all the old ones dead without a further try, and the new one to arrive
@@ -369,7 +369,7 @@ def test_a_crash_between_sending_and_writing_it_down_sends_the_same_event_again(
     stream = Stream(receiver.url)
     stream.publish(START, EXIT)
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise SystemExit
 
     with monkeypatch.context() as patch:
@@ -379,11 +379,11 @@ def test_a_crash_between_sending_and_writing_it_down_sends_the_same_event_again(
 
     # When its lease has not run out, I expect nobody to touch the stream
     stream.drain()
-    assert delivery.due(10) == []
+    assert finding.due(10) == []
 
     # and afterwards the same bytes under the same id, then the next event
     stream.lose_lease()
-    assert delivery.due(10) == [stream.pk]
+    assert finding.due(10) == [stream.pk]
     stream.drain()
     first, again, following = receiver.requests
     assert first.body == again.body
@@ -439,7 +439,7 @@ def test_a_crowd_of_deliverers_never_reorders_nor_doubles(receiver: Receiver) ->
             stream.drain()
 
     in_threads(4, work)
-    while delivery.due(10):
+    while finding.due(10):
         stream.drain()
 
     # I expect each event once, one at a time, in order
@@ -470,7 +470,7 @@ def test_no_event_is_forgotten_that_is_published_while_a_delivery_ends(receiver:
     publishers[0].join()
 
     # I expect the stream to be due, or that one to have been sent
-    for identity in delivery.due(10):
+    for identity in finding.due(10):
         delivery.drain(identity)
     assert stream.states == [DELIVERED, DELIVERED]
 
@@ -481,7 +481,7 @@ def test_a_long_stream_makes_room_for_others(receiver: Receiver, monkeypatch: py
     stream.publish(*[LOG] * 7)
     stream.drain()
     assert len(receiver.requests) == 3
-    assert delivery.due(10) == [stream.pk]
+    assert finding.due(10) == [stream.pk]
     stream.drain()
     stream.drain()
     assert [received.json["jobsequence"] for received in receiver.requests] == list(range(1, 8))
@@ -491,7 +491,7 @@ def test_a_dead_host_holds_up_no_other_stream(receiver: Receiver) -> None:
     dead, living = Stream("http://127.0.0.1:1/"), Stream(receiver.url, subject="job-2")
     dead.publish()
     living.publish()
-    for identity in delivery.due(10):
+    for identity in finding.due(10):
         delivery.drain(identity)
     assert (dead.states, living.states) == ([PENDING], [DELIVERED])
 
@@ -542,13 +542,13 @@ def test_the_relay_finds_what_no_message_came_for(receiver: Receiver) -> None:
     broker.flush_all()
 
     # I expect messages for the due ones, the longest due first
-    assert delivery.due(10) == [stream.pk for stream in streams[:4]]
-    assert delivery.relay_once(limit=3) == 3
+    assert finding.due(10) == [stream.pk for stream in streams[:4]]
+    assert finding.Finder().look(limit=3) == 3
 
     # and no more of them while nobody reads any
-    assert delivery.relay_once(limit=3) == 0
+    assert finding.Finder().look(limit=3) == 0
     broker.flush_all()
-    assert delivery.relay_once() == 4
+    assert finding.Finder().look() == 4
 
 
 def test_messages_and_worker_deliver_everything(receiver: Receiver) -> None:

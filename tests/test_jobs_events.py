@@ -8,7 +8,7 @@ from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
-from callbacks import delivery, history
+from callbacks import finding, history
 from callbacks.models import Attempt, Event, Subscription
 from jobs import events
 from jobs.models import Job
@@ -128,7 +128,7 @@ def test_an_event_is_sent_again_as_a_new_one(client: Client, job: Job, state: Ev
     assert (answer.status_code, answer.json()) == (202, {"redelivered": 1})
     event.refresh_from_db()
     assert (event.state, event.tries, event.settled_at, bytes(event.body)) == (PENDING, 0, None, frozen)
-    assert delivery.due(10) == [event.subscription_id]
+    assert finding.due(10) == [event.subscription_id]
 
 
 def test_all_dead_events_of_a_job_are_sent_again(client: Client, job: Job) -> None:

@@ -54,13 +54,13 @@ def main() -> None:
 
 def measure() -> dict[str, float]:
     """Medians in milliseconds."""
-    from callbacks import delivery
+    from callbacks import delivery, finding
     from tests.bench.stream_load import load
 
     with Receiver() as receiver:
         load(receiver.url, STREAMS)
-        finding = [timed(lambda: delivery.due(100)) for _ in range(50)]
-        delivering = [timed(lambda identity=identity: delivery.drain(identity)) for identity in delivery.due(STREAMS)]
+        finding = [timed(lambda: finding.due(100)) for _ in range(50)]
+        delivering = [timed(lambda identity=identity: delivery.drain(identity)) for identity in finding.due(STREAMS)]
         assert len(receiver.requests) == STREAMS
     return {"find what is due": statistics.median(finding), "deliver an event": statistics.median(delivering)}
 
@@ -73,7 +73,7 @@ def timed(work: Any) -> float:
 
 def print_plans() -> None:
     """What PostgreSQL does for each read of a delivery and of the relay, with the million rows in place."""
-    from callbacks import delivery, destinations
+    from callbacks import delivery, destinations, finding
     from callbacks.models import Destination
     from tests.bench.stream_load import load
 
@@ -87,7 +87,7 @@ def print_plans() -> None:
     with Receiver() as receiver, connection.execute_wrapper(keep):
         load(receiver.url, 2)
         statements.clear()
-        for identity in delivery.due(100):
+        for identity in finding.due(100):
             delivery.drain(identity)
         destinations.wake_available()
         destinations.wake_waiting(Destination.objects.order_by("-pk").values_list("pk", flat=True)[0])
