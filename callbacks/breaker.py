@@ -40,6 +40,11 @@ def is_closed_to_all(destination: Destination, now: datetime) -> bool:
     return destination.paused or _lies_ahead(destination.open_until, now) or _lies_ahead(destination.throttled_until, now)
 
 
+def _full_trust(most: int) -> int:
+    """More than the one delivery that an unproven destination gets, even where no more than one is ever sent at once."""
+    return max(most, 2)
+
+
 def is_proven(destination: Destination) -> bool:
     """Whether its last answers were good."""
     return destination.window > 1
@@ -65,7 +70,7 @@ def enter(destination: Destination, now: datetime, token: UUID) -> bool:
 def learns_nothing(destination: Destination, outcome: Outcome, most: int) -> bool:
     """Whether `learn` would change nothing: a good answer of one that is well. Most are, and cost no lock."""
     well = destination.open_until is None and not destination.failures and not destination.throttles
-    return outcome.accepted and well and destination.window >= most
+    return outcome.accepted and well and destination.window >= _full_trust(most)
 
 
 def learn(destination: Destination, now: datetime, token: UUID, outcome: Outcome, most: int) -> None:
@@ -78,7 +83,7 @@ def learn(destination: Destination, now: datetime, token: UUID, outcome: Outcome
         _throttle(destination, now, outcome.retry_after)
     else:
         destination.throttles = 0
-        destination.window = min(destination.window * 2, most)
+        destination.window = min(destination.window * 2, _full_trust(most))
 
 
 def close(destination: Destination) -> None:

@@ -9,7 +9,6 @@ from uuid import UUID
 from django.db import transaction
 
 from callbacks import breaker, destinations, policy
-from callbacks.breaker import LEASE_SECONDS
 from callbacks.models import Attempt, Event, Subscription
 from callbacks.policy import Dead, Retry
 from callbacks.transport import Outcome
@@ -63,12 +62,11 @@ def settle(event: Event, now: datetime, outcome: Outcome) -> None:
 
 def account_for_interrupted(subscription: Subscription) -> None:
     """A lease that ran out: whoever held it did not live to write its attempt down."""
-    if subscription.sending is None or subscription.lease_until is None:
+    if subscription.sending is None or subscription.sending_since is None:
         return
     event = subscription.events.filter(pk=subscription.sending, state=Event.State.PENDING).only("pk").first()
     if event is not None:
-        began = subscription.lease_until - timedelta(seconds=LEASE_SECONDS)
-        Attempt.objects.create(event=event, time=began, status=None, latency_ms=0, error=_INTERRUPTED)
+        Attempt.objects.create(event=event, time=subscription.sending_since, latency_ms=0, error=_INTERRUPTED)
 
 
 def bury_expired(subscription: Subscription, now: datetime) -> None:

@@ -201,8 +201,8 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: _Pe
     elif subscription.lease_token is None and not _enter(subscription, token):
         _wait(subscription, event)
     else:
-        lease = {"lease_token": token, "lease_until": now + timedelta(seconds=LEASE_SECONDS), "sending": event.pk}
-        _change(subscription, waiting_since=None, **lease)
+        lease = {"lease_token": token, "lease_until": now + timedelta(seconds=LEASE_SECONDS)}
+        _change(subscription, waiting_since=None, sending=event.pk, sending_since=now, **lease)
         event.subscription = subscription
         return _Turn(token, event)
     return None
@@ -242,7 +242,7 @@ def _wait(subscription: Subscription, event: Event) -> None:
 
 
 def _rest(subscription: Subscription, next_attempt_at: datetime | Now | None, waiting_since: Coalesce | None = None) -> None:
-    lease = {"lease_token": None, "lease_until": None, "sending": None}
+    lease = dict.fromkeys(("lease_token", "lease_until", "sending", "sending_since"))
     _change(subscription, next_attempt_at=next_attempt_at, waiting_since=waiting_since, **lease)
 
 

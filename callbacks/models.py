@@ -62,6 +62,7 @@ class Subscription(models.Model):
     lease_token = models.UUIDField(null=True, help_text="The delivery that works on it.")
     lease_until = models.DateTimeField(null=True, help_text="Then that delivery counts as dead.")
     sending = models.UUIDField(null=True, help_text="The event that it sends.")
+    sending_since = models.DateTimeField(null=True)
 
     class Meta:
         indexes = [

@@ -29,6 +29,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="subscription",
+            name="sending_since",
+            field=models.DateTimeField(null=True),
+        ),
+        migrations.AddField(
+            model_name="subscription",
             name="waiting_since",
             field=models.DateTimeField(help_text="Its place in the queue for its destination.", null=True),
         ),
