@@ -4,10 +4,10 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -19,6 +19,15 @@ from tests.receiver import Answer, Receiver, certificate, tls_server
 SECRET = "s3cr3t"
 BODY = b'{"id": "1"}'
 GIB = 1024**3
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class StoppedClock(datetime):
+    """A `datetime` for which it is always `NOW`."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls.fromtimestamp(NOW.timestamp(), tz)
 
 
 @pytest.fixture(autouse=True)
@@ -147,18 +156,15 @@ def test_what_a_destination_asks_for_in_seconds(receiver: Receiver, status: int)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_what_a_destination_asks_for_as_a_date(receiver: Receiver, status: int) -> None:
-    # Given a destination that wants nothing for an hour
-    then = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
-    receiver.will(Answer(status, {"Retry-After": format_datetime(then, usegmt=True)}))
+def test_what_a_destination_asks_for_as_a_date(receiver: Receiver, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a destination that wants nothing for an hour from now
+    monkeypatch.setattr(transport, "datetime", StoppedClock)
+    receiver.will(Answer(status, {"Retry-After": format_datetime(NOW + timedelta(hours=1), usegmt=True)}))
 
-    # When something is sent to it
-    before = datetime.now(UTC)
+    # When something is sent to it, I expect this hour
     outcome = send(receiver.url)
-
-    # I expect the time from the answer to then
-    assert outcome.status == status
-    assert (then - datetime.now(UTC)).total_seconds() <= outcome.retry_after <= (then - before).total_seconds()
+    assert (outcome.status, outcome.error, outcome.retry_after) == (status, f"answered {status}", 3600)
+    assert outcome.time == NOW
 
 
 @pytest.mark.parametrize("status", [200, 410, 415, 500])
