@@ -12,9 +12,11 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
@@ -237,8 +239,10 @@ def _enter(subscription: Subscription, token: UUID) -> bool:
 def _wait(subscription: Subscription, event: Event) -> None:
     """Until there is room at the destination, or the event is too old."""
     _rest(subscription, event.expires_at, waiting_since=Coalesce("waiting_since", Now()))
-    if not subscription.destination.waiting:
-        type(subscription.destination).objects.filter(pk=subscription.destination_id).update(waiting=True)
+    destination = subscription.destination
+    if not destination.waiting:
+        type(destination).objects.filter(pk=destination.pk).update(waiting=True)
+        transaction.on_commit(partial(destinations.line_up, destination.pk), robust=True)
 
 
 def _rest(subscription: Subscription, next_attempt_at: datetime | Now | None, waiting_since: Coalesce | None = None) -> None:

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
-from django.db.models.functions import Now
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from callbacks import breaker, wake
@@ -76,9 +76,25 @@ def wake_waiting(pk: int) -> None:
         del asleep[room:]
         if not first and destination.waiting:
             Destination.objects.filter(pk=pk).update(waiting=False)
-    for stream in asleep:
-        Subscription.objects.filter(pk=stream, waiting_since__isnull=False).update(next_attempt_at=Now())
-        wake.deliverer(stream)
+    with short_read():
+        for stream in asleep:
+            Subscription.objects.filter(pk=stream, waiting_since__isnull=False).update(next_attempt_at=Now())
+            wake.deliverer(stream)
+
+
+def line_up(pk: int) -> None:
+    """Have the streams that are due wait as well, in the order in which they were: each would find out by itself."""
+    pending = Event.objects.filter(subscription=OuterRef("pk"), state=Event.State.PENDING).order_by("sequence")
+    while True:
+        with short_transaction():
+            due = Subscription.objects.select_for_update(skip_locked=True).filter(
+                destination=pk, next_attempt_at__lte=Now(), lease_token=None, waiting_since=None
+            )
+            streams = list(due.order_by("next_attempt_at").values_list("pk", flat=True)[:_BATCH])
+            expiry = Coalesce(Subquery(pending.values("expires_at")[:1]), Now())
+            Subscription.objects.filter(pk__in=streams).update(waiting_since=F("next_attempt_at"), next_attempt_at=expiry)
+        if len(streams) < _BATCH:
+            return
 
 
 def wake_available() -> None:

@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from http.client import HTTPResponse, RemoteDisconnected
+from http import HTTPStatus
+from http.client import HTTPResponse, RemoteDisconnected, parse_headers
 from io import BufferedReader
 from ipaddress import ip_address
 from typing import Any, Final
@@ -197,6 +198,14 @@ class _WholeHead(HTTPResponse):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.fp = _Lines(self.fp.detach())
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Of the answer itself. What a server sends before it (103, RFC 9110 15.2) is none: http.client passes over 100 alone."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status == HTTPStatus.SWITCHING_PROTOCOLS or status == HTTPStatus.CONTINUE or status >= HTTPStatus.OK:
+                return version, status, reason
+            parse_headers(self.fp)
 
     def begin(self) -> None:
         super().begin()

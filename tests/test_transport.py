@@ -132,6 +132,12 @@ def test_an_answer_may_have_no_body(receiver: Receiver) -> None:
     assert (outcome.status, outcome.error, outcome.answer) == (204, "", "")
 
 
+@pytest.mark.parametrize("before", [b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_what_comes_before_the_answer_is_none(receiver: Receiver, before: bytes) -> None:
+    receiver.will(Answer(fault="raw", body=2 * before + b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"))
+    assert send(receiver.url).status == 410
+
+
 def test_an_old_server_may_answer(receiver: Receiver) -> None:
     receiver.will(Answer(fault="raw", body=b"HTTP/1.0 200 OK\r\nServer: old\r\n\r\nwell"))
     outcome = send(receiver.url)
