@@ -58,7 +58,7 @@ def measure() -> dict[str, float]:
     from tests.bench.stream_load import load
 
     with Receiver() as receiver:
-        load(receiver.url, STREAMS)
+        load(STREAMS, receiver.url)
         finding = [timed(lambda: finding.due(100)) for _ in range(50)]
         delivering = [timed(lambda identity=identity: delivery.drain(identity)) for identity in finding.due(STREAMS)]
         assert len(receiver.requests) == STREAMS
@@ -85,7 +85,7 @@ def print_plans() -> None:
         return execute(sql, params, many, context)
 
     with Receiver() as receiver, connection.execute_wrapper(keep):
-        load(receiver.url, 2)
+        load(2, receiver.url)
         statements.clear()
         for identity in finding.due(100):
             delivery.drain(identity)

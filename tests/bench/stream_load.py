@@ -1,6 +1,6 @@
-"""Streams with events in them, made as the service makes them: `python -m tests.bench.stream_load URL STREAMS [EVENTS]`.
+"""Streams with an event each, made as the service makes them: `python -m tests.bench.stream_load STREAMS URL...`.
 
-A process of its own, so that it can be run in the environment of any installation.
+A process of its own, so that it can be run in the environment of any installation. It says when all is committed.
 """
 
 import sys
@@ -10,18 +10,19 @@ import django
 from django.db import transaction
 
 
-def load(url: str, streams: int, events: int = 1) -> None:
-    """So many streams to `url`, each with so many events; all of it is due at once when this returns."""
+def load(streams: int, *urls: str) -> None:
+    """So many streams to each URL, in one transaction: all of it is due at once."""
     from callbacks import outbox
 
     with transaction.atomic():
-        for number in range(streams):
-            stream = uuid.uuid4()
-            outbox.subscribe(stream, f"job-{number}", url, "key", ())
-            for _ in range(events):
+        transaction.on_commit(lambda: print("committed", flush=True))  # before the messages, which follow in order
+        for url in urls:
+            for number in range(streams):
+                stream = uuid.uuid4()
+                outbox.subscribe(stream, f"job-{number}", url, "key", ())
                 outbox.publish(stream, "orchestrator.job.start", "orchestrator/service", {"jobId": f"job-{number}", "meta": {}})
 
 
 if __name__ == "__main__":
     django.setup()
-    load(sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:]))
+    load(int(sys.argv[1]), *sys.argv[2:])
