@@ -238,7 +238,8 @@ def _enter(subscription: Subscription, token: UUID) -> bool:
 
 def _wait(subscription: Subscription, event: Event) -> None:
     """Until there is room at the destination, or the event is too old."""
-    _rest(subscription, event.expires_at, waiting_since=Coalesce("waiting_since", Now()))
+    came = "next_attempt_at" if subscription.lease_token is None else Now()  # as `line_up` has it; who had a place comes last
+    _rest(subscription, event.expires_at, waiting_since=Coalesce("waiting_since", came))
     destination = subscription.destination
     if not destination.waiting:
         type(destination).objects.filter(pk=destination.pk).update(waiting=True)
