@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,6 +15,7 @@ from callbacks.cloudevents import EventTooLarge
 from callbacks.models import Attempt, Event, Subscription
 from orchestrator_site.broker import broker
 from orchestrator_site.egress import EgressDenied
+from tests.test_delivery import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -191,3 +193,27 @@ def test_forgetting_leaves_nothing_of_a_stream_and_all_of_the_others(stream: UUI
     assert list(Subscription.objects.values_list("stream", flat=True)) == [other]
     assert set(Event.objects.values_list("subscription__stream", flat=True)) == {other}
     assert Attempt.objects.count() == 5
+
+
+def test_forgetting_lets_others_in_after_each_small_batch(stream: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a stream with more events than a batch
+    monkeypatch.setattr(outbox, "_BATCH", 2)
+    subscribe(stream)
+    publish(stream, *[START] * 5)
+    seen: list[int] = []
+
+    def look(_: int) -> None:
+        seen.append(Event.objects.count())
+
+    def look_before(execute: Any, statement: str, *args: Any) -> Any:
+        if statement.startswith('DELETE FROM "callbacks_event"'):
+            in_threads(1, look)  # with a connection of its own
+        return execute(statement, *args)
+
+    # When it is forgotten
+    with connection.execute_wrapper(look_before):
+        outbox.forget([stream])
+
+    # I expect others to see it go a batch at a time
+    assert seen == [5, 3, 1]
+    assert not Event.objects.exists()
