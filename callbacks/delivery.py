@@ -58,6 +58,7 @@ class _Permit:
 
     def release(self) -> None:
         if self._held:
+            self._held = False
             self._free.release()
 
 
@@ -81,7 +82,7 @@ def drain(subscription_id: int) -> None:
     _work.tokens.add(token)
     stop_at = time.monotonic() + _MOST_SECONDS
     try:
-        turn = _take_up(subscription_id, token, permit)
+        turn = None if _work.stopping else _take_up(subscription_id, token, permit)
         sent = 0
         while turn is not None:
             event, trust = turn.event, turn.event.subscription.destination.window
@@ -205,6 +206,8 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: _Pe
     else:
         lease = {"lease_token": token, "lease_until": now + timedelta(seconds=LEASE_SECONDS)}
         _change(subscription, waiting_since=None, sending=event.pk, sending_since=now, **lease)
+        if breaker.is_proven(subscription.destination):
+            permit.release()
         event.subscription = subscription
         return _Turn(token, event)
     return None

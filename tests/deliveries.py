@@ -1,18 +1,127 @@
-"""Relay and deliverers as a test plays them, with a clock that it turns."""
+"""Streams, relay and deliverers as a test plays them, with a clock that it turns. The fixtures are there for every test."""
 
 import threading
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
-from django.db import connections
+import pytest
+from django.db import connections, transaction
 from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import timezone
 
-from callbacks import delivery, destinations, finding
+from callbacks import delivery, destinations, finding, outbox, transport, wake
 from callbacks.models import Attempt, Destination, Event, Subscription
+from orchestrator_site.broker import broker
 from tests.receiver import Answer, Received, Receiver
-from tests.test_delivery import DELIVERED, Stream
 from tests.waiting import wait_for
+
+KEY = "the key"
+START, LOG, EXIT = "orchestrator.job.start", "orchestrator.job.log", "orchestrator.job.exit"
+PENDING, DELIVERED, DEAD = Event.State.PENDING, Event.State.DELIVERED, Event.State.DEAD
+
+
+@pytest.fixture
+def empty_queue() -> Iterator[None]:
+    broker.declare_queue(wake.QUEUE)
+    broker.flush_all()
+    yield
+    broker.flush_all()
+    delivery.start()  # a test may have stopped it
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine may hold an answer back for longer than an attempt may take."""
+    monkeypatch.setattr(transport, "WHOLE_SECONDS", 25.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt takes half a second at most."""
+    monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(transport, "WHOLE_SECONDS", 0.5)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+class Stream:
+    """A subscription and what a test does with it."""
+
+    def __init__(self, url: str, *, key: str | None = KEY, subject: str = "job-1") -> None:
+        self.uuid = uuid.uuid4()
+        outbox.subscribe(self.uuid, subject, url, key, ())
+        self.pk = Subscription.objects.get(stream=self.uuid).pk
+
+    def publish(self, *types: str) -> None:
+        with transaction.atomic():
+            for type_ in types or (START,):
+                outbox.publish(self.uuid, type_, "orchestrator/service", {"jobId": "j", "meta": {}})
+
+    def drain(self) -> None:
+        delivery.drain(self.pk)
+
+    def try_now(self, times: int = 1) -> None:
+        """As if the time of the next attempt had come, so many times."""
+        for _ in range(times):
+            Event.objects.filter(subscription=self.pk).update(next_attempt_at=None)
+            Destination.objects.filter(open_until__isnull=False).update(open_until=Now())
+            Destination.objects.update(throttled_until=None)
+            Subscription.objects.filter(pk=self.pk, next_attempt_at__isnull=False).update(next_attempt_at=Now())
+            self.drain()
+
+    def age(self, by: timedelta) -> None:
+        """As if everything had been published so much earlier."""
+        Event.objects.filter(subscription=self.pk).update(created_at=F("created_at") - by, expires_at=F("expires_at") - by)
+
+    def lose_lease(self) -> None:
+        """As if the process that holds the lease had died long ago."""
+        assert Subscription.objects.filter(pk=self.pk, lease_token__isnull=False).update(lease_until=Now())
+
+    @property
+    def row(self) -> Subscription:
+        return Subscription.objects.get(pk=self.pk)
+
+    @property
+    def events(self) -> list[Event]:
+        return list(Event.objects.filter(subscription=self.pk).order_by("sequence"))
+
+    @property
+    def states(self) -> list[str]:
+        return [event.state for event in self.events]
+
+    @property
+    def waits(self) -> float:
+        """Seconds until the next attempt."""
+        due_at = self.row.next_attempt_at
+        assert due_at is not None
+        return (due_at - timezone.now()).total_seconds()
+
+
+def attempts(event: Event) -> list[tuple[int | None, str]]:
+    return [(attempt.status, attempt.answer) for attempt in event.attempts.order_by("pk")]
+
+
+def in_threads(count: int, work: Any) -> None:
+    """Run `work(number)` in so many threads and raise what they raise."""
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(run, range(count)))
+
 
 _TIMES = {
     Event: ("created_at", "expires_at", "next_attempt_at", "settled_at"),

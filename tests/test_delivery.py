@@ -2,123 +2,22 @@
 
 import socket
 import threading
-import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
-from django.db.models import F
-from django.db.models.functions import Now
-from django.utils import timezone
+from django.db import connection, connections
 
-from callbacks import consequences, delivery, finding, outbox, transport, wake
+from callbacks import consequences, delivery, finding, outbox
 from callbacks.actors import deliver
-from callbacks.models import Attempt, Destination, Event, Subscription
+from callbacks.models import Attempt, Event, Subscription
 from orchestrator_site.broker import broker, make_worker
 from orchestrator_site.database import release_connection
+from tests.deliveries import DEAD, DELIVERED, EXIT, KEY, LOG, PENDING, START, Stream, attempts, in_threads
 from tests.receiver import Answer, Received, Receiver
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-KEY = "the key"
-START, LOG, EXIT = "orchestrator.job.start", "orchestrator.job.log", "orchestrator.job.exit"
-PENDING, DELIVERED, DEAD = Event.State.PENDING, Event.State.DELIVERED, Event.State.DEAD
-
-
-@pytest.fixture(autouse=True)
-def empty_queue() -> Iterator[None]:
-    broker.declare_queue(wake.QUEUE)
-    broker.flush_all()
-    yield
-    broker.flush_all()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt takes half a second at most."""
-    monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(transport, "WHOLE_SECONDS", 0.5)
-
-
-class Stream:
-    """A subscription and what a test does with it."""
-
-    def __init__(self, url: str, *, key: str | None = KEY, subject: str = "job-1") -> None:
-        self.uuid = uuid.uuid4()
-        outbox.subscribe(self.uuid, subject, url, key, ())
-        self.pk = Subscription.objects.get(stream=self.uuid).pk
-
-    def publish(self, *types: str) -> None:
-        with transaction.atomic():
-            for type_ in types or (START,):
-                outbox.publish(self.uuid, type_, "orchestrator/service", {"jobId": "j", "meta": {}})
-
-    def drain(self) -> None:
-        delivery.drain(self.pk)
-
-    def try_now(self, times: int = 1) -> None:
-        """As if the time of the next attempt had come, so many times."""
-        for _ in range(times):
-            Event.objects.filter(subscription=self.pk).update(next_attempt_at=None)
-            Destination.objects.filter(open_until__isnull=False).update(open_until=Now())
-            Destination.objects.update(throttled_until=None)
-            Subscription.objects.filter(pk=self.pk, next_attempt_at__isnull=False).update(next_attempt_at=Now())
-            self.drain()
-
-    def age(self, by: timedelta) -> None:
-        """As if everything had been published so much earlier."""
-        Event.objects.filter(subscription=self.pk).update(created_at=F("created_at") - by, expires_at=F("expires_at") - by)
-
-    def lose_lease(self) -> None:
-        """As if the process that holds the lease had died long ago."""
-        assert Subscription.objects.filter(pk=self.pk, lease_token__isnull=False).update(lease_until=Now())
-
-    @property
-    def row(self) -> Subscription:
-        return Subscription.objects.get(pk=self.pk)
-
-    @property
-    def events(self) -> list[Event]:
-        return list(Event.objects.filter(subscription=self.pk).order_by("sequence"))
-
-    @property
-    def states(self) -> list[str]:
-        return [event.state for event in self.events]
-
-    @property
-    def waits(self) -> float:
-        """Seconds until the next attempt."""
-        due_at = self.row.next_attempt_at
-        assert due_at is not None
-        return (due_at - timezone.now()).total_seconds()
-
-
-def attempts(event: Event) -> list[tuple[int | None, str]]:
-    return [(attempt.status, attempt.answer) for attempt in event.attempts.order_by("pk")]
-
-
-def in_threads(count: int, work: Any) -> None:
-    """Run `work(number)` in so many threads and raise what they raise."""
-
-    def run(number: int) -> None:
-        try:
-            work(number)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(count) as pool:
-        list(pool.map(run, range(count)))
-
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
 
 # -- the good way ----------------------------------------------------------------------------------
 

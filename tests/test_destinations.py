@@ -11,37 +11,32 @@ from django.db import connection, connections, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from callbacks import delivery, destinations, finding, outbox, transport, wake
+from callbacks import delivery, destinations, finding, outbox
 from callbacks.models import Destination, Subscription
-from orchestrator_site.broker import broker
 from orchestrator_site.database import release_connection
 from tests.api import configured
-from tests.deliveries import Gate, sent, streams_to, time_passes, under_way, waiting, work, work_until_delivered
+from tests.deliveries import (
+    DEAD,
+    DELIVERED,
+    EXIT,
+    LOG,
+    PENDING,
+    START,
+    Gate,
+    Stream,
+    in_threads,
+    sent,
+    streams_to,
+    time_passes,
+    under_way,
+    waiting,
+    work,
+    work_until_delivered,
+)
 from tests.receiver import Answer, Received, Receiver
-from tests.test_delivery import DEAD, DELIVERED, EXIT, LOG, PENDING, START, Stream, in_threads
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def empty_queue() -> Iterator[None]:
-    broker.declare_queue(wake.QUEUE)
-    broker.flush_all()
-    yield
-    broker.flush_all()
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine may hold an answer back for longer than an attempt may take."""
-    monkeypatch.setattr(transport, "WHOLE_SECONDS", 25.0)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue", "patient")]
 
 
 @pytest.fixture

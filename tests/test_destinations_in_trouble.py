@@ -2,42 +2,36 @@
 
 import socket
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from django.db.models import F
 
-from callbacks import breaker, delivery, destinations, finding, transport, wake
+from callbacks import breaker, delivery, destinations, finding
 from callbacks.models import Attempt, Event, Subscription
-from orchestrator_site.broker import broker
-from tests.deliveries import Gate, sent, streams_to, time_passes, under_way, waiting, work, work_until_delivered
+from tests.deliveries import (
+    DEAD,
+    DELIVERED,
+    EXIT,
+    LOG,
+    PENDING,
+    START,
+    Gate,
+    Stream,
+    attempts,
+    in_threads,
+    sent,
+    streams_to,
+    time_passes,
+    under_way,
+    waiting,
+    work,
+    work_until_delivered,
+)
 from tests.receiver import Answer, Received, Receiver
-from tests.test_delivery import DEAD, DELIVERED, EXIT, LOG, PENDING, START, Stream, attempts, in_threads
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def empty_queue() -> Iterator[None]:
-    broker.declare_queue(wake.QUEUE)
-    broker.flush_all()
-    yield
-    broker.flush_all()
-    delivery.start()
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine may hold an answer back for longer than an attempt may take."""
-    monkeypatch.setattr(transport, "WHOLE_SECONDS", 25.0)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue", "patient")]
 
 
 def open_breaker(receiver: Receiver) -> None:
@@ -176,7 +170,6 @@ def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeyp
         assert gate.most == 2
 
 
-@pytest.mark.xfail(reason="the thread is counted until it is done with the host", strict=True)
 def test_a_host_that_proves_itself_leaves_its_thread_to_the_unproven(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with one thread for the unproven, and a host that has answered well once
     monkeypatch.setattr(delivery._Permit, "_free", threading.BoundedSemaphore(1))
@@ -239,7 +232,6 @@ def test_who_lets_go_ends_what_is_under_way_and_begins_nothing(receiver: Receive
     assert Attempt.objects.count() == 3
 
 
-@pytest.mark.xfail(reason="one more attempt is made for each message that is read meanwhile", strict=True)
 def test_who_has_let_go_takes_up_no_other_stream(receiver: Receiver) -> None:
     (stream,) = streams_to(receiver.url, 1)
     delivery.let_go()

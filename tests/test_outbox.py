@@ -15,7 +15,7 @@ from callbacks.cloudevents import EventTooLarge
 from callbacks.models import Attempt, Event, Subscription
 from orchestrator_site.broker import broker
 from orchestrator_site.egress import EgressDenied
-from tests.test_delivery import in_threads
+from tests.deliveries import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -1,43 +1,35 @@
 """What is asked for again is sent again: the same event, in its place among the others, with the chances of a new one."""
 
 import uuid
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
 from django.utils import timezone
 
-from callbacks import destinations, finding, redelivery, transport, wake
+from callbacks import destinations, finding, redelivery
 from callbacks.models import Destination, Event
 from callbacks.policy import LIFETIME_SECONDS
-from orchestrator_site.broker import broker
-from tests.deliveries import Gate, sent, streams_to, time_passes, under_way, work, work_until_delivered
+from tests.deliveries import (
+    DEAD,
+    DELIVERED,
+    EXIT,
+    LOG,
+    PENDING,
+    START,
+    Gate,
+    Stream,
+    sent,
+    streams_to,
+    time_passes,
+    under_way,
+    work,
+    work_until_delivered,
+)
 from tests.receiver import Answer, Receiver
-from tests.test_delivery import DEAD, DELIVERED, EXIT, LOG, PENDING, START, Stream
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue", "patient")]
 
 HOUR = 3600.0
-
-
-@pytest.fixture(autouse=True)
-def empty_queue() -> Iterator[None]:
-    broker.declare_queue(wake.QUEUE)
-    broker.flush_all()
-    yield
-    broker.flush_all()
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine may hold an answer back for longer than an attempt may take."""
-    monkeypatch.setattr(transport, "WHOLE_SECONDS", 25.0)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 @pytest.fixture
