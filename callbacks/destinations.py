@@ -143,10 +143,24 @@ def reset(pk: int) -> None:
         breaker.close(destination)
         destination.throttles, destination.throttled_until = 0, None
         destination.save(update_fields=STATE)
-    silent = Subscription.objects.filter(destination=pk, waiting_since=None, next_attempt_at__gt=Now())
-    Event.objects.filter(subscription__in=silent, state=Event.State.PENDING, silences__gt=0).update(next_attempt_at=None)
-    silent.update(next_attempt_at=Now())  # the relay finds them
+    _try_unanswered(pk)
     wake_waiting(pk)
+
+
+def _try_unanswered(pk: int) -> None:
+    """Make streams due that wait for another try because there was no answer. The relay finds them."""
+    last = 0
+    while True:
+        with short_transaction():
+            later = Subscription.objects.filter(destination=pk, waiting_since=None, next_attempt_at__gt=Now(), pk__gt=last)
+            # In order, so that two who do this at once do not wait for one another.
+            streams = list(later.select_for_update().order_by("pk").values_list("pk", flat=True)[:_BATCH])
+            silent = Event.objects.filter(subscription__in=streams, state=Event.State.PENDING, silences__gt=0)
+            silent.update(next_attempt_at=None)
+            Subscription.objects.filter(pk__in=streams).update(next_attempt_at=Now())
+        if len(streams) < _BATCH:
+            return
+        last = streams[-1]
 
 
 # What `breaker` changes of a row.
