@@ -11,6 +11,8 @@ from callbacks import backoff, policy
 from callbacks.policy import Dead, Delivered, Retry
 from callbacks.transport import Outcome
 
+pytestmark = pytest.mark.stateless
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86400.0
 LOG, EXIT = "orchestrator.job.log", "orchestrator.job.exit"

@@ -14,6 +14,8 @@ from callbacks import breaker
 from callbacks.models import Destination
 from callbacks.transport import Outcome
 
+pytestmark = pytest.mark.stateless
+
 START = datetime(2030, 1, 1, tzinfo=UTC)
 MOST = 8
 SILENCE = None  # no answer: connection error or time-out

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from callbacks.cloudevents import MOST_BYTES, Envelope, EventTooLarge, timestamp
 
+pytestmark = pytest.mark.stateless
+
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),

@@ -94,6 +94,7 @@ def set_up(clone: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([clone / "bin" / "setup"], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.stateless
 @pytest.mark.packages
 def test_setup_installs_once_however_often_and_at_once_it_is_called(clone: Path) -> None:
     # Given two commands that start at the same time in a fresh clone, and a third later
@@ -108,6 +109,7 @@ def test_setup_installs_once_however_often_and_at_once_it_is_called(clone: Path)
     subprocess.run([clone / ".venv" / "bin" / "python", "-m", "pip", "--version"], check=True, capture_output=True)
 
 
+@pytest.mark.stateless
 @pytest.mark.packages
 def test_setup_starts_again_after_an_interrupted_or_failed_install(clone: Path) -> None:
     # Given an install that failed half way
@@ -139,6 +141,7 @@ def test_an_engine_that_does_not_answer_is_told_in_one_sentence(tmp_path: Path) 
     assert "DOCKER_HOST" in ended.stderr
 
 
+@pytest.mark.stateless
 @pytest.mark.engine
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("dockerd"), reason="only root can start a dockerd")
 @pytest.mark.parametrize("crashes", [False, True])
@@ -172,6 +175,7 @@ def test_an_engine_of_our_own_leaves_nothing(tmp_path: Path, crashes: bool) -> N
 # -- bin/demo ----------------------------------------------------------------------------------
 
 
+@pytest.mark.stateless
 @pytest.mark.engine
 def test_the_demo_shows_every_event_and_leaves_nothing(tmp_path: Path) -> None:
     before = installations()
@@ -186,6 +190,7 @@ def test_the_demo_shows_every_event_and_leaves_nothing(tmp_path: Path) -> None:
     assert installations() <= before
 
 
+@pytest.mark.stateless
 @pytest.mark.engine
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
@@ -213,6 +218,7 @@ def test_the_demo_sees_a_body_that_is_not_the_signed_one(secret: bytes, body: st
 # -- bin/serve ---------------------------------------------------------------------------------
 
 
+@pytest.mark.stateless
 @pytest.mark.engine
 def test_serve_says_where_everything_is_and_makes_one_login(tmp_path: Path) -> None:
     # Given a service on an empty database

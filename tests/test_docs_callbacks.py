@@ -22,6 +22,8 @@ from callbacks import signing
 from callbacks.cloudevents import MOST_BYTES, Envelope
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.stateless
+
 GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "callbacks.md").read_text()
 KEY = "whsec_c2VjcmV0IGJ5dGVz"
 START, LOG, EXIT = "orchestrator.job.start", "orchestrator.job.log", "orchestrator.job.exit"

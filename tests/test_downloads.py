@@ -19,6 +19,8 @@ from tests import fileserver, places
 from tests.fileserver import FileServer, cut, raw, redirect, status
 from tests.places import content, fake_place, mode
 
+pytestmark = pytest.mark.stateless
+
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SECRETS = {"Authorization": "Bearer s3cret"}

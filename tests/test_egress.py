@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from orchestrator_site import addresses, connections, egress
 from tests.receiver import Answer, Received, Receiver, certificate, tls_server
 
+pytestmark = pytest.mark.stateless
+
 TIMES: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 10}
 SECRET = "s3cr3t"
 

@@ -21,6 +21,8 @@ from jobs.interrupt import Interrupt
 from tests.engines import Bench, FakeBench, shell
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.stateless
+
 # Docker listens for the kernel's verdict only some 40 ms after the start, and misses an earlier one.
 EATS_MEMORY = shell('sleep 0.5; x=aaaaaaaaaaaaaaaa; while true; do x="$x$x"; done')
 IGNORES_SIGTERM = shell('trap "" TERM; echo ready; while true; do sleep 0.1; done')

@@ -34,6 +34,8 @@ from jobs.errors import (
 from jobs.interrupt import Interrupt
 from tests.engines import DockerBench, FakeBench, shell, tar_of, untar
 
+pytestmark = pytest.mark.stateless
+
 NEVER_STARTED = {
     "Name": "/job",
     "Created": "2026-01-01T00:00:00Z",

@@ -14,6 +14,8 @@ from jobs.errors import EngineRefused, PathNotFound
 from jobs.interrupt import Interrupt
 from tests.engines import Bench, DockerBench, shell, tar_of, untar
 
+pytestmark = pytest.mark.stateless
+
 CHUNK = 64 * 1024
 
 

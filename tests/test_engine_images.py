@@ -23,6 +23,8 @@ from tests import images, registry
 from tests.engines import TEST_LABEL, Bench, DockerBench
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.stateless
+
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.engines import DockerBench, shell
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.stateless]
 
 SEVEN_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7))  # as numbered in capabilities(7)'s header
 

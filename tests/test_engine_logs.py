@@ -12,6 +12,8 @@ from jobs.errors import ContainerNotFound, Interrupted
 from jobs.interrupt import Interrupt
 from tests.engines import Bench, DockerBench, shell
 
+pytestmark = pytest.mark.stateless
+
 LINES_20000 = shell("seq 20000; seq 20001 20100 >&2")
 
 

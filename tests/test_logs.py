@@ -12,6 +12,8 @@ from jobs import logs
 from jobs.engine.base import Frame, StreamName
 from jobs.logs import BATCH_LIMIT, ENCODED_LIMIT, Batch, Cursor, Line, LineSplitter, encoded_size, group
 
+pytestmark = pytest.mark.stateless
+
 STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")
 SMALL_LIMIT = 24  # bytes: so few that short logs have long lines
 

@@ -12,6 +12,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from callbacks import signing
 
+pytestmark = pytest.mark.stateless
+
 BODIES = st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
 KEYS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
 

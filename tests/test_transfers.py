@@ -17,6 +17,8 @@ from jobs.transfers.content import ENCODED_LIMIT, parse
 from tests import places
 from tests.places import content, docker_place, entry, fake_place, mode, owner, plant
 
+pytestmark = pytest.mark.stateless
+
 NOBODY = User(65534, 65534)
 NewPlace = Callable[..., Place]
 

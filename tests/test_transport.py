@@ -16,6 +16,8 @@ from callbacks.transport import Outcome
 from orchestrator_site import connections, egress
 from tests.receiver import Answer, Receiver, certificate, tls_server
 
+pytestmark = pytest.mark.stateless
+
 SECRET = "s3cr3t"
 BODY = b'{"id": "1"}'
 GIB = 1024**3

@@ -17,6 +17,8 @@ from tests import fileserver, places
 from tests.fileserver import FileServer, early, redirect, status
 from tests.places import fake_place, plant
 
+pytestmark = pytest.mark.stateless
+
 CONTENT = bytes(range(256)) * 16384  # 4 MiB: more than sockets hold
 
 Upload = Callable[..., int]
