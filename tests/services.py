@@ -159,7 +159,9 @@ class Service:
 
         def reached() -> dict[str, Any] | None:
             job = self.get_job(identity)
-            assert job["status"] in (*statuses, "accepted", "running"), f"it has ended: {job}"
+            if job["status"] not in (*statuses, "accepted", "running"):
+                log = self.request("GET", f"/v1/jobs/{identity}/logs").text
+                raise AssertionError(f"it has ended: {job}; its log: {log[-2000:]}")
             return job if job["status"] in statuses else None
 
         return wait_for(reached, timeout, f"{identity} to be {' or '.join(statuses)}")

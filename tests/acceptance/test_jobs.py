@@ -183,7 +183,7 @@ def test_ids_are_unique(running: Service) -> None:
 
 def test_jobs_cannot_reach_one_another(running: Service) -> None:
     # Given a job that listens
-    server = running.post_job(command="hostname -i; exec nc -lk -p 8000 -e echo reached")
+    server = running.post_job(command="hostname -i; while :; do echo reached | nc -l -p 8000; done")
     running.wait_status(server, "running")
     address = wait_for(lambda: log_of(running, server).strip(), 20, "its address")
 
@@ -194,6 +194,7 @@ def test_jobs_cannot_reach_one_another(running: Service) -> None:
     job = running.wait_complete(caller)
     assert job["status"] == "failed"
     assert "reached" not in log_of(running, caller)
+    assert running.get_job(server)["status"] == "running"
     running.request("DELETE", f"/v1/jobs/{server}")
     running.wait_complete(server)
 
