@@ -116,21 +116,27 @@ class Daemon:
     def stop(self) -> None:
         """Stop it with all its containers, and leave nothing behind but its images."""
         host = self.host()
-        if host and answers(host):
-            self._remove_workloads(host)
+        kept = self._remove_workloads(host) if host and answers(host) else []
         self._clear_away()
+        for bridge in kept:
+            remove_bridge(bridge)
 
-    def _remove_workloads(self, host: str) -> None:
+    def _remove_workloads(self, host: str) -> list[str]:
+        """Containers and networks; the bridges of those networks that the engine would not part with."""
+        kept = []
         client = docker.DockerClient(base_url=host, timeout=60)
         try:
             for container in client.containers.list(all=True, ignore_removed=True):
                 with suppress(docker.errors.APIError):  # removed meanwhile
                     container.remove(force=True, v=True)
             for network in client.networks.list(filters={"type": "custom"}):
-                with suppress(docker.errors.APIError):
+                try:
                     network.remove()
+                except docker.errors.APIError:
+                    kept.append(f"br-{str(network.id)[:12]}")
         finally:
             client.close()
+        return kept
 
     def _clear_away(self) -> None:
         """End what runs of it and take its traces away. Does nothing where there are none."""
@@ -145,8 +151,7 @@ class Daemon:
         for pid in processes_with_argument(f"{record['run']}/exec/containerd/"):
             end(pid, 2)
         self._end_containers()
-        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True, timeout=30)
-        firewall.remove_interface(self.bridge)
+        remove_bridge(self.bridge)
         Traces.from_json(record["traces"]).remove(str(self._settings))
         shutil.rmtree(record["run"], ignore_errors=True)
         if self._process:
@@ -164,6 +169,12 @@ class Daemon:
             for name in names:
                 with suppress(OSError):  # dockerd has removed it, as it does unless it is killed
                     Path(group, name).rmdir()
+
+
+def remove_bridge(name: str) -> None:
+    """With the firewall's rules for it; no error where it is gone."""
+    subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True, timeout=30)
+    firewall.remove_interface(name)
 
 
 def answers(host: str) -> bool:
