@@ -67,11 +67,6 @@ class Subscription(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["next_attempt_at"], condition=Q(next_attempt_at__isnull=False), name="subscription_due_idx"),
-            models.Index(
-                fields=["destination", "next_attempt_at"],
-                condition=Q(next_attempt_at__isnull=False),
-                name="subscription_line_idx",
-            ),
             models.Index(fields=["destination"], name="subscription_destination_idx"),
             models.Index(fields=["destination"], condition=Q(lease_token__isnull=False), name="subscription_leased_idx"),
             models.Index(

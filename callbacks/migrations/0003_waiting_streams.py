@@ -47,14 +47,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="subscription",
-            index=models.Index(
-                condition=models.Q(("next_attempt_at__isnull", False)),
-                fields=["destination", "next_attempt_at"],
-                name="subscription_line_idx",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="subscription",
             index=models.Index(fields=["destination"], name="subscription_destination_idx"),
         ),
         migrations.AddIndex(

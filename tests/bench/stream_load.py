@@ -5,17 +5,18 @@ A process of its own, so that it can be run in the environment of any installati
 
 import sys
 import uuid
+from collections.abc import Callable
 
 import django
 from django.db import transaction
 
 
-def load(streams: int, *urls: str) -> None:
-    """So many streams to each URL, in one transaction: all of it is due at once."""
+def load(streams: int, *urls: str, committed: Callable[[], object] = bool) -> None:
+    """So many streams to each URL, in one transaction: all of it is due at once. Calls `committed` before any message is sent."""
     from callbacks import outbox
 
     with transaction.atomic():
-        transaction.on_commit(lambda: print("committed", flush=True))  # before the messages, which follow in order
+        transaction.on_commit(committed)
         for url in urls:
             for number in range(streams):
                 stream = uuid.uuid4()
@@ -25,4 +26,4 @@ def load(streams: int, *urls: str) -> None:
 
 if __name__ == "__main__":
     django.setup()
-    load(int(sys.argv[1]), *sys.argv[2:])
+    load(int(sys.argv[1]), *sys.argv[2:], committed=lambda: print("committed", flush=True))
