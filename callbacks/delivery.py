@@ -12,11 +12,9 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
@@ -243,10 +241,8 @@ def _wait(subscription: Subscription, event: Event) -> None:
     """Until there is room at the destination, or the event is too old."""
     came = "next_attempt_at" if subscription.lease_token is None else Now()  # as `line_up` has it; who had a place comes last
     _rest(subscription, event.expires_at, waiting_since=Coalesce("waiting_since", came))
-    destination = subscription.destination
-    if not destination.waiting:
-        type(destination).objects.filter(pk=destination.pk).update(waiting=True)
-        transaction.on_commit(partial(destinations.line_up, destination.pk), robust=True)
+    if not subscription.destination.waiting:
+        destinations.begin_queue(subscription.destination_id)
 
 
 def _rest(subscription: Subscription, next_attempt_at: datetime | Now | None, waiting_since: Coalesce | None = None) -> None:

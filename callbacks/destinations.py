@@ -1,12 +1,13 @@
 """The queue of streams for each destination, and what an operator may do about one.
 
-A stream that finds no room at its destination waits for it. It is woken, the longest waiting first, by the delivery that
-gives its room back, or by the relay when the destination's time has come: so a thousand streams for a dead host cost
-nothing while it is dead.
+A stream that finds no room at its destination waits for it, the longest waiting first: for the place that a delivery
+leaves (`callbacks.delivery` hands it on), or for the relay, which wakes it when the destination's time has come. So a thousand
+streams for a dead host cost nothing while it is dead.
 """
 
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, NamedTuple
 
 from django.conf import settings
@@ -22,6 +23,16 @@ from orchestrator_site.database import short_read, short_transaction
 _TOUCHED_EVERY: Final = timedelta(hours=1)
 _UNUSED_AFTER: Final = timedelta(days=1)
 _BATCH: Final = 500
+STATE: Final[tuple[str, ...]] = (  # what `breaker` changes of a row
+    "failures",
+    "openings",
+    "open_until",
+    "probe_token",
+    "probe_until",
+    "throttles",
+    "throttled_until",
+    "window",
+)
 
 
 def most_at_once() -> int:
@@ -80,6 +91,12 @@ def wake_waiting(pk: int) -> None:
         for stream in asleep:
             Subscription.objects.filter(pk=stream, waiting_since__isnull=False).update(next_attempt_at=Now())
             wake.deliverer(stream)
+
+
+def begin_queue(pk: int) -> None:
+    """Mark in this transaction that a stream waits, and have the others that are due join it once that is committed."""
+    Destination.objects.filter(pk=pk).update(waiting=True)
+    transaction.on_commit(partial(line_up, pk), robust=True)
 
 
 def line_up(pk: int) -> None:
@@ -161,19 +178,6 @@ def _try_unanswered(pk: int) -> None:
         if len(streams) < _BATCH:
             return
         last = streams[-1]
-
-
-# What `breaker` changes of a row.
-STATE: Final[tuple[str, ...]] = (
-    "failures",
-    "openings",
-    "open_until",
-    "probe_token",
-    "probe_until",
-    "throttles",
-    "throttled_until",
-    "window",
-)
 
 
 def forget_unused() -> int:
