@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -119,8 +119,16 @@ class Service:
         kind, variables = self._kinds[name]
         self.start(kind, name, **variables)
 
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: it stays where it is, and knows nothing of the time that passes."""
+        os.killpg(self.processes[name].pid, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        os.killpg(self.processes[name].pid, signal.SIGCONT)
+
     def stop(self) -> None:
-        for process in self.processes.values():
+        for name, process in self.processes.items():
+            self.thaw(name)
             process.terminate()
         for name in list(self.processes):
             with suppress(subprocess.TimeoutExpired):
@@ -224,21 +232,31 @@ def migrated_template(url: str) -> str:
 
 @contextmanager
 def installation(directory: Path) -> Iterator[Service]:
-    """An installation with no process running yet. What it leaves on the engine is removed at the end."""
+    """An installation on the PostgreSQL and the Redis of this run, with no process running yet."""
     database_url, redis_url = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
     if not (database_url and redis_url):
         pytest.skip("needs PostgreSQL and Redis: bin/test says where in DATABASE_URL and REDIS_URL")
+    redis_url = urlsplit(redis_url)._replace(path=f"/{REDIS_DATABASE}").geturl()
+    with installation_on(directory, database_url, redis_url, [os.environ["DOCKER_HOST"]]) as service:
+        yield service
+
+
+@contextmanager
+def installation_on(
+    directory: Path, database_url: str, redis_url: str, engines: Sequence[str], **variables: str
+) -> Iterator[Service]:
+    """An installation on a database of its own. What it leaves on the engines is removed at the end."""
     name = f"service_{uuid.uuid4().hex[:12]}"
     administer(database_url, "CREATE DATABASE {name} TEMPLATE {template}", name=name, template=migrated_template(database_url))
-    redis_url = urlsplit(redis_url)._replace(path=f"/{REDIS_DATABASE}").geturl()
-    service = Service(directory, database_named(database_url, name), redis_url)
+    service = Service(directory, database_named(database_url, name), redis_url, **variables)
     service.empty_redis()
     try:
         yield service
     finally:
         service.stop()
         for (instance,) in service.query("SELECT name FROM jobs_instance"):
-            leftovers.remove(os.environ["DOCKER_HOST"], instance)
+            for host in engines:
+                leftovers.remove(host, instance)
         administer(database_url, "DROP DATABASE {name} WITH (FORCE)", name=name)
 
 

@@ -4,11 +4,12 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
@@ -37,9 +38,92 @@ class DatabaseError(Exception):
     """PostgreSQL or Redis is missing or did not start; the message says which, and how to get it."""
 
 
+class Server:
+    """A server program of one command's own, on a loopback port that it keeps when it is stopped and started again."""
+
+    def __init__(
+        self,
+        command: Callable[[int], list[str]],
+        url: Callable[[int], str],
+        check: Callable[[str], None],
+        not_yet: type[Exception],
+        directory: Path,
+        account: str | None,
+    ) -> None:
+        """`check(url)` raises `not_yet` until the server answers."""
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = command
+        self._url = url
+        self._check = check
+        self._not_yet = not_yet
+        self._directory = directory
+        self._account = account
+
+    @property
+    def url(self) -> str:
+        return self._url(self.port)
+
+    def start(self) -> None:
+        """Start it where it was before, or on a free port. Raises `DatabaseError`."""
+        for _ in range(TRIES):
+            port = self.port or free_port()
+            if self._starts(port):
+                self.port = port
+                return
+        raise DatabaseError(f"{Path(self._command(0)[0]).name} did not start: {self._log.read_text(errors='replace')[-2000:]}")
+
+    def stop(self) -> None:
+        """End it as an administrator does (PostgreSQL: a fast shutdown)."""
+        if self.process:
+            interrupt(self.process, STOP_SECONDS)
+
+    def kill(self) -> None:
+        """End it as a crash does, with all its processes."""
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "log"
+
+    def _starts(self, port: int) -> bool:
+        with self._log.open("wb") as output:
+            self.process = subprocess.Popen(
+                self._command(port),
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a Ctrl-C is for the command, which stops this one in its turn
+                **identity(self._account),
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
+            try:
+                self._check(self._url(port))
+            except self._not_yet:
+                time.sleep(0.05)
+            else:
+                return True
+        self.stop()
+        return False
+
+
 @contextmanager
-def postgresql(state: Path) -> Iterator[str]:
-    """The URL of an empty database, whose user may create others. Raises `DatabaseError`."""
+def running(server: Server) -> Iterator[Server]:
+    """The server, started, and stopped at the end."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def postgresql(state: Path) -> Iterator[Server]:
+    """A PostgreSQL with an empty database, whose user may create others. Raises `DatabaseError`."""
     programs = postgresql_programs()
     account = unprivileged_account()
     with private_directory(state, "postgresql-", account) as directory:
@@ -54,11 +138,11 @@ def postgresql(state: Path) -> Iterator[str]:
         def url(port: int) -> str:
             return f"postgresql://orchestrator:{password}@127.0.0.1:{port}/postgres"
 
-        def check(port: int) -> None:
-            psycopg.connect(url(port), connect_timeout=2).close()
+        def check(address: str) -> None:
+            psycopg.connect(address, connect_timeout=2).close()
 
-        with server(command, check, psycopg.OperationalError, directory, account) as port:
-            yield url(port)
+        with running(Server(command, url, check, psycopg.OperationalError, directory, account)) as server:
+            yield server
 
 
 def make_cluster(programs: Path, directory: Path, account: str | None, password: str) -> Path:
@@ -87,8 +171,8 @@ def make_cluster(programs: Path, directory: Path, account: str | None, password:
 
 
 @contextmanager
-def redis_server(state: Path) -> Iterator[str]:
-    """The URL of an empty Redis. Raises `DatabaseError`."""
+def redis_server(state: Path) -> Iterator[Server]:
+    """An empty Redis, which keeps nothing when it ends. Raises `DatabaseError`."""
     program = shutil.which("redis-server") or installed("redis-server", lambda: shutil.which("redis-server"))
     with private_directory(state, "redis-", None) as directory:
         password = secrets.token_hex(16)
@@ -104,58 +188,12 @@ def redis_server(state: Path) -> Iterator[str]:
         def url(port: int) -> str:
             return f"redis://:{password}@127.0.0.1:{port}/0"
 
-        def check(port: int) -> None:
-            client = redis.Redis.from_url(url(port), socket_timeout=2)
-            try:
+        def check(address: str) -> None:
+            with closing(redis.Redis.from_url(address, socket_timeout=2)) as client:
                 client.ping()
-            finally:
-                client.close()
 
-        with server(command, check, redis.RedisError, directory, None) as port:
-            yield url(port)
-
-
-@contextmanager
-def server(
-    command: Callable[[int], list[str]],
-    check: Callable[[int], None],
-    not_yet: type[Exception],
-    directory: Path,
-    account: str | None,
-) -> Iterator[int]:
-    """Run `command(port)` and yield the port once `check(port)` passes. Raises `DatabaseError`."""
-    log = directory / "log"
-    for _ in range(TRIES):
-        port = free_port()
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command(port),
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # a Ctrl-C is for the command, which stops this one in its turn
-                **identity(account),
-            )
-        try:
-            if answers(process, check, port, not_yet):
-                yield port
-                return
-        finally:
-            interrupt(process, STOP_SECONDS)  # PostgreSQL's fast shutdown
-    raise DatabaseError(f"{Path(command(0)[0]).name} did not start: {log.read_text(errors='replace')[-2000:]}")
-
-
-def answers(process: subprocess.Popen[bytes], check: Callable[[int], None], port: int, not_yet: type[Exception]) -> bool:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            check(port)
-        except not_yet:
-            time.sleep(0.05)
-        else:
-            return True
-    return False
+        with running(Server(command, url, check, redis.RedisError, directory, None)) as server:
+            yield server
 
 
 def postgresql_programs() -> Path:

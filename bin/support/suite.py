@@ -4,6 +4,7 @@ The checks first, then the tests twice: embedded (SQLite), and in production's c
 Whatever it started has ended when it ends, however it ends.
 """
 
+import argparse
 import fcntl
 import os
 import shutil
@@ -83,13 +84,22 @@ def run_all(arguments: list[str], state: Path) -> int:
         cleanup.callback(end_forgotten, suite.environment[RUN_VARIABLE])
         for title, command in CHECKS.items():
             suite.run(title, command, CHECK_SECONDS, MYPYPATH="bin/support")
-        tested = suite.run_tests("tests, embedded", ["-m", "not production", *arguments])
-        tested |= suite.run_tests("tests, production", ["-m", "not stateless", *arguments], **production)
+        chosen, rest = split_marks(arguments)
+        tested = suite.run_tests("tests, embedded", [f"-m({chosen}) and not production", *rest])
+        tested |= suite.run_tests("tests, production", [f"-m({chosen}) and not stateless", *rest], **production)
         if not tested:
             suite.failed.append("no test was found")
     if suite.failed:
         print(f"\nFailed: {', '.join(suite.failed)}", flush=True)
     return 1 if suite.failed else 0
+
+
+def split_marks(arguments: list[str]) -> tuple[str, list[str]]:
+    """The expression of pytest's `-m`, and the other arguments. Without one: all but the long form of the fault tests."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-m", default="not faults")
+    known, rest = parser.parse_known_args(arguments)
+    return known.m, rest
 
 
 def new_suite(state: Path) -> Suite:
@@ -100,8 +110,8 @@ def new_suite(state: Path) -> Suite:
 def production_variables(cleanup: ExitStack, state: Path) -> dict[str, str]:
     """A PostgreSQL and a Redis that run until `cleanup`, and what else the service needs to use them."""
     return {
-        "DATABASE_URL": cleanup.enter_context(postgresql(state)),
-        "REDIS_URL": cleanup.enter_context(redis_server(state)),
+        "DATABASE_URL": cleanup.enter_context(postgresql(state)).url,
+        "REDIS_URL": cleanup.enter_context(redis_server(state)).url,
         "PUBLIC_URL": "http://127.0.0.1:8080",
         "SECRET_KEY": random_key(),
         "ENCRYPTION_KEYS": random_key(),

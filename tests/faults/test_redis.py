@@ -1,0 +1,51 @@
+"""Redis loses what it has, or goes away: a message is only a hint."""
+
+import time
+
+import databases
+import pytest
+
+from tests.faults.conftest import System
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
+
+
+def test_redis_is_flushed_again_and_again(system: System) -> None:
+    # Given a mixed load
+    system.start("worker-1", "worker-2")
+    system.load.mixed(6)
+
+    # When all messages are forgotten, several times
+    with system.load.trickling():
+        for _ in range(10):
+            system.service.empty_redis()
+            pause = time.monotonic() + system.random.uniform(0.2, 0.6)
+            wait_for(lambda until=pause: time.monotonic() >= until)
+
+    # I expect every job to become what it had to, and no request to have been refused
+    system.check()
+    assert system.load.refusals == []
+
+
+def test_redis_is_killed_and_started_empty(system: System, redis_server: databases.Server) -> None:
+    # Given a mixed load
+    system.start("worker-1", "worker-2")
+    system.load.mixed(6)
+
+    # When Redis is gone for 5 s
+    redis_server.kill()
+    gone = time.monotonic()
+    with system.load.trickling():
+        wait_for(lambda: time.monotonic() >= gone + 5)
+    back = time.monotonic()
+    redis_server.start()
+
+    # I expect every job to become what it had to, and no POST to have been refused
+    system.check()
+    assert system.load.refusals == []
+
+    # And /readyz to have said so
+    probes = system.readiness.between(gone + 1, back)
+    assert probes
+    assert {(probe.status, probe.says("broker"), probe.says("database")) for probe in probes} == {(503, "unhealthy", "healthy")}

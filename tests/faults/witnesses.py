@@ -1,0 +1,110 @@
+"""Those who watch meanwhile: the engine's own account of what was started, and what /readyz says from moment to moment."""
+
+import threading
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+import docker
+import requests
+from docker.types.daemon import CancellableStream
+
+from jobs.containers import INSTANCE_LABEL, UUID_LABEL
+
+_PAUSE = 0.1
+
+
+class Starts:
+    """How often the process of each job was started, as the engine tells while it happens. Survives the engine's restarts."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._seen: dict[tuple[str, int], str] = {}  # (container, moment) → job
+        self._since = int(time.time())
+        self._closing = threading.Event()
+        self._stream: CancellableStream | None = None
+        self._connected = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="starts", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._connected.wait(30), "the engine does not tell its events"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        if self._stream is not None:
+            with suppress(OSError):
+                self._stream.close()
+        self._thread.join(15)
+
+    def by_job(self) -> Counter[str]:
+        """Job's uuid → how often."""
+        return Counter(self._seen.values())
+
+    def _watch(self) -> None:
+        while not self._closing.is_set():
+            with suppress(docker.errors.DockerException, requests.RequestException, OSError, ValueError):
+                self._listen()
+            self._closing.wait(_PAUSE)
+
+    def _listen(self) -> None:
+        filters = {"type": "container", "event": "start", "label": INSTANCE_LABEL}
+        with closing(docker.APIClient(base_url=self._host, timeout=10)) as client:
+            self._stream = client.events(since=self._since - 1, filters=filters, decode=True)
+            self._connected.set()
+            for event in self._stream:
+                self._take(event)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._since = event["time"]
+        self._seen[event["Actor"]["ID"], event["timeNano"]] = event["Actor"]["Attributes"][UUID_LABEL]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One answer of /readyz; `status` is None where there was none."""
+
+    began: float
+    ended: float
+    status: int | None
+    checks: dict[str, dict[str, str]]
+
+    def says(self, name: str) -> str:
+        return self.checks[name]["status"] if self.checks else "nothing"
+
+
+class Readiness:
+    """Asks /readyz a few times a second."""
+
+    def __init__(self, url: str) -> None:
+        self.probes: list[Probe] = []
+        self._url = f"{url}/readyz"
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._ask, name="readiness", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._thread.join(15)
+
+    def between(self, begin: float, end: float) -> list[Probe]:
+        """The answers to what was asked and answered between two moments of the monotonic clock."""
+        return [probe for probe in self.probes if begin <= probe.began and probe.ended <= end]
+
+    def _ask(self) -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+            while not self._closing.wait(_PAUSE):
+                began = time.monotonic()
+                status, checks = None, {}
+                with suppress(requests.RequestException, ValueError):
+                    answer = session.get(self._url, timeout=10)
+                    checks = answer.json()["checks"]
+                    status = answer.status_code
+                self.probes.append(Probe(began, time.monotonic(), status, checks))
