@@ -68,7 +68,7 @@ def test_running_container_says_since_when(bench: Bench) -> None:
 def test_ended_container_has_an_exit_code(bench: Bench, script: str, exit_code: int) -> None:
     seen = bench.run(shell(script))
 
-    assert (seen.phase, seen.exit_code, seen.oom_killed) == ("ended", exit_code, False)
+    assert (seen.phase, seen.exit_code, seen.oom_killed, seen.lost) == ("ended", exit_code, False, False)
     assert seen.started_at is not None
     assert seen.finished_at is not None
     assert seen.started_at <= seen.finished_at

@@ -23,6 +23,7 @@ from jobs.engine.base import Frame
 from jobs.engine.docker import DockerEngine
 from jobs.errors import (
     ContainerConflict,
+    ContainerNotFound,
     EngineRefused,
     EngineUnavailable,
     ImageUnavailable,
@@ -36,19 +37,21 @@ from tests.engines import DockerBench, FakeBench, shell, tar_of, untar
 
 pytestmark = pytest.mark.stateless
 
-NEVER_STARTED = {
-    "Name": "/job",
-    "Created": "2026-01-01T00:00:00Z",
-    "State": {
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def inspected(*, started: str = NEVER, finished: str = NEVER, exit_code: int = 0, status: str = "exited") -> bytes:
+    state = {
+        "Status": status,
         "Running": False,
-        "StartedAt": "0001-01-01T00:00:00Z",
-        "FinishedAt": "0001-01-01T00:00:00Z",
-        "ExitCode": 0,
+        "StartedAt": started,
+        "FinishedAt": finished,
+        "ExitCode": exit_code,
         "OOMKilled": False,
         "Error": "",
-    },
-    "Config": {"Labels": None},
-}
+    }
+    created = "2026-01-01T00:00:00Z"
+    return answer(200, {"Id": "0", "Name": "/job", "Created": created, "State": state, "Config": {"Labels": None}})
 
 
 class ScriptedDaemon:
@@ -265,7 +268,7 @@ def test_wait_that_the_engine_gives_up_is_unavailable(daemon: ScriptedDaemon) ->
     ],
 )  # fmt: skip
 def test_start_errors_say_whose_fault_it_is(daemon: ScriptedDaemon, status: int, message: str, expected: type[JobError]) -> None:
-    daemon.answers["/json"] = answer(200, NEVER_STARTED)
+    daemon.answers["/json"] = inspected()
     daemon.answers["/start"] = answer(status, {"message": message}) if status != 304 else b"HTTP/1.1 304 X\r\n\r\n"
 
     with pytest.raises(expected) as caught:
@@ -292,6 +295,55 @@ def test_create_errors_say_whose_fault_it_is(
 
     with pytest.raises(expected, match=message):
         DockerEngine(daemon.host).create(fake_bench.spec())
+
+
+BEFORE, AFTER, LATER = "2026-01-01T00:00:02.5Z", "2026-01-01T01:00:03.5+01:00", "2026-01-01T00:00:04Z"
+
+
+@pytest.mark.parametrize(
+    ("began", "clock", "live_restore", "exit_code", "lost"),
+    [
+        pytest.param(BEFORE, LATER, False, 143, False, id="the engine began before the process ended"),
+        pytest.param(AFTER, LATER, False, 143, True, id="the engine began after it"),
+        pytest.param(AFTER, LATER, True, 143, False, id="the engine began after it, and ends no process"),
+        pytest.param(AFTER, LATER, True, 255, True, id="the engine began after it, and found no trace of it"),
+        pytest.param(AFTER, BEFORE, False, 143, False, id="the engine's clock was put back"),
+        pytest.param(None, LATER, False, 143, False, id="the engine does not tell when it began"),
+    ],
+)
+def test_process_is_lost_where_it_had_ended_when_the_engine_began(
+    daemon: ScriptedDaemon, began: str | None, clock: str, live_restore: bool, exit_code: int, lost: bool
+) -> None:
+    daemon.answers |= {
+        "/containers/job/json": inspected(started="2026-01-01T00:00:01Z", finished="2026-01-01T00:00:03Z", exit_code=exit_code),
+        "/networks/bridge": answer(200, {"Created": began}) if began else answer(404, {"message": "network bridge not found"}),
+        "/info": answer(200, {"SystemTime": clock, "LiveRestoreEnabled": live_restore}),
+    }
+
+    seen = DockerEngine(daemon.host).inspect("job")
+
+    assert (seen.exit_code, seen.lost) == (exit_code, lost)
+
+
+@pytest.mark.parametrize("status", ["removing", "dead"])
+def test_container_that_somebody_removes_is_gone_before_it_is(daemon: ScriptedDaemon, status: str) -> None:
+    # Docker's own `rm --force` kills the process first: for a moment the container says that it ended with 137.
+    daemon.answers["/json"] = inspected(
+        started="2026-01-01T00:00:01Z", finished="2026-01-01T00:00:03Z", exit_code=137, status=status
+    )
+
+    with pytest.raises(ContainerNotFound):
+        DockerEngine(daemon.host).inspect("job")
+
+
+def test_engine_that_cannot_tell_when_it_began_is_to_be_asked_again(daemon: ScriptedDaemon) -> None:
+    daemon.answers |= {
+        "/containers/job/json": inspected(started="2026-01-01T00:00:01Z", finished="2026-01-01T00:00:03Z"),
+        "/networks/bridge": answer(500, {"message": "shutting down"}),
+    }
+
+    with pytest.raises(EngineUnavailable, match="shutting down"):
+        DockerEngine(daemon.host).inspect("job")
 
 
 def test_pull_that_breaks_off_says_nothing_about_the_image(daemon: ScriptedDaemon) -> None:

@@ -14,8 +14,10 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import docker
 import firewall
@@ -26,6 +28,7 @@ from traces import Traces, control_groups
 LONGEST_RUN_DIRECTORY = 60
 START_SECONDS = 60
 STOP_SECONDS = 40
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
 class DaemonError(Exception):
@@ -33,13 +36,17 @@ class DaemonError(Exception):
 
 
 class Daemon:
-    """The engine whose files are in `directory`. Start and stop are for one caller at a time (see `engine`)."""
+    """The engine whose files are in `directory`. Start and stop are for one caller at a time (see `engine`).
 
-    def __init__(self, directory: Path) -> None:
+    `options` go to its configuration file, beside those that keep it apart from other engines.
+    """
+
+    def __init__(self, directory: Path, options: Mapping[str, object] = NO_OPTIONS) -> None:
         self.directory = directory
+        self._more_options = options
         self._record = directory / "engine.json"
         self._log = directory / "dockerd.log"
-        self._process: subprocess.Popen[bytes] | None = None  # where this very object has started it
+        self.process: subprocess.Popen[bytes] | None = None  # where this very object has started it
         self._settings = directory / "daemon.json"
         self._pidfile = directory / "dockerd.pid"
         self.bridge = "orch" + hashlib.sha256(os.fsencode(directory)).hexdigest()[:8]
@@ -67,16 +74,35 @@ class Daemon:
     def start(self) -> str:
         """Start dockerd and wait until it answers: its address. Raises `DaemonError`."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._clear_away()  # what a crash left: a containerd without its dockerd, or a dockerd that does not answer
+        self.clear_away()  # what a crash left: a containerd without its dockerd, or a dockerd that does not answer
         run = self._run_directory()
         self._record.write_text(json.dumps({"run": str(run), "traces": Traces.look().as_json()}))
+        self._log.unlink(missing_ok=True)
         self._settings.write_text(json.dumps(self._options(run), indent=2))
         try:
-            with firewall.others_preserved(str(self._settings)):
-                return self._launch(f"unix://{run}/docker.sock")
+            subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True, capture_output=True, timeout=30)
+            return self._launch(f"unix://{run}/docker.sock", ["unshare", "--mount", "--propagation", "slave"])
         except BaseException:
-            self._clear_away()
+            self.clear_away()
             raise
+
+    def start_again(self, namespace: Path) -> str:
+        """Start dockerd, which has ended, on all that it left: its address. Raises `DaemonError`.
+
+        `namespace` is its mount namespace, where the files of the containers are that still run.
+        """
+        host = self.host()
+        if host is None:
+            raise DaemonError("dockerd was never started here, or was stopped: there is nothing to start it on.")
+        self._end_containerd()
+        return self._launch(host, ["nsenter", f"--mount={namespace}"])
+
+    def _end_containerd(self) -> None:
+        """It ends with its dockerd; but until init has reaped it, the next dockerd takes it for alive, and waits for it."""
+        directory = f"{json.loads(self._record.read_text())['run']}/exec/containerd"
+        for pid in processes_with_argument(f"{directory}/containerd.toml"):
+            end(pid, STOP_SECONDS)
+        Path(directory, "containerd.pid").unlink(missing_ok=True)
 
     def _options(self, run: Path) -> dict[str, object]:
         return {
@@ -87,19 +113,20 @@ class Daemon:
             "bridge": self.bridge,
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "log-level": "warn",
+            **self._more_options,
         }
 
-    def _launch(self, host: str) -> str:
-        subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True, capture_output=True, timeout=30)
-        command = ["unshare", "--mount", "--propagation", "slave", str(Path(__file__).with_name("with-cgroups"))]
-        command += ["dockerd", "--config-file", str(self._settings)]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(host):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise DaemonError(f"dockerd did not start; the end of {self._log}:\n{self._last_words()}")
-            time.sleep(0.1)
+    def _launch(self, host: str, within: list[str]) -> str:
+        """Run dockerd by way of a command that chooses its mount namespace, and wait until it answers."""
+        command = [*within, str(Path(__file__).with_name("with-cgroups")), "dockerd", "--config-file", str(self._settings)]
+        with firewall.others_preserved(str(self._settings)):
+            with self._log.open("ab") as log:
+                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            deadline = time.monotonic() + START_SECONDS
+            while not answers(host):
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise DaemonError(f"dockerd did not start; the end of {self._log}:\n{self._last_words()}")
+                time.sleep(0.1)
         return host
 
     def _run_directory(self) -> Path:
@@ -117,7 +144,7 @@ class Daemon:
         """Stop it with all its containers, and leave nothing behind but its images."""
         host = self.host()
         kept = self._remove_workloads(host) if host and answers(host) else []
-        self._clear_away()
+        self.clear_away()
         for bridge in kept:
             remove_bridge(bridge)
 
@@ -138,7 +165,7 @@ class Daemon:
             client.close()
         return kept
 
-    def _clear_away(self) -> None:
+    def clear_away(self) -> None:
         """End what runs of it and take its traces away. Does nothing where there are none."""
         try:
             record = json.loads(self._record.read_text())
@@ -154,8 +181,8 @@ class Daemon:
         remove_bridge(self.bridge)
         Traces.from_json(record["traces"]).remove(str(self._settings))
         shutil.rmtree(record["run"], ignore_errors=True)
-        if self._process:
-            self._process.poll()
+        if self.process:
+            self.process.poll()
         for path in (self._record, self._pidfile, self.directory / "keep"):
             path.unlink(missing_ok=True)
 

@@ -49,6 +49,7 @@ class Observation:
     finished_at: datetime | None = None
     exit_code: int | None = None  # set when ended
     oom_killed: bool = False  # Docker misses a kill within about 40 ms of the start (measured)
+    lost: bool = False  # it had ended when the engine was last started: ended by that, for all that can be known
     error: str = ""  # the engine's own words, where it could not start or keep the process
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -155,7 +156,7 @@ class Engine(Protocol):
         """Remove it with its anonymous volumes; no error where it is gone. Running and not `force`: `ContainerConflict`."""
 
     def list(self, labels: dict[str, str]) -> list[Observation]:
-        """All containers with these labels, whatever their state (exit codes may be left out)."""
+        """All containers with these labels, whatever their state (exit codes, and whether they are lost, may be left out)."""
 
     # -- logs ----------------------------------------------------------------------------------
     def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> AbstractContextManager[Iterator[Frame | None]]:

@@ -94,11 +94,12 @@ class Answer:
 class Connection:
     """One engine's API; connects, and learns its version, at the first call. Thread-safe."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, *, keep_open: bool = True) -> None:
         """`host` as in `DOCKER_HOST`, empty for the usual socket; TLS from `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
 
-        Raises `EngineRefused` where these cannot be read.
+        Without `keep_open` every call connects anew. Raises `EngineRefused` where these cannot be read.
         """
+        self._keep_open = keep_open
         environment = {**os.environ, "DOCKER_HOST": host}
         try:
             self._options = kwargs_from_env(environment)
@@ -215,6 +216,7 @@ class Connection:
     def _connect(self) -> tuple[APIClient, str]:
         try:
             client = APIClient(version=_SOME_VERSION, timeout=int(_CONNECT), max_pool_size=_CONNECTIONS, **self._options)
+            client.headers["Connection"] = "keep-alive" if self._keep_open else "close"
             client.trust_env = False  # REQUESTS_CA_BUNDLE would be put before the engine's own authority
             if not client.base_url.startswith("http+docker://"):  # the adapter for sockets has the pool's size already
                 for scheme in ("http://", "https://"):

@@ -53,7 +53,7 @@ def description(spec: RunSpec) -> dict[str, Any]:
 def observation(inspected: Mapping[str, Any]) -> Observation:
     """From `GET /containers/<name>/json`."""
     state = inspected["State"]
-    started_at, finished_at = _moment(state["StartedAt"]), _moment(state["FinishedAt"])
+    started_at, finished_at = moment(state["StartedAt"]), moment(state["FinishedAt"])
     phase: Phase = "running" if state["Running"] else "ended" if started_at else "created"
     ended = phase == "ended"
     if started_at and finished_at:  # the start is noted once the runtime has returned: a short process has ended before
@@ -61,7 +61,7 @@ def observation(inspected: Mapping[str, Any]) -> Observation:
     return Observation(
         name=inspected["Name"].lstrip("/"),
         phase=phase,
-        created_at=_moment(inspected["Created"]) or datetime.fromtimestamp(0, UTC),
+        created_at=moment(inspected["Created"]) or datetime.fromtimestamp(0, UTC),
         started_at=started_at,
         finished_at=finished_at if ended else None,
         exit_code=state["ExitCode"] if ended else None,
@@ -96,6 +96,6 @@ def clean_runtime_error(message: str) -> str:
     return cleaned.removesuffix(": unknown").strip()[:1000]
 
 
-def _moment(text: str) -> datetime | None:
+def moment(text: str) -> datetime | None:
     """RFC 3339 as Go writes it; its zero time means never."""
     return None if text.startswith("0001-") else datetime.fromisoformat(text).astimezone(UTC)

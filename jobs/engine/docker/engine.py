@@ -15,6 +15,7 @@ from jobs.engine.docker.files import Files
 from jobs.engine.docker.images import Images
 from jobs.engine.docker.kernel_log import tells_of_oom_kill
 from jobs.engine.docker.logs import read_frames
+from jobs.engine.docker.restarts import Restarts
 from jobs.engine.docker.stream import ByteStream
 from jobs.errors import (
     ContainerConflict,
@@ -28,6 +29,7 @@ from jobs.errors import (
 from jobs.interrupt import Interrupt
 
 KILLED = 137  # the exit code of a process that SIGKILL ended
+_BEING_REMOVED = ("removing", "dead")
 
 _UNENFORCED = {
     "MemoryLimit": "the kernel cannot limit memory: a job can take all of the host's",
@@ -51,6 +53,7 @@ class DockerEngine:
         self._connection = Connection(host)
         self._images = Images(self._connection)
         self._files = Files(self._connection)
+        self._restarts = Restarts(host)
 
     def info(self) -> EngineInfo:
         said = self._connection.call("GET", "/info")
@@ -148,9 +151,10 @@ class DockerEngine:
     def inspect(self, name: str) -> Observation:
         inspected = self._inspected(name)
         seen = observation(inspected)
-        if seen.exit_code == KILLED and not seen.oom_killed:
-            return replace(seen, oom_killed=tells_of_oom_kill(inspected["Id"]))
-        return seen
+        if seen.phase != "ended":
+            return seen
+        oom_killed = seen.oom_killed or (seen.exit_code == KILLED and tells_of_oom_kill(inspected["Id"]))
+        return replace(seen, oom_killed=oom_killed, lost=self._restarts.ended(seen))
 
     def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
         with self._streamed("POST", f"/containers/{quoted(name)}/wait", {"condition": "not-running"}, interrupt) as stream:
@@ -199,6 +203,8 @@ class DockerEngine:
 
     def _inspected(self, name: str) -> dict[str, Any]:
         inspected: dict[str, Any] = self._connection.call("GET", f"/containers/{quoted(name)}/json")
+        if inspected["State"].get("Status") in _BEING_REMOVED:  # what it says of its end is the removal's doing
+            raise ContainerNotFound(f"the container {name} is being removed")
         return inspected
 
     def _create(self, name: str, body: dict[str, Any]) -> Answer:

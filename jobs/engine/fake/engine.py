@@ -33,6 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _GATE_LOOK = 0.01  # seconds
+_RESTART_GRACE = 1.0  # seconds
 
 
 def _fallible(
@@ -78,6 +79,7 @@ class FakeEngine:
         self._shared_pulls = SharedPulls()
         self._faults: defaultdict[str, deque[tuple[Exception, bool]]] = defaultdict(deque)
         self._unavailable = False
+        self._began = datetime.now(UTC)
         self._directory = Path(tempfile.mkdtemp(prefix="fake-engine-"))
 
     # -- faults ----------------------------------------------------------------------------------
@@ -100,6 +102,14 @@ class FakeEngine:
             raise TypeError(f"{method} is no call")
         with self._lock:
             self._faults[method].append((failure, after))
+
+    def restart(self) -> None:
+        """Be stopped and started again: every process is asked to end, and what has ended is lost."""
+        self.unavailable = True
+        for container in list(self._containers.values()):
+            container.stop(_RESTART_GRACE)
+        self._began = datetime.now(UTC)
+        self.unavailable = False
 
     def close(self) -> None:
         """End all containers and remove their files."""
@@ -215,7 +225,9 @@ class FakeEngine:
 
     @_fallible
     def inspect(self, name: str) -> Observation:
-        return self._find(name).observe()
+        seen = self._find(name).observe()
+        self._check_available()  # a restart that is under way may be what has ended it
+        return replace(seen, lost=seen.finished_at is not None and seen.finished_at <= self._began)
 
     @_fallible
     def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
