@@ -203,7 +203,9 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: _Pe
         _wait(subscription, event)
     else:
         lease = {"lease_token": token, "lease_until": now + timedelta(seconds=LEASE_SECONDS)}
-        _change(subscription, waiting_since=None, sending=event.pk, sending_since=now, **lease)
+        # One that waited was due only when its event would be too old: now it is as soon as the lease is over.
+        due_at = min(subscription.next_attempt_at or now, now)
+        _change(subscription, next_attempt_at=due_at, waiting_since=None, sending=event.pk, sending_since=now, **lease)
         if breaker.is_proven(subscription.destination):
             permit.release()
         event.subscription = subscription

@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from callbacks import delivery, destinations, finding, outbox
+from callbacks import delivery, destinations, finding, outbox, transport
 from callbacks.models import Destination, Subscription
 from orchestrator_site.database import release_connection
 from tests.api import configured
@@ -121,6 +121,40 @@ def test_the_first_that_waits_shows_the_others_that_they_have_to(receiver: Recei
         assert (waiting(), finding.due(10)) == (3, [])
         gate.open()
     assert [subject for subject, _ in sent(receiver)] == ["job-0", "job-1", "job-2", "job-3"]
+
+
+@pytest.mark.usefixtures("one_at_once")
+def test_a_stream_is_taken_up_again_when_whoever_was_handed_its_place_dies(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two streams that wait, and a place for the first of them
+    streams = streams_to(receiver.url, 2)
+    destination = streams[0].row.destination_id
+    destinations.pause(destination)
+    for stream in streams:
+        stream.drain()
+    assert waiting() == 2
+    destinations.resume(destination)
+
+    # When a process hands the place on to the second, and dies while it sends
+    send = transport.send
+
+    def send_once(*arguments: Any) -> transport.Outcome:
+        if receiver.requests:
+            raise OperationalError("killed")
+        return send(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "send", send_once)
+        with pytest.raises(OperationalError):
+            streams[0].drain()
+    assert [stream.states for stream in streams] == [[DELIVERED], [PENDING]]
+
+    # I expect the second to be found as soon as that lease is over, and sent
+    streams[1].lose_lease()
+    assert finding.due(10) == [streams[1].pk]
+    streams[1].drain()
+    assert [stream.states for stream in streams] == [[DELIVERED], [DELIVERED]]
 
 
 @pytest.mark.usefixtures("one_at_once")
