@@ -71,17 +71,20 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
             super().__init__(*args, **options)
             self.fields["since"].initial = timezone.now().replace(microsecond=0) - timedelta(days=1)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Destination]:
+        rows: QuerySet[Destination] = super().get_queryset(request)
+        return destinations.timed(rows)
+
     @_label(
         "Condition",
         {"paused": "warning", "throttled": "warning", "open": "danger", "half open": "warning", "well": "success"},
     )
-    def condition(self, destination: Destination) -> str:
-        now = timezone.now()
+    def condition(self, destination: Any) -> str:
         if destination.paused:
             return "paused"
-        if destination.throttled_until is not None and destination.throttled_until > now:
+        if destination.throttled_until is not None and destination.throttled_until > destination.now:
             return "throttled"
-        state = breaker.state(destination, now)
+        state = breaker.state(destination, destination.now)
         return "well" if state == breaker.State.CLOSED else state.replace("_", " ")
 
     @admin.display(description="Deliveries at once")

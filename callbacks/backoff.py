@@ -23,23 +23,30 @@ def delay(failures: int, retry_after: float = 0.0, fraction: float | None = None
     return max(step * (1 + JITTER * jitter), retry_after)
 
 
-def retry_after(status: int, header: str | None, now: datetime) -> float:
-    """What an answer's `Retry-After` (seconds or an HTTP date) asks for; 0 where there is none that is to be believed."""
+def retry_after(status: int, header: str | None, now: datetime, date: str | None = None) -> float:
+    """What an answer's `Retry-After` (seconds or an HTTP date) asks for; 0 where there is none that is to be believed.
+
+    `date` is the answer's own `Date`: where there is one, it is by the clock that the other date is by, which may not be ours.
+    """
     if status not in _BELIEVED or header is None:
         return 0.0
     text = header.strip()
     if re.fullmatch(r"[0-9]+", text):
         seconds = float(text) if len(text) < 300 else LONGEST_RETRY_AFTER
     else:
-        seconds = _seconds_until(text, now)
+        answered = _moment(date) if date is not None else None
+        seconds = _seconds_between(answered or now, _moment(text))
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
 
 
-def _seconds_until(date: str, now: datetime) -> float:
+def _seconds_between(now: datetime, then: datetime | None) -> float:
+    return 0.0 if then is None else (then - now).total_seconds()
+
+
+def _moment(date: str) -> datetime | None:
+    """What an HTTP date says; None where it says nothing."""
     try:
-        then = parsedate_to_datetime(date)
+        moment = parsedate_to_datetime(date)
     except (ValueError, TypeError, IndexError, OverflowError):
-        return 0.0
-    if then.tzinfo is None:  # "-0000": UTC, of an unknown zone
-        then = then.replace(tzinfo=UTC)
-    return (then - now).total_seconds()
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment  # "-0000": UTC, of an unknown zone

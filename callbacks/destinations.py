@@ -8,13 +8,12 @@ streams for a dead host cost nothing while it is dead.
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
-from django.utils import timezone
 
 from callbacks import breaker, wake
 from callbacks.models import Destination, Event, Subscription
@@ -49,13 +48,18 @@ def find(origin: str) -> Destination:
             return destination
 
 
+def timed(rows: QuerySet[Destination] | None = None) -> QuerySet[Any]:
+    """The rows (without any: all), each with the database's time as `now`: what they say of times is by that clock."""
+    return (Destination.objects.all() if rows is None else rows).annotate(now=Now())
+
+
 def locked(pk: int) -> tuple[Destination, datetime]:
     """The row, locked, and the database's time. Whoever locks a subscription as well has done that before."""
-    destination = Destination.objects.select_for_update().annotate(now=Now()).get(pk=pk)
+    destination = timed().select_for_update().get(pk=pk)
     return destination, destination.now
 
 
-def under_way(destination: Destination, now: datetime) -> int:
+def under_way(destination: Destination, now: datetime | Now) -> int:
     """How many deliveries it gets at this moment. Exact while its row is locked."""
     return destination.subscriptions.filter(lease_token__isnull=False, lease_until__gt=now).count()
 
@@ -67,7 +71,7 @@ class Load(NamedTuple):
 
 def load(destination: Destination, most: int) -> Load:
     """Its deliveries at this moment, and the streams that wait for it, counted up to `most`."""
-    return Load(under_way(destination, timezone.now()), _waiting(destination).order_by("waiting_since")[:most].count())
+    return Load(under_way(destination, Now()), _waiting(destination).order_by("waiting_since")[:most].count())
 
 
 # -- the queue ----------------------------------------------------------------------------------------

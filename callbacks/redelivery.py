@@ -43,11 +43,11 @@ def redeliver_dead(stream: UUID, since: datetime | None = None, until: datetime 
 
 
 def redeliver_dead_of(destination_id: int, since: datetime) -> None:
-    """Have the relay send again what died at this destination from then until now.
+    """Have the relay send again what died at this destination from then (at the latest now) until now.
 
     The request is kept in the row until it is worked off; a second one widens it.
     """
-    earliest = Least(Coalesce("revive_since", Value(since)), Value(since))
+    earliest = Least(Coalesce("revive_since", Value(since)), Value(since), Now())
     Destination.objects.filter(pk=destination_id).update(revive_since=earliest, revive_until=Now())
 
 

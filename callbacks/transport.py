@@ -50,7 +50,7 @@ def send(url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
             read_timeout=WHOLE_SECONDS,
             total_timeout=WHOLE_SECONDS,
         ) as response:
-            status, asked = response.status_code, response.headers.get("Retry-After")
+            status, asked, date = response.status_code, response.headers.get("Retry-After"), response.headers.get("Date")
             answer = _beginning(egress.chunks(response))
     except egress.EgressError as error:
         return Outcome(time=began, latency_ms=latency(), error=str(error)[:_MOST_ERROR_CHARACTERS])
@@ -60,7 +60,7 @@ def send(url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         status=status,
         error="" if 200 <= status < 300 else f"answered {status}",
         answer=answer,
-        retry_after=retry_after(status, asked, datetime.now(UTC)),
+        retry_after=retry_after(status, asked, datetime.now(UTC), date),
     )
 
 

@@ -6,17 +6,15 @@ from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpResponse
-from django.utils import timezone
 from rest_framework.request import Request
 
 from callbacks import breaker, destinations, openapi, redelivery
-from callbacks.models import Destination
 from orchestrator_site.api import ApiView, Parameters, json_response, rfc3339
 from orchestrator_site.api_errors import ApiError, InvalidRequest
 from orchestrator_site.egress import EgressDenied, origin_of
 
 _ID_MAX = 2**53
-_FIRST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)  # that any database can say in any zone
+_FIRST_MOMENT, _LAST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # for any database, in any zone
 
 
 class DestinationsView(ApiView):
@@ -25,7 +23,7 @@ class DestinationsView(ApiView):
         """Hosts that events go to, in the order in which they were first used."""
         parameters = Parameters(request._request, ("limit", "cursor", "origin", "paused"))
         limit = parameters.page_limit()
-        rows = Destination.objects.filter(pk__gt=parameters.integer("cursor", 0, _ID_MAX) or 0).order_by("pk")
+        rows = destinations.timed().filter(pk__gt=parameters.integer("cursor", 0, _ID_MAX) or 0).order_by("pk")
         if (origin := parameters.text("origin")) is not None:
             rows = rows.filter(origin=_origin(origin))
         if (paused := parameters.choice("paused", ("true", "false"))) is not None:
@@ -71,7 +69,7 @@ class RedeliverView(ApiView):
         since = Parameters(request._request, ("since",)).moment("since")
         if since is None:
             raise InvalidRequest("say since when", field="since")
-        redelivery.redeliver_dead_of(_find(destination_id).pk, min(max(since, _FIRST_MOMENT), timezone.now()))
+        redelivery.redeliver_dead_of(_find(destination_id).pk, min(max(since, _FIRST_MOMENT), _LAST_MOMENT))
         return _answer(destination_id, HTTPStatus.ACCEPTED)
 
 
@@ -93,8 +91,9 @@ def _no_such_destination() -> ApiError:
     return ApiError(HTTPStatus.NOT_FOUND, "there is no destination with this id")
 
 
-def _find(destination_id: int) -> Destination:
-    destination = Destination.objects.filter(pk=min(destination_id, _ID_MAX)).first()
+def _find(destination_id: int) -> Any:
+    """The row, with the database's time as `now`."""
+    destination = destinations.timed().filter(pk=min(destination_id, _ID_MAX)).first()
     if destination is None:
         raise _no_such_destination()
     return destination
@@ -106,14 +105,14 @@ def _answer(destination_id: int, status: int = HTTPStatus.OK) -> HttpResponse:
     return json_response({**_summary(destination), "underWay": load.under_way, "waiting": load.waiting}, status=status)
 
 
-def _summary(destination: Destination) -> dict[str, Any]:
+def _summary(destination: Any) -> dict[str, Any]:
     moments = {"openUntil": destination.open_until, "throttledUntil": destination.throttled_until}
     since, until = destination.revive_since, destination.revive_until
     return {
         "id": destination.pk,
         "origin": destination.origin,
         "paused": destination.paused,
-        "breaker": breaker.state(destination, timezone.now()),
+        "breaker": breaker.state(destination, destination.now),
         "failures": destination.failures,
         **{name: rfc3339(moment) for name, moment in moments.items() if moment is not None},
         "atOnce": min(destination.window, destinations.most_at_once()),

@@ -2,6 +2,8 @@
 
 The guard is the transition table and the claim: who writes must still own the job. Where an UPDATE finds
 no row, somebody else was first: `OwnershipLost` tells the caller to read the row again and do what it now asks.
+
+Times that are not the engine's are the database's: no process's clock can make a job look old.
 """
 
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Q
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from jobs import events, wake
 from jobs.errors import OwnershipLost
@@ -92,7 +94,7 @@ def started(claim: Claim, started_at: datetime) -> None:
 
 @contextmanager
 def _decided(uuid: UUID, guard: Q, status: State, reason: Reason | None, error: str = "", **values: Any) -> Iterator[Job]:
-    values.setdefault("finished_at", timezone.now())
+    values.setdefault("finished_at", Now())
     guard &= Q(status__in=sources(status))
     with changed(uuid, guard, status=status, reason=reason or "", error=one_sentence(error), doing="", **values) as job:
         yield job
@@ -132,7 +134,7 @@ def cancel(uuid: UUID) -> None:
 def exited(claim: Claim, exit_code: int | None) -> None:
     """The log has ended: the `exit` event. `exit_code` is set where the decision came before the end."""
     guard = claim.guard & Q(exited_at=None) & ~Q(status__in=UNDECIDED)
-    with changed(claim.uuid, guard, exited_at=timezone.now(), exit_code=exit_code) as job:
+    with changed(claim.uuid, guard, exited_at=Now(), exit_code=exit_code) as job:
         release(job)
         events.exited(job)
 
@@ -174,9 +176,8 @@ def lost_with_node(uuid: UUID, node: str) -> None:
             _put_back(job)
             return
         if not job.decided:
-            job.status, job.reason, job.finished_at = State.FAILED, Reason.ENGINE_LOST, timezone.now()
-            job.error = one_sentence(f"the node {node} went away while the job ran")
-            job.save(update_fields=["status", "reason", "finished_at", "error"])
+            error = one_sentence(f"the node {node} went away while the job ran")
+            _write(job, status=State.FAILED, reason=Reason.ENGINE_LOST, finished_at=Now(), error=error)
         _conclude(job)
 
 
@@ -192,6 +193,12 @@ def release(job: Job) -> None:
 
 
 # -- parts that are committed with the above ----------------------------------------------------------
+
+
+def _write(job: Job, **values: Any) -> None:
+    """Change more of a row that `changed` has locked, and have the job be as it now is."""
+    Job.objects.filter(uuid=job.uuid).update(**values)
+    job.refresh_from_db(fields=list(values))
 
 
 def _settle(item: Input | Output, status: TransferStatus, size: int | None, error: str = "") -> bool:
@@ -211,10 +218,7 @@ def _conclude(job: Job) -> None:
     """End a decided job of which no process and no file can be reached."""
     release(job)
     if job.exited_at is None:
-        job.exited_at = timezone.now()
-        if job.exit_code is None:
-            job.exit_code = NO_EXIT_CODE
-        job.save(update_fields=["exited_at", "exit_code"])
+        _write(job, exited_at=Now(), exit_code=NO_EXIT_CODE if job.exit_code is None else job.exit_code)
         events.exited(job)
     if job.started_at is not None and job.status != State.CANCELLED:
         for item in job.outputs.filter(status=TransferStatus.PENDING):
@@ -227,5 +231,5 @@ def _complete(job: Job) -> None:
     """Skip what is still pending, and emit the job's last event."""
     job.inputs.filter(status=TransferStatus.PENDING).update(status=TransferStatus.SKIPPED)
     job.outputs.filter(status=TransferStatus.PENDING).update(status=TransferStatus.SKIPPED)
-    Job.objects.filter(uuid=job.uuid).update(completed_at=timezone.now(), owner=None, doing="")
+    Job.objects.filter(uuid=job.uuid).update(completed_at=Now(), owner=None, doing="")
     events.completed(job)

@@ -1,10 +1,10 @@
 """What no message came for: found by walking the rows, a little at a time. Any number of relays may run."""
 
 import logging
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from jobs import admission, events, lifecycle, nodes, wake
 from jobs.containers import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
@@ -102,11 +102,11 @@ def _remove(engine: Engine, seen: Observation) -> bool:
     return True
 
 
-def forget_old_jobs(retention: timedelta, now: datetime | None = None) -> int:
-    """Delete a batch of jobs that ended longer ago, with their logs and deliveries; how many."""
-    before = (now or timezone.now()) - retention
+def forget_old_jobs(retention: timedelta) -> int:
+    """Delete a batch of jobs that ended longer ago, by the database's clock, with their logs and deliveries; how many."""
     with short_read():
-        old = list(Job.objects.filter(completed_at__lt=before).order_by("completed_at").values_list("uuid", flat=True)[:_BATCH])
+        ended = Job.objects.filter(completed_at__lt=Now() - retention).order_by("completed_at")
+        old = list(ended.values_list("uuid", flat=True)[:_BATCH])
     if old:
         events.forget(old)
         delete_in_batches(LogChunk.objects.filter(job__in=old), _FORGET_BATCH)

@@ -47,9 +47,16 @@ def test_dates_are_believed_up_to_a_day(ahead: timedelta) -> None:
     assert backoff.retry_after(503, format_datetime(then), NOW) == expected
 
 
+@given(st.timedeltas(timedelta(days=-900), timedelta(days=900)), st.integers(0, int(DAY)))
+def test_dates_are_by_the_clock_of_the_destination(fast: timedelta, seconds: int) -> None:
+    date, then = (format_datetime(NOW + fast + timedelta(seconds=after), usegmt=True) for after in (0, seconds))
+    assert backoff.retry_after(503, then, NOW, date) == seconds
+
+
 @given(st.text())
 def test_whatever_the_header_holds_it_is_a_time_from_nothing_to_a_day(header: str) -> None:
     assert 0.0 <= backoff.retry_after(429, header, NOW) <= DAY
+    assert 0.0 <= backoff.retry_after(429, format_datetime(NOW), NOW, header) <= DAY
 
 
 @pytest.mark.parametrize("header", ["-5", "soon", "", "1e9", "5.5", "Wed, 99 Foo 2026 00:00:00 GMT", "²"])

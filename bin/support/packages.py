@@ -10,9 +10,10 @@ class PackageError(Exception):
 
 
 def install_for_tests() -> None:
-    """Have a registry, and PHP where it can be had: without PHP its tests are skipped. Raises `PackageError`."""
-    if not available("docker-registry", "docker-registry"):
-        raise PackageError("docker-registry is missing: install it (on Debian: apt-get install docker-registry).")
+    """Have a registry, clocks to move, and PHP where it can be had: without PHP its tests are skipped. Raises `PackageError`."""
+    for program in ("docker-registry", "faketime"):
+        if not available(program, program):
+            raise PackageError(f"{program} is missing: install it (on Debian: apt-get install {program}).")
     available("php", "php-cli")
 
 
