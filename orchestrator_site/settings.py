@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 
-from orchestrator_site import configuration
+from orchestrator_site import configuration, postgresql
 
 CONFIGURATION = configuration.load()
 
@@ -95,12 +95,7 @@ if CONFIGURATION.embedded:
     }
 else:
     _database: dict[str, Any] = {**dj_database_url.parse(CONFIGURATION.database_url, conn_max_age=0, conn_health_checks=True)}
-    _database["OPTIONS"] = {
-        **_database.get("OPTIONS", {}),
-        "connect_timeout": 5,
-        "options": "-c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
-        "pool": {"min_size": 0, "max_size": 16, "timeout": 10, "max_idle": 60},
-    }
+    _database["OPTIONS"] = {**_database.get("OPTIONS", {}), **postgresql.options()}
     DATABASES = {"default": _database}
 
 REST_FRAMEWORK = {
