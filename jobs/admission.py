@@ -8,7 +8,7 @@ from django.db.models import F, Max, Q, QuerySet
 from django.db.models.functions import Now
 
 from jobs.lifecycle import Claim
-from jobs.models import Job, Node
+from jobs.models import Job, Node, Worker
 from jobs.states import State
 from jobs.wake import ALIVE_WITHIN
 from orchestrator_site.database import short_transaction
@@ -29,7 +29,7 @@ def unclaimed() -> "QuerySet[Job]":
 
 def orphans(node_id: int) -> "QuerySet[Job]":
     """Unfinished jobs of a node whose owner died or let go: their containers are there."""
-    return Job.objects.filter(node=node_id, owner=None, completed_at=None).order_by("uuid")
+    return Job.objects.filter(node=node_id, owner=None, completed_at=None)
 
 
 def could_hold(node: Node) -> Q:
@@ -60,9 +60,9 @@ def claim(node_id: int, worker: UUID) -> Claim | None:
     """
     while True:
         with transaction.atomic():
-            node = Node.objects.get(pk=node_id)
-            orphaned = list(orphans(node_id).values_list("uuid", "claims")[:_CANDIDATES])
-            candidates = orphaned or fitting(node)
+            # In no order: all are to be taken up, and of hundreds of threads that do so at once few try the same one.
+            orphaned = list(orphans(node_id).order_by("?").values_list("uuid", "claims")[:_CANDIDATES])
+            candidates = orphaned or fitting(Node.objects.get(pk=node_id))
         if not candidates:
             return None
         for uuid, claims in candidates:
@@ -78,8 +78,7 @@ def claim(node_id: int, worker: UUID) -> Claim | None:
 
 def has_work(node_id: int) -> bool:
     """Is there something that a worker of this node could claim now?"""
-    node = Node.objects.get(pk=node_id)
-    return orphans(node_id).exists() or bool(fitting(node))
+    return orphans(node_id).exists() or bool(fitting(Node.objects.get(pk=node_id)))
 
 
 def _adopt(taken: Claim, node_id: int) -> None:
@@ -112,12 +111,14 @@ def waiting_for(job: Job) -> str | None:
     """One sentence that says what an accepted job waits for; None for any other."""
     if job.status != State.ACCEPTED:
         return None
-    if job.node_id is not None:
-        return job.doing or "preparing" if job.owner_id else "a worker of its node"
     nodes = Node.objects.filter(seen_at__gt=Now() - ALIVE_WITHIN)
+    if job.node_id is not None:
+        if job.owner_id is None:
+            return "a worker of its node"
+        return job.doing or "preparing" if nodes.filter(pk=job.node_id).exists() else "an answer of its node's engine"
     largest = nodes.aggregate(cpu=Max("cpu_millis"), memory=Max("memory_mib"))
     if largest["cpu"] is None:
-        return "no node has a living worker"
+        return "an answer of a node's engine" if Worker.objects.exists() else "no node has a living worker"
     if job.cpu_millis > largest["cpu"]:
         return f"no node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest['cpu'])}"
     if job.memory_mib > largest["memory"]:

@@ -70,6 +70,13 @@ class TransferFailed(JobError):
     fault = "peer"
 
 
+class DiskFull(JobError):
+    """The worker's own disk has no room for a download. Others that are under way will give theirs back."""
+
+    fault = "service"
+    retry = True
+
+
 class Interrupted(JobError):
     """Somebody decided meanwhile that this blocking step should not go on (cancel, time-out, hand-over)."""
 

@@ -42,6 +42,7 @@ class Heart:
         self._directory = state_dir / "locks"
         self._directory.mkdir(parents=True, exist_ok=True)
         self.worker_id = self._be_born()
+        self._show_node()
 
     def _be_born(self) -> UUID:
         worker_id = new_uuid()
@@ -58,21 +59,26 @@ class Heart:
                 lock_path=str(path),
                 started_at=timezone.now(),
             )
-            Node.objects.filter(pk=self._node_id).update(seen_at=Now())
         return worker_id
 
-    def beat(self) -> bool:
-        """Move the counter. False: this worker was declared dead and has a new identity now."""
+    def beat(self, *, engine_answers: bool) -> bool:
+        """Move the counter, and the node's heartbeat where its engine answers.
+
+        A worker whose engine does not is alive and keeps its jobs. False: this one was declared dead and has a new identity now.
+        """
         with short_transaction():
             alive = Worker.objects.filter(pk=self.worker_id).update(counter=F("counter") + 1)
         if not alive:
             self._drop_lock()
             self.worker_id = self._be_born()
-            return False
-        # By itself: a process that was frozen while it held the node's row must not stop the hearts of the others.
+        if engine_answers:
+            self._show_node()
+        return bool(alive)
+
+    def _show_node(self) -> None:
+        """By itself: a process that was frozen while it held the node's row must not stop the hearts of the others."""
         with short_transaction():
             Node.objects.filter(pk=self._node_id).update(seen_at=Now())
-        return True
 
     def stop(self) -> None:
         """Let go of all jobs and of the row, so that another worker goes on at once."""

@@ -5,18 +5,20 @@ creates the container; started after a crash it finds it by its labels and goes 
 """
 
 import logging
+import random
 import time
-from base64 import b64decode
-from typing import TypeVar
+from collections.abc import Callable
+from datetime import datetime
 
 from django.db import InterfaceError, OperationalError
 
-from jobs import lifecycle, logreading, nodes, transfers
+from jobs import lifecycle, logreading, nodes
 from jobs.containers import Container
 from jobs.engine.base import Engine, Observation
 from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
+    DiskFull,
     EngineRefused,
     EngineUnavailable,
     ImageUnavailable,
@@ -25,13 +27,13 @@ from jobs.errors import (
     NetworkMissing,
     OwnershipLost,
     StartFailed,
-    TransferFailed,
 )
+from jobs.files import Files, InputFailed
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import NO_EXIT_CODE, Claim
 from jobs.logstore import Reader
-from jobs.models import Input, Job, Node, Output
-from jobs.states import InputType, OutputType, Reason, State, TransferStatus
+from jobs.models import Job, Node
+from jobs.states import Reason, State
 from orchestrator_site.configuration import Configuration
 from orchestrator_site.database import short_read
 
@@ -39,25 +41,34 @@ logger = logging.getLogger(__name__)
 
 _OOM_EXIT_CODE = 137
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries while the engine or the database does not answer
-_Item = TypeVar("_Item", Input, Output)
+_TRANSIENT = (EngineUnavailable, ContainerConflict, ContainerNotFound, DiskFull, OperationalError, InterfaceError)
 _UNEXPECTED_LIMIT = 5  # so many errors that nobody foresaw, in a row, and the job is given up
 
 
 class Run:
     """One worker thread's work on one job that it has claimed."""
 
-    def __init__(self, claim: Claim, engine: Engine, instance: str, configuration: Configuration, node: Node) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        engine: Engine,
+        instance: str,
+        configuration: Configuration,
+        node: Node,
+        engine_clock: Callable[[], datetime],
+    ) -> None:
         self.claim = claim
         self.interrupt = Interrupt()
         self.deadline: float | None = None  # of the process, on this machine's monotonic clock
         self.status = State.ACCEPTED  # as last read
         self.letting_go = False
-        self.engine_failed = False  # the engine did not answer the last step
         self._engine = engine
+        self._engine_clock = engine_clock
         self._node = node
         self._configuration = configuration
         self._job_id = str(claim.uuid)  # the client's, once read
         self._container = Container(engine, claim, instance, configuration, node)
+        self._files = Files(claim, engine, self._container.name, configuration, self.interrupt)
 
     def let_go(self) -> None:
         """Return soon and leave the job, its container running, to the next owner."""
@@ -80,13 +91,11 @@ class Run:
                 if job is None:
                     return
                 self._advance(job)
-                self.engine_failed = False
                 failures = unexpected = 0
             except (OwnershipLost, Interrupted):
                 continue
-            except (EngineUnavailable, ContainerConflict, ContainerNotFound, OperationalError, InterfaceError) as error:
+            except _TRANSIENT as error:
                 # Of a container: an earlier start whose answer was lost, or somebody removed or took it. Look again.
-                self.engine_failed = isinstance(error, EngineUnavailable)
                 self._log(logging.WARNING, f"trying again: {error}")
                 self._pause(failures)
                 failures += 1
@@ -133,7 +142,7 @@ class Run:
             except (EngineRefused, StartFailed) as error:
                 lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, str(error), exit_code=NO_EXIT_CODE)
                 return
-            except _InputFailed as error:
+            except InputFailed as error:
                 lifecycle.input_failed(self.claim, error.item, str(error))
                 return
             began = time.monotonic()
@@ -143,26 +152,20 @@ class Run:
 
     def _prepare(self, job: Job) -> None:
         lifecycle.doing(self.claim, f"pulling {job.image}")
-        self._engine.ensure_image(job.image, job.pull_policy, self._configuration.pull_timeout, self.interrupt)  # type: ignore[arg-type]
-        self._engine.create(self._container.spec(job))
-        place = self._place(job)
-        transfers.prepare_workspace(place)
-        limits = self._limits()
-        for item in self._items(job, Input):
-            try:
-                size = self._bring_in(place, item, limits)
-            except TransferFailed as error:
-                raise _InputFailed(item, error) from error
-            lifecycle.input_done(self.claim, item, size)
+        self._make_container(job)
+        self._files.bring_in(job)
 
-    def _bring_in(self, place: transfers.Place, item: Input, limits: transfers.TransferLimits) -> int:
-        if item.type == InputType.FILE:
-            content = b64decode(item.content)
-            transfers.put_file(place, item.path, content, item.mode)
-            return len(content)
-        return transfers.put_download(
-            place, item.path, item.url, item.headers, item.sha256 or None, item.mode, limits=limits, interrupt=self.interrupt
-        )
+    def _make_container(self, job: Job) -> None:
+        self._ensure_image(job)
+        spec = self._container.spec(job)
+        try:
+            self._engine.create(spec)
+        except ImageUnavailable:  # somebody deleted it in between
+            self._ensure_image(job)
+            self._engine.create(spec)
+
+    def _ensure_image(self, job: Job) -> None:
+        self._engine.ensure_image(job.image, job.pull_policy, self._configuration.pull_timeout, self.interrupt)  # type: ignore[arg-type]
 
     # -- running: its log, and the decision ---------------------------------------------------------------
 
@@ -171,7 +174,7 @@ class Run:
         if self._decide(job, seen):
             return
         if self.deadline is None and seen is not None and seen.started_at is not None:
-            ran = (self._engine.info().clock - seen.started_at).total_seconds()
+            ran = (self._engine_clock() - seen.started_at).total_seconds()
             self.deadline = time.monotonic() + job.timeout_seconds - ran
         if self.overdue:
             lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"it ran for longer than {job.timeout_seconds} s")
@@ -194,6 +197,10 @@ class Run:
             return True
         if seen.phase == "running":
             return False
+        if seen.lost:
+            error = "its engine or the host was restarted: what ended the process, and how, cannot be known"
+            lifecycle.decide(self.claim, State.FAILED, Reason.ENGINE_LOST, error, exit_code=NO_EXIT_CODE, ended=seen.finished_at)
+            return True
         code = NO_EXIT_CODE if seen.exit_code is None else seen.exit_code
         if code == 0:
             lifecycle.decide(self.claim, State.COMPLETED, None, exit_code=code, ended=seen.finished_at)
@@ -218,7 +225,7 @@ class Run:
         if job.exited_at is None:
             self._exit(job, seen)
         if job.status != State.CANCELLED:
-            self._take_outputs(job)
+            self._files.take_out(job)
         lifecycle.completed(self.claim)
         self._container.remove()
 
@@ -231,49 +238,14 @@ class Run:
             logreading.read_rest(self._engine, self._container.name, reader, self.interrupt)
         lifecycle.exited(self.claim, job.exit_code if job.exit_code is not None else seen.exit_code)
 
-    def _take_outputs(self, job: Job) -> None:
-        pending = [item for item in self._items(job, Output) if item.status == TransferStatus.PENDING]
-        if not pending:  # none, or an earlier try has handled them
-            return
-        place = self._place(job)
-        for item in pending:
-            try:
-                if item.type == OutputType.UPLOAD:
-                    size = transfers.send_upload(
-                        place, item.path, item.url, item.method, item.headers, limits=self._limits(), interrupt=self.interrupt
-                    )
-                    lifecycle.output_done(self.claim, item, size)
-                else:
-                    size, content = transfers.read_event(place, item.path)
-                    lifecycle.output_done(self.claim, item, size, content)
-            except (TransferFailed, EngineRefused, ContainerNotFound) as error:
-                lifecycle.output_failed(self.claim, item, str(error))
-
     # -- what the steps share -----------------------------------------------------------------------------
-
-    def _place(self, job: Job) -> transfers.Place:
-        user = self._engine.resolve_user(self._container.name)
-        return transfers.Place(self._engine, self._container.name, job.workspace, user)
-
-    def _items(self, job: Job, model: type[_Item]) -> list[_Item]:
-        with short_read():
-            return list(model.objects.filter(job=job))
 
     def _reader(self, job: Job) -> Reader:
         return Reader(self.claim, job, self._configuration.log_limit, self._configuration.engine_log_limit)
 
-    def _limits(self) -> transfers.TransferLimits:
-        spool = self._configuration.state_dir / "spool"
-        spool.mkdir(parents=True, exist_ok=True)
-        return transfers.TransferLimits(
-            size=self._configuration.transfer_limit,
-            deadline=time.monotonic() + self._configuration.transfer_timeout,
-            spool_directory=spool,
-        )
-
     def _pause(self, failures: int) -> None:
-        try:
-            self.interrupt.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+        try:  # not all at once: what fails many jobs together may be that they all want it
+            self.interrupt.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)] * random.uniform(0.7, 1.3))  # noqa: S311
         except Interrupted:
             return
 
@@ -293,9 +265,3 @@ class Run:
 
     def _log(self, level: int, message: str, exc_info: bool = False) -> None:
         logger.log(level, message, exc_info=exc_info, extra={"job": self._job_id, "container": self._container.name})
-
-
-class _InputFailed(Exception):
-    def __init__(self, item: Input, error: TransferFailed) -> None:
-        super().__init__(str(error))
-        self.item = item

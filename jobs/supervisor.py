@@ -11,7 +11,7 @@ from django.db import InterfaceError, OperationalError
 
 from jobs import admission, nodes
 from jobs.engine.base import Engine
-from jobs.errors import EngineUnavailable
+from jobs.engine_watch import EngineWatch
 from jobs.lifecycle import Claim
 from jobs.models import Job
 from jobs.ownership import HEARTBEAT_SECONDS, Heart, Observer
@@ -35,6 +35,7 @@ class Supervisor:
         self.engine = engine
         self.node = nodes.register(engine, configuration)
         self.instance = nodes.instance_name()
+        self._watch = EngineWatch(engine)
         self._configuration = configuration
         self._heart = Heart(self.node.pk, configuration.state_dir)
         self._observer = Observer()
@@ -42,35 +43,43 @@ class Supervisor:
         self._free = threading.Event()  # set when the last run has ended
         self._free.set()
         self._lock = threading.Lock()
+        self._busy = 0  # threads that are in `run_jobs`
         self._stopping = threading.Event()
         self._undriven: set[UUID] = set()  # rows of ours that no thread drove at the last tick
         self._beat_at = time.monotonic()
         self._thread = threading.Thread(target=self._tick_until_stopped, name="supervisor", daemon=True)
 
     def start(self) -> None:
+        self._watch.start()
         self._thread.start()
 
     # -- called by worker threads -------------------------------------------------------------------
 
     def run_jobs(self) -> None:
-        """Claim jobs that fit and drive each to its end, until there is none or the process stops."""
-        while not self._stopping.is_set() and self._engine_answers():
-            claim = admission.claim(self.node.pk, self._heart.worker_id)
-            if claim is None:
+        """Claim jobs that fit and drive each to its end, until there is none or no more may be claimed."""
+        with self._lock:
+            if self._is_full:
                 return
-            run = Run(claim, self.engine, self.instance, self._configuration, self.node)
-            with self._registered(run):
-                self._kick()  # there may be more, and threads that a lost message left idle
-                run.drive()
+            self._busy += 1
+        try:
+            while self._may_claim and (claim := admission.claim(self.node.pk, self._heart.worker_id)):
+                run = Run(claim, self.engine, self.instance, self._configuration, self.node, self._watch.clock)
+                with self._registered(run):
+                    self._kick()  # there may be more, and threads that a lost message left idle
+                    run.drive()
+        finally:
+            with self._lock:
+                self._busy -= 1
 
-    def _engine_answers(self) -> bool:
-        """Ask an engine that did not answer before, rather than load jobs onto it."""
-        if any(run.engine_failed for run in self._snapshot()):
-            try:
-                self.engine.info()
-            except EngineUnavailable:
-                return False
-        return True
+    @property
+    def _is_full(self) -> bool:
+        """Each thread has a job, or takes the next one itself."""
+        return self._busy >= self._configuration.worker_threads
+
+    @property
+    def _may_claim(self) -> bool:
+        """Jobs are not loaded onto an engine that does not answer: they wait where another node may have them."""
+        return self._watch.answers and not self._stopping.is_set()
 
     @contextmanager
     def _registered(self, run: Run) -> Iterator[None]:
@@ -89,19 +98,26 @@ class Supervisor:
 
     def _kick(self) -> None:
         """Call one more thread where there is one to call and something to claim."""
-        with self._lock:
-            full = len(self._runs) >= self._configuration.worker_threads
-        if full:
+        if self._is_full or not self._may_claim:
             return
         with short_read():
             more = admission.has_work(self.node.pk)
-        if more:
-            hint(queue_of(self.node.pk), RUN_ACTOR)
+        if more and not hint(queue_of(self.node.pk), RUN_ACTOR):
+            threading.Thread(target=self._run_jobs_uncalled, name="run jobs", daemon=True).start()
+
+    def _run_jobs_uncalled(self) -> None:
+        """As the actor does, while no message gets to it."""
+        try:
+            self.run_jobs()
+        except Exception:
+            logger.exception("a thread that no message called has failed", extra={"node": self.node.name})
+        finally:
+            release_connection()
 
     # -- the supervisor's own thread ------------------------------------------------------------------
 
     def _tick_until_stopped(self) -> None:
-        while not self._stopping.wait(self._seconds_to_next()):
+        while not self._stopping.is_set():
             try:
                 self._tick()
             except (OperationalError, InterfaceError) as error:
@@ -110,6 +126,7 @@ class Supervisor:
                 logger.exception("an unexpected error in the supervisor", extra={"node": self.node.name})
             finally:
                 release_connection()
+            self._stopping.wait(self._seconds_to_next())
 
     def _seconds_to_next(self) -> float:
         """A second, or less where a job's time is up sooner. Once it is up the job is woken, and may wait for its engine."""
@@ -130,7 +147,7 @@ class Supervisor:
         now = time.monotonic()
         if now - self._beat_at >= HEARTBEAT_SECONDS:
             self._beat_at = now
-            if not self._heart.beat():
+            if not self._heart.beat(engine_answers=self._watch.answers):
                 logger.error("this worker was declared dead and starts anew", extra={"node": self.node.name})
         self._wake_changed(runs)
         self._observer.look()
@@ -160,5 +177,6 @@ class Supervisor:
             run.let_go()
         self._free.wait(_LET_GO_SECONDS)
         self._thread.join(_TICK_SECONDS)
+        self._watch.stop()
         self._heart.stop()
         release_connection()

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _POLL_MILLISECONDS = 100
 # Idle threads, and consumers of delayed messages (there are none), look up so often whether they shall end.
 _IDLE_MILLISECONDS = 1000
+_CONNECTIONS = 16  # hundreds of threads may be done at once: they wait for one another
+_CONNECTION_SECONDS = 2
 _SECONDS_BETWEEN_TRIES = 1.0
 _SECONDS_TO_ASK = 5.0  # more than a try can take
 
@@ -41,11 +43,16 @@ def make_broker(configuration: Configuration) -> dramatiq.Broker:
     """A broker without Dramatiq's retries, time limits and age limits: these live in the rows."""
     if configuration.embedded:
         return StubBroker(middleware=[])
-    client = redis.Redis.from_url(
-        configuration.redis_url, socket_connect_timeout=1, socket_timeout=1, retry=Retry(NoBackoff(), 0)
+    pool = redis.BlockingConnectionPool.from_url(
+        configuration.redis_url,
+        max_connections=_CONNECTIONS,
+        timeout=_CONNECTION_SECONDS,
+        socket_connect_timeout=1,
+        socket_timeout=1,
+        retry=Retry(NoBackoff(), 0),
     )
     return PollingRedisBroker(  # type: ignore[no-untyped-call]
-        client=client, middleware=[], namespace="orchestrator"
+        client=redis.Redis.from_pool(pool), middleware=[], namespace="orchestrator"
     )
 
 
@@ -60,10 +67,10 @@ class _Hints:
         self._failing = False
         self._silent_until = float("-inf")
 
-    def send(self, queue: str, actor: str, *args: Any) -> None:
+    def send(self, queue: str, actor: str, *args: Any) -> bool:
         now = time.monotonic()
         if now < self._silent_until:
-            return
+            return False
         if self._failing:
             self._silent_until = now + _SECONDS_TO_ASK
         message: dramatiq.Message[Any] = dramatiq.Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
@@ -73,16 +80,17 @@ class _Hints:
         except Exception as error:
             self._failing, self._silent_until = True, time.monotonic() + _SECONDS_BETWEEN_TRIES
             logger.warning("the broker takes no message: %s", error, extra={"queue": queue, "actor": actor})
-        else:
-            self._failing, self._silent_until = False, float("-inf")
+            return False
+        self._failing, self._silent_until = False, float("-inf")
+        return True
 
 
 _hints = _Hints()
 
 
-def hint(queue: str, actor: str, *args: Any) -> None:
-    """Send a message; a failure is logged and never raised. `args` are ids, never data."""
-    _hints.send(queue, actor, *args)
+def hint(queue: str, actor: str, *args: Any) -> bool:
+    """Send a message; False where that failed, which is logged and never raised. `args` are ids, never data."""
+    return _hints.send(queue, actor, *args)
 
 
 def backlog(queue: str) -> int:

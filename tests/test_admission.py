@@ -12,6 +12,7 @@ from jobs.admission import PASSED_OVER_FOR
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
 from jobs.states import State
+from jobs.wake import ALIVE_WITHIN
 from tests.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -81,6 +82,22 @@ def test_waiting_counts_the_jobs_ahead() -> None:
 
 def test_waiting_says_that_nobody_works() -> None:
     assert admission.waiting_for(make_job()) == "no node has a living worker"
+
+
+def test_waiting_says_that_engines_do_not_answer() -> None:
+    # Given a job that a worker prepares, and one that waits
+    node = make_node()
+    mine, waiting = make_job(), make_job()
+    claimed(mine, node)
+    mine.refresh_from_db()
+    assert admission.waiting_for(mine) == "preparing"
+
+    # When the node is not seen any more, its worker being alive
+    Node.objects.update(seen_at=timezone.now() - ALIVE_WITHIN - timedelta(seconds=1))
+
+    # I expect
+    assert admission.waiting_for(mine) == "an answer of its node's engine"
+    assert admission.waiting_for(waiting) == "an answer of a node's engine"
 
 
 def test_a_small_job_overtakes_a_large_one_only_for_so_long() -> None:

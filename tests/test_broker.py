@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings
 
 from orchestrator_site import broker
 from orchestrator_site.broker import hint
@@ -72,14 +73,30 @@ def test_one_asks_a_frozen_broker_and_the_others_do_not_wait(clock: Clock, froze
 def test_a_broker_that_is_back_gets_every_message(clock: Clock, frozen: FrozenBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a broker that has failed
     frozen.release.set()
-    hint("queue", "actor")
+    assert not hint("queue", "actor")
 
     # When it is back a second later
     clock.now += 1
     messages: list[object] = []
     monkeypatch.setattr(frozen, "enqueue", messages.append)
-    hint("queue", "actor")
-    hint("queue", "actor")
+    assert hint("queue", "actor")
+    assert hint("queue", "actor")
 
     # I expect all that comes from now on to be sent
     assert len(messages) == 2
+
+
+@pytest.mark.skipif(settings.CONFIGURATION.embedded, reason="needs Redis")
+def test_threads_wait_for_one_another_where_all_connections_are_taken() -> None:
+    # Given as many threads that talk to Redis as there are connections
+    client = broker.make_broker(settings.CONFIGURATION).client  # type: ignore[attr-defined]
+    taken = [client.connection_pool.get_connection() for _ in range(broker._CONNECTIONS)]
+
+    # When one more does, and one of them is done
+    threading.Timer(0.2, client.connection_pool.release, taken[:1]).start()
+
+    # I expect it to be answered
+    assert client.ping()
+    for connection in taken[1:]:
+        client.connection_pool.release(connection)
+    client.close()

@@ -106,13 +106,13 @@ def test_a_worker_that_comes_back_finds_itself_dead_and_starts_anew(tmp_path: Pa
     # Given a worker that was buried while it was frozen
     heart = Heart(make_node().pk, tmp_path)
     first = heart.worker_id
-    assert heart.beat()
+    assert heart.beat(engine_answers=True)
     assert bury(first)
 
     # When it beats again, I expect a new identity
-    assert not heart.beat()
+    assert not heart.beat(engine_answers=True)
     assert heart.worker_id != first
-    assert heart.beat()
+    assert heart.beat(engine_answers=True)
     heart.stop()
 
 
@@ -121,7 +121,7 @@ def test_a_heart_beats_on_while_somebody_holds_the_node(tmp_path: Path) -> None:
     # Given a process that was frozen in the middle of a claim, and with it a lock on the node's row
     node = make_node()
     heart = Heart(node.pk, tmp_path)
-    beating = threading.Thread(target=heart.beat)
+    beating = threading.Thread(target=heart.beat, kwargs={"engine_answers": True})
     with transaction.atomic():
         Node.objects.select_for_update().get(pk=node.pk)
 
@@ -129,6 +129,28 @@ def test_a_heart_beats_on_while_somebody_holds_the_node(tmp_path: Path) -> None:
         beating.start()
         wait_for(lambda: Worker.objects.get(pk=heart.worker_id).counter == 1, 5, "the beat")
     beating.join(10)
+    heart.stop()
+
+
+def test_a_node_is_seen_only_while_its_engine_answers(tmp_path: Path) -> None:
+    # Given a worker
+    node = make_node()
+    heart = Heart(node.pk, tmp_path)
+    node.refresh_from_db()
+    born = node.seen_at
+
+    # When its engine does not answer, I expect the worker to live on, and its node not to be seen
+    assert heart.beat(engine_answers=False)
+    node.refresh_from_db()
+    assert (Worker.objects.get().counter, node.seen_at) == (1, born)
+
+    # When it does, I expect both
+    assert heart.beat(engine_answers=True)
+    node.refresh_from_db()
+    assert Worker.objects.get().counter == 2
+    assert born is not None
+    assert node.seen_at is not None
+    assert node.seen_at > born
     heart.stop()
 
 

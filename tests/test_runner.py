@@ -1,7 +1,6 @@
 """The steps of one job on the fake engine: whatever fails between them, a job ends once and as it should."""
 
 import itertools
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -9,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
-from django.db import OperationalError, connection
+from django.db import OperationalError
 
 from callbacks.models import Event
 from jobs import lifecycle, services
@@ -22,12 +20,12 @@ from jobs.models import Job, LogChunk, Node
 from jobs.ownership import bury
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
-from jobs.supervisor import Supervisor
 from jobs.sweeps import remove_leftovers
 from tests.engines import Bench, tar_of
 from tests.factories import make_job
 from tests.receiver import Receiver
 from tests.waiting import wait_for
+from tests.workers import Workers, completed, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,6 +36,8 @@ QUICK_TICK = 0.1  # seconds
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supervisors look around, and runs try again, sooner than they need to."""
     monkeypatch.setattr("jobs.supervisor._TICK_SECONDS", QUICK_TICK)
+    monkeypatch.setattr("jobs.engine_watch._ASK_SECONDS", QUICK_TICK)
+    monkeypatch.setattr("jobs.engine_watch._ASK_AGAIN_SECONDS", QUICK_TICK)
     monkeypatch.setattr("jobs.runner._PAUSES", (0.05,))
 
 
@@ -49,61 +49,10 @@ def engine() -> Iterator[FakeEngine]:
 
 
 @pytest.fixture
-def workers(engine: FakeEngine, tmp_path: Path) -> Iterator["Workers"]:
+def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
     workers = Workers(engine, tmp_path)
     yield workers
     workers.stop()
-
-
-class Workers:
-    """Worker processes of one engine, as threads of the test."""
-
-    def __init__(self, engine: FakeEngine, state_dir: Path) -> None:
-        self._engine = engine
-        self._configuration = replace(settings.CONFIGURATION, state_dir=state_dir, node_name="node", shutdown_grace=0.3)
-        self._supervisors: list[Supervisor] = []
-        self._threads: list[threading.Thread] = []
-
-    def another(self, **values: Any) -> Supervisor:
-        supervisor = Supervisor(self._engine, replace(self._configuration, **values))
-        supervisor.start()
-        self._supervisors.append(supervisor)
-        return supervisor
-
-    def run(self, supervisor: Supervisor) -> threading.Thread:
-        """One of its worker threads takes what there is."""
-
-        def work() -> None:
-            try:
-                supervisor.run_jobs()
-            finally:
-                connection.close()
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        self._threads.append(thread)
-        return thread
-
-    def stop(self) -> None:
-        for supervisor in self._supervisors:
-            supervisor.stop()
-        for thread in self._threads:
-            thread.join(10)
-            assert not thread.is_alive()
-
-
-def completed(job: Job) -> Job:
-    """The job, once it is at its end."""
-
-    def row() -> Job | None:
-        job.refresh_from_db()
-        return job if job.completed_at else None
-
-    return wait_for(row, 20, "the job's end")
-
-
-def running(job: Job) -> None:
-    wait_for(lambda: Job.objects.get(pk=job.pk).status == State.RUNNING, 20, "the job to run")
 
 
 def told(job: Job) -> list[str]:
@@ -454,16 +403,50 @@ def test_a_container_that_vanished_is_engine_lost(engine: FakeEngine, workers: W
     assert nothing_is_left(engine)
 
 
-def test_an_engine_that_is_away_for_a_while_is_no_dead_job(engine: FakeEngine, workers: Workers) -> None:
+@pytest.mark.parametrize("program", ["exec sleep 60", "trap 'exit 0' TERM; while true; do sleep 0.05; done"])
+def test_a_process_that_a_restart_of_its_engine_ended_is_engine_lost(engine: FakeEngine, workers: Workers, program: str) -> None:
+    # Given a running job
+    job = make_job(command=f"echo begun; {program}", outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
+    workers.run(workers.another())
+    wait_for(lambda: log_of(job), 20, "its first line")
+
+    # When its engine is stopped and started again
+    engine.restart()
+
+    # I expect no exit code, whatever its own was, and else what becomes of any process that ended
+    job = completed(job)
+    assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.ENGINE_LOST, -1)
+    assert "restarted" in job.error
+    assert job.finished_at is not None
+    assert log_of(job) == ["begun"]
+    assert told(job) == ["start", "log", "exit", "output", "complete"]
+    assert nothing_is_left(engine)
+
+
+def test_a_job_that_starts_after_a_restart_of_its_engine_ends_as_any_other(engine: FakeEngine, workers: Workers) -> None:
+    # Given
+    engine.restart()
+    job = make_job(command="exit 5")
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect
+    job = completed(job)
+    assert (job.reason, job.exit_code) == (Reason.EXIT_CODE, 5)
+
+
+def test_an_engine_that_is_away_for_a_while_is_no_dead_job(
+    engine: FakeEngine, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
     # Given a running job
     job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; exit 5")
-    supervisor = workers.another()
-    workers.run(supervisor)
+    workers.run(workers.another())
     running(job)
 
     # When its engine stops answering and comes back
     engine.unavailable = True
-    wait_for(lambda: any(run.engine_failed for run in supervisor._snapshot()), 10, "the run to notice")
+    wait_for(lambda: "trying again" in caplog.text, 10, "the run to notice")
     assert Job.objects.get().status == State.RUNNING
     engine.unavailable = False
     put_go(engine)
@@ -482,7 +465,7 @@ def test_a_job_whose_time_is_up_while_its_engine_is_away_keeps_nobody_busy(engin
     engine.unavailable = True
 
     # When its time is up
-    wait_for(lambda: run.overdue and run.engine_failed, 10, "the time-out")
+    wait_for(lambda: run.overdue, 10, "the time-out")
 
     # I expect the supervisor to look at its usual pace
     assert supervisor._seconds_to_next() == QUICK_TICK
@@ -589,16 +572,22 @@ def test_a_network_that_somebody_removed_is_made_anew(engine: FakeEngine, worker
 
 
 def test_a_busy_process_calls_no_thread_that_it_has_not(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a process of one thread, and two jobs
+    # Given a process of one thread that has a job
     called: list[str] = []
-    monkeypatch.setattr("jobs.supervisor.hint", lambda queue, *_: called.append(queue))
-    job, waiting = make_job(command="exec sleep 60"), make_job()
-
-    # When its thread has taken the first
+    ticks: list[int] = []
+    monkeypatch.setattr("jobs.supervisor.hint", lambda queue, *_: not called.append(queue))
+    monkeypatch.setattr("jobs.supervisor.Observer.look", lambda _: ticks.append(1))
+    job = make_job(command="exec sleep 60")
     thread = workers.run(workers.another(worker_threads=1))
     running(job)
 
-    # I expect nobody to be called for the second, which the same thread takes next
+    # When another one waits and the supervisor looks around
+    called.clear()
+    ticks.clear()
+    waiting = make_job()
+    wait_for(lambda: len(ticks) > 2, 10, "the supervisor to look")
+
+    # I expect nobody to be called for it: the same thread takes it next
     assert called == []
     services.cancel(job.id)
     thread.join(10)

@@ -1,5 +1,6 @@
 """From a URL to a file that is complete, or to an error; never to half a file."""
 
+import errno
 import hashlib
 import re
 import tempfile
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urljoin
 
-from jobs.errors import TransferFailed
+from jobs.errors import DiskFull, TransferFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.exchange import Answer, TransferLimits, TryAgain, exchange, out_of_time, persistently, unsuccessful
 from jobs.transfers.wording import clipped
 from orchestrator_site import egress
 
 _METHOD: Final = "GET"
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CHUNK_BYTES: Final = 256 * 1024
@@ -35,7 +37,7 @@ def fetched(
     """The whole content of `url`, checked, as a file that is gone afterwards.
 
     `headers` go to the URL's own origin only; Range, If-Range and Accept-Encoding among them are left out. `sha256` is
-    hexadecimal. Raises `TransferFailed` and `Interrupted`.
+    hexadecimal. Raises `TransferFailed`, `Interrupted`, and `DiskFull` having given back what it took of the disk.
     """
     with Spool(limits.spool_directory) as spool:
         persistently(_Download(url, headers, sha256, limits, interrupt, spool).attempt, limits, interrupt)
@@ -45,7 +47,7 @@ def fetched(
 class Spool:
     """What was received so far, in a file without a name: a crash leaves nothing of it.
 
-    Raises `TransferFailed` where the disk does not take it.
+    Raises `DiskFull`, `TransferFailed` where the disk does not take it for another reason.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -237,4 +239,6 @@ def _on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise DiskFull("the worker's disk has no room for the download") from error
         raise TransferFailed(f"the download cannot be kept on the node's disk: {error.strerror}") from error

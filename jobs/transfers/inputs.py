@@ -31,7 +31,8 @@ def put_download(
 ) -> int:
     """Put what `url` gives at `path`, as `put_file` does; how many bytes. It is complete and checked, or not there.
 
-    `headers` and `sha256` are as in `download.fetched`. Raises `TransferFailed`, `EngineUnavailable`, `Interrupted`.
+    `headers` and `sha256` are as in `download.fetched`. Raises `TransferFailed`, `EngineUnavailable`, `Interrupted`,
+    `DiskFull`.
     """
     target = find_target(place, path)
     with fetched(url, headers, sha256, limits, interrupt) as spool:

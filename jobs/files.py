@@ -1,0 +1,115 @@
+"""The files of one job: into its container before the process starts, out of it after the process has ended."""
+
+import time
+from base64 import b64decode
+from pathlib import Path
+from typing import Final, TypeVar
+
+from jobs import lifecycle, transfers
+from jobs.engine.base import Engine
+from jobs.errors import ContainerNotFound, DiskFull, EngineRefused, JobError, TransferFailed
+from jobs.interrupt import Interrupt
+from jobs.lifecycle import Claim
+from jobs.models import Input, Job, Output
+from jobs.states import InputType, OutputType, TransferStatus
+from orchestrator_site.configuration import Configuration
+from orchestrator_site.database import short_read
+
+SPOOL: Final = "spool"  # below STATE_DIR
+_Item = TypeVar("_Item", Input, Output)
+
+
+class InputFailed(JobError):
+    """This input cannot be brought in, so the job cannot run. The text says why."""
+
+    fault = "peer"
+
+    def __init__(self, item: Input, error: JobError) -> None:
+        super().__init__(str(error))
+        self.item = item
+
+
+class Files:
+    """What one owner of a job carries. `container` is the name of its container."""
+
+    def __init__(self, claim: Claim, engine: Engine, container: str, configuration: Configuration, interrupt: Interrupt) -> None:
+        self._claim = claim
+        self._engine = engine
+        self._container = container
+        self._configuration = configuration
+        self._interrupt = interrupt
+        self._inputs_until: float | None = None  # on the monotonic clock; begins with the first try
+
+    def bring_in(self, job: Job) -> None:
+        """Put all inputs into the created container, those of an earlier try again.
+
+        Raises `InputFailed`, what the engine's calls and the lifecycle's raise, and `DiskFull` for as long as TRANSFER_TIMEOUT.
+        """
+        place = self._place(job)
+        transfers.prepare_workspace(place)
+        if self._inputs_until is None:
+            self._inputs_until = self._time_out()
+        limits = self._limits(self._inputs_until)
+        for item in _items(job, Input):
+            try:
+                size = self._bring_one_in(place, item, limits)
+            except DiskFull as error:
+                if time.monotonic() >= limits.deadline:
+                    raise InputFailed(item, error) from error
+                lifecycle.doing(self._claim, "room on the worker's disk")
+                raise
+            except TransferFailed as error:
+                raise InputFailed(item, error) from error
+            lifecycle.input_done(self._claim, item, size)
+
+    def take_out(self, job: Job) -> None:
+        """Handle all outputs that no earlier try has handled. Raises what the engine's calls and the lifecycle's raise."""
+        pending = [item for item in _items(job, Output) if item.status == TransferStatus.PENDING]
+        if not pending:
+            return
+        place = self._place(job)
+        for item in pending:
+            try:
+                self._take_one_out(place, item)
+            except (TransferFailed, EngineRefused, ContainerNotFound) as error:
+                lifecycle.output_failed(self._claim, item, str(error))
+
+    def _bring_one_in(self, place: transfers.Place, item: Input, limits: transfers.TransferLimits) -> int:
+        if item.type == InputType.FILE:
+            content = b64decode(item.content)
+            transfers.put_file(place, item.path, content, item.mode)
+            return len(content)
+        return transfers.put_download(
+            place, item.path, item.url, item.headers, item.sha256 or None, item.mode, limits=limits, interrupt=self._interrupt
+        )
+
+    def _take_one_out(self, place: transfers.Place, item: Output) -> None:
+        if item.type == OutputType.UPLOAD:
+            limits = self._limits(self._time_out())
+            size = transfers.send_upload(
+                place, item.path, item.url, item.method, item.headers, limits=limits, interrupt=self._interrupt
+            )
+            lifecycle.output_done(self._claim, item, size)
+        else:
+            size, content = transfers.read_event(place, item.path)
+            lifecycle.output_done(self._claim, item, size, content)
+
+    def _place(self, job: Job) -> transfers.Place:
+        user = self._engine.resolve_user(self._container)
+        return transfers.Place(self._engine, self._container, job.workspace, user)
+
+    def _time_out(self) -> float:
+        return time.monotonic() + self._configuration.transfer_timeout
+
+    def _limits(self, deadline: float) -> transfers.TransferLimits:
+        return transfers.TransferLimits(size=self._configuration.transfer_limit, deadline=deadline, spool_directory=self._spool())
+
+    def _spool(self) -> Path:
+        spool = self._configuration.state_dir / SPOOL
+        spool.mkdir(parents=True, exist_ok=True)
+        return spool
+
+
+def _items(job: Job, model: type[_Item]) -> list[_Item]:
+    with short_read():
+        return list(model.objects.filter(job=job))

@@ -1,0 +1,108 @@
+"""A worker with two hundred jobs is killed: the next one has all of them within seconds."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import docker
+import pytest
+
+from jobs.containers import INSTANCE_LABEL
+from tests.services import Service
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.faults, pytest.mark.timeout(400)]
+
+JOBS = 200
+ADOPTED_WITHIN = 10.0  # seconds, from the start of the process
+HANDED_OVER_WITHIN = 5.0
+COMMAND = "i=0; while true; do i=$((i+1)); echo line $i; sleep 5; done"
+
+
+@pytest.fixture
+def engine() -> Iterator[docker.APIClient]:
+    with closing(docker.APIClient(base_url=os.environ["DOCKER_HOST"], timeout=60)) as client:
+        yield client
+
+
+def test_two_hundred_running_jobs_are_adopted_in_seconds(service: Service, engine: docker.APIClient) -> None:
+    # Given 200 jobs that run and print
+    for kind in ("web", "relay", "deliver"):
+        service.start(kind)
+    service.start("worker", WORKER_THREADS="256")
+    jobs = [service.post_job(command=COMMAND, cpu=0.01, memory=8) for _ in range(JOBS)]
+    wait_for(lambda: count(service, "status = 'running'") == JOBS, 200, "all to run")
+    before = processes(service, engine)
+    assert len(before) == JOBS
+
+    # When their worker is killed and another one is started
+    service.kill("worker")
+    lines = lines_of(service)
+    started = time.monotonic()
+    service.restart("worker")
+
+    # I expect it to have all of them soon, each container renamed to the new claim
+    wait_until_renamed(service, engine, JOBS)
+    took = time.monotonic() - started
+    assert took < ADOPTED_WITHIN, f"it took {took:.1f} s"
+    assert count(service, "claims = 2 AND owner_id = (SELECT id FROM jobs_worker)") == JOBS
+    assert all(one["Names"][0].endswith("-2") for one in containers(service, engine))
+
+    # And every log to be followed, and no process to have been started again
+    wait_for(lambda: all(now > lines[uuid] for uuid, now in lines_of(service).items()), 30, "more lines of each")
+    assert processes(service, engine) == before
+
+    # And, told to stop, to hand them all over
+    told = time.monotonic()
+    service.terminate("worker")
+    took = time.monotonic() - told
+    assert took < HANDED_OVER_WITHIN, f"it took {took:.1f} s"
+    assert count(service, "owner_id IS NULL") == JOBS
+
+    # And nothing to be left when the next worker finds all of them cancelled
+    service.restart("worker")
+    for job_id in jobs:
+        assert service.request("DELETE", f"/v1/jobs/{job_id}").status_code == 204
+    wait_for(lambda: count(service, "completed_at IS NOT NULL") == JOBS, 100, "all to end")
+    wait_for(lambda: containers(service, engine) == [], 30, "the containers to go")
+    assert count(service, "status = 'cancelled'") == JOBS
+    assert service.query("SELECT cpu_millis_reserved, memory_mib_reserved FROM jobs_node") == [(0, 0)]
+
+
+def count(service: Service, condition: str) -> int:
+    return int(service.query(f"SELECT count(*) FROM jobs_job WHERE {condition}")[0][0])
+
+
+def lines_of(service: Service) -> dict[str, int]:
+    """How far each job's stored log goes."""
+    return dict(service.query("SELECT uuid, log_next FROM jobs_job"))
+
+
+def label(service: Service) -> str:
+    return f"{INSTANCE_LABEL}={service.query('SELECT name FROM jobs_instance')[0][0]}"
+
+
+def containers(service: Service, engine: docker.APIClient) -> list[dict[str, Any]]:
+    """What the engine lists of this installation."""
+    found: list[dict[str, Any]] = engine.containers(all=True, filters={"label": label(service)})
+    return found
+
+
+def wait_until_renamed(service: Service, engine: docker.APIClient, number: int) -> None:
+    """The engine tells of it: to ask again and again would take from those that are measured."""
+    now = int(time.time())
+    events = engine.events(now, now + 60, {"event": "rename", "label": label(service)}, decode=True)
+    renamed = set()
+    for event in events:
+        renamed.add(event["Actor"]["ID"])
+        if len(renamed) == number:
+            return
+    raise AssertionError(f"{len(renamed)} of {number} were renamed")
+
+
+def processes(service: Service, engine: docker.APIClient) -> set[tuple[str, str, int]]:
+    """Each container's id, the start of its process, and how often the engine has started it anew."""
+    seen = [engine.inspect_container(one["Id"]) for one in containers(service, engine)]
+    return {(one["Id"], one["State"]["StartedAt"], one["RestartCount"]) for one in seen}

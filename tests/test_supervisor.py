@@ -1,0 +1,195 @@
+"""A worker process whose engine or broker does not answer."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs import services
+from jobs.engine.base import EngineInfo
+from jobs.engine.fake import FakeEngine
+from jobs.engine_watch import EngineWatch
+from jobs.errors import EngineUnavailable
+from jobs.models import Job, Node, Worker
+from jobs.states import State
+from jobs.supervisor import Supervisor
+from tests.factories import make_job
+from tests.waiting import wait_for
+from tests.workers import Workers, completed, running
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+QUICK = 0.05  # seconds
+
+
+class Engine(FakeEngine):
+    """One that can be frozen too, and whose clock is an hour ahead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moves = threading.Event()
+        self.moves.set()
+
+    def info(self) -> EngineInfo:
+        self.moves.wait()
+        info = super().info()
+        return EngineInfo(info.id, info.name, info.cpus, info.memory_bytes, info.warnings, info.clock + timedelta(hours=1))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody looks around sooner than they need to."""
+    for name in ("supervisor._TICK_SECONDS", "supervisor.HEARTBEAT_SECONDS"):
+        monkeypatch.setattr(f"jobs.{name}", QUICK)
+    for name in ("_ASK_SECONDS", "_ASK_AGAIN_SECONDS"):
+        monkeypatch.setattr(f"jobs.engine_watch.{name}", QUICK)
+    monkeypatch.setattr("jobs.engine_watch._RECENT_SECONDS", 1.0)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine()
+    yield engine
+    engine.moves.set()
+    engine.close()
+
+
+@pytest.fixture
+def workers(engine: Engine, tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(engine, tmp_path)
+    yield workers
+    workers.stop()
+
+
+def lose(engine: Engine, how: str) -> None:
+    engine.moves.clear() if how == "frozen" else setattr(engine, "unavailable", True)
+
+
+def give_back(engine: Engine) -> None:
+    engine.unavailable = False
+    engine.moves.set()
+
+
+def beats(times: int) -> None:
+    """Wait for so many heartbeats of the worker."""
+    counter = Worker.objects.get().counter
+    wait_for(lambda: Worker.objects.get().counter >= counter + times, 10, "heartbeats")
+
+
+def stops_answering(supervisor: Supervisor) -> None:
+    wait_for(lambda: not supervisor._watch.answers, 10, "the watch to notice")
+
+
+both = pytest.mark.parametrize("how", ["away", "frozen"])
+
+
+@both
+def test_the_node_is_seen_only_while_its_engine_answers_and_the_worker_lives_on(
+    engine: Engine, workers: Workers, how: str
+) -> None:
+    # Given a running job
+    job = make_job(command="exec sleep 60")
+    supervisor = workers.another()
+    workers.run(supervisor)
+    running(job)
+
+    # When the engine does not answer any more
+    lose(engine, how)
+    stops_answering(supervisor)
+    beats(2)
+    seen_at = Node.objects.get().seen_at
+
+    # I expect the worker to go on, with its job, and the node's time to stand still
+    beats(3)
+    assert Node.objects.get().seen_at == seen_at
+    assert Job.objects.get().owner_id == supervisor._heart.worker_id
+
+    # And to move when the engine is back
+    give_back(engine)
+    wait_for(lambda: Node.objects.get().seen_at != seen_at, 10, "the node to be seen")
+    services.cancel(job.id)
+    assert completed(job).exit_code == 143
+
+
+@both
+def test_no_job_is_claimed_for_an_engine_that_does_not_answer(
+    engine: Engine, workers: Workers, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker whose engine does not answer
+    called: list[str] = []
+    monkeypatch.setattr("jobs.supervisor.hint", lambda queue, *_: not called.append(queue))
+    supervisor = workers.another()
+    lose(engine, how)
+    stops_answering(supervisor)
+
+    # When a job is posted and one of its threads is called
+    job = make_job()
+    supervisor.run_jobs()
+    beats(2)
+
+    # I expect the job to wait, for whoever can run it
+    job.refresh_from_db()
+    assert (job.status, job.node, called) == (State.ACCEPTED, None, [])
+
+    # And a thread to be called when the engine is back
+    give_back(engine)
+    wait_for(lambda: called, 10, "the call")
+    supervisor.run_jobs()
+    assert completed(job).status == State.COMPLETED
+
+
+def test_jobs_are_run_while_the_broker_takes_no_message(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a broker that is away, and a process of two threads
+    monkeypatch.setattr("jobs.supervisor.hint", lambda *_: False)
+    jobs = [make_job(command="exec sleep 60") for _ in range(3)]
+
+    # When
+    supervisor = workers.another(worker_threads=2)
+
+    # I expect two jobs to run, and the third when one of them is done
+    for job in jobs[:2]:
+        running(job)
+    supervisor.run_jobs()
+    assert Job.objects.get(pk=jobs[2].pk).node is None
+    services.cancel(jobs[0].id)
+    running(jobs[2])
+    for job in jobs[1:]:
+        services.cancel(job.id)
+    for job in jobs:
+        assert completed(job).status == State.CANCELLED
+
+
+def test_the_engines_clock_goes_on_between_its_answers(engine: Engine) -> None:
+    # Given an engine that is frozen after its first answer
+    watch = EngineWatch(engine)
+    first = watch.clock()
+    engine.moves.clear()
+    watch.start()
+
+    # I expect its time to go on, an hour ahead as it is
+    wait_for(lambda: watch.clock() > first, 5)
+    engine.moves.set()
+    assert abs(watch.clock() - engine.info().clock) < timedelta(seconds=10)
+    watch.stop()
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_watch(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    # Given an engine that answers nonsense
+    watch = EngineWatch(engine)
+    engine.fail_next("info", KeyError("ID"))
+
+    # When it is asked
+    watch.start()
+
+    # I expect it to be asked again
+    wait_for(lambda: "the engine answers again" in caplog.text, 5)
+    assert watch.answers
+    watch.stop()
+
+
+def test_a_watch_needs_an_engine_that_answers(engine: Engine) -> None:
+    engine.unavailable = True
+    with pytest.raises(EngineUnavailable):
+        EngineWatch(engine)
