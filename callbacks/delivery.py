@@ -40,6 +40,7 @@ class _Turn:
 
     token: UUID
     event: Event
+    now: datetime  # by the database's clock, when it was given
 
 
 class _Permit:
@@ -84,7 +85,7 @@ def drain(subscription_id: int) -> None:
         sent = 0
         while turn is not None:
             event, trust = turn.event, turn.event.subscription.destination.window
-            outcome = _attempt(event)
+            outcome = _attempt(event, turn.now)
             sent += 1
             out_of_time = time.monotonic() > stop_at or _work.stopping
             turn = _record(turn, outcome, permit, tired=sent == _MOST_ATTEMPTS or out_of_time, goes_on=not out_of_time)
@@ -209,7 +210,7 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: _Pe
         if breaker.is_proven(subscription.destination):
             permit.release()
         event.subscription = subscription
-        return _Turn(token, event)
+        return _Turn(token, event, now)
     return None
 
 
@@ -259,8 +260,8 @@ def _change(subscription: Subscription, **values: Any) -> None:
 # -- an attempt and what comes of it ----------------------------------------------------------------------
 
 
-def _attempt(event: Event) -> Outcome:
-    """Send the frozen bytes, signed now. Holds no connection to the database."""
+def _attempt(event: Event, now: datetime) -> Outcome:
+    """Send the frozen bytes, signed as of `now`. Holds no connection to the database."""
     subscription, body, identity = event.subscription, bytes(event.body), str(event.pk)
     envelope = Envelope(
         id=identity,
@@ -272,5 +273,5 @@ def _attempt(event: Event) -> Outcome:
     )
     headers = envelope.headers()
     if subscription.key is not None:
-        headers |= signing.headers(subscription.key, identity, int(time.time()), body)
+        headers |= signing.headers(subscription.key, identity, int(now.timestamp()), body)
     return transport.send(subscription.url, headers, body)

@@ -236,7 +236,8 @@ class Run:
         reader = self._reader(job)
         if reader.reads:
             logreading.read_rest(self._engine, self._container.name, reader, self.interrupt)
-        lifecycle.exited(self.claim, job.exit_code if job.exit_code is not None else seen.exit_code)
+        seen_code = NO_EXIT_CODE if seen.lost else seen.exit_code
+        lifecycle.exited(self.claim, seen_code if job.exit_code is None else job.exit_code)
 
     # -- what the steps share -----------------------------------------------------------------------------
 

@@ -21,11 +21,14 @@ from jobs.wake import RUN_ACTOR, queue_of
 from orchestrator_site.broker import hint
 from orchestrator_site.configuration import Configuration
 from orchestrator_site.database import release_connection, short_read
+from orchestrator_site.postgresql import answers_within
 
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _LET_GO_SECONDS = 4.0
+# Where one connection gives no answer another may, before others find that this heart stands still.
+_ANSWER_SECONDS = 5.0
 
 
 class Supervisor:
@@ -119,7 +122,8 @@ class Supervisor:
     def _tick_until_stopped(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._tick()
+                with answers_within(_ANSWER_SECONDS):
+                    self._tick()
             except (OperationalError, InterfaceError) as error:
                 logger.warning("the database does not answer: %s", error, extra={"node": self.node.name})
             except Exception:
@@ -146,9 +150,9 @@ class Supervisor:
                 run.interrupt.wake()
         now = time.monotonic()
         if now - self._beat_at >= HEARTBEAT_SECONDS:
-            self._beat_at = now
             if not self._heart.beat(engine_answers=self._watch.answers):
                 logger.error("this worker was declared dead and starts anew", extra={"node": self.node.name})
+            self._beat_at = now
         self._wake_changed(runs)
         self._observer.look()
         self._kick()

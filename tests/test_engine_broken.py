@@ -306,7 +306,6 @@ BEFORE, AFTER, LATER = "2026-01-01T00:00:02.5Z", "2026-01-01T01:00:03.5+01:00", 
         pytest.param(BEFORE, LATER, False, 143, False, id="the engine began before the process ended"),
         pytest.param(AFTER, LATER, False, 143, True, id="the engine began after it"),
         pytest.param(AFTER, LATER, True, 143, False, id="the engine began after it, and ends no process"),
-        pytest.param(AFTER, LATER, True, 255, True, id="the engine began after it, and found no trace of it"),
         pytest.param(AFTER, BEFORE, False, 143, False, id="the engine's clock was put back"),
         pytest.param(None, LATER, False, 143, False, id="the engine does not tell when it began"),
     ],
@@ -323,6 +322,20 @@ def test_process_is_lost_where_it_had_ended_when_the_engine_began(
     seen = DockerEngine(daemon.host).inspect("job")
 
     assert (seen.exit_code, seen.lost) == (exit_code, lost)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_process_without_a_trace_is_lost_where_the_engine_does_not_tell_of_its_end(daemon: ScriptedDaemon, told: bool) -> None:
+    # Under live-restore with other containers running: the engine's start cannot be told.
+    end = {"Type": "container", "Action": "die"}
+    daemon.answers |= {
+        "/containers/job/json": inspected(started="2026-01-01T00:00:01Z", finished="2026-01-01T00:00:03Z", exit_code=255),
+        "/networks/bridge": answer(200, {"Created": BEFORE}),
+        "/info": answer(200, {"SystemTime": LATER, "LiveRestoreEnabled": True}),
+        "/events": answer(200, end if told else None),
+    }
+
+    assert DockerEngine(daemon.host).inspect("job").lost is not told
 
 
 @pytest.mark.parametrize("status", ["removing", "dead"])

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from processes import processes_with_argument
 
 from jobs.engine.base import Observation, Phase
 from jobs.errors import EngineUnavailable
@@ -229,6 +230,26 @@ def test_processes_that_outlive_their_daemon_are_not_lost(
     assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
     assert outcome(live_restoring.engine.inspect(ends)) == ("ended", 4, False)
     assert outcome(live_restoring.engine.inspect(ended)) == ("ended", 3, False)
+
+
+@pytest.mark.engine
+def test_process_of_which_a_daemon_finds_no_trace_is_lost_where_others_outlived_it(
+    live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
+) -> None:
+    # Given two processes
+    goes_on, vanishes = live_restoring.started(SLEEPS), live_restoring.started(SLEEPS)
+    with closing(images.client(live_restoring.host)) as client:
+        container = client.containers.get(vanishes)
+
+    # When one of them vanishes with its shim, which would know its exit code, while the daemon is away
+    live_restoring_daemon.kill()
+    for process in [*processes_with_argument(container.id), container.attrs["State"]["Pid"]]:
+        os.kill(process, signal.SIGKILL)
+    live_restoring_daemon.start_again()
+
+    # I expect it to be lost, and not to have ended with Docker's 255
+    assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
+    assert outcome(live_restoring.engine.inspect(vanishes)) == ("ended", 255, True)
 
 
 @pytest.mark.engine

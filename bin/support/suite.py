@@ -95,9 +95,9 @@ def run_all(arguments: list[str], state: Path) -> int:
 
 
 def split_marks(arguments: list[str]) -> tuple[str, list[str]]:
-    """The expression of pytest's `-m`, and the other arguments. Without one: all but the long form of the fault tests."""
+    """The expression of pytest's `-m`, and the other arguments. Without one: all that does not take long."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-m", default="not faults")
+    parser.add_argument("-m", default="not long")
     known, rest = parser.parse_known_args(arguments)
     return known.m, rest
 

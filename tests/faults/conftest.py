@@ -24,16 +24,28 @@ SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**
 _SWEPT_WITHIN = 90.0  # seconds: a container is a leftover 30 s after it was made, and sweeps come every 30 s
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this directory are the long form, but those that it has in longer."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("short") is None:
+            item.add_marker("faults")
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    terminalreporter.write_line(f"faults: seed {SEED} (FAULTS_SEED={SEED} repeats it)")
+    if System.made:
+        terminalreporter.write_line(f"faults: seed {SEED} (FAULTS_SEED={SEED} repeats it)")
 
 
 class System:
     """An installation, the engines below it, the servers around it, and those who watch."""
 
+    made = False  # any, in this run
+
     def __init__(
         self, service: Service, receiver: Receiver, files: FileServer, engines: tuple[str, ...], starts: list[Starts], seed: int
     ) -> None:
+        System.made = True
         self.service = service
         self.engines = engines
         self.load = Load(service, receiver, files, seed)
@@ -123,6 +135,7 @@ def system_on(tmp_path: Path, postgresql: databases.Server, redis_server: databa
             service = stack.enter_context(installation_on(directory, postgresql.url, redis_server.url, engines, **settings))
             starts = [stack.enter_context(Starts(host)) for host in engines]
             system = System(service, receiver, files, engines, starts, SEED)
+            stack.callback(system.load.close)
             system.readiness = stack.enter_context(Readiness(service.url))
             yield system
 

@@ -13,7 +13,7 @@ from jobs.containers import INSTANCE_LABEL
 from tests.services import Service
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.long, pytest.mark.timeout(400)]
 
 JOBS = 200
 ADOPTED_WITHIN = 10.0  # seconds, from the start of the process

@@ -11,6 +11,7 @@ from tests.waiting import wait_for
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
 
 
+@pytest.mark.long
 def test_redis_is_flushed_again_and_again(system: System) -> None:
     # Given a mixed load
     system.start("worker-1", "worker-2")

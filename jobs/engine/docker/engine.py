@@ -154,7 +154,7 @@ class DockerEngine:
         if seen.phase != "ended":
             return seen
         oom_killed = seen.oom_killed or (seen.exit_code == KILLED and tells_of_oom_kill(inspected["Id"]))
-        return replace(seen, oom_killed=oom_killed, lost=self._restarts.ended(seen))
+        return replace(seen, oom_killed=oom_killed, lost=self._restarts.ended(inspected["Id"], seen))
 
     def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
         with self._streamed("POST", f"/containers/{quoted(name)}/wait", {"condition": "not-running"}, interrupt) as stream:

@@ -7,13 +7,19 @@ which the engine began: at each start dockerd makes its default network `bridge`
 containers and before it answers anybody. Who had ended by then counts as lost, unless live-restore lets processes outlive a
 daemon: then the code is the process's own, if it is not the 255.
 
+Under live-restore the network stays where containers run on, and a 255 may be the process's own. It is where the engine tells
+of that end among its latest 256 events, which begin anew with each start.
+
 Three things cannot be told, and the exit code is believed: where there is no default network (`"bridge": "none"`), where the
 engine's clock says that it has yet to begin, because it was put back, and where live-restore was turned on by this very start.
 Two are taken for lost though they may not be: a process that had ended by itself before the restart, and under
-live-restore one whose own exit code is 255.
+live-restore one whose own code is 255 and that is looked at after 256 more events.
 """
 
-from typing import Final
+import json
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Final
 
 from jobs.engine.base import Observation
 from jobs.engine.docker.connection import Connection
@@ -34,18 +40,29 @@ class Restarts:
     def __init__(self, host: str) -> None:
         self._connection = Connection(host, keep_open=False)
 
-    def ended(self, seen: Observation) -> bool:
+    def ended(self, container_id: str, seen: Observation) -> bool:
         """Whether that is how this process ended, for all that can be known. Raises `EngineUnavailable`."""
         answer = self._connection.exchange("GET", "/networks/bridge")
-        if answer.status == 404 or seen.finished_at is None:
-            return False
-        if answer.failed:
+        if answer.failed and answer.status != HTTPStatus.NOT_FOUND:
             raise answer.error()
-        began = moment(answer.data["Created"])
-        if began is None or seen.finished_at > began:
+        if seen.exit_code == NO_TRACE and self._info()["LiveRestoreEnabled"]:
+            return not self._tells_of_end(container_id, seen)
+        began = moment(answer.data["Created"]) if not answer.failed else None
+        if began is None or seen.finished_at is None or seen.finished_at > began:
             return False
-        said = self._connection.call("GET", "/info")
+        said = self._info()
         now = moment(said["SystemTime"])
-        if now is None or now < began:
-            return False
-        return seen.exit_code == NO_TRACE or not said["LiveRestoreEnabled"]
+        return now is not None and now >= began and not said["LiveRestoreEnabled"]
+
+    def _tells_of_end(self, container_id: str, seen: Observation) -> bool:
+        until = datetime.fromisoformat(self._info()["SystemTime"])
+        params = {
+            "since": str(seen.started_at.timestamp() if seen.started_at else 0),
+            "until": f"{until.timestamp():.6f}",
+            "filters": json.dumps({"container": [container_id], "event": ["die"]}),
+        }
+        return self._connection.call("GET", "/events", params=params) is not None
+
+    def _info(self) -> dict[str, Any]:
+        info: dict[str, Any] = self._connection.call("GET", "/info")
+        return info

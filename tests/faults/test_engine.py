@@ -1,0 +1,212 @@
+"""The engine is killed, stopped and frozen, and what is on it is taken away."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests import images, registry
+from tests.daemons import OwnDaemon, own_daemon
+from tests.faults.conftest import System, SystemOn
+from tests.faults.test_processes import pass_time
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
+
+
+def short_directory() -> Path:
+    """A unix socket's address holds 107 bytes, and a test's own directory has a long name."""
+    return Path(tempfile.mkdtemp(prefix="orc-"))
+
+
+@pytest.fixture
+def engine() -> Iterator[OwnDaemon]:
+    with own_daemon(short_directory()) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def lasting_engine() -> Iterator[OwnDaemon]:
+    """Its containers run on while it is restarted."""
+    with own_daemon(short_directory(), live_restore=True) as daemon:
+        yield daemon
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_an_engine_is_restarted_under_its_jobs(system_on: SystemOn, engine: OwnDaemon, end: str) -> None:
+    with system_on(engine.host) as system:
+        # Given a mixed load, and jobs that run for long
+        system.start("worker-1", "worker-2")
+        done = system.load.quick(3)
+        system.service.wait_complete(done.id)
+        running = [system.load.long(90), system.load.long(90), system.load.stubborn()]
+        system.load.mixed(10)
+        system.load.wait_until_running(*running)
+
+        # When the engine ends, and comes back a little later while more jobs are posted
+        for task in system.load.tasks:
+            task.perhaps_lost = task is not done
+        getattr(engine, end)()
+        with system.load.trickling():
+            pass_time(4)
+            engine.start_again()
+            pass_time(2)
+
+        # I expect those that ran to be lost, whatever they made of it, and all others to become what they had to
+        for task in running:
+            task.lose()
+        system.check()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_an_engine_with_live_restore_is_restarted(system_on: SystemOn, lasting_engine: OwnDaemon, end: str) -> None:
+    with system_on(lasting_engine.host) as system:
+        # Given a mixed load
+        system.start("worker-1", "worker-2")
+        system.load.mixed(12)
+        long = system.load.long(12)
+        system.load.wait_until_running(long)
+
+        # When the engine ends, and comes back a little later while more jobs are posted
+        with system.load.engine_away():
+            getattr(lasting_engine, end)()
+            with system.load.trickling():
+                pass_time(4)
+                lasting_engine.start_again()
+
+        # I expect every job to become what it had to: its process ran on
+        system.check()
+
+
+@pytest.mark.long
+def test_a_host_loses_its_power(system_on: SystemOn, engine: OwnDaemon) -> None:
+    with system_on(engine.host) as system:
+        # Given jobs that run
+        system.start()
+        running = [system.load.long(90) for _ in range(3)]
+        system.load.wait_until_running(*running)
+
+        # When the engine is gone with all its containers' processes, the worker as well, and all is started again
+        system.service.kill("worker")
+        engine.lose_host()
+        with system.load.trickling():
+            pass_time(2)
+        engine.start_again()
+        system.service.restart("worker")
+
+        # I expect those that ran to be lost, and all others to become what they had to
+        for task in running:
+            task.lose()
+        system.check()
+
+
+@pytest.mark.long
+def test_an_engine_is_frozen(system_on: SystemOn, engine: OwnDaemon) -> None:
+    with system_on(engine.host) as system:
+        # Given a mixed load
+        system.start("worker-1", "worker-2")
+        system.load.mixed(15)
+        long = system.load.long(60)
+        system.load.wait_until_running(long)
+
+        # When the engine answers nobody for 45 s, and nothing refuses either
+        engine.freeze()
+        frozen = time.monotonic()
+        with system.load.trickling():
+            pass_time(45)
+        thawed = time.monotonic()
+        engine.thaw()
+
+        # I expect every job to become what it had to, and no request to have been refused
+        system.check()
+        assert system.load.refusals == []
+
+        # And /readyz to have told of it, once the last heartbeat was 30 s old
+        assert [probe.says("engine") for probe in system.readiness.between(frozen, thawed)][-1] == "unhealthy"
+        wait_for(lambda: system.readiness.probes[-1].status == 200, 30, "/readyz to be healthy")
+
+
+def test_containers_are_removed_behind_our_back(system: System) -> None:
+    # Given jobs that run, and others
+    system.start()
+    running = [system.load.long(90) for _ in range(3)]
+    system.load.mixed(5)
+    system.load.wait_until_running(*running)
+
+    # When somebody removes their containers
+    with closing(docker.DockerClient(base_url=system.engines[0], timeout=60)) as client:
+        for task in running:
+            label = f"orchestrator.job={system.uuid_of(task.id)}"
+            for container in client.containers.list(filters={"label": label}):
+                container.remove(force=True)
+
+    # I expect these jobs to be lost, and all others to become what they had to
+    for task in running:
+        task.lose()
+    system.check()
+
+
+def test_an_image_is_deleted_behind_our_back(system: System, tmp_path: Path) -> None:
+    host = system.engines[0]
+    with registry.serve(tmp_path / "registry") as address:
+        # Given jobs of an image that a registry has, and some of them running
+        image = f"{address}/deleted:latest"
+        images.push(host, "alpine:latest", image)
+        system.start("worker-1", "worker-2")
+        running = [system.load.long(4, image=image) for _ in range(2)]
+        system.load.wait_until_running(*running)
+
+        # When the image is deleted, again and again, while more jobs are posted that need it
+        for _ in range(6):
+            for _ in range(3):
+                system.load.quick(image=image)
+            images.remove(host, image)
+            pass_time(system.random.uniform(0, 0.5))
+
+        # I expect it to be pulled again where it is missing, and every job to become what it had to
+        system.check()
+    images.remove(host, image)
+
+
+@pytest.mark.long
+def test_one_of_two_engines_is_lost(system_on: SystemOn) -> None:
+    with (
+        own_daemon(short_directory()) as first,
+        own_daemon(short_directory()) as second,
+        system_on(first.host, second.host, NODE_LOST_AFTER="10s") as system,
+    ):
+        # Given two engines with a worker each, and jobs on both
+        for kind in ("web", "deliver", "relay", "metrics"):
+            system.service.start(kind)
+        system.service.start("worker", "worker-1", NODE_NAME="first")
+        system.service.start("worker", "worker-2", NODE_NAME="second", DOCKER_HOST=second.host)
+        system.wait_until_ready()
+        wait_for(lambda: system.service.query("SELECT count(*) FROM jobs_node") == [(2,)], 30)
+        long = [system.load.long(30) for _ in range(12)]
+        system.load.wait_until_running(*long)
+        home = {task.id: system.service.get_job(task.id)["node"] for task in long}
+        assert set(home.values()) == {"first", "second"}
+
+        # When one of them is gone with its worker for longer than NODE_LOST_AFTER
+        system.service.kill("worker-2")
+        second.kill()
+        with system.load.trickling():
+            pass_time(15)
+
+        # I expect its jobs to be lost, and those of the other to go on where they are
+        for task in long:
+            if home[task.id] == "second":
+                task.lose()
+        system.load.wait_until_done()
+
+        # And what it still has to be removed once it is back
+        second.start_again()
+        system.service.restart("worker-2")
+        system.check()
+        assert {task.id: system.service.get_job(task.id)["node"] for task in long} == home

@@ -1,0 +1,95 @@
+"""PostgreSQL is restarted, away, or out of reach: nothing is answered that is not stored, and everything goes on after it."""
+
+import os
+import time
+from urllib.parse import urlsplit
+
+import databases
+import pytest
+
+from tests.faults.conftest import System, SystemOn
+from tests.faults.test_processes import pass_time
+from tests.tcp_proxy import TcpProxy
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(6, marks=pytest.mark.short), pytest.param(20, marks=pytest.mark.long)])
+def test_postgresql_is_away(system: System, postgresql: databases.Server, seconds: float) -> None:
+    # Given a mixed load
+    system.start("worker-1", "worker-2")
+    system.load.mixed(6 + seconds)
+    long = system.load.long(6 + seconds)
+    system.load.wait_until_running(long)
+
+    # When the database is stopped, and started again later
+    postgresql.stop()
+    gone = time.monotonic()
+    with system.load.trickling():
+        pass_time(seconds)
+        back = time.monotonic()
+        postgresql.start()
+
+    # I expect every job to become what it had to, and none to have been taken from its worker
+    system.check()
+    assert system.service.query("SELECT claims FROM jobs_job WHERE id = %s", long.id) == [(1,)]
+
+    # And every refusal to have been a clean 503, and /readyz to have said why
+    assert {(refusal.status, refusal.retry_after is not None) for refusal in system.load.refusals} <= {(503, True)}
+    probes = system.readiness.between(gone, back)
+    assert probes
+    assert {(probe.status, probe.says("database")) for probe in probes} == {(503, "unhealthy")}
+    wait_for(lambda: system.readiness.probes[-1].status == 200, 30, "/readyz to be healthy")
+
+
+@pytest.mark.long
+def test_a_network_swallows_everything_that_is_for_postgresql(system_on: SystemOn, postgresql: databases.Server) -> None:
+    with TcpProxy("127.0.0.1", postgresql.port) as proxy, system_on(os.environ["DOCKER_HOST"]) as system:
+        # Given a mixed load on processes that reach the database by way of a proxy, all but one worker
+        direct = system.service.database_url
+        by_proxy = urlsplit(direct)._replace(netloc=urlsplit(direct).netloc.replace(str(postgresql.port), str(proxy.port)))
+        for kind in ("web", "deliver", "relay", "metrics"):
+            system.service.start(kind, DATABASE_URL=by_proxy.geturl())
+        system.service.start("worker", "worker-1", DATABASE_URL=by_proxy.geturl())
+        system.wait_until_ready()
+        system.load.mixed(10)
+        long = system.load.long(60, timeoutSeconds=120)
+        system.load.wait_until_running(long)
+        system.service.start("worker", "worker-2")
+
+        # When nothing gets through for 25 s
+        proxy.partition()
+        parted = time.monotonic()
+        pass_time(25)
+        healed = time.monotonic()
+        proxy.heal()
+
+        # I expect the worker that was cut off to have lost its jobs to the other, and every job to become what it had to
+        system.check()
+        [(claims,)] = system.service.query("SELECT claims FROM jobs_job WHERE id = %s", long.id)
+        assert claims > 1
+
+        # And /readyz to have said why it was not ready
+        probes = [probe for probe in system.readiness.between(parted, healed) if probe.status is not None]
+        assert probes
+        assert {(probe.status, probe.says("database")) for probe in probes} == {(503, "unhealthy")}
+        wait_for(lambda: system.readiness.probes[-1].status == 200, 30, "/readyz to be healthy")
+
+
+@pytest.mark.long
+def test_postgresql_is_restarted_again_and_again(system: System, postgresql: databases.Server) -> None:
+    # Given a mixed load
+    system.start("worker-1", "worker-2")
+    system.load.mixed(10)
+
+    # When the database crashes several times
+    with system.load.trickling():
+        for _ in range(5):
+            pass_time(system.random.uniform(0.5, 2))
+            postgresql.kill()
+            postgresql.start()
+
+    # I expect every job to become what it had to, and every refusal to have been a clean 503
+    system.check()
+    assert {(refusal.status, refusal.retry_after is not None) for refusal in system.load.refusals} <= {(503, True)}

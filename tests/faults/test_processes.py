@@ -1,0 +1,150 @@
+"""Processes of ours that are killed, stopped and frozen: others go on, and nothing is done twice."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.faults.conftest import System
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
+
+NAMES = ("web", "worker-1", "worker-2", "deliver", "relay", "metrics")
+HAND_OVER_SECONDS = 5.0
+LONGEST_PAUSE = 1.2  # seconds between a kill and the start that follows
+
+
+def pass_time(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() >= until, seconds + 10)
+
+
+@pytest.mark.parametrize("rounds", [pytest.param(4, marks=pytest.mark.short), pytest.param(20, marks=pytest.mark.long)])
+def test_kill_9_of_any_processes_at_any_moment(system: System, rounds: int) -> None:
+    # Given two workers on one engine and a mixed load
+    system.start("worker-1", "worker-2")
+    system.load.mixed(rounds * 1.5)
+
+    # When some of the processes are killed at random moments, again and again, while more jobs are posted
+    with system.load.trickling():
+        for _ in range(rounds):
+            pass_time(system.random.uniform(0, LONGEST_PAUSE))
+            killed = system.random.sample(NAMES, system.random.randint(1, len(NAMES)))
+            for name in killed:
+                system.service.kill(name)
+            pass_time(system.random.uniform(0, LONGEST_PAUSE))
+            for name in killed:
+                system.service.restart(name)
+
+    # I expect every job to become what it had to, and nothing to be left
+    system.check()
+
+    # And no request to have been refused, other than by nobody being there
+    assert {refusal.status for refusal in system.load.refusals} <= {None}
+    wait_for(lambda: system.readiness.probes[-1].status == 200, 30, "/readyz to be healthy")
+
+
+def test_a_worker_is_replaced(system: System) -> None:
+    """A rolling deploy."""
+    # Given a worker with a mixed load
+    system.start("worker-1")
+    system.load.mixed(10, transfers=2)
+    long = system.load.long(15)
+    system.load.wait_until_running(long)
+
+    # When another is started and the first is told to stop
+    system.service.start("worker", "worker-2")
+    told = time.monotonic()
+    with system.load.trickling():
+        assert system.service.terminate("worker-1") == 0
+        ended = time.monotonic()
+
+        # I expect all of its jobs to be the other's within seconds
+        wait_for(lambda: has_owner(system, long.id), HAND_OVER_SECONDS, "the job to be handed over")
+    assert ended - told < HAND_OVER_SECONDS
+
+    # And every job to become what it had to, started once; /readyz saw nothing of it
+    system.check()
+    assert system.load.refusals == []
+    assert {probe.status for probe in system.readiness.between(told, time.monotonic())} == {200}
+
+
+@pytest.mark.long
+def test_a_worker_is_frozen_while_another_takes_over(system: System) -> None:
+    # Given two workers, and one of them with a mixed load
+    system.start("worker-1")
+    system.load.mixed(20, transfers=2)
+    long = system.load.long(60, timeoutSeconds=120)
+    system.load.wait_until_running(long)
+    system.service.start("worker", "worker-2")
+
+    # When the first is frozen for 40 s
+    system.service.freeze("worker-1")
+    with system.load.trickling():
+        pass_time(25)
+        # I expect its jobs to have gone to the other
+        assert has_owner(system, long.id)
+        assert system.service.query("SELECT claims FROM jobs_job WHERE id = %s", long.id) == [(2,)]
+        pass_time(15)
+
+    # When it goes on
+    system.service.thaw("worker-1")
+
+    # I expect its writes to be refused, and every job to become what it had to, started once
+    system.check()
+    assert "was declared dead and starts anew" in system.service.log("worker-1")
+
+
+@pytest.mark.parametrize("name", [pytest.param("relay", marks=pytest.mark.long), pytest.param("deliver", marks=pytest.mark.long)])
+def test_another_process_is_frozen_and_goes_on(system: System, name: str) -> None:
+    # Given a mixed load
+    system.start()
+    system.load.mixed(6)
+
+    # When a process is frozen for longer than its leases last, while another of its kind is started
+    system.service.freeze(name)
+    system.service.start(name, f"{name}-2")
+    with system.load.trickling():
+        pass_time(35)
+    system.service.thaw(name)
+
+    # I expect every job to become what it had to
+    system.check()
+
+
+@pytest.mark.long
+def test_a_migration_in_the_middle_of_jobs(system: System) -> None:
+    """What a release does to the database (docs/operations.md): it only adds, and gives up rather than stop everybody."""
+    # Given a mixed load
+    system.start("worker-1")
+    system.load.mixed(8)
+    long = system.load.long(10)
+    system.load.wait_until_running(long)
+
+    # When migrations run, and the tables get a column and an index each, as a later release may bring them
+    with system.load.trickling():
+        system.service.manage("migrate", "--noinput", env=system.service.environment)
+        for table in ("jobs_job", "callbacks_event", "callbacks_subscription"):
+            system.service.query(f"SET lock_timeout = '10s'; ALTER TABLE {table} ADD COLUMN a_later_one integer NULL")
+            system.service.query(f"CREATE INDEX ON {table} (a_later_one)")
+
+        # And the processes are replaced, one after the other
+        for name in ("relay", "deliver", "web"):
+            system.service.processes[name].send_signal(signal.SIGTERM)
+            wait_ended(system.service.processes[name])
+            system.service.restart(name)
+        system.service.start("worker", "worker-2")
+        system.service.terminate("worker-1")
+
+    # I expect every job to become what it had to, started once
+    system.check()
+
+
+def wait_ended(process: subprocess.Popen[bytes]) -> None:
+    wait_for(lambda: process.poll() is not None, 30, "the process to end")
+
+
+def has_owner(system: System, job_id: str) -> bool:
+    return system.service.query("SELECT owner_id IS NOT NULL FROM jobs_job WHERE id = %s", job_id) == [(True,)]
