@@ -28,7 +28,7 @@ SMALL: Final[dict[str, Any]] = {"cpu": 0.1, "memory": 16}
 LONG_STEP: Final = 0.1  # seconds between the lines of a long job
 _PERSISTENCE: Final = 90.0  # seconds for which a client repeats a request that found nobody
 _RETRY: Final = 0.2
-_TRICKLE: Final = 0.5  # seconds between jobs posted during a fault
+_TRICKLE: Final = 1.0  # seconds between jobs posted during a fault
 
 
 @dataclass
@@ -166,15 +166,15 @@ class Load:
     def mixed(self, seconds: float, transfers: int = 1) -> None:
         """Some of every kind, in random order; the long ones run for about so many seconds."""
         kinds: list[Callable[[], object]] = [
-            *[self.quick] * 3,
+            self.quick,
             lambda: self.quick(3),
-            *[lambda: self.long(seconds * self.random.uniform(0.6, 1.0))] * 6,
-            *[lambda: self.big_log(round(seconds))] * 2,
+            *[lambda: self.long(seconds * self.random.uniform(0.6, 1.0))] * 4,
+            lambda: self.big_log(round(seconds)),
             *[self.transfer] * transfers,
-            *[self.file_and_event] * 2,
+            self.file_and_event,
             self.overdue,
             self.without_input,
-            *[lambda: self.cancelled(self.random.uniform(0, seconds))] * 4,
+            *[lambda: self.cancelled(self.random.uniform(0, seconds))] * 3,
         ]
         self.random.shuffle(kinds)
         for kind in kinds:

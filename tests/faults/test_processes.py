@@ -97,18 +97,20 @@ def test_a_worker_is_frozen_while_another_takes_over(system: System) -> None:
     assert "was declared dead and starts anew" in system.service.log("worker-1")
 
 
-@pytest.mark.parametrize("name", [pytest.param("relay", marks=pytest.mark.long), pytest.param("deliver", marks=pytest.mark.long)])
-def test_another_process_is_frozen_and_goes_on(system: System, name: str) -> None:
+@pytest.mark.long
+def test_a_relay_and_a_deliverer_are_frozen_and_go_on(system: System) -> None:
     # Given a mixed load
     system.start()
     system.load.mixed(6)
 
-    # When a process is frozen for longer than its leases last, while another of its kind is started
-    system.service.freeze(name)
-    system.service.start(name, f"{name}-2")
+    # When these are frozen for longer than a lease lasts, while others of their kind are started
+    for name in ("relay", "deliver"):
+        system.service.freeze(name)
+        system.service.start(name, f"{name}-2")
     with system.load.trickling():
         pass_time(35)
-    system.service.thaw(name)
+    for name in ("relay", "deliver"):
+        system.service.thaw(name)
 
     # I expect every job to become what it had to
     system.check()
