@@ -10,8 +10,8 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -41,25 +41,34 @@ class Heart:
         self._node_id = node_id
         self._directory = state_dir / "locks"
         self._directory.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(self._directory)
         self.worker_id = self._be_born()
         self._show_node()
 
     def _be_born(self) -> UUID:
         worker_id = new_uuid()
-        path = self._directory / f"{worker_id}.lock"
-        self._lock_path = path
-        self._lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock_path = self._directory / f"{worker_id}.lock"
+        self._make_lock()
         with short_transaction():
             Worker.objects.create(
                 id=worker_id,
                 node_id=self._node_id,
                 host=host_name(),
                 pid=os.getpid(),
-                lock_path=str(path),
+                lock_path=str(self._lock_path),
                 started_at=timezone.now(),
             )
         return worker_id
+
+    def _make_lock(self) -> None:
+        """Again where somebody took it for abandoned, in the moment before it was locked."""
+        while True:
+            self._lock = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            with suppress(BlockingIOError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._lock_path.exists():
+                    return
+            os.close(self._lock)
 
     def beat(self, *, engine_answers: bool) -> bool:
         """Move the counter, and the node's heartbeat where its engine answers.
@@ -149,18 +158,38 @@ def bury(worker: UUID, counter: int | None = None) -> bool:
 
 def _lock_is_free(lock_path: str) -> bool:
     """True where the file is on this machine and no process holds it."""
+    with _taken(lock_path) as free:
+        return free
+
+
+@contextmanager
+def _taken(lock_path: str) -> Iterator[bool]:
+    """Hold the lock meanwhile; False where somebody else does, or the file is not there."""
     try:
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return False  # another machine's, or its owner is just being born or buried
+        yield False  # another machine's, or its owner is just being born or buried
+        return
+    try:
+        yield _locks(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)
+    return True
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Locks of processes that were killed before they had a row, or buried by somebody who was killed then."""
+    for path in directory.glob("*.lock"):
+        with _taken(str(path)) as free, short_read():
+            if free and not Worker.objects.filter(lock_path=str(path)).exists():
+                path.unlink(missing_ok=True)
 
 
 class LostNodes:

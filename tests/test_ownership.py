@@ -154,6 +154,25 @@ def test_a_node_is_seen_only_while_its_engine_answers(tmp_path: Path) -> None:
     heart.stop()
 
 
+def test_locks_that_nobody_has_a_row_for_go_when_a_worker_starts(tmp_path: Path) -> None:
+    # Given a worker that lives, one that is dead and not buried yet, and a lock that a killed process left without a row
+    node = make_node()
+    living = Heart(node.pk, tmp_path)
+    dead, abandoned = tmp_path / "locks" / "dead.lock", tmp_path / "locks" / "abandoned.lock"
+    for path in (dead, abandoned):
+        path.touch()
+    make_worker(node, lock_path=str(dead))
+
+    # When another starts
+    another = Heart(node.pk, tmp_path)
+
+    # I expect the last one's to be gone, and the others' to be there still
+    locks = {path.stem for path in (tmp_path / "locks").iterdir()}
+    assert locks == {"dead", str(living.worker_id), str(another.worker_id)}
+    for heart in (living, another):
+        heart.stop()
+
+
 def test_a_worker_that_beats_meanwhile_is_not_buried() -> None:
     worker = make_worker(make_node())
     Worker.objects.filter(pk=worker).update(counter=7)

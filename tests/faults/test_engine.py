@@ -112,7 +112,7 @@ def test_an_engine_is_frozen(system_on: SystemOn, engine: OwnDaemon) -> None:
         # Given a mixed load
         system.start("worker-1", "worker-2")
         system.load.mixed(15)
-        long = system.load.long(60)
+        long = system.load.long(20)
         system.load.wait_until_running(long)
 
         # When the engine answers nobody for 45 s, and nothing refuses either

@@ -54,7 +54,7 @@ def test_a_network_swallows_everything_that_is_for_postgresql(system_on: SystemO
         system.service.start("worker", "worker-1", DATABASE_URL=by_proxy.geturl())
         system.wait_until_ready()
         system.load.mixed(10)
-        long = system.load.long(60, timeoutSeconds=120)
+        long = system.load.long(30)
         system.load.wait_until_running(long)
         system.service.start("worker", "worker-2")
 

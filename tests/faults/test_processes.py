@@ -76,7 +76,7 @@ def test_a_worker_is_frozen_while_another_takes_over(system: System) -> None:
     # Given two workers, and one of them with a mixed load
     system.start("worker-1")
     system.load.mixed(20, transfers=2)
-    long = system.load.long(60, timeoutSeconds=120)
+    long = system.load.long(45)
     system.load.wait_until_running(long)
     system.service.start("worker", "worker-2")
 
