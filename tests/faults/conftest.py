@@ -52,6 +52,7 @@ class System:
         self.random = self.load.random
         self.readiness: Readiness  # set where it is entered
         self._starts = starts
+        self._volumes = {host: volumes(host) for host in engines}
 
     def start(self, *workers: str) -> None:
         """All processes of the Procfile; as many workers as there are names, one named `worker` where there are none."""
@@ -88,6 +89,7 @@ class System:
         for host in self.engines:
             wait_for(lambda host=host: self._containers(host) == [], _SWEPT_WITHIN, "containers of ended jobs to go")
             assert self._networks(host) <= 1
+            assert volumes(host) <= self._volumes[host]
 
     def _containers(self, host: str) -> list[str]:
         with closing(docker.DockerClient(base_url=host, timeout=60)) as client:
@@ -104,6 +106,11 @@ class System:
 
     def uuid_of(self, job_id: str) -> str:
         return str(self.service.query("SELECT uuid FROM jobs_job WHERE id = %s", job_id)[0][0])
+
+
+def volumes(host: str) -> set[str]:
+    with closing(docker.DockerClient(base_url=host, timeout=60)) as client:
+        return {str(volume.name) for volume in client.volumes.list()}
 
 
 @pytest.fixture(scope="session")

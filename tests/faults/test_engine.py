@@ -18,6 +18,9 @@ from tests.waiting import wait_for
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
 
 
+WITH_A_VOLUME = "orchestrator-test/volume:latest"
+
+
 def short_directory() -> Path:
     """A unix socket's address holds 107 bytes, and a test's own directory has a long name."""
     return Path(tempfile.mkdtemp(prefix="orc-"))
@@ -157,7 +160,7 @@ def test_an_image_is_deleted_behind_our_back(system: System, tmp_path: Path) -> 
     with registry.serve(tmp_path / "registry") as address:
         # Given jobs of an image that a registry has, and some of them running
         image = f"{address}/deleted:latest"
-        images.push(host, "alpine:latest", image)
+        images.push(host, images.import_busybox(host, WITH_A_VOLUME, ["VOLUME /data"]), image)
         system.start("worker-1", "worker-2")
         running = [system.load.long(4, image=image) for _ in range(2)]
         system.load.wait_until_running(*running)
@@ -172,6 +175,7 @@ def test_an_image_is_deleted_behind_our_back(system: System, tmp_path: Path) -> 
         # I expect it to be pulled again where it is missing, and every job to become what it had to
         system.check()
     images.remove(host, image)
+    images.remove(host, WITH_A_VOLUME)
 
 
 @pytest.mark.long
