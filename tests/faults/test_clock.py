@@ -10,7 +10,7 @@ from tests.receiver import Receiver
 from tests.services import Service
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.long, pytest.mark.timeout(120)]
 
 PROCESSES = ("relay", "worker", "deliver", "web")
 RETENTION = "30m"  # less than any of these jumps

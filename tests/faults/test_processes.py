@@ -46,6 +46,7 @@ def test_kill_9_of_any_processes_at_any_moment(system: System, rounds: int) -> N
     wait_for(lambda: system.readiness.probes[-1].status == 200, 30, "/readyz to be healthy")
 
 
+@pytest.mark.long
 def test_a_worker_is_replaced(system: System) -> None:
     """A rolling deploy."""
     # Given a worker with a mixed load
