@@ -2,8 +2,7 @@
 
 import time
 from base64 import b64decode
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from jobs import lifecycle, transfers
 from jobs.engine.base import Engine
@@ -15,14 +14,11 @@ from jobs.states import InputType, OutputType, TransferStatus
 from orchestrator_site.configuration import Configuration
 from orchestrator_site.database import short_read
 
-SPOOL: Final = "spool"  # below STATE_DIR
 _Item = TypeVar("_Item", Input, Output)
 
 
 class InputFailed(JobError):
-    """This input cannot be brought in, so the job cannot run. The text says why."""
-
-    fault = "peer"
+    """This input cannot be brought in, so the job cannot run. The text says why, and the cause whose fault it is."""
 
     def __init__(self, item: Input, error: JobError) -> None:
         super().__init__(str(error))
@@ -38,7 +34,7 @@ class Files:
         self._container = container
         self._configuration = configuration
         self._interrupt = interrupt
-        self._inputs_until: float | None = None  # on the monotonic clock; begins with the first try
+        self._no_room_since: float | None = None  # on the monotonic clock
 
     def bring_in(self, job: Job) -> None:
         """Put all inputs into the created container, those of an earlier try again.
@@ -47,19 +43,16 @@ class Files:
         """
         place = self._place(job)
         transfers.prepare_workspace(place)
-        if self._inputs_until is None:
-            self._inputs_until = self._time_out()
-        limits = self._limits(self._inputs_until)
+        limits = self._limits()
         for item in _items(job, Input):
             try:
                 size = self._bring_one_in(place, item, limits)
             except DiskFull as error:
-                if time.monotonic() >= limits.deadline:
-                    raise InputFailed(item, error) from error
-                lifecycle.doing(self._claim, "room on the worker's disk")
+                self._wait_for_room(item, error)
                 raise
             except TransferFailed as error:
                 raise InputFailed(item, error) from error
+            self._no_room_since = None
             lifecycle.input_done(self._claim, item, size)
 
     def take_out(self, job: Job) -> None:
@@ -74,6 +67,14 @@ class Files:
             except (TransferFailed, EngineRefused, ContainerNotFound) as error:
                 lifecycle.output_failed(self._claim, item, str(error))
 
+    def _wait_for_room(self, item: Input, error: DiskFull) -> None:
+        """Say so; raise `InputFailed` where it has lasted for TRANSFER_TIMEOUT."""
+        now = time.monotonic()
+        self._no_room_since = self._no_room_since or now
+        if now - self._no_room_since >= self._configuration.transfer_timeout:
+            raise InputFailed(item, error) from error
+        lifecycle.doing(self._claim, "room on the worker's disk")
+
     def _bring_one_in(self, place: transfers.Place, item: Input, limits: transfers.TransferLimits) -> int:
         if item.type == InputType.FILE:
             content = b64decode(item.content)
@@ -85,9 +86,8 @@ class Files:
 
     def _take_one_out(self, place: transfers.Place, item: Output) -> None:
         if item.type == OutputType.UPLOAD:
-            limits = self._limits(self._time_out())
             size = transfers.send_upload(
-                place, item.path, item.url, item.method, item.headers, limits=limits, interrupt=self._interrupt
+                place, item.path, item.url, item.method, item.headers, limits=self._limits(), interrupt=self._interrupt
             )
             lifecycle.output_done(self._claim, item, size)
         else:
@@ -98,16 +98,12 @@ class Files:
         user = self._engine.resolve_user(self._container)
         return transfers.Place(self._engine, self._container, job.workspace, user)
 
-    def _time_out(self) -> float:
-        return time.monotonic() + self._configuration.transfer_timeout
-
-    def _limits(self, deadline: float) -> transfers.TransferLimits:
-        return transfers.TransferLimits(size=self._configuration.transfer_limit, deadline=deadline, spool_directory=self._spool())
-
-    def _spool(self) -> Path:
-        spool = self._configuration.state_dir / SPOOL
-        spool.mkdir(parents=True, exist_ok=True)
-        return spool
+    def _limits(self) -> transfers.TransferLimits:
+        return transfers.TransferLimits(
+            size=self._configuration.transfer_limit,
+            deadline=time.monotonic() + self._configuration.transfer_timeout,
+            spool_directory=self._configuration.state_dir / "spool",
+        )
 
 
 def _items(job: Job, model: type[_Item]) -> list[_Item]:

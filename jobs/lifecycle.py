@@ -3,7 +3,7 @@
 The guard is the transition table and the claim: who writes must still own the job. Where an UPDATE finds
 no row, somebody else was first: `OwnershipLost` tells the caller to read the row again and do what it now asks.
 
-Times that are not the engine's are the database's: no process's clock can make a job look old.
+Times that are not the engine's are the database's: no process's clock can make an ended job look old.
 """
 
 from collections.abc import Iterator

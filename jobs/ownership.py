@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from django.db import IntegrityError
+from django.db import DatabaseError, IntegrityError
 from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -38,37 +38,43 @@ class Heart:
     """One process's row in `Worker`, and the lock file that dies with the process."""
 
     def __init__(self, node_id: int, state_dir: Path) -> None:
+        """Raises Django's database errors, and `OSError` where STATE_DIR takes no file; nothing is held then."""
         self._node_id = node_id
         self._directory = state_dir / "locks"
+        self._lock: int | None = None
         self._directory.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(self._directory)
         self.worker_id = self._be_born()
-        self._show_node()
+        with suppress(DatabaseError):  # else a beat does it
+            self._show_node()
 
     def _be_born(self) -> UUID:
         worker_id = new_uuid()
         self._lock_path = self._directory / f"{worker_id}.lock"
         self._make_lock()
-        with short_transaction():
-            Worker.objects.create(
-                id=worker_id,
-                node_id=self._node_id,
-                host=host_name(),
-                pid=os.getpid(),
-                lock_path=str(self._lock_path),
-                started_at=timezone.now(),
-            )
+        try:
+            with short_transaction():
+                Worker.objects.create(
+                    id=worker_id,
+                    node_id=self._node_id,
+                    host=host_name(),
+                    pid=os.getpid(),
+                    lock_path=str(self._lock_path),
+                    started_at=timezone.now(),
+                )
+        except BaseException:
+            self._drop_lock()
+            raise
         return worker_id
 
     def _make_lock(self) -> None:
         """Again where somebody took it for abandoned, in the moment before it was locked."""
-        while True:
-            self._lock = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            with suppress(BlockingIOError):
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._lock_path.exists():
-                    return
-            os.close(self._lock)
+        while self._lock is None:
+            lock = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            if _locks(lock) and self._lock_path.exists():
+                self._lock = lock
+            else:
+                os.close(lock)
 
     def beat(self, *, engine_answers: bool) -> bool:
         """Move the counter, and the node's heartbeat where its engine answers.
@@ -95,9 +101,12 @@ class Heart:
         self._drop_lock()
 
     def _drop_lock(self) -> None:
-        with suppress(FileNotFoundError):
-            self._lock_path.unlink()
-        os.close(self._lock)
+        """Nothing where it is dropped already."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            with suppress(OSError):
+                self._lock_path.unlink()
+            os.close(lock)
 
 
 @dataclass(slots=True)
@@ -186,9 +195,12 @@ def _locks(descriptor: int) -> bool:
 
 def _remove_abandoned(directory: Path) -> None:
     """Locks of processes that were killed before they had a row, or buried by somebody who was killed then."""
-    for path in directory.glob("*.lock"):
-        with _taken(str(path)) as free, short_read():
-            if free and not Worker.objects.filter(lock_path=str(path)).exists():
+    paths = list(directory.glob("*.lock"))
+    with short_read():
+        known = set(Worker.objects.values_list("lock_path", flat=True))
+    for path in paths:
+        with _taken(str(path)) as free:
+            if free and str(path) not in known:
                 path.unlink(missing_ok=True)
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
 }
 DECIDED = ("completed", "failed", "cancelled")
 STOP_SECONDS = 20
+_ASK_SECONDS = 0.1  # between questions: these cost the service time that it needs
 REDIS_DATABASE = 1  # tests of this kind run one after the other
 
 
@@ -172,7 +173,7 @@ class Service:
                 raise AssertionError(f"it has ended: {job}; its log: {log[-2000:]}")
             return job if job["status"] in statuses else None
 
-        return wait_for(reached, timeout, f"{identity} to be {' or '.join(statuses)}")
+        return wait_for(reached, timeout, f"{identity} to be {' or '.join(statuses)}", step=_ASK_SECONDS)
 
     def wait_decided(self, identity: str, timeout: float = 60) -> dict[str, Any]:
         """The job, once it is completed, failed or cancelled."""
@@ -185,7 +186,7 @@ class Service:
             job = self.get_job(identity)
             return job if job.get("completedAt") else None
 
-        return wait_for(complete, timeout, f"{identity} to be done")
+        return wait_for(complete, timeout, f"{identity} to be done", step=_ASK_SECONDS)
 
     def cookie(self, name: str) -> str:
         """A cookie that the service has set."""

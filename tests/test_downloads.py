@@ -190,10 +190,11 @@ class TestChecks:
         with pytest.raises(TransferFailed, match="EGRESS_ALLOW"):
             download("http://169.254.169.254/latest/meta-data")
 
-    def test_a_disk_that_is_full_is_a_failure(self, server: FileServer, place: Place, tmp_path: Path) -> None:
+    def test_a_disk_that_takes_nothing_is_a_failure(self, server: FileServer, place: Place, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
         with pytest.raises(TransferFailed, match="cannot be kept on the node's disk"):
             put_download(
-                place, "x", server.serve("/f", b"x"), {}, limits=places.limits(tmp_path / "missing"), interrupt=Interrupt()
+                place, "x", server.serve("/f", b"x"), {}, limits=places.limits(tmp_path / "file" / "spool"), interrupt=Interrupt()
             )
 
 

@@ -9,8 +9,8 @@ T = TypeVar("T")
 _STEP_SECONDS = 0.02
 
 
-def wait_for(condition: Callable[[], T | None], timeout: float = 30, what: str = "") -> T:
-    """Call `condition` until it answers something true, and give that back.
+def wait_for(condition: Callable[[], T | None], timeout: float = 30, what: str = "", step: float = _STEP_SECONDS) -> T:
+    """Call `condition` every `step` seconds until it answers something true, and give that back.
 
     Raises `AssertionError` after `timeout` seconds, with the last answer and `what` was waited for.
     """
@@ -18,5 +18,5 @@ def wait_for(condition: Callable[[], T | None], timeout: float = 30, what: str =
     while not (answer := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not after {timeout:g} s: {what or condition!r} (last answer: {answer!r})")
-        time.sleep(_STEP_SECONDS)
+        time.sleep(step)
     return answer

@@ -52,6 +52,7 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         with _on_disk():
+            directory.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - closed by __exit__
         self.clear()
 

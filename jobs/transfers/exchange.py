@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -19,6 +18,7 @@ from jobs.errors import TransferFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.wording import clipped
 from orchestrator_site import egress
+from orchestrator_site.retry_after import seconds
 
 Result = TypeVar("Result")
 
@@ -126,7 +126,8 @@ def unsuccessful(method: str, url: str, answer: Answer) -> TryAgain | TransferFa
     """The error that an answer's status stands for."""
     sentence = f"{_what(method, url)} was answered {_status(answer.status_code)}"
     if answer.status_code in _RETRIED or answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return TryAgain(sentence, _retry_after(answer.headers.get("Retry-After", "")))
+        asked = seconds(answer.headers.get("Retry-After", ""), datetime.now(UTC), answer.headers.get("Date"))
+        return TryAgain(sentence, asked)
     return TransferFailed(sentence)
 
 
@@ -143,17 +144,3 @@ def _status(code: int) -> str:
         return f"{code} {HTTPStatus(code).phrase}"
     except ValueError:
         return str(code)
-
-
-def _retry_after(text: str) -> float:
-    """Seconds, from either form of the header (RFC 9110, 10.2.3); 0 where it cannot be read."""
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:12])
-    try:
-        when = parsedate_to_datetime(text)
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        return max(0.0, (when - datetime.now(UTC)).total_seconds())
-    except (ValueError, OverflowError):
-        return 0.0

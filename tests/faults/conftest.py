@@ -4,7 +4,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +79,32 @@ class System:
         query = self.service.query
         assert query("SELECT name FROM jobs_node WHERE cpu_millis_reserved <> 0 OR memory_mib_reserved <> 0") == []
         assert query("SELECT id FROM jobs_job WHERE reserved OR owner_id IS NOT NULL") == []
-        assert query("SELECT id FROM callbacks_subscription WHERE lease_token IS NOT NULL OR sending IS NOT NULL") == []
-        spool = self.service.directory / "spool"
-        assert not spool.exists() or list(spool.iterdir()) == []
+        leased = "SELECT id FROM callbacks_subscription WHERE lease_token IS NOT NULL OR sending IS NOT NULL"
+        wait_for(lambda: query(leased) == [], 10, "leases to be given back", step=0.1)
+        assert self._spooled() == []
         workers = [name for name in self.service.processes if name.startswith("worker")]
-        wait_for(lambda: len(list((self.service.directory / "locks").iterdir())) == len(workers), 30, "locks of the dead to go")
+        wait_for(
+            lambda: len(list((self.service.directory / "locks").iterdir())) == len(workers),
+            30,
+            "locks of the dead to go",
+            step=0.1,
+        )
         assert query("SELECT count(*) FROM jobs_worker") == [(len(workers),)]
         self.service.restart("relay")  # it asks for a sweep as it starts
         for host in self.engines:
-            wait_for(lambda host=host: self._containers(host) == [], _SWEPT_WITHIN, "containers of ended jobs to go")
+            wait_for(lambda host=host: self._containers(host) == [], _SWEPT_WITHIN, "containers of ended jobs to go", step=0.5)
             assert self._networks(host) <= 1
             assert volumes(host) <= self._volumes[host]
+
+    def _spooled(self) -> list[str]:
+        """Downloads that a process still keeps: they have no name."""
+        spool = str(self.service.directory / "spool")
+        found = []
+        for process in self.service.processes.values():
+            for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+                with suppress(OSError):
+                    found.append(os.readlink(descriptor))
+        return [path for path in found if path.startswith(spool)]
 
     def _containers(self, host: str) -> list[str]:
         with closing(docker.DockerClient(base_url=host, timeout=60)) as client:

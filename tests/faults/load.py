@@ -28,6 +28,7 @@ SMALL: Final[dict[str, Any]] = {"cpu": 0.1, "memory": 16}
 LONG_STEP: Final = 0.1  # seconds between the lines of a long job
 _PERSISTENCE: Final = 90.0  # seconds for which a client repeats a request that found nobody
 _RETRY: Final = 0.2
+_LOOK: Final = 0.5  # seconds between looks at the whole load
 _TRICKLE: Final = 1.0  # seconds between jobs posted during a fault
 
 
@@ -42,13 +43,14 @@ class Task:
     exit_code: int = 0
     lines: list[str] | None = None  # of its log; None: it begins as `most_lines`, the last line perhaps cut short
     most_lines: list[str] = field(default_factory=list)
+    fewest_lines: int = 0  # these were stored before the fault
     starts: tuple[int, int] = (1, 1)  # fewest and most
     inputs: tuple[str, ...] = ()  # statuses
     outputs: tuple[str, ...] = ()
     upload: str = ""  # path on the file server that must have received the payload
     content: Any = None  # of its `event` output
     lost: bool = False  # its engine was ended under it
-    perhaps_lost: bool = False  # it may have been
+    perhaps_lost: bool = False  # it may have been, where it had started
 
     def lose(self) -> None:
         """From now on it must end as one whose engine went away while it ran."""
@@ -109,7 +111,7 @@ class Load:
 
     def transfer(self) -> Task:
         """Takes 100 MiB in and gives them out again."""
-        path = f"/taken-{self._number}"
+        path = f"/taken-{time.monotonic_ns()}"
         return self._post(
             Task(
                 "",
@@ -129,11 +131,11 @@ class Load:
 
     def file_and_event(self) -> Task:
         """A file in, its content out as an event."""
-        content = {"number": self._number}
+        number = time.monotonic_ns()
         return self._post(
-            Task("", "event", "completed", lines=[], inputs=("success",), outputs=("success",), content=content),
+            Task("", "event", "completed", lines=[], inputs=("success",), outputs=("success",), content={"number": number}),
             command="cp in out",
-            inputs=[{"type": "file", "path": "in", "content": f'{{"number": {self._number}}}'}],
+            inputs=[{"type": "file", "path": "in", "content": f'{{"number": {number}}}'}],
             outputs=[{"type": "event", "path": "out"}],
         )
 
@@ -253,9 +255,14 @@ class Load:
                 time.sleep(_RETRY)
 
     # -- the end ------------------------------------------------------------------------------------
-    def wait_until_running(self, *tasks: Task, timeout: float = 60) -> None:
+    def wait_until_running(self, *tasks: Task) -> None:
+        """Until each has printed something."""
+
+        def lines(task: Task) -> int:
+            return len(self._log(task))
+
         for task in tasks:
-            self._service.wait_status(task.id, "running", timeout=timeout)
+            task.fewest_lines = wait_for(lambda task=task: lines(task), 60, f"{task.id} to print", step=_RETRY)
 
     def wait_until_done(self, timeout: float = 180) -> None:
         """Until every job is complete and its callback knows."""
@@ -268,6 +275,7 @@ class Load:
             lambda: self._service.query("SELECT count(*) FROM jobs_job WHERE completed_at IS NULL") == [(0,)],
             left(),
             "all jobs to be complete",
+            step=_LOOK,
         )
         missing = {task.id for task in self.tasks}
 
@@ -275,7 +283,7 @@ class Load:
             completed = {event["subject"] for event in self._receiver.events if event["type"].endswith(".complete")}
             return missing <= completed
 
-        wait_for(all_told, left(), "all complete events")
+        wait_for(all_told, left(), "all complete events", step=_LOOK)
 
     def check(self, starts: dict[str, int]) -> None:
         """Raise where a job did not become what it had to. `starts`: how often each job's process was started."""
@@ -287,15 +295,17 @@ class Load:
             except AssertionError as error:
                 problems.append(f"{task.id} ({task.kind}): {error}")
         assert not problems, "\n".join(problems)
+        # Nobody there, or a clean answer that says when to come again.
+        assert {(each.status, each.retry_after is not None) for each in self.refusals} <= {(None, False), (503, True)}
 
     def _check(self, task: Task, events: list[dict[str, Any]], starts: int) -> None:
         job = self._service.get_job(task.id)
         unseen = self._ended_unseen(job)
-        if (task.perhaps_lost or unseen) and job.get("reason") == "engine_lost":
+        if job.get("reason") == "engine_lost" and (unseen or (task.perhaps_lost and self._started_before(job))):
             task.lose()
         elif unseen and task.lines:
             task.most_lines, task.lines = task.lines, None
-        logged = self._service.request("GET", f"/v1/jobs/{task.id}/logs").text.splitlines()
+        logged = self._log(task)
         _check_status(task, job)
         assert task.starts[0] <= starts <= task.starts[1], f"its process was started {starts} times"
         _check_lines("stored", task, logged)
@@ -305,6 +315,14 @@ class Load:
         _check_order(task, job, events)
         if task.upload and not task.lost:
             assert {(sent.size, sent.sha256) for sent in self._files.of(task.upload)} >= {(PAYLOAD_BYTES, PAYLOAD_SHA256)}
+
+    def _log(self, task: Task) -> list[str]:
+        return self._service.request("GET", f"/v1/jobs/{task.id}/logs").text.splitlines()
+
+    def _started_before(self, job: dict[str, Any]) -> bool:
+        """Before the engine was back."""
+        started = datetime.fromisoformat(job["startedAt"])
+        return any(started < end for _, end in self._away)
 
     def _ended_unseen(self, job: dict[str, Any]) -> bool:
         ended = datetime.fromisoformat(job["finishedAt"])
@@ -331,6 +349,9 @@ def _check_status(task: Task, job: dict[str, Any]) -> None:
     if task.status == "cancelled":  # the code depends on when: -1 before it ran, else of the signal that ended it
         assert seen[:2] == expected[:2], job
         assert seen[2] in (-1, 137, 143), job
+    elif task.reason == "timeout" and task.perhaps_lost:  # the engine may have ended it before the stop came
+        assert seen[:2] == expected[:2], job
+        assert seen[2] in (-1, 143), job
     else:
         assert seen == expected, job
     assert job["completedAt"], job
@@ -341,6 +362,7 @@ def _check_status(task: Task, job: dict[str, Any]) -> None:
 
 
 def _check_lines(where: str, task: Task, lines: list[str]) -> None:
+    assert len(lines) >= task.fewest_lines, f"{where}: {len(lines)} lines, and there were {task.fewest_lines}"
     expected = task.lines if task.lines is not None else task.most_lines[: len(lines)]
     if task.lines is None and lines and expected[-1].startswith(lines[-1]):
         lines = [*lines[:-1], expected[-1]]  # its process was ended in the middle of it

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import docker
@@ -21,21 +21,26 @@ pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(30
 WITH_A_VOLUME = "orchestrator-test/volume:latest"
 
 
-def short_directory() -> Path:
+@contextmanager
+def engine_of_our_own(*, live_restore: bool = False) -> Iterator[OwnDaemon]:
     """A unix socket's address holds 107 bytes, and a test's own directory has a long name."""
-    return Path(tempfile.mkdtemp(prefix="orc-"))
+    with (
+        tempfile.TemporaryDirectory(prefix="orc-", ignore_cleanup_errors=True) as directory,
+        own_daemon(Path(directory), live_restore=live_restore) as daemon,
+    ):
+        yield daemon
 
 
 @pytest.fixture
 def engine() -> Iterator[OwnDaemon]:
-    with own_daemon(short_directory()) as daemon:
+    with engine_of_our_own() as daemon:
         yield daemon
 
 
 @pytest.fixture
 def lasting_engine() -> Iterator[OwnDaemon]:
     """Its containers run on while it is restarted."""
-    with own_daemon(short_directory(), live_restore=True) as daemon:
+    with engine_of_our_own(live_restore=True) as daemon:
         yield daemon
 
 
@@ -54,11 +59,11 @@ def test_an_engine_is_restarted_under_its_jobs(system_on: SystemOn, engine: OwnD
         # When the engine ends, and comes back a little later while more jobs are posted
         for task in system.load.tasks:
             task.perhaps_lost = task is not done
-        getattr(engine, end)()
-        with system.load.trickling():
-            pass_time(4)
-            engine.start_again()
-            pass_time(2)
+        with system.load.engine_away():
+            getattr(engine, end)()
+            with system.load.trickling():
+                pass_time(4)
+                engine.start_again()
 
         # I expect those that ran to be lost, whatever they made of it, and all others to become what they had to
         for task in running:
@@ -77,14 +82,15 @@ def test_an_engine_with_live_restore_is_restarted(system_on: SystemOn, lasting_e
         system.load.wait_until_running(long)
 
         # When the engine ends, and comes back a little later while more jobs are posted
-        with system.load.engine_away():
+        with system.load.trickling(), system.load.engine_away():
             getattr(lasting_engine, end)()
-            with system.load.trickling():
-                pass_time(4)
-                lasting_engine.start_again()
+            pass_time(4)
+            lasting_engine.start_again()
 
         # I expect every job to become what it had to: its process ran on
         system.check()
+        assert not long.lost
+        assert long.lines is not None
 
 
 @pytest.mark.long
@@ -181,8 +187,8 @@ def test_an_image_is_deleted_behind_our_back(system: System, tmp_path: Path) -> 
 @pytest.mark.long
 def test_one_of_two_engines_is_lost(system_on: SystemOn) -> None:
     with (
-        own_daemon(short_directory()) as first,
-        own_daemon(short_directory()) as second,
+        engine_of_our_own() as first,
+        engine_of_our_own() as second,
         system_on(first.host, second.host, NODE_LOST_AFTER="10s") as system,
     ):
         # Given two engines with a worker each, and jobs on both

@@ -13,7 +13,7 @@ from docker.types.daemon import CancellableStream
 
 from jobs.containers import INSTANCE_LABEL, UUID_LABEL
 
-_PAUSE = 0.1
+_PAUSE = 0.25
 
 
 class Starts:

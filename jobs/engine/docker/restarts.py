@@ -19,7 +19,7 @@ live-restore one whose own code is 255 and that is looked at after 256 more even
 import json
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from jobs.engine.base import Observation
 from jobs.engine.docker.connection import Connection
@@ -42,27 +42,23 @@ class Restarts:
 
     def ended(self, container_id: str, seen: Observation) -> bool:
         """Whether that is how this process ended, for all that can be known. Raises `EngineUnavailable`."""
-        answer = self._connection.exchange("GET", "/networks/bridge")
-        if answer.failed and answer.status != HTTPStatus.NOT_FOUND:
-            raise answer.error()
-        if seen.exit_code == NO_TRACE and self._info()["LiveRestoreEnabled"]:
-            return not self._tells_of_end(container_id, seen)
-        began = moment(answer.data["Created"]) if not answer.failed else None
-        if began is None or seen.finished_at is None or seen.finished_at > began:
+        network = self._connection.exchange("GET", "/networks/bridge")
+        if network.failed and network.status != HTTPStatus.NOT_FOUND:
+            raise network.error()
+        began = None if network.failed else moment(network.data["Created"])
+        ended_before = began is not None and seen.finished_at is not None and seen.finished_at <= began
+        if not ended_before and seen.exit_code != NO_TRACE:
             return False
-        said = self._info()
-        now = moment(said["SystemTime"])
-        return now is not None and now >= began and not said["LiveRestoreEnabled"]
+        said = self._connection.call("GET", "/info")
+        now = datetime.fromisoformat(said["SystemTime"])
+        if said["LiveRestoreEnabled"]:
+            return seen.exit_code == NO_TRACE and not self._tells_of_end(container_id, seen, now)
+        return ended_before and began is not None and now >= began
 
-    def _tells_of_end(self, container_id: str, seen: Observation) -> bool:
-        until = datetime.fromisoformat(self._info()["SystemTime"])
+    def _tells_of_end(self, container_id: str, seen: Observation, now: datetime) -> bool:
         params = {
             "since": str(seen.started_at.timestamp() if seen.started_at else 0),
-            "until": f"{until.timestamp():.6f}",
+            "until": f"{now.timestamp():.6f}",
             "filters": json.dumps({"container": [container_id], "event": ["die"]}),
         }
         return self._connection.call("GET", "/events", params=params) is not None
-
-    def _info(self) -> dict[str, Any]:
-        info: dict[str, Any] = self._connection.call("GET", "/info")
-        return info
