@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from django.db import InterfaceError, OperationalError
-
 from jobs import lifecycle, logreading, nodes
 from jobs.containers import Container
 from jobs.engine.base import Engine, Observation
@@ -35,14 +33,16 @@ from jobs.logstore import Reader
 from jobs.models import Job, Node
 from jobs.states import Reason, State
 from orchestrator_site.configuration import Configuration
-from orchestrator_site.database import short_read
+from orchestrator_site.database import DATABASE_UNAVAILABLE, short_read
 
 logger = logging.getLogger(__name__)
 
 _OOM_EXIT_CODE = 137
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries while the engine or the database does not answer
-_TRANSIENT = (EngineUnavailable, ContainerConflict, ContainerNotFound, DiskFull, OperationalError, InterfaceError)
+_TRANSIENT = (EngineUnavailable, ContainerConflict, ContainerNotFound, DiskFull, *DATABASE_UNAVAILABLE)
+_VANISHED_LIMIT = 20  # so many times between its pull and its use, and it is not to be had
 _UNEXPECTED_LIMIT = 5  # so many errors that nobody foresaw, in a row, and the job is given up
+_WELL_SECONDS = 60.0  # a process that was watched for so long went well: what fails then begins a row of its own
 
 
 class Run:
@@ -62,6 +62,7 @@ class Run:
         self.deadline: float | None = None  # of the process, on this machine's monotonic clock
         self.status = State.ACCEPTED  # as last read
         self.letting_go = False
+        self._image_vanished = 0  # times
         self._engine = engine
         self._engine_clock = engine_clock
         self._node = node
@@ -81,11 +82,12 @@ class Run:
 
     def drive(self) -> None:
         """Bring the job to its end; return before it only where it is ours no more or `let_go` was called."""
-        failures = unexpected = 0
+        failures = unexpected = 0  # in a row
         while not self.letting_go:
             self.interrupt.clear()
             if self.letting_go:
                 return
+            began = time.monotonic()
             try:
                 job = self._read()
                 if job is None:
@@ -93,13 +95,17 @@ class Run:
                 self._advance(job)
                 failures = unexpected = 0
             except (OwnershipLost, Interrupted):
-                continue
-            except _TRANSIENT as error:
-                # Of a container: an earlier start whose answer was lost, or somebody removed or took it. Look again.
-                self._log(logging.WARNING, f"trying again: {error}")
-                self._pause(failures)
-                failures += 1
-            except Exception:
+                failures = unexpected = 0
+            except Exception as error:
+                # Only while it runs, which its time-out bounds: another step may take long each time that it fails.
+                if self.status == State.RUNNING and time.monotonic() - began > _WELL_SECONDS:
+                    failures = unexpected = 0
+                if isinstance(error, _TRANSIENT):
+                    # Of a container: an earlier start whose answer was lost, or somebody removed or took it. Look again.
+                    self._log(logging.WARNING, f"trying again: {error}")
+                    self._pause(failures)
+                    failures += 1
+                    continue
                 self._log(logging.ERROR, "an unexpected error in a run", exc_info=True)
                 unexpected += 1
                 self._pause(unexpected)
@@ -156,16 +162,15 @@ class Run:
         self._files.bring_in(job)
 
     def _make_container(self, job: Job) -> None:
-        self._ensure_image(job)
-        spec = self._container.spec(job)
-        try:
-            self._engine.create(spec)
-        except ImageUnavailable:  # somebody deleted it in between
-            self._ensure_image(job)
-            self._engine.create(spec)
-
-    def _ensure_image(self, job: Job) -> None:
         self._engine.ensure_image(job.image, job.pull_policy, self._configuration.pull_timeout, self.interrupt)  # type: ignore[arg-type]
+        try:
+            self._engine.create(self._container.spec(job))
+        except ImageUnavailable as error:
+            self._image_vanished += 1
+            if self._image_vanished >= _VANISHED_LIMIT:
+                raise
+            # Somebody has deleted it since: where it cannot be had again, that will be said next.
+            raise EngineUnavailable(f"the image is gone again: {error}") from error
 
     # -- running: its log, and the decision ---------------------------------------------------------------
 
@@ -261,7 +266,7 @@ class Run:
             else:
                 self._container.remove()
                 lifecycle.concluded(self.claim)
-        except (JobError, OperationalError, InterfaceError) as failure:
+        except (JobError, *DATABASE_UNAVAILABLE) as failure:
             self._log(logging.WARNING, f"cannot give up yet: {failure}")
 
     def _log(self, level: int, message: str, exc_info: bool = False) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError
-
 from jobs import admission, nodes
 from jobs.engine.base import Engine
 from jobs.engine_watch import EngineWatch
@@ -20,7 +18,7 @@ from jobs.states import State
 from jobs.wake import RUN_ACTOR, queue_of
 from orchestrator_site.broker import hint
 from orchestrator_site.configuration import Configuration
-from orchestrator_site.database import release_connection, short_read
+from orchestrator_site.database import DATABASE_UNAVAILABLE, release_connection, short_read
 from orchestrator_site.postgresql import answers_within
 
 logger = logging.getLogger(__name__)
@@ -100,11 +98,18 @@ class Supervisor:
                     self._free.set()
 
     def _kick(self) -> None:
-        """Call one more thread where there is one to call and something to claim."""
+        """Call one more thread where there is one to call and something to claim.
+
+        A hint: what the database does not answer is looked for again at the next tick, and costs nobody a claim.
+        """
         if self._is_full or not self._may_claim:
             return
-        with short_read():
-            more = admission.has_work(self.node.pk)
+        try:
+            with short_read():
+                more = admission.has_work(self.node.pk)
+        except DATABASE_UNAVAILABLE as error:
+            logger.warning("cannot look for more to run: %s", error, extra={"node": self.node.name})
+            return
         if more and not hint(queue_of(self.node.pk), RUN_ACTOR):
             threading.Thread(target=self._run_jobs_uncalled, name="run jobs", daemon=True).start()
 
@@ -124,7 +129,7 @@ class Supervisor:
             try:
                 with answers_within(_ANSWER_SECONDS):
                     self._tick()
-            except (OperationalError, InterfaceError) as error:
+            except DATABASE_UNAVAILABLE as error:
                 logger.warning("the database does not answer: %s", error, extra={"node": self.node.name})
             except Exception:
                 logger.exception("an unexpected error in the supervisor", extra={"node": self.node.name})

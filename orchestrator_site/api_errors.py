@@ -9,10 +9,11 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework.exceptions import APIException, MethodNotAllowed
+
+from orchestrator_site.database import DATABASE_UNAVAILABLE
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> HttpR
             return error_response(HTTPStatus.METHOD_NOT_ALLOWED, "this address does not take that method")
         case APIException():
             return error_response(exception.status_code, HTTPStatus(exception.status_code).phrase.lower())
-        case OperationalError() | InterfaceError():
+        case _ if isinstance(exception, DATABASE_UNAVAILABLE):
             logger.error("the database does not answer", exc_info=exception)
             return _unavailable()
         case _:

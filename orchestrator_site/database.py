@@ -2,9 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-from django.db import connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 from django.db.models import Model, QuerySet
+
+# The database does not answer as it should, which says nothing of what it was asked: try again. `InternalError` is what
+# psycopg makes of a primary that was demoted (25006, read-only now) and of a session that the server ended because this
+# process was frozen amid a transaction (25P03).
+DATABASE_UNAVAILABLE: Final = (OperationalError, InterfaceError, InternalError)
 
 
 def release_connection() -> None:

@@ -48,7 +48,7 @@ class WorkerProcess:
             try:
                 self._supervisor = Supervisor(engine, self._configuration)
                 break
-            except (EngineUnavailable, DatabaseError, InterfaceError) as error:
+            except (EngineUnavailable, DatabaseError, InterfaceError, OSError) as error:  # OSError: STATE_DIR takes no file
                 logger.warning("cannot start yet: %s", error)
                 release_connection()
                 stopping.wait(_RETRY_SECONDS)

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from jobs.errors import (
 )
 from jobs.interrupt import Interrupt
 from tests.engines import DockerBench, FakeBench, shell, tar_of, untar
+from tests.test_engine_images import Watched
 
 pytestmark = pytest.mark.stateless
 
@@ -60,6 +62,9 @@ class ScriptedDaemon:
     def __init__(self, path: Path) -> None:
         self.host = f"unix://{path}"
         self.answers: dict[str, bytes] = {"/version": answer(200, {"ApiVersion": "1.41"})}
+        self.asked: list[str] = []  # each request's first line
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self.close_after_answer = True
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -82,11 +87,14 @@ class ScriptedDaemon:
                     return
                 request += received
             line = request.partition(b"\r\n")[0].decode()
+            self.asked.append(line)
+            self.may_answer.wait()
             connection.sendall(next(said for path, said in self.answers.items() if path in line))
             if self.close_after_answer:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        self.may_answer.set()
         for connection in [self._listener, *self._open]:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -364,7 +372,93 @@ def test_pull_that_breaks_off_says_nothing_about_the_image(daemon: ScriptedDaemo
     daemon.answers["/images/create"] = chunked(b'{"status": "Pulling"}\r\n', end=False)
 
     with pytest.raises(EngineUnavailable):
-        DockerEngine(daemon.host).ensure_image("alpine", "missing", 10, Interrupt())
+        pull(DockerEngine(daemon.host))
+
+
+def pull(engine: DockerEngine) -> None:
+    engine.ensure_image("alpine", "missing", 10, Interrupt())
+
+
+ENGINES_OWN = [
+    "failed to register layer: write /usr/lib/x.so: no space left on device",
+    "failed to register layer: fork/exec /proc/self/exe: resource temporarily unavailable",
+    "error creating temporary lease: rpc error: code = Unavailable desc = transport is closing",
+    'failed to dial "/run/containerd/containerd.sock": context deadline exceeded',
+    "open /var/lib/docker/tmp/GetImageBlob1: too many open files",
+    "context canceled",
+    "daemon is shutting down",
+]
+REGISTRYS_OWN = [
+    "pull access denied for containerd, repository does not exist or may require 'docker login'",
+    "manifest for alpine:latest not found: manifest unknown",
+    'Get "https://registry.example.com/v2/": dial tcp 192.0.2.1:443: connect: connection refused',
+    'Get "https://registry.example.com/v2/": context deadline exceeded',
+    "received unexpected HTTP status: 500 Internal Server Error: connection error",
+    "toomanyrequests: You have reached your pull rate limit",
+    "no matching manifest for linux/arm64/v8 in the manifest list entries",
+]
+in_every_way = pytest.mark.parametrize("status", [200, 404, 500])
+
+
+def failed_pull(status: int, message: str) -> bytes:
+    """As a failed answer, or as a line of progress after others."""
+    if status != 200:
+        return answer(status, {"message": message})
+    line = {"errorDetail": {"message": message}, "error": message}
+    return chunked(b'{"status": "Pulling"}\r\n', json.dumps(line).encode() + b"\r\n")
+
+
+@in_every_way
+@pytest.mark.parametrize("message", ENGINES_OWN)
+def test_pull_on_an_engine_in_trouble_says_nothing_about_the_image(daemon: ScriptedDaemon, status: int, message: str) -> None:
+    daemon.answers["/json"] = answer(404, {"message": "No such image"})
+    daemon.answers["/images/create"] = failed_pull(status, message)
+
+    with pytest.raises(EngineUnavailable) as caught:
+        pull(DockerEngine(daemon.host))
+
+    assert str(caught.value) == message
+
+
+@in_every_way
+@pytest.mark.parametrize("message", REGISTRYS_OWN)
+def test_pull_that_the_registry_fails_is_an_unavailable_image_in_its_words(
+    daemon: ScriptedDaemon, status: int, message: str
+) -> None:
+    daemon.answers["/json"] = answer(404, {"message": "No such image"})
+    daemon.answers["/images/create"] = failed_pull(status, message)
+
+    with pytest.raises(ImageUnavailable) as caught:
+        pull(DockerEngine(daemon.host))
+
+    assert str(caught.value) == message
+
+
+def test_engine_in_trouble_is_told_to_all_who_share_the_pull_and_the_next_try_pulls_again(daemon: ScriptedDaemon) -> None:
+    # Given an engine whose disk is full, and two jobs that wait for one pull
+    engine = DockerEngine(daemon.host)
+    daemon.answers["/json"] = answer(404, {"message": "No such image"})
+    daemon.answers["/images/create"] = failed_pull(200, ENGINES_OWN[0])
+    daemon.may_answer.clear()
+    interrupts = [Watched(), Watched()]
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(engine.ensure_image, "alpine", "always", 30, interrupt) for interrupt in interrupts]
+        for interrupt in interrupts:
+            assert interrupt.blocked.wait(30)
+
+        # When it fails
+        daemon.may_answer.set()
+
+        # I expect both to be told
+        for future in futures:
+            with pytest.raises(EngineUnavailable, match="no space left"):
+                future.result(30)
+    assert sum("/images/create" in line for line in daemon.asked) == 1
+
+    # And, once there is room, a new pull
+    daemon.answers |= {"/json": answer(200, {}), "/images/create": chunked(b'{"status": "Pull complete"}\r\n')}
+    engine.ensure_image("alpine", "always", 30, Interrupt())
+    assert sum("/images/create" in line for line in daemon.asked) == 2
 
 
 # -- TCP with TLS ------------------------------------------------------------------------------------------------

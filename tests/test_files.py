@@ -1,5 +1,6 @@
 """What a job's files may run into, on the fake engine: the worker's own disk, and an image that somebody deletes."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import pytest
 
 from jobs.engine.fake import FakeEngine
-from jobs.errors import DiskFull, ImageUnavailable
+from jobs.errors import DiskFull, EngineUnavailable, ImageUnavailable
 from jobs.models import Job
 from jobs.spec import InputSpec
 from jobs.states import InputType, Reason, State
+from jobs.transfers import TransferLimits
 from tests.factories import make_job
-from tests.test_runner import Workers, completed, told
+from tests.test_runner import told
 from tests.waiting import wait_for
+from tests.workers import Workers, completed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -84,10 +87,36 @@ def test_a_job_waits_no_longer_for_room_than_its_inputs_may_take(workers: Worker
     assert job.error == "the worker's disk has no room for the download"
 
 
+def test_an_engine_that_is_away_for_long_spends_no_time_of_the_inputs(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job whose inputs may take 0.2 s, and an engine that does not start it at the first tries
+    left: list[float] = []
+
+    def put_download(*_: Any, limits: TransferLimits, **__: Any) -> int:
+        left.append(limits.deadline - time.monotonic())
+        return 0
+
+    monkeypatch.setattr("jobs.files.transfers.put_download", put_download)
+    monkeypatch.setattr("jobs.runner._PAUSES", (0.2,))
+    job = make_job(inputs=(A_DOWNLOAD,))
+    for _ in range(3):
+        engine.fail_next("start", EngineUnavailable("away"))
+
+    # When
+    workers.another(transfer_timeout=0.2).run_jobs()
+
+    # I expect each try to have all of that time
+    assert completed(job).status == State.COMPLETED
+    assert len(left) == 4
+    assert min(left) > 0
+
+
 def test_an_image_that_is_deleted_before_it_is_used_is_pulled_again(engine: FakeEngine, workers: Workers) -> None:
     # Given an image that goes away between its pull and the making of the container
     job = make_job()
-    engine.fail_next("create", ImageUnavailable("no such image"))
+    for _ in range(3):
+        engine.fail_next("create", ImageUnavailable("no such image"))
 
     # When
     workers.another().run_jobs()

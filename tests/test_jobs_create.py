@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from django.db import OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.test import Client, RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -408,9 +408,12 @@ class TestRefusing:
     def test_a_query_parameter_is_unknown(self, client: Client) -> None:
         expect_error(client.post("/v1/jobs?dry=1", data="{}", content_type="application/json"), 400, "dry")
 
-    def test_a_database_that_is_away_is_503(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("error", [OperationalError, InterfaceError, InternalError])
+    def test_a_database_that_is_away_is_503(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    ) -> None:
         def away(_: JobSpec) -> None:
-            raise OperationalError("connection to server at secret-host failed")
+            raise error("connection to server at secret-host failed")
 
         monkeypatch.setattr(services, "create", away)
         answer = post_job(client)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import InternalError, OperationalError
 
 from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.containers import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.engine.base import Observation
 from jobs.engine.fake import FakeEngine
-from jobs.errors import ContainerNotFound, EngineUnavailable
+from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted, OwnershipLost
 from jobs.models import Job, LogChunk, Node
 from jobs.ownership import bury
 from jobs.spec import InputSpec, OutputSpec
@@ -475,20 +475,39 @@ def test_a_job_whose_time_is_up_while_its_engine_is_away_keeps_nobody_busy(engin
     assert completed(job).reason == Reason.TIMEOUT
 
 
-def test_a_database_that_fails_once_repeats_nothing(
-    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given a database that is away when the decision is to be committed
-    job = make_job(command="echo ran; exit 6")
-    decide, failures = lifecycle.decide, [OperationalError("the connection is lost")]
+READ_ONLY = InternalError("cannot execute UPDATE in a read-only transaction")
+
+
+def fail_to_decide(monkeypatch: pytest.MonkeyPatch, *failures: Exception) -> None:
+    """The database fails with these, one after the other, when a decision is to be committed."""
+    decide, to_come = lifecycle.decide, list(failures)
 
     def flaky(*args: Any, **kwargs: Any) -> None:
-        if failures:
-            raise failures.pop()
+        if to_come:
+            raise to_come.pop(0)
         decide(*args, **kwargs)
 
     monkeypatch.setattr(lifecycle, "decide", flaky)
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        pytest.param([OperationalError("the connection is lost")], id="away once"),
+        pytest.param([READ_ONLY] * 10, id="a primary that was demoted"),
+    ],
+)
+def test_a_database_that_fails_for_a_while_repeats_nothing(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, failures: list[Exception]
+) -> None:
+    # Given a database that does not answer as it should when the decision is to be committed
+    job = make_job(command="echo ran; exit 6")
+    fail_to_decide(monkeypatch, *failures)
+
+    # When
     workers.another().run_jobs()
+
+    # I expect the decision to be the same
 
     job = completed(job)
     assert job.exit_code == 6
@@ -498,17 +517,84 @@ def test_a_database_that_fails_once_repeats_nothing(
 def test_an_error_that_nobody_foresaw_ends_the_job_too(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a bug in the way a container is described
+    # Given a bug in the way a container is described, found after however long a pull
     job = make_job()
     monkeypatch.setattr("jobs.containers.Container.spec", lambda *_: 1 / 0)
     monkeypatch.setattr("jobs.runner._PAUSES", (0.01,))
-    workers.another().run_jobs()
+    monkeypatch.setattr("jobs.runner._WELL_SECONDS", 0.0)
+    workers.run(workers.another())
 
     # I expect the job to end and to say so
     job = completed(job)
     assert (job.status, job.reason) == (State.FAILED, Reason.START_FAILED)
     assert "internal error" in job.error
     assert told(job) == ["exit", "complete"]
+
+
+def test_a_job_is_given_up_once_the_database_takes_that(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a bug in the way a container is described, and a database that takes no writes for a moment
+    job = make_job()
+    monkeypatch.setattr("jobs.containers.Container.spec", lambda *_: 1 / 0)
+    monkeypatch.setattr("jobs.runner._PAUSES", (0.01,))
+    fail_to_decide(monkeypatch, READ_ONLY)
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect
+    assert completed(job).reason == Reason.START_FAILED
+
+
+@pytest.mark.parametrize(
+    ("well_after", "reason"),
+    [pytest.param(60.0, Reason.ENGINE_LOST, id="in a row"), pytest.param(0.0, Reason.EXIT_CODE, id="far apart")],
+)
+def test_errors_that_nobody_foresaw_end_a_running_job_where_they_come_in_a_row(
+    engine: FakeEngine,
+    workers: Workers,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    well_after: float,
+    reason: Reason,
+) -> None:
+    # Given a job whose log cannot be followed five times, and what time without an error is enough
+    monkeypatch.setattr("jobs.runner._WELL_SECONDS", well_after)
+    monkeypatch.setattr("jobs.runner._PAUSES", (0.01,))
+    for _ in range(5):
+        engine.fail_next("logs", KeyError("ID"))
+    job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; exit 5")
+
+    # When it runs
+    workers.run(workers.another())
+    wait_for(lambda: unexpected_errors(caplog) == 5, 10, "the errors")
+    if reason == Reason.EXIT_CODE:
+        put_go(engine)
+
+    # I expect
+    assert completed(job).reason == reason
+
+
+@pytest.mark.parametrize("between", [Interrupted("woken"), OwnershipLost("read it again")])
+def test_errors_with_something_foreseen_between_them_are_not_in_a_row(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, between: Exception
+) -> None:
+    # Given a job whose log cannot be followed eight times, and half-way a look at its row that found all well
+    monkeypatch.setattr("jobs.runner._PAUSES", (0.01,))
+    for failure in [KeyError("ID")] * 4 + [between] + [KeyError("ID")] * 4:
+        engine.fail_next("logs", failure)
+    job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; exit 5")
+
+    # When it runs
+    workers.run(workers.another())
+    wait_for(lambda: unexpected_errors(caplog) == 8, 10, "the errors")
+    put_go(engine)
+
+    # I expect it to end as it should
+    assert completed(job).exit_code == 5
+
+
+def unexpected_errors(caplog: pytest.LogCaptureFixture) -> int:
+    return caplog.text.count("an unexpected error in a run")
 
 
 def test_the_stored_log_ends_at_its_limit_with_a_marker(workers: Workers) -> None:

@@ -1,11 +1,13 @@
 """A worker process whose engine or broker does not answer."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.db import InternalError, OperationalError
 
 from jobs import services
 from jobs.engine.base import EngineInfo
@@ -159,6 +161,48 @@ def test_jobs_are_run_while_the_broker_takes_no_message(workers: Workers, monkey
         services.cancel(job.id)
     for job in jobs:
         assert completed(job).status == State.CANCELLED
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [OperationalError("the connection is lost"), InternalError("read-only transaction")])
+def test_a_database_that_does_not_say_whether_there_is_more_costs_no_claim(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    # Given a job, and a database that fails when it is asked for more
+    job = make_job()
+    monkeypatch.setattr("jobs.supervisor.admission.has_work", failing(error))
+
+    # When a thread that is not the only one takes the job
+    workers.another(worker_threads=2).run_jobs()
+
+    # I expect its first claim to have been driven to the end
+    job = completed(job)
+    assert (job.status, job.claims) == (State.COMPLETED, 1)
+    assert f"cannot look for more to run: {error}" in caplog.text
+
+
+def test_a_primary_that_was_demoted_is_no_unexpected_error_of_the_supervisor(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a database that takes reads only
+    error = InternalError("cannot execute UPDATE in a read-only transaction")
+    monkeypatch.setattr("jobs.supervisor.Observer.look", failing(error))
+
+    # When the supervisor looks around
+    workers.another()
+    wait_for(lambda: str(error) in caplog.text, 10, "the supervisor to notice")
+
+    # I expect a warning
+    assert {(record.levelname, record.exc_info) for record in caplog.records if str(error) in record.getMessage()} == {
+        ("WARNING", None)
+    }
+    assert "an unexpected error" not in caplog.text
 
 
 def test_the_engines_clock_goes_on_between_its_answers(engine: Engine) -> None:

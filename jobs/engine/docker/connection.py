@@ -39,19 +39,24 @@ _LONGEST_MESSAGE = 64 * 1024
 
 _TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
-# Words of an engine, containerd or host that is in trouble itself. What they answer with 500 says nothing of the job.
-_TROUBLE = (
+# Words of an engine or host that is in trouble itself, whoever else the engine was talking to.
+_OWN_TROUBLE = (
     "transport is closing",
-    "transport: error",
-    "connection error",
     "context canceled",
-    "context deadline exceeded",
     "shutting down",
     "no space left on device",
     "disk quota exceeded",
     "too many open files",
     "cannot allocate memory",
     "resource temporarily unavailable",
+    "containerd.sock",
+)
+# Where it talks to nobody but containerd these are too. What is answered with 500 then says nothing of the job.
+_TROUBLE = (
+    *_OWN_TROUBLE,
+    "transport: error",
+    "connection error",
+    "context deadline exceeded",
     "failed to dial",
     "containerd",
     "not supported by any plugin",
@@ -66,6 +71,11 @@ def quoted(name: str) -> str:
 def is_trouble(message: str) -> bool:
     """Whether an error's text is about the engine's own state."""
     return any(words in message.lower() for words in _TROUBLE)
+
+
+def is_trouble_in_pull(message: str) -> bool:
+    """The same of a pull, where a connection or a time-out that failed may be the registry's, and a name the image's."""
+    return any(words in message.lower() for words in _OWN_TROUBLE)
 
 
 @dataclass(frozen=True, slots=True)

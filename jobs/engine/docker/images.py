@@ -9,11 +9,11 @@ from docker.auth import encode_header, load_config
 from docker.errors import DockerException
 
 from jobs.engine.base import PullPolicy
-from jobs.engine.docker.connection import LONG, Answer, Connection, quoted
+from jobs.engine.docker.connection import LONG, Answer, Connection, is_trouble_in_pull, quoted
 from jobs.engine.docker.stream import ByteStream
 from jobs.engine.pulls import SharedPulls
 from jobs.engine.references import DOCKER_HUB, Reference, parse_reference
-from jobs.errors import ImageUnavailable
+from jobs.errors import EngineUnavailable, ImageUnavailable, JobError
 from jobs.interrupt import Interrupt
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Images:
             "POST", "/images/create", params=params, headers=_credentials(reference), timeout=LONG
         ) as response:
             if isinstance(response, Answer):
-                raise ImageUnavailable(response.message)
+                raise _failure(response.message)
             self._follow(response, abort)
         if not self._is_here(reference):
             raise ImageUnavailable(f"{reference.text} was pulled, and yet the engine does not have it")
@@ -62,7 +62,15 @@ class Images:
         with abort.waking(stream.abort):
             for line in stream.lines(_LONGEST_LINE):
                 if error := _reported_error(line):
-                    raise ImageUnavailable(error)
+                    raise _failure(error)
+
+
+def _failure(message: str) -> JobError:
+    """What the engine's words about a failed pull mean.
+
+    Its status does not tell: it answers 500 for a registry that is away as for a disk of its own that is full.
+    """
+    return EngineUnavailable(message) if is_trouble_in_pull(message) else ImageUnavailable(message)
 
 
 def _reported_error(line: bytes) -> str:
