@@ -52,8 +52,8 @@ class Files:
                 raise
             except TransferFailed as error:
                 raise InputFailed(item, error) from error
-            self._no_room_since = None
             lifecycle.input_done(self._claim, item, size)
+        self._no_room_since = None
 
     def take_out(self, job: Job) -> None:
         """Handle all outputs that no earlier try has handled. Raises what the engine's calls and the lifecycle's raise."""

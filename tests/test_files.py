@@ -75,8 +75,9 @@ def test_a_job_waits_for_room_on_the_disk(workers: Workers, disk: Disk) -> None:
 
 
 def test_a_job_waits_no_longer_for_room_than_its_inputs_may_take(workers: Workers, disk: Disk) -> None:
-    # Given a job whose download never finds room
-    job = make_job(inputs=(A_DOWNLOAD,))
+    # Given a job whose download never finds room, behind an input that needs none
+    small = InputSpec(id="small", type=InputType.FILE, path="small", content=b"x")
+    job = make_job(inputs=(small, A_DOWNLOAD))
 
     # When TRANSFER_TIMEOUT is over
     workers.another(transfer_timeout=0.3).run_jobs()
