@@ -396,13 +396,6 @@ UNTIL_GO: Final = "while [ ! -e go ]; do sleep 0.02; done"
 
 
 @pytest.fixture
-def engine() -> Iterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
 def workers(engine: FakeEngine, tmp_path: Path, small: None, quick: None) -> Iterator[Workers]:
     workers = Workers(engine, tmp_path)
     yield workers

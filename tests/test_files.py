@@ -1,8 +1,6 @@
 """What a job's files may run into, on the fake engine: the worker's own disk, and an image that somebody deletes."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,20 +19,6 @@ from tests.workers import Workers, completed
 pytestmark = pytest.mark.django_db(transaction=True)
 
 A_DOWNLOAD = InputSpec(id="in", type=InputType.DOWNLOAD, path="in", url="http://127.0.0.1/in")
-
-
-@pytest.fixture
-def engine() -> Iterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(engine, tmp_path)
-    yield workers
-    workers.stop()
 
 
 class Disk:

@@ -1,10 +1,8 @@
 """The steps of one job on the fake engine: whatever fails between them, a job ends once and as it should."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,20 +37,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.engine_watch._ASK_SECONDS", QUICK_TICK)
     monkeypatch.setattr("jobs.engine_watch._ASK_AGAIN_SECONDS", QUICK_TICK)
     monkeypatch.setattr("jobs.runner._PAUSES", (0.05,))
-
-
-@pytest.fixture
-def engine() -> Iterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(engine, tmp_path)
-    yield workers
-    workers.stop()
 
 
 def told(job: Job) -> list[str]:

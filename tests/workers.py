@@ -1,14 +1,17 @@
 """Worker processes of one engine, as threads of the test."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.conf import settings
 from django.db import connection
 
 from jobs.engine.base import Engine
+from jobs.engine.fake import FakeEngine
 from jobs.models import Job
 from jobs.states import State
 from jobs.supervisor import Supervisor
@@ -50,6 +53,20 @@ class Workers:
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive()
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    engine = FakeEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(engine, tmp_path)
+    yield workers
+    workers.stop()
 
 
 def completed(job: Job) -> Job:
