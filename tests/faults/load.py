@@ -64,8 +64,7 @@ class Task:
 class Refusal:
     """An answer to a POST or DELETE that was no success. `status` is None where there was no answer."""
 
-    at: float  # on the monotonic clock
-    status: int | None
+    status: int | None = None
     retry_after: str | None = None
 
 
@@ -241,7 +240,7 @@ class Load:
         with requests.Session() as session:
             session.trust_env = False
             while True:
-                refusal = Refusal(time.monotonic(), None)
+                refusal = Refusal()
                 try:
                     answer = session.request(method, self._service.url + path, timeout=60, **options)
                 except requests.RequestException as error:
@@ -249,7 +248,7 @@ class Load:
                 else:
                     if answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
                         return answer
-                    refusal = Refusal(refusal.at, answer.status_code, answer.headers.get("Retry-After"))
+                    refusal = Refusal(answer.status_code, answer.headers.get("Retry-After"))
                     problem = answer.text
                 self.refusals.append(refusal)
                 assert time.monotonic() < deadline, f"{method} {path}: {problem}"
@@ -258,12 +257,8 @@ class Load:
     # -- the end ------------------------------------------------------------------------------------
     def wait_until_running(self, *tasks: Task) -> None:
         """Until each has printed something."""
-
-        def lines(task: Task) -> int:
-            return len(self._log(task))
-
         for task in tasks:
-            task.fewest_lines = wait_for(lambda task=task: lines(task), 60, f"{task.id} to print", step=_RETRY)
+            task.fewest_lines = wait_for(lambda task=task: len(self._log(task)), 60, f"{task.id} to print", step=_RETRY)
 
     def wait_until_done(self, timeout: float = 180) -> None:
         """Until every job is complete and its callback knows."""
