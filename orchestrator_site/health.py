@@ -18,7 +18,7 @@ from redis import RedisError
 from jobs.models import Node
 from orchestrator_site import broker
 from orchestrator_site.api_errors import error_response
-from orchestrator_site.postgresql import answers_within
+from orchestrator_site.postgresql import answers_within, lends_within
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ def readyz() -> HttpResponse:
 
 def _check_database() -> dict[str, str]:
     try:
+        lends_within(connection, _ANSWER_SECONDS)
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except (DatabaseError, InterfaceError):

@@ -70,6 +70,18 @@ def answers_within(seconds: float) -> Iterator[None]:
         _limit.reset(token)
 
 
+def lends_within(connection: BaseDatabaseWrapper, seconds: float) -> None:
+    """Raise Django's `OperationalError` where its pool has no connection that is well so soon: a request waits longer for one.
+
+    Does nothing for a database without a pool.
+    """
+    pool = getattr(connection, "pool", None)
+    if pool is not None:
+        with connection.wrap_database_errors:
+            pool.open()
+            pool.putconn(pool.getconn(seconds))
+
+
 @contextmanager
 def unlimited(connection: BaseDatabaseWrapper) -> Iterator[None]:
     """No limit on what this thread does with this connection, except on its waiting for locks."""

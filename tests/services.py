@@ -147,8 +147,8 @@ class Service:
         return False
 
     # -- the API -------------------------------------------------------------------------------
-    def request(self, method: str, path: str, **options: Any) -> requests.Response:
-        return self._session.request(method, self.url + path, timeout=40, **options)
+    def request(self, method: str, path: str, *, timeout: float = 40, **options: Any) -> requests.Response:
+        return self._session.request(method, self.url + path, timeout=timeout, **options)
 
     def post_job(self, **members: Any) -> str:
         """Post a job that must be accepted: its id. The image is `alpine:latest` where none is given."""

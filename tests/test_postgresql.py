@@ -155,9 +155,9 @@ def test_a_pool_whose_connections_are_cut_is_well_again_with_the_server(
 # -- the service --------------------------------------------------------------------------------------
 
 
-def ready(service: Service) -> tuple[int, str]:
+def ready(service: Service, **options: Any) -> tuple[int, str]:
     """The status of `/readyz`, and what it says of the database."""
-    answer = service.request("GET", "/readyz")
+    answer = service.request("GET", "/readyz", **options)
     return answer.status_code, answer.json()["checks"]["database"]["status"]
 
 
@@ -181,6 +181,16 @@ def test_a_partition_is_a_clean_503_until_it_is_over(service: Service, proxy: Tc
     wait_for(lambda: ready(service)[1] == "healthy", ANSWER_SECONDS, "the database to be healthy")
     assert service.get_job(identity)["status"] == "accepted"
     service.post_job()
+
+
+def test_who_watches_over_a_service_waits_no_longer_than_a_request(service: Service, proxy: TcpProxy) -> None:
+    # Given a service that has used its database
+    service.start("web", DATABASE_URL=proxy.through(service.database_url))
+    assert ready(service)[1] == "healthy"
+
+    # When the database refuses connections, I expect /readyz to say so before the pool would have given a request up
+    proxy.cut()
+    assert ready(service, timeout=postgresql.options()["pool"]["timeout"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "unhealthy")
 
 
 # -- migrations -------------------------------------------------------------------------------------
