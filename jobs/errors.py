@@ -64,6 +64,12 @@ class StartFailed(JobError):
     fault = "client"
 
 
+class StartLost(JobError):
+    """The engine ended in the middle of the start, and cannot tell what became of it: the process may have run, or run still."""
+
+    fault = "engine"
+
+
 class TransferFailed(JobError):
     """A file could not be brought in or out, and trying again will not change that."""
 

@@ -25,6 +25,7 @@ from jobs.errors import (
     NetworkMissing,
     OwnershipLost,
     StartFailed,
+    StartLost,
 )
 from jobs.files import Files, InputFailed
 from jobs.interrupt import Interrupt
@@ -148,13 +149,17 @@ class Run:
             except (EngineRefused, StartFailed) as error:
                 lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, str(error), exit_code=NO_EXIT_CODE)
                 return
+            except StartLost as error:
+                lifecycle.decide(self.claim, State.FAILED, Reason.ENGINE_LOST, str(error), exit_code=NO_EXIT_CODE)
+                return
             except InputFailed as error:
                 lifecycle.input_failed(self.claim, error.item, str(error))
                 return
             began = time.monotonic()
             seen = self._engine.inspect(self._container.name)
             self.deadline = began + job.timeout_seconds
-        lifecycle.started(self.claim, seen.started_at or seen.created_at)
+        # The engine may not know when: one that was killed in that moment, and found the process alive when it was back.
+        lifecycle.started(self.claim, seen.started_at or seen.finished_at or self._engine_clock())
 
     def _prepare(self, job: Job) -> None:
         lifecycle.doing(self.claim, f"pulling {job.image}")
@@ -178,8 +183,8 @@ class Run:
         seen = self._container.find()
         if self._decide(job, seen):
             return
-        if self.deadline is None and seen is not None and seen.started_at is not None:
-            ran = (self._engine_clock() - seen.started_at).total_seconds()
+        if self.deadline is None and job.started_at is not None:
+            ran = (self._engine_clock() - job.started_at).total_seconds()
             self.deadline = time.monotonic() + job.timeout_seconds - ran
         if self.overdue:
             lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"it ran for longer than {job.timeout_seconds} s")

@@ -32,6 +32,7 @@ from jobs.errors import (
     JobError,
     NetworkMissing,
     StartFailed,
+    StartLost,
 )
 from jobs.interrupt import Interrupt
 from tests.engines import DockerBench, FakeBench, shell, tar_of, untar
@@ -269,6 +270,7 @@ def test_wait_that_the_engine_gives_up_is_unavailable(daemon: ScriptedDaemon) ->
         (400, 'OCI runtime create failed: container_linux.go:380: starting container process caused: exec: "x": executable file '
          "not found in $PATH: unknown", StartFailed),
         (500, "unable to find user x: no matching entries in passwd file", StartFailed),
+        (500, "id already in use", StartLost),
         (404, "network abc not found", NetworkMissing),
         (500, 'connection error: desc = "transport: error while dialing: dial unix:///run/containerd.sock"', EngineUnavailable),
         (500, "mkdir /var/lib/docker/x: no space left on device", EngineUnavailable),
@@ -344,6 +346,21 @@ def test_process_without_a_trace_is_lost_where_the_engine_does_not_tell_of_its_e
     }
 
     assert DockerEngine(daemon.host).inspect("job").lost is not told
+
+
+def test_process_that_an_earlier_engine_began_to_start_has_ended_where_it_has_an_end(daemon: ScriptedDaemon) -> None:
+    # dockerd was killed before it noted the start, found the process alive when it was back, and saw its end.
+    daemon.answers |= {
+        "/containers/job/json": inspected(finished="2026-01-01T00:00:03Z", exit_code=9, status="created"),
+        "/networks/bridge": answer(200, {"Created": BEFORE}),
+    }
+
+    engine = DockerEngine(daemon.host)
+    seen = engine.inspect("job")
+
+    assert (seen.phase, seen.exit_code, seen.started_at, seen.lost) == ("ended", 9, None, False)
+    with pytest.raises(ContainerConflict):
+        engine.start("job")
 
 
 @pytest.mark.parametrize("status", ["removing", "dead"])

@@ -13,7 +13,7 @@ from jobs import lifecycle, services
 from jobs.containers import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.engine.base import Observation
 from jobs.engine.fake import FakeEngine
-from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted, OwnershipLost
+from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted, OwnershipLost, StartLost
 from jobs.models import Job, LogChunk, Node
 from jobs.ownership import bury
 from jobs.spec import InputSpec, OutputSpec
@@ -280,6 +280,52 @@ def test_a_worker_that_wakes_up_after_another_took_its_container_reports_no_erro
     job = completed(job)
     assert (job.status, log_of(job)) == (State.COMPLETED, ["ran"])
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_start_of_which_the_engine_lost_the_trace_is_engine_lost(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an engine that was killed in the middle of the start
+    job = make_job(command="echo ran")
+
+    def start(name: str) -> None:
+        raise StartLost("it may have run")
+
+    monkeypatch.setattr(engine, "start", start)
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect it not to be run a second time
+    job = completed(job)
+    assert (job.status, job.reason, job.exit_code, job.error) == (State.FAILED, Reason.ENGINE_LOST, -1, "it may have run")
+    assert told(job) == ["exit", "complete"]
+    assert nothing_is_left(engine)
+
+
+@pytest.mark.parametrize(("command", "reason", "code"), [("exit 5", Reason.EXIT_CODE, 5), ("exec sleep 60", Reason.TIMEOUT, 143)])
+def test_a_process_whose_start_the_engine_has_not_noted_ends_as_any_other(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, command: str, reason: Reason, code: int
+) -> None:
+    # Given an engine that was killed in the middle of the start, and found the process when it was back
+    job = make_job(command=command, timeout_seconds=1)
+    start, inspect = engine.start, engine.inspect
+
+    def start_and_die(name: str) -> None:
+        start(name)
+        raise EngineUnavailable("killed")
+
+    monkeypatch.setattr(engine, "start", start_and_die)
+    monkeypatch.setattr(engine, "inspect", lambda name: replace(inspect(name), started_at=None))
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect
+    job = completed(job)
+    assert (job.reason, job.exit_code) == (reason, code)
+    assert job.started_at is not None
+    assert nothing_is_left(engine)
 
 
 def test_a_time_out_ends_the_process_with_its_reason(engine: FakeEngine, workers: Workers) -> None:

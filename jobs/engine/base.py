@@ -136,7 +136,8 @@ class Engine(Protocol):
     def start(self, name: str) -> None:
         """Run the process, under an init: a program that is not there is exit code 127, as in a shell.
 
-        Raises `StartFailed`, `NetworkMissing`, `ContainerNotFound`; started already: `ContainerConflict` (it is never run twice).
+        Raises `StartFailed`, `StartLost`, `NetworkMissing`, `ContainerNotFound`; started already: `ContainerConflict` (it is
+        never run twice).
         Of calls at the same moment more than one may succeed. After `EngineUnavailable` it may run or not: inspect.
         """
 

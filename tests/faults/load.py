@@ -297,7 +297,10 @@ class Load:
     def _check(self, task: Task, events: list[dict[str, Any]], starts: int) -> None:
         job = self._service.get_job(task.id)
         unseen = self._ended_unseen(job)
-        if job.get("reason") == "engine_lost" and (unseen or (task.perhaps_lost and self._started_before(job))):
+        if job.get("reason") == "engine_lost" and self._amid_its_start(job):
+            task.lose()
+            task.starts = (0, 1)
+        elif job.get("reason") == "engine_lost" and (unseen or (task.perhaps_lost and self._started_before(job))):
             task.lose()
         elif unseen and task.lines:
             task.most_lines, task.lines = task.lines, None
@@ -322,6 +325,11 @@ class Load:
         """Before the engine was back."""
         started = datetime.fromisoformat(job["startedAt"])
         return any(started < end for _, end in self._away)
+
+    def _amid_its_start(self, job: dict[str, Any]) -> bool:
+        """The engine went in the middle of its start, and says so."""
+        created = datetime.fromisoformat(job["createdAt"])
+        return "startedAt" not in job and any(created < begin for begin, _ in self._away)
 
     def _ran_when_it_went(self, job: dict[str, Any]) -> bool:
         """The engine may have read some of what it had printed, and not written it down."""

@@ -44,6 +44,13 @@ def lasting_engine() -> Iterator[OwnDaemon]:
         yield daemon
 
 
+def post_a_few(system: System) -> None:
+    """So that some of them are about to start."""
+    for _ in range(4):
+        system.load.long(1)
+    pass_time(system.random.uniform(0, 1))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("end", ["kill", "terminate"])
 def test_an_engine_is_restarted_under_its_jobs(system_on: SystemOn, engine: OwnDaemon, end: str) -> None:
@@ -55,6 +62,7 @@ def test_an_engine_is_restarted_under_its_jobs(system_on: SystemOn, engine: OwnD
         running = [system.load.long(90), system.load.long(90), system.load.stubborn()]
         system.load.mixed(10)
         system.load.wait_until_running(*running)
+        post_a_few(system)
 
         # When the engine ends, and comes back a little later while more jobs are posted
         for task in system.load.tasks:
@@ -80,6 +88,7 @@ def test_an_engine_with_live_restore_is_restarted(system_on: SystemOn, lasting_e
         system.load.mixed(12)
         long = system.load.long(12)
         system.load.wait_until_running(long)
+        post_a_few(system)
 
         # When the engine ends, and comes back a little later while more jobs are posted
         with system.load.trickling(), system.load.engine_away():

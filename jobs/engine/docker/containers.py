@@ -54,7 +54,8 @@ def observation(inspected: Mapping[str, Any]) -> Observation:
     """From `GET /containers/<name>/json`."""
     state = inspected["State"]
     started_at, finished_at = moment(state["StartedAt"]), moment(state["FinishedAt"])
-    phase: Phase = "running" if state["Running"] else "ended" if started_at else "created"
+    # One whose daemon was killed while it started it, and that the next one found alive, has no start, but an end.
+    phase: Phase = "running" if state["Running"] else "ended" if started_at or finished_at else "created"
     ended = phase == "ended"
     if started_at and finished_at:  # the start is noted once the runtime has returned: a short process has ended before
         finished_at = max(started_at, finished_at)

@@ -25,11 +25,13 @@ from jobs.errors import (
     ImageUnavailable,
     NetworkMissing,
     StartFailed,
+    StartLost,
 )
 from jobs.interrupt import Interrupt
 
 KILLED = 137  # the exit code of a process that SIGKILL ended
 _BEING_REMOVED = ("removing", "dead")
+_LEFT_IN_CONTAINERD = "id already in use"  # by a dockerd that was killed amid the start: no later one gets past it (20.10)
 
 _UNENFORCED = {
     "MemoryLimit": "the kernel cannot limit memory: a job can take all of the host's",
@@ -144,6 +146,8 @@ class DockerEngine:
         missing_network = answer.message.startswith("network ") and answer.message.endswith("not found")
         if missing_network:
             return NetworkMissing(answer.message)
+        if answer.message == _LEFT_IN_CONTAINERD:
+            return StartLost("the engine ended while it started the process, which may have run")
         if is_trouble(answer.message):
             return EngineUnavailable(answer.message)
         return StartFailed(clean_runtime_error(answer.message))
