@@ -133,7 +133,7 @@ def test_an_engine_is_frozen(system_on: SystemOn, engine: OwnDaemon) -> None:
         long = system.load.long(20)
         system.load.wait_until_running(long)
 
-        # When the engine answers nobody for 45 s, and nothing refuses either
+        # When the engine answers nobody for 37 s, and nothing refuses either
         engine.freeze()
         frozen = time.monotonic()
         with system.load.trickling():
