@@ -310,7 +310,7 @@ class Load:
             if task.kind == "big log" and task.lines:  # a line that the engine wrote half of may end the log for its readers
                 task.most_lines, task.lines = task.lines, None
             logged, told = (_without_hole(lines, task.lines or task.most_lines) for lines in (logged, told))
-        _check_status(task, job)
+        _check_status(task, job, stop_unseen=self._stopped_unseen(job))
         assert task.starts[0] <= starts <= task.starts[1], f"its process was started {starts} times"
         _check_lines("stored", task, logged)
         _check_lines("told", task, told)
@@ -342,6 +342,11 @@ class Load:
         ended = datetime.fromisoformat(job["finishedAt"])
         return any(begin <= ended <= end for begin, end in self._away)
 
+    def _stopped_unseen(self, job: dict[str, Any]) -> bool:
+        """The engine went between the decision that ends it and its end."""
+        decided, ended = (datetime.fromisoformat(job[name]) for name in ("finishedAt", "completedAt"))
+        return any(decided <= end and begin <= ended for begin, end in self._away)
+
     def _events(self) -> dict[str, list[dict[str, Any]]]:
         """Each job's events in the order of their first arrival, all of them signed, none in two versions."""
         first: dict[str, bytes] = {}
@@ -357,13 +362,13 @@ class Load:
         return events
 
 
-def _check_status(task: Task, job: dict[str, Any]) -> None:
+def _check_status(task: Task, job: dict[str, Any], *, stop_unseen: bool) -> None:
     expected = (task.status, task.reason, task.exit_code)
     seen = (job["status"], job.get("reason"), job["exitCode"])
     if task.status == "cancelled":  # the code depends on when: -1 before it ran, else of the signal that ended it
         assert seen[:2] == expected[:2], job
         assert seen[2] in (-1, 137, 143), job
-    elif task.reason == "timeout" and task.perhaps_lost:  # the engine may have ended it before the stop came
+    elif task.reason == "timeout" and (task.perhaps_lost or stop_unseen):  # by the engine's end, or not seen by it
         assert seen[:2] == expected[:2], job
         assert seen[2] in (-1, 143), job
     else:
