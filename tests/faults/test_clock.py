@@ -23,8 +23,9 @@ def test_clocks_that_jump(service: Service, tmp_path: Path) -> None:
     # Given a service whose clocks are as they should be, and a job that has ended
     clock = tmp_path / "clock"
     jump(clock, "+0")
+    variables = preloaded(clock)
     for process in PROCESSES:
-        service.start(process, JOB_RETENTION=RETENTION, **preloaded(clock))
+        service.start(process, JOB_RETENTION=RETENTION, **variables)
     with Receiver() as receiver:
         jobs = [post(service, receiver, "echo one")]
         wait_for(lambda: story(receiver, jobs[0]) == STORY, SOON, "its events")
