@@ -478,6 +478,17 @@ def test_engine_in_trouble_is_told_to_all_who_share_the_pull_and_the_next_try_pu
     assert sum("/images/create" in line for line in daemon.asked) == 2
 
 
+def test_image_that_somebody_deletes_as_it_was_pulled_is_not_the_registrys_fault(daemon: ScriptedDaemon) -> None:
+    # Given a pull that ends well, and no image after it
+    daemon.answers |= {
+        "/images/create": chunked(b'{"status": "Pull complete"}\r\n'),
+        "/images/": answer(404, {"message": "No such image: alpine:latest"}),
+    }
+
+    # I expect no error that would end the job: whoever uses the image finds out, and pulls again
+    DockerEngine(daemon.host).ensure_image("alpine", "always", 30, Interrupt())
+
+
 # -- TCP with TLS ------------------------------------------------------------------------------------------------
 
 

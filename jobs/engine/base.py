@@ -116,7 +116,8 @@ class Engine(Protocol):
     def ensure_image(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt) -> None:
         """Have the image here as `policy` says; concurrent pulls of one image are one pull.
 
-        `timeout` is in seconds. Raises `ImageUnavailable` with the registry's own words.
+        `timeout` is in seconds. Raises `ImageUnavailable` with the registry's own words. Somebody may delete it at any moment:
+        that it is still here is for `create` to say.
         """
 
     def resolve_user(self, name: str) -> User:

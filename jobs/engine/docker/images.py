@@ -52,8 +52,6 @@ class Images:
             if isinstance(response, Answer):
                 raise _failure(response.message)
             self._follow(response, abort)
-        if not self._is_here(reference):
-            raise ImageUnavailable(f"{reference.text} was pulled, and yet the engine does not have it")
 
     @staticmethod
     def _follow(response: requests.Response, abort: Interrupt) -> None:
