@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,13 +55,6 @@ def engine() -> Iterator[Engine]:
     yield engine
     engine.moves.set()
     engine.close()
-
-
-@pytest.fixture
-def workers(engine: Engine, tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(engine, tmp_path)
-    yield workers
-    workers.stop()
 
 
 def lose(engine: Engine, how: str) -> None:
