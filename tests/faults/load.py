@@ -329,7 +329,8 @@ class Load:
     def _amid_its_start(self, job: dict[str, Any]) -> bool:
         """The engine went in the middle of its start, and says so."""
         created = datetime.fromisoformat(job["createdAt"])
-        return "startedAt" not in job and any(created < begin for begin, _ in self._away)
+        says_so = "startedAt" not in job and "while it started the process" in job["error"]
+        return says_so and any(created < begin for begin, _ in self._away)
 
     def _ran_when_it_went(self, job: dict[str, Any]) -> bool:
         """The engine may have read some of what it had printed, and not written it down."""
