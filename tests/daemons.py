@@ -67,6 +67,13 @@ class OwnDaemon:
             remove_bridge(bridge)
         self._leave_namespace()
 
+    def forget_in_containerd(self, container_id: str) -> None:
+        """Let containerd know nothing of an ended container, as after a dockerd that has heard of its end."""
+        containerd = self.host.removeprefix("unix://").replace("docker.sock", "exec/containerd/containerd.sock")
+        for kind in ("tasks", "containers"):
+            command = ["ctr", "--address", containerd, "--namespace", "moby", kind, "delete", container_id]
+            subprocess.run(command, check=True, timeout=STOP_SECONDS)
+
     def start_again(self) -> None:
         """Start dockerd on what there is of it, and wait until it answers."""
         if self._namespace < 0:

@@ -337,12 +337,13 @@ def test_process_is_lost_where_it_had_ended_when_the_engine_began(
 @pytest.mark.parametrize("told", [False, True])
 def test_process_without_a_trace_is_lost_where_the_engine_does_not_tell_of_its_end(daemon: ScriptedDaemon, told: bool) -> None:
     # Under live-restore with other containers running: the engine's start cannot be told.
-    end = {"Type": "container", "Action": "die"}
+    other, end = ({"Type": "container", "Action": "die", "Actor": {"ID": name}} for name in ("1", "0"))
+    events = [other, end, other] if told else [other]
     daemon.answers |= {
         "/containers/job/json": inspected(started="2026-01-01T00:00:01Z", finished="2026-01-01T00:00:03Z", exit_code=255),
         "/networks/bridge": answer(200, {"Created": BEFORE}),
         "/info": answer(200, {"SystemTime": LATER, "LiveRestoreEnabled": True}),
-        "/events": answer(200, end if told else None),
+        "/events": chunked(*(json.dumps(event).encode() + b"\n" for event in events)),
     }
 
     assert DockerEngine(daemon.host).inspect("job").lost is not told

@@ -17,6 +17,7 @@ import pytest
 from processes import processes_with_argument
 
 from jobs.engine.base import Observation, Phase
+from jobs.engine.docker import DockerEngine
 from jobs.errors import EngineUnavailable
 from jobs.interrupt import Interrupt
 from tests import images
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.stateless
 
 SLEEPS = shell("sleep 600")
 CATCHES_SIGTERM = shell('trap "exit 0" TERM; echo ready; while true; do sleep 0.1; done')
+FAILS_ON_SIGTERM = shell('trap "exit 4" TERM; echo ready; while true; do sleep 0.1; done')
 IGNORES_SIGTERM = shell('trap "" TERM; echo ready; while true; do sleep 0.1; done')
 GRACE = 3  # seconds for which a daemon that stops waits for whoever ignores SIGTERM
 
@@ -216,7 +218,7 @@ def test_processes_that_outlive_their_daemon_are_not_lost(
 ) -> None:
     # Given one that goes on, one that will end while the daemon is away, and one that ended before
     goes_on = live_restoring.started(SLEEPS)
-    ends = ready(live_restoring, shell('trap "exit 4" TERM; echo ready; while true; do sleep 0.1; done'))
+    ends = ready(live_restoring, FAILS_ON_SIGTERM)
     process = process_of(live_restoring, ends)
     ended = live_restoring.ended(shell("exit 3"))
 
@@ -250,6 +252,51 @@ def test_process_of_which_a_daemon_finds_no_trace_is_lost_where_others_outlived_
     # I expect it to be lost, and not to have ended with Docker's 255
     assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
     assert outcome(live_restoring.engine.inspect(vanishes)) == ("ended", 255, True)
+
+
+@pytest.mark.engine
+def test_process_whose_daemon_was_killed_as_it_took_note_of_its_end_is_lost(
+    live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
+) -> None:
+    # Given one that goes on, and two that end just before the daemon does, of which one fails
+    goes_on = live_restoring.started(SLEEPS)
+    fails, succeeds = ready(live_restoring, FAILS_ON_SIGTERM), ready(live_restoring, CATCHES_SIGTERM)
+    processes = [process_of(live_restoring, name) for name in (fails, succeeds)]
+    with closing(images.client(live_restoring.host)) as client:
+        container_id = str(client.containers.get(fails).id)
+    live_restoring_daemon.freeze()
+    for process in processes:
+        os.kill(process, signal.SIGTERM)
+    wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 20, "the processes to end")
+
+    # When it has taken the failure from containerd, and has not written it down yet
+    live_restoring_daemon.forget_in_containerd(container_id)
+    live_restoring_daemon.kill()
+    live_restoring_daemon.start_again()
+
+    # I expect it alone to be lost, and not to have ended with Docker's 0, even if the daemon is asked late
+    assert outcome(live_restoring.run(shell("exit 0"))) == ("ended", 0, False)
+    assert outcome(live_restoring.engine.inspect(fails)) == ("ended", 0, True)
+    assert outcome(live_restoring.engine.inspect(succeeds)) == ("ended", 0, False)
+    assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
+
+
+@pytest.mark.engine
+def test_success_is_believed_when_the_daemon_has_forgotten_how_it_came_about(live_restoring: DockerBench) -> None:
+    # Given a process that has succeeded since the daemon started, which nobody has looked at, and more events than that keeps
+    name = live_restoring.started(shell("exit 0"))
+    live_restoring.engine.wait(name, Interrupt(), timeout=60)
+    with closing(images.client(live_restoring.host)) as client:
+        alpine = client.images.get("alpine:latest")
+        for _ in range(256):
+            alpine.tag("test", "again")
+        client.images.remove("test:again")
+
+    # When a worker comes that has not seen the daemon's start
+    late = DockerEngine(live_restoring.host)
+
+    # I expect
+    assert outcome(late.inspect(name)) == ("ended", 0, False)
 
 
 @pytest.mark.engine
