@@ -24,7 +24,7 @@ from orchestrator_site.postgresql import answers_within
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
-_LET_GO_SECONDS = 4.0
+_LET_GO_SECONDS = 3.0  # then nobody waits any longer for a call that the engine is still answering
 # Where one connection gives no answer another may, before others find that this heart stands still.
 _ANSWER_SECONDS = 5.0
 

@@ -61,9 +61,14 @@ class WorkerProcess:
         logger.info("the worker runs", extra={"node": self._supervisor.node.name})
 
     def stop(self) -> None:
+        """Hand all jobs over, and meanwhile take up no message: idle threads need seconds to find that they shall end."""
         if self._supervisor is not None:
-            self._supervisor.stop()
-            self._threads.stop(timeout=_STOP_MILLISECONDS)
+            idle = threading.Thread(target=self._threads.stop, args=(_STOP_MILLISECONDS,), name="stop threads")
+            idle.start()
+            try:
+                self._supervisor.stop()
+            finally:
+                idle.join()
 
 
 class DeliverProcess:

@@ -155,15 +155,21 @@ class Load:
 
     def cancelled(self, after: float = 0.0) -> Task:
         """A long job that is cancelled so many seconds after it was accepted, running or not."""
-        lines = [f"line {number}" for number in range(1, 6001)]
-        command = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1; done"
-        task = self._post(
-            Task("", "cancelled", "cancelled", "cancelled", most_lines=lines, starts=(0, 1)), command=command, timeoutSeconds=600
-        )
-        timer = threading.Timer(after, self._cancel, [task.id])
+        task = self._endless("cancelled")
+        timer = threading.Timer(after, self.cancel, [task])
         self._timers.append(timer)
         timer.start()
         return task
+
+    def deaf(self) -> Task:
+        """Takes no notice of SIGTERM; the caller cancels it."""
+        return self._endless("deaf", before="trap '' TERM; ")
+
+    def _endless(self, kind: str, before: str = "") -> Task:
+        lines = [f"line {number}" for number in range(1, 6001)]
+        command = before + "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1; done"
+        task = Task("", kind, "cancelled", "cancelled", most_lines=lines, starts=(0, 1))
+        return self._post(task, command=command, timeoutSeconds=600)
 
     def mixed(self, seconds: float, transfers: int = 1) -> None:
         """Some of every kind, in random order; the long ones run for about so many seconds."""
@@ -230,8 +236,8 @@ class Load:
         self.tasks.append(task)
         return task
 
-    def _cancel(self, job_id: str) -> None:
-        answer = self._insist("DELETE", f"/v1/jobs/{job_id}")
+    def cancel(self, task: Task) -> None:
+        answer = self._insist("DELETE", f"/v1/jobs/{task.id}")
         assert answer.status_code == HTTPStatus.NO_CONTENT, answer.text
 
     def _insist(self, method: str, path: str, **options: Any) -> requests.Response:

@@ -49,11 +49,14 @@ def test_kill_9_of_any_processes_at_any_moment(system: System, rounds: int) -> N
 @pytest.mark.long
 def test_a_worker_is_replaced(system: System) -> None:
     """A rolling deploy."""
-    # Given a worker with a mixed load
+    # Given a worker with a mixed load, and with a job whose stop takes the engine longer than the worker may take
     system.start("worker-1")
     system.load.mixed(10, transfers=2)
-    long = system.load.long(15)
-    system.load.wait_until_running(long)
+    long, deaf = system.load.long(15), system.load.deaf()
+    for task in (long, deaf):
+        system.load.wait_until_running(task)
+    system.load.cancel(deaf)
+    pass_time(2)  # the worker hears of it within one
 
     # When another is started and the first is told to stop
     system.service.start("worker", "worker-2")
