@@ -44,7 +44,7 @@ class Container:
         for seen in sorted(others, key=lambda seen: seen.phase == "created"):  # one that has started goes first
             try:
                 self._engine.rename(seen.name, self.name)
-                if self._engine.inspect(self.name).phase == "created":
+                if seen.phase == "created" and self._engine.inspect(self.name).phase == "created":
                     self._engine.remove(self.name)
             except ContainerNotFound as error:
                 # A rename that a late owner had asked for came first, or somebody removed it: what was listed is out of date.

@@ -33,7 +33,8 @@ SHORT: Final = 60.0  # seconds without a byte, for calls that only look somethin
 LONG: Final = 300.0  # for calls that make the engine work: create, start, remove, unpack
 
 _CONNECT = 10.0
-_CONNECTIONS = 256  # a follower and a waiter per running job would drain docker-py's 10
+_CONNECTIONS = 256  # kept open to a host: a follower and a waiter per running job would drain docker-py's 10
+_CONNECTIONS_OF_PATH = 8  # docker-py has a pool for each path of a unix socket, and fills and empties it place by place
 _SOME_VERSION = "1.41"  # until the engine has said its own
 _LONGEST_MESSAGE = 64 * 1024
 
@@ -225,10 +226,10 @@ class Connection:
 
     def _connect(self) -> tuple[APIClient, str]:
         try:
-            client = APIClient(version=_SOME_VERSION, timeout=int(_CONNECT), max_pool_size=_CONNECTIONS, **self._options)
+            client = APIClient(version=_SOME_VERSION, timeout=int(_CONNECT), max_pool_size=_CONNECTIONS_OF_PATH, **self._options)
             client.headers["Connection"] = "keep-alive" if self._keep_open else "close"
             client.trust_env = False  # REQUESTS_CA_BUNDLE would be put before the engine's own authority
-            if not client.base_url.startswith("http+docker://"):  # the adapter for sockets has the pool's size already
+            if not client.base_url.startswith("http+docker://"):  # its adapter has its pools' size already
                 for scheme in ("http://", "https://"):
                     client.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
             version = client.version(api_version=False)["ApiVersion"]
