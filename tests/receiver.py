@@ -190,11 +190,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client was killed in the middle of it: no service takes that for a request
+            self.close_connection = True
+            return
         received = Received(
             method=self.command,
             path=self.path,
             headers={name.lower(): value for name, value in self.headers.items()},
-            body=self.rfile.read(length),
+            body=body,
             peer=self.client_address[:2],
         )
         receiver = self.server.receiver
