@@ -48,9 +48,11 @@ def log_of(job: Job) -> list[str]:
     return [text for chunk in LogChunk.objects.filter(job=job) for _, _, text in chunk.lines]
 
 
-def nothing_is_left(engine: FakeEngine) -> bool:
+def wait_until_nothing_is_left(engine: FakeEngine) -> None:
+    """A job is complete before its container is removed."""
+    wait_for(lambda: not engine.list({}), 20, "the containers to be removed")
     node = Node.objects.get()
-    return not engine.list({}) and (node.cpu_millis_reserved, node.memory_mib_reserved) == (0, 0)
+    assert (node.cpu_millis_reserved, node.memory_mib_reserved) == (0, 0)
 
 
 def a_file(name: str, content: bytes) -> InputSpec:
@@ -73,7 +75,7 @@ def test_a_job_from_nothing_to_its_end(engine: FakeEngine, workers: Workers) -> 
     assert (job.status, job.exit_code, job.node.name if job.node else None) == (State.COMPLETED, 0, "node")
     assert told(job) == ["input", "start", "log", "exit", "output", "complete"]
     assert log_of(job) == ["hello"]
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 STEPS = ["ensure_image", "create", "resolve_user", "start", "inspect", "logs", "put", "stat", "get", "remove"]
@@ -99,7 +101,7 @@ def test_an_engine_that_hiccups_at_any_step_changes_nothing(engine: FakeEngine, 
     assert told(job) == ["input", "start", "log", "exit", "output", "complete"]
     assert log_of(job) == ["ran"]
     remove_all(engine)
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 def remove_all(engine: FakeEngine) -> None:
@@ -146,7 +148,7 @@ def test_a_worker_killed_around_any_commit_is_taken_over(
     assert told(job) == ["input", "start", "log", "exit", "output", "complete"]
     assert log_of(job) == ["ran"]
     remove_all(engine)
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 class Killed(BaseException):
@@ -300,7 +302,7 @@ def test_a_start_of_which_the_engine_lost_the_trace_is_engine_lost(
     job = completed(job)
     assert (job.status, job.reason, job.exit_code, job.error) == (State.FAILED, Reason.ENGINE_LOST, -1, "it may have run")
     assert told(job) == ["exit", "complete"]
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 @pytest.mark.parametrize(("command", "reason", "code"), [("exit 5", Reason.EXIT_CODE, 5), ("exec sleep 60", Reason.TIMEOUT, 143)])
@@ -325,7 +327,7 @@ def test_a_process_whose_start_the_engine_has_not_noted_ends_as_any_other(
     job = completed(job)
     assert (job.reason, job.exit_code) == (reason, code)
     assert job.started_at is not None
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 def test_a_time_out_ends_the_process_with_its_reason(engine: FakeEngine, workers: Workers) -> None:
@@ -335,7 +337,7 @@ def test_a_time_out_ends_the_process_with_its_reason(engine: FakeEngine, workers
     job = completed(job)
     assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.TIMEOUT, 143)
     assert told(job) == ["start", "log", "exit", "complete"]
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 def test_a_process_that_ignores_the_stop_is_killed(workers: Workers) -> None:
@@ -360,7 +362,7 @@ def test_a_running_job_is_cancelled(engine: FakeEngine, workers: Workers) -> Non
     assert (job.status, job.exit_code) == (State.CANCELLED, 143)
     assert told(job) == ["start", "exit", "complete"]
     assert job.outputs.get().status == "skipped"
-    assert wait_for(lambda: nothing_is_left(engine), 10)
+    wait_until_nothing_is_left(engine)
 
 
 def test_a_job_that_is_cancelled_just_as_it_starts_is_asked_to_end(
@@ -387,7 +389,7 @@ def test_a_job_that_is_cancelled_just_as_it_starts_is_asked_to_end(
     job = completed(job)
     assert (job.status, job.started_at) == (State.CANCELLED, None)
     assert told(job) == ["exit", "complete"]
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 def test_a_job_is_cancelled_while_its_image_is_pulled(engine: FakeEngine, workers: Workers) -> None:
@@ -416,7 +418,7 @@ def test_an_image_that_is_not_there_ends_the_job(engine: FakeEngine, workers: Wo
     job = completed(job)
     assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.IMAGE_PULL, -1)
     assert told(job) == ["exit", "complete"]
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 def test_a_container_that_vanished_is_engine_lost(engine: FakeEngine, workers: Workers) -> None:
@@ -430,7 +432,7 @@ def test_a_container_that_vanished_is_engine_lost(engine: FakeEngine, workers: W
     job = completed(job)
     assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.ENGINE_LOST, -1)
     assert told(job) == ["start", "exit", "output", "complete"]
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 @pytest.mark.parametrize("program", ["exec sleep 60", "trap 'exit 0' TERM; while true; do sleep 0.05; done"])
@@ -450,7 +452,7 @@ def test_a_process_that_a_restart_of_its_engine_ended_is_engine_lost(engine: Fak
     assert job.finished_at is not None
     assert log_of(job) == ["begun"]
     assert told(job) == ["start", "log", "exit", "output", "complete"]
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 def test_a_job_that_starts_after_a_restart_of_its_engine_ends_as_any_other(engine: FakeEngine, workers: Workers) -> None:
@@ -667,7 +669,7 @@ def test_jobs_wait_for_room_and_start_as_soon_as_there_is_some(engine: FakeEngin
     ended = [completed(job) for job in jobs]
     times = [(job.started_at, job.finished_at) for job in ended]
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(times) if before[1] and after[0])
-    assert nothing_is_left(engine)
+    wait_until_nothing_is_left(engine)
 
 
 def test_a_network_that_somebody_removed_is_made_anew(engine: FakeEngine, workers: Workers) -> None:
