@@ -66,13 +66,13 @@ class Restarts:
             raise network.error()
         began = None if network.failed else moment(network.data["Created"])
         ended_before = began is not None and seen.finished_at is not None and seen.finished_at <= began
-        made_up = seen.exit_code == NO_TRACE or (seen.exit_code == NOT_NOTED and self._start.includes(seen.finished_at))
-        if not ended_before and not made_up:
+        may_be_made_up = seen.exit_code == NO_TRACE or (seen.exit_code == NOT_NOTED and self._start.includes(seen.finished_at))
+        if not ended_before and not may_be_made_up:
             return False
         said = self._connection.call("GET", "/info")
         now = datetime.fromisoformat(said["SystemTime"])
         if said["LiveRestoreEnabled"]:
-            return made_up and not self._may_have_followed(container_id, seen, now)
+            return may_be_made_up and not self._may_have_followed(container_id, seen, now)
         return ended_before and began is not None and now >= began
 
     def _may_have_followed(self, container_id: str, seen: Observation, now: datetime) -> bool:
