@@ -310,6 +310,10 @@ def test_create_errors_say_whose_fault_it_is(
 BEFORE, AFTER, LATER = "2026-01-01T00:00:02.5Z", "2026-01-01T01:00:03.5+01:00", "2026-01-01T00:00:04Z"
 
 
+def networks(began: str | None) -> list[dict[str, str]]:
+    return [{"Name": "bridge", "Created": began}] if began else []
+
+
 @pytest.mark.parametrize(
     ("began", "clock", "live_restore", "exit_code", "lost"),
     [
@@ -325,7 +329,7 @@ def test_process_is_lost_where_it_had_ended_when_the_engine_began(
 ) -> None:
     daemon.answers |= {
         "/containers/job/json": inspected(started="2026-01-01T00:00:01Z", finished="2026-01-01T00:00:03Z", exit_code=exit_code),
-        "/networks/bridge": answer(200, {"Created": began}) if began else answer(404, {"message": "network bridge not found"}),
+        "/networks": answer(200, [{"Name": "my-bridge", "Created": LATER}, *networks(began)]),
         "/info": answer(200, {"SystemTime": clock, "LiveRestoreEnabled": live_restore}),
     }
 
@@ -341,7 +345,7 @@ def test_process_without_a_trace_is_lost_where_the_engine_does_not_tell_of_its_e
     events = [other, end, other] if told else [other]
     daemon.answers |= {
         "/containers/job/json": inspected(started="2026-01-01T00:00:01Z", finished="2026-01-01T00:00:03Z", exit_code=255),
-        "/networks/bridge": answer(200, {"Created": BEFORE}),
+        "/networks": answer(200, networks(BEFORE)),
         "/info": answer(200, {"SystemTime": LATER, "LiveRestoreEnabled": True}),
         "/events": chunked(*(json.dumps(event).encode() + b"\n" for event in events)),
     }
@@ -353,7 +357,7 @@ def test_process_that_an_earlier_engine_began_to_start_has_ended_where_it_has_an
     # dockerd was killed before it noted the start, found the process alive when it was back, and saw its end.
     daemon.answers |= {
         "/containers/job/json": inspected(finished="2026-01-01T00:00:03Z", exit_code=9, status="created"),
-        "/networks/bridge": answer(200, {"Created": BEFORE}),
+        "/networks": answer(200, networks(BEFORE)),
     }
 
     engine = DockerEngine(daemon.host)
@@ -378,7 +382,7 @@ def test_container_that_somebody_removes_is_gone_before_it_is(daemon: ScriptedDa
 def test_engine_that_cannot_tell_when_it_began_is_to_be_asked_again(daemon: ScriptedDaemon) -> None:
     daemon.answers |= {
         "/containers/job/json": inspected(started="2026-01-01T00:00:01Z", finished="2026-01-01T00:00:03Z"),
-        "/networks/bridge": answer(500, {"message": "shutting down"}),
+        "/networks": answer(500, {"message": "shutting down"}),
     }
 
     with pytest.raises(EngineUnavailable, match="shutting down"):

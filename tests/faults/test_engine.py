@@ -201,10 +201,11 @@ def test_one_of_two_engines_is_lost(system_on: SystemOn) -> None:
         system_on(first.host, second.host, NODE_LOST_AFTER="10s") as system,
     ):
         # Given two engines with a worker each, and jobs on both, because neither has room for all
+        room = {"NODE_CPUS": "0.8", "CPU_OVERCOMMIT": "1"}
         for kind in ("web", "deliver", "relay", "metrics"):
             system.service.start(kind)
-        system.service.start("worker", "worker-1", NODE_NAME="first", NODE_CPUS="0.8")
-        system.service.start("worker", "worker-2", NODE_NAME="second", NODE_CPUS="0.8", DOCKER_HOST=second.host)
+        system.service.start("worker", "worker-1", NODE_NAME="first", **room)
+        system.service.start("worker", "worker-2", NODE_NAME="second", **room, DOCKER_HOST=second.host)
         system.wait_until_ready()
         wait_for(lambda: system.service.query("SELECT count(*) FROM jobs_node") == [(2,)], 30)
         long = [system.load.long(30) for _ in range(12)]

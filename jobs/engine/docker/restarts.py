@@ -27,7 +27,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +40,7 @@ NO_TRACE: Final = 255  # the exit code of a process of which a starting daemon f
 NOT_NOTED: Final = 0  # and of one of which the daemon before it had been told, but had not taken note
 EVENTS_KEPT: Final = 256
 
+_DEFAULT_NETWORK = "bridge"
 _CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user and group
 _LOCAL_SECONDS = 10.0
 
@@ -60,11 +60,7 @@ class Restarts:
 
     def ended(self, container_id: str, seen: Observation) -> bool:
         """Whether that is how this process ended, for all that can be known. Raises `EngineUnavailable`."""
-        with self._start.first_answer():
-            network = self._connection.exchange("GET", "/networks/bridge")
-        if network.failed and network.status != HTTPStatus.NOT_FOUND:
-            raise network.error()
-        began = None if network.failed else moment(network.data["Created"])
+        began = self._began()
         ended_before = began is not None and seen.finished_at is not None and seen.finished_at <= began
         may_be_made_up = seen.exit_code == NO_TRACE or (seen.exit_code == NOT_NOTED and self._start.includes(seen.finished_at))
         if not ended_before and not may_be_made_up:
@@ -74,6 +70,18 @@ class Restarts:
         if said["LiveRestoreEnabled"]:
             return may_be_made_up and not self._may_have_followed(container_id, seen, now)
         return ended_before and began is not None and now >= began
+
+    def _began(self) -> datetime | None:
+        """When the engine began, where it tells.
+
+        Asked of the list of networks. An answer about one has all of its containers, for which Docker locks networks again and
+        again while others leave them: many such questions at once are what brings out a deadlock of Docker 20.10's
+        (https://github.com/moby/libnetwork/pull/2679).
+        """
+        params = {"filters": json.dumps({"name": [_DEFAULT_NETWORK]})}  # a part of the name is enough for Docker
+        with self._start.first_answer():
+            networks = self._connection.call("GET", "/networks", params=params)
+        return next((moment(network["Created"]) for network in networks or [] if network["Name"] == _DEFAULT_NETWORK), None)
 
     def _may_have_followed(self, container_id: str, seen: Observation, now: datetime) -> bool:
         """Whether the engine's events have that end; a good code gets the benefit of the doubt where they do not reach back."""
