@@ -50,7 +50,7 @@ def log_of(job: Job) -> list[str]:
 
 def wait_until_nothing_is_left(engine: FakeEngine) -> None:
     """A job is complete before its container is removed."""
-    wait_for(lambda: not engine.list({}), 20, "the containers to be removed")
+    wait_for(lambda: not engine.list({}), 10, "the containers to be removed")
     node = Node.objects.get()
     assert (node.cpu_millis_reserved, node.memory_mib_reserved) == (0, 0)
 
