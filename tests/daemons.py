@@ -32,6 +32,16 @@ class OwnDaemon:
         image.ensure(self.host)
         return self.host
 
+    @property
+    def keeps_exit_codes(self) -> bool:
+        """Whether it learns how a process ended while it was away.
+
+        Docker 20.10 does. Docker 26 does not if dockerd runs its containerd itself, as it does here: the exit code is
+        lost with that containerd.
+        """
+        with closing(docker.DockerClient(base_url=self.host)) as client:
+            return int(client.version()["Version"].partition(".")[0]) < 26
+
     # -- what happens to it --------------------------------------------------------------------------
     def kill(self) -> None:
         """End dockerd alone, as a crash does. The containers run on."""

@@ -38,12 +38,14 @@ class DaemonError(Exception):
 class Daemon:
     """The engine whose files are in `directory`. Start and stop are for one caller at a time (see `engine`).
 
-    `options` go to its configuration file, beside those that keep it apart from other engines.
+    `options` go to its configuration file, beside those that keep it apart from other engines. `search_path` is the
+    `PATH` on which dockerd and its helpers are found, by default this process's own.
     """
 
-    def __init__(self, directory: Path, options: Mapping[str, object] = NO_OPTIONS) -> None:
+    def __init__(self, directory: Path, options: Mapping[str, object] = NO_OPTIONS, *, search_path: str | None = None) -> None:
         self.directory = directory
         self._more_options = options
+        self._environment = os.environ | ({"PATH": search_path} if search_path else {})
         self._record = directory / "engine.json"
         self._log = directory / "dockerd.log"
         self.process: subprocess.Popen[bytes] | None = None  # where this very object has started it
@@ -121,7 +123,9 @@ class Daemon:
         command = [*within, str(Path(__file__).with_name("with-cgroups")), "dockerd", "--config-file", str(self._settings)]
         with firewall.others_preserved(str(self._settings)):
             with self._log.open("ab") as log:
-                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                self.process = subprocess.Popen(
+                    command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
             deadline = time.monotonic() + START_SECONDS
             while not answers(host):
                 if self.process.poll() is not None or time.monotonic() > deadline:

@@ -47,6 +47,17 @@ def borrowed(state: Path) -> Iterator[str]:
                 stop_unless_used(daemon, users)
 
 
+@contextmanager
+def own(daemon: Daemon) -> Iterator[str]:
+    """The address of this very engine, which runs for as long as the context lasts. Raises `DaemonError`."""
+    host = daemon.start()
+    try:
+        image.ensure(host)
+        yield host
+    finally:
+        daemon.stop()
+
+
 def kept(state: Path) -> str:
     """The address of an engine; one that had to be started stays until somebody stops it. Raises `EngineError`."""
     daemon = Daemon(state / "engine")

@@ -1,6 +1,7 @@
 """The whole test suite: `suite.py [pytest's arguments]`, from the repository's root, in the virtual environment.
 
-The checks first, then the tests twice: embedded (SQLite), and in production's configuration (PostgreSQL and Redis).
+The checks first, then the tests: embedded (SQLite), in production's configuration (PostgreSQL and Redis), and those
+that need an engine once more on a newer one.
 Whatever it started has ended when it ends, however it ends.
 """
 
@@ -17,9 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from databases import DatabaseError, postgresql, redis_server
-from engine import EngineError, borrowed, state_directory
+from dockerd import Daemon, DaemonError
+from engine import EngineError, borrowed, own, state_directory
 from environment import random_key, without_service
 from image import ImageError
+from newer_docker import NewerDockerError, search_path
 from packages import PackageError, install_for_tests
 from processes import end, interrupt, processes_with_variable, unwind_on_signals
 
@@ -87,11 +90,23 @@ def run_all(arguments: list[str], state: Path) -> int:
         chosen, rest = split_marks(arguments)
         tested = suite.run_tests("tests, embedded", [f"-m({chosen}) and not production", *rest])
         tested |= suite.run_tests("tests, production", [f"-m({chosen}) and not stateless", *rest], **production)
+        tested |= run_on_newer_engine(suite, state, chosen, rest)
         if not tested:
             suite.failed.append("no test was found")
     if suite.failed:
         print(f"\nFailed: {', '.join(suite.failed)}", flush=True)
     return 1 if suite.failed else 0
+
+
+def run_on_newer_engine(suite: Suite, state: Path, chosen: str, arguments: list[str]) -> bool:
+    """Run the tests that need an engine on a newer one as well; whether there were any."""
+    path = search_path(state)
+    if path is None:
+        print("\nOnly one engine is tested: a second one needs Debian 12 and root.", flush=True)
+        return False
+    with own(Daemon(state / "newer-engine", search_path=path)) as host:
+        marks = f"-m({chosen}) and engine and not production"
+        return suite.run_tests("tests, newer engine", [marks, *arguments], PATH=path, DOCKER_HOST=host)
 
 
 def split_marks(arguments: list[str]) -> tuple[str, list[str]]:
@@ -144,7 +159,7 @@ def main() -> int:
     unwind_on_signals()
     try:
         return run_all(sys.argv[1:], state_directory())
-    except (EngineError, ImageError, DatabaseError, PackageError) as error:
+    except (EngineError, DaemonError, NewerDockerError, ImageError, DatabaseError, PackageError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
