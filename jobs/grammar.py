@@ -4,15 +4,14 @@ Each function is a reader (see `jobs.reading`): it takes a value and its path, a
 """
 
 import binascii
-import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import urlsplit
 
 from jobs import limits
 from jobs.reading import any_text, mapping, text
+from orchestrator_site import http_urls
 from orchestrator_site.api_errors import InvalidRequest
 
 # -- identifiers and images -----------------------------------------------------------------------
@@ -98,41 +97,19 @@ def check_distinct_files(paths: Mapping[str, str]) -> None:
 
 
 # -- URLs and headers -----------------------------------------------------------------------------
-_HOST_NAME = re.compile(r"(?=.{1,253}\.?\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
-_FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\\]|\s")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")  # RFC 9110, 5.5
 _OWN_HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 
 
 def url(value: object, path: str) -> str:
-    """An http or https URL with a host. What it holds is never repeated in a message."""
+    """Read an http or https URL that can be requested. What it holds is never repeated in a message."""
     string = text(1, limits.URL_LENGTH)(value, path)
-    if _FORBIDDEN_IN_URL.search(string):
-        raise InvalidRequest("a URL may not hold spaces, control characters or backslashes", field=path)
     try:
-        parts = urlsplit(string)
-        scheme, host, port = parts.scheme, parts.hostname, parts.port
-    except ValueError as error:
-        raise InvalidRequest("it is not a valid URL", field=path) from error
-    if scheme not in ("http", "https"):
-        raise InvalidRequest("the URL must begin with http:// or https://", field=path)
-    if not host or not _is_host(host, bracketed="[" in parts.netloc):
-        raise InvalidRequest("the URL has no valid host", field=path)
-    if port == 0:
-        raise InvalidRequest("the URL has no valid port", field=path)
+        http_urls.parse(string)
+    except http_urls.InvalidUrl as error:
+        raise InvalidRequest(str(error), field=path) from error
     return string
-
-
-def _is_host(host: str, *, bracketed: bool) -> bool:
-    try:
-        if bracketed:
-            ipaddress.IPv6Address(host)
-            return True
-        ascii_host = host if host.isascii() else host.encode("idna").decode()
-    except ValueError:
-        return False
-    return _HOST_NAME.fullmatch(ascii_host) is not None
 
 
 def headers(value: object, path: str) -> dict[str, str]:

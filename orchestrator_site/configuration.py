@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from orchestrator_site.env import ConfigurationError, Environment
+from orchestrator_site.http_urls import InvalidUrl, read_host
 
 Network = IPv4Network | IPv6Network
 
@@ -176,7 +177,10 @@ def _egress(env: Environment, embedded: bool) -> tuple[tuple[Network, ...], froz
         except ValueError as error:
             if "/" in word or ":" in word:
                 raise ConfigurationError(f"EGRESS_ALLOW cannot be read: {error}") from error
-            hosts.add(word.lower().rstrip("."))
+            try:
+                hosts.add(read_host(word).rstrip("."))
+            except InvalidUrl as invalid:
+                raise ConfigurationError("EGRESS_ALLOW cannot be read: write CIDRs, addresses and host names") from invalid
     return tuple(networks), frozenset(hosts)
 
 

@@ -25,6 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from orchestrator_site.addresses import is_allowed
 from orchestrator_site.deadlines import Watchdog
+from orchestrator_site.http_urls import HttpUrl
 
 watchdog: Final = Watchdog()
 _REUSE_SECONDS: Final = 2.0  # less than what servers keep an idle connection for: none is closed under a request
@@ -68,12 +69,13 @@ class Handle(socket.socket):
 
 
 class Call:
-    """One request: its time-outs in seconds, and the connection that it is on."""
+    """One request: its URL, its time-outs in seconds, and the connection that it is on."""
 
     def __init__(
-        self, host: str, connect_timeout: float, read_timeout: float, on_socket: Callable[[socket.socket], object] | None
+        self, url: HttpUrl, connect_timeout: float, read_timeout: float, on_socket: Callable[[socket.socket], object] | None
     ) -> None:
-        self.host = host
+        self.host = url.host
+        self.target = url.target
         self.connect_timeout = connect_timeout
         self.read_timeout = read_timeout
         self.expired = False
@@ -236,14 +238,15 @@ class _Checked(HTTPConnection):
             super().connect()
         self.sock.settimeout(call.read_timeout)
 
-    def request(self, *args: Any, **options: Any) -> None:
+    def request(self, method: str, url: str, *args: Any, **options: Any) -> None:  # noqa: ARG002 - see below
+        """Send the request with the call's own target: requests and urllib3 normalise the URL that they are given."""
         call = current_call.get()
         if self.sock is not None:
             check(self.host, self.sock.getpeername()[0])  # it was allowed when it was made; the rules may be others now
             call.attach(self.sock)
         self.timeout = call.read_timeout  # urllib3 would send with the connect time-out
         self._last_request = time.monotonic()
-        super().request(*args, **options)
+        super().request(method, call.target, *args, **options)
 
     @property
     def is_connected(self) -> bool:

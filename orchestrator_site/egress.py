@@ -10,11 +10,12 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import Final, Protocol
-from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+from typing import Any, Final, Protocol
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import requests
 import urllib3
+from requests.structures import CaseInsensitiveDict
 
 from orchestrator_site.connections import (
     Call,
@@ -25,10 +26,10 @@ from orchestrator_site.connections import (
     current_call,
     watchdog,
 )
+from orchestrator_site.http_urls import HttpUrl, InvalidUrl, parse
 
 __all__ = ["EgressDenied", "EgressError", "EgressFailed", "chunks", "open", "origin_of", "redact"]
 
-_PORTS: Final = {"http": 80, "https": 443}
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # How a request is framed, and whose it is, follows from the URL and the body alone.
@@ -60,11 +61,13 @@ def open(
 
     Times are in seconds: `connect_timeout` for name, connection and TLS handshake each, `read_timeout` without a byte
     in either direction, `total_timeout` from here to the end of the `with` block. `on_socket` gets a socket for the
-    connection, more than once where several are made; `shutdown` on it, from any thread, ends what blocks. Userinfo in the
-    URL becomes Basic authentication. Raises `EgressDenied` or `EgressFailed`, inside the block too while the body is read.
+    connection, more than once where several are made; `shutdown` on it, from any thread, ends what blocks. The URL's path
+    and query are sent as `http_urls.parse` reads them; userinfo becomes Basic authentication. Raises `EgressDenied` or
+    `EgressFailed`, inside the block too while the body is read.
     """
-    request = _prepare(method, url, headers or {}, body)
-    call = Call(urlsplit(url).hostname or "", connect_timeout, read_timeout, on_socket)
+    parsed = _parse(url)
+    request = _prepare(method, parsed, headers or {}, body)
+    call = Call(parsed, connect_timeout, read_timeout, on_socket)
     with ExitStack() as stack:
         stack.callback(call.close)
         if total_timeout is not None:
@@ -134,21 +137,19 @@ def _adapter() -> CheckedAdapter:
     return CheckedAdapter()
 
 
-def _prepare(method: str, url: str, headers: Mapping[str, str], body: bytes | SizedReader | None) -> requests.PreparedRequest:
-    parts = _split(url)
-    sent: dict[str, str | bytes] = {"Accept-Encoding": "identity"}
-    if parts.username is not None:
-        pair = b":".join(unquote_to_bytes(part or "") for part in (parts.username, parts.password))
+def _prepare(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes | SizedReader | None) -> requests.PreparedRequest:
+    """Build the request without `PreparedRequest.prepare`, which rewrites URLs. The target comes from the `Call`."""
+    sent: CaseInsensitiveDict[Any] = CaseInsensitiveDict({"Accept-Encoding": "identity"})
+    if url.userinfo is not None:
+        user, _, password = url.userinfo.partition(":")
+        pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
         sent["Authorization"] = f"Basic {b64encode(pair).decode()}"
-    sent |= _checked(headers)
-    request = requests.PreparedRequest()
-    try:
-        request.prepare(method=method, url=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), headers=sent)
-    except (requests.RequestException, ValueError) as error:
-        raise EgressDenied(f"{redact(url)} is no URL that a request can be sent to") from error
+    sent.update(_checked(headers))
     if body is not None:
-        request.body = body  # type: ignore[assignment]  # urllib3 sends what can be read piece by piece
-        request.headers["Content-Length"] = str(len(body))
+        sent["Content-Length"] = str(len(body))
+    request = requests.PreparedRequest()
+    request.method, request.url, request.headers = method, url.root, sent
+    request.body = body  # type: ignore[assignment]  # urllib3 sends what can be read piece by piece
     return request
 
 
@@ -164,23 +165,16 @@ def _checked(headers: Mapping[str, str]) -> dict[str, str | bytes]:
     return {name: value.strip(" \t").encode("utf-8", "replace") for name, value in headers.items()}
 
 
-def _split(url: str) -> SplitResult:
-    """Raises `EgressDenied` for everything but http and https with a host."""
+def _parse(url: str) -> HttpUrl:
     try:
-        parts = urlsplit(url)
-        good = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise EgressDenied(f"{redact(url)} is no http or https URL")
-    return parts
+        return parse(url)
+    except InvalidUrl as error:
+        raise EgressDenied(f"{redact(url)} cannot be requested: {error}") from error
 
 
 def origin_of(url: str) -> str:
     """Scheme, host and port in one spelling: `https://example.com:443`. Raises `EgressDenied` where it is no http(s) URL."""
-    parts = _split(url)
-    host = (parts.hostname or "").rstrip(".")
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port or _PORTS[parts.scheme]}"
+    return _parse(url).origin
 
 
 def redact(url: str) -> str:

@@ -36,6 +36,7 @@ class Recorded:
     method: str
     path: str
     headers: Mapping[str, str]
+    target: str  # path and query as they stand in the request line
     body: bytes = b""
     size: int = 0
     sha256: str = ""
@@ -137,7 +138,8 @@ class Exchange(BaseHTTPRequestHandler):
     do_POST = do_PUT  # noqa: N815 - as http.server calls it
 
     def record(self) -> Recorded:
-        recorded = Recorded(self.command, self.plain_path, dict(self.headers.items()))
+        target = self.raw_requestline.decode("latin-1").split(" ")[1]
+        recorded = Recorded(self.command, self.plain_path, dict(self.headers.items()), target)
         self.files.requests.append(recorded)
         return recorded
 

@@ -59,6 +59,7 @@ class Answer:
 class Received:
     method: str
     path: str  # with its query
+    target: str  # the same, as it stands in the request line
     headers: dict[str, str]  # names in lower case
     body: bytes
     peer: tuple[str, int]  # the client's end of the connection
@@ -197,6 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         received = Received(
             method=self.command,
             path=self.path,
+            target=self.raw_requestline.decode("latin-1").split(" ")[1],
             headers={name.lower(): value for name, value in self.headers.items()},
             body=body,
             peer=self.client_address[:2],

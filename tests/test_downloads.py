@@ -99,6 +99,14 @@ class TestDownload:
         assert download(server.fault("/file", raw(*body))) == 5
         assert arrived(place) == b"abcde"
 
+    @pytest.mark.parametrize(
+        "target", ["/a%2fb/%7Ex?sig=a%2bb%3d%7e", "/bucket/a/../b?x=1", "/a/./b?x", "//a//b", "/?", '/{"a"}|^`<>?[]', "/%zz%"]
+    )
+    def test_path_and_query_are_sent_as_they_are(self, server: FileServer, download: Download, target: str) -> None:
+        with pytest.raises(TransferFailed, match="404"):
+            download(f"{server.url('')}{target}#fragment")
+        assert [request.target for request in server.requests] == [target]
+
     def test_where_it_cannot_go_nothing_is_asked_of_the_server(
         self, place: Place, server: FileServer, download: Download
     ) -> None:
@@ -393,6 +401,27 @@ class TestRedirects:
         assert download(server.fault("/moved", redirect("file", code))) == len(CONTENT)
         assert arrived(place) == CONTENT
 
+    @pytest.mark.parametrize(
+        ("location", "target"),
+        [
+            ("/a%2fb/%7Ex?sig=a%2bb%3d%7e", "/a%2fb/%7Ex?sig=a%2bb%3d%7e"),
+            ("/bucket/a/../b?x=1#fragment", "/bucket/a/../b?x=1"),
+            ("b/../c?x", "/dir/c?x"),
+            ("?", "/dir/moved?"),
+            ("/a b\xe9", "/a%20b%E9"),
+        ],
+    )
+    def test_they_are_followed_exactly(self, server: FileServer, download: Download, location: str, target: str) -> None:
+        with pytest.raises(TransferFailed, match="404"):
+            download(server.fault("/dir/moved", redirect(location)))
+        assert [request.target for request in server.requests] == ["/dir/moved", target]
+
+    def test_they_are_followed_exactly_to_another_host(self, server: FileServer, download: Download) -> None:
+        url = server.url("/a/../b?sig=%2b", host="localhost")
+        with pytest.raises(TransferFailed, match="404"):
+            download(server.fault("/moved", redirect(url)))
+        assert server.requests[-1].target == "/a/../b?sig=%2b"
+
     def test_five_and_no_more(self, server: FileServer, download: Download) -> None:
         server.serve("/5", b"x")
         for number in range(5):
@@ -441,9 +470,11 @@ class TestRedirects:
         assert download(server.url("/start"), sha256=SHA256) == len(CONTENT)
         assert server.of("/second")[0].headers["Range"] == "bytes=1000-"
 
-    @pytest.mark.parametrize("location", ["ftp://127.0.0.1/file", "file:///etc/passwd", "http://[", "//:0", "mailto:x"])
+    @pytest.mark.parametrize(
+        "location", ["ftp://127.0.0.1/file", "file:///etc/passwd", "http://[", "//:0", "mailto:x", "/\ta", "//\xe2\x98\x95.test"]
+    )
     def test_they_lead_to_http_only(self, server: FileServer, download: Download, location: str) -> None:
-        with pytest.raises(TransferFailed):
+        with pytest.raises(TransferFailed, match="redirects to a URL that cannot be requested"):
             download(server.fault("/start", redirect(location)))
         assert len(server.requests) == 1
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator_site import addresses, connections, egress
 from tests.receiver import Answer, Received, Receiver, certificate, tls_server
+from tests.test_http_urls import PATHS, QUERIES
 
 pytestmark = pytest.mark.stateless
 
@@ -235,6 +236,27 @@ def test_userinfo_becomes_basic_authentication(receiver: Receiver) -> None:
     assert receiver.requests[0].headers["authorization"] == "Basic dXNlcjpwQHNzw7w="
 
 
+def test_a_header_of_the_caller_replaces_what_the_url_says(receiver: Receiver) -> None:
+    get(receiver.url.replace("://", "://user:password@"), headers={"authorization": "Bearer x"})
+    assert receiver.requests[0].headers["authorization"] == "Bearer x"
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Receiver]:
+    with Receiver() as recorder:
+        yield recorder
+
+
+@given(path=PATHS, query=QUERIES)
+def test_path_and_query_are_sent_byte_for_byte(recorder: Receiver, path: str, query: str) -> None:
+    # When any path and query are asked for
+    recorder.requests.clear()
+    get(f"{recorder.url}{path}{query}#fragment")
+
+    # I expect exactly these in the request line
+    assert recorder.requests[0].target == (path or "/") + query
+
+
 @pytest.mark.parametrize(
     "headers",
     [{"X-A": "a\r\nX-B: b"}, {"X-A": "a\nb"}, {"X-A\r\nX-B": "a"}, {"X A": "a"}, {"": "a"}, {"X-A": "\0"}]
@@ -248,7 +270,10 @@ def test_headers_that_would_make_another_request_are_refused(receiver: Receiver,
 
 @pytest.mark.parametrize(
     "url",
-    ["file:///etc/passwd", "ftp://h/", "http://", "http:///x", "//h/x", "http://[::1", "http://h:99999/", "", "http://h:0/"],
+    [
+        *("file:///etc/passwd", "ftp://h/", "http://", "http:///x", "//h/x", "http://[::1", "http://h:99999/", "", "http://h:0/"),
+        *("http://☕.example/", "http://１２７.0.0.1/", "http://[fe80::1%25eth0]/", "http://h/ x", "http://h/\n"),
+    ],
 )
 def test_what_is_no_http_url_is_refused(url: str) -> None:
     with pytest.raises(egress.EgressDenied):
@@ -485,12 +510,47 @@ def test_a_handshake_that_never_comes_ends_with_the_connect_timeout() -> None:
     assert failure.value.timed_out
 
 
+def test_a_name_is_encoded_alike_for_dns_tls_and_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, egress_allow: Any, fresh_adapter: None
+) -> None:
+    # Given a server with a certificate for a name beyond ASCII, which EGRESS_ALLOW lists
+    encoded = "xn--bcher-kva.test"
+    names[encoded] = ["127.0.0.1"]
+    egress_allow(hosts=frozenset({encoded}))
+    path = certificate(tmp_path, encoded)
+    monkeypatch.setattr(connections.certifi, "where", lambda: str(path))
+    asked: list[str] = []
+    tls = tls_server(path)
+    tls.sni_callback = lambda _, name, __: asked.append(name)
+    with Receiver(tls=tls) as receiver:
+        # When it is asked for as people write it, I expect an answer
+        assert get(f"https://BÜCHER.test:{receiver.port}/") == (200, b"")
+
+    # and the encoded name everywhere
+    assert asked == [encoded]
+    assert receiver.requests[0].headers["host"] == f"{encoded}:{receiver.port}"
+
+
+@pytest.mark.parametrize(
+    ("host", "sent"),
+    [("127.1", "127.0.0.1"), ("0x7f000001", "127.0.0.1"), ("0177.0.0.1", "127.0.0.1"), ("LocalHost", "localhost")],
+)
+def test_the_server_is_told_the_usual_spelling_of_its_host(receiver: Receiver, host: str, sent: str) -> None:
+    get(f"http://{host}:{receiver.port}/")
+    assert receiver.requests[0].headers["host"] == f"{sent}:{receiver.port}"
+
+
 # -- names of URLs ---------------------------------------------------------------------------------
 
 
 def test_origins_have_one_spelling() -> None:
     assert egress.origin_of("HTTPS://User:pw@Example.COM./a?b#c") == "https://example.com:443"
     assert egress.origin_of("http://[::1]:8080") == "http://[::1]:8080"
+    assert (
+        egress.origin_of("http://BÜCHER.example/")
+        == egress.origin_of("http://xn--bcher-kva.example")
+        == "http://xn--bcher-kva.example:80"
+    )
 
 
 @given(st.text(alphabet=st.characters(codec="ascii", categories=("L", "N")), min_size=1))

@@ -326,15 +326,34 @@ class TestRefusing:
             "http://a\u2028/",
             "http://" + "a" * 64 + "." + "b" * 250 + "/",
             "http://a/" + "x" * 2040,
+            "http://☕.example/",
+            "http://１２７.0.0.1/",
+            "http://127。0。0。1/",
+            "http://example。com/",
+            "http://[fe80::1%25eth0]/",
+            "http://[fe80::1%eth0]/",
+            "http://256.1.1.1/",
+            "http://-a.example/",
         ],
         ids=ascii,
     )
     def test_urls(self, url: str) -> None:
         assert refused_field(callback={"url": url}) == "callback.url"
+        assert refused_field(inputs=[{**DOWNLOAD, "url": url}]) == "inputs[0].url"
+        assert refused_field(outputs=[{**UPLOAD, "url": url}]) == "outputs[0].url"
 
     @pytest.mark.parametrize(
         "url",
-        ["http://a", "HTTPS://user:pw@Example.com:8443/x?y=z#f", "http://[::1]:80/", "http://bücher.example/", "http://a_b./"],
+        [
+            *(
+                "http://a",
+                "HTTPS://user:pw@Example.com:8443/x?y=z#f",
+                "http://[::1]:80/",
+                "http://bücher.example/",
+                "http://a_b./",
+            ),
+            *("http://a/../é?%zz", "http://faß.example/", "http://127.1/", "http://a/" + "x" * 2030, 'http://a?{"b"}'),
+        ],
     )
     def test_urls_that_are_fine(self, url: str) -> None:
         assert read(callback={"url": url}).callback is not None

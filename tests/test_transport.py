@@ -98,6 +98,12 @@ def test_a_request_has_its_length_and_says_who_sends_it(receiver: Receiver, body
     assert received.headers["x-a"] == "b"
 
 
+@pytest.mark.parametrize("target", ["/a%2fb/%7Ex?sig=a%2bb%3d%7e", "/bucket/a/../b?x=1", "/a/./b?x", "//x", "/?"])
+def test_path_and_query_are_sent_as_they_are(receiver: Receiver, target: str) -> None:
+    transport.send(f"{receiver.url}{target}#fragment", {}, BODY)
+    assert [received.target for received in receiver.requests] == [target]
+
+
 @pytest.mark.parametrize("status", [200, 204, 302, 410, 500])
 def test_a_connection_is_used_again(receiver: Receiver, status: int) -> None:
     # Given an answer, good or bad, of usual length

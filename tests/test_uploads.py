@@ -64,6 +64,12 @@ class TestUpload:
         assert "Transfer-Encoding" not in request.headers
         assert request.headers["X-Token"] == "t"
 
+    def test_path_and_query_are_sent_as_they_are(self, place: Place, server: FileServer, upload: Upload) -> None:
+        put_file(place, "out.bin", b"x")
+        target = "/a%2fb/./%7Ex/../y?sig=a%2bb%3d%7e&%c3%A9"
+        upload(f"{server.url('')}{target}#fragment")
+        assert [request.target for request in server.requests] == [target]
+
     @pytest.mark.parametrize("code", [200, 201, 202, 204, 299])
     def test_every_2xx_is_success(self, place: Place, server: FileServer, upload: Upload, code: int) -> None:
         put_file(place, "out.bin", b"x")

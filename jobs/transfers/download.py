@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
-from urllib.parse import urljoin
 
 from jobs.errors import DiskFull, TransferFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.exchange import Answer, TransferLimits, TryAgain, exchange, out_of_time, persistently, unsuccessful
 from jobs.transfers.wording import clipped
 from orchestrator_site import egress
+from orchestrator_site.http_urls import InvalidUrl, follow
 
 _METHOD: Final = "GET"
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -150,17 +150,13 @@ class _Download:
 
     def _redirected(self, url: str, location: str) -> str:
         try:
-            # http.client reads headers as Latin-1; who sends more than ASCII means UTF-8.
-            return urljoin(url, location.encode("latin-1").decode("utf-8", errors="replace"))
-        except ValueError as error:
-            raise TransferFailed(f"{self._shown} redirects to what is no URL") from error
+            return follow(url, location)
+        except InvalidUrl as error:
+            raise TransferFailed(f"{self._shown} redirects to a URL that cannot be requested: {error}") from error
 
     def _is_home(self, url: str) -> bool:
         """Whether a URL has the origin that the client's headers are for."""
-        try:
-            return egress.origin_of(url) == egress.origin_of(self._url)
-        except egress.EgressDenied as error:
-            raise TransferFailed(f"{self._shown} redirects to what is no http or https URL") from error
+        return egress.origin_of(url) == egress.origin_of(self._url)
 
     def _begin(self, answer: Answer) -> None:
         """From the first byte."""

@@ -1,0 +1,211 @@
+"""Read http and https URLs: which host is meant, and the exact bytes of path and query.
+
+The API, the egress guard and redirects share this one reading, so what was accepted is what is checked and sent.
+"""
+
+import re
+import socket
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+import idna
+
+_PORTS: Final = {"http": 80, "https": 443}
+_PARTS: Final = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?(?:#.*)?", re.DOTALL)  # RFC 3986, appendix B
+_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]|\s")
+_HOST_AND_PORT: Final = re.compile(r"(\[.*\]|[^:]*)(?::(.*))?")
+_PORT: Final = re.compile(r"0*([0-9]{1,5})")
+_LABEL: Final = r"[a-z0-9_][a-z0-9_-]{0,62}"
+_NAME: Final = re.compile(rf"(?=.{{1,253}}\.?\Z){_LABEL}(?:\.{_LABEL})*\.?")
+_ENDS_IN_A_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
+_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+
+
+class InvalidUrl(ValueError):
+    """The URL can never be requested. The text is a sentence that repeats nothing of the URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpUrl:
+    """An http or https URL, as a request needs it."""
+
+    scheme: str
+    host: str  # as `read_host` gives it
+    port: int
+    userinfo: str | None = field(repr=False)  # as written
+    target: str = field(repr=False)  # path and query for the request line: as written, but for what is not ASCII
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port in one spelling: `https://example.com:443`."""
+        return f"{self.scheme}://{_bracketed(self.host.rstrip('.'))}:{self.port}"
+
+    @property
+    def root(self) -> str:
+        """The URL without userinfo, path and query."""
+        return f"{self.scheme}://{_bracketed(self.host)}:{self.port}/"
+
+
+class _Parts(NamedTuple):
+    """The components of a URL or of a relative reference; None stands for one that is absent."""
+
+    scheme: str | None
+    authority: str | None
+    path: str
+    query: str | None  # with its question mark
+
+
+def parse(url: str) -> HttpUrl:
+    """Read a URL. Raises `InvalidUrl` for one that cannot be requested.
+
+    Path and query stay as they are; characters beyond ASCII in them become percent-encoded UTF-8, and an empty path `/`.
+    """
+    if _FORBIDDEN.search(url):
+        raise InvalidUrl("a URL may not hold spaces, control characters or backslashes")
+    parts = _split(url)
+    scheme = (parts.scheme or "").lower()
+    if scheme not in _PORTS:
+        raise InvalidUrl("the URL must begin with http:// or https://")
+    userinfo, at, place = (parts.authority or "").rpartition("@")
+    match = _HOST_AND_PORT.fullmatch(place)
+    if match is None:
+        raise InvalidUrl("the URL has no valid host")
+    return HttpUrl(
+        scheme=scheme,
+        host=read_host(match[1]),
+        port=_read_port(match[2]) if match[2] else _PORTS[scheme],
+        userinfo=userinfo if at else None,
+        target=_ascii((parts.path or "/") + (parts.query or "")),
+    )
+
+
+def read_host(host: str) -> str:
+    """Return the name or address that a URL's host stands for, in lower-case ASCII. Raises `InvalidUrl`.
+
+    Names are encoded by UTS 46. A host that ends in a number is an IPv4 address, of which the short, octal and hexadecimal
+    notations are read as the system's resolver would. IPv6 addresses lose their brackets.
+    """
+    if host.startswith("["):
+        return _read_ipv6(host[1:-1])
+    name = host.lower() if host.isascii() else _encode_name(host)
+    if not _NAME.fullmatch(name):
+        raise InvalidUrl("the URL has no valid host")
+    return _read_ipv4(name.rstrip(".")) if _ENDS_IN_A_NUMBER.fullmatch(name) else name
+
+
+def follow(base: str, location: str) -> str:
+    """Return the URL that a redirect from `base` leads to. Raises `InvalidUrl`.
+
+    `location` is the value of the header, read as Latin-1. It is resolved by RFC 3986, and its path and query stay as they
+    are: dot segments go only where a path is relative to that of `base`. Spaces, backslashes and bytes beyond ASCII in
+    them are percent-encoded.
+    """
+    given = _split(location.strip(" \t"))
+    path, query = _quote_bytes(given.path), None if given.query is None else _quote_bytes(given.query)
+    if given.scheme is not None:
+        parts = _Parts(given.scheme, _utf8(given.authority), path, query)
+    elif given.authority is not None:
+        parts = _Parts(_split(base).scheme, _utf8(given.authority), path, query)
+    else:
+        parts = _resolve(_split(base), path, query)
+    url = "".join(
+        (
+            "" if parts.scheme is None else f"{parts.scheme}:",
+            "" if parts.authority is None else f"//{parts.authority}",
+            parts.path,
+            parts.query or "",
+        )
+    )
+    parse(url)
+    return url
+
+
+def _split(url: str) -> _Parts:
+    match = _PARTS.fullmatch(url)
+    assert match is not None, "every string matches"
+    return _Parts(match[1], match[2], match[3], match[4])
+
+
+def _resolve(base: _Parts, path: str, query: str | None) -> _Parts:
+    if not path:
+        return base._replace(query=base.query if query is None else query)
+    if not path.startswith("/"):
+        directory = base.path.rpartition("/")[0]
+        path = _without_dot_segments(f"{directory}/{path}")
+    return base._replace(path=path, query=query)
+
+
+def _without_dot_segments(path: str) -> str:
+    """RFC 3986, section 5.2.4, for a path that begins with a slash."""
+    segments = path.split("/")[1:]
+    kept: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _ascii(text: str) -> str:
+    return text if text.isascii() else quote(text, safe=_PRINTABLE)
+
+
+def _quote_bytes(text: str) -> str:
+    """Encode what a URL cannot hold, byte by byte. Control characters stay, for `parse` to refuse."""
+    return re.sub(r"[ \\\x80-\xff]", lambda match: f"%{ord(match[0]):02X}", text)
+
+
+def _utf8(authority: str | None) -> str | None:
+    """The authority of a `Location` header that was read as Latin-1."""
+    try:
+        return authority and authority.encode("latin-1").decode()
+    except UnicodeError as error:
+        raise InvalidUrl("the URL has no valid host") from error
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _read_port(text: str) -> int:
+    match = _PORT.fullmatch(text)
+    if match is None or not 1 <= int(match[1]) <= 65535:
+        raise InvalidUrl("the URL's port must be a number from 1 to 65535")
+    return int(match[1])
+
+
+def _read_ipv4(text: str) -> str:
+    try:
+        return str(IPv4Address(socket.inet_aton(text)))
+    except OSError as error:
+        raise InvalidUrl("the URL's host ends in a number but is not an IPv4 address") from error
+
+
+def _read_ipv6(text: str) -> str:
+    if "%" in text:
+        raise InvalidUrl("an IPv6 address in a URL may not have a zone")
+    try:
+        return str(IPv6Address(text))
+    except ValueError as error:
+        raise InvalidUrl("the URL has no valid host") from error
+
+
+def _encode_name(name: str) -> str:
+    """Encode a host name with characters beyond ASCII by UTS 46, non-transitional.
+
+    Characters that stand for ASCII, such as full-width digits and ideographic full stops, are refused: they make one host
+    look like another.
+    """
+    try:
+        for character in name:
+            if not character.isascii() and idna.uts46_remap(character, std3_rules=False).isascii():
+                raise InvalidUrl("a URL's host may not hold characters that stand for ASCII ones, such as full-width digits")
+        labels = idna.uts46_remap(name, std3_rules=False).split(".")
+        return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels)
+    except idna.IDNAError as error:
+        raise InvalidUrl("the URL's host name cannot be encoded by IDNA") from error
