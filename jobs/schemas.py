@@ -16,7 +16,7 @@ _TRANSFER_ID = string(
 _PATH = string(minLength=1, description=f"Relative to the workspace, no `..`; at most {limits.PATH_BYTES} bytes.")
 _MODE = string(pattern=f"^({limits.MODE_PATTERN})$", default=f"{limits.MODE_DEFAULT:04o}", description="Octal.")
 _URL = string(maxLength=limits.URL_LENGTH, pattern="^[hH][tT][tT][pP][sS]?://", description="http or https. Never shown again.")
-_HEADERS = strings(description="Request headers. Never shown again.")
+_HEADERS = strings(description="Request headers, sent in Latin-1. Never shown again.")
 
 _FILE_INPUT = record(
     {

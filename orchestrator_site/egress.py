@@ -153,8 +153,12 @@ def _prepare(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes 
     return request
 
 
-def _checked(headers: Mapping[str, str]) -> dict[str, str | bytes]:
-    """Names as they are, values in UTF-8. Raises `EgressDenied` for what could end a header early or reframe the request."""
+def _checked(headers: Mapping[str, str]) -> dict[str, bytes]:
+    """Return the headers with their values in Latin-1.
+
+    Raises `EgressDenied` for what Latin-1 cannot hold, could end a header early or would reframe the request.
+    """
+    sent: dict[str, bytes] = {}
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
             raise EgressDenied(f"{name[:_SHOWN_CHARACTERS]!r} is no name of a header")
@@ -162,7 +166,11 @@ def _checked(headers: Mapping[str, str]) -> dict[str, str | bytes]:
             raise EgressDenied(f"the header {name} follows from the request and cannot be given")
         if _CONTROL.search(value):
             raise EgressDenied(f"the value of the header {name} holds a control character")
-    return {name: value.strip(" \t").encode("utf-8", "replace") for name, value in headers.items()}
+        try:
+            sent[name] = value.strip(" \t").encode("latin-1")
+        except UnicodeEncodeError as error:
+            raise EgressDenied(f"the value of the header {name} holds a character outside Latin-1") from error
+    return sent
 
 
 def _parse(url: str) -> HttpUrl:

@@ -107,6 +107,10 @@ class TestDownload:
             download(f"{server.url('')}{target}#fragment")
         assert [request.target for request in server.requests] == [target]
 
+    def test_header_values_are_sent_in_latin_1(self, server: FileServer, download: Download) -> None:
+        download(server.serve("/file", b"x"), {"X-Name": "résumé"})
+        assert server.of("/file")[0].headers["X-Name"].encode("latin-1") == b"r\xe9sum\xe9"
+
     def test_where_it_cannot_go_nothing_is_asked_of_the_server(
         self, place: Place, server: FileServer, download: Download
     ) -> None:

@@ -260,6 +260,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"inputs": [{**DOWNLOAD, "headers": {"A": "x\r\nB: y"}}]}, "inputs[0].headers.A"),
     ({"inputs": [{**DOWNLOAD, "headers": {"A": "€"}}]}, "inputs[0].headers.A"),
     ({"inputs": [{**DOWNLOAD, "headers": {"A": " x"}}]}, "inputs[0].headers.A"),
+    ({"outputs": [{**UPLOAD, "headers": {"A": "漢"}}]}, "outputs[0].headers.A"),
     ({"inputs": [{**DOWNLOAD, "headers": {"A": "x", "a": "y"}}]}, "inputs[0].headers"),
     ({"inputs": [FILE, {**FILE, "path": "./in.txt"}]}, "inputs[1].path"),
     ({"inputs": [FILE, {**FILE, "path": "in.txt/x"}]}, "inputs[1].path"),

@@ -70,6 +70,11 @@ class TestUpload:
         upload(f"{server.url('')}{target}#fragment")
         assert [request.target for request in server.requests] == [target]
 
+    def test_header_values_are_sent_in_latin_1(self, place: Place, server: FileServer, upload: Upload) -> None:
+        put_file(place, "out.bin", b"x")
+        upload(server.url("/file"), headers={"X-Name": "résumé"})
+        assert server.requests[0].headers["X-Name"].encode("latin-1") == b"r\xe9sum\xe9"
+
     @pytest.mark.parametrize("code", [200, 201, 202, 204, 299])
     def test_every_2xx_is_success(self, place: Place, server: FileServer, upload: Upload, code: int) -> None:
         put_file(place, "out.bin", b"x")
