@@ -1,5 +1,6 @@
 """Downloads: a file that is complete and checked, or an error; over redirects, breaks and lies."""
 
+import gzip
 import hashlib
 import os
 import threading
@@ -174,10 +175,16 @@ class TestChecks:
             download(url)
         assert never_arrived(place)
 
-    def test_a_content_encoding_is_refused(self, place: Place, server: FileServer, download: Download) -> None:
-        with pytest.raises(TransferFailed, match="content encoding"):
-            download(server.serve("/file", b"\x1f\x8b", Content_Encoding="gzip"))
-        assert never_arrived(place)
+    @pytest.mark.parametrize("encoding", ["gzip", "br", "aws-chunked", "gzip, identity"])
+    def test_a_content_encoding_is_part_of_the_file(
+        self, place: Place, server: FileServer, download: Download, encoding: str
+    ) -> None:
+        # Given a file that its server says is compressed, although nobody asked for that
+        data = gzip.compress(CONTENT)
+        url = server.serve("/file", data, Content_Encoding=encoding)
+        # When it is downloaded, I expect the bytes as they were sent: they have the length and the sha256
+        assert download(url, sha256=hashlib.sha256(data).hexdigest()) == len(data)
+        assert arrived(place) == data
 
     @pytest.mark.parametrize("code", [201, 204, 206, 304, 400, 401, 403, 404, 410, 418, 451])
     def test_every_answer_but_200_is_final(self, server: FileServer, download: Download, code: int) -> None:
@@ -380,6 +387,31 @@ class TestResume:
         url = server.fault("/file", cut(1000), answer)
         # I expect the whole file from the start
         assert download(url, sha256=SHA256) == len(CONTENT)
+        assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=1000-", None]
+        assert arrived(place) == CONTENT
+
+    def test_a_content_encoding_is_part_of_what_is_resumed(self, place: Place, server: FileServer, download: Download) -> None:
+        # Given a file with a content encoding, whose download breaks off
+        server.serve("/file", CONTENT, ETag='"1"', Content_Encoding="gzip")
+        # When it goes on, I expect the bytes as they were sent
+        assert download(server.fault("/file", cut(1000)), sha256=SHA256) == len(CONTENT)
+        assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=1000-"]
+        assert arrived(place) == CONTENT
+
+    def test_a_rest_need_not_repeat_its_content_encoding(self, place: Place, server: FileServer, download: Download) -> None:
+        server.serve("/file", CONTENT, ETag='"1"')
+        url = server.fault("/file", cut(1000, Content_Encoding="gzip"))
+        assert download(url, sha256=SHA256) == len(CONTENT)
+        assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=1000-"]
+
+    def test_a_rest_with_another_content_encoding_is_not_taken(
+        self, place: Place, server: FileServer, download: Download
+    ) -> None:
+        # Given a server that compresses the same version only when it is resumed
+        server.serve("/file", CONTENT, ETag='"1"')
+        rest = status(206, CONTENT[1000:], Content_Range=f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT)}", Content_Encoding="gzip")
+        # When it is downloaded, I expect the whole file from the start
+        assert download(server.fault("/file", cut(1000), rest)) == len(CONTENT)
         assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=1000-", None]
         assert arrived(place) == CONTENT
 

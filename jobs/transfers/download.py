@@ -108,6 +108,7 @@ class _Download:
         self._spool = spool
         self._expected: int | None = None  # length of the whole, as announced
         self._validator = ""  # names the version that the spool has a part of; empty: it cannot be resumed
+        self._encoding = ""  # Content-Encoding of that version
 
     def attempt(self) -> None:
         """Receive the file or what is missing of it. Raises `TryAgain`, `TransferFailed`, `Interrupted`."""
@@ -159,10 +160,10 @@ class _Download:
         return egress.origin_of(url) == egress.origin_of(self._url)
 
     def _begin(self, answer: Answer) -> None:
-        """From the first byte."""
-        self._check_encoding(answer)
+        """Receive from the first byte. A content encoding that was not asked for is part of the file."""
         self._spool.clear()
         self._validator = _validator(answer.headers)
+        self._encoding = _encoding(answer.headers)
         self._expected = None
         length = answer.headers.get("Content-Length")
         if length is not None:
@@ -172,10 +173,11 @@ class _Download:
 
     def _resume(self, answer: Answer) -> None:
         """From where it broke off: only what the server says it gives, and only of the same version."""
-        self._check_encoding(answer)
         given = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
         if given is None or int(given[1]) != self._spool.size:
             raise self._from_the_start("it resumes at the wrong place")
+        if "Content-Encoding" in answer.headers and _encoding(answer.headers) != self._encoding:
+            raise self._from_the_start("it changed its content encoding meanwhile")
         if given[3] == "*":
             return
         total = int(given[3])
@@ -210,11 +212,6 @@ class _Download:
         if time.monotonic() >= self._limits.deadline:
             raise out_of_time(_METHOD, self._url)
 
-    def _check_encoding(self, answer: Answer) -> None:
-        encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            raise TransferFailed(f"{self._shown} came with a content encoding that was not asked for")
-
     def _from_the_start(self, why: str) -> TryAgain:
         self._spool.clear()
         self._validator = ""
@@ -229,6 +226,10 @@ def _validator(headers: Mapping[str, str]) -> str:
     if _STRONG_ETAG.fullmatch(etag):
         return etag
     return modified if _DATE.fullmatch(modified) else ""
+
+
+def _encoding(headers: Mapping[str, str]) -> str:
+    return headers.get("Content-Encoding", "").strip().lower()
 
 
 @contextmanager
