@@ -11,9 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from http import HTTPStatus
-from http.client import HTTPResponse, RemoteDisconnected, parse_headers
-from io import BufferedReader
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -26,6 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from orchestrator_site.addresses import is_allowed
 from orchestrator_site.deadlines import Watchdog
 from orchestrator_site.http_urls import HttpUrl
+from orchestrator_site.responses import BoundedResponse
 
 watchdog: Final = Watchdog()
 _REUSE_SECONDS: Final = 2.0  # less than what servers keep an idle connection for: none is closed under a request
@@ -182,43 +180,10 @@ def dial(host: str, port: int, timeout: float) -> socket.socket:
     raise failed or denied or EgressFailed(f"no connection to {host} port {port} within {timeout:g} s", timed_out=True)
 
 
-class _Lines(BufferedReader):
-    """Remembers the line that it read last."""
-
-    last = b""
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        self.last = super().readline(size)
-        return self.last
-
-
-class _WholeHead(HTTPResponse):
-    """An answer has all its headers: http.client takes the end of the stream for theirs, and half an answer for a success."""
-
-    fp: _Lines
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.fp = _Lines(self.fp.detach())
-
-    def _read_status(self) -> tuple[str, int, str]:
-        """Of the answer itself. What a server sends before it (103, RFC 9110 15.2) is none: http.client passes over 100 alone."""
-        while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if status == HTTPStatus.SWITCHING_PROTOCOLS or status == HTTPStatus.CONTINUE or status >= HTTPStatus.OK:
-                return version, status, reason
-            parse_headers(self.fp)
-
-    def begin(self) -> None:
-        super().begin()
-        if self.fp.last not in (b"\r\n", b"\n"):
-            raise RemoteDisconnected("it ended within the headers of the answer")
-
-
 class _Checked(HTTPConnection):
     """What both kinds of connection do otherwise than urllib3's."""
 
-    response_class = _WholeHead
+    response_class = BoundedResponse
     _last_request = float("-inf")
 
     def _new_conn(self) -> socket.socket:

@@ -39,6 +39,8 @@ Fault = Literal[
     "half_headers",  # say that all is well, and close within the headers
     "endless",  # a body without an end, as fast as it is read
     "endless_chunks",  # the same in chunks
+    "endless_trailers",  # headers after the last chunk, without an end
+    "endless_interim",  # interim answers (103) without an end
     "drip",  # a body without an end, one byte at a time
     "drip_headers",  # headers without an end, one byte at a time
     "reset",  # take the request, reset the connection
@@ -237,6 +239,12 @@ class _Handler(BaseHTTPRequestHandler):
             case "endless_chunks":
                 self._head(answer, {"Transfer-Encoding": "chunked"})
                 self._stream(receiver, b"%x\r\n%b\r\n" % (len(_CHUNK), _CHUNK))
+            case "endless_trailers":
+                self._head(answer, {"Transfer-Encoding": "chunked"})
+                self.wfile.write(b"0\r\n")
+                self._stream(receiver, b"X-Trailer: x\r\n" * 1000)
+            case "endless_interim":
+                self._stream(receiver, b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
             case "half":
                 self._head(answer, {"Content-Length": str(2 * len(answer.body or b"half"))})
                 self.wfile.write(answer.body or b"half")

@@ -239,6 +239,11 @@ class TestRetries:
             download(url)
         assert len(server.requests) == 6
 
+    def test_interim_answers_without_an_end_are_failures(self, server: FileServer, download: Download) -> None:
+        endless = raw("HTTP/1.1 103 Early Hints\n", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, hang=True)
+        with pytest.raises(TransferFailed, match=r"it sent more than 10 interim answers \(tried 6 times\)"):
+            download(server.fault("/file", *[endless] * 6))
+
     def test_nobody_listening_is_tried_again_too(self, download: Download) -> None:
         with FileServer() as gone:
             url = gone.url("/file")

@@ -146,6 +146,12 @@ def test_what_comes_before_the_answer_is_none(receiver: Receiver, before: bytes)
     assert send(receiver.url).status == 410
 
 
+@pytest.mark.parametrize("status", [200, 410])
+def test_an_answer_counts_however_many_headers_it_has(receiver: Receiver, status: int) -> None:
+    receiver.will(Answer(status, {f"X-{number}": "x" for number in range(150)}))
+    assert send(receiver.url).status == status
+
+
 def test_an_old_server_may_answer(receiver: Receiver) -> None:
     receiver.will(Answer(fault="raw", body=b"HTTP/1.0 200 OK\r\nServer: old\r\n\r\nwell"))
     outcome = send(receiver.url)
@@ -228,11 +234,17 @@ def test_of_a_long_answer_only_the_beginning_is_read(answer: Answer, monkeypatch
 
 @pytest.mark.parametrize(
     "head",
-    [b"X-A: b\r\n" * 1000, b"X-A: " + b"b" * 1_000_000],
+    [b"X-A: b\r\n" * 10_000 + b"\r\n", b"X-A: " + b"b" * 1_000_000],
     ids=["many", "long"],
 )
 def test_too_much_in_the_headers_is_no_answer(receiver: Receiver, head: bytes) -> None:
     receiver.will(Answer(fault="raw", body=b"HTTP/1.1 200 OK\r\n" + head))
+    assert_no_answer(send(receiver.url))
+
+
+@pytest.mark.parametrize("fault", ["endless_interim", "endless_trailers"])
+def test_what_comes_to_no_end_is_no_answer(receiver: Receiver, fault: Any) -> None:
+    receiver.will(Answer(fault=fault))
     assert_no_answer(send(receiver.url))
 
 

@@ -75,6 +75,11 @@ class TestUpload:
         upload(server.url("/file"), headers={"X-Name": "résumé"})
         assert server.requests[0].headers["X-Name"].encode("latin-1") == b"r\xe9sum\xe9"
 
+    def test_an_answer_may_have_many_headers(self, place: Place, server: FileServer, upload: Upload) -> None:
+        put_file(place, "out.bin", b"x")
+        assert upload(server.fault("/file", status(200, **{f"X_{number}": "x" for number in range(150)}))) == 1
+        assert len(server.requests) == 1
+
     @pytest.mark.parametrize("code", [200, 201, 202, 204, 299])
     def test_every_2xx_is_success(self, place: Place, server: FileServer, upload: Upload, code: int) -> None:
         put_file(place, "out.bin", b"x")

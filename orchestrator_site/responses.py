@@ -1,0 +1,101 @@
+"""Read the answers of other servers within limits: what comes before the body is bounded and has an end."""
+
+import re
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected
+from io import BufferedReader, BytesIO
+from typing import Any, Final
+
+_HEAD_BYTES: Final = 64 * 1024
+_INTERIM_ANSWERS: Final = 10
+# 101 is an answer: after it no other comes.
+_INTERIM: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+1(?!01)[0-9]{2}(?![0-9])")
+_FIELD: Final = re.compile(rb"[!-9;-~]+:")
+
+
+class BoundedResponse(HTTPResponse):
+    """An answer with a whole head of at most 64 KiB, after at most 10 interim answers (1xx).
+
+    http.client limits the number of headers instead, takes half a head for a whole one, and waits for the end of interim
+    answers for ever.
+    """
+
+    fp: BufferedReader | BytesIO  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fp = _Stream(self.fp.detach())
+
+    def begin(self) -> None:
+        """Read the head. Raises `HTTPException` for one that is too long or not whole."""
+        stream = self.fp
+        self.fp = _Head(_final_head(stream))
+        try:
+            super().begin()
+        finally:
+            self.fp = stream
+        values = self.headers.get_all("Transfer-Encoding", [])
+        codings = {coding.strip().lower() for value in values for coding in value.split(",")} - {"", "identity"}
+        if codings != ({"chunked"} if self.chunked else set()):
+            raise HTTPException("it used a transfer coding that was not asked for")
+
+
+class _Stream(BufferedReader):
+    """The bytes of a connection. The lines between two pieces of data (a head, trailers) have at most 64 KiB together."""
+
+    _line_bytes = 0
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        left = _HEAD_BYTES - self._line_bytes
+        line = super().readline(left + 1 if size is None or size < 0 else min(size, left + 1))
+        if len(line) > left:
+            raise HTTPException(f"it sent more than {_HEAD_BYTES} bytes of headers")
+        self._line_bytes += len(line)
+        return line
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._line_bytes = 0
+        return super().read(size)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        self._line_bytes = 0
+        return super().read1(size)
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._line_bytes = 0
+        return super().readinto(buffer)
+
+
+class _Head(BytesIO):
+    """A head that reads as two lines, the status and all the rest, because http.client takes no more than 100 lines."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return self.read() if self.tell() else super().readline(size)
+
+
+def _final_head(stream: BufferedReader | BytesIO) -> bytes:
+    for _ in range(_INTERIM_ANSWERS + 1):
+        head = _read_head(stream)
+        if not _INTERIM.match(head):
+            return head
+    raise HTTPException(f"it sent more than {_INTERIM_ANSWERS} interim answers")
+
+
+def _read_head(stream: BufferedReader | BytesIO) -> bytes:
+    """Read a head up to its empty line; only the first line of what is not HTTP.
+
+    Folded lines become one, since urllib3 takes quadratic time to unfold them. Lines that are not headers are left out:
+    http.client would ignore all headers after such a line, the length of the body among them.
+    """
+    status = stream.readline()
+    if not status.startswith(b"HTTP/"):
+        return status
+    head = bytearray(status.rstrip())
+    while line := stream.readline():
+        if line in (b"\r\n", b"\n"):
+            return bytes(head + b"\n\n")
+        content = line.strip(b" \t\r\n").replace(b"\r", b" ")
+        if line[0] in b" \t":
+            head += b" " + content
+        elif _FIELD.match(content):
+            head += b"\n" + content
+    raise RemoteDisconnected("it ended within the headers of the answer")
