@@ -50,7 +50,7 @@ class JobAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         (None, {"fields": ("id", "uuid", "status", "reason", "error", "exit_code", "doing", "node", "owner")}),
         ("What it is", {"fields": ("image", "cpu_millis", "memory_mib", "timeout_seconds", "meta", "workspace")}),
         ("How it runs", {"fields": ("pull_policy", "network", "claims", "reserved")}),
-        ("When", {"fields": ("created_at", "started_at", "finished_at", "exited_at", "completed_at")}),
+        ("When", {"fields": ("created_at", "started_at", "finished_at", "exited_at", "outputs_cancelled_at", "completed_at")}),
         ("Log", {"fields": ("wants_logs", "log_bytes", "log_full", "log_dropped")}),
     )
 
@@ -76,4 +76,4 @@ class WorkerAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_filter = ("node",)
     list_select_related = ("node",)
     ordering = ("-started_at",)
-    fieldsets = ((None, {"fields": ("id", "node", "host", "pid", "counter", "started_at")}),)
+    fieldsets = ((None, {"fields": ("id", "node", "host", "pid", "counter", "started_at", "takes_downloads", "takes_uploads")}),)

@@ -16,6 +16,7 @@ from orchestrator_site.database import short_transaction
 PASSED_OVER_FOR = timedelta(minutes=5)  # then a job holds back younger ones on nodes that could hold it
 _CANDIDATES = 16  # how many to try where other workers take them first
 _COUNTED = 10_000  # jobs ahead are counted so far
+ANY = Q()
 
 
 class _Taken(Exception):
@@ -32,18 +33,31 @@ def orphans(node_id: int) -> "QuerySet[Job]":
     return Job.objects.filter(node=node_id, owner=None, completed_at=None)
 
 
+def startable(*, downloads: bool, uploads: bool) -> Q:
+    """Jobs that a worker may take up whose threads for downloads, or for uploads, have all that they can do.
+
+    One that has started is always taken up.
+    """
+    rest = Q()
+    if not downloads:
+        rest &= ~Q(status=State.ACCEPTED, has_downloads=True)
+    if not uploads:
+        rest &= ~Q(status=State.ACCEPTED, has_uploads=True)
+    return rest
+
+
 def could_hold(node: Node) -> Q:
     """Jobs that the node could run if it were empty."""
     return Q(cpu_millis__lte=min(node.cpu_millis, node.cpu_millis_total), memory_mib__lte=node.memory_mib)
 
 
-def fitting(node: Node) -> list[tuple[UUID, int]]:
+def fitting(node: Node, among: Q = ANY) -> list[tuple[UUID, int]]:
     """The oldest jobs that may start on the node now, oldest first: each one's uuid and number of claims."""
     fits_now = Q(
         cpu_millis__lte=node.cpu_millis_total - node.cpu_millis_reserved,
         memory_mib__lte=node.memory_mib - node.memory_mib_reserved,
     )
-    possible = unclaimed().filter(could_hold(node))
+    possible = unclaimed().filter(could_hold(node) & among)
     jobs = list(possible.filter(fits_now).values_list("uuid", "claims")[:_CANDIDATES])
     if not jobs:
         return []
@@ -53,7 +67,7 @@ def fitting(node: Node) -> list[tuple[UUID, int]]:
     return [job for job in jobs if holding_back is None or job[0] < holding_back]
 
 
-def claim(node_id: int, worker: UUID) -> Claim | None:
+def claim(node_id: int, worker: UUID, among: Q = ANY) -> Claim | None:
     """Take one job for this worker: an orphan of its node, else the oldest that fits. None: nothing to do.
 
     The claim, the reservation and the next claim number are one transaction.
@@ -61,8 +75,8 @@ def claim(node_id: int, worker: UUID) -> Claim | None:
     while True:
         with transaction.atomic():
             # In no order: all are to be taken up, and of hundreds of threads that do so at once few try the same one.
-            orphaned = list(orphans(node_id).order_by("?").values_list("uuid", "claims")[:_CANDIDATES])
-            candidates = orphaned or fitting(Node.objects.get(pk=node_id))
+            orphaned = list(orphans(node_id).filter(among).order_by("?").values_list("uuid", "claims")[:_CANDIDATES])
+            candidates = orphaned or fitting(Node.objects.get(pk=node_id), among)
         if not candidates:
             return None
         for uuid, claims in candidates:
@@ -76,9 +90,9 @@ def claim(node_id: int, worker: UUID) -> Claim | None:
             return taken
 
 
-def has_work(node_id: int) -> bool:
+def has_work(node_id: int, among: Q = ANY) -> bool:
     """Is there something that a worker of this node could claim now?"""
-    return orphans(node_id).exists() or bool(fitting(Node.objects.get(pk=node_id)))
+    return orphans(node_id).filter(among).exists() or bool(fitting(Node.objects.get(pk=node_id), among))
 
 
 def _adopt(taken: Claim, node_id: int) -> None:
@@ -123,8 +137,14 @@ def waiting_for(job: Job) -> str | None:
         return f"no node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest['cpu'])}"
     if job.memory_mib > largest["memory"]:
         return f"no node with {job.memory_mib} MiB of memory; the largest has {largest['memory']} MiB"
-    if not nodes.filter(cpu_millis__gte=job.cpu_millis, memory_mib__gte=job.memory_mib).exists():
+    able = nodes.filter(cpu_millis__gte=job.cpu_millis, memory_mib__gte=job.memory_mib)
+    if not able.exists():
         return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
+    workers = Worker.objects.filter(node__in=able)
+    if job.has_downloads and not workers.filter(takes_downloads=True).exists():
+        return "its turn to download inputs: other jobs are downloading theirs"
+    if job.has_uploads and not workers.filter(takes_uploads=True).exists():
+        return "its turn: the outputs of jobs that have ended are still being uploaded"
     ahead = unclaimed().filter(uuid__lt=job.uuid)[:_COUNTED].count()
     if ahead == 0:
         return "room on a node"

@@ -35,6 +35,8 @@ class Files:
         self._configuration = configuration
         self._interrupt = interrupt
         self._no_room_since: float | None = None  # on the monotonic clock
+        self._seconds_for_outputs = configuration.transfer_timeout  # that are left for all of them
+        self._begun: Output | None = None  # the output that is being taken out
 
     def bring_in(self, job: Job) -> None:
         """Put all inputs into the created container, those of an earlier try again.
@@ -43,7 +45,7 @@ class Files:
         """
         place = self._place(job)
         transfers.prepare_workspace(place)
-        limits = self._limits()
+        limits = self._limits(self._configuration.transfer_timeout)
         for item in _items(job, Input):
             try:
                 size = self._bring_one_in(place, item, limits)
@@ -56,16 +58,34 @@ class Files:
         self._no_room_since = None
 
     def take_out(self, job: Job) -> None:
-        """Handle all outputs that no earlier try has handled. Raises what the engine's calls and the lifecycle's raise."""
+        """Handle all outputs that no earlier try has handled. Raises what the engine's calls and the lifecycle's raise.
+
+        They share one TRANSFER_TIMEOUT, which time spent elsewhere (an engine that is away) does not use up. Where they
+        were cancelled, the one that was under way fails and the others stay pending.
+        """
+        if job.outputs_cancelled_at is not None:
+            if self._begun is not None:
+                lifecycle.output_failed(self._claim, self._begun, "cancelled")
+            return
         pending = [item for item in _items(job, Output) if item.status == TransferStatus.PENDING]
         if not pending:
             return
-        place = self._place(job)
-        for item in pending:
+        began = time.monotonic()
+        limits = self._limits(self._seconds_for_outputs)
+        try:
+            self._take_all_out(self._place(job), pending, limits)
+        finally:
+            self._seconds_for_outputs -= time.monotonic() - began
+
+    def _take_all_out(self, place: transfers.Place, items: list[Output], limits: transfers.TransferLimits) -> None:
+        for item in items:
+            self._interrupt.check()
+            self._begun = item
             try:
-                self._take_one_out(place, item)
+                self._take_one_out(place, item, limits)
             except (TransferFailed, EngineRefused, ContainerNotFound) as error:
                 lifecycle.output_failed(self._claim, item, str(error))
+            self._begun = None
 
     def _wait_for_room(self, item: Input, error: DiskFull) -> None:
         """Say so; raise `InputFailed` where it has lasted for TRANSFER_TIMEOUT."""
@@ -84,10 +104,10 @@ class Files:
             place, item.path, item.url, item.headers, item.sha256 or None, item.mode, limits=limits, interrupt=self._interrupt
         )
 
-    def _take_one_out(self, place: transfers.Place, item: Output) -> None:
+    def _take_one_out(self, place: transfers.Place, item: Output, limits: transfers.TransferLimits) -> None:
         if item.type == OutputType.UPLOAD:
             size = transfers.send_upload(
-                place, item.path, item.url, item.method, item.headers, limits=self._limits(), interrupt=self._interrupt
+                place, item.path, item.url, item.method, item.headers, limits=limits, interrupt=self._interrupt
             )
             lifecycle.output_done(self._claim, item, size)
         else:
@@ -98,10 +118,10 @@ class Files:
         user = self._engine.resolve_user(self._container)
         return transfers.Place(self._engine, self._container, job.workspace, user)
 
-    def _limits(self) -> transfers.TransferLimits:
+    def _limits(self, seconds: float) -> transfers.TransferLimits:
         return transfers.TransferLimits(
             size=self._configuration.transfer_limit,
-            deadline=time.monotonic() + self._configuration.transfer_timeout,
+            deadline=time.monotonic() + seconds,
             spool_directory=self._configuration.state_dir / "spool",
         )
 

@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 from jobs import events, wake
 from jobs.errors import OwnershipLost
 from jobs.models import Input, Job, Node, Output
-from jobs.states import UNDECIDED, Reason, State, TransferStatus, sources
+from jobs.states import DECIDED, UNDECIDED, Reason, State, TransferStatus, sources
 from orchestrator_site.database import short_transaction
 
 NO_EXIT_CODE = -1  # an exit code that nobody knows, or of a process that never ran
@@ -128,6 +128,16 @@ def cancel(uuid: UUID) -> None:
             _conclude(job)
 
 
+def cancel_outputs(uuid: UUID) -> None:
+    """Have the owner of a decided job end its outputs; the job stays as it is decided.
+
+    Raises `OwnershipLost` where it has none to end: it is not decided, was cancelled before, or is complete.
+    """
+    unfinished = Q(status__in=DECIDED - {State.CANCELLED}) & Q(completed_at=None, outputs_cancelled_at=None)
+    with changed(uuid, unfinished, outputs_cancelled_at=Now()):
+        pass
+
+
 # -- after the process -------------------------------------------------------------------------------
 
 
@@ -220,7 +230,7 @@ def _conclude(job: Job) -> None:
     if job.exited_at is None:
         _write(job, exited_at=Now(), exit_code=NO_EXIT_CODE if job.exit_code is None else job.exit_code)
         events.exited(job)
-    if job.started_at is not None and job.status != State.CANCELLED:
+    if job.started_at is not None and job.status != State.CANCELLED and job.outputs_cancelled_at is None:
         for item in job.outputs.filter(status=TransferStatus.PENDING):
             if _settle(item, TransferStatus.FAILED, None, "the container is gone, and its files with it"):
                 events.output_done(job, item)

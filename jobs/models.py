@@ -64,6 +64,8 @@ class Worker(models.Model):
     pid = models.PositiveIntegerField()
     lock_path = models.TextField(help_text="A file that the process holds locked: whoever can take it knows that it is dead.")
     started_at = models.DateTimeField()
+    takes_downloads = models.BooleanField(default=True, help_text="At its last beat, it could start jobs with downloads.")
+    takes_uploads = models.BooleanField(default=True, help_text="At its last beat, it could start jobs with uploads.")
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"
@@ -86,6 +88,8 @@ class Job(models.Model):
     pull_policy = models.CharField(max_length=16)
     network = models.CharField(max_length=16)
     wants_logs = models.BooleanField(default=False, help_text="Its callback takes log events.")
+    has_downloads = models.BooleanField(default=False, help_text="Some of its inputs are downloaded.")
+    has_uploads = models.BooleanField(default=False, help_text="Some of its outputs are uploaded.")
 
     status = models.CharField(max_length=16, choices=State.choices, default=State.ACCEPTED)
     reason = models.CharField(max_length=16, choices=Reason.choices, blank=True)
@@ -95,6 +99,7 @@ class Job(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True, help_text="When it was decided.")
     exited_at = models.DateTimeField(null=True, help_text="When its log ended and its exit event came into being.")
+    outputs_cancelled_at = models.DateTimeField(null=True, help_text="When it was cancelled, where it was decided already.")
     completed_at = models.DateTimeField(null=True, help_text="When its last output was handled.")
 
     owner = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="jobs")

@@ -76,13 +76,15 @@ class Heart:
             else:
                 os.close(lock)
 
-    def beat(self, *, engine_answers: bool) -> bool:
-        """Move the counter, and the node's heartbeat where its engine answers.
+    def beat(self, *, engine_answers: bool, takes_downloads: bool = True, takes_uploads: bool = True) -> bool:
+        """Move the counter, and the node's heartbeat where its engine answers; say which jobs it can start.
 
         A worker whose engine does not is alive and keeps its jobs. False: this one was declared dead and has a new identity now.
         """
         with short_transaction():
-            alive = Worker.objects.filter(pk=self.worker_id).update(counter=F("counter") + 1)
+            alive = Worker.objects.filter(pk=self.worker_id).update(
+                counter=F("counter") + 1, takes_downloads=takes_downloads, takes_uploads=takes_uploads
+            )
         if not alive:
             self._drop_lock()
             self.worker_id = self._be_born()

@@ -61,7 +61,9 @@ class Run:
         self.claim = claim
         self.interrupt = Interrupt()
         self.deadline: float | None = None  # of the process, on this machine's monotonic clock
-        self.status = State.ACCEPTED  # as last read
+        self.status = State.ACCEPTED  # as last read, as the next two
+        self.may_download = True  # it has not started, and is not known to have nothing to download
+        self.outputs_cancelled = False
         self.letting_go = False
         self._image_vanished = 0  # times
         self._engine = engine
@@ -81,18 +83,23 @@ class Run:
     def overdue(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def drive(self) -> None:
-        """Bring the job to its end; return before it only where it is ours no more or `let_go` was called."""
+    def drive(self, *, sending: bool = False) -> bool:
+        """Bring the job to its end, or, unless `sending`, to where it has files to upload: True says that these are left.
+
+        Returns before either only where it is ours no more or `let_go` was called.
+        """
         failures = unexpected = 0  # in a row
         while not self.letting_go:
             self.interrupt.clear()
             if self.letting_go:
-                return
+                return False
             began = time.monotonic()
             try:
                 job = self._read()
                 if job is None:
-                    return
+                    return False
+                if not sending and _is_to_upload(job):
+                    return True
                 self._advance(job)
                 failures = unexpected = 0
             except (OwnershipLost, Interrupted):
@@ -113,6 +120,7 @@ class Run:
                 if unexpected >= _UNEXPECTED_LIMIT:
                     unexpected = 0
                     self._give_up()
+        return False
 
     def _read(self) -> Job | None:
         """The row, where it is still ours and not at its end."""
@@ -120,6 +128,8 @@ class Run:
             job = Job.objects.filter(self.claim.guard, uuid=self.claim.uuid, completed_at=None).first()
         if job is not None:
             self.status, self._job_id = State(job.status), job.id
+            self.may_download = job.has_downloads and self.status == State.ACCEPTED
+            self.outputs_cancelled = job.outputs_cancelled_at is not None
         return job
 
     def _advance(self, job: Job) -> None:
@@ -234,6 +244,8 @@ class Run:
             return
         if job.exited_at is None:
             self._exit(job, seen)
+            if job.has_uploads:
+                return  # looked at again: others may send them
         if job.status != State.CANCELLED:
             self._files.take_out(job)
         lifecycle.completed(self.claim)
@@ -276,3 +288,9 @@ class Run:
 
     def _log(self, level: int, message: str, exc_info: bool = False) -> None:
         logger.log(level, message, exc_info=exc_info, extra={"job": self._job_id, "container": self._container.name})
+
+
+def _is_to_upload(job: Job) -> bool:
+    """Whether the next step is that its outputs are sent to their receivers, which may take long."""
+    ended = job.exited_at is not None and job.status != State.CANCELLED
+    return ended and job.has_uploads and job.outputs_cancelled_at is None

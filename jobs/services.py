@@ -1,6 +1,7 @@
 """The front door: what a client may ask of jobs. Each call is one transaction and waits for no engine."""
 
 from base64 import b64encode
+from contextlib import suppress
 
 from django.db import IntegrityError, transaction
 
@@ -8,6 +9,7 @@ from jobs import events, lifecycle, wake
 from jobs.errors import IdTaken, JobError, OwnershipLost
 from jobs.models import Input, Job, Output, made_at, new_uuid
 from jobs.spec import InputSpec, JobSpec, OutputSpec
+from jobs.states import InputType, OutputType
 
 
 class JobNotFound(JobError):
@@ -36,6 +38,8 @@ def create(spec: JobSpec) -> Job:
                 pull_policy=spec.pull_policy,
                 network=spec.network,
                 wants_logs=wants_logs,
+                has_downloads=any(item.type == InputType.DOWNLOAD for item in spec.inputs),
+                has_uploads=any(item.type == OutputType.UPLOAD for item in spec.outputs),
                 created_at=made_at(uuid),
             )
             Input.objects.bulk_create([_input(job, position, item) for position, item in enumerate(spec.inputs)])
@@ -51,14 +55,14 @@ def create(spec: JobSpec) -> Job:
 
 
 def cancel(job_id: str) -> None:
-    """Decide `cancelled`; a finished job stays as it is. Raises `JobNotFound`."""
+    """Decide `cancelled`, or end the outputs of a job that is decided. A finished job stays as it is. Raises `JobNotFound`."""
     uuid = Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
     if uuid is None:
         raise JobNotFound(f"there is no job {job_id}")
-    try:
-        lifecycle.cancel(uuid)
-    except OwnershipLost:
-        return  # decided already
+    for cancel_what_is_left in (lifecycle.cancel, lifecycle.cancel_outputs):
+        with suppress(OwnershipLost):  # it is past that
+            cancel_what_is_left(uuid)
+            return
 
 
 def _input(job: Job, position: int, item: InputSpec) -> Input:

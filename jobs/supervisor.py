@@ -3,8 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from uuid import UUID
 
 from jobs import admission, nodes
@@ -14,6 +12,7 @@ from jobs.lifecycle import Claim
 from jobs.models import Job
 from jobs.ownership import HEARTBEAT_SECONDS, Heart, Observer
 from jobs.runner import Run
+from jobs.senders import Senders
 from jobs.states import State
 from jobs.wake import RUN_ACTOR, queue_of
 from orchestrator_site.broker import hint
@@ -41,6 +40,11 @@ class Supervisor:
         self._heart = Heart(self.node.pk, configuration.state_dir)
         self._observer = Observer()
         self._runs: dict[Claim, Run] = {}
+        # However many jobs have slow peers: half of the threads are for jobs that download nothing, and as many again
+        # as that half upload, so that none of those that run jobs waits for a receiver.
+        self._most_downloading = self._most_sending = max(1, configuration.worker_threads // 2)
+        self._senders = Senders(self._most_sending)
+        self._claiming_downloads = 0  # threads that may just be claiming a job with downloads
         self._free = threading.Event()  # set when the last run has ended
         self._free.set()
         self._lock = threading.Lock()
@@ -63,11 +67,8 @@ class Supervisor:
                 return
             self._busy += 1
         try:
-            while self._may_claim and (claim := admission.claim(self.node.pk, self._heart.worker_id)):
-                run = Run(claim, self.engine, self.instance, self._configuration, self.node, self._watch.clock)
-                with self._registered(run):
-                    self._kick()  # there may be more, and threads that a lost message left idle
-                    run.drive()
+            while self._may_claim and (run := self._claim()):
+                self._drive(run)
         finally:
             with self._lock:
                 self._busy -= 1
@@ -82,20 +83,55 @@ class Supervisor:
         """Jobs are not loaded onto an engine that does not answer: they wait where another node may have them."""
         return self._watch.answers and not self._stopping.is_set()
 
-    @contextmanager
-    def _registered(self, run: Run) -> Iterator[None]:
+    @property
+    def _takes_downloads(self) -> bool:
+        """Call it with the lock held."""
+        downloading = sum(run.may_download for run in self._runs.values())
+        return downloading + self._claiming_downloads < self._most_downloading
+
+    @property
+    def _takes_uploads(self) -> bool:
+        """As many as are being sent may wait for it."""
+        return self._senders.jobs < 2 * self._most_sending
+
+    def _claim(self) -> Run | None:
+        with self._lock:
+            downloads = self._takes_downloads
+            self._claiming_downloads += downloads
+        try:
+            among = admission.startable(downloads=downloads, uploads=self._takes_uploads)
+            claim = admission.claim(self.node.pk, self._heart.worker_id, among)
+            if claim is None:
+                return None
+            run = Run(claim, self.engine, self.instance, self._configuration, self.node, self._watch.clock)
+            self._register(run)
+            return run
+        finally:
+            with self._lock:
+                self._claiming_downloads -= downloads
+
+    def _drive(self, run: Run) -> None:
+        """Bring a job to its end, or to where the senders take it."""
+        taken = False
+        try:
+            self._kick()  # there may be more, and threads that a lost message left idle
+            taken = run.drive() and self._senders.take(run, self._unregister)
+        finally:
+            if not taken:
+                self._unregister(run)
+
+    def _register(self, run: Run) -> None:
         with self._lock:
             self._runs[run.claim] = run
             self._free.clear()
         if self._stopping.is_set():
             run.let_go()
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._runs[run.claim]
-                if not self._runs:
-                    self._free.set()
+
+    def _unregister(self, run: Run) -> None:
+        with self._lock:
+            del self._runs[run.claim]
+            if not self._runs:
+                self._free.set()
 
     def _kick(self) -> None:
         """Call one more thread where there is one to call and something to claim.
@@ -104,9 +140,11 @@ class Supervisor:
         """
         if self._is_full or not self._may_claim:
             return
+        with self._lock:
+            among = admission.startable(downloads=self._takes_downloads, uploads=self._takes_uploads)
         try:
             with short_read():
-                more = admission.has_work(self.node.pk)
+                more = admission.has_work(self.node.pk, among)
         except DATABASE_UNAVAILABLE as error:
             logger.warning("cannot look for more to run: %s", error, extra={"node": self.node.name})
             return
@@ -155,21 +193,36 @@ class Supervisor:
                 run.interrupt.wake()
         now = time.monotonic()
         if now - self._beat_at >= HEARTBEAT_SECONDS:
-            if not self._heart.beat(engine_answers=self._watch.answers):
+            if not self._beat():
                 logger.error("this worker was declared dead and starts anew", extra={"node": self.node.name})
             self._beat_at = now
         self._wake_changed(runs)
         self._observer.look()
         self._kick()
 
+    def _beat(self) -> bool:
+        with self._lock:
+            downloads = self._takes_downloads
+        return self._heart.beat(engine_answers=self._watch.answers, takes_downloads=downloads, takes_uploads=self._takes_uploads)
+
     def _wake_changed(self, runs: list[Run]) -> None:
-        """Wake runs whose row says something else than they know; give up rows that no thread of ours drives."""
+        """Wake runs whose row says something else than they know; give up rows that no thread of ours drives.
+
+        One that waits for a sender is given up, too: whoever takes it up does at once what its row now asks.
+        """
         mine = Job.objects.filter(owner=self._heart.worker_id, completed_at=None)
         with short_read():
-            owned = {uuid: (status, claims) for uuid, status, claims in mine.values_list("uuid", "status", "claims")}
+            rows = mine.values_list("uuid", "status", "claims", "outputs_cancelled_at")
+            owned = {uuid: (status, claims, cancelled is not None) for uuid, status, claims, cancelled in rows}
+        withdrawn: list[UUID] = []
         for run in runs:
-            if owned.pop(run.claim.uuid, None) != (run.status, run.claim.number):
-                run.interrupt.wake()
+            if owned.pop(run.claim.uuid, None) == (run.status, run.claim.number, run.outputs_cancelled):
+                continue
+            if self._senders.withdraw(run):
+                withdrawn.append(run.claim.uuid)
+            run.interrupt.wake()
+        if withdrawn:
+            mine.filter(uuid__in=withdrawn).update(owner=None)
         undriven = set(owned)
         stray = undriven & self._undriven  # twice in a row: not one that is just being taken up
         self._undriven = undriven
@@ -184,6 +237,7 @@ class Supervisor:
         self._stopping.set()
         for run in self._snapshot():
             run.let_go()
+        self._senders.stop()
         self._free.wait(_LET_GO_SECONDS)
         self._thread.join(_TICK_SECONDS)
         self._watch.stop()

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _CHUNK = 64 * 1024
 _KEPT_BODY = 64 * 1024
+_DRIP_SECONDS = 0.02
 
 Fault = Callable[["Exchange"], None]
 
@@ -80,6 +81,10 @@ class FileServer:
     def fault(self, path: str, *faults: Fault) -> str:
         self._faults[path].extend(faults)
         return self.url(path)
+
+    def heal(self, path: str) -> None:
+        """Take back the faults of that path that no request has met."""
+        self._faults[path].clear()
 
     def of(self, path: str) -> list[Recorded]:
         """The requests for that path so far."""
@@ -268,3 +273,23 @@ def early(code: int, after: int) -> Fault:
         exchange.close_connection = True
 
     return fault
+
+
+def drip(exchange: Exchange) -> None:
+    """Take the request and answer a byte at a time, never to its end."""
+    if exchange.command != "GET":
+        exchange.take_body()
+    exchange.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+    exchange.files.hanging.release()
+    while not exchange.files.closing.wait(_DRIP_SECONDS):
+        exchange.wfile.write(b"x")
+    exchange.close_connection = True
+
+
+def drip_body(exchange: Exchange) -> None:
+    """As `drip`, but the head of the answer comes at once."""
+    exchange.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    exchange.files.hanging.release()
+    while not exchange.files.closing.wait(_DRIP_SECONDS):
+        exchange.wfile.write(b"x")
+    exchange.close_connection = True
