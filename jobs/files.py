@@ -12,7 +12,11 @@ from jobs.lifecycle import Claim
 from jobs.models import Input, Job, Output
 from jobs.states import InputType, OutputType, TransferStatus
 from orchestrator_site.configuration import Configuration
-from orchestrator_site.database import short_read
+from orchestrator_site.database import DATABASE_UNAVAILABLE, short_read
+from orchestrator_site.postgresql import answers_within
+
+_TELL_SECONDS = 2.0
+_TELL_AGAIN_SECONDS = 30.0  # after the database did not answer
 
 _Item = TypeVar("_Item", Input, Output)
 
@@ -46,7 +50,11 @@ class Files:
         place = self._place(job)
         transfers.prepare_workspace(place)
         limits = self._limits(self._configuration.transfer_timeout)
-        for item in _items(job, Input):
+        items = _items(job, Input)
+        steps = [_step(item) for item in items]
+        if steps:
+            lifecycle.doing(self._claim, steps[0])
+        for item, following in zip(items, [*steps, "starting"][1:], strict=True):
             try:
                 size = self._bring_one_in(place, item, limits)
             except DiskFull as error:
@@ -54,7 +62,7 @@ class Files:
                 raise
             except TransferFailed as error:
                 raise InputFailed(item, error) from error
-            lifecycle.input_done(self._claim, item, size)
+            lifecycle.input_done(self._claim, item, size, following)
         self._no_room_since = None
 
     def take_out(self, job: Job) -> None:
@@ -101,7 +109,15 @@ class Files:
             transfers.put_file(place, item.path, content, item.mode)
             return len(content)
         return transfers.put_download(
-            place, item.path, item.url, item.headers, item.sha256 or None, item.mode, limits=limits, interrupt=self._interrupt
+            place,
+            item.path,
+            item.url,
+            item.headers,
+            item.sha256 or None,
+            item.mode,
+            limits=limits,
+            interrupt=self._interrupt,
+            progress=_Teller(self._claim, item),
         )
 
     def _take_one_out(self, place: transfers.Place, item: Output, limits: transfers.TransferLimits) -> None:
@@ -124,6 +140,31 @@ class Files:
             deadline=time.monotonic() + seconds,
             spool_directory=self._configuration.state_dir / "spool",
         )
+
+
+class _Teller:
+    """Says in the job's row how far a download is, now and then. Called for every chunk."""
+
+    def __init__(self, claim: Claim, item: Input) -> None:
+        self._claim = claim
+        self._item = item
+        self._due = time.monotonic() + _TELL_SECONDS
+
+    def __call__(self, stage: transfers.Stage, done: int, total: int | None) -> None:
+        """Raises `OwnershipLost`, which ends the download. A database that is away does not."""
+        if time.monotonic() < self._due:
+            return
+        pause = _TELL_SECONDS
+        try:
+            with answers_within(_TELL_SECONDS):
+                lifecycle.doing(self._claim, transfers.described(stage, self._item.name, self._item.path, done, total))
+        except DATABASE_UNAVAILABLE:
+            pause = _TELL_AGAIN_SECONDS
+        self._due = time.monotonic() + pause
+
+
+def _step(item: Input) -> str:
+    return transfers.described("copying" if item.type == InputType.FILE else "downloading", item.name, item.path)
 
 
 def _items(job: Job, model: type[_Item]) -> list[_Item]:

@@ -24,6 +24,7 @@ from orchestrator_site.database import short_transaction
 
 NO_EXIT_CODE = -1  # an exit code that nobody knows, or of a process that never ran
 _ERROR_BYTES = 1000
+_DOING_LENGTH = 640
 
 UNOWNED = Q(owner=None)
 _ENDING = Q(exited_at__isnull=False, completed_at=None)
@@ -64,13 +65,13 @@ def one_sentence(error: str) -> str:
 
 def doing(claim: Claim, text: str) -> None:
     """Say what an accepted job waits for. Also the fence before a step that cannot be taken back."""
-    with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), doing=text[:640]):
+    with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), doing=text[:_DOING_LENGTH]):
         pass
 
 
-def input_done(claim: Claim, item: Input, size: int) -> None:
-    """An input is in place. Put again into a new container it emits no second event."""
-    with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), doing="bringing in inputs") as job:
+def input_done(claim: Claim, item: Input, size: int, following: str) -> None:
+    """An input is in place, and `following` is done next. Put again into a new container it emits no second event."""
+    with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), doing=following[:_DOING_LENGTH]) as job:
         if _settle(item, TransferStatus.SUCCESS, size):
             events.input_done(job, item)
 

@@ -178,6 +178,7 @@ class Run:
 
     def _make_container(self, job: Job) -> None:
         self._engine.ensure_image(job.image, job.pull_policy, self._configuration.pull_timeout, self.interrupt)  # type: ignore[arg-type]
+        lifecycle.doing(self.claim, "creating the container")
         try:
             self._engine.create(self._container.spec(job))
         except ImageUnavailable as error:

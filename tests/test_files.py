@@ -1,17 +1,24 @@
 """What a job's files may run into, on the fake engine: the worker's own disk, and an image that somebody deletes."""
 
+import re
 import time
 from typing import Any
 
 import pytest
+from django.db import OperationalError
+from hypothesis import given
+from hypothesis import strategies as st
 
+from jobs import admission, lifecycle, services
 from jobs.engine.fake import FakeEngine
 from jobs.errors import DiskFull, EngineUnavailable, ImageUnavailable
 from jobs.models import Job
 from jobs.spec import InputSpec
 from jobs.states import InputType, Reason, State
 from jobs.transfers import TransferLimits
+from jobs.transfers.wording import size
 from tests.factories import make_job
+from tests.fileserver import FileServer, drip_body
 from tests.test_runner import told
 from tests.waiting import wait_for
 from tests.workers import Workers, completed
@@ -108,3 +115,115 @@ def test_an_image_that_is_deleted_before_it_is_used_is_pulled_again(engine: Fake
 
     # I expect the job to run
     assert completed(job).status == State.COMPLETED
+
+
+def a_download(server: FileServer, path: str) -> InputSpec:
+    return InputSpec(id="data", type=InputType.DOWNLOAD, path="data/input.txt", url=f"{server.url(path)}?secret=1")
+
+
+def waiting(job: Job) -> str:
+    return admission.waiting_for(Job.objects.get(pk=job.pk)) or ""
+
+
+def test_a_job_says_which_input_it_downloads_and_how_far_it_is(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a job with two inputs, the second of which comes slowly
+    monkeypatch.setattr("jobs.files._TELL_SECONDS", 0.05)
+    with FileServer() as server:
+        server.fault("/in", drip_body)
+        small = InputSpec(id="small", type=InputType.FILE, path="small", content=b"x")
+        job = make_job(inputs=(small, a_download(server, "/in")))
+        workers.run(workers.another())
+
+        # I expect its progress in bytes, again and again, and no URL
+        said: set[str] = set()
+
+        def says() -> int:
+            if (sentence := waiting(job)).startswith("downloading"):
+                said.add(sentence)
+            return len(said) > 2
+
+        wait_for(says, 20)
+        sentence = re.compile(r'downloading input "data" to data/input\.txt(: \d+ B of 976\.6 KiB)?')
+        assert [one for one in said if not sentence.fullmatch(one)] == []
+        services.cancel(job.id)
+        completed(job)
+
+
+def test_each_step_before_the_start_is_told(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a job with inputs of both kinds
+    told: list[str] = []
+    changed = lifecycle.changed
+
+    def tell(uuid: Any, guard: Any, **values: Any) -> Any:
+        told.extend([values["doing"]] if values.get("doing") else [])
+        return changed(uuid, guard, **values)
+
+    monkeypatch.setattr(lifecycle, "changed", tell)
+    with FileServer() as server:
+        server.serve("/in", b"content")
+        file = InputSpec(id="file", type=InputType.FILE, path="file", content=b"x")
+        job = make_job(inputs=(file, a_download(server, "/in")))
+
+        # When it runs
+        workers.another().run_jobs()
+
+    # I expect a sentence for each step, and for nothing else
+    assert completed(job).status == State.COMPLETED
+    assert told == [
+        "pulling alpine:latest",
+        "creating the container",
+        'copying input "file" to file',
+        'downloading input "data" to data/input.txt',
+        "starting",
+        "starting",
+    ]
+
+
+def test_a_download_goes_on_while_the_database_is_away(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a download whose progress cannot be written down
+    monkeypatch.setattr("jobs.files._TELL_SECONDS", 0.0)
+    asked: list[str] = []
+    doing = lifecycle.doing
+
+    def fail(claim: lifecycle.Claim, text: str) -> None:
+        if "input.txt: " in text:
+            asked.append(text)
+            raise OperationalError("away")
+        doing(claim, text)
+
+    monkeypatch.setattr(lifecycle, "doing", fail)
+    with FileServer() as server:
+        url = server.serve("/in", bytes(4 * 1024**2))
+        job = make_job(inputs=(InputSpec(id="data", type=InputType.DOWNLOAD, path="data/input.txt", url=url),))
+
+        # When it runs
+        workers.another().run_jobs()
+
+    # I expect the job to run, and the database to have been asked once
+    assert completed(job).status == State.COMPLETED
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1536 * 1024**2, "1.5 GiB"),
+        (1024**3 - 1, "1 GiB"),
+        (4 * 1024**3, "4 GiB"),
+        (10 * 1024**4, "10240 GiB"),
+    ],
+)
+def test_a_size_is_shown_in_a_unit_that_fits(count: int, shown: str) -> None:
+    assert size(count) == shown
+
+
+@given(st.integers(min_value=0, max_value=2**60))
+def test_a_size_that_is_shown_is_the_size(count: int) -> None:
+    number, unit = size(count).split()
+    factor = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[unit]
+    assert abs(float(number) * factor - count) <= 0.0501 * factor
+    assert float(number) >= 1 or count == 0
+    assert float(number) < 1024 or unit == "GiB"

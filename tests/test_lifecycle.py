@@ -42,7 +42,7 @@ def test_a_job_from_start_to_end() -> None:
     claim = claimed(job)
 
     # When everything goes well but the second output
-    lifecycle.input_done(claim, job.inputs.get(), 1)
+    lifecycle.input_done(claim, job.inputs.get(), 1, "starting")
     lifecycle.started(claim, STARTED_AT)
     lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
     lifecycle.exited(claim, 0)
@@ -64,8 +64,8 @@ def test_an_input_put_again_after_a_crash_has_no_second_event() -> None:
     job = make_job(inputs=(an_input("in"),))
     claim = claimed(job)
 
-    lifecycle.input_done(claim, job.inputs.get(), 1)
-    lifecycle.input_done(claim, job.inputs.get(), 1)
+    lifecycle.input_done(claim, job.inputs.get(), 1, "starting")
+    lifecycle.input_done(claim, job.inputs.get(), 1, "starting")
 
     assert event_types() == ["input"]
 
@@ -75,7 +75,7 @@ def test_a_failed_input_ends_the_job_and_skips_what_follows() -> None:
     job = make_job(inputs=tuple(an_input(name) for name in "abc"), outputs=(an_output("out"),))
     claim = claimed(job)
     first, second, _ = job.inputs.all()
-    lifecycle.input_done(claim, first, 1)
+    lifecycle.input_done(claim, first, 1, "starting")
 
     # When
     lifecycle.input_failed(claim, second, "404")
@@ -185,7 +185,7 @@ def steps(claim: Claim, job: Job) -> dict[str, Any]:
         "output": lambda: lifecycle.output_done(claim, job.outputs.get(), 1, "x"),
         "completed": lambda: lifecycle.completed(claim),
         "concluded": lambda: lifecycle.concluded(claim),
-        "input": lambda: lifecycle.input_done(claim, job.inputs.get(), 1),
+        "input": lambda: lifecycle.input_done(claim, job.inputs.get(), 1, "starting"),
         "input fails": lambda: lifecycle.input_failed(claim, job.inputs.get(), "no"),
         "node lost": lambda: lifecycle.lost_with_node(job.uuid, "node"),
     }

@@ -9,6 +9,18 @@ from jobs.transfers.content import read_event
 from jobs.transfers.exchange import TransferLimits
 from jobs.transfers.inputs import put_download, put_file
 from jobs.transfers.place import Place, prepare_workspace
+from jobs.transfers.progress import Progress, Stage, described
 from jobs.transfers.upload import send_upload
 
-__all__ = ["Place", "TransferLimits", "prepare_workspace", "put_download", "put_file", "read_event", "send_upload"]
+__all__ = [
+    "Place",
+    "Progress",
+    "Stage",
+    "TransferLimits",
+    "described",
+    "prepare_workspace",
+    "put_download",
+    "put_file",
+    "read_event",
+    "send_upload",
+]

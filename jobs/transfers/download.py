@@ -14,6 +14,7 @@ from typing import Final
 from jobs.errors import DiskFull, TransferFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.exchange import Answer, TransferLimits, TryAgain, exchange, out_of_time, persistently, unsuccessful
+from jobs.transfers.progress import Progress
 from jobs.transfers.wording import clipped
 from orchestrator_site import egress
 from orchestrator_site.http_urls import InvalidUrl, follow
@@ -32,7 +33,7 @@ _LENGTH: Final = re.compile(r"\d{1,18}", re.ASCII)
 
 @contextmanager
 def fetched(
-    url: str, headers: Mapping[str, str], sha256: str | None, limits: TransferLimits, interrupt: Interrupt
+    url: str, headers: Mapping[str, str], sha256: str | None, limits: TransferLimits, interrupt: Interrupt, progress: Progress
 ) -> Iterator["Spool"]:
     """The whole content of `url`, checked, as a file that is gone afterwards.
 
@@ -40,7 +41,7 @@ def fetched(
     hexadecimal. Raises `TransferFailed`, `Interrupted`, and `DiskFull` having given back what it took of the disk.
     """
     with Spool(limits.spool_directory) as spool:
-        persistently(_Download(url, headers, sha256, limits, interrupt, spool).attempt, limits, interrupt)
+        persistently(_Download(url, headers, sha256, limits, interrupt, spool, progress).attempt, limits, interrupt)
         yield spool
 
 
@@ -99,6 +100,7 @@ class _Download:
         limits: TransferLimits,
         interrupt: Interrupt,
         spool: Spool,
+        progress: Progress,
     ) -> None:
         self._url = url
         self._headers = {name: value for name, value in headers.items() if name.lower() not in _OURS}
@@ -106,6 +108,7 @@ class _Download:
         self._limits = limits
         self._interrupt = interrupt
         self._spool = spool
+        self._progress = progress
         self._expected: int | None = None  # length of the whole, as announced
         self._validator = ""  # names the version that the spool has a part of; empty: it cannot be resumed
         self._encoding = ""  # Content-Encoding of that version
@@ -201,6 +204,7 @@ class _Download:
             if received > self._limits.size:
                 raise TransferFailed(f"{self._shown} has more than the {self._limits.size} bytes that are allowed")
             self._spool.append(data)
+            self._progress("downloading", received, self._expected)
             self._check_time()
         self._check_time()
         if self._expected is not None and self._spool.size < self._expected:

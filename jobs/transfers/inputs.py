@@ -6,6 +6,7 @@ from jobs.interrupt import Interrupt
 from jobs.transfers.download import fetched
 from jobs.transfers.exchange import TransferLimits
 from jobs.transfers.place import Place, find_target, put
+from jobs.transfers.progress import Progress, counted, untold
 
 DEFAULT_MODE = 0o644
 
@@ -28,6 +29,7 @@ def put_download(
     *,
     limits: TransferLimits,
     interrupt: Interrupt,
+    progress: Progress = untold,
 ) -> int:
     """Put what `url` gives at `path`, as `put_file` does; how many bytes. It is complete and checked, or not there.
 
@@ -35,6 +37,6 @@ def put_download(
     `DiskFull`.
     """
     target = find_target(place, path)
-    with fetched(url, headers, sha256, limits, interrupt) as spool:
-        put(place, target, mode, spool.size, spool.chunks())
+    with fetched(url, headers, sha256, limits, interrupt, progress) as spool:
+        put(place, target, mode, spool.size, counted(spool.chunks(), spool.size, progress))
         return spool.size

@@ -3,6 +3,7 @@
 import json
 from typing import Final
 
+_UNIT: Final = 1024
 _BYTES: Final = 280  # of UTF-8; a sentence quotes two such parts at most
 
 
@@ -12,6 +13,21 @@ def clipped(text: str) -> str:
     return text if len(encoded) <= _BYTES else encoded[:_BYTES].decode(errors="ignore") + "…"
 
 
+def escaped(path: str) -> str:
+    """A path with its control characters escaped."""
+    return clipped(json.dumps(path, ensure_ascii=False)[1:-1])
+
+
 def quoted(path: str) -> str:
     """A path in quotes, its control characters escaped."""
-    return f'"{clipped(json.dumps(path, ensure_ascii=False)[1:-1])}"'
+    return f'"{escaped(path)}"'
+
+
+def size(count: int) -> str:
+    """A number of bytes, in the largest unit of which there is one: `512 B`, `1.5 GiB`."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if round(amount, 1) < _UNIT:
+            return f"{round(amount, 1):g} {unit}"
+        amount /= _UNIT
+    return f"{round(amount, 1):.10g} GiB"
