@@ -64,8 +64,12 @@ class Worker(models.Model):
     pid = models.PositiveIntegerField()
     lock_path = models.TextField(help_text="A file that the process holds locked: whoever can take it knows that it is dead.")
     started_at = models.DateTimeField()
-    takes_downloads = models.BooleanField(default=True, help_text="At its last beat, it could start jobs with downloads.")
-    takes_uploads = models.BooleanField(default=True, help_text="At its last beat, it could start jobs with uploads.")
+    takes_downloads = models.BooleanField(
+        default=True, db_default=True, help_text="At its last beat, it could start jobs with downloads."
+    )
+    takes_uploads = models.BooleanField(
+        default=True, db_default=True, help_text="At its last beat, it could start jobs with uploads."
+    )
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"
@@ -88,8 +92,8 @@ class Job(models.Model):
     pull_policy = models.CharField(max_length=16)
     network = models.CharField(max_length=16)
     wants_logs = models.BooleanField(default=False, help_text="Its callback takes log events.")
-    has_downloads = models.BooleanField(default=False, help_text="Some of its inputs are downloaded.")
-    has_uploads = models.BooleanField(default=False, help_text="Some of its outputs are uploaded.")
+    has_downloads = models.BooleanField(default=False, db_default=False, help_text="Some of its inputs are downloaded.")
+    has_uploads = models.BooleanField(default=False, db_default=False, help_text="Some of its outputs are uploaded.")
 
     status = models.CharField(max_length=16, choices=State.choices, default=State.ACCEPTED)
     reason = models.CharField(max_length=16, choices=Reason.choices, blank=True)

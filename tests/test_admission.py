@@ -2,16 +2,19 @@
 
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import Q
 from django.utils import timezone
 
 from jobs import admission, lifecycle
-from jobs.admission import PASSED_OVER_FOR
+from jobs.admission import PASSED_OVER_FOR, startable
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
-from jobs.states import State
+from jobs.spec import InputSpec, OutputSpec
+from jobs.states import InputType, OutputType, State
 from jobs.wake import ALIVE_WITHIN
 from tests.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 
@@ -202,3 +205,44 @@ def test_workers_that_claim_at_once_never_share_a_job_or_overbook_the_node() -> 
     # I expect 8 different jobs
     assert len(taken) == len({claim.uuid for claim in taken}) == 8
     assert reserved(node)[0] == 8000
+
+
+DOWNLOAD = InputSpec(id="in", type=InputType.DOWNLOAD, path="in", url="http://127.0.0.1/in")
+UPLOAD = OutputSpec(id="out", type=OutputType.UPLOAD, path="out", url="http://127.0.0.1/out")
+
+
+@pytest.mark.parametrize(
+    ("files", "among"),
+    [
+        ({"inputs": (DOWNLOAD,)}, startable(downloads=False, uploads=True)),
+        ({"outputs": (UPLOAD,)}, startable(downloads=True, uploads=False)),
+    ],
+    ids=["downloads", "uploads"],
+)
+def test_jobs_that_a_worker_has_no_threads_for_hold_nobody_back(files: dict[str, Any], among: Q) -> None:
+    # Given an old job with transfers, and a worker whose threads for these are all taken
+    node = make_node()
+    old = make_job(**files)
+    Job.objects.filter(uuid=old.uuid).update(created_at=timezone.now() - 2 * PASSED_OVER_FOR)
+    worker = make_worker(node)
+
+    # I expect it to claim a younger job instead, and the old one when it has threads again
+    assert not admission.has_work(node.pk, among)
+    young = make_job()
+    assert admission.has_work(node.pk, among)
+    claims = [admission.claim(node.pk, worker, among), admission.claim(node.pk, worker, among), admission.claim(node.pk, worker)]
+    assert [claim and claim.uuid for claim in claims] == [young.uuid, None, old.uuid]
+
+
+@pytest.mark.parametrize("status", [State.RUNNING, State.COMPLETED, State.CANCELLED])
+def test_a_job_that_has_started_or_ended_is_taken_over_whatever_it_transfers(status: State) -> None:
+    # Given a job with transfers that has no owner any more
+    node = make_node()
+    orphan = make_job(inputs=(DOWNLOAD,), outputs=(UPLOAD,))
+    claimed(orphan, node)
+    Job.objects.filter(uuid=orphan.uuid).update(owner=None, status=status)
+
+    # I expect any worker to take it
+    claim = admission.claim(node.pk, make_worker(node), startable(downloads=False, uploads=False))
+    assert claim is not None
+    assert claim.uuid == orphan.uuid

@@ -21,12 +21,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="job",
             name="has_downloads",
-            field=models.BooleanField(default=False, help_text="Some of its inputs are downloaded."),
+            field=models.BooleanField(db_default=False, default=False, help_text="Some of its inputs are downloaded."),
         ),
         migrations.AddField(
             model_name="job",
             name="has_uploads",
-            field=models.BooleanField(default=False, help_text="Some of its outputs are uploaded."),
+            field=models.BooleanField(db_default=False, default=False, help_text="Some of its outputs are uploaded."),
         ),
         migrations.AddField(
             model_name="job",
@@ -36,12 +36,16 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="worker",
             name="takes_downloads",
-            field=models.BooleanField(default=True, help_text="At its last beat, it could start jobs with downloads."),
+            field=models.BooleanField(
+                db_default=True, default=True, help_text="At its last beat, it could start jobs with downloads."
+            ),
         ),
         migrations.AddField(
             model_name="worker",
             name="takes_uploads",
-            field=models.BooleanField(default=True, help_text="At its last beat, it could start jobs with uploads."),
+            field=models.BooleanField(
+                db_default=True, default=True, help_text="At its last beat, it could start jobs with uploads."
+            ),
         ),
         migrations.RunPython(mark_transfers, migrations.RunPython.noop),
     ]
