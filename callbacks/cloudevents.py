@@ -17,6 +17,13 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _VISIBLE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 
+@dataclass(frozen=True, slots=True)
+class RawJson:
+    """A JSON text that is to be sent as it is: a value of Python's would lose digits of its numbers."""
+
+    text: str
+
+
 class EventTooLarge(ValueError):
     """As encoded the event would not fit into 64 KiB."""
 
@@ -45,11 +52,11 @@ class Envelope:
         }
 
     def body(self, data: Mapping[str, Any]) -> bytes:
-        """Compact JSON in UTF-8; a lone surrogate becomes U+FFFD.
+        """Compact JSON in UTF-8; a lone surrogate becomes U+FFFD. Members of `data` may be `RawJson`.
 
         Raises `EventTooLarge`, or ValueError where `data` holds what JSON cannot say (NaN, infinity).
         """
-        text = json.dumps({**self.attributes(), "data": data}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _object({**self.attributes(), "data": RawJson(_object(data))})
         body = _SURROGATE.sub("\ufffd", text).encode()
         if len(body) > MOST_BYTES:
             raise EventTooLarge(f"the {self.type} event has {len(body)} bytes; at most {MOST_BYTES} can be sent")
@@ -65,3 +72,13 @@ class Envelope:
 def timestamp(time: datetime) -> str:
     """RFC 3339 in UTC, with microseconds."""
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _object(members: Mapping[str, Any]) -> str:
+    return "{" + ",".join(f"{_json(name)}:{_json(value)}" for name, value in members.items()) + "}"
+
+
+def _json(value: object) -> str:
+    if isinstance(value, RawJson):
+        return value.text
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

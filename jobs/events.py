@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from callbacks import outbox
+from callbacks.cloudevents import RawJson
 from jobs.models import Input, Job, Output
 from jobs.spec import CallbackSpec
 from jobs.states import State
@@ -21,8 +22,6 @@ EXIT = "orchestrator.job.exit"
 INPUT = "orchestrator.job.input"
 OUTPUT = "orchestrator.job.output"
 COMPLETE = "orchestrator.job.complete"
-
-NO_CONTENT = object()
 
 
 def duration_seconds(job: Job) -> float:
@@ -80,11 +79,11 @@ def input_done(job: Job, item: Input) -> None:
     _publish(job, INPUT, _SIDECAR, data | ({"error": item.error} if item.error else {}))
 
 
-def output_done(job: Job, item: Output, content: object = NO_CONTENT) -> None:
-    """`content`: what an `event` output holds."""
+def output_done(job: Job, item: Output, content: str | None = None) -> None:
+    """`content`: what an `event` output holds, as JSON."""
     data: dict[str, Any] = {"outputId": item.name, "outputType": item.type, "status": item.status}
-    if content is not NO_CONTENT:
-        data["content"] = content
+    if content is not None:
+        data["content"] = RawJson(content)
     if item.error:
         data["error"] = item.error
     _publish(job, OUTPUT, _SIDECAR, data)

@@ -150,8 +150,8 @@ def exited(claim: Claim, exit_code: int | None) -> None:
         events.exited(job)
 
 
-def output_done(claim: Claim, item: Output, size: int, content: object = events.NO_CONTENT) -> None:
-    """An output was taken out; `content` is what an `event` output holds."""
+def output_done(claim: Claim, item: Output, size: int, content: str | None = None) -> None:
+    """An output was taken out; `content` is what an `event` output holds, as JSON."""
     with changed(claim.uuid, claim.guard & _ENDING, doing="") as job:
         if _settle(item, TransferStatus.SUCCESS, size):
             events.output_done(job, item, content)

@@ -47,7 +47,7 @@ def test_a_job_from_start_to_end() -> None:
     lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
     lifecycle.exited(claim, 0)
     one, two = job.outputs.all()
-    lifecycle.output_done(claim, one, 2, {"a": 1})
+    lifecycle.output_done(claim, one, 2, '{"a":1}')
     lifecycle.output_failed(claim, two, "no such file")
     lifecycle.completed(claim)
 
@@ -182,7 +182,7 @@ def steps(claim: Claim, job: Job) -> dict[str, Any]:
         "times out": lambda: lifecycle.decide(claim, State.FAILED, Reason.TIMEOUT, "long"),
         "cancelled": lambda: services.cancel(job.id),
         "exited": lambda: lifecycle.exited(claim, 0),
-        "output": lambda: lifecycle.output_done(claim, job.outputs.get(), 1, "x"),
+        "output": lambda: lifecycle.output_done(claim, job.outputs.get(), 1, '"x"'),
         "completed": lambda: lifecycle.completed(claim),
         "concluded": lambda: lifecycle.concluded(claim),
         "input": lambda: lifecycle.input_done(claim, job.inputs.get(), 1, "starting"),

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jobs.engine.base import User
 from jobs.errors import EngineRefused, EngineUnavailable, TransferFailed
 from jobs.transfers import Place, prepare_workspace, put_file, read_event
-from jobs.transfers.content import ENCODED_LIMIT, parse
+from jobs.transfers.content import ENCODED_LIMIT
 from tests import places
 from tests.places import content, docker_place, entry, fake_place, mode, owner, plant
 
@@ -140,13 +138,13 @@ class TestPutFile:
     def test_a_hostile_name_is_only_a_name(self, new_place: NewPlace, name: str) -> None:
         place = new_place()
         put_file(place, f"dir/{name}", b"content")
-        assert read_event(place, f"dir/{name}") == (7, "content")
+        assert read_event(place, f"dir/{name}") == (7, '"content"')
 
     def test_a_long_path_is_no_problem(self, new_place: NewPlace) -> None:
         place = new_place()
         path = "/".join(["d" * 100] * 10)
         put_file(place, path, b"x")
-        assert read_event(place, path) == (1, "x")
+        assert read_event(place, path) == (1, '"x"')
 
     def test_an_odd_spelling_is_the_same_path(self, new_place: NewPlace) -> None:
         place = new_place("/workspace/")
@@ -237,64 +235,11 @@ def plant_pipe(place: Place) -> None:
 
 
 class TestReadEvent:
-    @pytest.mark.parametrize(
-        ("text", "value"),
-        [
-            ('{"a": [1, 2.5, null, true, "é"]}', {"a": [1, 2.5, None, True, "é"]}),
-            ("42\n", 42),
-            ("hello\n", "hello\n"),
-            ("", ""),
-            ('{"a": 1, "a": 2}', {"a": 2}),
-            ("{'a': 1}", "{'a': 1}"),
-            ("[NaN]", "[NaN]"),
-            ("-Infinity", "-Infinity"),
-            ("1e999", "1e999"),
-            ("\ufeff{}", "\ufeff{}"),
-            ('"\\ud800"', '"\\ud800"'),
-            ('{"\\udfff": 1}', '{"\\udfff": 1}'),
-            ('"\\ud83d\\ude00"', "😀"),
-        ],
-    )
-    def test_strict_json_is_parsed_and_everything_else_is_a_string(self, place: Place, text: str, value: object) -> None:
-        put_file(place, "result", text.encode())
-        assert read_event(place, "result") == (len(text.encode()), value)
-
-    @given(
-        st.recursive(
-            st.none()
-            | st.booleans()
-            | st.integers()
-            | st.floats(allow_nan=False, allow_infinity=False)
-            | st.text(st.characters(exclude_categories=["Cs"])),
-            lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
-        )
-    )
-    def test_whatever_json_was_written_is_read(self, value: object) -> None:
-        assert parse(json.dumps(value)) == value
-        assert parse(json.dumps(value, ensure_ascii=False, indent=1)) == value
-
-    @given(st.text(st.characters(exclude_categories=["Cs"])) | st.text('[]{}",:0123456789.eE+-\\udNnaI\n '))
-    def test_whatever_is_read_can_be_sent(self, text: str) -> None:
-        encoded = json.dumps(parse(text), ensure_ascii=False, allow_nan=False).encode()
-        assert json.loads(encoded) == parse(text)
-
-    @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-    @pytest.mark.parametrize("inside", ["", "1"])
-    def test_a_hundred_levels_are_the_most(self, opening: str, closing: str, inside: str) -> None:
-        inside = inside or ("[]" if opening == "[" else "{}")
-        levels = 100 if inside == "1" else 99
-        good = opening * levels + inside + closing * levels
-        assert parse(good) == json.loads(good)
-        deeper = opening + good + closing
-        assert parse(deeper) == deeper
-        endless = opening * 100_000
-        assert parse(endless) == endless
-
-    @pytest.mark.parametrize("sign", ["", "-"])
-    def test_4300_digits_are_the_most(self, sign: str) -> None:
-        good = sign + "9" * 4300
-        assert parse(good) == int(good)
-        assert parse(good + "9") == good + "9"
+    def test_strict_json_goes_as_it_is_and_everything_else_as_a_string(self, place: Place) -> None:
+        put_file(place, "json", b'{"a": [1.0, "\xc3\xa9"]}\n')
+        put_file(place, "text", b"hello\n")
+        assert read_event(place, "json") == (19, '{"a":[1.0,"é"]}')
+        assert read_event(place, "text") == (6, '"hello\\n"')
 
     def test_the_limit_is_on_what_the_event_holds(self, place: Place) -> None:
         # Given texts that as JSON strings are just 48 KiB, and one byte more
@@ -304,7 +249,7 @@ class TestReadEvent:
         put_file(place, "grows", b"\n" * (ENCODED_LIMIT // 2))
         put_file(place, "shrinks", json.dumps({"a": "😀" * 1000}, indent=200).encode() + b" " * 100_000)
         assert read_event(place, "fits")[0] == ENCODED_LIMIT - 2
-        assert read_event(place, "shrinks")[1] == {"a": "😀" * 1000}
+        assert json.loads(read_event(place, "shrinks")[1]) == {"a": "😀" * 1000}
         for path in ("over", "grows"):
             with pytest.raises(TransferFailed, match=f'"{path}" has more than 48 KiB as encoded in an event'):
                 read_event(place, path)
@@ -358,8 +303,7 @@ class TestReadEvent:
         with open("/etc/passwd", "rb") as file:
             ours = hashlib.sha256(file.read()).digest()
         for path in ("link/passwd", "up/passwd"):
-            _, text = read_event(place, path)
-            assert isinstance(text, str)
+            text = json.loads(read_event(place, path)[1])
             assert hashlib.sha256(text.encode()).digest() != ours
 
     def test_an_engine_that_breaks_off_is_no_failure_of_the_file(self, place: Place) -> None:

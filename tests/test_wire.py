@@ -25,7 +25,7 @@ from jobs.engine.base import Frame
 from jobs.logs import LineSplitter, group
 from jobs.models import Job
 from jobs.spec import CallbackSpec
-from jobs.transfers.content import parse
+from jobs.transfers.content import encoded
 from tests.factories import make_job
 from tests.receiver import Received, Receiver
 
@@ -65,7 +65,11 @@ LOG = st.lists(
     | st.binary(max_size=8),
     max_size=12,
 ).map(b"".join)
-NUMBERS = st.integers(-(10**400), 10**400).map(str) | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+NUMBERS = (
+    st.sampled_from(["1e400", "-0", "1.0", "0.1000000000000000055511151231257827"])
+    | st.integers(-(10**400), 10**400).map(str)
+    | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+)
 CONTENT = st.one_of(
     st.just(""), TEXT, NUMBERS, st.just('{"a": [1e400, -0.0, "\\ud83d"]}'), TEXT.map(json.dumps), st.lists(TEXT).map(json.dumps)
 )
@@ -92,7 +96,7 @@ def tell(job: Job, log: bytes, content: str) -> list[str]:
         for stream, texts in group(lines):
             events.logged(job, stream, texts)
         events.exited(job)
-        events.output_done(job, output, parse(content))
+        events.output_done(job, output, encoded(content))
         events.completed(job)
     return [line.text for line in lines]
 
@@ -124,7 +128,8 @@ def test_what_arrives_is_what_was_frozen_and_signed(
     told = [received.json["data"] for received in receiver.requests]
     assert [line for data in told for line in data.get("lines", [])] == lines
     assert all("\ud800" not in line and "\0" not in line for line in lines)
-    assert same(told[-2]["content"], parse(content))
+    assert same(told[-2]["content"], json.loads(encoded(content)))
+    assert encoded(content).encode() in receiver.requests[-2].body
     assert all(data["meta"] == meta for data in told)
 
 

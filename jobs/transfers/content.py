@@ -1,22 +1,20 @@
 """The content of a small file, as it goes into an event."""
 
 import json
-import math
-from typing import Any, Final, NoReturn
+from typing import Final
 
 from jobs.errors import PathNotFound, TransferFailed
 from jobs.transfers import tarstream
 from jobs.transfers.place import Place, find_file
+from jobs.transfers.strict_json import NotStrict, TooLong, compact
 from jobs.transfers.wording import quoted
 
-MAX_DEPTH: Final = 100
-MAX_DIGITS: Final = 4300  # of an integer
 ENCODED_LIMIT: Final = 48 * 1024  # bytes
 _READ_LIMIT: Final = 1024**2  # bytes: JSON may shrink as it is encoded, by its white space and its escapes
 
 
-def read_event(place: Place, path: str) -> tuple[int, object]:
-    """The size in bytes of the regular file at `path`, and its content: a JSON value, or a string where it is not strict JSON.
+def read_event(place: Place, path: str) -> tuple[int, str]:
+    """The size in bytes of the regular file at `path`, and its content as JSON: a string where it is not strict JSON itself.
 
     Raises `TransferFailed` where it is no regular file, no UTF-8 or too long as encoded, and `EngineUnavailable`.
     """
@@ -31,61 +29,23 @@ def read_event(place: Place, path: str) -> tuple[int, object]:
     except PathNotFound as error:
         raise TransferFailed(f"{quoted(path)} does not exist") from error
     try:
-        value = parse(data.decode())
+        return len(data), encoded(data.decode())
     except UnicodeDecodeError as error:
         raise TransferFailed(f"{quoted(path)} is not valid UTF-8") from error
-    if len(_encode(value)) > ENCODED_LIMIT:
-        raise _too_long(path)
-    return len(data), value
+    except TooLong as error:
+        raise _too_long(path) from error
 
 
-def parse(text: str) -> object:
-    """`text` as JSON where it is strict JSON that every reader can take, else `text` itself.
-
-    Not taken are NaN and the infinities, numbers that are too large for a double, integers of more than `MAX_DIGITS`
-    digits, more than `MAX_DEPTH` levels and lone surrogates.
-    """
+def encoded(text: str) -> str:
+    """`text` itself where it is strict JSON, made compact, else as a JSON string. Raises `TooLong`."""
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_refuse)
-        if _deeper_than(value, MAX_DEPTH):
-            return text
-        _encode(value)
-    except (ValueError, RecursionError):  # UnicodeEncodeError, of a lone surrogate, is a ValueError too
-        return text
-    return value
+        return compact(text, ENCODED_LIMIT)
+    except NotStrict:
+        string = json.dumps(text, ensure_ascii=False)
+        if len(string.encode()) > ENCODED_LIMIT:
+            raise TooLong from None
+        return string
 
 
 def _too_long(path: str) -> TransferFailed:
     return TransferFailed(f"{quoted(path)} has more than {ENCODED_LIMIT // 1024} KiB as encoded in an event")
-
-
-def _encode(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _integer(digits: str) -> int:
-    if len(digits.lstrip("-")) > MAX_DIGITS:
-        raise ValueError("too many digits")
-    return int(digits)
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError("too large")
-    return value
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _deeper_than(value: object, levels: int) -> bool:
-    """Level by level, so that no depth is too much for it."""
-    containers: list[Any] = [value]
-    for _ in range(levels + 1):
-        containers = [item for item in containers if isinstance(item, dict | list)]
-        if not containers:
-            return False
-        containers = [item for outer in containers for item in (outer.values() if isinstance(outer, dict) else outer)]
-    return True
