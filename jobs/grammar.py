@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from jobs import limits
+from jobs.engine.base import MOUNTED_DIRECTORIES
 from jobs.reading import any_text, mapping, text
 from orchestrator_site import http_urls
 from orchestrator_site.api_errors import InvalidRequest
@@ -66,6 +67,14 @@ def absolute_path(value: object, path: str) -> str:
     if not string.startswith("/"):
         raise InvalidRequest("it must be an absolute path", field=path)
     return "/" + "/".join(_components(string, path))
+
+
+def workspace(value: object, path: str) -> str:
+    """A directory of the container's own file system, normalised."""
+    directory = absolute_path(value, path)
+    if any(PurePosixPath(directory).is_relative_to(mounted) for mounted in MOUNTED_DIRECTORIES):
+        raise InvalidRequest("it may not be /dev, /proc or /sys, or below them: files there end with the process", field=path)
+    return directory
 
 
 def _short_path(value: object, path: str) -> str:

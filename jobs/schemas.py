@@ -89,7 +89,11 @@ _NEW_JOB = record(
             additionalProperties=string(maxLength=limits.META_VALUE_LENGTH),
             description=f"In every event. Keys of 1 to {limits.META_KEY_LENGTH} characters, {limits.META_BYTES} bytes in all.",
         ),
-        "workspace": string(pattern="^/", default=limits.WORKSPACE_DEFAULT, description="An absolute path without `..`."),
+        "workspace": string(
+            pattern="^/",
+            default=limits.WORKSPACE_DEFAULT,
+            description="An absolute path without `..`, not at or below `/dev`, `/proc` and `/sys`.",
+        ),
         "inputs": array("NewInput", maxItems=limits.TRANSFERS),
         "outputs": array("NewOutput", maxItems=limits.TRANSFERS),
         "pullPolicy": choice(get_args(PullPolicy), default="missing"),

@@ -55,7 +55,7 @@ def read_job(body: object) -> JobSpec:
         timeout_seconds=job.get("timeoutSeconds", integer(limits.TIMEOUT_MIN, limits.TIMEOUT_MAX), limits.TIMEOUT_DEFAULT),
         environment=job.get("environment", mapping(_check_variable, any_text, limits.ENVIRONMENT_ENTRIES), {}),
         meta=job.get("meta", _meta, {}),
-        workspace=job.get("workspace", grammar.absolute_path, limits.WORKSPACE_DEFAULT),
+        workspace=job.get("workspace", grammar.workspace, limits.WORKSPACE_DEFAULT),
         inputs=_named(job.get("inputs", array(_input, 0, limits.TRANSFERS), []), "input"),
         outputs=_named(job.get("outputs", array(_output, 0, limits.TRANSFERS), []), "output"),
         pull_policy=job.get("pullPolicy", choice(get_args(PullPolicy)), "missing"),

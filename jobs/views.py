@@ -81,7 +81,7 @@ class JobView(ApiView):
 
     @openapi.cancel_job
     def delete(self, request: Request, job_id: str) -> HttpResponse:
-        """Cancel a job. One that is finished stays as it is."""
+        """Cancel a job, or only its outputs where its process has ended. One that is complete stays as it is."""
         Parameters(request._request)
         try:
             services.cancel(job_id)

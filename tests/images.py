@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -34,11 +35,23 @@ def ensure_alpine(host: str) -> str:
 
 
 def import_busybox(
-    host: str, reference: str, changes: Sequence[str] = (), *, command: Sequence[str] | None = ("/bin/sh",)
+    host: str,
+    reference: str,
+    changes: Sequence[str] = (),
+    *,
+    command: Sequence[str] | None = ("/bin/sh",),
+    links: Mapping[str, str] | None = None,
 ) -> str:
-    """Import busybox under `reference`, with Dockerfile instructions as `docker import --change` takes them."""
+    """Import busybox under `reference`, with Dockerfile instructions as `docker import --change` takes them.
+
+    `links` are symbolic links to add, and where they lead.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        content = stand_in.file_system(stand_in.static_busybox(Path(directory)))
+        archive = io.BytesIO(stand_in.file_system(stand_in.static_busybox(Path(directory))))
+    with tarfile.open(fileobj=archive, mode="a") as tar:
+        for path, target in (links or {}).items():
+            stand_in.add(tar, path.lstrip("/"), 0o777, tarfile.SYMTYPE, target=target)
+    content = archive.getvalue()
     with closing(client(host)) as engine:
         _import(engine, content, reference, [*changes, *([f"CMD {json.dumps(list(command))}"] if command else [])])
     return reference

@@ -1,5 +1,6 @@
 """Containers that were made and never started, for tests that put files into them and take files out."""
 
+import hashlib
 import io
 import os
 import secrets
@@ -40,9 +41,9 @@ def made(engine: Engine, image: str, workspace: str) -> Place:
 
 
 @contextmanager
-def fake_place(workspace: str = "/workspace", user: str = "") -> Iterator[Place]:
+def fake_place(workspace: str = "/workspace", user: str = "", links: tuple[tuple[str, str], ...] = ()) -> Iterator[Place]:
     engine = FakeEngine()
-    engine.images["image:latest"] = FakeImage(user=user)
+    engine.images["image:latest"] = FakeImage(user=user, links=dict(links))
     try:
         yield made(engine, "image", workspace)
     finally:
@@ -50,10 +51,10 @@ def fake_place(workspace: str = "/workspace", user: str = "") -> Iterator[Place]
 
 
 @contextmanager
-def docker_place(workspace: str = "/workspace", user: str = "") -> Iterator[Place]:
+def docker_place(workspace: str = "/workspace", user: str = "", links: tuple[tuple[str, str], ...] = ()) -> Iterator[Place]:
     host = os.environ["DOCKER_HOST"]
     engine = DockerEngine(host)
-    place = made(engine, _docker_image(host, user), workspace)
+    place = made(engine, _docker_image(host, user, links), workspace)
     try:
         yield place
     finally:
@@ -61,13 +62,14 @@ def docker_place(workspace: str = "/workspace", user: str = "") -> Iterator[Plac
 
 
 @cache
-def _docker_image(host: str, user: str) -> str:
-    """Busybox, to run as `user`; made once, and like the other images of tests left for the next run."""
-    reference = f"orchestrator-test/transfers-{user or 'root'}:latest"
+def _docker_image(host: str, user: str, links: tuple[tuple[str, str], ...]) -> str:
+    """Busybox with some links, to run as `user`; made once, and like the other images of tests left for the next run."""
+    linked = f"-{hashlib.sha256(repr(links).encode()).hexdigest()[:12]}" if links else ""
+    reference = f"orchestrator-test/transfers-{user or 'root'}{linked}:latest"
     with closing(images.client(host)) as docker:
         if docker.images.list(name=reference):
             return reference
-    return images.import_busybox(host, reference, [f"USER {user}"] if user else [])
+    return images.import_busybox(host, reference, [f"USER {user}"] if user else [], links=dict(links))
 
 
 def limits(spool_directory: Path, **changed: Any) -> TransferLimits:

@@ -202,6 +202,7 @@ def test_circle_of_symlinks_is_no_path(bench: Bench) -> None:
     name = bench.ended(shell("ln -s a b; ln -s b a"))
 
     assert bench.engine.stat(name, "/workspace/a/file") is None
+    assert bench.engine.real_path(name, "/workspace/a/file") == "/workspace/a/file"
     with pytest.raises(PathNotFound), bench.engine.get(name, "/workspace/a/file"):
         pass
 
@@ -217,16 +218,16 @@ def test_added_directories_are_those_the_image_has_not(bench: Bench) -> None:
     assert added == {"/some", "/some/where", "/some/where/made", "/some/where/made/here"}
 
 
-def test_added_directories_are_found_behind_symlinks(bench: Bench) -> None:
+def test_real_path_follows_the_links_on_the_way(bench: Bench) -> None:
     name = bench.created()
     link = tarfile.TarInfo("link")
     link.type, link.linkname = tarfile.SYMTYPE, "/tmp"
     bench.engine.put(name, "/workspace", [link.tobuf() + bytes(1024)])
     bench.engine.put(name, "/tmp", [tar_of("made/file", b"")])
 
-    added = bench.engine.added_directories(name, ["/workspace/link", "/workspace/link/made"])
+    found = [bench.engine.real_path(name, path) for path in ("/workspace/link/made", "/workspace/link/none/x", "//tmp/./made/")]
 
-    assert added == {"/workspace/link/made"}
+    assert found == ["/tmp/made", "/tmp/none/x", "/tmp/made"]
 
 
 @pytest.mark.engine

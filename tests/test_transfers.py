@@ -26,7 +26,7 @@ def new_place(request: pytest.FixtureRequest) -> Iterator[NewPlace]:
     """Makes containers, on each engine."""
     make: Callable[..., AbstractContextManager[Place]] = {"fake": fake_place, "docker": docker_place}[request.param]
     with ExitStack() as stack:
-        yield lambda workspace="/workspace", user="": stack.enter_context(make(workspace, user))
+        yield lambda workspace="/workspace", user="", links=(): stack.enter_context(make(workspace, user, links))
 
 
 @pytest.fixture
@@ -68,6 +68,30 @@ class TestWorkspace:
         place = new_place("//srv/./work/", "nobody")
         prepare_workspace(place)
         assert owner(place, "/srv/work") == NOBODY
+
+    @pytest.mark.parametrize(
+        ("workspace", "links", "made"),
+        [
+            ("/work", (("/work", "/data/deep"),), ["/data", "/data/deep"]),
+            ("/work/below", (("/work", "data"),), ["/data", "/data/below"]),
+            ("/work", (("/work", "other"), ("/other", "/tmp/new")), ["/tmp/new"]),
+        ],
+        ids=["absolute", "relative", "a link to a link"],
+    )
+    def test_what_a_link_of_the_image_leads_to_is_made(
+        self, new_place: NewPlace, workspace: str, links: tuple[tuple[str, str], ...], made: list[str]
+    ) -> None:
+        # Given an image with a user, whose workspace is behind a link that leads to nothing
+        place = new_place(workspace, "nobody", links)
+        before = owner(place, "/tmp")
+        # When it is prepared, and a file is put into it
+        prepare_workspace(place)
+        put_file(place, "in.txt", b"hello")
+        # I expect the directories to be there, as that user's, and the link as it was
+        assert [owner(place, path) for path in made] == [NOBODY] * len(made)
+        assert content(place, f"{made[-1]}/in.txt") == b"hello"
+        assert entry(place, links[0][0]).issym()
+        assert owner(place, "/tmp") == before
 
 
 class TestPutFile:
@@ -217,6 +241,12 @@ class TestPutFile:
             # When a file is to go there, I expect it to fail, and not to be lost without a word
             put_file(place, path, b"x")
 
+    def test_neither_is_it_put_there_through_a_link(self, new_place: NewPlace) -> None:
+        # Given links in the image that lead to such a place, the one through the other
+        place = new_place("/work", links=(("/work", "/root-of-all/dev/shm"), ("/root-of-all", "/")))
+        with pytest.raises(TransferFailed, match="the engine has its own /dev in every container"):
+            put_file(place, "in", b"x")
+
     def test_what_the_engine_refuses_is_a_failure(self, place: Place) -> None:
         place.engine.fail_next("put", EngineRefused("read-only file system"))  # type: ignore[attr-defined]
         with pytest.raises(TransferFailed, match=r'"in\.txt" cannot be put there: read-only file system'):
@@ -293,6 +323,15 @@ class TestReadEvent:
         if path == "pipe":
             plant_pipe(place)
         with pytest.raises(TransferFailed, match=f'"{path}" {words}'):
+            read_event(place, path)
+
+    @pytest.mark.parametrize("path", ["dev/shm/out", "dev/out", "proc/out", "sys/out", "link/out", "link/deep/out"])
+    def test_a_file_that_ended_with_its_process_says_so(self, new_place: NewPlace, path: str) -> None:
+        # Given a job that wrote to where the engine mounts its own, if only by a link
+        place = new_place("/")
+        plant(place, "/", ("link", tarfile.SYMTYPE, "/dev/shm"))
+        mounted = "/" + path.partition("/")[0].replace("link", "dev")
+        with pytest.raises(TransferFailed, match=f'"{path}" cannot be taken out: files below {mounted} end with the process'):
             read_event(place, path)
 
     def test_a_link_on_the_way_leads_nowhere_outside(self, new_place: NewPlace) -> None:

@@ -10,12 +10,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from jobs.interrupt import Interrupt
 
 PullPolicy = Literal["missing", "always", "never"]
 StreamName = Literal["stdout", "stderr"]
+
+# Of every running container, over what its image has there: what the process writes into them ends with it.
+MOUNTED_DIRECTORIES: Final = ("/dev", "/proc", "/sys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +177,11 @@ class Engine(Protocol):
     def stat(self, name: str, path: str) -> Stat | None:
         """None where there is no such path. Parents are resolved inside the container's root."""
 
+    def real_path(self, name: str, path: str) -> str:
+        """`path` with its symbolic links followed inside the container, also where they lead to nothing; not a circle of them."""
+
     def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
-        """Those of `paths` that this container has and its image has not."""
+        """Those of `paths`, all of them real, that this container has and its image has not."""
 
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
         """Unpack a tar stream into an existing directory. Raises `PathNotFound`, `EngineRefused`."""

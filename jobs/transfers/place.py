@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Final
 
-from jobs.engine.base import Engine, Stat, User
+from jobs.engine.base import MOUNTED_DIRECTORIES, Engine, Stat, User
 from jobs.errors import EngineRefused, PathNotFound, TransferFailed
 from jobs.transfers import tarstream
 from jobs.transfers.wording import clipped, quoted
@@ -16,7 +16,7 @@ _ROOT: Final = User(0, 0)
 _NAME_BYTES: Final = 255  # NAME_MAX and PATH_MAX of Linux: an engine's answer to more is not always a clear no
 _PATH_BYTES: Final = 4095
 # What engines mount over the image when a container starts: a file put there before would never be seen.
-_MOUNTED: Final = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+_MOUNTED: Final = (*MOUNTED_DIRECTORIES, "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,12 @@ class Target:
 def prepare_workspace(place: Place) -> None:
     """Give the workspace to the image's user, with the directories above it that were made for it.
 
-    Engines make the working directory themselves, as root. What the image has keeps its owner and mode.
+    Engines make the working directory themselves, as root, and where a link of the image leads to nothing they make what it
+    leads to. What the image has keeps its owner and mode.
     """
     if place.user == _ROOT:
         return
-    levels = _prefixes(_components(place.workspace))
+    levels = _prefixes(_components(place.engine.real_path(place.container, place.workspace)))
     added = place.engine.added_directories(place.container, [f"/{level}" for level in levels])
     made = [level for level in levels if f"/{level}" in added]
     if made:
@@ -61,9 +62,7 @@ def find_target(place: Place, path: str) -> Target:
     """
     shown = quoted(path)
     names = _resolve(place, path)
-    for mounted in _MOUNTED:
-        if PurePosixPath(_absolute(names)).is_relative_to(mounted):
-            raise TransferFailed(f"{shown} cannot be put there: the engine has its own {mounted} in every container")
+    _check_seen(shown, _absolute(names))
     *parents, name = names
     directory = "/"
     for depth, parent in enumerate(parents):
@@ -74,6 +73,8 @@ def find_target(place: Place, path: str) -> Target:
             return Target(shown, directory, tuple(missing), posixpath.join(missing[-1], name))
         if found.kind not in ("directory", "symlink"):
             raise TransferFailed(f"{shown} cannot be put there: {quoted(below)} is no directory")
+        if found.kind == "symlink":
+            _check_seen(shown, place.engine.real_path(place.container, _absolute(names)))
         directory = below
     found = place.engine.stat(place.container, posixpath.join(directory, name))
     if found is not None and found.kind == "directory":
@@ -95,13 +96,31 @@ def put(place: Place, target: Target, mode: int, size: int, chunks: Iterable[byt
 def find_file(place: Place, path: str) -> tuple[str, Stat]:
     """The absolute path of a regular file and what it is. Raises `TransferFailed` where there is none, or something else."""
     absolute = _absolute(_resolve(place, path))
+    _check_outlives(path, absolute)
     found = place.engine.stat(place.container, absolute)
     if found is None:
+        _check_outlives(path, place.engine.real_path(place.container, absolute))
         raise TransferFailed(f"{quoted(path)} does not exist")
     if found.kind != "file":
         kind = {"directory": "a directory", "symlink": "a symbolic link"}.get(found.kind, "a device or the like")
         raise TransferFailed(f"{quoted(path)} is {kind}, not a regular file")
     return absolute, found
+
+
+def _check_seen(shown: str, path: str) -> None:
+    """Raise `TransferFailed` where the process would not see a file that is put at or below `path`."""
+    if mounted := _first_above(path, _MOUNTED):
+        raise TransferFailed(f"{shown} cannot be put there: the engine has its own {mounted} in every container")
+
+
+def _check_outlives(path: str, real: str) -> None:
+    """Raise `TransferFailed` where a file at `real` is gone when its process has ended."""
+    if mounted := _first_above(real, MOUNTED_DIRECTORIES):
+        raise TransferFailed(f"{quoted(path)} cannot be taken out: files below {mounted} end with the process")
+
+
+def _first_above(path: str, directories: Iterable[str]) -> str | None:
+    return next((directory for directory in directories if PurePosixPath(path).is_relative_to(directory)), None)
 
 
 def _resolve(place: Place, path: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Whole jobs in real containers: how each of them ends, and what its callback hears."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import images
 from tests.fileserver import FileServer
 from tests.receiver import Receiver
 from tests.services import Service
@@ -15,6 +17,7 @@ from tests.waiting import wait_for
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 
 KEY = "a key of the test"
+LINKED = "orchestrator-test/linked-workspace:latest"
 
 
 @pytest.fixture
@@ -126,6 +129,29 @@ def test_a_running_job_is_cancelled(running: Service, receiver: Receiver) -> Non
     running.wait_complete(job_id, timeout=8)
     assert [type_ for type_ in story(receiver, job_id) if type_ != "log"] == ["start", "exit", "complete"]
     assert data_of(receiver, job_id, "exit")["reason"] == "cancelled"
+
+
+def test_a_workspace_behind_a_link_of_the_image_is_the_users(running: Service) -> None:
+    # Given an image with a user, whose workspace is a link that leads to nothing
+    host = os.environ["DOCKER_HOST"]
+    images.import_busybox(host, LINKED, ["USER nobody"], links={"/work": "/data/deep"})
+
+    # When a job writes there, and to where its files end with it
+    job_id = running.post_job(
+        image=LINKED,
+        pullPolicy="never",
+        workspace="/work",
+        command="cp in out && ln -s /dev/shm memory && echo x > memory/out && ls memory",
+        inputs=[{"type": "file", "path": "in", "content": "hello"}],
+        outputs=[{"type": "event", "path": "out"}, {"type": "event", "path": "memory/out"}],
+    )
+
+    # I expect it to end well, and to hear why the second file is not to be had
+    job = running.wait_complete(job_id)
+    assert (job["status"], job["outputs"][0]["status"]) == ("completed", "success")
+    assert job["outputs"][1]["error"] == '"memory/out" cannot be taken out: files below /dev end with the process'
+    assert log_of(running, job_id) == "out\n"
+    images.remove(host, LINKED)
 
 
 def test_an_image_that_cannot_be_had_says_why(running: Service, receiver: Receiver) -> None:

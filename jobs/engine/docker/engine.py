@@ -196,6 +196,9 @@ class DockerEngine:
     def stat(self, name: str, path: str) -> Stat | None:
         return self._files.stat(name, path)
 
+    def real_path(self, name: str, path: str) -> str:
+        return self._files.real_path(name, path)
+
     def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
         return self._files.added_directories(name, paths)
 

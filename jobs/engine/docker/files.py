@@ -43,7 +43,7 @@ class Files:
         """See `Engine.added_directories`."""
         changes = self._connection.call("GET", f"/containers/{quoted(name)}/changes") or []
         added = {change["Path"] for change in changes if change["Kind"] == _ADDED}
-        return {path for path in paths if self._real_path(name, path) in added} if added else set()
+        return added.intersection(paths)
 
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
         """See `Engine.put`."""
@@ -85,8 +85,8 @@ class Files:
         with suppress(PathNotFound), self.get(name, path):
             raise EngineUnavailable(f"the engine says nothing of {path}")
 
-    def _real_path(self, name: str, path: str) -> str:
-        """`path` with the symlinks of its directories followed inside the container; `/changes` knows only such paths."""
+    def real_path(self, name: str, path: str) -> str:
+        """See `Engine.real_path`."""
         real, rest, hops = "/", path, 0
         while rest:
             component, _, rest = rest.lstrip("/").partition("/")

@@ -43,6 +43,7 @@ class FakeImage:
             }
         )
     )
+    links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # symbolic links, and where they lead
 
 
 class FakeContainer:
@@ -58,6 +59,8 @@ class FakeContainer:
         for path, text in image.files.items():
             self.files.make_directory(posixpath.dirname(path))
             self.files.host(path).write_text(text)
+        for path, target in image.links.items():
+            self.files.host(path).symlink_to(target)
         self.image_directories = frozenset(self.files.directories())
         self._workspace = self.files.make_directory(spec.workspace)
         self._changed = threading.Condition()

@@ -25,6 +25,7 @@ from jobs.errors import (
     EngineUnavailable,
     ImageUnavailable,
     NetworkMissing,
+    PathNotFound,
     StartFailed,
 )
 from jobs.interrupt import Interrupt
@@ -279,10 +280,17 @@ class FakeEngine:
         return self._find(name).files.stat(path)
 
     @_fallible
+    def real_path(self, name: str, path: str) -> str:
+        files = self._find(name).files
+        try:
+            return files.real_path(path)
+        except PathNotFound:
+            return path
+
+    @_fallible
     def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
         container = self._find(name)
-        added = container.files.directories() - container.image_directories
-        return {path for path in paths if container.files.real_path(path) in added}
+        return (container.files.directories() - container.image_directories).intersection(paths)
 
     @_fallible
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:

@@ -93,6 +93,8 @@ class FileTree:
         target = self.host(real)
         if target.is_dir() and not target.is_symlink() and not member.isdir():
             raise EngineRefused(f"cannot overwrite the directory {path} with a file")
+        if member.isdir() and (target.is_symlink() or target.is_file()):
+            raise EngineRefused(f"cannot overwrite non-directory {path} with directory")
         if target.is_symlink() or target.is_file():
             target.unlink()
         if member.isdir():
