@@ -34,16 +34,16 @@ def orphans(node_id: int) -> "QuerySet[Job]":
 
 
 def startable(*, downloads: bool, uploads: bool) -> Q:
-    """Jobs that a worker may take up whose threads for downloads, or for uploads, have all that they can do.
+    """Select the jobs that a worker may claim, given whether it has threads left for downloads and for uploads.
 
-    One that has started is always taken up.
+    A job that has started may always be claimed.
     """
-    rest = Q()
+    chosen = Q()
     if not downloads:
-        rest &= ~Q(status=State.ACCEPTED, has_downloads=True)
+        chosen &= ~Q(status=State.ACCEPTED, has_downloads=True)
     if not uploads:
-        rest &= ~Q(status=State.ACCEPTED, has_uploads=True)
-    return rest
+        chosen &= ~Q(status=State.ACCEPTED, has_uploads=True)
+    return chosen
 
 
 def could_hold(node: Node) -> Q:

@@ -40,8 +40,7 @@ class Supervisor:
         self._heart = Heart(self.node.pk, configuration.state_dir)
         self._observer = Observer()
         self._runs: dict[Claim, Run] = {}
-        # However many jobs have slow peers: half of the threads are for jobs that download nothing, and as many again
-        # as that half upload, so that none of those that run jobs waits for a receiver.
+        # Slow peers must not hold all threads: half of them never wait for a download, and none for an upload.
         self._most_downloading = self._most_sending = max(1, configuration.worker_threads // 2)
         self._senders = Senders(self._most_sending)
         self._claiming_downloads = 0  # threads that may just be claiming a job with downloads
@@ -85,16 +84,17 @@ class Supervisor:
 
     @property
     def _takes_downloads(self) -> bool:
-        """Call it with the lock held."""
+        """Whether it may claim a job with downloads. Hold the lock."""
         downloading = sum(run.may_download for run in self._runs.values())
         return downloading + self._claiming_downloads < self._most_downloading
 
     @property
     def _takes_uploads(self) -> bool:
-        """As many as are being sent may wait for it."""
+        """Whether it may claim a job with uploads: as many as are being sent may wait for a sender."""
         return self._senders.jobs < 2 * self._most_sending
 
     def _claim(self) -> Run | None:
+        """Claim a job and register its run. None: nothing to do."""
         with self._lock:
             downloads = self._takes_downloads
             self._claiming_downloads += downloads
@@ -214,15 +214,12 @@ class Supervisor:
         with short_read():
             rows = mine.values_list("uuid", "status", "claims", "outputs_cancelled_at")
             owned = {uuid: (status, claims, cancelled is not None) for uuid, status, claims, cancelled in rows}
-        withdrawn: list[UUID] = []
         for run in runs:
             if owned.pop(run.claim.uuid, None) == (run.status, run.claim.number, run.outputs_cancelled):
                 continue
             if self._senders.withdraw(run):
-                withdrawn.append(run.claim.uuid)
+                mine.filter(run.claim.guard, uuid=run.claim.uuid).update(owner=None)
             run.interrupt.wake()
-        if withdrawn:
-            mine.filter(uuid__in=withdrawn).update(owner=None)
         undriven = set(owned)
         stray = undriven & self._undriven  # twice in a row: not one that is just being taken up
         self._undriven = undriven
