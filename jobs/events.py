@@ -9,6 +9,7 @@ from uuid import UUID
 
 from callbacks import outbox
 from callbacks.cloudevents import RawJson
+from jobs.logs import Ending, Line
 from jobs.models import Input, Job, Output
 from jobs.spec import CallbackSpec
 from jobs.states import State
@@ -54,8 +55,11 @@ def started(job: Job) -> None:
     _publish(job, START, _SERVICE, {})
 
 
-def logged(job: Job, stream: str, lines: Sequence[str]) -> None:
-    data: dict[str, Any] = {"lines": list(lines), "stream": stream}
+def logged(job: Job, lines: Sequence[Line]) -> None:
+    """`lines`: of one stream."""
+    data: dict[str, Any] = {"lines": [line.text for line in lines], "stream": lines[0].stream}
+    if partial := [index for index, line in enumerate(lines) if line.ending == Ending.PARTIAL]:
+        data["partialLines"] = partial
     _publish(job, LOG, _SERVICE, data | _dropped(job))
 
 

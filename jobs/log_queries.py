@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from jobs import limits
+from jobs.logs import Ending
 from jobs.models import Job, LogChunk
 
-_BATCH_CHUNKS = 8  # of at most 48 KiB each as sent
+_BATCH_CHUNKS = 8  # of at most 384 KiB each as sent
+_ENDS_LINE = (Ending.LINE_FEED, Ending.MARKER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class StoredLine:
     stream: str
     time: str
     text: str
+    ending: Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +67,24 @@ def read_page(log: Log, *, after: int, limit: int, stream: str | None) -> LogPag
 
 
 def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) -> Iterator[str]:
-    """The texts, each with its line's end, a chunk at a time."""
+    """What was printed, a chunk at a time, of at most `limit` lines. Only a marker is sure to begin on a line of its own."""
+    at_line_start = True
     for chunk in _chunks(log, after):
-        texts = [line.text for line in _lines_of(chunk, after) if stream is None or line.stream == stream]
+        lines = [line for line in _lines_of(chunk, after) if stream is None or line.stream == stream][:limit]
+        parts: list[str] = []
+        for line in lines:
+            if line.ending == Ending.MARKER and not at_line_start:
+                parts.append("\n")
+            parts.append(line.text)
+            at_line_start = line.ending in _ENDS_LINE
+            if at_line_start:
+                parts.append("\n")
+        if text := "".join(parts):
+            yield text
         if limit is not None:
-            texts = texts[:limit]
-            limit -= len(texts)
-        if texts:
-            yield "\n".join(texts) + "\n"
-        if limit == 0:
-            return
+            limit -= len(lines)
+            if limit == 0:
+                return
 
 
 def before_tail(log: Log, *, count: int, stream: str | None) -> int:
@@ -96,9 +107,10 @@ def _lines(log: Log, after: int) -> Iterator[StoredLine]:
 
 
 def _lines_of(chunk: LogChunk, after: int) -> Iterator[StoredLine]:
+    unended = {chunk.first + index: Ending(ending) for index, ending in chunk.unended or ()}
     for number, (stream, time, text) in enumerate(chunk.lines, chunk.first):
         if number > after:
-            yield StoredLine(number, stream, time, text)
+            yield StoredLine(number, stream, time, text, unended.get(number, Ending.LINE_FEED))
 
 
 def _chunks(log: Log, after: int) -> Iterator[LogChunk]:

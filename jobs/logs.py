@@ -1,8 +1,9 @@
 """From frames of bytes to lines of text, in batches, with a cursor to go on from. Pure: no clock, no I/O.
 
-A line ends at LF, which is not part of it; CR stays. Bytes that are no UTF-8, and NUL, become U+FFFD, just as if
+A line ends at LF, which is not part of its text; CR stays. Bytes that are no UTF-8, and NUL, become U+FFFD, just as if
 the whole line were decoded at once. A line that is longer than `ENCODED_LIMIT` as encoded in an event is cut on a
-character boundary into pieces as long as possible, so what is held of an unfinished line is bounded too.
+character boundary into pieces as long as possible, so what is held of an unfinished line is bounded too. Each line says
+how it ends, so that what was printed can be put together again.
 
 Whoever starts again from a committed cursor gets exactly the lines that would have come without stopping.
 """
@@ -13,6 +14,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from jobs.engine.base import Frame, StreamName
@@ -31,6 +33,15 @@ _ESCAPE_EXTRA: Final = {  # bytes that the escape is longer than the character
 }
 
 
+class Ending(StrEnum):
+    """What follows the text of a line in its stream."""
+
+    LINE_FEED = "line feed"
+    PARTIAL = "partial"  # the next piece of the same line
+    NOTHING = "nothing"  # the end of the stream, or a gap
+    MARKER = "marker"  # a line feed: the line is the service's own, on a line of its own whatever came before
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line, or one piece of a longer one. `time` is that of the frame in which the line began."""
@@ -38,6 +49,7 @@ class Line:
     stream: StreamName
     time: str
     text: str
+    ending: Ending = Ending.LINE_FEED
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +119,11 @@ class LineSplitter:
     def finish(self) -> None:
         """The log has ended: what is unfinished is the last line of its stream."""
         for stream in _STREAMS:
-            self._add(self._unfinished[stream].finish())
+            self.break_off(stream)
+
+    def break_off(self, stream: StreamName) -> None:
+        """What follows in this stream does not belong to its unfinished line, which has no more than this."""
+        self._add(self._unfinished[stream].finish())
 
     def _add(self, lines: Iterable[Line]) -> None:
         for line in lines:
@@ -120,24 +136,24 @@ def encoded_size(text: str) -> int:
     return _content_size(text) + len('""') + _SEPARATOR
 
 
-def group(lines: Iterable[Line]) -> list[tuple[StreamName, list[str]]]:
-    """The texts of a batch as the payloads of events, each of one stream and at most 48 KiB as encoded.
+def group(lines: Iterable[Line]) -> list[list[Line]]:
+    """The lines of a batch as the payloads of events, each of one stream and at most 48 KiB as encoded.
 
     Lines are grouped by stream over the whole batch, so that a job that writes to both in turn costs few events:
     within a stream the order is exact, between the two it is that of the batches.
     """
-    groups: list[tuple[StreamName, list[str]]] = []
-    by_stream: dict[StreamName, list[str]] = {}
+    groups: list[list[Line]] = []
+    by_stream: dict[StreamName, list[Line]] = {}
     for line in lines:
-        by_stream.setdefault(line.stream, []).append(line.text)
-    for stream, texts in by_stream.items():
+        by_stream.setdefault(line.stream, []).append(line)
+    for of_stream in by_stream.values():
         room = 0
-        for text in texts:
-            size = encoded_size(text)
+        for line in of_stream:
+            size = encoded_size(line.text)
             if size > room:
-                groups.append((stream, []))
+                groups.append([])
                 room = ENCODED_LIMIT
-            groups[-1][1].append(text)
+            groups[-1].append(line)
             room -= size
     return groups
 
@@ -184,14 +200,14 @@ class _Unfinished:
         first, *others = self._decode(data).split("\n")
         yield from self._hold(first)
         for text in others:
-            yield self._end()
+            yield self._end(Ending.LINE_FEED)
             self._time = time
             yield from self._hold(text)
 
     def finish(self) -> Iterator[Line]:
         yield from self._hold(self._decode(b"", final=True))
         if self._parts:
-            yield self._end()
+            yield self._end(Ending.NOTHING)
 
     def _decode(self, data: bytes, final: bool = False) -> str:
         return self._decoder.decode(data, final).replace("\0", _REPLACEMENT)
@@ -204,7 +220,7 @@ class _Unfinished:
                 fits = self._fitting_length(text)
                 self._parts.append(text[:fits])
                 text = text[fits:]
-                yield self._end()
+                yield self._end(Ending.PARTIAL)
             else:
                 self._parts.append(text)
                 self._size += size
@@ -223,7 +239,7 @@ class _Unfinished:
         least, most = min(len(text), room // _LARGEST_CHARACTER), min(len(text), room)
         return bisect_right(range(most + 1), room, lo=least, key=lambda length: _content_size(text[:length])) - 1
 
-    def _end(self) -> Line:
-        line = Line(self._stream, self._time, "".join(self._parts))
+    def _end(self, ending: Ending) -> Line:
+        line = Line(self._stream, self._time, "".join(self._parts), ending)
         self._parts, self._size = [], 0
         return line

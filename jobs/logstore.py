@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from django.db.models import Q
@@ -9,13 +10,13 @@ from django.db.models import Q
 from jobs import events
 from jobs.engine.base import Frame, StreamName
 from jobs.lifecycle import Claim, changed
-from jobs.logs import Batch, Cursor, Line, LineSplitter, group
+from jobs.logs import Batch, Cursor, Ending, Line, LineSplitter, group
 from jobs.models import Job, LogChunk
 from orchestrator_site.database import short_read
 
 BACKLOG: Final = 200  # so many undelivered events of a job, each of at most 64 KiB, and its callback is behind
 _CHUNK_LINES: Final = 5000  # of a batch that is stored as one row
-_FRAME_BYTES: Final = 70  # what the engine writes around the bytes of a frame, at least
+_FRAME_BYTES: Final = 25  # what the engine writes around the bytes of a frame, at least
 _GAP: Final = "[lines may be missing here: the log outgrew ENGINE_LOG_LIMIT and the engine rotated it]"
 
 
@@ -91,7 +92,10 @@ class Reader:
             self._gaps += not first_after_rotation and stream not in self._repeating
             self._repeating.add(stream)
         elif frame.time > last:
-            self._gaps += first_after_rotation and last != ""
+            if first_after_rotation and last:
+                self._splitter.break_off(stream)
+                self._commit(self._splitter.take())  # so that the marker comes behind it
+                self._gaps += 1
             self._repeating.discard(stream)
         elif first_after_rotation:
             self._repeating.add(stream)
@@ -111,7 +115,7 @@ class Reader:
             "log_engine_bytes": self._engine_bytes,
         }
         with changed(self._claim.uuid, self._claim.guard & Q(exited_at=None), **values) as job:
-            lines = (Line(batch.lines[0].stream, batch.lines[0].time, _GAP), *batch.lines) if self._gaps else batch.lines
+            lines = (_marker(batch.lines[0], _GAP), *batch.lines) if self._gaps else batch.lines
             if not job.log_full:
                 _store(job, lines, self._limit)
             job.log_dropped += self._gaps
@@ -123,19 +127,26 @@ class Reader:
 
 def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
     """Store what fits under LOG_LIMIT; the first line that does not is replaced by a marker, and is the last."""
-    kept: list[list[str]] = []
+    kept: list[Line] = []
     for line in lines:
         size = len(line.text.encode()) + 1
         if job.log_bytes + size > limit:
             job.log_full = True
-            kept.append([line.stream, line.time, f"[the stored log ends here: it reached the limit of {limit} bytes]"])
+            kept.append(_marker(line, f"[the stored log ends here: it reached the limit of {limit} bytes]"))
             break
         job.log_bytes += size
-        kept.append([line.stream, line.time, line.text])
+        kept.append(line)
     for start in range(0, len(kept), _CHUNK_LINES):
         part = kept[start : start + _CHUNK_LINES]
-        LogChunk.objects.create(job=job, first=job.log_next, count=len(part), lines=part)
+        rows = [[line.stream, line.time, line.text] for line in part]
+        unended = [[index, line.ending] for index, line in enumerate(part) if line.ending != Ending.LINE_FEED]
+        LogChunk.objects.create(job=job, first=job.log_next, count=len(part), lines=rows, unended=unended or None)
         job.log_next += len(part)
+
+
+def _marker(place: Line, text: str) -> Line:
+    """A line of the service's own, in the place of that one or before it."""
+    return replace(place, text=text, ending=Ending.MARKER)
 
 
 def _tell(job: Job, lines: Sequence[Line]) -> bool:
@@ -145,11 +156,11 @@ def _tell(job: Job, lines: Sequence[Line]) -> bool:
     which there is no room are dropped and counted, for the next `log` event that there is room for or else `exit`.
     """
     undelivered = events.undelivered(job.uuid, BACKLOG)
-    for stream, texts in group(lines):
+    for part in group(lines):
         if job.decided and undelivered >= BACKLOG:
-            job.log_dropped += len(texts)
+            job.log_dropped += len(part)
         else:
-            events.logged(job, stream, texts)
+            events.logged(job, part)
             job.log_dropped = 0
             undelivered += 1
     return undelivered >= BACKLOG

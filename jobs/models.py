@@ -192,12 +192,16 @@ class Output(models.Model):
 
 
 class LogChunk(models.Model):
-    """Consecutive lines of a job's log, as `[[stream, time, text], …]`."""
+    """Consecutive lines of a job's log, as `[[stream, time, text], …]`.
+
+    Almost every line ends in a line feed. `unended` has the others, as `[[index, what is there instead], …]`.
+    """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="log_chunks")
     first = models.PositiveBigIntegerField(help_text="Number of its first line; lines count from 1.")
     count = models.PositiveIntegerField()
     lines = models.JSONField()
+    unended = models.JSONField(null=True, help_text="Lines that end in no line feed; null where all do.")
 
     class Meta:
         ordering = ["first"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -10,7 +11,8 @@ from rest_framework.request import Request
 from jobs import limits, log_queries, openapi, queries, services
 from jobs.answers import job_detail, job_summary
 from jobs.errors import IdTaken
-from jobs.log_queries import Log, LogPage
+from jobs.log_queries import Log, LogPage, StoredLine
+from jobs.logs import Ending
 from jobs.models import Job
 from jobs.serializers import read_job
 from jobs.services import JobNotFound
@@ -127,8 +129,13 @@ def _prefers_json(request: Request) -> bool:
 
 def _page_of_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> HttpResponse:
     log, page = _read_lines(log, after, limit, stream, seconds)
-    lines = [{"seq": line.number, "stream": line.stream, "time": line.time, "text": line.text} for line in page.lines]
+    lines = [_line(line) for line in page.lines]
     return json_response({"lines": lines, "next": page.read_to, "complete": log.ended and page.at_end})
+
+
+def _line(line: StoredLine) -> dict[str, Any]:
+    said = {"seq": line.number, "stream": line.stream, "time": line.time, "text": line.text}
+    return said | {"partial": True} if line.ending == Ending.PARTIAL else said
 
 
 def _text(log: Log, after: int, limit: int | None, stream: str | None, seconds: float) -> HttpResponseBase:

@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.test import Client, override_settings
 
+from jobs.logs import Ending
 from jobs.models import Job, LogChunk
 
 Answer = Any  # what Django's test client gives back
@@ -40,9 +41,10 @@ def configured(**values: Any) -> override_settings:
     return override_settings(CONFIGURATION=replace(settings.CONFIGURATION, **values))
 
 
-def store_lines(job: Job, *lines: str, stream: str = "stdout") -> None:
-    """As a worker does: the lines, and where the log stands, in one go."""
+def store_lines(job: Job, *lines: str, stream: str = "stdout", last: Ending = Ending.LINE_FEED) -> None:
+    """As a worker does: the lines, and where the log stands, in one go. `last`: how the last one ends."""
     job.refresh_from_db(fields=["log_next"])
     rows = [[stream, f"2026-01-01T00:00:00.{number:09d}Z", line] for number, line in enumerate(lines)]
-    LogChunk.objects.create(job=job, first=job.log_next, count=len(rows), lines=rows)
+    unended = None if last == Ending.LINE_FEED else [[len(rows) - 1, last]]
+    LogChunk.objects.create(job=job, first=job.log_next, count=len(rows), lines=rows, unended=unended)
     Job.objects.filter(pk=job.pk).update(log_next=job.log_next + len(rows))

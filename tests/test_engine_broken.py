@@ -167,7 +167,7 @@ def test_engine_that_hangs_up_is_unavailable(daemon: ScriptedDaemon) -> None:
 
 @settings(max_examples=60)
 @given(
-    lines=st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=40)), max_size=8),
+    lines=st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(min_size=1, max_size=40)), max_size=8),
     cuts=st.lists(st.integers(1, 50), min_size=1, max_size=6),
     skip=st.integers(0, 10),
     follow=st.booleans(),

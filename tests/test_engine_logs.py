@@ -72,13 +72,20 @@ def test_last_line_without_newline_is_there_when_read_after_the_end(bench: Bench
     assert text(bench.log(bench.ended(shell("echo one; printf two")))) == b"one\ntwo"
 
 
-def test_bytes_come_as_they_are_or_replaced_where_they_are_no_text(bench: Bench) -> None:
-    written = b"\xff\xfe \x80 caf\xc3 caf\xc3\xa9 \x01\x00\r\x1b[0m\n"
+def test_bytes_come_as_they_are(bench: Bench) -> None:
+    written = b"\xff\xfe \x80 caf\xc3 caf\xc3\xa9 \x01\x00\r\x1b[0m\r\n\r\rx\r\n"
     octal = "".join(f"\\{byte:03o}" for byte in written)
 
-    read = text(bench.log(bench.ended(shell(f"printf '{octal}'"))))
+    assert text(bench.log(bench.ended(shell(f"printf '{octal}'")))) == written
 
-    assert read.decode(errors="replace") == written.decode(errors="replace")  # Docker keeps text, and replaces the rest itself
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_characters_that_the_engine_cuts_are_whole(bench: Bench, follow: bool) -> None:
+    # Given a line of characters of three bytes each, which no 16 KiB hold without a rest
+    name = bench.started(shell("yes 漢字テスト | head -n 3000 | tr -d '\\n'; echo; echo 終"))
+
+    assert text(bench.log(name, follow=True)).decode() == "漢字テスト" * 3000 + "\n終\n"
+    assert text(bench.log(name, follow=follow)).decode() == "漢字テスト" * 3000 + "\n終\n"
 
 
 @pytest.mark.parametrize("size", [16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 100 * 1024])

@@ -11,6 +11,7 @@ from django.utils import timezone
 from callbacks import finding, history
 from callbacks.models import Attempt, Event, Subscription
 from jobs import events
+from jobs.logs import Line
 from jobs.models import Job
 from jobs.spec import CallbackSpec
 from tests.api import expect_error
@@ -27,7 +28,7 @@ def job() -> Job:
     with transaction.atomic():
         events.started(job)
         for number in range(3):
-            events.logged(job, "stdout", [str(number)])
+            events.logged(job, [Line("stdout", "2026-01-01T00:00:00Z", str(number))])
         events.completed(job)
     return job
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs import limits
-from jobs.models import Job
+from jobs.logs import Ending
+from jobs.models import Job, LogChunk
 from orchestrator_site import long_polls
 from tests.api import Answer, expect_error, store_lines
 from tests.factories import make_job
@@ -89,6 +90,66 @@ class TestText:
         assert text(client).splitlines() == [f"{number}.{part}" for number in range(40) for part in (1, 2)]
         assert text(client, "after=41").splitlines()[0] == "20.2"
         assert text(client, "tail=33").splitlines()[0] == "23.2"
+
+
+@pytest.mark.django_db
+class TestUnendedLines:
+    """A log has a\n, a long line in three pieces with one of stderr in between, and an unfinished last line of each stream."""
+
+    @pytest.fixture(autouse=True)
+    def _log(self) -> None:
+        job = make_job(id="a")
+        store_lines(job, "a", "b1", last=Ending.PARTIAL)
+        store_lines(job, "x", stream="stderr")
+        store_lines(job, "b2", last=Ending.PARTIAL)
+        store_lines(job, "b3\r")
+        store_lines(job, "end", last=Ending.NOTHING)
+        store_lines(job, "y", stream="stderr", last=Ending.NOTHING)
+        end_log(job)
+
+    def test_text_is_what_was_printed(self, client: Client) -> None:
+        assert text(client, "stream=stdout") == "a\nb1b2b3\r\nend"
+        assert text(client, "stream=stderr") == "x\ny"
+
+    def test_text_of_both_streams_is_in_the_order_of_the_lines(self, client: Client) -> None:
+        assert text(client) == "a\nb1x\nb2b3\r\nendy"
+
+    def test_text_can_begin_and_end_in_the_middle_of_a_line(self, client: Client) -> None:
+        assert text(client, "after=3") == "b2b3\r\nendy"
+        assert text(client, "limit=2") == "a\nb1"
+        assert text(client, "tail=3") == "b3\r\nendy"
+        assert text(client, "after=1&limit=2&stream=stdout") == "b1b2"
+        assert text(client, "wait=1&after=6") == "y"
+
+    def test_json_names_pieces_that_go_on(self, client: Client) -> None:
+        lines = page(client)["lines"]
+        assert [(line["text"], line.get("partial")) for line in lines] == [
+            ("a", None), ("b1", True), ("x", None), ("b2", True), ("b3\r", None), ("end", None), ("y", None),
+        ]  # fmt: skip
+
+    def test_text_and_pages_fit_together(self, client: Client) -> None:
+        # Given somebody who follows as text, from the number that a page of lines gave
+        first = page(client, "limit=2")
+        assert text(client, "limit=2") + text(client, f"after={first['next']}") == text(client)
+
+
+@pytest.mark.django_db
+def test_a_marker_stands_on_a_line_of_its_own(client: Client) -> None:
+    # Given a log that reached its limit in the middle of a line
+    job = make_job(id="a")
+    store_lines(job, "b1", last=Ending.PARTIAL)
+    store_lines(job, "[the stored log ends here]", last=Ending.MARKER)
+    # I expect that nobody takes the marker for what the job printed
+    assert text(client) == "b1\n[the stored log ends here]\n"
+    assert text(client, "after=1") == "[the stored log ends here]\n"
+
+
+@pytest.mark.django_db
+def test_a_log_that_an_older_release_stored_has_only_whole_lines(client: Client) -> None:
+    job = make_job(id="a")
+    LogChunk.objects.create(job=job, first=1, count=2, lines=[["stdout", "t", "a"], ["stdout", "t", "b"]])
+    Job.objects.filter(pk=job.pk).update(log_next=3)
+    assert text(client) == "a\nb\n"
 
 
 @pytest.mark.django_db

@@ -103,6 +103,18 @@ def test_an_engine_that_has_only_the_end_gives_the_end_and_the_gap_is_told(claim
     assert told() == (texts(1, 2, 7, 8, 9), 1)
 
 
+def test_a_line_that_the_gap_has_cut_is_not_joined_to_another(claim: Claim) -> None:
+    # Given a line that was half read when the engine rotated its rest away
+    half = Frame("stdout", "2026-01-01T00:00:00.000000002Z", b"half")
+    read(claim, ScriptedEngine([line(1), half, line(2, stream="stderr")], lines(7, 8)), NEVER_FULL)
+
+    # I expect what there is of it on a line of its own, before the marker
+    assert stored()[:3] == ["1", "2", "half"]
+    assert stored()[3].startswith("[lines may be missing here")
+    assert stored()[4:] == ["7", "8"]
+    assert told() == (["1", "2", "half", "7", "8"], 1)
+
+
 def test_a_rotated_log_that_overlaps_what_is_stored_has_no_gap(claim: Claim) -> None:
     # Given a log whose beginning is gone, but nothing of what is not stored yet
     read(claim, ScriptedEngine(lines(1, 2, 3, 4), lines(3, 4, 5, 6)), NEVER_FULL)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobs import logs
 from jobs.engine.base import Frame, StreamName
-from jobs.logs import BATCH_LIMIT, ENCODED_LIMIT, Batch, Cursor, Line, LineSplitter, encoded_size, group
+from jobs.logs import BATCH_LIMIT, ENCODED_LIMIT, Batch, Cursor, Ending, Line, LineSplitter, encoded_size, group
 
 pytestmark = pytest.mark.stateless
 
@@ -44,6 +45,11 @@ def small_limit() -> Iterator[None]:
 
 def texts(lines: Iterable[Line], stream: StreamName = "stdout") -> list[str]:
     return [line.text for line in lines if line.stream == stream]
+
+
+def printed(lines: Iterable[Line], stream: StreamName) -> str:
+    """What a stream's lines say that it was."""
+    return "".join(line.text + ("\n" if line.ending == Ending.LINE_FEED else "") for line in lines if line.stream == stream)
 
 
 def as_json(value: object) -> int:
@@ -158,6 +164,67 @@ class TestLongLines:
             assert texts(lines, stream) == reference(whole, SMALL_LIMIT)
 
 
+characters = st.text(st.sampled_from("\n\r\t\" \\aé漢😀\x1b"), max_size=60)
+
+
+def cut(data: bytes, places: Iterable[int], stream: StreamName) -> list[Frame]:
+    """The bytes as frames that end anywhere."""
+    bounds = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [Frame(stream, "t", data[start:end]) for start, end in pairwise(bounds)]
+
+
+class TestEndings:
+    def test_a_line_with_its_line_feed_and_one_without(self) -> None:
+        lines = read([out(b"a\nb")]).lines
+        assert [line.ending for line in lines] == [Ending.LINE_FEED, Ending.NOTHING]
+
+    def test_a_piece_says_that_its_line_goes_on(self) -> None:
+        # Given a line that is too long for one event, and one that just fits
+        lines = read([out(b"a" * (2 * ENCODED_LIMIT) + b"\n" + b"b" * (ENCODED_LIMIT - 4) + b"\n")]).lines
+        # I expect all pieces but the last to say so
+        assert [line.ending for line in lines] == [Ending.PARTIAL, Ending.PARTIAL, Ending.LINE_FEED, Ending.LINE_FEED]
+
+    def test_the_last_piece_of_a_log_without_a_line_feed(self) -> None:
+        lines = read([out(b"a" * (ENCODED_LIMIT + 1))]).lines
+        assert [line.ending for line in lines] == [Ending.PARTIAL, Ending.NOTHING]
+
+    def test_pieces_of_one_stream_are_continued_in_it_whatever_the_other_prints(self) -> None:
+        # Given two streams that print long lines in turn
+        frames = [Frame(stream, "t", stream.encode() * 1000) for _ in range(20) for stream in STREAMS]
+        # I expect both to be whole
+        lines = read(frames).lines
+        assert {stream: printed(lines, stream) for stream in STREAMS} == {stream: stream * 20_000 for stream in STREAMS}
+
+    @given(text=characters, places=st.lists(st.integers(0, 200)), stops=st.sets(st.integers(0, 30)))
+    def test_what_was_printed_can_be_put_together_again(self, text: str, places: list[int], stops: set[int]) -> None:
+        # Given any UTF-8 text in frames that are cut anywhere, and readers that stop and start again anywhere
+        with small_limit():
+            lines: list[Line] = []
+            splitter = LineSplitter()
+            for number, frame in enumerate(cut(text.encode(), places, "stderr")):
+                if number in stops:
+                    batch = splitter.take()
+                    lines += batch.lines
+                    splitter = LineSplitter(batch.cursor)
+                splitter.feed(frame)
+            splitter.finish()
+            lines += splitter.take().lines
+        # I expect exactly that text
+        assert printed(lines, "stderr") == text
+
+    @given(frames=some_frames)
+    def test_nothing_but_bad_bytes_changes(self, frames: list[Frame]) -> None:
+        with small_limit():
+            lines = read(frames).lines
+        for stream in STREAMS:
+            whole = b"".join(frame.data for frame in frames if frame.stream == stream)
+            assert printed(lines, stream) == whole.decode(errors="replace").replace("\0", "\ufffd")
+            # and a piece that says that it goes on does
+            endings = [line.ending for line in lines if line.stream == stream]
+            assert endings[-1:] != [Ending.PARTIAL]
+            assert Ending.NOTHING not in endings[:-1]
+
+
 class TestCursor:
     @given(frames=some_frames, stops=st.sets(st.integers(0, 12)))
     def test_going_on_from_any_cursor_gives_what_never_stopping_gives(self, frames: list[Frame], stops: set[int]) -> None:
@@ -242,7 +309,7 @@ def test_the_size_of_a_text_is_that_of_its_json(text: str) -> None:
 class TestGroups:
     def test_streams_that_alternate_make_one_group_each(self) -> None:
         lines = [Line(stream, "t", f"{number}") for number in range(3) for stream in STREAMS]
-        assert group(lines) == [("stdout", ["0", "1", "2"]), ("stderr", ["0", "1", "2"])]
+        assert group(lines) == [lines[0::2], lines[1::2]]
 
     def test_no_lines_make_no_group(self) -> None:
         assert group([]) == []
@@ -254,16 +321,20 @@ class TestGroups:
                 stream=st.sampled_from(STREAMS),
                 time=st.just("t"),
                 text=st.sampled_from(["", "a", "é" * 9000, '"' * 24_000]),
+                ending=st.sampled_from(Ending),
             ),
             max_size=30,
         )
     )
     def test_every_group_fits_into_an_event_and_nothing_is_lost(self, lines: list[Line]) -> None:
         groups = group(lines)
-        assert all(as_json(some) <= ENCODED_LIMIT for _, some in groups)
+        assert all(as_json([line.text for line in some]) <= ENCODED_LIMIT for some in groups)
+        assert all(len({line.stream for line in some}) == 1 for some in groups)
         for stream in STREAMS:
-            assert [text for of, some in groups if of == stream for text in some] == texts(lines, stream)
+            assert [line for some in groups for line in some if line.stream == stream] == [
+                line for line in lines if line.stream == stream
+            ]
 
     def test_the_longest_piece_makes_a_group_of_its_own(self) -> None:
         lines = read([out(b"a" * (2 * ENCODED_LIMIT) + b"\nb\n")]).lines
-        assert [len(some) for _, some in group(lines)] == [1, 1, 2]
+        assert [len(some) for some in group(lines)] == [1, 1, 2]

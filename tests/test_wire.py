@@ -93,8 +93,8 @@ def tell(job: Job, log: bytes, content: str) -> list[str]:
     output = job.outputs.model(job=job, position=0, name="o", type="event", path="o", status="success")
     with transaction.atomic():
         events.started(job)
-        for stream, texts in group(lines):
-            events.logged(job, stream, texts)
+        for part in group(lines):
+            events.logged(job, part)
         events.exited(job)
         events.output_done(job, output, encoded(content))
         events.completed(job)

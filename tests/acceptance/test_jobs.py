@@ -75,6 +75,45 @@ def test_a_job_that_prints_and_ends_well(running: Service, receiver: Receiver) -
     assert sequences == list(range(1, len(sequences) + 1))
 
 
+def lines_of(service: Service, job_id: str) -> list[dict[str, Any]]:
+    answer = service.request("GET", f"/v1/jobs/{job_id}/logs", headers={"Accept": "application/json"})
+    lines: list[dict[str, Any]] = answer.json()["lines"]
+    return lines
+
+
+def told_text(receiver: Receiver, job_id: str) -> str:
+    """What the job's log events say, pieces of a line joined, each line with a line feed."""
+    told = ""
+    for event in receiver.events:
+        if event["subject"] == job_id and event["type"] == "orchestrator.job.log":
+            partial = event["data"].get("partialLines", [])
+            told += "".join(line + "\n" * (index not in partial) for index, line in enumerate(event["data"]["lines"]))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        ("yes 漢字テスト | head -n 3000 | tr -d '\\n'", "漢字テスト" * 3000),
+        ("yes 漢字テスト | head -n 30000 | tr -d '\\n'; echo; printf 'a\\r\\nb\\rc'", "漢字テスト" * 30_000 + "\na\r\nb\rc"),
+        ("""printf '["'; yes '\\"' | head -n 100000 | tr -d '\\n'; echo '"]'; echo next""", '["' + '\\"' * 100_000 + '"]\nnext\n'),
+    ],
+    ids=["without a line feed", "in pieces", "a line of JSON"],
+)
+def test_a_log_is_what_was_printed(running: Service, receiver: Receiver, command: str, printed: str) -> None:
+    # Given a job that prints a line that its engine cuts, at a place that nobody chose
+    job_id = post(running, receiver, command=command)
+    running.wait_complete(job_id)
+    story(receiver, job_id)
+
+    # I expect it byte for byte as text, and from the lines and the events what tells cuts from line feeds
+    answer = running.request("GET", f"/v1/jobs/{job_id}/logs")
+    assert answer.content == printed.encode()
+    whole = printed if printed.endswith("\n") else printed + "\n"
+    assert "".join(line["text"] + "\n" * ("partial" not in line) for line in lines_of(running, job_id)) == whole
+    assert told_text(receiver, job_id) == whole
+
+
 def test_a_job_that_fails_says_its_code(running: Service, receiver: Receiver) -> None:
     job_id = post(running, receiver, command="exit 3")
     job = running.wait_complete(job_id)

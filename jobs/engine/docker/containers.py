@@ -38,8 +38,12 @@ def description(spec: RunSpec) -> dict[str, Any]:
             "SecurityOpt": ["no-new-privileges"],
             "NetworkMode": spec.network or "none",
             "LogConfig": {
-                "Type": "json-file",
-                "Config": {"max-size": str(max(spec.log_limit_bytes // _LOG_FILES, 1)), "max-file": str(_LOG_FILES)},
+                "Type": "local",  # json-file keeps text, not bytes (docs/adr/0010-logs-are-kept-by-the-local-driver.md)
+                "Config": {
+                    "max-size": str(max(spec.log_limit_bytes // _LOG_FILES, 1)),
+                    "max-file": str(_LOG_FILES),
+                    "compress": "false",
+                },
             },
             "RestartPolicy": {"Name": "no"},
             "AutoRemove": False,

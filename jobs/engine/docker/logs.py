@@ -10,7 +10,8 @@ from jobs.errors import EngineRefused, EngineUnavailable
 _STREAMS: Final[dict[int, StreamName]] = {1: "stdout", 2: "stderr"}
 _ENGINE_ERROR = 3  # a frame in which the engine says why it cannot go on
 _HEADER = 8  # stream, three zeros, big-endian length
-_LONGEST_FRAME = 1024**2  # the engine cuts lines at 16 KiB; more is no log
+_LONGEST_PIECE: Final = 16 * 1024  # bytes: where the engine cuts lines
+_LONGEST_FRAME = 1024**2  # more is no log
 _IDLE = 0.25  # seconds
 
 
@@ -20,6 +21,7 @@ def read_frames(stream: ByteStream, *, skip: int, tell_idle: bool) -> Iterator[F
     Raises `Interrupted`, `EngineUnavailable` (the stream broke: read again), `EngineRefused` (the engine
     cannot read its own log).
     """
+    long_lines = _LongLines()
     while True:
         if tell_idle and not stream.ready(_IDLE):
             yield None
@@ -34,8 +36,30 @@ def read_frames(stream: ByteStream, *, skip: int, tell_idle: bool) -> Iterator[F
             raise EngineUnavailable("the engine's answer ended too early")
         if kind == _ENGINE_ERROR:
             raise EngineRefused(f"the engine cannot read the log: {payload.decode(errors='replace').strip()}"[:1000])
+        moment, _, data = payload.partition(b" ")
+        data = long_lines.completed(kind, moment, data)
         if skip:
             skip -= 1
             continue
-        moment, _, data = payload.partition(b" ")
         yield Frame(stream=_STREAMS[kind], time=moment.decode("ascii", "replace"), data=data)
+
+
+class _LongLines:
+    """Puts back the line feeds of lines over 16 KiB.
+
+    Docker before 23.0 leaves them out when it reads a log of its driver `local`. All pieces of a line have the time of the
+    first, and all but the last have 16 KiB. So a shorter one without a line feed was the end of its line if a frame of another
+    time follows in its stream. Where none does, nobody can tell. With other drivers and versions nothing looks like this.
+    """
+
+    def __init__(self) -> None:
+        self._last_pieces: dict[int, bytes] = {}  # stream → time of its latest frame, if that may have been such a piece
+
+    def completed(self, stream: int, moment: bytes, data: bytes) -> bytes:
+        """The next frame's data, with what was left out before it."""
+        if not data:  # what is left of a line of 16 KiB or a multiple of it
+            data = b"\n"
+        last_piece = self._last_pieces.pop(stream, moment)
+        if len(data) < _LONGEST_PIECE and not data.endswith(b"\n"):
+            self._last_pieces[stream] = moment
+        return data if last_piece == moment else b"\n" + data

@@ -1,0 +1,15 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("jobs", "0003_transfers"),
+    ]
+
+    operations = [
+        migrations.AddField(
+            model_name="logchunk",
+            name="unended",
+            field=models.JSONField(help_text="Lines that end in no line feed; null where all do.", null=True),
+        ),
+    ]

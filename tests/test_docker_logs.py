@@ -1,0 +1,102 @@
+"""Frames from what Docker's drivers say of a log: above all lines of more than 16 KiB, where versions differ."""
+
+from collections.abc import Iterable
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.engine.base import Frame
+from jobs.engine.docker import logs
+from jobs.engine.docker.stream import ByteStream
+
+pytestmark = pytest.mark.stateless
+
+PIECE = 16 * 1024
+
+
+class Body:
+    """An answer that is all there."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, size: int) -> bytes:
+        taken, self._data = self._data[:size], self._data[size:]
+        return taken
+
+
+def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -> bytes:
+    """A log as Docker's API gives it; a line is its stream, its text, and whether it has a line feed.
+
+    Before 23.0 one of the driver `local` does not keep the line feed of a line that it has cut.
+    """
+    said = b""
+    for number, (stream, text, ended) in enumerate(lines):
+        time = b"2026-01-01T00:00:00.%09dZ" % number
+        pieces = [text[at : at + PIECE] for at in range(0, len(text) + 1, PIECE)]
+        if not ended and not pieces[-1]:
+            del pieces[-1]
+        if ended and (keeps_line_feed or len(pieces) == 1):
+            pieces[-1] += b"\n"
+        for piece in pieces:
+            payload = time + b" " + piece
+            said += bytes([stream, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload
+    return said
+
+
+def read(said: bytes, *, skip: int = 0) -> list[Frame]:
+    body = cast("ByteStream", Body(said))
+    return [frame for frame in logs.read_frames(body, skip=skip, tell_idle=False) if frame is not None]
+
+
+def text(frames: Iterable[Frame], stream: str = "stdout") -> bytes:
+    return b"".join(frame.data for frame in frames if frame.stream == stream)
+
+
+def lines_of(stream: int, texts: list[bytes], *, ended: bool) -> list[tuple[int, bytes, bool]]:
+    """Lines of a stream, the last one with or without a line feed."""
+    return [(stream, one, ended or number < len(texts)) for number, one in enumerate(texts, 1)]
+
+
+some_texts = st.lists(
+    st.sampled_from([0, 1, 5, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 7]).map(lambda size: b"x" * size), max_size=5
+)
+
+
+@given(out=some_texts, err=some_texts, ended=st.booleans(), order=st.randoms(use_true_random=False), skip=st.integers(0, 20))
+@settings(max_examples=60)
+def test_every_line_feed_is_there(out: list[bytes], err: list[bytes], ended: bool, order: object, skip: int) -> None:
+    # Given a log of two streams that print long and short lines, in turn
+    queues = [lines_of(1, out, ended=ended), lines_of(2, err, ended=True)]
+    lines = []
+    while any(queues):
+        lines.append(order.choice([queue for queue in queues if queue]).pop(0))  # type: ignore[attr-defined]
+
+    # When it is read from a Docker that keeps all line feeds
+    frames = read(docker(lines, keeps_line_feed=True))
+
+    # I expect what was printed
+    for number, stream in ((1, "stdout"), (2, "stderr")):
+        assert text(frames, stream) == b"".join(line + b"\n" * end for of, line, end in lines if of == number)
+
+    # When it is read from one that does not, I expect the same, but for the end of a long line that is its stream's last
+    older = read(docker(lines, keeps_line_feed=False))
+    for stream in ("stdout", "stderr"):
+        whole = text(frames, stream)
+        last = whole.removesuffix(b"\n").rpartition(b"\n")[2]
+        unknown = len(last) > PIECE and len(last) % PIECE
+        assert text(older, stream) == (whole.removesuffix(b"\n") if unknown else whole)
+
+    # and the same from any frame on
+    assert read(docker(lines, keeps_line_feed=False), skip=skip) == older[skip:]
+
+
+def test_a_line_that_an_engine_restart_cut_in_two_is_not_parted() -> None:
+    # Given a line of which the first engine wrote a piece and the next one, later, the rest
+    first, rest = docker([(1, b"x" * PIECE, False)], keeps_line_feed=True), docker([(1, b"y", True)], keeps_line_feed=True)
+
+    frames = read(first + rest.replace(b"00.000000000Z", b"09.000000000Z"))
+
+    assert text(frames) == b"x" * PIECE + b"y\n"
