@@ -51,9 +51,10 @@ def read_rest(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -
             for frame in frames:
                 if not reader.take(frame):
                     break
+        reader.finish()
     except EngineRefused as error:
         logger.error("the engine cannot read the rest of the log: %s", error, extra={"container": name})
-    reader.finish()
+        reader.finish(unreadable=True)
 
 
 def _wait_for_callback(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -> bool:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
 
 from django.db.models import Q
@@ -18,6 +19,7 @@ BACKLOG: Final = 200  # so many undelivered events of a job, each of at most 64 
 _CHUNK_LINES: Final = 5000  # of a batch that is stored as one row
 _FRAME_BYTES: Final = 25  # what the engine writes around the bytes of a frame, at least
 _GAP: Final = "[lines may be missing here: the log outgrew ENGINE_LOG_LIMIT and the engine rotated it]"
+_UNREADABLE: Final = "[lines may be missing here: the engine cannot read the rest of its log]"
 
 
 class Reader:
@@ -79,10 +81,10 @@ class Reader:
                 self._may_be_behind = events.undelivered(self._claim.uuid, BACKLOG) >= BACKLOG
         return self._may_be_behind
 
-    def finish(self) -> None:
-        """The log has ended: what is unfinished is its last lines."""
+    def finish(self, *, unreadable: bool = False) -> None:
+        """The log has ended: what is unfinished is its last lines. `unreadable`: there is more that the engine cannot read."""
         self._splitter.finish()
-        self._commit(self._splitter.take())
+        self._commit(self._splitter.take(), unreadable=unreadable)
 
     def _is_repeated(self, frame: Frame) -> bool:
         stream, last = frame.stream, self._last[frame.stream]
@@ -101,8 +103,8 @@ class Reader:
             self._repeating.add(stream)
         return stream in self._repeating
 
-    def _commit(self, batch: Batch) -> None:
-        if not batch.lines:
+    def _commit(self, batch: Batch, *, unreadable: bool = False) -> None:
+        if not batch.lines and not unreadable:
             return
         values = {
             "log_frames": batch.cursor.frames,
@@ -115,11 +117,13 @@ class Reader:
             "log_engine_bytes": self._engine_bytes,
         }
         with changed(self._claim.uuid, self._claim.guard & Q(exited_at=None), **values) as job:
-            lines = (_marker(batch.lines[0], _GAP), *batch.lines) if self._gaps else batch.lines
+            lines = (_marker(batch.lines[0], _GAP), *batch.lines) if self._gaps and batch.lines else batch.lines
             if not job.log_full:
                 _store(job, lines, self._limit)
             job.log_dropped += self._gaps
             self._may_be_behind = job.wants_logs and _tell(job, batch.lines)
+            if unreadable:
+                _end_unreadable(job, self._limit)
             job.save(update_fields=["log_bytes", "log_next", "log_full", "log_dropped"])
         self._gaps = 0
         self.reads = job.wants_logs or not job.log_full
@@ -142,6 +146,16 @@ def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
         unended = [[index, line.ending] for index, line in enumerate(part) if line.ending != Ending.LINE_FEED]
         LogChunk.objects.create(job=job, first=job.log_next, count=len(part), lines=rows, unended=unended or None)
         job.log_next += len(part)
+
+
+def _end_unreadable(job: Job, limit: int) -> None:
+    """Say that more was printed, unless an owner has that died after it."""
+    last = LogChunk.objects.filter(job=job).last()
+    if job.log_full or (last is not None and last.lines[-1][2] == _UNREADABLE):
+        return
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    _store(job, [Line("stderr", now, _UNREADABLE, Ending.MARKER)], limit)
+    job.log_dropped += 1
 
 
 def _marker(place: Line, text: str) -> Line:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from callbacks.models import Event
 from jobs import lifecycle, logreading
 from jobs.engine.base import Frame, Observation, StreamName
+from jobs.errors import EngineRefused
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.logstore import Reader
@@ -138,6 +139,41 @@ def test_what_a_rotating_follower_repeats_is_stored_once(claim: Claim) -> None:
     # I expect no line twice, and to be told that some may be missing
     assert [text for text in stored() if not text.startswith("[")] == texts(1, 2, 6, 7, 8, 9)
     assert told()[1] == 1
+
+
+class TornEngine(ScriptedEngine):
+    """It cannot read what follows the frames that it has."""
+
+    @contextmanager
+    def logs(self, name: str, *, skip: int, follow: bool, **options: Any) -> Iterator[Iterator[Frame]]:
+        with super().logs(name, skip=skip, follow=follow, **options) as frames:
+            yield self._torn(frames)
+
+    @staticmethod
+    def _torn(frames: Iterator[Frame]) -> Iterator[Frame]:
+        yield from frames
+        raise EngineRefused("the engine cannot read the log: log message is too large")
+
+
+@pytest.mark.parametrize("crashes", [0, 1], ids=["at once", "after a crash"])
+def test_a_log_that_the_engine_cannot_read_to_its_end_says_so(claim: Claim, crashes: int) -> None:
+    # Given an engine whose disk was full while the process printed
+    engine = TornEngine([], [line(1), Frame("stdout", line(2).time, b"half")])
+
+    # When the rest is read, also by an owner that comes after one that died before the job's exit was committed
+    for _ in range(crashes + 1):
+        rest = Reader(claim, Job.objects.get(), 10**9, NEVER_FULL)
+        logreading.read_rest(engine, "name", rest, Interrupt())  # type: ignore[arg-type]
+
+    # I expect what can be read, and one marker
+    assert stored()[:-1] == ["1", "half"]
+    assert "cannot read the rest" in stored()[-1]
+    assert told() == (["1", "half"], 0)
+
+    # and the exit event to count the gap
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=STARTED_AT)
+    lifecycle.exited(claim, 0)
+    assert json.loads(bytes(Event.objects.get(type="orchestrator.job.exit").body))["data"]["droppedLines"] == 1
 
 
 def test_a_clock_that_goes_back_costs_no_line_while_the_first_file_lasts(claim: Claim) -> None:
