@@ -200,7 +200,7 @@ class _Unfinished:
         first, *others = self._decode(data).split("\n")
         yield from self._hold(first)
         for text in others:
-            yield self._end(Ending.LINE_FEED)
+            yield self._end()
             self._time = time
             yield from self._hold(text)
 
@@ -239,7 +239,7 @@ class _Unfinished:
         least, most = min(len(text), room // _LARGEST_CHARACTER), min(len(text), room)
         return bisect_right(range(most + 1), room, lo=least, key=lambda length: _content_size(text[:length])) - 1
 
-    def _end(self, ending: Ending) -> Line:
+    def _end(self, ending: Ending = Ending.LINE_FEED) -> Line:
         line = Line(self._stream, self._time, "".join(self._parts), ending)
         self._parts, self._size = [], 0
         return line

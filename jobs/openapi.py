@@ -99,7 +99,7 @@ get_logs = extend_schema(
     ],
     responses=responses(
         {
-            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "The lines, each with a line feed."),
+            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "What was printed, byte for byte where it is UTF-8."),
             (200, "application/json"): OpenApiResponse(ref("LogPage"), "A page of lines, where `Accept` prefers JSON."),
         },
         404,

@@ -164,7 +164,7 @@ class TestLongLines:
             assert texts(lines, stream) == reference(whole, SMALL_LIMIT)
 
 
-characters = st.text(st.sampled_from("\n\r\t\" \\aé漢😀\x1b"), max_size=60)
+characters = st.text(st.sampled_from('\n\r\t" \\aé漢😀\x1b'), max_size=60)
 
 
 def cut(data: bytes, places: Iterable[int], stream: StreamName) -> list[Frame]:

@@ -78,7 +78,9 @@ def test_a_reader_that_goes_on_after_a_crash_tells_them_apart_too(client: Client
 
     assert text(client) == printed
     joined = "".join(
-        line + ("" if index in data.get("partialLines", []) else "\n") for data in told() for index, line in enumerate(data["lines"])
+        line + ("" if index in data.get("partialLines", []) else "\n")
+        for data in told()
+        for index, line in enumerate(data["lines"])
     )
     assert joined == printed + "\n"
 

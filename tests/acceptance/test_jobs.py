@@ -96,7 +96,10 @@ def told_text(receiver: Receiver, job_id: str) -> str:
     [
         ("yes 漢字テスト | head -n 3000 | tr -d '\\n'", "漢字テスト" * 3000),
         ("yes 漢字テスト | head -n 30000 | tr -d '\\n'; echo; printf 'a\\r\\nb\\rc'", "漢字テスト" * 30_000 + "\na\r\nb\rc"),
-        ("""printf '["'; yes '\\"' | head -n 100000 | tr -d '\\n'; echo '"]'; echo next""", '["' + '\\"' * 100_000 + '"]\nnext\n'),
+        (
+            """printf '["';yes '\\"' | head -n 100000 | tr -d '\\n'; echo '"]'; echo next""",
+            '["' + '\\"' * 100_000 + '"]\nnext\n',
+        ),
     ],
     ids=["without a line feed", "in pieces", "a line of JSON"],
 )

@@ -9,6 +9,7 @@ from jobs.errors import EngineRefused, EngineUnavailable
 
 _STREAMS: Final[dict[int, StreamName]] = {1: "stdout", 2: "stderr"}
 _ENGINE_ERROR = 3  # a frame in which the engine says why it cannot go on
+_KINDS: Final = (*_STREAMS, _ENGINE_ERROR)
 _HEADER = 8  # stream, three zeros, big-endian length
 _LONGEST_PIECE: Final = 16 * 1024  # bytes: where the engine cuts lines
 _LONGEST_FRAME = 1024**2  # more is no log
@@ -29,7 +30,7 @@ def read_frames(stream: ByteStream, *, skip: int, tell_idle: bool) -> Iterator[F
         if not header:
             return
         kind, size = header[0], int.from_bytes(header[4:], "big")
-        if size > _LONGEST_FRAME or kind not in (*_STREAMS, _ENGINE_ERROR):
+        if size > _LONGEST_FRAME or kind not in _KINDS:
             raise EngineRefused("the engine's log cannot be read: it is not a sequence of frames")
         payload = stream.read(size) if size else b""
         if len(payload) < size:
@@ -37,7 +38,8 @@ def read_frames(stream: ByteStream, *, skip: int, tell_idle: bool) -> Iterator[F
         if kind == _ENGINE_ERROR:
             raise EngineRefused(f"the engine cannot read the log: {payload.decode(errors='replace').strip()}"[:1000])
         moment, _, data = payload.partition(b" ")
-        data = long_lines.completed(kind, moment, data)
+        if long_lines.unsure or not data.endswith(b"\n"):  # else a call for each frame would cost a tenth of the reading
+            data = long_lines.completed(kind, moment, data)
         if skip:
             skip -= 1
             continue
@@ -53,13 +55,13 @@ class _LongLines:
     """
 
     def __init__(self) -> None:
-        self._last_pieces: dict[int, bytes] = {}  # stream → time of its latest frame, if that may have been such a piece
+        self.unsure: dict[int, bytes] = {}  # stream → time of its latest frame, where that may have been such a piece
 
     def completed(self, stream: int, moment: bytes, data: bytes) -> bytes:
         """The next frame's data, with what was left out before it."""
         if not data:  # what is left of a line of 16 KiB or a multiple of it
             data = b"\n"
-        last_piece = self._last_pieces.pop(stream, moment)
+        before = self.unsure.pop(stream, moment)
         if len(data) < _LONGEST_PIECE and not data.endswith(b"\n"):
-            self._last_pieces[stream] = moment
-        return data if last_piece == moment else b"\n" + data
+            self.unsure[stream] = moment
+        return data if before == moment else b"\n" + data
