@@ -4,10 +4,12 @@ import threading
 import time
 import tracemalloc
 from datetime import datetime
+from typing import Any
 
 import pytest
 
-from jobs.engine.base import Frame
+from jobs.engine.base import Frame, RunSpec
+from jobs.engine.docker.containers import description
 from jobs.errors import ContainerNotFound, Interrupted
 from jobs.interrupt import Interrupt
 from tests.engines import Bench, DockerBench, shell
@@ -197,6 +199,33 @@ def test_what_the_reader_raises_comes_out_as_it_is(bench: Bench) -> None:
 
     with pytest.raises(OSError, match="mine"), bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()):
         raise OSError("mine")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_container_is_read_alike_whichever_driver_it_has(
+    docker_bench: DockerBench, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    # Given a container as this release makes it, or one that an earlier release made, with long and short lines
+    def made(spec: RunSpec) -> dict[str, Any]:
+        body = description(spec)
+        options = {"max-size": "1g", "max-file": "2"}
+        body["HostConfig"]["LogConfig"] = {"Type": driver, "Config": options}
+        return body
+
+    monkeypatch.setattr("jobs.engine.docker.engine.description", made)
+    long = "for n in 20000 16384 3; do head -c $n /dev/zero | tr '\\0' x; echo; done"
+    name = docker_bench.ended(shell(f"{long}; seq 1000; {long} >&2; printf end"))
+
+    whole = docker_bench.log(name)
+
+    # I expect the same bytes and frames, from the start and from any frame
+    lines = b"".join(b"x" * size + b"\n" for size in (20_000, 16_384, 3))
+    assert text(whole) == lines + b"".join(b"%d\n" % number for number in range(1, 1001)) + b"end"
+    assert text(whole, "stderr") == lines
+    assert len(whole) == 1011
+    for cursor in (1, 2, 3, 4, 5, 1000):
+        assert docker_bench.log(name, skip=cursor) == whole[cursor:]
 
 
 @pytest.mark.engine

@@ -22,6 +22,7 @@ from jobs.logstore import Reader
 from jobs.models import Job, LogChunk
 from jobs.spec import CallbackSpec
 from jobs.states import State
+from tests.engines import DockerBench, shell
 from tests.factories import STARTED_AT, claimed, make_job
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -215,3 +216,24 @@ def test_wherever_the_engine_cuts_lines_come_once_and_in_order(followed: int, ke
         # And to be told of a gap where there may be one: nothing that is left overlaps with what was followed
         assert (told()[1] > 0) == (0 < followed <= kept_from < total)
         transaction.set_rollback(True)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("padding", [0, 20_000], ids=["short lines", "long lines"])
+def test_no_line_of_a_log_that_docker_rotates_is_stored_twice(docker_bench: DockerBench, claim: Claim, padding: int) -> None:
+    # Given a job that fills its files several times while its log is followed
+    limit, count = 1024**2, 3000 if not padding else 4
+    pad = f"| sed s/$/:$(head -c {padding} /dev/zero | tr '\\0' x)/" if padding else ""
+    name = docker_bench.started(
+        shell(f"for i in $(seq 20); do seq $((i*{count}+1)) $((i*{count}+{count})) {pad}; usleep 20000; done"), log_limit_bytes=limit
+    )
+
+    # When it is read to its end
+    logreading.follow(docker_bench.engine, name, Reader(claim, Job.objects.get(), 10**9, limit), Interrupt())
+    docker_bench.engine.wait(name, Interrupt(), timeout=60)
+    logreading.read_rest(docker_bench.engine, name, Reader(claim, Job.objects.get(), 10**9, limit), Interrupt())
+
+    # I expect its lines in order and up to the last, whatever is missing
+    numbers = [int(text.partition(":")[0]) for text in stored() if text[:1].isdigit()]  # others are markers, and cut lines
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 21 * count
