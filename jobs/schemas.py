@@ -155,7 +155,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "stream": choice(Stream.values),
             "time": string(format="date-time"),
             "text": string(),
-            "partial": {"type": "boolean", "enum": [True], "description": "A piece of a long line, which goes on in the next one of its stream."},
+            "partial": {"type": "boolean", "enum": [True], "description": "The line goes on in the next one of its stream."},
         },
         ("seq", "stream", "time", "text"),
     ),

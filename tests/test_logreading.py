@@ -225,7 +225,8 @@ def test_no_line_of_a_log_that_docker_rotates_is_stored_twice(docker_bench: Dock
     limit, count = 1024**2, 3000 if not padding else 4
     pad = f"| sed s/$/:$(head -c {padding} /dev/zero | tr '\\0' x)/" if padding else ""
     name = docker_bench.started(
-        shell(f"for i in $(seq 20); do seq $((i*{count}+1)) $((i*{count}+{count})) {pad}; usleep 20000; done"), log_limit_bytes=limit
+        shell(f"for i in $(seq 20); do seq $((i*{count}+1)) $((i*{count}+{count})) {pad}; usleep 20000; done"),
+        log_limit_bytes=limit,
     )
 
     # When it is read to its end
