@@ -315,6 +315,7 @@ class Load:
         if self._ran_when_it_went(job):
             if task.kind == "big log" and task.lines:  # a line that the engine wrote half of may end the log for its readers
                 task.most_lines, task.lines = task.lines, None
+            logged = [line for line in logged if "the engine cannot read the rest" not in line]
             logged, told = (_without_hole(lines, task.lines or task.most_lines) for lines in (logged, told))
         _check_status(task, job, stop_unseen=self._stopped_unseen(job))
         assert task.starts[0] <= starts <= task.starts[1], f"its process was started {starts} times"
