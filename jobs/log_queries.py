@@ -70,21 +70,31 @@ def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) ->
     """What was printed, a chunk at a time, of at most `limit` lines. Only a marker is sure to begin on a line of its own."""
     at_line_start = True
     for chunk in _chunks(log, after):
-        lines = [line for line in _lines_of(chunk, after) if stream is None or line.stream == stream][:limit]
-        parts: list[str] = []
-        for line in lines:
-            if line.ending == Ending.MARKER and not at_line_start:
-                parts.append("\n")
-            parts.append(line.text)
-            at_line_start = line.ending in _ENDS_LINE
-            if at_line_start:
-                parts.append("\n")
-        if text := "".join(parts):
+        if chunk.unended:
+            lines = [line for line in _lines_of(chunk, after) if stream is None or line.stream == stream][:limit]
+            count, text = len(lines), _joined(lines, at_line_start)
+        else:  # as almost always: at three times the speed
+            rows = enumerate(chunk.lines, chunk.first)
+            texts = [text for number, (of, _, text) in rows if number > after and (stream is None or of == stream)][:limit]
+            count, text = len(texts), "".join([f"{text}\n" for text in texts])
+        if text:
+            at_line_start = text.endswith("\n")
             yield text
         if limit is not None:
-            limit -= len(lines)
+            limit -= count
             if limit == 0:
                 return
+
+
+def _joined(lines: list[StoredLine], at_line_start: bool) -> str:
+    """Lines of which some end in no line feed, behind a text that ended in one or not."""
+    parts: list[str] = []
+    for line in lines:
+        if line.ending == Ending.MARKER and not at_line_start:
+            parts.append("\n")
+        at_line_start = line.ending in _ENDS_LINE
+        parts.append(line.text + "\n" if at_line_start else line.text)
+    return "".join(parts)
 
 
 def before_tail(log: Log, *, count: int, stream: str | None) -> int:
@@ -107,10 +117,11 @@ def _lines(log: Log, after: int) -> Iterator[StoredLine]:
 
 
 def _lines_of(chunk: LogChunk, after: int) -> Iterator[StoredLine]:
+    line_feed = Ending.LINE_FEED
     unended = {chunk.first + index: Ending(ending) for index, ending in chunk.unended or ()}
     for number, (stream, time, text) in enumerate(chunk.lines, chunk.first):
         if number > after:
-            yield StoredLine(number, stream, time, text, unended.get(number, Ending.LINE_FEED))
+            yield StoredLine(number, stream, time, text, unended.get(number, line_feed))
 
 
 def _chunks(log: Log, after: int) -> Iterator[LogChunk]:
