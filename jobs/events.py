@@ -56,7 +56,7 @@ def started(job: Job) -> None:
 
 
 def logged(job: Job, lines: Sequence[Line]) -> None:
-    """`lines`: of one stream."""
+    """Publish lines of one stream."""
     data: dict[str, Any] = {"lines": [line.text for line in lines], "stream": lines[0].stream}
     if partial := [index for index, line in enumerate(lines) if line.ending == Ending.PARTIAL]:
         data["partialLines"] = partial

@@ -67,7 +67,7 @@ def read_page(log: Log, *, after: int, limit: int, stream: str | None) -> LogPag
 
 
 def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) -> Iterator[str]:
-    """What was printed, a chunk at a time, of at most `limit` lines. Only a marker is sure to begin on a line of its own."""
+    """Yield what was printed, a chunk at a time, of at most `limit` lines. A marker begins on a line of its own."""
     at_line_start = True
     for chunk in _chunks(log, after):
         if chunk.unended:
@@ -87,7 +87,7 @@ def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) ->
 
 
 def _joined(lines: list[StoredLine], at_line_start: bool) -> str:
-    """Lines of which some end in no line feed, behind a text that ended in one or not."""
+    """Join lines of which some end in no line feed. `at_line_start`: the text before them ended in one."""
     parts: list[str] = []
     for line in lines:
         if line.ending == Ending.MARKER and not at_line_start:

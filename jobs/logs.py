@@ -122,7 +122,7 @@ class LineSplitter:
             self.break_off(stream)
 
     def break_off(self, stream: StreamName) -> None:
-        """What follows in this stream does not belong to its unfinished line, which has no more than this."""
+        """End the unfinished line of this stream: what follows does not belong to it."""
         self._add(self._unfinished[stream].finish())
 
     def _add(self, lines: Iterable[Line]) -> None:

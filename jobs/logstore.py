@@ -83,7 +83,7 @@ class Reader:
         return self._may_be_behind
 
     def finish(self, *, unreadable: bool = False) -> None:
-        """The log has ended: what is unfinished is its last lines. `unreadable`: there is more that the engine cannot read."""
+        """End the log: what is unfinished is its last lines. `unreadable`: there is more that the engine cannot read."""
         self._splitter.finish()
         self._commit(self._splitter.take(), unreadable=unreadable)
 
@@ -150,7 +150,7 @@ def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
 
 
 def _end_unreadable(job: Job, limit: int) -> None:
-    """Say that more was printed, unless an owner has that died after it."""
+    """Store a marker that says that more was printed, unless an earlier owner did before it died."""
     last = LogChunk.objects.filter(job=job).last()
     if job.log_full or (last is not None and last.lines[-1][2] == _UNREADABLE):
         return
@@ -160,7 +160,7 @@ def _end_unreadable(job: Job, limit: int) -> None:
 
 
 def _marker(place: Line, text: str) -> Line:
-    """A line of the service's own, in the place of that one or before it."""
+    """Make a line of the service's own, to stand in the place of that one or before it."""
     return replace(place, text=text, ending=Ending.MARKER)
 
 

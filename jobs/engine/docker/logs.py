@@ -47,7 +47,7 @@ def read_frames(stream: ByteStream, *, skip: int, tell_idle: bool) -> Iterator[F
 
 
 class _LongLines:
-    """Puts back the line feeds of lines over 16 KiB.
+    """Put back the line feeds of lines over 16 KiB.
 
     Docker before 23.0 leaves them out when it reads a log of its driver `local`. All pieces of a line have the time of the
     first, and all but the last have 16 KiB. So a shorter one without a line feed was the end of its line if a frame of another
@@ -58,7 +58,7 @@ class _LongLines:
         self.unsure: dict[int, bytes] = {}  # stream → time of its latest frame, where that may have been such a piece
 
     def completed(self, stream: int, moment: bytes, data: bytes) -> bytes:
-        """The next frame's data, with what was left out before it."""
+        """Return the next frame's data with what was left out before it."""
         if not data:  # what is left of a line of 16 KiB or a multiple of it
             data = b"\n"
         before = self.unsure.pop(stream, moment)
