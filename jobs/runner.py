@@ -229,7 +229,7 @@ class Run:
             error = f"it needed more than its {job.memory_mib} MiB of memory"
             lifecycle.decide(self.claim, State.FAILED, Reason.OOM, error, exit_code=code, ended=seen.finished_at)
         else:
-            error = f"exit code {code}"
+            error = f"exit code {code}: {seen.wrong_platform}" if seen.wrong_platform else f"exit code {code}"
             lifecycle.decide(self.claim, State.FAILED, Reason.EXIT_CODE, error, exit_code=code, ended=seen.finished_at)
         return True
 

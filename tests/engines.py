@@ -117,6 +117,10 @@ class Bench:
         """The reference of an image on the engine with this configuration."""
         raise NotImplementedError
 
+    def image_for(self, architecture: str) -> str:
+        """The reference of an image on the engine that says that it is for that architecture."""
+        raise NotImplementedError
+
     def publish(self) -> str:
         """The reference of an image that is in a registry and not on the engine."""
         raise NotImplementedError
@@ -138,6 +142,11 @@ class FakeBench(Bench):
     def image_with(self, *, user: str = "", command: tuple[str, ...] | None = ("/bin/sh",)) -> str:
         reference = f"test/{uuid.uuid4().hex}:latest"
         self.engine.images[reference] = replace(FakeImage(), user=user, command=command)
+        return reference
+
+    def image_for(self, architecture: str) -> str:
+        reference = f"test/{uuid.uuid4().hex}:latest"
+        self.engine.images[reference] = FakeImage(architecture=architecture)
         return reference
 
     def publish(self) -> str:
@@ -185,6 +194,16 @@ class DockerBench(Bench):
         reference = f"{TEST_LABEL}/{uuid.uuid4().hex}:latest"
         changes = [f"USER {user}"] if user else []
         images.import_busybox(self.host, reference, changes, command=command)
+        self._made.append(images.id_of(self.host, reference))
+        return reference
+
+    def image_for(self, architecture: str) -> str:
+        return self.image_of(images.busybox_file_system(), architecture)
+
+    def image_of(self, layer: bytes, architecture: str = "", **configuration: object) -> str:
+        """The reference of an image with the files of a tar archive and this configuration, as the image format has it."""
+        reference = f"{TEST_LABEL}/{uuid.uuid4().hex}:latest"
+        images.load(self.host, reference, layer, architecture, **configuration)
         self._made.append(images.id_of(self.host, reference))
         return reference
 

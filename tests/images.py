@@ -46,8 +46,7 @@ def import_busybox(
 
     `links` are symbolic links to add, and where they lead.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        archive = io.BytesIO(stand_in.file_system(stand_in.static_busybox(Path(directory))))
+    archive = io.BytesIO(busybox_file_system())
     with tarfile.open(fileobj=archive, mode="a") as tar:
         for path, target in (links or {}).items():
             stand_in.add(tar, path.lstrip("/"), 0o777, tarfile.SYMTYPE, target=target)
@@ -55,6 +54,37 @@ def import_busybox(
     with closing(client(host)) as engine:
         _import(engine, content, reference, [*changes, *([f"CMD {json.dumps(list(command))}"] if command else [])])
     return reference
+
+
+def busybox_file_system() -> bytes:
+    """A tar archive of the stand-in's files."""
+    with tempfile.TemporaryDirectory() as directory:
+        return stand_in.file_system(stand_in.static_busybox(Path(directory)))
+
+
+def load(host: str, reference: str, layer: bytes, architecture: str = "", **configuration: object) -> None:
+    """Load an image of one layer, a tar archive, with what no import can set; for the engine's architecture unless told."""
+    with closing(client(host)) as engine:
+        engine.images.load(_saved(reference, layer, architecture or engine.version()["Arch"], configuration))
+
+
+def _saved(reference: str, layer: bytes, architecture: str, configuration: dict[str, object]) -> bytes:
+    described = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": configuration,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        described_bytes, manifest_bytes = json.dumps(described).encode(), json.dumps(manifest).encode()
+        entries = {"config.json": described_bytes, "layer.tar": layer, "manifest.json": manifest_bytes}
+        for name, content in entries.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
 
 
 def push(host: str, here: str, reference: str, **credentials: str) -> None:

@@ -20,8 +20,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.engine.base import Frame
-from jobs.engine.docker import DockerEngine
+from jobs.engine.base import Frame, RunSpec
+from jobs.engine.docker import DockerEngine, init
+from jobs.engine.docker.connection import Connection
 from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
@@ -594,3 +595,60 @@ def test_engine_over_tls_does_what_it_does_over_its_socket(docker_bench: DockerB
     engine.stop(name, 5)
     engine.wait(name, interrupt)
     assert engine.inspect(name).phase == "ended"
+
+
+# -- bringing the init -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_init(daemon: ScriptedDaemon) -> ScriptedDaemon:
+    """An engine that has no holder of our init yet, and says so when the job's container is created."""
+    daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
+    holder = init.Init(Connection(daemon.host)).holder()
+    daemon.answers |= {
+        "/images/load": answer(200, {"stream": "Loaded image"}),
+        "create?name=orchestrator-init": answer(404, {"message": "No such image: orchestrator-init"}),
+        "create?name=job": answer(400, {"message": f"No such container: {holder}"}),
+        "orchestrator-init": answer(404, {"message": "No such container"}),
+    }
+    return daemon
+
+
+@pytest.fixture
+def spec(fake_bench: FakeBench) -> RunSpec:
+    return fake_bench.spec(name="job")
+
+
+def test_reason_why_the_image_of_the_init_cannot_be_loaded_is_told(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    reason = "no space left on device"
+    without_init.answers["/images/load"] = answer(200, {"errorDetail": {"message": reason}, "error": reason})
+
+    with pytest.raises(EngineUnavailable, match=f"cannot be loaded: {reason}"):
+        DockerEngine(without_init.host).create(spec)
+
+
+def test_engine_on_which_the_init_cannot_be_had_ends_no_job(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    with pytest.raises(EngineUnavailable, match="cannot be brought onto the engine: No such image"):
+        DockerEngine(without_init.host).create(spec)
+
+
+def test_job_waits_while_another_worker_brings_the_init(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    without_init.answers["create?name=orchestrator-init"] = answer(409, {"message": "the name is in use by another container"})
+
+    with pytest.raises(EngineUnavailable, match="another worker"):
+        DockerEngine(without_init.host).create(spec)
+
+
+def test_refusal_that_happens_to_name_the_holder_is_the_jobs(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    without_init.answers["create?name=orchestrator-init"] = answer(409, {"message": "the name is in use by another container"})
+    without_init.answers["orchestrator-init"] = answer(200, {"Id": "0"})
+
+    with pytest.raises(EngineRefused):
+        DockerEngine(without_init.host).create(spec)
+
+
+@pytest.mark.parametrize("architecture", ["riscv64", ""])
+def test_engine_of_an_architecture_that_has_no_init_uses_its_own(daemon: ScriptedDaemon, architecture: str) -> None:
+    daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": architecture})
+
+    assert init.Init(Connection(daemon.host)).checked_holder() == ""

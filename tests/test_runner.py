@@ -13,7 +13,7 @@ from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.containers import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.engine.base import Observation
-from jobs.engine.fake import FakeEngine
+from jobs.engine.fake import FakeEngine, FakeImage
 from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted, OwnershipLost, StartLost
 from jobs.models import Job, LogChunk, Node
 from jobs.ownership import bury
@@ -343,6 +343,32 @@ def test_a_time_out_ends_the_process_with_its_reason(engine: FakeEngine, workers
     wait_until_nothing_is_left(engine)
 
 
+def test_every_process_of_a_job_can_use_the_time_after_its_time_out(workers: Workers) -> None:
+    # Given a program that saves what it has on SIGTERM, and a shell that waits for it
+    program = "trap 'echo partial > out; exit 0' TERM; sleep 60 & wait"
+    out = OutputSpec(id="out", type=OutputType.EVENT, path="out")
+    job = make_job(command=f'sh -c "{program}"; echo after', timeout_seconds=1, outputs=(out,))
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect the file that it wrote, and the exit code of the shell
+    job = completed(job)
+    assert (job.reason, job.exit_code) == (Reason.TIMEOUT, 143)
+    assert job.outputs.get().status == "success"
+
+
+def test_an_image_for_another_architecture_is_named_in_the_error(engine: FakeEngine, workers: Workers) -> None:
+    engine.images["test/arm:latest"] = FakeImage(architecture="arm64")
+    program = InputSpec(id="in", type=InputType.FILE, path="program", content=b"\x7fELF" + bytes(60), mode=0o755)
+    job = make_job(image="test/arm:latest", command=["./program"], inputs=(program,))
+    workers.another().run_jobs()
+
+    job = completed(job)
+    assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.EXIT_CODE, 126)
+    assert job.error == "exit code 126: image is for arm64, node is amd64"
+
+
 def test_a_process_that_ignores_the_stop_is_killed(workers: Workers) -> None:
     job = make_job(command="trap '' TERM; while true; do sleep 0.05; done", timeout_seconds=1)
     workers.another().run_jobs()
@@ -438,7 +464,7 @@ def test_a_container_that_vanished_is_engine_lost(engine: FakeEngine, workers: W
     wait_until_nothing_is_left(engine)
 
 
-@pytest.mark.parametrize("program", ["exec sleep 60", "trap 'exit 0' TERM; while true; do sleep 0.05; done"])
+@pytest.mark.parametrize("program", ["exec sleep 60", "trap 'exit 0' TERM; sleep 60 & wait"])
 def test_a_process_that_a_restart_of_its_engine_ended_is_engine_lost(engine: FakeEngine, workers: Workers, program: str) -> None:
     # Given a running job
     job = make_job(command=f"echo begun; {program}", outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))

@@ -53,6 +53,7 @@ class Observation:
     exit_code: int | None = None  # set when ended
     oom_killed: bool = False  # Docker misses a kill within about 40 ms of the start (measured)
     lost: bool = False  # it had ended when the engine was last started: ended by that, for all that can be known
+    wrong_platform: str = ""  # if a program could not be executed and its image is for another architecture: which
     error: str = ""  # the engine's own words, where it could not start or keep the process
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -138,7 +139,8 @@ class Engine(Protocol):
         """From now on `name` answers `ContainerNotFound`. Raises that, or `ContainerConflict`."""
 
     def start(self, name: str) -> None:
-        """Run the process, under an init: a program that is not there is exit code 127, as in a shell.
+        """Run the process, under an init and without a shell: a program that does not exist is exit code 127, one that the
+        kernel cannot execute 126.
 
         Raises `StartFailed`, `StartLost`, `NetworkMissing`, `ContainerNotFound`; started already: `ContainerConflict` (it is
         never run twice).
@@ -152,7 +154,10 @@ class Engine(Protocol):
         """Return when the process has ended, or after `timeout` seconds. Raises `ContainerNotFound`, `Interrupted`."""
 
     def stop(self, name: str, grace: float) -> None:
-        """SIGTERM, SIGKILL after `grace` seconds, return when it has ended. No error where it has ended or never started.
+        """Send SIGTERM to every process of the container, SIGKILL after `grace` seconds, and return when all have ended.
+
+        The exit code is that of the process that was started, or 137 if any had to be killed. No error where it has ended or
+        never started.
 
         Raises `ContainerNotFound`.
         """

@@ -99,7 +99,7 @@ class Load:
 
     def stubborn(self) -> Task:
         """Prints a line each 100 ms for an hour, and takes a SIGTERM for a reason to end well."""
-        command = "trap 'exit 0' TERM; i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1; done"
+        command = "trap 'exit 0' TERM; i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1 & wait; done"
         lines = [f"line {number}" for number in range(1, 36_001)]
         return self._post(Task("", "stubborn", "completed", most_lines=lines), command=command, timeoutSeconds=3600)
 

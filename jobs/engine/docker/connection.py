@@ -142,8 +142,8 @@ class Connection:
         with self._send(method, path, params=params, data=data, headers=headers, timeout=timeout) as response:
             return _read_answer(response)
 
-    def upload(self, path: str, *, params: Mapping[str, str], chunks: Iterable[bytes]) -> Answer:
-        """PUT a body of unknown length, chunk by chunk. What `chunks` raises comes out as it is."""
+    def upload(self, path: str, *, params: Mapping[str, str], chunks: Iterable[bytes], method: str = "PUT") -> Answer:
+        """Send a tar archive of unknown length, chunk by chunk. What `chunks` raises comes out as it is."""
         failure: list[Exception] = []
 
         def guarded() -> Iterator[bytes]:
@@ -155,7 +155,7 @@ class Connection:
 
         try:
             with self._send(
-                "PUT", path, params=params, data=guarded(), headers={"Content-Type": "application/x-tar"}, timeout=LONG
+                method, path, params=params, data=guarded(), headers={"Content-Type": "application/x-tar"}, timeout=LONG
             ) as response:
                 return _read_answer(response)
         except Exception:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from jobs.engine.base import Observation, Phase, RunSpec
+from jobs.engine.docker import init
 from jobs.engine.references import parse_reference
 
 PIDS_LIMIT: Final = 1024
@@ -16,8 +17,11 @@ CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SET
 _LOG_FILES = 2
 
 
-def description(spec: RunSpec) -> dict[str, Any]:
-    """The body of `POST /containers/create`. Raises `ImageUnavailable` for a malformed reference."""
+def description(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
+    """The body of `POST /containers/create`. Raises `ImageUnavailable` for a malformed reference.
+
+    The process runs under the init of the container `init_holder`, which needs `spec.command`; without one, under Docker's.
+    """
     memory = spec.memory_mib * 1024**2
     body: dict[str, Any] = {
         "Image": parse_reference(spec.image).text,
@@ -28,7 +32,9 @@ def description(spec: RunSpec) -> dict[str, Any]:
         "StopTimeout": spec.stop_grace_seconds,
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            "Init": True,  # PID 1 ignores SIGTERM: without an init every stop would wait the whole grace
+            # PID 1 ignores SIGTERM: without an init every stop would wait the whole grace.
+            "Init": not init_holder,
+            "VolumesFrom": [f"{init_holder}:ro"] if init_holder else [],
             "NanoCpus": spec.cpu_millis * 1_000_000,
             "Memory": memory,
             "MemorySwap": memory,  # memory and swap together: no swap
@@ -50,7 +56,7 @@ def description(spec: RunSpec) -> dict[str, Any]:
         },
     }
     if spec.command is not None:
-        body |= {"Entrypoint": list(spec.command), "Cmd": []}
+        body |= {"Entrypoint": [*([init.COMMAND] if init_holder else []), *spec.command], "Cmd": []}
     return body
 
 

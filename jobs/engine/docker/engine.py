@@ -13,6 +13,7 @@ from jobs.engine.docker.connection import LONG, SHORT, Answer, Connection, is_tr
 from jobs.engine.docker.containers import clean_runtime_error, description, listed, observation
 from jobs.engine.docker.files import Files
 from jobs.engine.docker.images import Images
+from jobs.engine.docker.init import Init
 from jobs.engine.docker.kernel_log import tells_of_oom_kill
 from jobs.engine.docker.logs import read_frames
 from jobs.engine.docker.restarts import Restarts
@@ -30,6 +31,7 @@ from jobs.errors import (
 from jobs.interrupt import Interrupt
 
 KILLED = 137  # the exit code of a process that SIGKILL ended
+NOT_EXECUTABLE = 126  # and of a program that the kernel cannot execute
 _BEING_REMOVED = ("removing", "dead")
 _LEFT_IN_CONTAINERD = "id already in use"  # by a dockerd that was killed amid the start: no later one gets past it (20.10)
 
@@ -54,6 +56,7 @@ class DockerEngine:
     def __init__(self, host: str) -> None:
         self._connection = Connection(host)
         self._images = Images(self._connection)
+        self._init = Init(self._connection)
         self._files = Files(self._connection)
         self._restarts = Restarts(host)
 
@@ -106,7 +109,7 @@ class DockerEngine:
 
     # -- containers ----------------------------------------------------------------------------
     def create(self, spec: RunSpec) -> None:
-        body = description(spec)
+        body = self._description(spec)
         answer = self._create(spec.name, body)
         if answer.status == 409:  # an earlier try of ours, unless it has started
             try:
@@ -157,6 +160,8 @@ class DockerEngine:
         seen = observation(inspected)
         if seen.phase != "ended":
             return seen
+        if seen.exit_code == NOT_EXECUTABLE:
+            seen = replace(seen, wrong_platform=self._wrong_platform(inspected["Image"]))
         oom_killed = seen.oom_killed or (seen.exit_code == KILLED and tells_of_oom_kill(inspected["Id"]))
         return replace(seen, oom_killed=oom_killed, lost=self._restarts.ended(inspected["Id"], seen))
 
@@ -214,8 +219,29 @@ class DockerEngine:
             raise ContainerNotFound(f"the container {name} is being removed")
         return inspected
 
+    def _description(self, spec: RunSpec) -> dict[str, Any]:
+        holder = self._init.checked_holder()
+        if not holder or spec.command is not None:
+            return description(spec, holder)
+        image_id, command = self._images.own_command(spec.image)
+        if not command:
+            raise EngineRefused("No command specified")
+        # By its id: the name may have moved to an image with another command.
+        return description(replace(spec, command=command), holder) | {"Image": image_id}
+
     def _create(self, name: str, body: dict[str, Any]) -> Answer:
+        answer = self._try_to_create(name, body)
+        if answer.failed and self._init.is_missing(answer.message):
+            self._init.make_holder()
+            answer = self._try_to_create(name, body)
+        return answer
+
+    def _try_to_create(self, name: str, body: dict[str, Any]) -> Answer:
         return self._connection.exchange("POST", "/containers/create", params={"name": name}, body=body, timeout=LONG)
+
+    def _wrong_platform(self, image_id: str) -> str:
+        image, node = self._images.architecture(image_id), self._init.architecture()
+        return f"image is for {image}, node is {node}" if image and image != node else ""
 
     @contextmanager
     def _streamed(self, method: str, path: str, params: dict[str, str], interrupt: Interrupt) -> Iterator[ByteStream]:

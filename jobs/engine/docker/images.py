@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from typing import Final
 
 import requests
@@ -19,6 +20,7 @@ from jobs.interrupt import Interrupt
 logger = logging.getLogger(__name__)
 
 _LONGEST_LINE: Final = 256 * 1024
+_ARCHITECTURE: Final = re.compile(r"[a-z0-9_]{1,20}")  # an image may claim anything
 
 
 class Images:
@@ -37,6 +39,26 @@ class Images:
         if policy == "never":
             raise ImageUnavailable(f"{reference.text} is not on the engine, and the pull policy is never")
         self._pulls.share(reference.text, lambda abort: self._pull(reference, abort), timeout, interrupt)
+
+    def own_command(self, image: str) -> tuple[str, tuple[str, ...]]:
+        """The id of an image that is here, and what it runs unless told otherwise. Raises `ImageUnavailable`."""
+        reference = parse_reference(image)
+        answer = self._connection.exchange("GET", f"/images/{quoted(reference.text)}/json")
+        if answer.status == 404:
+            raise ImageUnavailable(answer.message)
+        if answer.failed:
+            raise answer.error()
+        configuration = answer.data.get("Config") or {}
+        entrypoint = configuration.get("Entrypoint") or []
+        if entrypoint == [""]:  # how a Dockerfile takes back that of its base
+            entrypoint = []
+        return answer.data["Id"], (*entrypoint, *(configuration.get("Cmd") or []))
+
+    def architecture(self, image_id: str) -> str:
+        """Docker's name for the architecture of that image; empty if nobody knows it."""
+        answer = self._connection.exchange("GET", f"/images/{quoted(image_id)}/json")
+        said = "" if answer.failed else str(answer.data.get("Architecture") or "")
+        return said if _ARCHITECTURE.fullmatch(said) else ""
 
     def _is_here(self, reference: Reference) -> bool:
         answer = self._connection.exchange("GET", f"/images/{quoted(reference.text)}/json")

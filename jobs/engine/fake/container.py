@@ -19,11 +19,14 @@ from jobs.engine.fake.files import FileTree
 from jobs.errors import ContainerConflict, ContainerNotFound
 from jobs.interrupt import Interrupt
 
+ARCHITECTURE: Final = "amd64"  # the fake engine's, whatever this machine is
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _LONGEST_PIECE = 16 * 1024  # where Docker cuts a line
 _IDLE = 0.25  # seconds
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # exit codes
 _MEMORY_LOOK = 0.02  # seconds
+_GROUP_LOOK = 0.02  # seconds
 _PIPE_GRACE = 5.0  # seconds for the pipes of an ended process to run dry
 
 
@@ -33,6 +36,7 @@ class FakeImage:
 
     command: tuple[str, ...] | None = ("/bin/sh",)
     user: str = ""
+    architecture: str = ARCHITECTURE
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"PATH": PATH}))
     files: Mapping[str, str] = field(
         default_factory=lambda: MappingProxyType(
@@ -70,6 +74,8 @@ class FakeContainer:
         self._exit_code: int | None = None
         self._oom_killed = False
         self._removed = False
+        self._stopping = False
+        self._overdue = False
         self._frames: list[Frame] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -83,6 +89,7 @@ class FakeContainer:
                 finished_at=self._finished_at,
                 exit_code=self._exit_code,
                 oom_killed=self._oom_killed,
+                wrong_platform=self._wrong_platform(),
                 labels=self.spec.labels,
             )
 
@@ -91,6 +98,10 @@ class FakeContainer:
         if self._started_at is None:
             return "created"
         return "running" if self._finished_at is None else "ended"
+
+    def _wrong_platform(self) -> str:
+        wrong = self._exit_code == _NOT_EXECUTABLE and self.image.architecture != ARCHITECTURE
+        return f"image is for {self.image.architecture}, node is {ARCHITECTURE}" if wrong else ""
 
     def notify(self) -> None:
         """Have those who wait look up."""
@@ -117,25 +128,28 @@ class FakeContainer:
                     stderr=subprocess.PIPE,
                     start_new_session=True,
                 )
-            except OSError as error:  # as Docker's init process says it
-                self._frames.append(Frame("stderr", _now(), f"exec {command[0]} failed: {error.strerror}\n".encode()))
-                self._end(127 if isinstance(error, FileNotFoundError) else 126)
+            except OSError as error:  # in the words of the init in Docker's containers
+                reason = "not found" if isinstance(error, FileNotFoundError) else (error.strerror or "").lower()
+                self._frames.append(Frame("stderr", _now(), f"exec {command[0]}: {reason}\n".encode()))
+                self._end(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE)
                 return
         threading.Thread(target=self._attend, args=(self._process,), name=f"fake {self.name}", daemon=True).start()
 
     def stop(self, grace: float) -> None:
         """See `Engine.stop`."""
-        if self._process is None:
+        if self._process is None or self.phase != "running":
             return
-        self._process.send_signal(signal.SIGTERM)
+        self._stopping = True
+        self._signal_all(self._process, signal.SIGTERM)
         if not self._wait_for(lambda: self.phase != "running", grace):
+            self._overdue = True
             self.kill()
 
     def kill(self) -> None:
         """End all its processes and wait until they have."""
         if self._process is None:
             return
-        self._kill_group(self._process)
+        self._signal_all(self._process, signal.SIGKILL)
         self._wait_for(lambda: self.phase != "running", None)
 
     def mark_removed(self, *, force: bool) -> None:
@@ -187,8 +201,12 @@ class FakeContainer:
         for thread in (*readers, watcher):
             thread.start()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: the group's number stays ours
-        self._kill_group(process)
+        while self._stopping and _group_runs(process.pid):  # until `stop` kills them
+            time.sleep(_GROUP_LOOK)
+        self._signal_all(process, signal.SIGKILL)
         code = process.wait()
+        if self._overdue:  # as Docker counts it
+            code = -signal.SIGKILL
         ended.set()
         watcher.join()
         for reader in readers:
@@ -201,9 +219,9 @@ class FakeContainer:
         self._changed.notify_all()
 
     @staticmethod
-    def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, number)
 
     def _read(self, stream: StreamName, pipe: IO[bytes]) -> None:
         """Cut the output into frames where Docker does: at line ends, and every 16 KiB of a long line."""
@@ -233,7 +251,7 @@ class FakeContainer:
         while not ended.wait(_MEMORY_LOOK):
             if _resident_bytes(process.pid) > limit:
                 self._oom_killed = True
-                self._kill_group(process)
+                self._signal_all(process, signal.SIGKILL)
                 return
 
 
@@ -245,6 +263,18 @@ def _resident_bytes(pid: int) -> int:
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident_bytes(int(child)) for child in children)
+
+
+def _group_runs(group: int) -> bool:
+    """Whether a process group has a process that is no zombie."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, theirs = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has just ended
+            continue
+        if int(theirs) == group and state not in ("Z", "X"):
+            return True
+    return False
 
 
 def _now() -> str:

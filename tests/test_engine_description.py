@@ -1,0 +1,83 @@
+"""How Docker is told to make a container: what keeps a job in its place is in every description."""
+
+from typing import Any
+
+import pytest
+
+from jobs.engine.base import RunSpec
+from jobs.engine.docker import init
+from jobs.engine.docker.containers import description
+
+pytestmark = pytest.mark.stateless
+
+HOLDER = "orchestrator-init-0"
+
+
+def a_run(**values: Any) -> RunSpec:
+    defaults: dict[str, Any] = {
+        "name": "job",
+        "image": "alpine:latest",
+        "command": ("echo", "hello"),
+        "environment": {"NAME": "a=b"},
+        "workspace": "/workspace",
+        "cpu_millis": 250,
+        "memory_mib": 64,
+        "network": None,
+        "labels": {"label": "value"},
+        "stop_grace_seconds": 7,
+        "log_limit_bytes": 1024**3,
+    }
+    return RunSpec(**(defaults | values))
+
+
+@pytest.mark.parametrize("holder", [HOLDER, ""])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("CapDrop", ["ALL"]),
+        ("CapAdd", ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"]),
+        ("SecurityOpt", ["no-new-privileges"]),
+        ("PidsLimit", 1024),
+        ("NanoCpus", 250_000_000),
+        ("Memory", 64 * 1024**2),
+        ("MemorySwap", 64 * 1024**2),  # of both together: no swap
+        ("NetworkMode", "none"),
+        ("RestartPolicy", {"Name": "no"}),
+        ("AutoRemove", False),
+    ],
+)
+def test_container_is_held_in_its_place(holder: str, setting: str, value: object) -> None:
+    assert description(a_run(), holder)["HostConfig"][setting] == value
+
+
+@pytest.mark.parametrize("setting", ["Privileged", "Binds", "Mounts", "Devices", "PidMode", "IpcMode", "UsernsMode"])
+def test_container_gets_nothing_of_the_host(setting: str) -> None:
+    assert setting not in description(a_run(), HOLDER)["HostConfig"]
+
+
+def test_log_is_kept_in_two_files_of_half_the_limit() -> None:
+    log = description(a_run(), HOLDER)["HostConfig"]["LogConfig"]["Config"]
+
+    assert log == {"max-size": str(512 * 1024**2), "max-file": "2"}
+
+
+def test_health_check_of_the_image_does_not_run_and_sigterm_ends_the_container() -> None:
+    body = description(a_run(), HOLDER)
+
+    assert (body["Healthcheck"], body["StopSignal"], body["StopTimeout"]) == ({"Test": ["NONE"]}, "SIGTERM", 7)
+
+
+@pytest.mark.parametrize("command", [("echo", "hello"), ("--", "-x"), ("",)])
+def test_command_runs_under_our_init_which_cannot_be_changed(command: tuple[str, ...]) -> None:
+    body = description(a_run(command=command), HOLDER)
+
+    assert (body["Entrypoint"], body["Cmd"]) == ([init.COMMAND, *command], [])
+    assert (body["HostConfig"]["Init"], body["HostConfig"]["VolumesFrom"]) == (False, [f"{HOLDER}:ro"])
+
+
+@pytest.mark.parametrize(("command", "replaced"), [(("echo", "hello"), {"Entrypoint": ["echo", "hello"], "Cmd": []}), (None, {})])
+def test_command_runs_under_dockers_init_where_we_have_none(command: tuple[str, ...] | None, replaced: dict[str, Any]) -> None:
+    body = description(a_run(command=command))
+
+    assert {name: body[name] for name in ("Entrypoint", "Cmd") if name in body} == replaced
+    assert (body["HostConfig"]["Init"], body["HostConfig"]["VolumesFrom"]) == (True, [])
