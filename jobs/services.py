@@ -26,7 +26,7 @@ def create(spec: JobSpec) -> Job:
         with transaction.atomic():
             job = Job.objects.create(
                 uuid=uuid,
-                id=spec.id or str(uuid),
+                id=spec.id or str(new_uuid()),  # not `uuid`, which the container's name has: other jobs can learn that by DNS
                 image=spec.image,
                 command=spec.command,
                 cpu_millis=spec.cpu_millis,

@@ -1,5 +1,6 @@
 """What a job's process may and may not do (docs/adr/0002-container-privileges.md)."""
 
+import re
 import uuid
 
 import pytest
@@ -67,6 +68,17 @@ def test_containers_of_one_network_do_not_reach_one_another(docker_bench: Docker
 
     assert answer_of_a_neighbour(docker_bench, "bridge") == "hello\n"  # Docker's own network lets them
     assert answer_of_a_neighbour(docker_bench, network) == ""
+
+
+def test_dns_answers_with_names_of_containers_and_nothing_else_about_them(docker_bench: DockerBench) -> None:
+    network = f"test-{uuid.uuid4().hex}"
+    docker_bench.engine.create_network(network, docker_bench.labels)
+    neighbour = docker_bench.started(shell("hostname -i; sleep 60"), network=network)
+    (address,) = wait_for(lambda: docker_bench.log(neighbour))
+
+    printed = docker_bench.output(("nslookup", address.data.decode().strip()), network=network)
+
+    assert re.findall(r"name = (\S+)", printed) == [f"{neighbour}.{network}"]
 
 
 def test_process_gets_no_more_cpu_than_it_was_given(docker_bench: DockerBench) -> None:

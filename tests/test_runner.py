@@ -343,6 +343,20 @@ def test_a_time_out_ends_the_process_with_its_reason(engine: FakeEngine, workers
     wait_until_nothing_is_left(engine)
 
 
+@pytest.mark.parametrize("identity", ["customer-42", ""])
+def test_a_container_is_not_named_after_its_job(engine: FakeEngine, workers: Workers, identity: str) -> None:
+    # Given a running job, whose container's name other jobs can learn by DNS
+    job = make_job(id=identity, command="exec sleep 60")
+    workers.run(workers.another())
+    running(job)
+
+    # I expect nothing in it that means anything to the API
+    (container,) = engine.list({})
+    assert job.id not in container.name
+    services.cancel(job.id)
+    completed(job)
+
+
 def test_every_process_of_a_job_can_use_the_time_after_its_time_out(workers: Workers) -> None:
     # Given a program that saves what it has on SIGTERM, and a shell that waits for it
     program = "trap 'echo partial > out; exit 0' TERM; sleep 60 & wait"
