@@ -57,7 +57,7 @@ def import_busybox(
 
 
 def busybox_file_system() -> bytes:
-    """A tar archive of the stand-in's files."""
+    """Return a tar archive of the stand-in's files."""
     with tempfile.TemporaryDirectory() as directory:
         return stand_in.file_system(stand_in.static_busybox(Path(directory)))
 

@@ -41,7 +41,7 @@ class Images:
         self._pulls.share(reference.text, lambda abort: self._pull(reference, abort), timeout, interrupt)
 
     def own_command(self, image: str) -> tuple[str, tuple[str, ...]]:
-        """The id of an image that is here, and what it runs unless told otherwise. Raises `ImageUnavailable`."""
+        """Return the id of an image on the engine, and the command that it runs by default. Raises `ImageUnavailable`."""
         reference = parse_reference(image)
         answer = self._connection.exchange("GET", f"/images/{quoted(reference.text)}/json")
         if answer.status == 404:
@@ -55,7 +55,7 @@ class Images:
         return answer.data["Id"], (*entrypoint, *(configuration.get("Cmd") or []))
 
     def architecture(self, image_id: str) -> str:
-        """Docker's name for the architecture of that image; empty if nobody knows it."""
+        """Return Docker's name for the architecture of that image, empty if it is unknown."""
         answer = self._connection.exchange("GET", f"/images/{quoted(image_id)}/json")
         said = "" if answer.failed else str(answer.data.get("Architecture") or "")
         return said if _ARCHITECTURE.fullmatch(said) else ""

@@ -266,7 +266,7 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _group_runs(group: int) -> bool:
-    """Whether a process group has a process that is no zombie."""
+    """Say whether a process group has a process that is no zombie."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, theirs = path.read_text().rpartition(")")[2].split()[:3]

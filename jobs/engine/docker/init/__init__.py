@@ -37,18 +37,21 @@ class Init:
         self._lock = threading.Lock()
 
     def architecture(self) -> str:
-        """Docker's name for the engine's architecture. Raises `EngineUnavailable`."""
+        """Return Docker's name for the engine's architecture. Raises `EngineUnavailable`."""
         if self._architecture is None:
             self._architecture = str(self._connection.call("GET", "/version").get("Arch", ""))
         return self._architecture
 
     def holder(self) -> str:
-        """The name of the holder; empty if there is no init for the engine's architecture. Raises `EngineUnavailable`."""
+        """Return the name of the holder, empty if there is no init for the engine's architecture. Raises `EngineUnavailable`."""
         version = _version(self.architecture())
         return f"{_REPOSITORY}-{version}" if version else ""
 
     def checked_holder(self) -> str:
-        """As `holder`, but the first call removes a holder whose init is damaged: a power cut can lose what Docker wrote last."""
+        """Return the same, after removing a holder whose init is damaged at the first call.
+
+        A power cut can lose what Docker wrote last and leave the holder.
+        """
         holder = self.holder()
         with self._lock:
             if holder and not self._checked and not self._is_intact(holder):
@@ -57,7 +60,7 @@ class Init:
         return holder
 
     def is_missing(self, message: str) -> bool:
-        """Whether a container could not be created because the holder does not exist; other errors may name it, too."""
+        """Say whether a failed creation may be due to the holder's absence: other errors may name it, too."""
         return bool(self.holder()) and self.holder() in message
 
     def make_holder(self) -> None:
@@ -124,12 +127,12 @@ class Init:
 
 @cache
 def _version(architecture: str) -> str:
-    """Names one content of the volume; empty if there is no init for that architecture."""
+    """Name what is in the volume; empty if there is no init for that architecture."""
     return hashlib.sha256(_layer(architecture)).hexdigest()[:12] if _binary(architecture) else ""
 
 
 def _binary(architecture: str) -> bytes:
-    """Empty if there is none."""
+    """Return the init for that architecture, empty if there is none."""
     return Path(__file__).with_name(f"init-{architecture}").read_bytes() if architecture in _ARCHITECTURES else b""
 
 
@@ -140,7 +143,7 @@ def _layer(architecture: str) -> bytes:
 
 
 def _image(architecture: str) -> bytes:
-    """An image as `docker save` writes it: the same bytes each time, so loading it twice makes one image."""
+    """Return the image as `docker save` writes it: the same bytes each time, so loading it twice makes one image."""
     layer = _layer(architecture)
     configuration = json.dumps(
         {
@@ -157,7 +160,7 @@ def _image(architecture: str) -> bytes:
 
 
 def _tar(entries: dict[str, bytes | None]) -> bytes:
-    """A tar archive; None is a directory. Everybody may read and execute."""
+    """Return a tar archive of files and directories (None) that everybody may read and execute."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, content in entries.items():
