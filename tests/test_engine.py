@@ -394,7 +394,7 @@ def test_stop_lets_the_process_finish_what_it_does(bench: Bench) -> None:
     bench.engine.stop(name, 30)
 
     assert bench.engine.inspect(name).exit_code == 5
-    assert bench.log(name)[-1].data == b"bye\n"
+    assert [frame.data for frame in bench.log(name) if frame.stream == "stdout"] == [b"ready\n", b"bye\n"]
 
 
 def test_process_that_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> None:

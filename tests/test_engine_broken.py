@@ -72,7 +72,8 @@ class ScriptedDaemon:
         self._listener.bind(str(path))
         self._listener.listen(50)
         self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -97,6 +98,9 @@ class ScriptedDaemon:
 
     def close(self) -> None:
         self.may_answer.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()  # it may be about to take one more
         for connection in [self._listener, *self._open]:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

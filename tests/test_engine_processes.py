@@ -22,8 +22,8 @@ def with_program(bench: Bench, content: bytes, mode: int = 0o755, **values: str)
     return name
 
 
-def errors_of(bench: Bench, name: str) -> str:
-    return b"".join(frame.data for frame in bench.log(name) if frame.stream == "stderr").decode()
+def said(bench: Bench, name: str, stream: str) -> str:
+    return b"".join(frame.data for frame in bench.log(name) if frame.stream == stream).decode()
 
 
 # -- programs that cannot be executed ------------------------------------------------------------------
@@ -34,22 +34,22 @@ def test_file_that_the_kernel_cannot_execute_is_not_given_to_a_shell(bench: Benc
     name = with_program(bench, content)
 
     assert bench.engine.inspect(name).exit_code == 126
-    assert errors_of(bench, name) == "exec ./program: exec format error\n"
-    assert len(bench.log(name)) == 1
+    assert said(bench, name, "stderr") == "exec ./program: exec format error\n"
+    assert said(bench, name, "stdout") == ""
 
 
 def test_file_that_may_not_be_executed_is_exit_code_126(bench: Bench) -> None:
     name = with_program(bench, b"#!/bin/sh\n", mode=0o644)
 
     assert bench.engine.inspect(name).exit_code == 126
-    assert errors_of(bench, name) == "exec ./program: permission denied\n"
+    assert said(bench, name, "stderr") == "exec ./program: permission denied\n"
 
 
 def test_program_that_does_not_exist_is_named(bench: Bench) -> None:
     name = bench.ended(("nosuchprogram", "argument"))
 
     assert bench.engine.inspect(name).exit_code == 127
-    assert errors_of(bench, name) == "exec nosuchprogram: not found\n"
+    assert said(bench, name, "stderr") == "exec nosuchprogram: not found\n"
 
 
 def test_image_for_another_architecture_is_told(bench: Bench) -> None:
@@ -73,7 +73,7 @@ def test_stop_gives_every_process_time_to_end(bench: Bench) -> None:
 
     bench.engine.stop(name, 30)
 
-    assert bench.log(name)[-1].data == b"saved\n"
+    assert said(bench, name, "stdout") == "ready\nsaved\n"
     assert bench.engine.inspect(name).exit_code == 143  # the shell's, which SIGTERM ended
 
 
@@ -83,7 +83,7 @@ def test_stop_waits_for_processes_in_the_background(bench: Bench) -> None:
 
     bench.engine.stop(name, 30)
 
-    assert bench.log(name)[-1].data == b"saved\n"
+    assert said(bench, name, "stdout") == "ready\nsaved\n"
     assert bench.engine.inspect(name).exit_code == 5
 
 
