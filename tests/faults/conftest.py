@@ -13,6 +13,7 @@ import docker
 import pytest
 
 from jobs.containers import INSTANCE_LABEL
+from jobs.engine.docker import init
 from tests.faults.load import Load
 from tests.faults.witnesses import Readiness, Starts
 from tests.fileserver import FileServer
@@ -124,8 +125,11 @@ class System:
 
 
 def volumes(host: str) -> set[str]:
+    """Those of an engine, but for the one that the engine keeps with the init of all jobs."""
     with closing(docker.DockerClient(base_url=host, timeout=60)) as client:
-        return {str(volume.name) for volume in client.volumes.list()}
+        holders = client.containers.list(all=True, filters={"label": init.LABEL})
+        kept = {mount["Name"] for holder in holders for mount in holder.attrs["Mounts"]}
+        return {str(volume.name) for volume in client.volumes.list()} - kept
 
 
 @pytest.fixture(scope="session")
