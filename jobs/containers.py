@@ -4,6 +4,7 @@ import math
 
 from jobs.engine.base import Engine, Observation, RunSpec
 from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
+from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
 from orchestrator_site.configuration import Configuration
@@ -16,9 +17,13 @@ NODE_LABEL = "orchestrator.node"
 class Container:
     """Found by its labels once, then addressed by its name: `<instance>-<uuid>-<claim number>`."""
 
-    def __init__(self, engine: Engine, claim: Claim, instance: str, configuration: Configuration, node: Node) -> None:
+    def __init__(
+        self, engine: Engine, claim: Claim, instance: str, configuration: Configuration, node: Node, interrupt: Interrupt
+    ) -> None:
+        """`interrupt` ends whatever waits for the engine, but the removal at the end."""
         self.name = f"{instance}-{claim.uuid}-{claim.number}"
-        self._engine = engine
+        self._engine = engine.bound(interrupt)
+        self._uninterrupted = engine
         self._labels = {INSTANCE_LABEL: instance, UUID_LABEL: str(claim.uuid)}
         self._configuration = configuration
         self._node = node
@@ -73,4 +78,4 @@ class Container:
 
     def remove(self) -> None:
         """Remove it, running or not."""
-        self._engine.remove(self.name, force=True)
+        self._uninterrupted.remove(self.name, force=True)

@@ -24,6 +24,10 @@ class EngineUnavailable(JobError):
     retry = True
 
 
+class EngineSilent(EngineUnavailable):
+    """The engine takes connections and sends nothing, as one that is frozen does."""
+
+
 class NetworkMissing(EngineUnavailable):
     """Somebody has removed the network that jobs run on. It can be made anew."""
 

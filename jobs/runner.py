@@ -18,6 +18,7 @@ from jobs.errors import (
     ContainerNotFound,
     DiskFull,
     EngineRefused,
+    EngineSilent,
     EngineUnavailable,
     ImageUnavailable,
     Interrupted,
@@ -43,6 +44,7 @@ _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries while the engine or the dat
 _TRANSIENT = (EngineUnavailable, ContainerConflict, ContainerNotFound, DiskFull, *DATABASE_UNAVAILABLE)
 _VANISHED_LIMIT = 20  # so many times between its pull and its use, and it is not to be had
 _UNEXPECTED_LIMIT = 5  # so many errors that nobody foresaw, in a row, and the job is given up
+_LAST_LOOK_SECONDS = 3.0  # for a silent engine to say whether a process whose time is up has ended by itself
 _WELL_SECONDS = 60.0  # a process that was watched for so long went well: what fails then begins a row of its own
 
 
@@ -66,13 +68,17 @@ class Run:
         self.outputs_cancelled = False
         self.letting_go = False
         self._image_vanished = 0  # times
-        self._engine = engine
+        self._seen_running = False  # by this owner
+        self._engine = engine.bound(self.interrupt)
+        # An engine may undo a start that its caller broke off, and the next owner would then run the job twice; and a
+        # stop that was decided is not to be taken back. Their time-outs bound both.
+        self._uninterrupted = engine
         self._engine_clock = engine_clock
         self._node = node
         self._configuration = configuration
         self._job_id = str(claim.uuid)  # the client's, once read
-        self._container = Container(engine, claim, instance, configuration, node)
-        self._files = Files(claim, engine, self._container.name, configuration, self.interrupt)
+        self._container = Container(engine, claim, instance, configuration, node, self.interrupt)
+        self._files = Files(claim, self._engine, self._container.name, configuration, self.interrupt)
 
     def let_go(self) -> None:
         """Return soon and leave the job, its container running, to the next owner."""
@@ -149,7 +155,7 @@ class Run:
             try:
                 self._prepare(job)
                 lifecycle.doing(self.claim, "starting")  # the fence: a late owner does not get past it
-                self._engine.start(self._container.name)
+                self._uninterrupted.start(self._container.name)
             except ImageUnavailable as error:
                 lifecycle.decide(self.claim, State.FAILED, Reason.IMAGE_PULL, str(error), exit_code=NO_EXIT_CODE)
                 return
@@ -168,6 +174,7 @@ class Run:
             began = time.monotonic()
             seen = self._engine.inspect(self._container.name)
             self.deadline = began + job.timeout_seconds
+            self._seen_running = seen.phase == "running"
         # The engine may not know when: one that was killed in that moment, and found the process alive when it was back.
         lifecycle.started(self.claim, seen.started_at or seen.finished_at or self._engine_clock())
 
@@ -191,14 +198,18 @@ class Run:
     # -- running: its log, and the decision ---------------------------------------------------------------
 
     def _watch(self, job: Job) -> None:
+        if self.overdue and self._seen_running and self._engine_is_silent():
+            self._decide_timeout(job)
+            return
         seen = self._container.find()
         if self._decide(job, seen):
             return
+        self._seen_running = True
         if self.deadline is None and job.started_at is not None:
             ran = (self._engine_clock() - job.started_at).total_seconds()
             self.deadline = time.monotonic() + job.timeout_seconds - ran
         if self.overdue:
-            lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"it ran for longer than {job.timeout_seconds} s")
+            self._decide_timeout(job)
             return
         try:
             if job.log_full and not job.wants_logs:
@@ -210,6 +221,19 @@ class Run:
         except EngineRefused as error:  # it cannot read its own log: the process runs on all the same
             self._log(logging.ERROR, f"the engine cannot read the log: {error}")
             self._engine.wait(self._container.name, self.interrupt)
+
+    def _engine_is_silent(self) -> bool:
+        """Whether it says nothing for seconds, as a frozen one does: a job whose time is up does not wait for it."""
+        try:
+            self._uninterrupted.bound(Interrupt(), _LAST_LOOK_SECONDS).inspect(self._container.name)
+        except EngineSilent:
+            return True
+        except JobError:  # whatever it says, it answers
+            return False
+        return False
+
+    def _decide_timeout(self, job: Job) -> None:
+        lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"it ran for longer than {job.timeout_seconds} s")
 
     def _decide(self, job: Job, seen: Observation | None) -> bool:
         """Commit what the engine says of an ended process; False while it runs."""
@@ -239,7 +263,7 @@ class Run:
         seen = self._container.find()
         if job.started_at is None or seen is None or seen.phase == "created":
             if seen is not None:  # cancelled just as it started: it may run, and is stopped as any other
-                self._engine.stop(self._container.name, self._configuration.shutdown_grace)
+                self._uninterrupted.stop(self._container.name, self._configuration.shutdown_grace)
             self._container.remove()
             lifecycle.concluded(self.claim)
             return
@@ -254,7 +278,7 @@ class Run:
 
     def _exit(self, job: Job, seen: Observation) -> None:
         if seen.phase == "running":
-            self._engine.stop(self._container.name, self._configuration.shutdown_grace)
+            self._uninterrupted.stop(self._container.name, self._configuration.shutdown_grace)
             seen = self._engine.inspect(self._container.name)
         reader = self._reader(job)
         if reader.reads:

@@ -3,7 +3,8 @@
 A container is addressed by its name, always, so that a rename fences out whoever knows the old one.
 Every call raises `EngineUnavailable` where the engine does not answer or is not able to right now
 (connection refused, time-out, 5xx that says nothing about the container); that is never a statement
-about the job. Calls that take an `Interrupt` raise `Interrupted` soon after it is set.
+about the job. Calls that take an `Interrupt` raise `Interrupted` soon after it is set, and so do all calls of a bound
+engine (see `Engine.bound`): whatever they wait for, be it a connection, the answer or its end.
 """
 
 from collections.abc import Iterable, Iterator
@@ -100,6 +101,13 @@ class Engine(Protocol):
 
     schedules: bool  # it places containers itself: admission by Node rows is off
     tells_streams: bool  # it tells stdout from stderr
+
+    def bound(self, interrupt: Interrupt, patience: float | None = None) -> "Engine":
+        """Return this engine with calls that raise `Interrupted` soon after `interrupt` is set.
+
+        The engine may still do what such a call asked for. With `patience` they raise `EngineSilent` after so many
+        seconds without a byte.
+        """
 
     def info(self) -> EngineInfo: ...
 

@@ -5,11 +5,11 @@ Its calls are not used: they read logs without telling the streams apart, do not
 connection when one stops reading, and take a time-out for the end of a log.
 """
 
+import copy
 import json
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,15 +19,17 @@ import urllib3
 from docker import APIClient
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env, parse_host
-from requests.adapters import HTTPAdapter
 
+from jobs.engine.docker.sockets import Call, TcpAdapter, UnixAdapter
 from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
     EngineRefused,
+    EngineSilent,
     EngineUnavailable,
     JobError,
 )
+from jobs.interrupt import Interrupt
 
 SHORT: Final = 60.0  # seconds without a byte, for calls that only look something up
 LONG: Final = 300.0  # for calls that make the engine work: create, start, remove, unpack
@@ -102,6 +104,13 @@ class Answer:
         return EngineRefused(self.message)
 
 
+@dataclass(slots=True)
+class _About:
+    """What the engine has said of itself: its version, empty until it was asked."""
+
+    version: str = ""
+
+
 class Connection:
     """One engine's API; connects, and learns its version, at the first call. Thread-safe."""
 
@@ -110,15 +119,21 @@ class Connection:
 
         Without `keep_open` every call connects anew. Raises `EngineRefused` where these cannot be read.
         """
-        self._keep_open = keep_open
-        environment = {**os.environ, "DOCKER_HOST": host}
         try:
-            self._options = kwargs_from_env(environment)
-            parse_host(host, tls=bool(self._options.get("tls")))
+            self._client = _client(host)
         except DockerException as error:
             raise EngineRefused(f"DOCKER_HOST cannot be used: {error}") from error
-        self._lock = threading.Lock()
-        self._ready: tuple[APIClient, str] | None = None
+        self._client.headers["Connection"] = "keep-alive" if keep_open else "close"
+        self._about = _About()
+        self._interrupt = Interrupt()
+        self._patience = float("inf")
+
+    def bound(self, interrupt: Interrupt, patience: float | None = None) -> "Connection":
+        """The same connection; see `Engine.bound`."""
+        bound = copy.copy(self)
+        bound._interrupt = interrupt
+        bound._patience = float("inf") if patience is None else patience
+        return bound
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """The JSON of a good answer; options as for `exchange`. Raises what `Answer.error` says."""
@@ -185,8 +200,23 @@ class Connection:
         with self._send("HEAD", path, params=params, headers={}, timeout=SHORT) as response:
             return response.status_code, response.headers
 
+    def _send(self, method: str, path: str, **options: Any) -> AbstractContextManager[requests.Response]:
+        if not self._about.version:
+            self._about.version = self._ask_version()
+        return self._request(method, f"/v{self._about.version}{path}", **options)
+
+    def _ask_version(self) -> str:
+        with self._request("GET", "/version", params=None, headers={}, timeout=_CONNECT) as response:
+            answer = _read_answer(response)
+        if answer.failed:
+            raise EngineUnavailable(answer.message)
+        try:
+            return str(answer.data["ApiVersion"])
+        except (KeyError, TypeError) as error:
+            raise unavailable(error) from error
+
     @contextmanager
-    def _send(
+    def _request(
         self,
         method: str,
         path: str,
@@ -196,51 +226,56 @@ class Connection:
         timeout: float,
         data: bytes | Iterable[bytes] | None = None,
     ) -> Iterator[requests.Response]:
-        client, root = self._connected()
+        self._interrupt.check()
         # While a body is sent the socket has the time-out for connecting: a busy disk must not end an upload.
         connect = timeout if data is not None else _CONNECT
-        try:
-            response = client.request(
-                method,
-                root + path,
-                params=params,
-                data=data,
-                headers={"Accept-Encoding": "identity", **headers},
-                timeout=(connect, timeout),
-                stream=True,
-                allow_redirects=False,
-            )
-        except _TRANSPORT_ERRORS as error:
-            raise unavailable(error) from error
-        try:
-            yield response
-        finally:
-            response.close()
+        call = Call()
+        with self._interrupt.waking(call.end):
+            try:
+                with call.current():
+                    response = self._client.request(
+                        method,
+                        self._client.base_url + path,
+                        params=params,
+                        data=data,
+                        headers={"Accept-Encoding": "identity", **headers},
+                        timeout=(min(connect, self._patience), min(timeout, self._patience)),
+                        stream=True,
+                        allow_redirects=False,
+                    )
+            except _TRANSPORT_ERRORS as error:
+                self._interrupt.check()  # a connection that was ended by it looks like a broken one
+                raise unavailable(error) from error
+            try:
+                yield response
+            except EngineUnavailable:
+                self._interrupt.check()
+                raise
+            finally:
+                response.close()
 
-    def _connected(self) -> tuple[APIClient, str]:
-        """The client, and where its paths begin."""
-        with self._lock:
-            if self._ready is None:
-                self._ready = self._connect()
-            return self._ready
 
-    def _connect(self) -> tuple[APIClient, str]:
-        try:
-            client = APIClient(version=_SOME_VERSION, timeout=int(_CONNECT), max_pool_size=_CONNECTIONS_OF_PATH, **self._options)
-            client.headers["Connection"] = "keep-alive" if self._keep_open else "close"
-            client.trust_env = False  # REQUESTS_CA_BUNDLE would be put before the engine's own authority
-            if not client.base_url.startswith("http+docker://"):  # its adapter has its pools' size already
-                for scheme in ("http://", "https://"):
-                    client.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
-            version = client.version(api_version=False)["ApiVersion"]
-        except (DockerException, KeyError, *_TRANSPORT_ERRORS) as error:
-            raise unavailable(error) from error
-        return client, f"{client.base_url}/v{version}"
+def _client(host: str) -> APIClient:
+    """docker-py's session, which connects to nothing yet. Raises `DockerException`."""
+    options = kwargs_from_env({**os.environ, "DOCKER_HOST": host})
+    address = str(parse_host(host, tls=bool(options.get("tls"))))
+    client = APIClient(version=_SOME_VERSION, timeout=int(_CONNECT), **options)
+    client.trust_env = False  # REQUESTS_CA_BUNDLE would be put before the engine's own authority
+    if address.startswith("http+unix://"):
+        client.mount("http+docker://", UnixAdapter(address, timeout=int(_CONNECT), max_pool_size=_CONNECTIONS_OF_PATH))
+    elif not client.base_url.startswith("http+docker://"):  # docker-py's for SSH stays
+        for scheme in ("http://", "https://"):
+            client.mount(scheme, TcpAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
+    return client
 
 
 def unavailable(error: Exception) -> EngineUnavailable:
     """The connection failed; the reason is for the log, since it may name addresses of this machine."""
-    return EngineUnavailable(f"the engine does not answer: {type(error).__name__}: {error}"[:1000])
+    # Amid a body requests has another error for a time-out, with urllib3's in it.
+    causes = (error, *error.args)
+    silent = any(isinstance(cause, (requests.Timeout, urllib3.exceptions.TimeoutError)) for cause in causes)
+    kind = EngineSilent if silent else EngineUnavailable
+    return kind(f"the engine does not answer: {type(error).__name__}: {error}"[:1000])
 
 
 def transport_errors() -> tuple[type[Exception], ...]:

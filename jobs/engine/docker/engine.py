@@ -1,5 +1,6 @@
 """One Docker engine as `jobs.engine.base.Engine`."""
 
+import copy
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,14 @@ class DockerEngine:
         self._init = Init(self._connection)
         self._files = Files(self._connection)
         self._restarts = Restarts(host)
+
+    def bound(self, interrupt: Interrupt, patience: float | None = None) -> "DockerEngine":
+        engine = copy.copy(self)
+        engine._connection = self._connection.bound(interrupt, patience)
+        engine._images = self._images.on(engine._connection)
+        engine._files = Files(engine._connection)
+        engine._restarts = self._restarts.bound(interrupt, patience)
+        return engine
 
     def info(self) -> EngineInfo:
         said = self._connection.call("GET", "/info")
@@ -245,13 +254,10 @@ class DockerEngine:
 
     @contextmanager
     def _streamed(self, method: str, path: str, params: dict[str, str], interrupt: Interrupt) -> Iterator[ByteStream]:
-        interrupt.check()
-        with self._connection.stream(method, path, params=params, timeout=SHORT) as response:
+        with self._connection.bound(interrupt).stream(method, path, params=params, timeout=SHORT) as response:
             if isinstance(response, Answer):
                 raise response.error()
-            stream = ByteStream(response, interrupt)
-            with interrupt.waking(stream.abort):
-                yield stream
+            yield ByteStream(response, interrupt)
 
 
 def _filters(labels: dict[str, str]) -> dict[str, str]:

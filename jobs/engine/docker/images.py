@@ -1,5 +1,6 @@
 """Having an image on the engine, pulled where that is asked for."""
 
+import copy
 import json
 import logging
 import re
@@ -29,6 +30,12 @@ class Images:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._pulls = SharedPulls()
+
+    def on(self, connection: Connection) -> "Images":
+        """The same images, asked for over another connection."""
+        images = copy.copy(self)
+        images._connection = connection
+        return images
 
     def ensure(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt) -> None:
         """See `Engine.ensure_image`."""
@@ -68,7 +75,7 @@ class Images:
 
     def _pull(self, reference: Reference, abort: Interrupt) -> None:
         params = {"fromImage": reference.text}
-        with self._connection.stream(
+        with self._connection.bound(abort).stream(
             "POST", "/images/create", params=params, headers=_credentials(reference), timeout=LONG
         ) as response:
             if isinstance(response, Answer):
@@ -78,11 +85,9 @@ class Images:
     @staticmethod
     def _follow(response: requests.Response, abort: Interrupt) -> None:
         """Read the progress to its end; raise the error that it reports."""
-        stream = ByteStream(response, abort)
-        with abort.waking(stream.abort):
-            for line in stream.lines(_LONGEST_LINE):
-                if error := _reported_error(line):
-                    raise _failure(error)
+        for line in ByteStream(response, abort).lines(_LONGEST_LINE):
+            if error := _reported_error(line):
+                raise _failure(error)
 
 
 def _failure(message: str) -> JobError:

@@ -19,6 +19,7 @@ Two are taken for lost though they may not be: a process that had ended by itsel
 live-restore one whose own code is 255 and that is looked at after 256 more events.
 """
 
+import copy
 import json
 import socket
 import struct
@@ -35,6 +36,7 @@ from docker.utils import parse_host
 from jobs.engine.base import Observation
 from jobs.engine.docker.connection import Answer, Connection, transport_errors, unavailable
 from jobs.engine.docker.containers import moment
+from jobs.interrupt import Interrupt
 
 NO_TRACE: Final = 255  # the exit code of a process of which a starting daemon finds nothing
 NOT_NOTED: Final = 0  # and of one of which the daemon before it had been told, but had not taken note
@@ -57,6 +59,12 @@ class Restarts:
     def __init__(self, host: str) -> None:
         self._connection = Connection(host, keep_open=False)
         self._start = _Start(host)
+
+    def bound(self, interrupt: Interrupt, patience: float | None) -> "Restarts":
+        """The same; see `Engine.bound`."""
+        bound = copy.copy(self)
+        bound._connection = self._connection.bound(interrupt, patience)
+        return bound
 
     def ended(self, container_id: str, seen: Observation) -> bool:
         """Whether that is how this process ended, for all that can be known. Raises `EngineUnavailable`."""

@@ -23,7 +23,7 @@ _LONGEST_SIZE_LINE = 4096
 
 
 class ByteStream:
-    """One body. For one reader; `abort` may be called from any thread."""
+    """One body, for one reader. `interrupt` is what ends the call that it belongs to."""
 
     def __init__(self, response: requests.Response, interrupt: Interrupt) -> None:
         reply: Any = response.raw._fp  # the http.client.HTTPResponse; urllib3 has no public way to the socket
@@ -45,11 +45,6 @@ class ByteStream:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._decode()
-
-    def abort(self) -> None:
-        """End a blocked read. Raises OSError where the connection is gone."""
-        if not self._ended:
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # not SSLSocket's, which would go on in plain text
 
     def ready(self, seconds: float | None) -> bool:
         """Wait so long (None: for ever) for a byte or for the end; False where neither came.

@@ -128,6 +128,10 @@ class FakeEngine:
             raise EngineUnavailable("the engine does not answer")
 
     # -- the engine ------------------------------------------------------------------------------
+    def bound(self, interrupt: Interrupt, patience: float | None = None) -> "FakeEngine":  # noqa: ARG002 - as all engines
+        """No call of this one takes long, but those that have an interrupt of their own, and `stop`."""
+        return self
+
     @_fallible
     def info(self) -> EngineInfo:
         return EngineInfo(self._id, self._name, self._cpus, self._memory_bytes, (), datetime.now(UTC))

@@ -1,0 +1,384 @@
+"""Engines that take a request and send nothing: an interrupt ends whatever waits for them, and a time-out is decided in time."""
+
+import base64
+import itertools
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from jobs import services
+from jobs.engine.base import Engine
+from jobs.engine.docker import DockerEngine
+from jobs.errors import EngineSilent, Interrupted
+from jobs.interrupt import Interrupt
+from jobs.models import Job
+from jobs.states import Reason, State
+from tests.daemons import OwnDaemon, own_daemon
+from tests.engines import FakeBench
+from tests.factories import make_job
+from tests.test_engine_broken import ScriptedDaemon, answer, chunked, daemon, frame, inspected, write_certificates
+from tests.waiting import wait_for
+from tests.workers import Workers, completed, running
+
+__all__ = ["daemon"]
+
+AT_ONCE = 5.0  # seconds; every time-out of the engine's calls is longer
+ENDED = {"started": "2026-01-01T00:00:01Z", "finished": "2026-01-01T00:00:03Z"}
+A_DIRECTORY = base64.b64encode(json.dumps({"size": 0, "mode": 1 << 31}).encode())
+
+
+class Calling:
+    """A call in a thread of its own."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:
+            self._error = error
+
+    def error(self) -> BaseException | None:
+        self._thread.join(AT_ONCE)
+        assert not self._thread.is_alive(), "the call goes on"
+        return self._error
+
+
+def follow(engine: Engine, interrupt: Interrupt) -> None:
+    with engine.logs("job", skip=0, follow=True, interrupt=interrupt) as frames:
+        list(frames)
+
+
+def take_out(engine: Engine) -> None:
+    with engine.get("job", "/out") as chunks:
+        list(chunks)
+
+
+def endless_tar() -> Iterator[bytes]:
+    yield from itertools.repeat(b"\0" * 65536)
+
+
+# By the part of the request's first line that the engine is silent about.
+CALLS: dict[str, Callable[[Engine, Interrupt], object]] = {
+    "GET /v1.41/info": lambda engine, _: engine.info(),
+    "/networks/create": lambda engine, _: engine.create_network("n", {}),
+    "GET /v1.41/networks/": lambda engine, _: engine.find_network("n"),
+    "DELETE /v1.41/networks/": lambda engine, _: engine.remove_network("n"),
+    "/images/alpine": lambda engine, interrupt: engine.ensure_image("alpine", "missing", 60, interrupt),
+    "/images/create": lambda engine, interrupt: engine.ensure_image("alpine", "always", 60, interrupt),
+    "/containers/create": lambda engine, _: engine.create(FakeBench().spec()),
+    "/rename": lambda engine, _: engine.rename("job", "other"),
+    "/start": lambda engine, _: engine.start("job"),
+    "/containers/job/json": lambda engine, _: engine.inspect("job"),
+    "/containers/ended/json": lambda engine, _: engine.inspect("ended"),
+    "GET /v1.41/networks?": lambda engine, _: engine.inspect("ended"),  # the look at when the engine began
+    "/wait": lambda engine, interrupt: engine.wait("job", interrupt),
+    "/stop": lambda engine, _: engine.stop("job", 10),
+    "DELETE /v1.41/containers/": lambda engine, _: engine.remove("job"),
+    "/containers/json": lambda engine, _: engine.list({}),
+    "/logs": follow,
+    "HEAD ": lambda engine, _: engine.stat("job", "/"),
+    "/changes": lambda engine, _: engine.added_directories("job", ["/"]),
+    "PUT ": lambda engine, _: engine.put("job", "/", endless_tar()),
+    "GET /v1.41/containers/job/archive": lambda engine, _: take_out(engine),
+}
+
+
+@pytest.fixture
+def answering(daemon: ScriptedDaemon) -> ScriptedDaemon:
+    """One that has an answer to every question that comes before another."""
+    daemon.answers |= {
+        "HEAD ": b"HTTP/1.1 200 X\r\nX-Docker-Container-Path-Stat: %s\r\nConnection: close\r\n\r\n" % A_DIRECTORY,
+        "/containers/job/json": inspected(status="created"),
+        "/containers/ended/json": inspected(**ENDED),
+        "/": answer(200, {}),
+    }
+    return daemon
+
+
+@pytest.mark.parametrize("about", ["GET /version", *CALLS])
+def test_interrupt_ends_a_call_that_is_not_answered(answering: ScriptedDaemon, about: str) -> None:
+    # Given a call that waits for the first byte of the engine's answer
+    answering.silent_about = (about,)
+    interrupt = Interrupt()
+    engine = DockerEngine(answering.host).bound(interrupt)
+    calling = Calling(lambda: CALLS.get(about, CALLS["GET /v1.41/info"])(engine, interrupt))
+    wait_for(lambda: any(about in line for line in answering.asked), 10, "the request")
+
+    # When
+    interrupt.wake()
+
+    # I expect
+    assert isinstance(calling.error(), Interrupted)
+
+
+@pytest.mark.parametrize("begun", [answer(200, {})[:-1], chunked(b'{"', end=False)])
+def test_interrupt_ends_a_call_whose_answer_does_not_go_on(answering: ScriptedDaemon, begun: bytes) -> None:
+    # Given an answer that stops in its middle
+    answering.close_after_answer = False
+    answering.answers = {"/info": begun} | answering.answers
+    interrupt = Interrupt()
+    engine = DockerEngine(answering.host).bound(interrupt)
+    calling = Calling(engine.info)
+    wait_for(lambda: any("/info" in line for line in answering.asked), 10, "the request")
+
+    # When
+    interrupt.wake()
+
+    # I expect
+    assert isinstance(calling.error(), Interrupted)
+
+
+def test_call_is_not_made_while_the_interrupt_is_set(answering: ScriptedDaemon) -> None:
+    interrupt = Interrupt()
+    engine = DockerEngine(answering.host).bound(interrupt)
+    interrupt.wake()
+
+    with pytest.raises(Interrupted):
+        engine.stop("job", 10)
+
+    assert answering.asked == []
+
+
+def test_interrupt_ends_the_calls_of_its_engine_alone(answering: ScriptedDaemon) -> None:
+    # Given two callers of one engine that is silent
+    answering.silent_about = ("/info",)
+    shared = DockerEngine(answering.host)
+    interrupts = [Interrupt(), Interrupt()]
+    callings = [Calling(shared.bound(interrupt).info) for interrupt in interrupts]
+    wait_for(lambda: sum("/info" in line for line in answering.asked) == 2, 10, "the requests")
+
+    # When one is interrupted
+    interrupts[0].wake()
+    assert isinstance(callings[0].error(), Interrupted)
+
+    # I expect the other to wait on
+    assert callings[1]._thread.is_alive()
+    interrupts[1].wake()
+    assert isinstance(callings[1].error(), Interrupted)
+
+
+def test_late_interrupt_does_not_end_the_next_call_over_the_same_connection(answering: ScriptedDaemon) -> None:
+    # Given an engine that keeps connections open
+    answering.close_after_answer = False
+    answering.answers["/"] = answer(200, {}).replace(b"close", b"keep-alive")
+    shared = DockerEngine(answering.host)
+    shared.list({})
+
+    # When the interrupt comes between the end of an answer and that of its call
+    shared.bound(_WokenAtTheLast()).stop("job", 1)
+
+    # I expect the connection to be as it was
+    assert [_is_quiet(kept) for kept in kept_sockets(shared)] == [True, True]
+
+
+class _WokenAtTheLast(Interrupt):
+    @contextmanager
+    def waking(self, waker: Callable[[], object]) -> Iterator[None]:
+        with super().waking(waker):
+            yield
+            self.wake()
+
+
+def kept_sockets(engine: DockerEngine) -> list[socket.socket]:
+    """The connections that it keeps open."""
+    pools = engine._connection._client.get_adapter("http+docker://").pools
+    kept = [connection for path in pools.keys() for connection in pools[path].pool.queue if connection]  # noqa: SIM118
+    return [connection.sock for connection in kept if connection.sock]
+
+
+def _is_quiet(sock: socket.socket) -> bool:
+    """Whether nothing came, not even the end."""
+    sock.setblocking(False)
+    try:
+        return sock.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+
+
+def test_log_whose_headers_come_late_is_read(answering: ScriptedDaemon) -> None:
+    # Given an engine that sends no headers of a followed log before its first line, as Podman does
+    answering.answers = {"/logs": chunked(frame(b"one\n"))} | answering.answers
+    engine = DockerEngine(answering.host)
+    engine.list({})
+    answering.may_answer.clear()
+    lines: list[bytes] = []
+
+    def read() -> None:
+        with engine.logs("job", skip=0, follow=True, interrupt=Interrupt()) as frames:
+            lines.extend(one.data for one in frames if one)
+
+    calling = Calling(read)
+    wait_for(lambda: any("/logs" in line for line in answering.asked), 10, "the request")
+
+    # When the line is printed
+    answering.may_answer.set()
+
+    # I expect
+    assert calling.error() is None
+    assert lines == [b"one\n"]
+
+
+def test_engine_that_says_nothing_for_as_long_as_its_caller_has_patience_is_silent(answering: ScriptedDaemon) -> None:
+    answering.silent_about = ("/json",)
+
+    with pytest.raises(EngineSilent):
+        DockerEngine(answering.host).bound(Interrupt(), patience=0.2).inspect("job")
+
+
+# -- over TCP ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Takes connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as taken:
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.enter_context(listener.accept()[0])
+
+        threading.Thread(target=take, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A listener that leaves whoever connects to it waiting: its queue is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as queue:
+        address = listener.getsockname()
+        while True:
+            client = queue.enter_context(socket.socket())
+            client.settimeout(0.3)
+            try:
+                client.connect(address)
+            except TimeoutError:
+                break
+        yield address[1]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("port", ["silent_port", "full_port"])
+def test_interrupt_ends_a_call_to_a_host_that_does_not_answer(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tls: bool, port: str
+) -> None:
+    # Given a call that waits for its connection, for the other end of its handshake, or for the answer
+    if tls:
+        write_certificates(tmp_path)
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    interrupt = _Waited()
+    engine = DockerEngine(f"tcp://127.0.0.1:{request.getfixturevalue(port)}").bound(interrupt)
+    calling = Calling(engine.info)
+    assert interrupt.waited.wait(10)
+    time.sleep(0.3)  # nothing tells from outside that it blocks
+
+    # When
+    interrupt.wake()
+
+    # I expect
+    assert isinstance(calling.error(), Interrupted)
+
+
+class _Waited(Interrupt):
+    """Tells that somebody waits who wants to be woken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = threading.Event()
+
+    @contextmanager
+    def waking(self, waker: Callable[[], object]) -> Iterator[None]:
+        self.waited.set()
+        with super().waking(waker):
+            yield
+
+
+# -- jobs on an engine that is frozen ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
+    if os.geteuid() != 0 or not shutil.which("dockerd"):
+        pytest.skip("only root can start a dockerd")
+    with own_daemon(tmp_path_factory.mktemp("e")) as own:
+        yield own
+
+
+@pytest.fixture
+def frozen_later(own_engine: OwnDaemon) -> Iterator[OwnDaemon]:
+    yield own_engine
+    own_engine.thaw()
+
+
+@pytest.fixture
+def docker_workers(own_engine: OwnDaemon, tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(DockerEngine(own_engine.host), tmp_path)
+    yield workers
+    workers.stop()
+
+
+@pytest.mark.engine
+@pytest.mark.django_db(transaction=True)
+def test_a_frozen_engine_delays_neither_a_time_out_nor_what_comes_after_a_cancel(
+    docker_workers: Workers, frozen_later: OwnDaemon
+) -> None:
+    # Given two running jobs, one of them with little time, and an engine that is frozen. The log of one is followed; that of
+    # the other is full, and its end waited for.
+    command = "echo begun; exec sleep 60"
+    short = make_job(command=command, timeout_seconds=2)
+    long = make_job(command=command, callback=None)
+    supervisor = docker_workers.another(log_limit=1)
+    for _ in range(2):
+        docker_workers.run(supervisor)
+    for job in (short, long):
+        running(job)
+    frozen_later.freeze()
+
+    # When one has had its time, and the other is cancelled
+    services.cancel(long.id)
+    wait_for(lambda: Job.objects.get(pk=short.pk).status == State.FAILED, 10, "the time-out")
+
+    # I expect both to be decided, and to end as soon as the engine goes on
+    assert Job.objects.get(pk=long.pk).status == State.CANCELLED
+    frozen_later.thaw()
+    assert [completed(job).reason for job in (short, long)] == [Reason.TIMEOUT, Reason.CANCELLED]
+    assert [completed(job).exit_code for job in (short, long)] == [143, 143]
+
+
+@pytest.mark.engine
+@pytest.mark.django_db(transaction=True)
+def test_jobs_on_a_frozen_engine_are_handed_over_at_once(docker_workers: Workers, frozen_later: OwnDaemon) -> None:
+    # Given a running job on an engine that is frozen
+    job = make_job(command="exec sleep 60")
+    supervisor = docker_workers.another()
+    thread = docker_workers.run(supervisor)
+    running(job)
+    frozen_later.freeze()
+
+    # When its worker is stopped
+    supervisor.stop()
+
+    # I expect its thread to be free before the engine goes on
+    thread.join(AT_ONCE)
+    assert not thread.is_alive()
+
+    # And the next worker to find it running
+    frozen_later.thaw()
+    docker_workers.run(docker_workers.another())
+    services.cancel(job.id)
+    assert completed(job).exit_code == 143
