@@ -15,6 +15,7 @@ from jobs.errors import (
     EngineUnavailable,
     ImageUnavailable,
     Interrupted,
+    NetworkMissing,
     StartFailed,
 )
 from jobs.interrupt import Interrupt
@@ -39,6 +40,15 @@ def test_engine_tells_of_itself(bench: Bench) -> None:
 
 
 # -- from created to ended -----------------------------------------------------------------------------
+
+
+def test_start_on_a_network_that_somebody_removed_says_so(bench: Bench) -> None:
+    network_id = bench.engine.create_network(network := f"test-{uuid.uuid4().hex}", bench.labels)
+    name = bench.created(network=network)
+    bench.engine.remove_network(network_id)
+
+    with pytest.raises(NetworkMissing):
+        bench.engine.start(name)
 
 
 def test_created_container_does_not_run(bench: Bench) -> None:

@@ -55,7 +55,17 @@ def inspected(*, started: str = NEVER, finished: str = NEVER, exit_code: int = 0
         "Error": "",
     }
     created = "2026-01-01T00:00:00Z"
-    return answer(200, {"Id": "0", "Name": "/job", "Created": created, "State": state, "Config": {"Labels": None}})
+    return answer(
+        200,
+        {
+            "Id": "0",
+            "Name": "/job",
+            "Created": created,
+            "State": state,
+            "Config": {"Labels": None},
+            "HostConfig": {"NetworkMode": "orc-1"},
+        },
+    )
 
 
 class ScriptedDaemon:
@@ -63,7 +73,10 @@ class ScriptedDaemon:
 
     def __init__(self, path: Path) -> None:
         self.host = f"unix://{path}"
-        self.answers: dict[str, bytes] = {"/version": answer(200, {"ApiVersion": "1.41"})}
+        self.answers: dict[str, bytes | Callable[[], bytes]] = {
+            "/version": answer(200, {"ApiVersion": "1.41"}),
+            "/networks": answer(200, []),
+        }
         self.asked: list[str] = []  # each request's first line
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -95,9 +108,15 @@ class ScriptedDaemon:
             self.may_answer.wait()
             if any(part in line for part in self.silent_about):
                 return  # the connection stays open, and what more comes stays unread
-            connection.sendall(next(said for path, said in self.answers.items() if path in line))
+            said = next(said for path, said in self.answers.items() if path in line)
+            connection.sendall(said if isinstance(said, bytes) else said())
             if self.close_after_answer:
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def refuse(self) -> None:
+        """Take no new connection."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
     def close(self) -> None:
         self.may_answer.set()
@@ -279,7 +298,6 @@ def test_wait_that_the_engine_gives_up_is_unavailable(daemon: ScriptedDaemon) ->
          "not found in $PATH: unknown", StartFailed),
         (500, "unable to find user x: no matching entries in passwd file", StartFailed),
         (500, "id already in use", StartLost),
-        (404, "network abc not found", NetworkMissing),
         (500, 'connection error: desc = "transport: error while dialing: dial unix:///run/containerd.sock"', EngineUnavailable),
         (500, "mkdir /var/lib/docker/x: no space left on device", EngineUnavailable),
         (409, "container is marked for removal and cannot be started", ContainerConflict),
@@ -294,6 +312,29 @@ def test_start_errors_say_whose_fault_it_is(daemon: ScriptedDaemon, status: int,
 
     assert "container_linux.go" not in str(caught.value)
     assert not str(caught.value).endswith("unknown")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (404, "network orc-1 not found"),
+        (500, "failed to set up container networking: network orc-1 not found"),
+        (500, "no such sandbox"),
+    ],
+)
+@pytest.mark.parametrize("call", ["/start", "/containers/create"])
+def test_start_and_create_that_fail_without_their_network_say_so_whatever_the_words(
+    daemon: ScriptedDaemon, fake_bench: FakeBench, status: int, message: str, call: str
+) -> None:
+    daemon.answers |= {
+        "/networks": answer(404, {"message": "no"}),
+        "/json": inspected(),
+        call: answer(status, {"message": message}),
+    }
+    engine = DockerEngine(daemon.host)
+
+    with pytest.raises(NetworkMissing):
+        engine.start("job") if call == "/start" else engine.create(fake_bench.spec(network="orc-1"))
 
 
 @pytest.mark.parametrize(
@@ -500,6 +541,58 @@ def test_image_that_somebody_deletes_as_it_was_pulled_is_not_the_registrys_fault
 
     # I expect no error that would end the job: whoever uses the image finds out, and pulls again
     DockerEngine(daemon.host).ensure_image("alpine", "always", 30, Interrupt())
+
+
+@pytest.mark.parametrize("message", ["failed to copy: failed to send write: EOF", "connection error: desc = x", "nonsense"])
+def test_pull_on_an_engine_that_was_restarted_says_nothing_about_the_image(daemon: ScriptedDaemon, message: str) -> None:
+    # Given an engine that is restarted while it pulls, and ends the pull in whatever words
+    def restart() -> bytes:
+        daemon.answers["/networks"] = answer(200, networks(AFTER))
+        return failed_pull(200, message)
+
+    daemon.answers |= {"/networks": answer(200, networks(BEFORE)), "/images/create": restart}
+
+    # I expect
+    with pytest.raises(EngineUnavailable, match="restarted"):
+        DockerEngine(daemon.host).ensure_image("alpine", "always", 10, Interrupt())
+    assert pulls_of(daemon) == 1
+
+
+def test_pull_on_an_engine_that_goes_away_says_nothing_about_the_image(daemon: ScriptedDaemon) -> None:
+    # Given an engine that is told to stop while it pulls: it takes no new connection before it ends the pull
+    def stop() -> bytes:
+        daemon.refuse()
+        return failed_pull(200, "failed to copy: failed to send write: EOF")
+
+    daemon.answers["/images/create"] = stop
+
+    # I expect
+    with pytest.raises(EngineUnavailable, match="does not answer"):
+        DockerEngine(daemon.host).ensure_image("alpine", "always", 10, Interrupt())
+
+
+def test_pull_that_breaks_off_with_containerd_is_tried_again(daemon: ScriptedDaemon) -> None:
+    # Given an engine whose containerd is restarted while it pulls
+    answers = [failed_pull(200, "failed to copy: failed to send write: EOF"), chunked(b'{"status": "Pull complete"}\r\n')]
+    daemon.answers["/images/create"] = lambda: answers.pop(0)
+
+    # I expect no error
+    DockerEngine(daemon.host).ensure_image("alpine", "always", 10, Interrupt())
+    assert pulls_of(daemon) == 2
+
+
+@pytest.mark.parametrize(("status", "pulls"), [(404, 1), (200, 2)])
+def test_pull_that_fails_for_good_is_tried_again_only_where_it_had_begun(daemon: ScriptedDaemon, status: int, pulls: int) -> None:
+    daemon.answers["/images/create"] = failed_pull(status, REGISTRYS_OWN[1])
+
+    with pytest.raises(ImageUnavailable):
+        DockerEngine(daemon.host).ensure_image("alpine", "always", 10, Interrupt())
+
+    assert pulls_of(daemon) == pulls
+
+
+def pulls_of(daemon: ScriptedDaemon) -> int:
+    return sum("/images/create" in line for line in daemon.asked)
 
 
 # -- TCP with TLS ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ connection when one stops reading, and take a time-out for the end of a log.
 import copy
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ _CONNECTIONS = 256  # kept open to a host: a follower and a waiter per running j
 _CONNECTIONS_OF_PATH = 8  # docker-py has a pool for each path of a unix socket, and fills and empties it place by place
 _SOME_VERSION = "1.41"  # until the engine has said its own
 _LONGEST_MESSAGE = 64 * 1024
+_PODMAN = "Podman Engine"  # the name that it gives itself among the components of its version
+_NO_PODMAN = (
+    "DOCKER_HOST leads to Podman, which is not supported: it does not keep jobs apart on their network, among other "
+    "differences; use a Docker engine"
+)
 
 _TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
@@ -135,6 +141,12 @@ class Connection:
         bound._patience = float("inf") if patience is None else patience
         return bound
 
+    @property
+    def api_version(self) -> tuple[int, int]:
+        """The engine's. Raises as a call does, where it has to be asked for."""
+        major, _, minor = self._version().partition(".")
+        return int(major), int(minor)
+
     def call(self, method: str, path: str, **options: Any) -> Any:
         """The JSON of a good answer; options as for `exchange`. Raises what `Answer.error` says."""
         answer = self.exchange(method, path, **options)
@@ -201,19 +213,25 @@ class Connection:
             return response.status_code, response.headers
 
     def _send(self, method: str, path: str, **options: Any) -> AbstractContextManager[requests.Response]:
+        return self._request(method, f"/v{self._version()}{path}", **options)
+
+    def _version(self) -> str:
         if not self._about.version:
             self._about.version = self._ask_version()
-        return self._request(method, f"/v{self._about.version}{path}", **options)
+        return self._about.version
 
     def _ask_version(self) -> str:
         with self._request("GET", "/version", params=None, headers={}, timeout=_CONNECT) as response:
             answer = _read_answer(response)
         if answer.failed:
             raise EngineUnavailable(answer.message)
-        try:
-            return str(answer.data["ApiVersion"])
-        except (KeyError, TypeError) as error:
-            raise unavailable(error) from error
+        said = answer.data if isinstance(answer.data, dict) else {}
+        if any(part.get("Name") == _PODMAN for part in said.get("Components") or []):
+            raise EngineRefused(_NO_PODMAN)
+        version = str(said.get("ApiVersion"))
+        if not re.fullmatch(r"\d+\.\d+", version, re.ASCII):
+            raise EngineUnavailable("the engine does not say its API version")
+        return version
 
     @contextmanager
     def _request(

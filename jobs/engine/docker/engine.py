@@ -16,6 +16,7 @@ from jobs.engine.docker.files import Files
 from jobs.engine.docker.images import Images
 from jobs.engine.docker.init import Init
 from jobs.engine.docker.kernel_log import tells_of_oom_kill
+from jobs.engine.docker.limits import Warnings, flagged
 from jobs.engine.docker.logs import read_frames
 from jobs.engine.docker.restarts import Restarts
 from jobs.engine.docker.stream import ByteStream
@@ -36,14 +37,6 @@ NOT_EXECUTABLE = 126  # and of a program that the kernel cannot execute
 _BEING_REMOVED = ("removing", "dead")
 _LEFT_IN_CONTAINERD = "id already in use"  # by a dockerd that was killed amid the start: no later one gets past it (20.10)
 
-_UNENFORCED = {
-    "MemoryLimit": "the kernel cannot limit memory: a job can take all of the host's",
-    "SwapLimit": "the kernel does not account for swap: a job can swap beyond its memory limit",
-    "CpuCfsQuota": "the kernel cannot limit cpu: a job can take all of the host's",
-    "PidsLimit": "the kernel cannot limit processes: a job can take all of the host's",
-    "BridgeNfIptables": "the kernel does not filter bridged traffic: jobs on one network can reach one another",
-}
-
 
 class DockerEngine:
     """The engine at `host` (as in `DOCKER_HOST`; empty: the usual socket; TLS as docker-py reads it from the environment).
@@ -56,27 +49,31 @@ class DockerEngine:
 
     def __init__(self, host: str) -> None:
         self._connection = Connection(host)
-        self._images = Images(self._connection)
+        self._restarts = Restarts(host)
+        self._images = Images(self._connection, self._restarts)
         self._init = Init(self._connection)
         self._files = Files(self._connection)
-        self._restarts = Restarts(host)
+        self._warnings = Warnings()
 
     def bound(self, interrupt: Interrupt, patience: float | None = None) -> "DockerEngine":
         engine = copy.copy(self)
         engine._connection = self._connection.bound(interrupt, patience)
         engine._images = self._images.on(engine._connection)
+        engine._init = self._init.on(engine._connection)
         engine._files = Files(engine._connection)
         engine._restarts = self._restarts.bound(interrupt, patience)
         return engine
 
     def info(self) -> EngineInfo:
         said = self._connection.call("GET", "/info")
+        self._warnings.note(said.get("Warnings") or [])
+        warnings = [*flagged(said, self._connection.api_version), *self._warnings.sentences()]
         return EngineInfo(
             id=said["ID"],
             name=said["Name"],
             cpus=float(said["NCPU"]),
             memory_bytes=int(said["MemTotal"]),
-            warnings=tuple(warning for limit, warning in _UNENFORCED.items() if said.get(limit) is False),
+            warnings=tuple(dict.fromkeys(warnings)),
             clock=datetime.fromisoformat(said["SystemTime"]).astimezone(UTC),
         )
 
@@ -130,7 +127,10 @@ class DockerEngine:
             self.remove(spec.name)
             answer = self._create(spec.name, body)
         if not answer.failed:
+            self._warnings.note((answer.data or {}).get("Warnings") or [])
             return
+        if spec.network is not None and self._network_is_gone(spec.network):
+            raise NetworkMissing(answer.message)
         if answer.status == 404:
             raise ImageUnavailable(answer.message)
         if answer.status >= 500 and not is_trouble(answer.message):
@@ -150,19 +150,23 @@ class DockerEngine:
             raise self._start_error(name, answer)
 
     def _start_error(self, name: str, answer: Answer) -> Exception:
-        """What the failed start means; 404 may be the container, its network or the program."""
-        if self.inspect(name).phase != "created":  # or ContainerNotFound
+        """What the failed start means. What is missing of a 404 may be the container, its network or the program."""
+        inspected = self._inspected(name)  # or ContainerNotFound
+        if observation(inspected).phase != "created":
             return ContainerConflict(f"the container {name} has started already")
         if answer.status == 409:
             return answer.error()
-        missing_network = answer.message.startswith("network ") and answer.message.endswith("not found")
-        if missing_network:
+        if self._network_is_gone(inspected["HostConfig"]["NetworkMode"]):
             return NetworkMissing(answer.message)
         if answer.message == _LEFT_IN_CONTAINERD:
             return StartLost("the engine ended while it started the process, which may have run")
         if is_trouble(answer.message):
             return EngineUnavailable(answer.message)
         return StartFailed(clean_runtime_error(answer.message))
+
+    def _network_is_gone(self, name: str) -> bool:
+        """Asked after a failure: engines have many words for it, and change them."""
+        return self._connection.exchange("GET", f"/networks/{quoted(name)}").status == 404
 
     def inspect(self, name: str) -> Observation:
         inspected = self._inspected(name)

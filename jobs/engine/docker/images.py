@@ -12,6 +12,7 @@ from docker.errors import DockerException
 
 from jobs.engine.base import PullPolicy
 from jobs.engine.docker.connection import LONG, Answer, Connection, is_trouble_in_pull, quoted
+from jobs.engine.docker.restarts import Restarts
 from jobs.engine.docker.stream import ByteStream
 from jobs.engine.pulls import SharedPulls
 from jobs.engine.references import DOCKER_HUB, Reference, parse_reference
@@ -24,11 +25,16 @@ _LONGEST_LINE: Final = 256 * 1024
 _ARCHITECTURE: Final = re.compile(r"[a-z0-9_]{1,20}")  # an image may claim anything
 
 
+class _BrokenOff(ImageUnavailable):
+    """The pull failed after its first progress."""
+
+
 class Images:
     """The images of one engine."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, restarts: Restarts) -> None:
         self._connection = connection
+        self._restarts = restarts
         self._pulls = SharedPulls()
 
     def on(self, connection: Connection) -> "Images":
@@ -74,6 +80,26 @@ class Images:
         return not answer.failed
 
     def _pull(self, reference: Reference, abort: Interrupt) -> None:
+        """Pull it. What an engine that is restarted says of that is not the registry's, whatever the words.
+
+        Of a restart of its containerd alone the engine cannot be asked. It breaks off pulls that have begun: these get
+        a second try, and what a registry says for good it says again.
+        """
+        restarts = self._restarts.bound(abort, None)
+        incarnation = restarts.incarnation()
+        for attempt in (1, 2):
+            try:
+                self._pull_once(reference, abort)
+            except ImageUnavailable as error:
+                if restarts.incarnation() != incarnation:
+                    raise EngineUnavailable(f"the engine was restarted during a pull: {error}") from error
+                if attempt == 2 or not isinstance(error, _BrokenOff):
+                    raise
+                logger.warning("the pull of %s broke off and is tried again: %s", reference.text, error)
+            else:
+                return
+
+    def _pull_once(self, reference: Reference, abort: Interrupt) -> None:
         params = {"fromImage": reference.text}
         with self._connection.bound(abort).stream(
             "POST", "/images/create", params=params, headers=_credentials(reference), timeout=LONG
@@ -85,9 +111,12 @@ class Images:
     @staticmethod
     def _follow(response: requests.Response, abort: Interrupt) -> None:
         """Read the progress to its end; raise the error that it reports."""
+        begun = False
         for line in ByteStream(response, abort).lines(_LONGEST_LINE):
             if error := _reported_error(line):
-                raise _failure(error)
+                failure = _failure(error)
+                raise _BrokenOff(str(failure)) if begun and isinstance(failure, ImageUnavailable) else failure
+            begun = True
 
 
 def _failure(message: str) -> JobError:

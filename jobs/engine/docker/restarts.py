@@ -79,6 +79,10 @@ class Restarts:
             return may_be_made_up and not self._may_have_followed(container_id, seen, now)
         return ended_before and began is not None and now >= began
 
+    def incarnation(self) -> tuple[datetime | None, float | None]:
+        """What differs after a restart of the engine, as far as it tells. Raises `EngineUnavailable`."""
+        return self._began(), self._start.made_at()
+
     def _began(self) -> datetime | None:
         """When the engine began, where it tells.
 
@@ -125,7 +129,7 @@ class _Start:
     @contextmanager
     def first_answer(self) -> Iterator[None]:
         """Around a call that raises where it is not answered: the first one at each socket counts as the first answer."""
-        made = self._made_at()
+        made = self.made_at()
         yield  # whoever answers has made this socket, or a later one that will have a first answer of its own
         if made is None:
             return
@@ -138,7 +142,8 @@ class _Start:
         with self._lock:
             return then is not None and self._made <= then.timestamp() <= self._answered
 
-    def _made_at(self) -> float | None:
+    def made_at(self) -> float | None:
+        """When the socket was made, None where there is none here."""
         try:
             return self._socket.stat().st_ctime if self._socket else None
         except OSError:

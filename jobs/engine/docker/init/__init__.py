@@ -5,6 +5,7 @@ in it. Docker fills the volume before the holder can be seen, so no container mo
 missing cannot be created: the holder is then made, and the container created again.
 """
 
+import copy
 import hashlib
 import io
 import json
@@ -27,20 +28,33 @@ _REPOSITORY = "orchestrator-init"
 _SUPERSEDED_SECONDS = 7 * 24 * 3600  # workers of an older release may still use theirs: they make it again if it is gone
 
 
+class _Known:
+    """What was learned of one engine."""
+
+    def __init__(self) -> None:
+        self.architecture: str | None = None
+        self.holder_is_checked = False
+        self.lock = threading.Lock()  # held by the one thread that looks at the holder or makes it
+
+
 class Init:
     """The init of one engine. Thread-safe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._architecture: str | None = None
-        self._checked = False
-        self._lock = threading.Lock()
+        self._known = _Known()
+
+    def on(self, connection: Connection) -> "Init":
+        """Return the same init, asked for over another connection."""
+        init = copy.copy(self)
+        init._connection = connection
+        return init
 
     def architecture(self) -> str:
         """Return Docker's name for the engine's architecture. Raises `EngineUnavailable`."""
-        if self._architecture is None:
-            self._architecture = str(self._connection.call("GET", "/version").get("Arch", ""))
-        return self._architecture
+        if self._known.architecture is None:
+            self._known.architecture = str(self._connection.call("GET", "/version").get("Arch", ""))
+        return self._known.architecture
 
     def holder(self) -> str:
         """Return the name of the holder, empty if there is no init for the engine's architecture. Raises `EngineUnavailable`."""
@@ -53,10 +67,10 @@ class Init:
         A power cut can lose what Docker wrote last and leave the holder.
         """
         holder = self.holder()
-        with self._lock:
-            if holder and not self._checked and not self._is_intact(holder):
+        with self._known.lock:
+            if holder and not self._known.holder_is_checked and not self._is_intact(holder):
                 self._remove(holder)
-            self._checked = True
+            self._known.holder_is_checked = True
         return holder
 
     def is_missing(self, message: str) -> bool:
@@ -65,7 +79,7 @@ class Init:
 
     def make_holder(self) -> None:
         """Make the holder if it does not exist, from whatever an earlier try has left. Raises `EngineUnavailable`."""
-        with self._lock:
+        with self._known.lock:
             answer = self._create_holder()
             if answer.status == 404:
                 self._load_image()
