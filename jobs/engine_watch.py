@@ -45,9 +45,10 @@ class EngineWatch:
         return self._time_zero + timedelta(seconds=time.monotonic())
 
     def _ask(self) -> None:
-        clock = self._engine.info().clock
+        info = self._engine.info()
         self._answered_at = time.monotonic()
-        self._time_zero = clock - timedelta(seconds=self._answered_at)
+        self.warnings = info.warnings  # the limits that it did not enforce as it last answered
+        self._time_zero = info.clock - timedelta(seconds=self._answered_at)
 
     def _ask_until_stopped(self) -> None:
         while not self._stopping.wait(_ASK_AGAIN_SECONDS if self._failed else _ASK_SECONDS):

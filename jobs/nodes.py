@@ -85,18 +85,24 @@ def _hold(node: Node, engine: Engine, info: EngineInfo, labels: dict[str, str]) 
         raise NodeNameTaken(f"another engine is the node {node.name}: set NODE_NAME to a name of this engine's own")
 
 
+def note_warnings(node_id: int, warnings: tuple[str, ...]) -> None:
+    """Write down which limits the engine does not enforce, and log them."""
+    for warning in warnings:
+        logger.warning("the engine cannot enforce a limit: %s", warning, extra={"node": node_id})
+    with short_transaction():
+        Node.objects.filter(pk=node_id).update(warnings=list(warnings))
+
+
 def _refresh(node_id: int, info: EngineInfo, configuration: Configuration) -> Node:
     cpus = configuration.node_cpus or info.cpus
     memory = configuration.node_memory or info.memory_bytes
-    for warning in info.warnings:
-        logger.warning("the engine cannot enforce a limit: %s", warning, extra={"node": node_id})
+    note_warnings(node_id, info.warnings)
     with transaction.atomic():
         Node.objects.filter(pk=node_id).update(
             # The engine refuses a container with more cpus than it has, whatever NODE_CPUS says.
             cpu_millis=int(min(cpus, info.cpus) * 1000),
             cpu_millis_total=int(cpus * configuration.cpu_overcommit * 1000),
             memory_mib=int(memory // 1024**2),
-            warnings=list(info.warnings),
         )
         return Node.objects.get(pk=node_id)
 

@@ -36,6 +36,7 @@ class Supervisor:
         self.node = nodes.register(engine, configuration)
         self.instance = nodes.instance_name()
         self._watch = EngineWatch(engine)
+        self._noted_warnings = self._watch.warnings
         self._configuration = configuration
         self._heart = Heart(self.node.pk, configuration.state_dir)
         self._observer = Observer()
@@ -196,6 +197,7 @@ class Supervisor:
             if not self._beat():
                 logger.error("this worker was declared dead and starts anew", extra={"node": self.node.name})
             self._beat_at = now
+        self._note_warnings()
         self._wake_changed(runs)
         self._observer.look()
         self._kick()
@@ -204,6 +206,13 @@ class Supervisor:
         with self._lock:
             downloads = self._takes_downloads
         return self._heart.beat(engine_answers=self._watch.answers, takes_downloads=downloads, takes_uploads=self._takes_uploads)
+
+    def _note_warnings(self) -> None:
+        """Where they changed: a container's creation has shown one, or the engine was set up anew."""
+        warnings = self._watch.warnings
+        if warnings != self._noted_warnings:
+            nodes.note_warnings(self.node.pk, warnings)
+            self._noted_warnings = warnings
 
     def _wake_changed(self, runs: list[Run]) -> None:
         """Wake runs whose row says something else than they know; give up rows that no thread of ours drives.

@@ -134,6 +134,21 @@ def test_no_job_is_claimed_for_an_engine_that_does_not_answer(
     assert completed(job).status == State.COMPLETED
 
 
+def test_a_limit_that_the_engine_turns_out_not_to_enforce_is_written_down(
+    engine: Engine, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a worker whose engine gave no warning at its start
+    workers.another()
+    assert Node.objects.get().warnings == []
+
+    # When one comes with a container
+    engine.warnings = ("swap is not limited",)
+
+    # I expect the node and the log to tell of it
+    wait_for(lambda: Node.objects.get().warnings == ["swap is not limited"], 10, "the warning")
+    assert caplog.text.count("cannot enforce a limit: swap is not limited") == 1
+
+
 def test_jobs_are_run_while_the_broker_takes_no_message(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a broker that is away, and a process of two threads
     monkeypatch.setattr("jobs.supervisor.hint", lambda *_: False)

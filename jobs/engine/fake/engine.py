@@ -68,6 +68,7 @@ class FakeEngine:
     def __init__(self, *, name: str = "fake", cpus: float = 8, memory_bytes: int = 16 * 1024**3) -> None:
         self.images: dict[str, FakeImage] = {"alpine:latest": FakeImage()}
         self.registry: dict[str, FakeImage] = {}
+        self.warnings: tuple[str, ...] = ()
         self.pulls: list[str] = []
         self.pulls_begun = 0
         self.pulls_allowed = threading.Event()
@@ -134,7 +135,7 @@ class FakeEngine:
 
     @_fallible
     def info(self) -> EngineInfo:
-        return EngineInfo(self._id, self._name, self._cpus, self._memory_bytes, (), datetime.now(UTC))
+        return EngineInfo(self._id, self._name, self._cpus, self._memory_bytes, self.warnings, datetime.now(UTC))
 
     @_fallible
     def create_network(self, name: str, labels: dict[str, str]) -> str:
