@@ -49,7 +49,7 @@ class JobAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     fieldsets = (
         (None, {"fields": ("id", "uuid", "status", "reason", "error", "exit_code", "doing", "node", "owner")}),
         ("What it is", {"fields": ("image", "cpu_millis", "memory_mib", "timeout_seconds", "meta", "workspace")}),
-        ("How it runs", {"fields": ("pull_policy", "network", "claims", "reserved")}),
+        ("How it runs", {"fields": ("pull_policy", "network", "claims", "refused_starts", "reserved")}),
         ("When", {"fields": ("created_at", "started_at", "finished_at", "exited_at", "outputs_cancelled_at", "completed_at")}),
         ("Log", {"fields": ("wants_logs", "log_bytes", "log_full", "log_dropped")}),
     )
@@ -61,12 +61,21 @@ class JobAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
 @admin.register(Node)
 class NodeAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
-    list_display = ("name", "seen_at", "cpu_millis_reserved", "cpu_millis_total", "memory_mib_reserved", "memory_mib")
+    list_display = (
+        "name",
+        "seen_at",
+        "next_start_at",
+        "cpu_millis_reserved",
+        "cpu_millis_total",
+        "memory_mib_reserved",
+        "memory_mib",
+    )
     ordering = ("name",)
     fieldsets = (
         (None, {"fields": ("name", "engine_id", "network_name", "network_id", "seen_at", "warnings")}),
         ("Has", {"fields": ("cpu_millis", "cpu_millis_total", "memory_mib")}),
         ("Reserved", {"fields": ("cpu_millis_reserved", "memory_mib_reserved")}),
+        ("Starts that fail", {"fields": ("next_start_at", "start_refusal", "start_refused", "start_pause", "start_probe")}),
     )
 
 

@@ -7,6 +7,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Max, Q, QuerySet
 from django.db.models.functions import Now
 
+from jobs import starts
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node, Worker
 from jobs.states import State
@@ -51,14 +52,24 @@ def could_hold(node: Node) -> Q:
     return Q(cpu_millis__lte=min(node.cpu_millis, node.cpu_millis_total), memory_mib__lte=node.memory_mib)
 
 
-def fitting(node: Node, among: Q = ANY) -> list[tuple[UUID, int]]:
+def _taking(node_id: int) -> Node | None:
+    """The node, unless every start fails there and the next try is not due."""
+    return Node.objects.filter(starts.TAKES_JOBS | starts.MAY_PROBE, pk=node_id).first()
+
+
+def fitting(node: Node | None, among: Q = ANY) -> list[tuple[UUID, int]]:
     """The oldest jobs that may start on the node now, oldest first: each one's uuid and number of claims."""
+    if node is None:
+        return []
     fits_now = Q(
         cpu_millis__lte=node.cpu_millis_total - node.cpu_millis_reserved,
         memory_mib__lte=node.memory_mib - node.memory_mib_reserved,
     )
     possible = unclaimed().filter(could_hold(node) & among)
-    jobs = list(possible.filter(fits_now).values_list("uuid", "claims")[:_CANDIDATES])
+    now = possible.filter(fits_now).values_list("uuid", "claims")
+    # Where starts have failed it may be these images' fault: another one shows more.
+    others = now.exclude(image__in=starts.images_refused(node)) if node.next_start_at else now
+    jobs = list(others[:_CANDIDATES]) or list(now[:_CANDIDATES])
     if not jobs:
         return []
     # Looked for among older jobs only: the cost does not grow with the queue.
@@ -76,7 +87,7 @@ def claim(node_id: int, worker: UUID, among: Q = ANY) -> Claim | None:
         with transaction.atomic():
             # In no order: all are to be taken up, and of hundreds of threads that do so at once few try the same one.
             orphaned = list(orphans(node_id).filter(among).order_by("?").values_list("uuid", "claims")[:_CANDIDATES])
-            candidates = orphaned or fitting(Node.objects.get(pk=node_id), among)
+            candidates = orphaned or fitting(_taking(node_id), among)
         if not candidates:
             return None
         for uuid, claims in candidates:
@@ -92,7 +103,7 @@ def claim(node_id: int, worker: UUID, among: Q = ANY) -> Claim | None:
 
 def has_work(node_id: int, among: Q = ANY) -> bool:
     """Is there something that a worker of this node could claim now?"""
-    return orphans(node_id).filter(among).exists() or bool(fitting(Node.objects.get(pk=node_id), among))
+    return orphans(node_id).filter(among).exists() or bool(fitting(_taking(node_id), among))
 
 
 def _adopt(taken: Claim, node_id: int) -> None:
@@ -117,7 +128,8 @@ def _reserve(taken: Claim, node_id: int) -> None:
             "cpu_millis_reserved": F("cpu_millis_reserved") + cpu,
             "memory_mib_reserved": F("memory_mib_reserved") + memory,
         }
-        if not room.update(**reserved):
+        probe = {"next_start_at": Now() + starts.PROBE_LEASE, "start_probe": taken.uuid}
+        if not (room.filter(starts.TAKES_JOBS).update(**reserved) or room.filter(starts.MAY_PROBE).update(**reserved, **probe)):
             raise _Taken
 
 
@@ -140,6 +152,9 @@ def waiting_for(job: Job) -> str | None:
     able = nodes.filter(cpu_millis__gte=job.cpu_millis, memory_mib__gte=job.memory_mib)
     if not able.exists():
         return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
+    able = able.filter(starts.TAKES_JOBS)
+    if not able.exists():
+        return "a node that starts containers: every start fails on those that have room for it"
     workers = Worker.objects.filter(node__in=able)
     if job.has_downloads and not workers.filter(takes_downloads=True).exists():
         return "its turn to download inputs: other jobs are downloading theirs"

@@ -68,6 +68,13 @@ class StartFailed(JobError):
     fault = "client"
 
 
+class StartRefused(JobError):
+    """The engine could not start the process, and whether that is its own fault or the job's the one failure does not tell."""
+
+    fault = "engine"
+    retry = True
+
+
 class StartLost(JobError):
     """The engine ended in the middle of the start, and cannot tell what became of it: the process may have run, or run still."""
 

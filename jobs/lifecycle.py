@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from jobs import events, wake
+from jobs import events, starts, wake
 from jobs.errors import OwnershipLost
 from jobs.models import Input, Job, Node, Output
 from jobs.states import DECIDED, UNDECIDED, Reason, State, TransferStatus, sources
@@ -83,11 +83,19 @@ def input_failed(claim: Claim, item: Input, error: str) -> None:
             events.input_done(job, item)
 
 
+def put_back(claim: Claim) -> None:
+    """A job whose node starts nothing waits for another, or for a better time, with nothing of it left there."""
+    with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), owner=None) as job:
+        _put_back(job)
+
+
 def started(claim: Claim, started_at: datetime) -> None:
     """The process runs, or ran. `started_at` is the engine's own time."""
     guard = claim.guard & Q(status__in=sources(State.RUNNING))
     with changed(claim.uuid, guard, status=State.RUNNING, started_at=started_at, doing="") as job:
         events.started(job)
+        if job.node_id is not None:
+            starts.succeeded(job.node_id)
 
 
 # -- the decision -----------------------------------------------------------------------------------

@@ -46,6 +46,13 @@ class Node(models.Model):
     memory_mib_reserved = models.BigIntegerField(default=0)
     warnings = models.JSONField(default=list, help_text="Limits that this engine cannot enforce.")
     seen_at = models.DateTimeField(null=True, help_text="Last heartbeat of one of its workers, by the database's clock.")
+    start_refusal = models.TextField(blank=True, default="", db_default="", help_text="In what words starts fail there in a row.")
+    start_refused = models.JSONField(null=True, help_text="The last of these: image and job of each.")
+    start_pause = models.PositiveIntegerField(null=True, help_text="Seconds between one start that fails and the next try.")
+    start_probe = models.UUIDField(null=True, help_text="The job that is to show whether starts work again.")
+    next_start_at = models.DateTimeField(
+        null=True, help_text="Every start fails there: when it takes one job more, to try. Empty where it takes jobs."
+    )
 
     def __str__(self) -> str:
         return self.name
@@ -109,6 +116,9 @@ class Job(models.Model):
     owner = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="jobs")
     node = models.ForeignKey(Node, null=True, on_delete=models.PROTECT, related_name="jobs")
     claims = models.PositiveIntegerField(default=0, help_text="How often it was claimed; part of its container's name.")
+    refused_starts = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How often it failed to start for reasons that may not be its own."
+    )
     reserved = models.BooleanField(default=False, help_text="Its cpu and memory count on its node.")
     doing = models.CharField(max_length=640, blank=True, help_text="What an accepted job's owner is at, in words.")
 

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from jobs import lifecycle, logreading, nodes
+from django.db.models import Q
+
+from jobs import lifecycle, logreading, nodes, starts
 from jobs.containers import Container
 from jobs.engine.base import Engine, Observation
 from jobs.errors import (
@@ -27,6 +29,7 @@ from jobs.errors import (
     OwnershipLost,
     StartFailed,
     StartLost,
+    StartRefused,
 )
 from jobs.files import Files, InputFailed
 from jobs.interrupt import Interrupt
@@ -41,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 _OOM_EXIT_CODE = 137
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries while the engine or the database does not answer
-_TRANSIENT = (EngineUnavailable, ContainerConflict, ContainerNotFound, DiskFull, *DATABASE_UNAVAILABLE)
+_TRANSIENT = (EngineUnavailable, ContainerConflict, ContainerNotFound, StartRefused, DiskFull, *DATABASE_UNAVAILABLE)
 _VANISHED_LIMIT = 20  # so many times between its pull and its use, and it is not to be had
 _UNEXPECTED_LIMIT = 5  # so many errors that nobody foresaw, in a row, and the job is given up
 _LAST_LOOK_SECONDS = 3.0  # for a silent engine to say whether a process whose time is up has ended by itself
@@ -165,6 +168,9 @@ class Run:
             except (EngineRefused, StartFailed) as error:
                 lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, str(error), exit_code=NO_EXIT_CODE)
                 return
+            except StartRefused as error:
+                self._refused(error)
+                return
             except StartLost as error:
                 lifecycle.decide(self.claim, State.FAILED, Reason.ENGINE_LOST, str(error), exit_code=NO_EXIT_CODE)
                 return
@@ -177,6 +183,18 @@ class Run:
             self._seen_running = seen.phase == "running"
         # The engine may not know when: one that was killed in that moment, and found the process alive when it was back.
         lifecycle.started(self.claim, seen.started_at or seen.finished_at or self._engine_clock())
+
+    def _refused(self, error: StartRefused) -> None:
+        """End the job or put it back; raise `error` to try again."""
+        guard = self.claim.guard & Q(status=State.ACCEPTED)
+        match starts.refused(self.claim.uuid, guard, self._node.pk, str(error)):
+            case "try again":
+                raise error
+            case "put back":
+                self._container.remove()
+                lifecycle.put_back(self.claim)
+            case "give up":
+                lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, str(error), exit_code=NO_EXIT_CODE)
 
     def _prepare(self, job: Job) -> None:
         lifecycle.doing(self.claim, f"pulling {job.image}")

@@ -6,6 +6,7 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
+from jobs import starts
 from jobs.models import Job, Node
 from orchestrator_site.broker import hint
 
@@ -38,6 +39,7 @@ def somebody_on_commit(job: Job) -> None:
 
     def tell() -> None:
         room = Node.objects.filter(
+            starts.TAKES_JOBS,
             seen_at__gt=Now() - ALIVE_WITHIN,
             cpu_millis__gte=job.cpu_millis,
             cpu_millis_reserved__lte=F("cpu_millis_total") - job.cpu_millis,

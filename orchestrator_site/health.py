@@ -87,19 +87,29 @@ def _check_broker() -> dict[str, str]:
 
 
 def _check_engine() -> dict[str, str]:
-    """Healthy while some node's heartbeat is fresh by the database's clock; says what its limits are not."""
+    """Healthy while some node's heartbeat is fresh by the database's clock, and containers start there.
+
+    Says which do not, and what limits are not enforced.
+    """
     try:
         fresh = list(Node.objects.filter(seen_at__gt=Now() - FRESH).order_by("name")[:_SHOWN_NODES])
         stale = list(Node.objects.exclude(pk__in=[node.pk for node in fresh]).order_by("name")[:_SHOWN_NODES])
     except (DatabaseError, InterfaceError):
         logger.exception("the nodes cannot be read")
         return _unhealthy("the nodes cannot be read")
-    silent = f"no heartbeat from {', '.join(node.name for node in stale)}" if stale else ""
+    refusing = [node for node in fresh if node.next_start_at is not None]
+    failing = f"every start of a container fails on {_names(refusing)}: the log and the admin say why" if refusing else ""
+    silent = f"no heartbeat from {_names(stale)}" if stale else ""
     if not fresh:
         return _unhealthy(silent or "no worker has ever reported a container engine")
-    alive = f"heartbeat from {', '.join(node.name for node in fresh)}"
+    alive = f"heartbeat from {_names(fresh)}"
     warnings = [f"{node.name}: {warning}" for node in fresh for warning in node.warnings]
-    return _healthy("; ".join(filter(None, [alive, silent, *warnings])))
+    message = "; ".join(filter(None, [alive, failing, silent, *warnings]))
+    return _unhealthy(message) if len(refusing) == len(fresh) else _healthy(message)
+
+
+def _names(nodes: list[Node]) -> str:
+    return ", ".join(node.name for node in nodes)
 
 
 def _healthy(message: str = "") -> dict[str, str]:

@@ -34,6 +34,7 @@ from jobs.errors import (
     NetworkMissing,
     StartFailed,
     StartLost,
+    StartRefused,
 )
 from jobs.interrupt import Interrupt
 from tests.engines import DockerBench, FakeBench, shell, tar_of, untar
@@ -298,6 +299,17 @@ def test_wait_that_the_engine_gives_up_is_unavailable(daemon: ScriptedDaemon) ->
          "not found in $PATH: unknown", StartFailed),
         (500, "unable to find user x: no matching entries in passwd file", StartFailed),
         (500, "id already in use", StartLost),
+        (400, 'failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: '
+         'namespace {"time" ""} does not exist: unknown', StartRefused),
+        (500, 'fork/exec /usr/sbin/runc: no such file or directory: unknown', StartRefused),
+        (400, 'OCI runtime create failed: exec: "/sbin/docker-init": stat /sbin/docker-init: no such file or directory',
+         StartRefused),
+        (500, "open /sys/fs/cgroup/memory/docker: permission denied", StartRefused),
+        (500, "no such words so far", StartRefused),
+        (400, 'OCI runtime create failed: exec /sbin/docker-init: argument list too long: unknown', StartFailed),
+        (400, 'runc create failed: unable to start container process: exec: "/x": permission denied: unknown', StartFailed),
+        (400, 'chdir to cwd ("/workspace") set in config.json failed: permission denied: unknown', StartFailed),
+        (400, "container init was OOM-killed (memory limit too low?): unknown", StartFailed),
         (500, 'connection error: desc = "transport: error while dialing: dial unix:///run/containerd.sock"', EngineUnavailable),
         (500, "mkdir /var/lib/docker/x: no space left on device", EngineUnavailable),
         (409, "container is marked for removal and cannot be started", ContainerConflict),
@@ -344,6 +356,7 @@ def test_start_and_create_that_fail_without_their_network_say_so_whatever_the_wo
         (404, "No such image: x:1", ImageUnavailable),
         (500, "Cannot mkdir: /bin/sh is not a directory", EngineRefused),
         (500, "write /data/overlay2/x: no space left on device", EngineUnavailable),
+        (500, "error creating overlay mount to /x: invalid argument", StartRefused),
         (503, "shutting down", EngineUnavailable),
     ],
 )

@@ -139,8 +139,8 @@ class Engine(Protocol):
     def create(self, spec: RunSpec) -> None:
         """Make the container; it does not run. One of this name that never started is replaced.
 
-        Raises `ImageUnavailable`, `EngineRefused` (the description is at fault), `ContainerConflict` (one of
-        this name has started).
+        Raises `ImageUnavailable`, `EngineRefused` (the description is at fault), `StartRefused` (who is does not show),
+        `NetworkMissing`, `ContainerConflict` (one of this name has started).
         """
 
     def rename(self, name: str, new_name: str) -> None:
@@ -150,8 +150,8 @@ class Engine(Protocol):
         """Run the process, under an init and without a shell: a program that does not exist is exit code 127, one that the
         kernel cannot execute 126.
 
-        Raises `StartFailed`, `StartLost`, `NetworkMissing`, `ContainerNotFound`; started already: `ContainerConflict` (it is
-        never run twice).
+        Raises `StartFailed` (the job is at fault), `StartRefused` (who is does not show), `StartLost`, `NetworkMissing`,
+        `ContainerNotFound`; started already: `ContainerConflict` (it is never run twice).
         Of calls at the same moment more than one may succeed. After `EngineUnavailable` it may run or not: inspect.
         """
 

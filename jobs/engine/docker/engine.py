@@ -12,6 +12,7 @@ from typing import Any
 from jobs.engine.base import EngineInfo, Frame, Observation, PullPolicy, RunSpec, Stat, User
 from jobs.engine.docker.connection import LONG, SHORT, Answer, Connection, is_trouble, quoted
 from jobs.engine.docker.containers import clean_runtime_error, description, listed, observation
+from jobs.engine.docker.faults import is_jobs_own
 from jobs.engine.docker.files import Files
 from jobs.engine.docker.images import Images
 from jobs.engine.docker.init import Init
@@ -29,6 +30,7 @@ from jobs.errors import (
     NetworkMissing,
     StartFailed,
     StartLost,
+    StartRefused,
 )
 from jobs.interrupt import Interrupt
 
@@ -134,7 +136,8 @@ class DockerEngine:
         if answer.status == 404:
             raise ImageUnavailable(answer.message)
         if answer.status >= 500 and not is_trouble(answer.message):
-            raise EngineRefused(clean_runtime_error(answer.message))
+            kind = EngineRefused if is_jobs_own(answer.message) else StartRefused
+            raise kind(clean_runtime_error(answer.message))
         raise answer.error()
 
     def rename(self, name: str, new_name: str) -> None:
@@ -162,7 +165,8 @@ class DockerEngine:
             return StartLost("the engine ended while it started the process, which may have run")
         if is_trouble(answer.message):
             return EngineUnavailable(answer.message)
-        return StartFailed(clean_runtime_error(answer.message))
+        kind = StartFailed if is_jobs_own(answer.message) else StartRefused
+        return kind(clean_runtime_error(answer.message))
 
     def _network_is_gone(self, name: str) -> bool:
         """Asked after a failure: engines have many words for it, and change them."""

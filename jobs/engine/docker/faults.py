@@ -1,0 +1,33 @@
+"""Whose fault a failed start is, as far as Docker's and its runtime's words tell."""
+
+import re
+from typing import Final
+
+# What an engine that is well says of a job that it cannot start. The runtime's own words for the process all name an
+# `exec`; the engine's init is its own program, and so are those that it forks.
+_JOBS_OWN: Final = re.compile(
+    r"""
+    \bexec:\ "(?!/sbin/docker-init")      # no such program, not executable, a directory
+    | (?<!fork/)\bexec\ (?!/sbin/docker-init)/
+    | exec\ user\ process
+    | executable\ file\ not\ found\ in\ \$path
+    | exec\ format\ error
+    | argument\ list\ too\ long
+    | no\ command\ specified
+    | chdir\ to\ cwd                     # the working directory
+    | cannot\ mkdir
+    | not\ a\ directory
+    | unable\ to\ find\ (?:user|group)
+    | no\ matching\ entries\ in
+    | uids\ and\ gids\ must\ be
+    | memory\ limit\ too\ low
+    | oom-killed
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_LONGEST: Final = 1000  # no message is matched beyond it
+
+
+def is_jobs_own(message: str) -> bool:
+    """Whether this is certainly about what the job asked for: its command, user, working directory or memory."""
+    return _JOBS_OWN.search(message[:_LONGEST]) is not None
