@@ -28,6 +28,10 @@ class EngineSilent(EngineUnavailable):
     """The engine takes connections and sends nothing, as one that is frozen does."""
 
 
+class EngineInTrouble(EngineUnavailable):
+    """The engine answers that it cannot make or start a container, for a reason that is its own for sure."""
+
+
 class NetworkMissing(EngineUnavailable):
     """Somebody has removed the network that jobs run on. It can be made anew."""
 

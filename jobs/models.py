@@ -116,7 +116,7 @@ class Job(models.Model):
     owner = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="jobs")
     node = models.ForeignKey(Node, null=True, on_delete=models.PROTECT, related_name="jobs")
     claims = models.PositiveIntegerField(default=0, help_text="How often it was claimed; part of its container's name.")
-    refused_starts = models.PositiveSmallIntegerField(
+    refused_starts = models.PositiveIntegerField(
         default=0, db_default=0, help_text="How often it failed to start for reasons that may not be its own."
     )
     reserved = models.BooleanField(default=False, help_text="Its cpu and memory count on its node.")

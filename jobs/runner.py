@@ -19,6 +19,7 @@ from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
     DiskFull,
+    EngineInTrouble,
     EngineRefused,
     EngineSilent,
     EngineUnavailable,
@@ -168,7 +169,7 @@ class Run:
             except (EngineRefused, StartFailed) as error:
                 lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, str(error), exit_code=NO_EXIT_CODE)
                 return
-            except StartRefused as error:
+            except (StartRefused, EngineInTrouble) as error:
                 self._refused(error)
                 return
             except StartLost as error:
@@ -184,10 +185,11 @@ class Run:
         # The engine may not know when: one that was killed in that moment, and found the process alive when it was back.
         lifecycle.started(self.claim, seen.started_at or seen.finished_at or self._engine_clock())
 
-    def _refused(self, error: StartRefused) -> None:
+    def _refused(self, error: StartRefused | EngineInTrouble) -> None:
         """End the job or put it back; raise `error` to try again."""
         guard = self.claim.guard & Q(status=State.ACCEPTED)
-        match starts.refused(self.claim.uuid, guard, self._node.pk, str(error)):
+        certain = isinstance(error, EngineInTrouble)
+        match starts.refused(self.claim.uuid, guard, self._node.pk, str(error), certain=certain):
             case "try again":
                 raise error
             case "put back":

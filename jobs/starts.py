@@ -1,9 +1,9 @@
 """Whether a node starts containers: a breaker for starts that fail for reasons which are not the job's.
 
-Some failed starts are the job's own fault for sure (`StartFailed`). Of the others (`StartRefused`) one alone does not tell. It
-is tried again, and written down in the node's row. Where jobs of different images, or several jobs, fail one after another in
-the same words, it is the engine: the node takes no more jobs, gives those back, and after a pause takes one at a time until
-one starts. Any successful start ends all that.
+Some failed starts are the job's own fault for sure (`StartFailed`), some are the engine's (`EngineInTrouble`). Of the others
+(`StartRefused`) one alone does not tell. It is tried again, and written down in the node's row. Where jobs of different
+images, or several jobs, fail one after another in the same words, it is the engine: the node takes no more jobs, gives those
+back, and after a pause takes one at a time until one starts. Any successful start ends all that.
 """
 
 import logging
@@ -29,7 +29,7 @@ _IMAGES: Final = 2  # so many, or
 _JOBS: Final = 3  # so many jobs that fail in a row in the same words make it the engine's fault
 _TRIES: Final = 5  # of one job, while nothing shows that it is the engine's
 _FIRST_PAUSE: Final = 5  # seconds, doubled with each job that fails
-_LONGEST_PAUSE: Final = 300
+_LONGEST_PAUSE: Final = 60
 _REMEMBERED: Final = 16
 
 Verdict = Literal["try again", "put back", "give up"]
@@ -42,10 +42,11 @@ def succeeded(node_id: int) -> None:
         logger.info("a container was started where others had failed", extra={"node": node_id})
 
 
-def refused(uuid: UUID, guard: Q, node_id: int, words: str) -> Verdict:
+def refused(uuid: UUID, guard: Q, node_id: int, words: str, *, certain: bool = False) -> Verdict:
     """Write down that the start of this job failed, and say what is to become of it.
 
-    Raises `OwnershipLost` where `guard` does not hold.
+    `certain`: the engine says that it is at fault; then the job is never given up. Raises `OwnershipLost` where `guard` does
+    not hold.
     """
     with short_transaction():
         if not Job.objects.filter(guard, uuid=uuid).update(refused_starts=F("refused_starts") + 1):
@@ -55,7 +56,8 @@ def refused(uuid: UUID, guard: Q, node_id: int, words: str) -> Verdict:
         _remember(node, job, words)
         images = images_refused(node)
         refuses = node.next_start_at is not None
-        if not refuses and (len(images) >= _IMAGES or len(node.start_refused or ()) >= _JOBS):
+        enough = len(images) >= _IMAGES or len(node.start_refused or ()) >= _JOBS or (certain and job.refused_starts >= _JOBS)
+        if not refuses and enough:
             refuses, node.start_pause = True, _FIRST_PAUSE
             _rest(node)
             logger.error("the node takes no more jobs, every start fails: %s", words, extra={"node": node.name})
@@ -64,9 +66,9 @@ def refused(uuid: UUID, guard: Q, node_id: int, words: str) -> Verdict:
             _rest(node)
             logger.warning("the node still starts nothing: %s", words, extra={"node": node.name})
         node.save(update_fields=["start_refused", "start_refusal", "start_pause"])
-    if refuses and len(images) >= _IMAGES:
+    if refuses and (certain or len(images) >= _IMAGES):
         return "put back"
-    if job.refused_starts >= _TRIES:
+    if not certain and job.refused_starts >= _TRIES:
         return "give up"  # for all that is known it is this image's fault
     return "put back" if refuses else "try again"
 

@@ -20,9 +20,11 @@ class OwnDaemon:
     `directory` is a short path: its socket lies there, at an address that stays, and that holds 107 bytes.
     """
 
-    def __init__(self, directory: Path, *, live_restore: bool = False) -> None:
+    def __init__(self, directory: Path, *, live_restore: bool = False, runtime: Path | None = None) -> None:
+        """`runtime`: a program to be run in place of runc."""
         self.host = f"unix://{directory}/run/docker.sock"
-        self._daemon = Daemon(directory, {"live-restore": live_restore})
+        runtimes = {"default-runtime": "given", "runtimes": {"given": {"path": str(runtime)}}} if runtime else {}
+        self._daemon = Daemon(directory, {"live-restore": live_restore, **runtimes})
         self._namespace = -1  # a descriptor of its mount namespace, which lives on with it
 
     def start(self) -> str:
@@ -116,9 +118,9 @@ class OwnDaemon:
 
 
 @contextmanager
-def own_daemon(directory: Path, *, live_restore: bool = False) -> Iterator[OwnDaemon]:
+def own_daemon(directory: Path, *, live_restore: bool = False, runtime: Path | None = None) -> Iterator[OwnDaemon]:
     """One that runs, and of which nothing is left at the end."""
-    daemon = OwnDaemon(directory, live_restore=live_restore)
+    daemon = OwnDaemon(directory, live_restore=live_restore, runtime=runtime)
     try:
         daemon.start()
         yield daemon

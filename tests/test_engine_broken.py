@@ -306,6 +306,8 @@ def test_wait_that_the_engine_gives_up_is_unavailable(daemon: ScriptedDaemon) ->
          StartRefused),
         (500, "open /sys/fs/cgroup/memory/docker: permission denied", StartRefused),
         (500, "no such words so far", StartRefused),
+        (400, "OCI runtime create failed: unable to retrieve OCI runtime error (open /run/containerd/x/log.json: no such file or "
+         "directory): /usr/bin/runc did not terminate successfully: exit status 1: no output: unknown", StartRefused),
         (400, 'OCI runtime create failed: exec /sbin/docker-init: argument list too long: unknown', StartFailed),
         (400, 'runc create failed: unable to start container process: exec: "/x": permission denied: unknown', StartFailed),
         (400, 'chdir to cwd ("/workspace") set in config.json failed: permission denied: unknown', StartFailed),

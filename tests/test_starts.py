@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jobs import admission, lifecycle, services, starts
 from jobs.engine.fake import FakeEngine
-from jobs.errors import OwnershipLost, StartFailed, StartRefused
+from jobs.errors import EngineInTrouble, OwnershipLost, StartFailed, StartRefused
 from jobs.models import Job, Node
 from jobs.ownership import bury
 from jobs.states import Reason, State
@@ -120,6 +120,24 @@ def test_a_node_that_starts_nothing_says_so_ends_no_job_and_goes_on_once_it_star
     assert engine.list({}) == [] or wait_for(lambda: not engine.list({}), 10)
 
 
+def test_a_job_waits_for_as_long_as_its_engine_says_that_it_is_in_trouble(
+    engine: Engine, workers: Workers, client: Client
+) -> None:
+    # Given an engine that says of itself that it can start nothing, and one job
+    engine.refusal = EngineInTrouble("no space left on device")
+    job = make_job()
+
+    # When it is tried, more often than one that may be at fault itself
+    run(workers)
+    wait_for(node_refuses, 10, "the node to notice")
+    wait_for(lambda: len(engine.starts) > 8, 20, "more tries")
+
+    # I expect it to wait, and to run when there is room
+    assert readiness(client)[0] == 503
+    engine.refusal = None
+    assert completed(job).status == State.COMPLETED
+
+
 def test_jobs_that_are_at_fault_themselves_end_at_once_and_close_no_node(engine: Engine, workers: Workers) -> None:
     # Given jobs of several images whose user does not exist
     engine.refusal = StartFailed("unable to find user x: no matching entries in passwd file")
@@ -140,22 +158,14 @@ def test_a_job_that_alone_is_refused_ends_after_a_few_tries(engine: Engine, work
     job = make_job()
 
     # When it is tried
-    workers.another().run_jobs()
+    run(workers)
 
     # I expect it to end with these words, and the next job to be taken
     job = completed(job)
     assert (job.status, job.reason, job.error) == (State.FAILED, Reason.START_FAILED, "a reason of its own")
     assert len(engine.starts) == 5
     engine.refusal = None
-    wait_for(lambda: not engine.list({}), 10, "its container to be removed")
-    workers.another().run_jobs()
-    assert completed(make_job_and_run(workers)).status == State.COMPLETED
-
-
-def make_job_and_run(workers: Workers) -> Job:
-    job = make_job()
-    workers.another().run_jobs()
-    return job
+    assert completed(make_job()).status == State.COMPLETED
 
 
 def test_jobs_of_one_image_that_never_starts_end_in_the_end(engine: Engine, workers: Workers) -> None:
@@ -196,6 +206,7 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
         raise Killed
 
     engine.refusal = StartRefused(OLD_RUNC)
+    monkeypatch.setattr("jobs.supervisor.hint", lambda *_: True)  # no thread but this one
     first = workers.another()
     refuse(first.node, "image-0")
     job = make_job(image="image-1")
@@ -204,6 +215,7 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
         with pytest.raises(Killed):
             first.run_jobs()
     engine.refusal = None
+    monkeypatch.setattr("jobs.supervisor.hint", lambda *_: False)
 
     # When another goes on
     bury(first._heart.worker_id)

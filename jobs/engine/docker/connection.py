@@ -78,8 +78,9 @@ def quoted(name: str) -> str:
 
 
 def is_trouble(message: str) -> bool:
-    """Whether an error's text is about the engine's own state."""
-    return any(words in message.lower() for words in _TROUBLE)
+    """Whether an error's text is about the engine's own state. Paths in it do not count: many have containerd's name in them."""
+    said = re.sub(r"/\S+", "", message.lower())
+    return is_trouble_in_pull(message) or any(words in said for words in _TROUBLE)
 
 
 def is_trouble_in_pull(message: str) -> bool:

@@ -24,6 +24,7 @@ from jobs.engine.docker.stream import ByteStream
 from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
+    EngineInTrouble,
     EngineRefused,
     EngineUnavailable,
     ImageUnavailable,
@@ -135,7 +136,9 @@ class DockerEngine:
             raise NetworkMissing(answer.message)
         if answer.status == 404:
             raise ImageUnavailable(answer.message)
-        if answer.status >= 500 and not is_trouble(answer.message):
+        if answer.status >= 500:
+            if is_trouble(answer.message):
+                raise EngineInTrouble(answer.message)
             kind = EngineRefused if is_jobs_own(answer.message) else StartRefused
             raise kind(clean_runtime_error(answer.message))
         raise answer.error()
@@ -164,7 +167,7 @@ class DockerEngine:
         if answer.message == _LEFT_IN_CONTAINERD:
             return StartLost("the engine ended while it started the process, which may have run")
         if is_trouble(answer.message):
-            return EngineUnavailable(answer.message)
+            return EngineInTrouble(answer.message)
         kind = StartFailed if is_jobs_own(answer.message) else StartRefused
         return kind(clean_runtime_error(answer.message))
 
