@@ -69,8 +69,8 @@ class DockerEngine:
 
     def info(self) -> EngineInfo:
         said = self._connection.call("GET", "/info")
-        self._warnings.note(said.get("Warnings") or [])
-        warnings = [*flagged(said, self._connection.api_version), *self._warnings.sentences()]
+        flags = flagged(said, self._connection.api_version)
+        warnings = [*flags, *self._warnings.read(said.get("Warnings") or []), *self._warnings.kept()]
         return EngineInfo(
             id=said["ID"],
             name=said["Name"],
@@ -130,7 +130,7 @@ class DockerEngine:
             self.remove(spec.name)
             answer = self._create(spec.name, body)
         if not answer.failed:
-            self._warnings.note((answer.data or {}).get("Warnings") or [])
+            self._warnings.keep((answer.data or {}).get("Warnings") or [])
             return
         if spec.network is not None and self._network_is_gone(spec.network):
             raise NetworkMissing(answer.message)

@@ -39,7 +39,7 @@ _MEANINGS: Final[tuple[tuple[str, str | None], ...]] = (
     ("pids limit", _PIDS),
     ("ipv4 forwarding", _FORWARDING),
 )
-_KEPT: Final = 100  # different warnings that are remembered
+_MOST_LOGGED: Final = 100  # different warnings
 
 
 def flagged(info: Mapping[str, Any], api_version: tuple[int, int]) -> list[str]:
@@ -49,28 +49,40 @@ def flagged(info: Mapping[str, Any], api_version: tuple[int, int]) -> list[str]:
 
 
 class Warnings:
-    """The warnings that came with an engine's answers, each logged once. Thread-safe."""
+    """The warnings that come with an engine's answers, each logged once. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seen: set[str] = set()
-        self._sentences: dict[str, None] = {}
+        self._logged: set[str] = set()
+        self._kept: dict[str, None] = {}
 
-    def note(self, warnings: Iterable[object]) -> None:
-        """Remember them; those that mean nothing for jobs are left out."""
+    def read(self, warnings: Iterable[object]) -> list[str]:
+        """What they mean for jobs, without those that mean nothing.
+
+        In our own words: an engine's may hold addresses, and `/readyz` shows these to anybody.
+        """
+        meanings = []
         for warning in warnings:
             text = str(warning).strip()[:1000]
             meaning = next((meaning for part, meaning in _MEANINGS if part in text.lower()), _UNKNOWN)
-            if not text or meaning is None:
-                continue
-            with self._lock:
-                if text in self._seen or len(self._seen) >= _KEPT:
-                    continue
-                self._seen.add(text)
-                self._sentences[meaning] = None
-            logger.warning("the engine warns: %s", text)
+            if text and meaning is not None:
+                self._log_once(text)
+                meanings.append(meaning)
+        return meanings
 
-    def sentences(self) -> list[str]:
-        """What they mean, in our own words: an engine's may hold addresses, and `/readyz` shows these to anybody."""
+    def keep(self, warnings: Iterable[object]) -> None:
+        """Remember what those of a container say of its engine."""
+        for meaning in self.read(warnings):
+            with self._lock:
+                self._kept[meaning] = None
+
+    def kept(self) -> list[str]:
         with self._lock:
-            return list(self._sentences)
+            return list(self._kept)
+
+    def _log_once(self, text: str) -> None:
+        with self._lock:
+            if text in self._logged or len(self._logged) >= _MOST_LOGGED:
+                return
+            self._logged.add(text)
+        logger.warning("the engine warns: %s", text)
