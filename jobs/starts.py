@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final, Literal
 from uuid import UUID
 
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from jobs.errors import OwnershipLost
@@ -49,28 +49,23 @@ def refused(uuid: UUID, guard: Q, node_id: int, words: str, *, certain: bool = F
     not hold.
     """
     with short_transaction():
-        if not Job.objects.filter(guard, uuid=uuid).update(refused_starts=F("refused_starts") + 1):
+        job = Job.objects.select_for_update().only("image", "refused_starts").filter(guard, uuid=uuid).first()
+        if job is None:
             raise OwnershipLost("the job belongs to somebody else, or is in another state")
-        job = Job.objects.only("image", "refused_starts").get(uuid=uuid)
         node = Node.objects.select_for_update().get(pk=node_id)
-        _remember(node, job, words)
-        images = images_refused(node)
-        refuses = node.next_start_at is not None
-        enough = len(images) >= _IMAGES or len(node.start_refused or ()) >= _JOBS or (certain and job.refused_starts >= _JOBS)
-        if not refuses and enough:
-            refuses, node.start_pause = True, _FIRST_PAUSE
-            _rest(node)
-            logger.error("the node takes no more jobs, every start fails: %s", words, extra={"node": node.name})
-        elif refuses and node.start_probe == uuid:
-            node.start_pause = min(2 * (node.start_pause or _FIRST_PAUSE), _LONGEST_PAUSE)
-            _rest(node)
-            logger.warning("the node still starts nothing: %s", words, extra={"node": node.name})
+        was_closed = node.next_start_at is not None
+        _remember(node, job, _storable(words))
+        is_nodes_fault = certain or len(images_refused(node)) >= _IMAGES
+        if not (was_closed and is_nodes_fault):  # what a closed node does says nothing of the job
+            job.refused_starts += 1
+            job.save(update_fields=["refused_starts"])
+        closed = was_closed or _is_enough(node, certain=certain, tries=job.refused_starts)
+        if closed:
+            _close(node, job)
         node.save(update_fields=["start_refused", "start_refusal", "start_pause"])
-    if refuses and (certain or len(images) >= _IMAGES):
-        return "put back"
-    if not certain and job.refused_starts >= _TRIES:
-        return "give up"  # for all that is known it is this image's fault
-    return "put back" if refuses else "try again"
+    if not certain and job.refused_starts >= _TRIES and not (was_closed and is_nodes_fault):
+        return "give up"  # others are started, or all that fail are of its image
+    return "put back" if closed else "try again"
 
 
 def images_refused(node: Node) -> set[str]:
@@ -85,9 +80,23 @@ def _remember(node: Node, job: Job, words: str) -> None:
     node.start_refusal = words
 
 
-def _rest(node: Node) -> None:
-    """Let the node take one job, but only after its pause, by the database's clock."""
-    pause = timedelta(seconds=node.start_pause or _FIRST_PAUSE)
+def _is_enough(node: Node, *, certain: bool, tries: int) -> bool:
+    """Whether the failures in a row show that the node is at fault."""
+    jobs = len(node.start_refused or ())
+    return len(images_refused(node)) >= _IMAGES or jobs >= _JOBS or (certain and tries >= _JOBS)
+
+
+def _close(node: Node, job: Job) -> None:
+    """Let the node take one job, but only after a pause, by the database's clock. What was under way makes it no longer."""
+    if node.next_start_at is None:
+        node.start_pause = _FIRST_PAUSE
+        logger.error("the node takes no more jobs, every start fails: %s", node.start_refusal, extra={"node": node.name})
+    elif node.start_probe == job.uuid:
+        node.start_pause = min(2 * (node.start_pause or _FIRST_PAUSE), _LONGEST_PAUSE)
+        logger.warning("the node still starts nothing: %s", node.start_refusal, extra={"node": node.name})
+    else:
+        return
+    pause = timedelta(seconds=node.start_pause)
     Node.objects.filter(pk=node.pk).update(next_start_at=Now() + pause, start_probe=None)
 
 
@@ -97,4 +106,9 @@ def _same(*texts: str) -> bool:
 
 def _without_names(text: str) -> str:
     """An error without the ids and numbers in it, which differ from container to container."""
-    return re.sub(r"[0-9a-f-]*[0-9][0-9a-f-]*", "#", text.lower())
+    return re.sub(r"[0-9a-f-]+", lambda found: "#" if re.search("[0-9]", found[0]) else found[0], text.lower())
+
+
+def _storable(text: str) -> str:
+    """Without what PostgreSQL's text refuses."""
+    return text.replace("\x00", "�").encode(errors="replace").decode()

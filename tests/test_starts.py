@@ -33,13 +33,15 @@ class Engine(FakeEngine):
     def __init__(self) -> None:
         super().__init__()
         self.refusal: Exception | None = None
+        self.refuses = ""  # what the images that it refuses begin with
         self.starts: list[str] = []  # images
         self._count = threading.Lock()
 
     def start(self, name: str) -> None:
+        image = self._find(name).spec.image
         with self._count:
-            self.starts.append(self._find(name).spec.image)
-        if self.refusal is not None:
+            self.starts.append(image)
+        if self.refusal is not None and image.startswith(self.refuses):
             raise self.refusal
         super().start(name)
 
@@ -178,6 +180,21 @@ def test_jobs_of_one_image_that_never_starts_end_in_the_end(engine: Engine, work
 
     # I expect them not to wait for ever
     assert {completed(job).reason for job in jobs} == {Reason.START_FAILED}
+
+
+def test_jobs_of_several_images_that_never_start_end_where_others_do(engine: Engine, workers: Workers) -> None:
+    # Given jobs of two images that cannot be started, for a reason that nobody knows, and others that can
+    engine.refusal, engine.refuses = StartRefused("a reason of its own"), "image-"
+    bad = jobs_of("image-0", "image-1")
+    good = [make_job() for _ in range(10)]
+
+    # When they are tried, again and again
+    run(workers)
+
+    # I expect each to become what it would alone
+    assert {completed(job).reason for job in bad} == {Reason.START_FAILED}
+    assert {completed(job).status for job in good} == {State.COMPLETED}
+    assert completed(make_job()).status == State.COMPLETED
 
 
 def test_a_job_that_waits_for_its_node_is_cancelled(engine: Engine, workers: Workers) -> None:
@@ -363,6 +380,30 @@ def test_a_job_that_is_not_ours_any_more_says_nothing_of_the_node() -> None:
         starts.refused(job.uuid, claim.guard, node.pk, OLD_RUNC)
 
     assert Node.objects.get().start_refused is None
+
+
+def test_a_job_that_one_broken_node_refused_is_not_given_up_at_once_by_another() -> None:
+    # Given a job that a closed node has refused again and again
+    node, other = make_node("n1", cpus=64), make_node("n2", cpus=64)
+    refuse(node, "image-0")
+    claim = claimed(make_job(image="image-1"), node)
+    verdicts = {starts.refused(claim.uuid, claim.guard, node.pk, OLD_RUNC) for _ in range(10)}
+    assert verdicts == {"put back"}
+    lifecycle.put_back(claim)
+
+    # When another node cannot start it
+    second = claimed(Job.objects.get(uuid=claim.uuid), other)
+
+    # I expect
+    assert starts.refused(second.uuid, second.guard, other.pk, OLD_RUNC) == "try again"
+
+
+def test_words_that_no_database_takes_are_written_down_without_them() -> None:
+    node = make_node(cpus=64)
+
+    refuse(node, "image-0", words=("cut\x00 and \ud800",))
+
+    assert Node.objects.get().start_refusal == "cut� and ?"
 
 
 @given(st.text("0123456789abcdef", min_size=12, max_size=64).filter(lambda text: any(c.isdigit() for c in text)), st.integers(0))
