@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0002_dropped_lines"),
+        ("jobs", "0003_transfers"),
     ]
 
     operations = [
