@@ -14,20 +14,10 @@ from jobs.engine.base import MOUNTED_DIRECTORIES
 from jobs.reading import any_text, mapping, text
 from orchestrator_site import http_urls
 from orchestrator_site.api_errors import InvalidRequest
+from orchestrator_site.image_references import MalformedReference, read_reference
 
 # -- identifiers and images -----------------------------------------------------------------------
 _ID = re.compile(limits.ID_PATTERN)
-
-# The grammar of github.com/distribution/reference, with the digests that registries know.
-_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])"
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|__|_|-+)[a-z0-9]+)*"
-_IMAGE = re.compile(
-    rf"(?:(?P<registry>{_HOST}(?::[0-9]+)?)/)?(?P<name>{_COMPONENT}(?:/{_COMPONENT})*)"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
-    r"(?:@(?:sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}))?"
-)
-_IMAGE_NAME_LENGTH = 255
-_IMAGE_ID = re.compile(r"[a-f0-9]{64}")
 
 
 def job_id(value: object, path: str) -> str:
@@ -40,12 +30,10 @@ def job_id(value: object, path: str) -> str:
 def image(value: object, path: str) -> str:
     """A Docker image reference: `[registry[:port]/]name[:tag][@digest]`."""
     string = text(1, limits.IMAGE_LENGTH)(value, path)
-    match = _IMAGE.fullmatch(string)
-    if not match or len(match["name"]) > _IMAGE_NAME_LENGTH or _IMAGE_ID.fullmatch(string):
-        raise InvalidRequest("it is not a Docker image reference", field=path)
-    registry = match["registry"]
-    if registry and registry != registry.lower() and not re.search(r"[.:]", registry):
-        raise InvalidRequest("an image's name is written in lower case", field=path)  # Docker takes it for a name, not for a host
+    try:
+        read_reference(string)
+    except MalformedReference as error:
+        raise InvalidRequest(str(error), field=path) from error
     return string
 
 

@@ -55,7 +55,7 @@ class Watched(Interrupt):
         ("localhost/image", "localhost/image:latest", "localhost"),
         ("localhost:5000/image", "localhost:5000/image:latest", "localhost:5000"),
         ("registry.example.com/a/b_c/d-e:v1", "registry.example.com/a/b_c/d-e:v1", "registry.example.com"),
-        ("[::1]:5000/image", "[::1]:5000/image:latest", "[::1]:5000"),
+        ("index.docker.io/user/image", "index.docker.io/user/image:latest", "docker.io"),
         (f"image@{DIGEST}", f"image@{DIGEST}", "docker.io"),
         (f"host:1/image:tag@{DIGEST}", f"host:1/image@{DIGEST}", "host:1"),
         ("cafe", "cafe:latest", "docker.io"),

@@ -144,11 +144,10 @@ class TestAccepting:
             "localhost/x",
             "localhost:5000/a/b_c/d__e/f-g.h:Tag_1.0-x",
             "127.0.0.1:5000/x",
-            "[::1]:5000/x",
             "Registry.Example.COM/team/app",
             "ghcr.io/a/b@sha256:" + "a" * 64,
             "a:b@sha512:" + "0" * 128,
-            "a" * 255,
+            "a" * 237,
         ],
     )
     def test_image_references(self, image: str) -> None:
@@ -192,6 +191,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"image": "a" * 256}, "image"),
     ({"image": "a.b/" * 128 + "a"}, "image"),
     ({"image": "f" * 64}, "image"),
+    ({"image": "[::1]:1/x:y"}, "image"),
+    ({"image": "localhost/" + "a" * 254}, "image"),
     ({"id": ""}, "id"),
     ({"id": "-a"}, "id"),
     ({"id": "a b"}, "id"),

@@ -1,24 +1,11 @@
-"""Image references as Docker reads them (the grammar of github.com/distribution/reference)."""
+"""Image references as they are sent to an engine."""
 
-import re
 from dataclasses import dataclass
-from typing import Final
 
 from jobs.errors import ImageUnavailable
+from orchestrator_site.image_references import DEFAULT_TAG, DOCKER_HUB, MalformedReference, read_reference
 
-DOCKER_HUB: Final = "docker.io"
-
-_DOMAIN_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_DOMAIN = rf"(?:{_DOMAIN_LABEL}(?:\.{_DOMAIN_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REFERENCE = re.compile(
-    rf"(?P<name>(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*)"
-    r"(?::(?P<tag>\w[\w.-]{0,127}))?"
-    r"(?:@(?P<digest>[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}))?",
-    re.ASCII,
-)
-_LONGEST_NAME = 255
-_LONGEST_REFERENCE = 1024
+__all__ = ["DOCKER_HUB", "Reference", "parse_reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +21,9 @@ def parse_reference(text: str) -> Reference:
 
     Raises `ImageUnavailable` where it is malformed: no registry can have such an image.
     """
-    match = _REFERENCE.fullmatch(text) if len(text) <= _LONGEST_REFERENCE else None
-    if not match or len(match["name"]) > _LONGEST_NAME:
-        raise ImageUnavailable(f"{text[:100]!r} is not an image reference")
-    suffix = f"@{match['digest']}" if match["digest"] else f":{match['tag'] or 'latest'}"
-    return Reference(text=match["name"] + suffix, registry=_registry(match["name"]))
-
-
-def _registry(name: str) -> str:
-    """The part before the first slash, where it looks like a host and not like a user of Docker Hub."""
-    first, slash, _ = name.partition("/")
-    is_host = slash and ("." in first or ":" in first or first == "localhost" or first != first.lower())
-    return first if is_host else DOCKER_HUB
+    try:
+        read = read_reference(text)
+    except MalformedReference as error:
+        raise ImageUnavailable(f"{text[:100]!r} is not an image reference: {error}") from error
+    suffix = f"@{read.digest}" if read.digest is not None else f":{read.tag or DEFAULT_TAG}"
+    return Reference(text=read.name + suffix, registry=read.registry)

@@ -1,0 +1,80 @@
+"""Image references as Docker's engines read them (https://github.com/distribution/reference).
+
+The grammar is the part that all supported engines share. Docker 20.10 refuses what later releases take: an IPv6 address as
+the registry, and an upper-case first component without a dot or a port. Its limit of 255 characters includes the registry.
+An image id and a digest alone are no references: they would name an image that no registry was asked for.
+
+Knows neither Django nor an engine. Reading takes linear time: the parts are split off first, and no pattern backtracks.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+DOCKER_HUB: Final = "docker.io"
+DEFAULT_TAG: Final = "latest"
+
+_LONGEST_REFERENCE = 1024
+_LONGEST_NAME = 255
+_OTHER_DOCKER_HUB = "index.docker.io"
+_OFFICIAL = "library/"
+
+_LABEL = r"[a-zA-Z0-9]++(?:-++[a-zA-Z0-9]++)*+"
+_REGISTRY = re.compile(rf"{_LABEL}(?:\.{_LABEL})*+(?::[0-9]++)?")
+_COMPONENT = r"[a-z0-9]++(?:(?:\.|__|_|-++)[a-z0-9]++)*+"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*+")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
+_IMAGE_ID = re.compile(r"[a-f0-9]{64}")
+
+
+class MalformedReference(ValueError):
+    """The text is no image reference; the message is a sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """One image. Where there is neither a tag nor a digest, it is the tag `latest`; a digest outweighs a tag."""
+
+    name: str  # as written, without tag and digest
+    registry: str  # host and port; `docker.io` where none is written
+    repository: str  # with the `library/` that Docker Hub adds
+    tag: str | None
+    digest: str | None
+
+
+def read_reference(text: str) -> ImageReference:
+    """Read `text`. Raises `MalformedReference`."""
+    if len(text) > _LONGEST_REFERENCE:
+        raise MalformedReference("an image reference has at most 255 characters before its tag")
+    if _IMAGE_ID.fullmatch(text) or _DIGEST.fullmatch(text):
+        raise MalformedReference("an image is named by its reference, not by its id")
+    parts = split_reference(text)
+    if not _REGISTRY.fullmatch(parts.registry):
+        raise MalformedReference("the registry must be a host name or an IPv4 address, with a port where one is needed")
+    if parts.repository != parts.repository.lower():
+        raise MalformedReference("the name of an image must be in lower case")
+    if not _REPOSITORY.fullmatch(parts.repository):
+        raise MalformedReference("it is not a Docker image reference")
+    if len(parts.registry) + 1 + len(parts.repository) > _LONGEST_NAME:
+        raise MalformedReference(f"registry and name may have at most {_LONGEST_NAME} characters together")
+    if parts.tag is not None and not _TAG.fullmatch(parts.tag):
+        raise MalformedReference("a tag has 1 to 128 letters, digits, '_', '.' and '-', and begins with none of the last two")
+    if parts.digest is not None and not _DIGEST.fullmatch(parts.digest):
+        raise MalformedReference("a digest is sha256, sha384 or sha512 and its hexadecimal digits in lower case")
+    return parts
+
+
+def split_reference(text: str) -> ImageReference:
+    """The parts of `text`, unchecked, and in the one spelling that a registry and a repository have."""
+    named, at, digest = text.partition("@")
+    first, slash, rest = named.partition("/")
+    is_registry = slash and (first == "localhost" or "." in first or ":" in first)
+    registry, path = (first, rest) if is_registry else (DOCKER_HUB, named)
+    repository, colon, tag = path.partition(":")
+    name = f"{first}/{repository}" if is_registry else repository
+    if registry == _OTHER_DOCKER_HUB:
+        registry = DOCKER_HUB
+    if registry == DOCKER_HUB and "/" not in repository:
+        repository = _OFFICIAL + repository
+    return ImageReference(name, registry, repository, tag if colon else None, digest if at else None)
