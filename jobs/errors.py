@@ -61,7 +61,7 @@ class PathNotFound(JobError):
 
 
 class ImageUnavailable(JobError):
-    """The image can be neither found nor pulled; the text is the registry's or the engine's own."""
+    """The image can be neither found nor pulled, or may not be used."""
 
     fault = "client"
 

@@ -14,7 +14,7 @@ from django.db.models import Q
 
 from jobs import lifecycle, logreading, nodes, starts
 from jobs.containers import Container
-from jobs.engine.base import Engine, Observation
+from jobs.engine.base import Engine, Observation, PullPolicy
 from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
@@ -37,9 +37,11 @@ from jobs.interrupt import Interrupt
 from jobs.lifecycle import NO_EXIT_CODE, Claim
 from jobs.logstore import Reader
 from jobs.models import Job, Node
+from jobs.registry_guard import check_registry
 from jobs.states import Reason, State
 from orchestrator_site.configuration import Configuration
 from orchestrator_site.database import DATABASE_UNAVAILABLE, short_read
+from orchestrator_site.image_patterns import is_allowed
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +206,10 @@ class Run:
         self._files.bring_in(job)
 
     def _make_container(self, job: Job) -> None:
-        self._engine.ensure_image(job.image, job.pull_policy, self._configuration.pull_timeout, self.interrupt)  # type: ignore[arg-type]
+        if not is_allowed(job.image, self._configuration.images_allow):  # it may have been posted under another IMAGES_ALLOW
+            raise ImageUnavailable("no pattern in IMAGES_ALLOW matches the image")
+        policy: PullPolicy = job.pull_policy  # type: ignore[assignment]
+        self._engine.ensure_image(job.image, policy, self._configuration.pull_timeout, self.interrupt, check_registry)
         lifecycle.doing(self.claim, "creating the container")
         try:
             self._engine.create(self._container.spec(job))

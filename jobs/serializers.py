@@ -6,11 +6,14 @@ from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, TypeVar, get_args
 
+from django.conf import settings
+
 from jobs import events, grammar, limits
 from jobs.reading import Members, any_number, any_object, any_text, array, choice, integer, mapping, text
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, Network, OutputSpec, PullPolicy, UploadMethod
 from jobs.states import InputType, OutputType
 from orchestrator_site.api_errors import InvalidRequest
+from orchestrator_site.image_patterns import is_allowed
 from orchestrator_site.json_body import item, member
 
 EVENT_TYPES: Final = (events.INPUT, events.START, events.LOG, events.EXIT, events.OUTPUT, events.COMPLETE)
@@ -48,7 +51,7 @@ def read_job(body: object) -> JobSpec:
     job = Members(body, "", _JOB)
     spec = JobSpec(
         id=job.get("id", grammar.job_id, None),
-        image=job.need("image", grammar.image),
+        image=job.need("image", _image),
         command=job.get("command", _command, None),
         cpu_millis=job.get("cpu", _cpu_millis, limits.CPU_DEFAULT * 1000),
         memory_mib=job.get("memory", integer(limits.MEMORY_MIN, limits.MEMORY_MAX), limits.MEMORY_DEFAULT),
@@ -65,6 +68,13 @@ def read_job(body: object) -> JobSpec:
     _check_ids(spec.inputs, spec.outputs)
     grammar.check_distinct_files({member(item("inputs", i), "path"): entry.path for i, entry in enumerate(spec.inputs)})
     return spec
+
+
+def _image(value: object, path: str) -> str:
+    image = grammar.image(value, path)
+    if not is_allowed(image, settings.CONFIGURATION.images_allow):
+        raise InvalidRequest("no pattern in IMAGES_ALLOW matches this image", field=path)
+    return image
 
 
 def _command(value: object, path: str) -> str | list[str]:

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from orchestrator_site.env import ConfigurationError, Environment
 from orchestrator_site.http_urls import InvalidUrl, read_host
+from orchestrator_site.image_patterns import ImagePattern, read_pattern
 
 Network = IPv4Network | IPv6Network
 
@@ -63,6 +64,7 @@ class Configuration:
     egress_hosts: frozenset[str]
     ca_bundle: Path | None
     deliveries_per_host: int
+    images_allow: tuple[ImagePattern, ...]  # none: all images
     shutdown_grace: float
 
 
@@ -113,6 +115,7 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         egress_hosts=hosts,
         ca_bundle=_certificates(env, "CA_BUNDLE"),
         deliveries_per_host=env.integer("DELIVERIES_PER_HOST", 8, 1, 64),
+        images_allow=_image_patterns(env),
         shutdown_grace=env.duration("SHUTDOWN_GRACE", "10s"),
     )
 
@@ -182,6 +185,19 @@ def _egress(env: Environment, embedded: bool) -> tuple[tuple[Network, ...], froz
             except InvalidUrl as invalid:
                 raise ConfigurationError("EGRESS_ALLOW cannot be read: write CIDRs, addresses and host names") from invalid
     return tuple(networks), frozenset(hosts)
+
+
+def _image_patterns(env: Environment) -> tuple[ImagePattern, ...]:
+    words = env.words("IMAGES_ALLOW")
+    if words == []:
+        raise ConfigurationError("IMAGES_ALLOW cannot be read: it holds no pattern")
+    patterns = []
+    for word in words or []:
+        try:
+            patterns.append(read_pattern(word))
+        except ValueError as error:
+            raise ConfigurationError(f"IMAGES_ALLOW cannot be read: {word!r}: {error}") from error
+    return tuple(patterns)
 
 
 def _secret(env: Environment, name: str, embedded: bool, state_dir: Path) -> str:

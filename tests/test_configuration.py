@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from orchestrator_site.configuration import Configuration, load
 from orchestrator_site.connections import _IDLE_CONNECTIONS
 from orchestrator_site.env import ConfigurationError, parse_duration, parse_size
+from orchestrator_site.image_patterns import read_pattern
 from tests.receiver import certificate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +76,7 @@ class TestDefaults:
         assert (configuration.node_cpus, configuration.node_memory) == (None, None)
         assert configuration.shutdown_grace == 10
         assert configuration.ca_bundle is None
+        assert configuration.images_allow == ()
         assert configuration.deliveries_per_host == _IDLE_CONNECTIONS == 8
         assert ip_network("127.0.0.0/8") in configuration.egress_networks
         assert "localhost" in configuration.egress_hosts
@@ -139,6 +141,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("CA_BUNDLE", certifi.where(), "ca_bundle", Path(certifi.where())),
     ("DELIVERIES_PER_HOST", "1", "deliveries_per_host", 1),
     ("DELIVERIES_PER_HOST", "64", "deliveries_per_host", 64),
+    ("IMAGES_ALLOW", "python:3.*, a.example/t/*", "images_allow", (read_pattern("python:3.*"), read_pattern("a.example/t/*"))),
     ("SHUTDOWN_GRACE", "500ms", "shutdown_grace", 0.5),
     ("ENCRYPTION_KEYS", f"{KEY}, {KEY}", "encryption_keys", (KEY, KEY)),
     ("STATE_DIR", "/state", "state_dir", Path("/state")),
@@ -191,6 +194,9 @@ BAD = [
     ("DELIVERIES_PER_HOST", "0"),
     ("DELIVERIES_PER_HOST", "65"),
     ("DELIVERIES_PER_HOST", "1.5"),
+    ("IMAGES_ALLOW", ","),
+    ("IMAGES_ALLOW", "python:3.*,Upper"),
+    ("IMAGES_ALLOW", "python:a:b"),
     ("SHUTDOWN_GRACE", "10sec"),
 ]
 

@@ -165,10 +165,10 @@ def test_reference_without_tag_is_latest(bench: Bench) -> None:
     bench.created(image="alpine")
 
 
-def test_unknown_tag_is_told_in_the_registrys_words(bench: Bench) -> None:
+def test_unknown_tag_is_told(bench: Bench) -> None:
     reference = bench.publish().removesuffix(":1") + ":2"
 
-    with pytest.raises(ImageUnavailable, match=r"manifest.* not found|manifest unknown"):
+    with pytest.raises(ImageUnavailable, match="was not found"):
         ensure(bench, reference)
 
 
@@ -215,7 +215,7 @@ def test_interrupted_pull_lets_go_at_once_and_the_others_wait_on(bench: Bench) -
             first.result(10)
         assert not second.done()
         pulls.release()
-        with pytest.raises(ImageUnavailable, match=r"404|not found|unknown"):
+        with pytest.raises(ImageUnavailable, match=r"not found|could not be reached"):
             second.result(30)
 
 
@@ -294,7 +294,7 @@ def test_only_the_asked_tag_is_pulled(docker_bench: DockerBench) -> None:
 
 @pytest.mark.engine
 def test_registry_that_is_not_there_is_told(docker_bench: DockerBench) -> None:
-    with pytest.raises(ImageUnavailable, match="refused"):
+    with pytest.raises(ImageUnavailable, match="could not be reached"):
         ensure(docker_bench, "127.0.0.1:9/image")
 
 
@@ -324,10 +324,10 @@ def test_credentials_come_from_the_docker_config(
     host = private.partition("/")[0]
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
 
-    with pytest.raises(ImageUnavailable, match="no basic auth credentials"):
+    with pytest.raises(ImageUnavailable, match="has none for it"):
         ensure(docker_bench, private)
     write_docker_config(tmp_path / "docker", host, "wrong")
-    with pytest.raises(ImageUnavailable, match="unauthorized") as caught:
+    with pytest.raises(ImageUnavailable, match="credentials") as caught:
         ensure(docker_bench, private)
     assert "wrong" not in str(caught.value)
     write_docker_config(tmp_path / "docker", host, registry.PASSWORD)

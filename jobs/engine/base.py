@@ -7,12 +7,13 @@ about the job. Calls that take an `Interrupt` raise `Interrupted` soon after it 
 engine (see `Engine.bound`): whatever they wait for, be it a connection, the answer or its end.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, Protocol
 
+from jobs.engine.references import Reference
 from jobs.interrupt import Interrupt
 
 PullPolicy = Literal["missing", "always", "never"]
@@ -96,6 +97,13 @@ class EngineInfo:
     clock: datetime
 
 
+RegistryCheck = Callable[[Reference], None]  # raises `ImageUnavailable` where nothing may be pulled from there
+
+
+def any_registry(reference: Reference) -> None:
+    """A `RegistryCheck` that lets every registry be asked."""
+
+
 class Engine(Protocol):
     """One container engine. Thread-safe: every thread of a worker shares one instance."""
 
@@ -125,10 +133,18 @@ class Engine(Protocol):
         """Remove it; no error where it is gone."""
 
     # -- images --------------------------------------------------------------------------------
-    def ensure_image(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt) -> None:
+    def ensure_image(
+        self,
+        image: str,
+        policy: PullPolicy,
+        timeout: float,
+        interrupt: Interrupt,
+        check_registry: RegistryCheck = any_registry,
+    ) -> None:
         """Have the image here as `policy` says; concurrent pulls of one image are one pull.
 
-        `timeout` is in seconds. Raises `ImageUnavailable` with the registry's own words. Somebody may delete it at any moment:
+        `timeout` is in seconds. `check_registry` is called before each pull, and not where the image is here already; what it
+        raises comes out. Raises `ImageUnavailable`, never in the registry's words. Somebody may delete it at any moment:
         that it is still here is for `create` to say.
         """
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.engine.base import EngineInfo, Frame, Observation, PullPolicy, RunSpec, Stat, User
+from jobs.engine.base import EngineInfo, Frame, Observation, PullPolicy, RegistryCheck, RunSpec, Stat, User, any_registry
 from jobs.engine.docker.connection import LONG, SHORT, Answer, Connection, is_trouble, quoted
 from jobs.engine.docker.containers import clean_runtime_error, description, listed, observation
 from jobs.engine.docker.faults import is_jobs_own
@@ -110,8 +110,15 @@ class DockerEngine:
             raise ContainerConflict(answer.message) if answer.status == 403 else answer.error()
 
     # -- images --------------------------------------------------------------------------------
-    def ensure_image(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt) -> None:
-        self._images.ensure(image, policy, timeout, interrupt)
+    def ensure_image(
+        self,
+        image: str,
+        policy: PullPolicy,
+        timeout: float,
+        interrupt: Interrupt,
+        check_registry: RegistryCheck = any_registry,
+    ) -> None:
+        self._images.ensure(image, policy, timeout, interrupt, check_registry)
 
     def resolve_user(self, name: str) -> User:
         return self._files.resolve_user(name, self._inspected(name)["Config"].get("User") or "")

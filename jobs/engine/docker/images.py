@@ -10,12 +10,13 @@ import requests
 from docker.auth import encode_header, load_config
 from docker.errors import DockerException
 
-from jobs.engine.base import PullPolicy
+from jobs.engine.base import PullPolicy, RegistryCheck
 from jobs.engine.docker.connection import LONG, Answer, Connection, is_trouble_in_pull, quoted
 from jobs.engine.docker.restarts import Restarts
 from jobs.engine.docker.stream import ByteStream
 from jobs.engine.pulls import SharedPulls
 from jobs.engine.references import DOCKER_HUB, Reference, parse_reference
+from jobs.engine.registry_errors import explain, is_told_by_registry
 from jobs.errors import EngineUnavailable, ImageUnavailable, JobError
 from jobs.interrupt import Interrupt
 
@@ -43,7 +44,7 @@ class Images:
         images._connection = connection
         return images
 
-    def ensure(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt) -> None:
+    def ensure(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt, check_registry: RegistryCheck) -> None:
         """See `Engine.ensure_image`."""
         reference = parse_reference(image)
         interrupt.check()
@@ -51,7 +52,12 @@ class Images:
             return
         if policy == "never":
             raise ImageUnavailable(f"{reference.text} is not on the engine, and the pull policy is never")
-        self._pulls.share(reference.text, lambda abort: self._pull(reference, abort), timeout, interrupt)
+
+        def pull(abort: Interrupt) -> None:
+            check_registry(reference)
+            self._pull(reference, abort)
+
+        self._pulls.share(reference.text, pull, timeout, interrupt)
 
     def own_command(self, image: str) -> tuple[str, tuple[str, ...]]:
         """Return the id of an image on the engine, and the command that it runs by default. Raises `ImageUnavailable`."""
@@ -105,26 +111,29 @@ class Images:
             "POST", "/images/create", params=params, headers=_credentials(reference), timeout=LONG
         ) as response:
             if isinstance(response, Answer):
-                raise _failure(response.message)
-            self._follow(response, abort)
+                raise _failure(response.message, reference)
+            self._follow(response, reference, abort)
 
     @staticmethod
-    def _follow(response: requests.Response, abort: Interrupt) -> None:
+    def _follow(response: requests.Response, reference: Reference, abort: Interrupt) -> None:
         """Read the progress to its end; raise the error that it reports."""
         begun = False
         for line in ByteStream(response, abort).lines(_LONGEST_LINE):
             if error := _reported_error(line):
-                failure = _failure(error)
+                failure = _failure(error, reference)
                 raise _BrokenOff(str(failure)) if begun and isinstance(failure, ImageUnavailable) else failure
             begun = True
 
 
-def _failure(message: str) -> JobError:
+def _failure(message: str, reference: Reference) -> JobError:
     """What the engine's words about a failed pull mean.
 
     Its status does not tell: it answers 500 for a registry that is away as for a disk of its own that is full.
     """
-    return EngineUnavailable(message) if is_trouble_in_pull(message) else ImageUnavailable(message)
+    if is_trouble_in_pull(message) and not is_told_by_registry(message):
+        return EngineUnavailable(message)
+    logger.warning("the engine could not pull %s: %s", reference.text, message)
+    return ImageUnavailable(explain(message, reference.text))
 
 
 def _reported_error(line: bytes) -> str:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from jobs.engine import users
-from jobs.engine.base import EngineInfo, Frame, Observation, PullPolicy, RunSpec, Stat, User
+from jobs.engine import registry_errors, users
+from jobs.engine.base import EngineInfo, Frame, Observation, PullPolicy, RegistryCheck, RunSpec, Stat, User, any_registry
 from jobs.engine.fake.container import FakeContainer, FakeImage
 from jobs.engine.pulls import SharedPulls
 from jobs.engine.references import parse_reference
@@ -166,14 +166,26 @@ class FakeEngine:
 
     # -- images ------------------------------------------------------------------------------------
     @_fallible
-    def ensure_image(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt) -> None:
-        reference = parse_reference(image).text
+    def ensure_image(
+        self,
+        image: str,
+        policy: PullPolicy,
+        timeout: float,
+        interrupt: Interrupt,
+        check_registry: RegistryCheck = any_registry,
+    ) -> None:
+        reference = parse_reference(image)
         interrupt.check()
-        if policy != "always" and reference in self.images:
+        if policy != "always" and reference.text in self.images:
             return
         if policy == "never":
-            raise ImageUnavailable(f"{reference} is not on the engine, and the pull policy is never")
-        self._shared_pulls.share(reference, lambda abort: self._pull(reference, abort), timeout, interrupt)
+            raise ImageUnavailable(f"{reference.text} is not on the engine, and the pull policy is never")
+
+        def pull(abort: Interrupt) -> None:
+            check_registry(reference)
+            self._pull(reference.text, abort)
+
+        self._shared_pulls.share(reference.text, pull, timeout, interrupt)
 
     def _pull(self, reference: str, abort: Interrupt) -> None:
         with self._lock:
@@ -181,7 +193,7 @@ class FakeEngine:
         while not self.pulls_allowed.wait(_GATE_LOOK):
             abort.check()
         if reference not in self.registry:
-            raise ImageUnavailable(f"manifest for {reference} not found: manifest unknown")
+            raise ImageUnavailable(registry_errors.not_found(reference))
         self.pulls.append(reference)
         self.images[reference] = self.registry[reference]
 

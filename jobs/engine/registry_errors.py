@@ -1,0 +1,66 @@
+"""What became of a pull, in fixed sentences of our own.
+
+What an engine says of a failed pull holds the words of whoever answered: a registry, or any other server at the address that
+a job's image names. None of that is shown, and a port that is closed reads like one where something else listens.
+"""
+
+from typing import Final
+
+_LONGEST = 4096  # characters that are looked at
+
+_NOT_FOUND: Final = "the image {image} was not found, or pulling it is not allowed"
+_NEEDS_CREDENTIALS: Final = "the registry of {image} refused the worker's credentials, or the worker has none for it"
+_TOO_MANY: Final = "the registry of {image} refused the pull because of too many requests"
+_NO_PLATFORM: Final = "the image {image} does not exist for the platform of the engine"
+_UNREACHABLE: Final = "the registry of {image} could not be reached, or did not answer as a registry does"
+_NOT_ALLOWED: Final = "the registry of {image} may not be reached: it has an address that is neither public nor in EGRESS_ALLOW"
+
+# In this order: "pull access denied" is what Docker Hub says of an image that does not exist.
+_MEANINGS: Final = (
+    (("toomanyrequests", "too many requests"), _TOO_MANY),
+    (("no matching manifest", "no match for platform"), _NO_PLATFORM),
+    (("manifest unknown", "name unknown", "pull access denied", ": not found"), _NOT_FOUND),
+    (("unauthorized", "no basic auth credentials", "authorization failed", "denied: ", "forbidden"), _NEEDS_CREDENTIALS),
+)
+
+# How messages begin that go on with text of the registry's own choice.
+_REGISTRYS_WORDS: Final = (
+    "error parsing http",
+    "manifest for ",
+    "repository ",
+    "pull access denied",
+    "unauthorized: ",
+    "denied: ",
+    "toomanyrequests: ",
+    "unknown: ",
+    "unsupported: ",
+)
+
+
+def explain(message: str, image: str) -> str:
+    """One sentence about the failed pull of `image`, for what an engine said of it."""
+    text = message[:_LONGEST].lower()
+    for words, meaning in _MEANINGS:
+        if any(word in text for word in words):
+            return meaning.format(image=image)
+    return unreachable(image)
+
+
+def is_told_by_registry(message: str) -> bool:
+    """Whether the message goes on in the registry's words, which say nothing of the engine's own state."""
+    return message[:_LONGEST].lower().startswith(_REGISTRYS_WORDS)
+
+
+def not_found(image: str) -> str:
+    """The sentence for an image that a registry does not have."""
+    return _NOT_FOUND.format(image=image)
+
+
+def unreachable(image: str) -> str:
+    """The sentence for a registry that gives no answer, or one that makes no sense."""
+    return _UNREACHABLE.format(image=image)
+
+
+def not_allowed(image: str) -> str:
+    """The sentence for a registry that the egress rules forbid."""
+    return _NOT_ALLOWED.format(image=image)
