@@ -3,7 +3,7 @@
 from typing import Final, get_args
 
 from callbacks.models import Event
-from jobs import limits
+from jobs import arguments, limits
 from jobs.serializers import EVENT_TYPES
 from jobs.spec import Network, PullPolicy, UploadMethod
 from jobs.states import InputType, OutputType, Reason, State, Stream, TransferStatus
@@ -72,7 +72,8 @@ _NEW_JOB = record(
         "image": string(minLength=1, maxLength=limits.IMAGE_LENGTH, description="A Docker image reference."),
         "command": {
             "oneOf": [string(minLength=1), {"type": "array", "items": string(), "minItems": 1}],
-            "description": "A string for `/bin/sh -c`, or an exact argument vector; default: the image's own.",
+            "description": "A string for `/bin/sh -c`, or an exact argument vector; default: the image's own. "
+            f"The string, or each argument, has at most {arguments.LONGEST} bytes.",
         },
         "cpu": {
             "type": "number",
@@ -83,7 +84,10 @@ _NEW_JOB = record(
         },
         "memory": integer(limits.MEMORY_MIN, limits.MEMORY_MAX, default=limits.MEMORY_DEFAULT, description="MiB."),
         "timeoutSeconds": integer(limits.TIMEOUT_MIN, limits.TIMEOUT_MAX, default=limits.TIMEOUT_DEFAULT),
-        "environment": strings(maxProperties=limits.ENVIRONMENT_ENTRIES, description="Never shown again."),
+        "environment": strings(
+            maxProperties=limits.ENVIRONMENT_ENTRIES,
+            description=f"Never shown again. Each `NAME=value` has at most {arguments.LONGEST} bytes.",
+        ),
         "meta": strings(
             maxProperties=limits.META_ENTRIES,
             additionalProperties=string(maxLength=limits.META_VALUE_LENGTH),

@@ -8,7 +8,7 @@ from typing import Final, TypeVar, get_args
 
 from django.conf import settings
 
-from jobs import events, grammar, limits
+from jobs import arguments, events, grammar, limits
 from jobs.reading import Members, any_number, any_object, any_text, array, choice, integer, mapping, text
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, Network, OutputSpec, PullPolicy, UploadMethod
 from jobs.states import InputType, OutputType
@@ -56,7 +56,7 @@ def read_job(body: object) -> JobSpec:
         cpu_millis=job.get("cpu", _cpu_millis, limits.CPU_DEFAULT * 1000),
         memory_mib=job.get("memory", integer(limits.MEMORY_MIN, limits.MEMORY_MAX), limits.MEMORY_DEFAULT),
         timeout_seconds=job.get("timeoutSeconds", integer(limits.TIMEOUT_MIN, limits.TIMEOUT_MAX), limits.TIMEOUT_DEFAULT),
-        environment=job.get("environment", mapping(_check_variable, any_text, limits.ENVIRONMENT_ENTRIES), {}),
+        environment=job.get("environment", _environment, {}),
         meta=job.get("meta", _meta, {}),
         workspace=job.get("workspace", grammar.workspace, limits.WORKSPACE_DEFAULT),
         inputs=_named(job.get("inputs", array(_input, 0, limits.TRANSFERS), []), "input"),
@@ -79,10 +79,31 @@ def _image(value: object, path: str) -> str:
 
 def _command(value: object, path: str) -> str | list[str]:
     if isinstance(value, str) and value:
-        return value
+        return _argument(value, path)
     if isinstance(value, list) and value:
-        return array(any_text, 1)(value, path)
+        command = array(_argument, 1)(value, path)
+        if arguments.taken(command) > arguments.TOTAL:
+            raise InvalidRequest("it has more arguments than Linux passes to a program: they take over 2 MiB", field=path)
+        return command
     raise InvalidRequest("it must be a string or an array of strings, and not empty", field=path)
+
+
+def _argument(value: object, path: str) -> str:
+    return _of_passable_length(any_text(value, path), path)
+
+
+def _of_passable_length(string: str, path: str) -> str:
+    """What Linux passes to a program in one piece."""
+    if len(string.encode()) > arguments.LONGEST:
+        raise InvalidRequest(f"it may have at most {arguments.LONGEST} bytes (for a variable: with its name and '=')", field=path)
+    return string
+
+
+def _environment(value: object, path: str) -> dict[str, str]:
+    environment = mapping(_check_variable, any_text, limits.ENVIRONMENT_ENTRIES)(value, path)
+    for name, content in environment.items():
+        _of_passable_length(f"{name}={content}", member(path, name))
+    return environment
 
 
 def _cpu_millis(value: object, path: str) -> int:

@@ -99,8 +99,8 @@ class TestAccepting:
         assert post_body(client, '{"image": "alpine"}', "application/json; charset=UTF-8").status_code == 202
 
     def test_a_body_of_one_mebibyte_is_fine(self, client: Client) -> None:
-        rest = len(json.dumps({"image": "alpine:latest", "environment": {"A": ""}}))
-        assert post_job(client, environment={"A": "x" * (MAX_BODY_BYTES - rest)}).status_code == 202
+        rest = len(json.dumps({"image": "alpine:latest", "inputs": [{**FILE, "content": ""}]}))
+        assert post_job(client, inputs=[{**FILE, "content": "x" * (MAX_BODY_BYTES - rest)}]).status_code == 202
 
     def test_a_body_in_chunks_is_read_to_its_end(self) -> None:
         # Given a request without a length, from a server that marks the body's end
@@ -153,6 +153,12 @@ class TestAccepting:
     def test_image_references(self, image: str) -> None:
         assert read(image=image).image == image
 
+    @pytest.mark.parametrize("text", ["x" * 131_071, "é" * 65_535])
+    def test_arguments_may_be_as_long_as_linux_takes_them(self, text: str) -> None:
+        assert read(command=text).command == text
+        assert read(command=["a", text]).command == ["a", text]
+        assert read(environment={"NAME": text[5:]}).environment == {"NAME": text[5:]}
+
     def test_event_types_are_those_of_the_contract(self) -> None:
         names = ("input", "start", "log", "exit", "output", "complete")
         assert tuple(f"orchestrator.job.{name}" for name in names) == EVENT_TYPES
@@ -192,6 +198,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"image": "a.b/" * 128 + "a"}, "image"),
     ({"image": "f" * 64}, "image"),
     ({"image": "[::1]:1/x:y"}, "image"),
+    ({"command": "x" * 131_072}, "command"),
+    ({"command": "é" * 65_536}, "command"),
+    ({"command": ["sh", "-c", "x" * 131_072]}, "command[2]"),
+    ({"command": [""] * 250_000}, "command"),
+    ({"environment": {"A": "x", "NAME": "x" * (131_072 - len("NAME="))}}, "environment.NAME"),
     ({"image": "localhost/" + "a" * 254}, "image"),
     ({"id": ""}, "id"),
     ({"id": "-a"}, "id"),
