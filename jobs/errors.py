@@ -73,10 +73,17 @@ class StartFailed(JobError):
 
 
 class StartRefused(JobError):
-    """The engine could not start the process, and whether that is its own fault or the job's the one failure does not tell."""
+    """The engine could not start the process, and whether that is its own fault or the job's the one failure does not tell.
+
+    `words` are the engine's own. They may name paths of its host, so they are for operators alone.
+    """
 
     fault = "engine"
     retry = True
+
+    def __init__(self, words: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.words = words
 
 
 class StartLost(JobError):

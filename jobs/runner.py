@@ -191,7 +191,8 @@ class Run:
         """End the job or put it back; raise `error` to try again."""
         guard = self.claim.guard & Q(status=State.ACCEPTED)
         certain = isinstance(error, EngineInTrouble)
-        match starts.refused(self.claim.uuid, guard, self._node.pk, str(error), certain=certain):
+        words = str(error) if isinstance(error, EngineInTrouble) else error.words
+        match starts.refused(self.claim.uuid, guard, self._node.pk, words, certain=certain):
             case "try again":
                 raise error
             case "put back":

@@ -110,7 +110,7 @@ def test_command_replaces_the_images_entrypoint_and_command(bench: Bench) -> Non
 def test_image_without_a_command_is_refused_where_none_is_given(bench: Bench) -> None:
     image = bench.image_with(command=None)
 
-    with pytest.raises(EngineRefused, match=r"(?i)no command specified"):
+    with pytest.raises(EngineRefused, match="has no command of its own"):
         bench.created(None, image=image)
 
 
@@ -125,24 +125,24 @@ def test_environment_and_working_directory_are_given(bench: Bench) -> None:
 
 
 def test_more_cpu_than_the_engine_has_is_refused(bench: Bench) -> None:
-    with pytest.raises(EngineRefused, match="CPUs"):
+    with pytest.raises(EngineRefused, match="so many cpus"):
         bench.created(cpu_millis=1000 * 1000)
 
 
 def test_workspace_that_is_a_file_is_refused(bench: Bench) -> None:
-    with pytest.raises(EngineRefused, match="not a directory"):
+    with pytest.raises(EngineRefused, match="no directory in the image"):
         bench.created(workspace="/etc/passwd")
 
 
 def test_unknown_image_cannot_be_created(bench: Bench) -> None:
-    with pytest.raises(ImageUnavailable, match="No such image"):
+    with pytest.raises(ImageUnavailable, match="is not on the engine"):
         bench.created(image="orchestrator-test/nosuch:1")
 
 
 def test_user_that_the_image_lacks_fails_the_start(bench: Bench) -> None:
     name = bench.created(image=bench.image_with(user="nosuchuser"))
 
-    with pytest.raises(StartFailed, match="unable to find user nosuchuser"):
+    with pytest.raises(StartFailed, match="user is not in its /etc/passwd"):
         bench.engine.start(name)
 
     assert bench.engine.inspect(name).phase == "created"

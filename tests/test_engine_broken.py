@@ -367,8 +367,24 @@ def test_create_errors_say_whose_fault_it_is(
     daemon: ScriptedDaemon, fake_bench: FakeBench, status: int, message: str, expected: type[JobError]
 ) -> None:
     daemon.answers["/create"] = answer(status, {"message": message})
+    daemon.answers["/json"] = inspected(started="2026-01-01T00:00:01Z")
 
-    with pytest.raises(expected, match=message):
+    with pytest.raises(expected) as caught:
+        DockerEngine(daemon.host).create(fake_bench.spec())
+
+    if not issubclass(expected, EngineUnavailable):
+        assert message not in str(caught.value)
+
+
+def test_name_that_is_taken_again_is_a_conflict(daemon: ScriptedDaemon, fake_bench: FakeBench) -> None:
+    # Given a container of that name that never started, and another as soon as it is removed
+    daemon.answers |= {
+        "/create": answer(409, {"message": "Conflict. The name is in use"}),
+        "/json": inspected(),
+        "DELETE": b"HTTP/1.1 204 X\r\n\r\n",
+    }
+
+    with pytest.raises(ContainerConflict):
         DockerEngine(daemon.host).create(fake_bench.spec())
 
 

@@ -56,7 +56,6 @@ class Observation:
     oom_killed: bool = False  # Docker misses a kill within about 40 ms of the start (measured)
     lost: bool = False  # it had ended when the engine was last started: ended by that, for all that can be known
     wrong_platform: str = ""  # if a program could not be executed and its image is for another architecture: which
-    error: str = ""  # the engine's own words, where it could not start or keep the process
     labels: dict[str, str] = field(default_factory=dict)
 
 

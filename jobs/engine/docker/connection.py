@@ -7,6 +7,7 @@ connection when one stops reading, and take a time-out for the end of a log.
 
 import copy
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ from jobs.errors import (
     JobError,
 )
 from jobs.interrupt import Interrupt
+
+logger = logging.getLogger(__name__)
 
 SHORT: Final = 60.0  # seconds without a byte, for calls that only look something up
 LONG: Final = 300.0  # for calls that make the engine work: create, start, remove, unpack
@@ -103,12 +106,13 @@ class Answer:
     def error(self) -> JobError:
         """What a failed answer means where a call has nothing more special to say."""
         if self.status == 404:
-            return ContainerNotFound(self.message)
+            return ContainerNotFound("the engine has no such container")
         if self.status == 409:
             return ContainerConflict(self.message)
         if self.status >= 500 or is_trouble(self.message):
             return EngineUnavailable(self.message)
-        return EngineRefused(self.message)
+        logger.warning("the engine refused a request: %s", self.message)
+        return EngineRefused("the engine refused a request of the service's; the log has its words")
 
 
 @dataclass(slots=True)

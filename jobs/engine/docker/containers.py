@@ -1,6 +1,5 @@
 """A run as Docker wants it described, and what Docker says of a container in our words."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -77,7 +76,6 @@ def observation(inspected: Mapping[str, Any]) -> Observation:
         finished_at=finished_at if ended else None,
         exit_code=state["ExitCode"] if ended else None,
         oom_killed=bool(state["OOMKilled"]),
-        error=clean_runtime_error(state["Error"]) if state["Error"] else "",
         labels=inspected["Config"].get("Labels") or {},
     )
 
@@ -95,16 +93,6 @@ def listed(summary: Mapping[str, Any]) -> Observation | None:
         created_at=datetime.fromtimestamp(summary["Created"], UTC),
         labels=summary.get("Labels") or {},
     )
-
-
-def clean_runtime_error(message: str) -> str:
-    """What the engine or its runtime complained of, without the functions it passed through and the host's paths."""
-    cleaned = re.sub(r"/\S+/merged(?=/|\b)", "", message)
-    cleaned = re.sub(r"\b\w+\.go:\d+: ", "", cleaned)
-    cleaned = re.sub(r"\b(?:failed to create (?:shim task|shim|task for container)|OCI runtime create failed): ", "", cleaned)
-    cleaned = re.sub(r"\b(?:runc create failed|runc did not terminate successfully: exit status \d+): ", "", cleaned)
-    cleaned = re.sub(r"\b(?:starting container process caused|unable to start container process): ", "", cleaned)
-    return cleaned.removesuffix(": unknown").strip()[:1000]
 
 
 def moment(text: str) -> datetime | None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 from jobs.engine.base import EngineInfo, Frame, Observation, PullPolicy, RegistryCheck, RunSpec, Stat, User, any_registry
 from jobs.engine.docker.connection import LONG, SHORT, Answer, Connection, is_trouble, quoted
-from jobs.engine.docker.containers import clean_runtime_error, description, listed, observation
+from jobs.engine.docker.containers import description, listed, observation
 from jobs.engine.docker.faults import is_jobs_own
 from jobs.engine.docker.files import Files
 from jobs.engine.docker.images import Images
@@ -20,6 +21,7 @@ from jobs.engine.docker.kernel_log import tells_of_oom_kill
 from jobs.engine.docker.limits import Warnings, flagged
 from jobs.engine.docker.logs import read_frames
 from jobs.engine.docker.restarts import Restarts
+from jobs.engine.docker.start_errors import check_arguments, explain
 from jobs.engine.docker.stream import ByteStream
 from jobs.errors import (
     ContainerConflict,
@@ -34,6 +36,8 @@ from jobs.errors import (
     StartRefused,
 )
 from jobs.interrupt import Interrupt
+
+logger = logging.getLogger(__name__)
 
 KILLED = 137  # the exit code of a process that SIGKILL ended
 NOT_EXECUTABLE = 126  # and of a program that the kernel cannot execute
@@ -142,20 +146,26 @@ class DockerEngine:
         if spec.network is not None and self._network_is_gone(spec.network):
             raise NetworkMissing(answer.message)
         if answer.status == 404:
-            raise ImageUnavailable(answer.message)
-        if answer.status >= 500:
+            raise ImageUnavailable(f"the image {body['Image']} is not on the engine")
+        if answer.status != 409:
+            logger.warning("the engine made no container: %s", answer.message, extra={"container": spec.name})
+            if answer.status < 500:
+                raise EngineRefused(explain(answer.message, body))
             if is_trouble(answer.message):
                 raise EngineInTrouble(answer.message)
-            kind = EngineRefused if is_jobs_own(answer.message) else StartRefused
-            raise kind(clean_runtime_error(answer.message))
+            if is_jobs_own(answer.message):
+                raise EngineRefused(explain(answer.message, body))
+            raise StartRefused(answer.message, explain(answer.message, body))
         raise answer.error()
 
     def rename(self, name: str, new_name: str) -> None:
         self._connection.call("POST", f"/containers/{quoted(name)}/rename", params={"name": new_name})
 
     def start(self, name: str) -> None:
-        if self.inspect(name).phase != "created":  # the engine would run an ended one again
+        inspected = self._inspected(name)
+        if observation(inspected).phase != "created":  # the engine would run an ended one again
             raise ContainerConflict(f"the container {name} has started already")
+        check_arguments(inspected["Config"])
         answer = self._connection.exchange("POST", f"/containers/{quoted(name)}/start", timeout=LONG)
         if answer.status == 304:
             raise ContainerConflict(f"the container {name} has started already")
@@ -175,8 +185,9 @@ class DockerEngine:
             return StartLost("the engine ended while it started the process, which may have run")
         if is_trouble(answer.message):
             return EngineInTrouble(answer.message)
-        kind = StartFailed if is_jobs_own(answer.message) else StartRefused
-        return kind(clean_runtime_error(answer.message))
+        logger.warning("the engine started no process: %s", answer.message, extra={"container": name})
+        sentence = explain(answer.message, inspected["Config"])
+        return StartFailed(sentence) if is_jobs_own(answer.message) else StartRefused(answer.message, sentence)
 
     def _network_is_gone(self, name: str) -> bool:
         """Asked after a failure: engines have many words for it, and change them."""

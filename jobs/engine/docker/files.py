@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,10 +13,11 @@ import requests
 
 from jobs.engine.base import Stat, User
 from jobs.engine.docker.connection import LONG, Answer, Connection, is_trouble, quoted, transport_errors, unavailable
-from jobs.engine.docker.containers import clean_runtime_error
 from jobs.engine.tarstreams import ChunkReader
 from jobs.engine.users import resolve
-from jobs.errors import ContainerNotFound, EngineRefused, EngineUnavailable, JobError, PathNotFound
+from jobs.errors import EngineRefused, EngineUnavailable, JobError, PathNotFound
+
+logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 64 * 1024
 _LONGEST_DATABASE = 4 * 1024**2  # of an /etc/passwd or /etc/group
@@ -24,6 +26,8 @@ _LINK_HOPS = 16
 # Bits of Go's os.FileMode (the engine's JSON has these, not stat(2)'s).
 _DIRECTORY, _SYMLINK = 1 << 31, 1 << 27
 _SPECIAL = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19  # device, pipe, socket, character device, irregular
+
+_IN_THE_WAY = ("not a directory", "overwrite", "too many links", "too many levels of symbolic links")
 
 _ADDED = 1  # a kind in `GET /containers/<name>/changes`
 
@@ -54,7 +58,8 @@ class Files:
         if not answer.failed:
             return
         if answer.status >= 500 and not is_trouble(answer.message):
-            raise EngineRefused(clean_runtime_error(answer.message))  # what was in the tar, or where it should go
+            logger.warning("the engine took no file: %s", answer.message, extra={"container": name})
+            raise EngineRefused(_refusal(answer.message))  # what was in the tar, or where it should go
         raise _path_error(answer)
 
     @contextmanager
@@ -136,11 +141,18 @@ def _kind(mode: int) -> Literal["file", "directory", "symlink", "other"]:
     return "other" if mode & _SPECIAL else "file"
 
 
+def _refusal(message: str) -> str:
+    """A sentence for what the engine said as it did not unpack an archive: its words name paths of its host."""
+    if any(words in message for words in _IN_THE_WAY):
+        return "a directory or something else is in the way"
+    return "the engine could not unpack it; the service's log has the details"
+
+
 def _path_error(answer: Answer) -> JobError:
     """What a failed archive call means. A file for a directory on the way, or a circle of symlinks, is answered with 500."""
     if answer.status == 404:
         gone = answer.message.startswith("No such container")
-        return ContainerNotFound(answer.message) if gone else PathNotFound(answer.message)
+        return answer.error() if gone else PathNotFound("there is no such path")
     if answer.status >= 500 and not is_trouble(answer.message):
-        return PathNotFound(clean_runtime_error(answer.message))
+        return PathNotFound("there is no such path: a file stands for a directory, or links lead in a circle")
     return answer.error()

@@ -36,7 +36,7 @@ def read_frames(stream: ByteStream, *, skip: int, tell_idle: bool) -> Iterator[F
         if len(payload) < size:
             raise EngineUnavailable("the engine's answer ended too early")
         if kind == _ENGINE_ERROR:
-            raise EngineRefused(f"the engine cannot read the log: {payload.decode(errors='replace').strip()}"[:1000])
+            raise EngineRefused(f"the engine cannot read the log: {payload[:1000].decode(errors='replace').strip()}")
         moment, _, data = payload.partition(b" ")
         if long_lines.unsure or not data.endswith(b"\n"):  # else a call for each frame would cost a tenth of the reading
             data = long_lines.completed(kind, moment, data)

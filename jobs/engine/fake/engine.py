@@ -208,11 +208,11 @@ class FakeEngine:
         reference = parse_reference(spec.image).text
         image = self.images.get(reference)
         if image is None:
-            raise ImageUnavailable(f"No such image: {reference}")
+            raise ImageUnavailable(f"the image {reference} is not on the engine")
         if not (spec.command or image.command):
-            raise EngineRefused("No command specified")
+            raise EngineRefused("the image has no command of its own, and the job names none")
         if spec.cpu_millis > self._cpus * 1000:
-            raise EngineRefused(f"Range of CPUs is from 0.01 to {self._cpus:.2f}")
+            raise EngineRefused("the engine does not have so many cpus")
         with self._lock:
             taken = self._containers.get(spec.name)
             if taken is not None:
@@ -238,7 +238,7 @@ class FakeEngine:
         if network is not None and network not in {taken for taken, _ in self._networks.values()}:
             raise NetworkMissing(f"network {network} not found")
         if user and not user.isdigit() and f"\n{user}:" not in f"\n{container.files.read_text('/etc/passwd')}":
-            raise StartFailed(f"unable to find user {user}: no matching entries in passwd file")
+            raise StartFailed("the image's user is not in its /etc/passwd")
         container.start()
 
     @_fallible
