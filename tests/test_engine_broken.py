@@ -103,6 +103,7 @@ class ScriptedDaemon:
             request = b""
             while b"\r\n\r\n" not in request:
                 if not (received := connection.recv(65536)):
+                    connection.close()  # it may have come too late for `close` to know of it
                     return
                 request += received
             line = request.partition(b"\r\n")[0].decode()
@@ -627,6 +628,34 @@ def test_pull_that_fails_for_good_is_tried_again_only_where_it_had_begun(daemon:
 
 def pulls_of(daemon: ScriptedDaemon) -> int:
     return sum("/images/create" in line for line in daemon.asked)
+
+
+def test_image_with_a_huge_configuration_is_refused(daemon: ScriptedDaemon) -> None:
+    # Given an image that was pulled, with more labels than every look at its containers should bring
+    labels = {f"label-{number}": "x" * 1000 for number in range(140)}
+    daemon.answers |= {
+        "/images/create": chunked(b'{"status": "Pull complete"}\r\n'),
+        "/images/": answer(200, {"Config": {"Labels": labels}}),
+    }
+
+    with pytest.raises(ImageUnavailable, match="larger than 128 KiB"):
+        DockerEngine(daemon.host).ensure_image("alpine", "always", 30, Interrupt())
+    with pytest.raises(ImageUnavailable, match="larger than 128 KiB"):
+        pull(DockerEngine(daemon.host))
+
+
+def test_answer_without_an_end_is_not_read_to_it(daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.engine.docker.connection._LONGEST_ANSWER", 1000)
+    daemon.answers["/info"] = answer(200, {"ID": "x" * 1000})
+
+    with pytest.raises(EngineRefused, match="too long"):
+        DockerEngine(daemon.host).info()
+
+
+def test_progress_of_a_pull_that_no_reader_can_take_is_passed_over(daemon: ScriptedDaemon) -> None:
+    daemon.answers |= {"/json": answer(404, {"message": "No such image"}), "/images/create": chunked(b"[" * 200_000, b"\n")}
+
+    pull(DockerEngine(daemon.host))
 
 
 # -- TCP with TLS ------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Who an image's process runs as, by the rules of runc (libcontainer/user, GetExecUser)."""
 
 from collections.abc import Callable, Iterator
+from io import StringIO
 from typing import Final
 
 from jobs.engine.base import User
@@ -45,8 +46,8 @@ def _group_id(group: str, read: Callable[[str], str]) -> int | None:
 
 
 def _entries(text: str, at_least: int) -> Iterator[list[str]]:
-    for line in text.splitlines():
-        fields = line.strip().split(":")
+    for line in StringIO(text):  # one line at a time: an image may have millions
+        fields = line.strip().split(":", at_least)
         if len(fields) >= at_least:
             yield fields
 

@@ -43,6 +43,8 @@ _CONNECTIONS = 256  # kept open to a host: a follower and a waiter per running j
 _CONNECTIONS_OF_PATH = 8  # docker-py has a pool for each path of a unix socket, and fills and empties it place by place
 _SOME_VERSION = "1.41"  # until the engine has said its own
 _LONGEST_MESSAGE = 64 * 1024
+_CHUNK = 64 * 1024
+_LONGEST_ANSWER = 128 * 1024**2  # a list of a thousand containers, each with the largest configuration that an image may have
 _PODMAN = "Podman Engine"  # the name that it gives itself among the components of its version
 _NO_PODMAN = (
     "DOCKER_HOST leads to Podman, which is not supported: it does not keep jobs apart on their network, among other "
@@ -308,7 +310,7 @@ def transport_errors() -> tuple[type[Exception], ...]:
 
 def _read_answer(response: requests.Response) -> Answer:
     try:
-        content = response.raw.read(_LONGEST_MESSAGE) if response.status_code >= 400 else response.content
+        content = response.raw.read(_LONGEST_MESSAGE) if response.status_code >= 400 else _whole(response)
     except _TRANSPORT_ERRORS as error:
         raise unavailable(error) from error
     try:
@@ -319,3 +321,12 @@ def _read_answer(response: requests.Response) -> Answer:
         return Answer(response.status_code, data)
     said = data.get("message") if isinstance(data, dict) else content.decode(errors="replace")
     return Answer(response.status_code, data, str(said or f"the engine answered {response.status_code}").strip()[:1000])
+
+
+def _whole(response: requests.Response) -> bytes:
+    content = bytearray()
+    for chunk in response.iter_content(_CHUNK):
+        content += chunk
+        if len(content) > _LONGEST_ANSWER:
+            raise EngineRefused("the engine's answer is too long to be read")
+    return bytes(content)

@@ -209,7 +209,7 @@ class DockerEngine:
                 return
             answer = json.loads(b"".join(stream.lines(1024**2)) or b"{}")
         if error := (answer.get("Error") or {}).get("Message"):
-            raise EngineUnavailable(error)
+            raise EngineUnavailable(str(error)[:1000])
 
     def stop(self, name: str, grace: float) -> None:
         seconds = max(math.ceil(grace), 0)

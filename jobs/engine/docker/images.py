@@ -23,6 +23,7 @@ from jobs.interrupt import Interrupt
 logger = logging.getLogger(__name__)
 
 _LONGEST_LINE: Final = 256 * 1024
+_LARGEST_CONFIGURATION: Final = 128 * 1024  # bytes as JSON: environment, labels, command, user
 _ARCHITECTURE: Final = re.compile(r"[a-z0-9_]{1,20}")  # an image may claim anything
 
 
@@ -58,13 +59,14 @@ class Images:
             self._pull(reference, abort)
 
         self._pulls.share(reference.text, pull, timeout, interrupt)
+        self._is_here(reference)  # whatever came may be too large
 
     def own_command(self, image: str) -> tuple[str, tuple[str, ...]]:
         """Return the id of an image on the engine, and the command that it runs by default. Raises `ImageUnavailable`."""
         reference = parse_reference(image)
         answer = self._connection.exchange("GET", f"/images/{quoted(reference.text)}/json")
         if answer.status == 404:
-            raise ImageUnavailable(answer.message)
+            raise ImageUnavailable(f"the image {reference.text} is not on the engine")
         if answer.failed:
             raise answer.error()
         configuration = answer.data.get("Config") or {}
@@ -80,9 +82,13 @@ class Images:
         return said if _ARCHITECTURE.fullmatch(said) else ""
 
     def _is_here(self, reference: Reference) -> bool:
+        """Raises `ImageUnavailable` where it is, but too large a configuration would come with each look at its containers."""
         answer = self._connection.exchange("GET", f"/images/{quoted(reference.text)}/json")
         if answer.failed and answer.status != 404:
             raise answer.error()
+        if not answer.failed and len(json.dumps(answer.data.get("Config"))) > _LARGEST_CONFIGURATION:
+            limit = _LARGEST_CONFIGURATION // 1024
+            raise ImageUnavailable(f"the configuration of the image {reference.text} is larger than {limit} KiB")
         return not answer.failed
 
     def _pull(self, reference: Reference, abort: Interrupt) -> None:
@@ -140,7 +146,7 @@ def _reported_error(line: bytes) -> str:
     """The error of one line of progress, empty where it reports none."""
     try:
         progress = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     if not isinstance(progress, dict):
         return ""
