@@ -49,7 +49,7 @@ class JobAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     fieldsets = (
         (None, {"fields": ("id", "uuid", "status", "reason", "error", "exit_code", "doing", "node", "owner")}),
         ("What it is", {"fields": ("image", "cpu_millis", "memory_mib", "timeout_seconds", "meta", "workspace")}),
-        ("How it runs", {"fields": ("pull_policy", "network", "claims", "refused_starts", "reserved")}),
+        ("How it runs", {"fields": ("pull_policy", "network", "claims", "refused_starts", "owner_deaths", "reserved")}),
         ("When", {"fields": ("created_at", "started_at", "finished_at", "exited_at", "outputs_cancelled_at", "completed_at")}),
         ("Log", {"fields": ("wants_logs", "log_bytes", "log_full", "log_dropped")}),
     )

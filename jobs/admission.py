@@ -11,6 +11,7 @@ from jobs import starts
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node, Worker
 from jobs.states import State
+from jobs.suspects import SUSPECT_AFTER
 from jobs.wake import ALIVE_WITHIN
 from orchestrator_site.database import short_transaction
 
@@ -34,12 +35,12 @@ def orphans(node_id: int) -> "QuerySet[Job]":
     return Job.objects.filter(node=node_id, owner=None, completed_at=None)
 
 
-def startable(*, downloads: bool, uploads: bool) -> Q:
+def startable(*, downloads: bool, uploads: bool, suspects: bool = True) -> Q:
     """Select the jobs that a worker may claim, given whether it has threads left for downloads and for uploads.
 
-    A job that has started may always be claimed.
+    A job that has started may always be claimed. Without `suspects` no job may be whose owners have died (see `jobs.suspects`).
     """
-    chosen = Q()
+    chosen = Q() if suspects else Q(owner_deaths__lt=SUSPECT_AFTER)
     if not downloads:
         chosen &= ~Q(status=State.ACCEPTED, has_downloads=True)
     if not uploads:
@@ -57,8 +58,8 @@ def _taking(node_id: int) -> Node | None:
     return Node.objects.filter(starts.TAKES_JOBS | starts.MAY_PROBE, pk=node_id).first()
 
 
-def fitting(node: Node | None, among: Q = ANY) -> list[tuple[UUID, int]]:
-    """The oldest jobs that may start on the node now, oldest first: each one's uuid and number of claims."""
+def fitting(node: Node | None, among: Q = ANY) -> list[tuple[UUID, int, int]]:
+    """The oldest jobs that may start on the node now, oldest first: uuid, number of claims, and deaths of its owners."""
     if node is None:
         return []
     fits_now = Q(
@@ -66,7 +67,7 @@ def fitting(node: Node | None, among: Q = ANY) -> list[tuple[UUID, int]]:
         memory_mib__lte=node.memory_mib - node.memory_mib_reserved,
     )
     possible = unclaimed().filter(could_hold(node) & among)
-    now = possible.filter(fits_now).values_list("uuid", "claims")
+    now = possible.filter(fits_now).values_list("uuid", "claims", "owner_deaths")
     # Where starts have failed it may be these images' fault: another one shows more.
     others = now.exclude(image__in=starts.images_refused(node)) if node.next_start_at else now
     jobs = list(others[:_CANDIDATES]) or list(now[:_CANDIDATES])
@@ -86,12 +87,14 @@ def claim(node_id: int, worker: UUID, among: Q = ANY) -> Claim | None:
     while True:
         with transaction.atomic():
             # In no order: all are to be taken up, and of hundreds of threads that do so at once few try the same one.
-            orphaned = list(orphans(node_id).filter(among).order_by("?").values_list("uuid", "claims")[:_CANDIDATES])
+            # But the one first that has cost most owners: those beside it are not taken up to die with it.
+            rows = orphans(node_id).filter(among).order_by("-owner_deaths", "?")
+            orphaned = list(rows.values_list("uuid", "claims", "owner_deaths")[:_CANDIDATES])
             candidates = orphaned or fitting(_taking(node_id), among)
         if not candidates:
             return None
-        for uuid, claims in candidates:
-            taken = Claim(uuid, worker, claims + 1)
+        for uuid, claims, deaths in candidates:
+            taken = Claim(uuid, worker, claims + 1, deaths)
             try:
                 (_adopt if orphaned else _reserve)(taken, node_id)
             except _Taken:

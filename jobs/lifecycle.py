@@ -8,7 +8,7 @@ Times that are not the engine's are the database's: no process's clock can make 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -37,6 +37,7 @@ class Claim:
     uuid: UUID
     owner: UUID
     number: int
+    deaths: int = field(default=0, compare=False)  # of owners before this one, since the job last went well
 
     @property
     def guard(self) -> Q:
@@ -92,7 +93,7 @@ def put_back(claim: Claim) -> None:
 def started(claim: Claim, started_at: datetime) -> None:
     """The process runs, or ran. `started_at` is the engine's own time."""
     guard = claim.guard & Q(status__in=sources(State.RUNNING))
-    with changed(claim.uuid, guard, status=State.RUNNING, started_at=started_at, doing="") as job:
+    with changed(claim.uuid, guard, status=State.RUNNING, started_at=started_at, owner_deaths=0, doing="") as job:
         events.started(job)
         if job.node_id is not None:
             starts.succeeded(job.node_id)
@@ -197,6 +198,15 @@ def lost_with_node(uuid: UUID, node: str) -> None:
         if not job.decided:
             error = one_sentence(f"the node {node} went away while the job ran")
             _write(job, status=State.FAILED, reason=Reason.ENGINE_LOST, finished_at=Now(), error=error)
+        _conclude(job)
+
+
+def given_up(claim: Claim, error: str) -> None:
+    """End a job whatever its state, and leave its container to the sweep: one look at it may be what kills its owners."""
+    with changed(claim.uuid, claim.guard & Q(completed_at=None), owner=None) as job:
+        if not job.decided:
+            reason = Reason.START_FAILED if job.status == State.ACCEPTED else Reason.ENGINE_LOST
+            _write(job, status=State.FAILED, reason=reason, finished_at=Now(), error=one_sentence(error))
         _conclude(job)
 
 

@@ -119,6 +119,9 @@ class Job(models.Model):
     refused_starts = models.PositiveIntegerField(
         default=0, db_default=0, help_text="How often it failed to start for reasons that may not be its own."
     )
+    owner_deaths = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How many owners died while they drove it, since it last went well."
+    )
     reserved = models.BooleanField(default=False, help_text="Its cpu and memory count on its node.")
     doing = models.CharField(max_length=640, blank=True, help_text="What an accepted job's owner is at, in words.")
 

@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +145,10 @@ class Observer:
 
 
 def bury(worker: UUID, counter: int | None = None) -> bool:
-    """Delete the worker's row and take its jobs from it; False where its counter moved meanwhile."""
+    """Delete the worker's row and take its jobs from it; False where its counter moved meanwhile.
+
+    With the `counter` at which it stood still it is a death, which counts against each of its jobs (see `jobs.suspects`).
+    """
     row = Worker.objects.filter(pk=worker)
     if counter is not None:
         row = row.filter(counter=counter)
@@ -154,7 +157,8 @@ def bury(worker: UUID, counter: int | None = None) -> bool:
             node = row.select_for_update(skip_locked=counter is not None).values_list("node_id", "lock_path").first()
             if node is None:
                 return False
-            orphaned = Job.objects.filter(owner=worker).update(owner=None)
+            died = counter is not None
+            orphaned = Job.objects.filter(owner=worker).update(owner=None, owner_deaths=F("owner_deaths") + int(died))
             Worker.objects.filter(pk=worker).delete()
             if orphaned:
                 wake.node_on_commit(node[0])
@@ -165,6 +169,11 @@ def bury(worker: UUID, counter: int | None = None) -> bool:
     if counter is not None:
         logger.warning("a worker is dead: its jobs go to others", extra={"worker": worker, "node": node[0], "jobs": orphaned})
     return True
+
+
+def forgive(uuids: Collection[UUID]) -> None:
+    """Take back one death of these jobs' owner: it lived, and was cut off from the database."""
+    Job.objects.filter(uuid__in=uuids, owner_deaths__gt=0).update(owner_deaths=F("owner_deaths") - 1)
 
 
 def _lock_is_free(lock_path: str) -> bool:

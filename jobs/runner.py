@@ -73,6 +73,7 @@ class Run:
         self.may_download = True  # it has not started, and is not known to have nothing to download
         self.outputs_cancelled = False
         self.letting_go = False
+        self.began = time.monotonic()
         self._image_vanished = 0  # times
         self._seen_running = False  # by this owner
         self._engine = engine.bound(self.interrupt)

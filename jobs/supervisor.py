@@ -3,17 +3,20 @@
 import logging
 import threading
 import time
+from contextlib import suppress
 from uuid import UUID
 
-from jobs import admission, nodes
+from jobs import admission, lifecycle, nodes
 from jobs.engine.base import Engine
 from jobs.engine_watch import EngineWatch
+from jobs.errors import OwnershipLost
 from jobs.lifecycle import Claim
 from jobs.models import Job
-from jobs.ownership import HEARTBEAT_SECONDS, Heart, Observer
+from jobs.ownership import HEARTBEAT_SECONDS, Heart, Observer, forgive
 from jobs.runner import Run
 from jobs.senders import Senders
 from jobs.states import State
+from jobs.suspects import GIVEN_UP, GIVEN_UP_AFTER, WELL_AFTER, Suspects
 from jobs.wake import RUN_ACTOR, queue_of
 from orchestrator_site.broker import hint
 from orchestrator_site.configuration import Configuration
@@ -26,6 +29,7 @@ _TICK_SECONDS = 1.0
 _LET_GO_SECONDS = 3.0  # then nobody waits any longer for a call that the engine is still answering
 # Where one connection gives no answer another may, before others find that this heart stands still.
 _ANSWER_SECONDS = 5.0
+_CUT_OFF_LOOKS = 2  # failed ones: a process that was frozen has one at most, on a connection that was closed meanwhile
 
 
 class Supervisor:
@@ -51,6 +55,9 @@ class Supervisor:
         self._busy = 0  # threads that are in `run_jobs`
         self._stopping = threading.Event()
         self._undriven: set[UUID] = set()  # rows of ours that no thread drove at the last tick
+        self._suspects = Suspects()
+        self._owned: set[UUID] = set()  # rows that were ours at the last look
+        self._failed_looks = 0  # in a row, for want of a database
         self._beat_at = time.monotonic()
         self._thread = threading.Thread(target=self._tick_until_stopped, name="supervisor", daemon=True)
 
@@ -100,16 +107,26 @@ class Supervisor:
             downloads = self._takes_downloads
             self._claiming_downloads += downloads
         try:
-            among = admission.startable(downloads=downloads, uploads=self._takes_uploads)
-            claim = admission.claim(self.node.pk, self._heart.worker_id, among)
-            if claim is None:
-                return None
-            run = Run(claim, self.engine, self.instance, self._configuration, self.node, self._watch.clock)
-            self._register(run)
-            return run
+            while claim := self._claim_among(downloads=downloads):
+                if claim.deaths < GIVEN_UP_AFTER:
+                    run = Run(claim, self.engine, self.instance, self._configuration, self.node, self._watch.clock)
+                    self._register(run)
+                    return run
+                with suppress(OwnershipLost):
+                    lifecycle.given_up(claim, GIVEN_UP)
+                    logger.error("a job is given up: %s", GIVEN_UP, extra={"job": str(claim.uuid), "node": self.node.name})
+            return None
         finally:
             with self._lock:
                 self._claiming_downloads -= downloads
+
+    def _claim_among(self, *, downloads: bool) -> Claim | None:
+        with self._suspects.turn() as may_take:
+            among = admission.startable(downloads=downloads, uploads=self._takes_uploads, suspects=may_take)
+            claim = admission.claim(self.node.pk, self._heart.worker_id, among)
+            if claim is not None and claim.deaths < GIVEN_UP_AFTER:
+                self._suspects.taken(claim)
+            return claim
 
     def _drive(self, run: Run) -> None:
         """Bring a job to its end, or to where the senders take it."""
@@ -131,6 +148,7 @@ class Supervisor:
     def _unregister(self, run: Run) -> None:
         with self._lock:
             del self._runs[run.claim]
+            self._suspects.cleared(run.claim)
             if not self._runs:
                 self._free.set()
 
@@ -168,7 +186,9 @@ class Supervisor:
             try:
                 with answers_within(_ANSWER_SECONDS):
                     self._tick()
+                self._failed_looks = 0
             except DATABASE_UNAVAILABLE as error:
+                self._failed_looks += 1
                 logger.warning("the database does not answer: %s", error, extra={"node": self.node.name})
             except Exception:
                 logger.exception("an unexpected error in the supervisor", extra={"node": self.node.name})
@@ -196,6 +216,8 @@ class Supervisor:
         if now - self._beat_at >= HEARTBEAT_SECONDS:
             if not self._beat():
                 logger.error("this worker was declared dead and starts anew", extra={"node": self.node.name})
+                if self._failed_looks >= _CUT_OFF_LOOKS:
+                    forgive(self._owned)
             self._beat_at = now
         self._note_warnings()
         self._wake_changed(runs)
@@ -221,8 +243,10 @@ class Supervisor:
         """
         mine = Job.objects.filter(owner=self._heart.worker_id, completed_at=None)
         with short_read():
-            rows = mine.values_list("uuid", "status", "claims", "outputs_cancelled_at")
-            owned = {uuid: (status, claims, cancelled is not None) for uuid, status, claims, cancelled in rows}
+            rows = list(mine.values_list("uuid", "status", "claims", "outputs_cancelled_at", "owner_deaths"))
+        owned = {uuid: (status, claims, cancelled is not None) for uuid, status, claims, cancelled, _ in rows}
+        self._owned = set(owned)
+        self._clear_well(runs, {uuid for uuid, *_, deaths in rows if deaths})
         for run in runs:
             if owned.pop(run.claim.uuid, None) == (run.status, run.claim.number, run.outputs_cancelled):
                 continue
@@ -235,6 +259,15 @@ class Supervisor:
         if stray:
             logger.error("jobs that no thread drives are given up", extra={"node": self.node.name, "jobs": len(stray)})
             mine.filter(uuid__in=stray).update(owner=None)
+
+    def _clear_well(self, runs: list[Run], counted: set[UUID]) -> None:
+        """Forget the deaths of earlier owners for jobs that have run, or ended, under this one for a while."""
+        now = time.monotonic()
+        well = [run.claim for run in runs if run.status != State.ACCEPTED and now - run.began >= WELL_AFTER]
+        if survived := counted & {claim.uuid for claim in well}:
+            Job.objects.filter(owner=self._heart.worker_id, uuid__in=survived).update(owner_deaths=0)
+        for claim in well:
+            self._suspects.cleared(claim)
 
     def stop(self) -> None:
         """Hand all jobs over within seconds: the containers run on, the next worker adopts them. Twice is once."""
