@@ -501,6 +501,7 @@ REGISTRYS_OWN = [
     "toomanyrequests: You have reached your pull rate limit",
     "no matching manifest for linux/arm64/v8 in the manifest list entries",
     "unknown: no space left on device",
+    'Head "https://registry.example.com/v2/library/alpine/manifests/1": no basic auth credentials',
 ]
 in_every_way = pytest.mark.parametrize("status", [200, 404, 500])
 
@@ -538,6 +539,15 @@ def test_pull_that_the_registry_fails_is_an_unavailable_image_in_other_words(
 
     assert str(caught.value) == explain(message, "alpine:latest")
     assert message not in str(caught.value)
+
+
+def test_name_of_an_image_is_not_taken_for_trouble_of_the_engine(daemon: ScriptedDaemon) -> None:
+    daemon.answers["/json"] = answer(404, {"message": "No such image"})
+    told = 'Head "https://registry.example/v2/x/containerd.sock/manifests/1": no basic auth credentials'
+    daemon.answers["/images/create"] = failed_pull(500, told)
+
+    with pytest.raises(ImageUnavailable, match="credentials"):
+        DockerEngine(daemon.host).ensure_image("registry.example/x/containerd.sock:1", "missing", 10, Interrupt())
 
 
 def test_engine_in_trouble_is_told_to_all_who_share_the_pull_and_the_next_try_pulls_again(daemon: ScriptedDaemon) -> None:

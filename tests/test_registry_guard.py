@@ -208,6 +208,8 @@ MEANINGS = {
         "missing or empty Content-Type header",
         "received unexpected HTTP status: 500 Internal Server Error",
         f"unknown: {SECRET}",
+        "error parsing HTTP 403 response body: invalid character '<' looking for beginning of value: \"<h1>403 Forbidden</h1>\"",
+        'net/http: HTTP/1.x transport connection broken: malformed HTTP response "550 permission denied: unauthorized"',
         f'net/http: HTTP/1.x transport connection broken: malformed HTTP response "{SECRET}"',
         'failed to do request: Head "https://registry.example/v2/": dial tcp: lookup registry.example: no such host',
         "",
@@ -273,7 +275,7 @@ def web_server(respond: Respond) -> Iterator[str]:
 
 
 def page(status: int) -> Respond:
-    return lambda _: (status, {"Content-Type": "text/html"}, f"<html>{SECRET}</html>".encode())
+    return lambda _: (status, {"Content-Type": "text/html"}, f"<html>Forbidden: manifest unknown. {SECRET}</html>".encode())
 
 
 def pull_error(engine: DockerEngine, address: str) -> str:

@@ -14,6 +14,7 @@ class Reference:
 
     text: str
     registry: str  # host and port, `docker.io` where none is given
+    repository: str  # the rest of the name, as the registry has it
 
 
 def parse_reference(text: str) -> Reference:
@@ -26,4 +27,4 @@ def parse_reference(text: str) -> Reference:
     except MalformedReference as error:
         raise ImageUnavailable(f"{text[:100]!r} is not an image reference: {error}") from error
     suffix = f"@{read.digest}" if read.digest is not None else f":{read.tag or DEFAULT_TAG}"
-    return Reference(text=read.name + suffix, registry=read.registry)
+    return Reference(text=read.name + suffix, registry=read.registry, repository=read.repository)

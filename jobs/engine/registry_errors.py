@@ -15,6 +15,15 @@ _NO_PLATFORM: Final = "the image {image} does not exist for the platform of the 
 _UNREACHABLE: Final = "the registry of {image} could not be reached, or did not answer as a registry does"
 _NOT_ALLOWED: Final = "the registry of {image} may not be reached: it has an address that is neither public nor in EGRESS_ALLOW"
 
+# What the engine could not read as a registry's answer, and quotes.
+_NO_REGISTRY: Final = (
+    "error parsing http",
+    "malformed ",
+    "invalid character",
+    "unexpected end of json",
+    "unexpected http status",
+)
+
 # In this order: "pull access denied" is what Docker Hub says of an image that does not exist.
 _MEANINGS: Final = (
     (("toomanyrequests", "too many requests"), _TOO_MANY),
@@ -40,6 +49,8 @@ _REGISTRYS_WORDS: Final = (
 def explain(message: str, image: str) -> str:
     """One sentence about the failed pull of `image`, for what an engine said of it."""
     text = message[:_LONGEST].lower()
+    if any(words in text for words in _NO_REGISTRY):
+        return unreachable(image)
     for words, meaning in _MEANINGS:
         if any(word in text for word in words):
             return meaning.format(image=image)

@@ -136,7 +136,8 @@ def _failure(message: str, reference: Reference) -> JobError:
 
     Its status does not tell: it answers 500 for a registry that is away as for a disk of its own that is full.
     """
-    if is_trouble_in_pull(message) and not is_told_by_registry(message):
+    own_words = message.replace(reference.repository, "")  # which the job may have called "containerd.sock"
+    if is_trouble_in_pull(own_words) and not is_told_by_registry(message):
         return EngineUnavailable(message)
     logger.warning("the engine could not pull %s: %s", reference.text, message)
     return ImageUnavailable(explain(message, reference.text))
