@@ -83,7 +83,7 @@ def _command(value: object, path: str) -> str | list[str]:
     if isinstance(value, list) and value:
         command = array(_argument, 1)(value, path)
         if arguments.taken(command) > arguments.TOTAL:
-            raise InvalidRequest("it has more arguments than Linux passes to a program: they take over 2 MiB", field=path)
+            raise InvalidRequest("its arguments together are longer than the 2 MiB that Linux allows", field=path)
         return command
     raise InvalidRequest("it must be a string or an array of strings, and not empty", field=path)
 

@@ -34,16 +34,16 @@ OTHERWISE = "the engine could not start the container"
         (f"{RUNC}exec /opt/run.sh: no such file or directory: unknown", "interpreter"),
         ('standard_init_linux.go:228: exec user process caused: exec format error', "exec format error"),
         ('standard_init_linux.go:228: exec user process caused "no such file or directory"', "interpreter"),
-        (f"{RUNC}exec /opt/x: argument list too long: unknown", "longer than Linux passes"),
+        (f"{RUNC}exec /opt/x: argument list too long: unknown", "longer than Linux allows"),
         ("unable to find user app: no matching entries in passwd file", "/etc/passwd"),
         ("linux spec user: unable to find group app: no matching entries in group file", "/etc/group"),
         (f'{RUNC}chdir to cwd ("/work") set in config.json failed: permission denied: unknown', 'enter the workspace: "/work"'),
         (f'{RUNC}error mounting "{HOST}" to rootfs at "/proc": "{HOST}/proc" cannot be mounted because it is not of type proc',
          "volume"),
         (f"cannot mount volume over existing file, file exists {HOST}/merged/bin/busybox", "volume"),
-        (f"lstat {HOST}/merged/bin/busybox/x: not a directory", "no directory in the image"),
-        ("Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available", "so many cpus"),
-        ("No command specified", "no command of its own"),
+        (f"lstat {HOST}/merged/bin/busybox/x: not a directory", "not a directory in the image"),
+        ("Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available", "fewer cpus"),
+        ("No command specified", "the image has no command"),
         (f'{RUNC}exec: "{HOST}": stat {HOST}: no such file or directory: unknown', OTHERWISE),  # a runtime that the host lacks
         (f'fork/exec {HOST}: no such file or directory', OTHERWISE),
         (f"write {HOST}: some error of tomorrow", OTHERWISE),
@@ -140,8 +140,8 @@ def test_arguments_that_linux_passes_are_taken(config: dict[str, Any]) -> None:
     [
         ({"Env": ["A=" + "x" * 131_070]}, "more than 131071 bytes"),
         ({"Entrypoint": ["é" * 65_536]}, "more than 131071 bytes"),
-        ({"Cmd": [""] * 250_000}, "longer than Linux passes"),
-        ({"Cmd": ["x" * 100_000] * 10, "Env": ["A=" + "x" * 100_000] * 11}, "longer than Linux passes"),
+        ({"Cmd": [""] * 250_000}, "longer than Linux allows"),
+        ({"Cmd": ["x" * 100_000] * 10, "Env": ["A=" + "x" * 100_000] * 11}, "longer than Linux allows"),
     ],
 )
 def test_arguments_that_linux_refuses_fail_the_start(config: dict[str, Any], sentence: str) -> None:
@@ -168,5 +168,5 @@ def test_the_longest_arguments_reach_the_program(
 
 @pytest.mark.engine
 def test_too_many_arguments_fail_the_start_and_not_the_program(docker_bench: DockerBench) -> None:
-    with pytest.raises(StartFailed, match="longer than Linux passes"):
+    with pytest.raises(StartFailed, match="longer than Linux allows"):
         docker_bench.started(("true", *["x" * 100_000] * 21))

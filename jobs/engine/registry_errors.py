@@ -15,51 +15,50 @@ _NO_PLATFORM: Final = "the image {image} does not exist for the platform of the 
 _UNREACHABLE: Final = "the registry of {image} could not be reached, or did not answer as a registry does"
 _NOT_ALLOWED: Final = "the registry of {image} may not be reached: it has an address that is neither public nor in EGRESS_ALLOW"
 
-# What the engine could not read as a registry's answer, and quotes.
-_NO_REGISTRY: Final = (
-    "error parsing http",
-    "malformed ",
-    "invalid character",
-    "unexpected end of json",
-    "unexpected http status",
-)
+# How messages begin that go on with text of the registry's own choice, or of a web page.
+_BEGINNINGS: Final = {
+    "error parsing http": _UNREACHABLE,
+    "unknown: ": _UNREACHABLE,
+    "unsupported: ": _UNREACHABLE,
+    "toomanyrequests: ": _TOO_MANY,
+    "manifest for ": _NOT_FOUND,
+    "repository ": _NOT_FOUND,
+    "pull access denied": _NOT_FOUND,  # what Docker Hub says of an image that does not exist
+    "unauthorized: ": _NEEDS_CREDENTIALS,
+    "denied: ": _NEEDS_CREDENTIALS,
+}
+_QUOTES_FOLLOW: Final = ("malformed ", "server message: ")  # what stands behind is the other end's, too
 
-# In this order: "pull access denied" is what Docker Hub says of an image that does not exist.
 _MEANINGS: Final = (
-    (("toomanyrequests", "too many requests"), _TOO_MANY),
-    (("no matching manifest", "no match for platform"), _NO_PLATFORM),
-    (("manifest unknown", "name unknown", "pull access denied", ": not found"), _NOT_FOUND),
-    (("unauthorized", "no basic auth credentials", "authorization failed", "denied: ", "forbidden"), _NEEDS_CREDENTIALS),
-)
-
-# How messages begin that go on with text of the registry's own choice.
-_REGISTRYS_WORDS: Final = (
-    "error parsing http",
-    "manifest for ",
-    "repository ",
-    "pull access denied",
-    "unauthorized: ",
-    "denied: ",
-    "toomanyrequests: ",
-    "unknown: ",
-    "unsupported: ",
+    ("429 too many requests", _TOO_MANY),
+    ("no matching manifest", _NO_PLATFORM),
+    ("no match for platform", _NO_PLATFORM),
+    ("pull access denied", _NOT_FOUND),
+    (": not found", _NOT_FOUND),
+    ("no basic auth credentials", _NEEDS_CREDENTIALS),
+    ("authorization failed", _NEEDS_CREDENTIALS),
+    ("401 unauthorized", _NEEDS_CREDENTIALS),
+    ("403 forbidden", _NEEDS_CREDENTIALS),
 )
 
 
 def explain(message: str, image: str) -> str:
     """One sentence about the failed pull of `image`, for what an engine said of it."""
     text = message[:_LONGEST].lower()
-    if any(words in text for words in _NO_REGISTRY):
-        return unreachable(image)
+    for beginning, meaning in _BEGINNINGS.items():
+        if text.startswith(beginning):
+            return meaning.format(image=image)
+    for words in _QUOTES_FOLLOW:
+        text = text.partition(words)[0]
     for words, meaning in _MEANINGS:
-        if any(word in text for word in words):
+        if words in text:
             return meaning.format(image=image)
     return unreachable(image)
 
 
 def is_told_by_registry(message: str) -> bool:
     """Whether the message goes on in the registry's words, which say nothing of the engine's own state."""
-    return message[:_LONGEST].lower().startswith(_REGISTRYS_WORDS)
+    return message[:_LONGEST].lower().startswith(tuple(_BEGINNINGS))
 
 
 def not_found(image: str) -> str:

@@ -114,7 +114,7 @@ class Answer:
         if self.status >= 500 or is_trouble(self.message):
             return EngineUnavailable(self.message)
         logger.warning("the engine refused a request: %s", self.message)
-        return EngineRefused("the engine refused a request of the service's; the log has its words")
+        return EngineRefused("the engine refused the request; the service's log has the details")
 
 
 @dataclass(slots=True)

@@ -21,14 +21,14 @@ _EXEC = r'(?<![/\w])(?:exec user process caused:? "?|exec [^\s:]{1,512}+: )'  # 
 
 _NO_COMMAND: Final = "command not found"
 _NOT_EXECUTABLE: Final = "permission denied: the program may not be executed"
-_TOO_LONG: Final = "the command and the environment, with what the image adds, are longer than Linux passes to a program"
+_TOO_LONG: Final = "the command and the environment, with what the image adds, are longer than Linux allows"
 
 # The first one counts that is found in the text. Of what is found in quotes the container's configuration must know.
 _MEANINGS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), meaning)
     for pattern, meaning in (
         (r"argument list too long", _TOO_LONG),
-        (r"exec format error", "exec format error: the program is for another architecture, or is no program"),
+        (r"exec format error", "exec format error: the program is for another architecture, or is not an executable"),
         (rf"exec: {_QUOTED}: (?:executable file not found|stat |no such file|not a directory)", _NO_COMMAND),
         (rf"exec: {_QUOTED}: permission denied", _NOT_EXECUTABLE),
         (rf"exec: {_QUOTED}: is a directory", "the program is a directory"),
@@ -36,14 +36,14 @@ _MEANINGS: Final = tuple(
         (rf"{_EXEC}no such file or directory", "the program, or the interpreter in its first line, does not exist"),
         (r"unable to find user ", "the image's user is not in its /etc/passwd"),
         (r"unable to find group ", "the group of the image's user is not in its /etc/group"),
-        (r"uids and gids must be in range", "the image's user is no valid user id"),
+        (r"uids and gids must be in range", "the image's user is not a valid user id"),
         (rf"chdir to cwd \({_QUOTED}\)", "the image's user cannot enter the workspace"),
         (r"mount(?:ing)? volume|error mounting|failed to mount", "a volume of the image cannot be mounted"),
-        (r"no command specified", "the image has no command of its own, and the job names none"),
-        (r"range of cpus is from", "the engine does not have so many cpus"),
-        (r"minimum memory limit|memory limit too low|oom-killed", "the job's memory is too little for a process to start"),
+        (r"no command specified", "the image has no command, and the job has none either"),
+        (r"range of cpus is from", "the engine has fewer cpus"),
+        (r"minimum memory limit|memory limit too low|oom-killed", "the job's memory is too small for a process to start"),
         (r"invalid environment variable", "a variable of the environment has an invalid name"),
-        (r"not a directory", "the workspace, or what should be a directory above it, is no directory in the image"),
+        (r"not a directory", "the workspace or one of its parents is not a directory in the image"),
         (r"too many levels of symbolic links", "the workspace leads through a circle of symbolic links"),
     )
 )

@@ -210,9 +210,9 @@ class FakeEngine:
         if image is None:
             raise ImageUnavailable(f"the image {reference} is not on the engine")
         if not (spec.command or image.command):
-            raise EngineRefused("the image has no command of its own, and the job names none")
+            raise EngineRefused("the image has no command, and the job has none either")
         if spec.cpu_millis > self._cpus * 1000:
-            raise EngineRefused("the engine does not have so many cpus")
+            raise EngineRefused("the engine has fewer cpus")
         with self._lock:
             taken = self._containers.get(spec.name)
             if taken is not None:

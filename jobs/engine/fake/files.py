@@ -60,7 +60,7 @@ class FileTree:
         try:
             self.host(real).mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise EngineRefused("the workspace, or what should be a directory above it, is no directory in the image") from error
+            raise EngineRefused("the workspace or one of its parents is not a directory in the image") from error
         return real
 
     def read_text(self, path: str) -> str:
