@@ -35,7 +35,7 @@ class JobsView(ApiView):
     def post(self, request: Request) -> HttpResponse:
         """Accept a job. It is stored durably when this answers, and waits for no engine."""
         Parameters(request._request)
-        spec = read_job(read_json(request._request))
+        spec = read_json(request._request, read_job)
         try:
             job = services.create(spec)
         except IdTaken as error:

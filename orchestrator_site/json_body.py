@@ -7,9 +7,10 @@ Refused are what readers disagree on (duplicate names, NaN, lone surrogates) and
 import json
 import math
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.http import HttpRequest
 from django.http.request import UnreadablePostError
@@ -17,12 +18,15 @@ from gunicorn.http.errors import ParseException
 
 from orchestrator_site.api_errors import ApiError, InvalidRequest
 
+T = TypeVar("T")
+
 MAX_BODY_BYTES: Final = 1024**2
 MAX_DEPTH: Final = 16
 _PIECE_BYTES = 64 * 1024
 _MAX_SHOWN_NAME = 128
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_parsing = threading.Lock()
 
 
 def member(path: str, name: str) -> str:
@@ -38,10 +42,16 @@ def item(path: str, index: int) -> str:
     return f"{path}[{index}]"
 
 
-def read_json(request: HttpRequest) -> object:
-    """The body as a JSON value. Raises `ApiError` 413 and 415, and `InvalidRequest`."""
+def read_json(request: HttpRequest, read: Callable[[object], T]) -> T:
+    """What `read` makes of the body's JSON value. Raises `ApiError` 413 and 415, and `InvalidRequest`.
+
+    One body at a time is parsed: the values of a body of 1 MiB can take 50 MB, and those of many requests must not add up.
+    It is work for the CPU alone, which threads of one process do one after the other anyway.
+    """
     _check_media_type(request)
-    return parse_json(_read(request))
+    body = _read(request)
+    with _parsing:
+        return read(parse_json(body))
 
 
 def parse_json(body: bytes) -> object:
@@ -58,26 +68,28 @@ def parse_json(body: bytes) -> object:
         raise InvalidRequest(_TOO_DEEP) from error
     except ValueError as error:
         raise InvalidRequest("the body holds a number that cannot be read") from error
-    _check_values(value)
+    _check(value, [])
     return value
 
 
 _CUT = "the body ended early"
 _TOO_DEEP = f"the body is nested deeper than {MAX_DEPTH} levels"
 
-
-class _Object(dict[str, Any]):
-    """An object that remembers a name it was given twice, until its path is known."""
-
-    repeated: str | None = None
+_Step = str | int  # from an object to a member, from an array to an item
 
 
-def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    members = _Object(pairs)
-    if len(members) != len(pairs):
+class _Repeating(dict[str, Any]):
+    """An object in which a name is given twice: refused once its path is known."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
         seen: set[str] = set()
-        members.repeated = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-    return members
+        self.repeated = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else _Repeating(pairs)
 
 
 def _finite(text: str) -> float:
@@ -91,34 +103,40 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _check_values(value: object) -> None:
-    """No name twice, no NUL, no lone surrogate, no depth: anywhere, whether the member is known or not."""
-    waiting: list[tuple[str, int, object]] = [("", 0, value)]
-    while waiting:
-        path, depth, current = waiting.pop()
-        if isinstance(current, str) and _UNSTORABLE.search(current):
-            raise InvalidRequest("it holds a NUL or a lone surrogate", field=path or None)
-        if not isinstance(current, dict | list):
-            continue
-        if depth == MAX_DEPTH:
+def _check(value: object, trail: list[_Step]) -> None:
+    """Refuse a repeated name, a NUL, a lone surrogate and depth anywhere, whether the member is known or not.
+
+    `trail` leads here from the root. It becomes a path only for an error: a path for each of half a million values would
+    take gigabytes.
+    """
+    if isinstance(value, str):
+        if _UNSTORABLE.search(value):
+            raise InvalidRequest("it holds a NUL or a lone surrogate", field=_path(trail) or None)
+    elif isinstance(value, dict | list):
+        if len(trail) == MAX_DEPTH:
             raise InvalidRequest(_TOO_DEEP)
-        if isinstance(current, _Object):
-            _check_names(current, path)
-        waiting += [(child_path, depth + 1, child) for child_path, child in _children(current, path)]
+        if isinstance(value, dict):
+            _check_names(value, trail)
+        for step, child in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(child, str | dict | list):
+                trail.append(step)
+                _check(child, trail)
+                trail.pop()
 
 
-def _check_names(members: _Object, path: str) -> None:
-    if members.repeated is not None:
-        raise InvalidRequest("it is given twice", field=member(path, members.repeated))
+def _check_names(members: dict[str, Any], trail: list[_Step]) -> None:
+    if isinstance(members, _Repeating):
+        raise InvalidRequest("it is given twice", field=_path([*trail, members.repeated]))
     for name in members:
         if _UNSTORABLE.search(name):
-            raise InvalidRequest("its name holds a NUL or a lone surrogate", field=member(path, name))
+            raise InvalidRequest("its name holds a NUL or a lone surrogate", field=_path([*trail, name]))
 
 
-def _children(value: dict[str, Any] | list[Any], path: str) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        return ((member(path, name), child) for name, child in value.items())
-    return ((item(path, index), child) for index, child in enumerate(value))
+def _path(trail: list[_Step]) -> str:
+    path = ""
+    for step in trail:
+        path = member(path, step) if isinstance(step, str) else item(path, step)
+    return path
 
 
 def _check_media_type(request: HttpRequest) -> None:

@@ -107,14 +107,14 @@ class TestAccepting:
         request = RequestFactory().post("/v1/jobs", content_type="application/json")
         request.META |= {"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "wsgi.input": BytesIO(b'{"image": "a"}')}
         # I expect all of it
-        assert read_json(request) == {"image": "a"}
+        assert read_json(request, dict) == {"image": "a"}
 
     def test_a_body_in_chunks_has_the_same_limit(self) -> None:
         request = RequestFactory().post("/v1/jobs", content_type="application/json")
         body = BytesIO(b"[" + b" " * 10 * MAX_BODY_BYTES)
         request.META |= {"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "wsgi.input": body}
         with pytest.raises(ApiError) as refused:
-            read_json(request)
+            read_json(request, dict)
         assert refused.value.status == 413
         assert body.tell() < 2 * MAX_BODY_BYTES  # and the rest was not read
 
@@ -124,7 +124,7 @@ class TestAccepting:
         request.META["CONTENT_LENGTH"] = "500"
         # I expect it not to be taken for the request
         with pytest.raises(InvalidRequest, match="ended early"):
-            read_json(request)
+            read_json(request, dict)
 
     @given(millis=st.integers(10, 64_000))
     def test_cpu_is_exact_to_the_thousandth(self, millis: int) -> None:
@@ -425,7 +425,7 @@ class TestRefusing:
         request._stream = None  # type: ignore[attr-defined]
         # I expect it to be refused
         with pytest.raises(ApiError) as refused:
-            read_json(request)
+            read_json(request, dict)
         assert refused.value.status == 413
 
     def test_no_secret_is_repeated(self, client: Client) -> None:

@@ -14,6 +14,7 @@ import django
 from jobs.interrupt import Interrupt
 from jobs.transfers import put_download, send_upload
 from tests import fileserver, places
+from tests.memory import forget_peak, peak
 
 _MIB = 1024**2
 
@@ -40,21 +41,6 @@ def transfer(server: fileserver.FileServer, place: places.Place, spool: Path, si
     assert put_download(place, "large", url, {}, limits=limits, interrupt=Interrupt()) == size
     assert send_upload(place, "large", url, "PUT", {}, limits=limits, interrupt=Interrupt()) == size
     assert server.requests[-1].size == size
-
-
-def forget_peak() -> int:
-    """Resident memory as it is now, from where `peak` counts. A process's own `ru_maxrss` starts at its parent's."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak() -> int:
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 if __name__ == "__main__":
