@@ -77,7 +77,14 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @_label(
         "Condition",
-        {"paused": "warning", "throttled": "warning", "open": "danger", "half open": "warning", "well": "success"},
+        {
+            "paused": "warning",
+            "throttled": "warning",
+            "open": "danger",
+            "half open": "warning",
+            "slow": "warning",
+            "well": "success",
+        },
     )
     def condition(self, destination: Any) -> str:
         if destination.paused:
@@ -85,7 +92,9 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         if destination.throttled_until is not None and destination.throttled_until > destination.now:
             return "throttled"
         state = breaker.state(destination, destination.now)
-        return "well" if state == breaker.State.CLOSED else state.replace("_", " ")
+        if state != breaker.State.CLOSED:
+            return state.replace("_", " ")
+        return "slow" if breaker.is_slow(destination) else "well"
 
     @admin.display(description="Deliveries at once")
     def at_once(self, destination: Destination) -> int:

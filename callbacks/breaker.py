@@ -3,8 +3,12 @@
 A destination that answers well is trusted with twice as many deliveries at once, up to the most there may be; a
 failure makes that one. So a host that hangs holds a thread or two and not all of them, and one that comes back is
 not run over. Failures in a row open the breaker; when its time is up, one probe at a time finds out.
+
+A slow answer does not change how many deliveries a destination gets at once, but it takes away the trust that lets them use
+any thread, as a failure does.
 """
 
+import math
 from datetime import datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
@@ -19,6 +23,8 @@ LEASE_SECONDS: Final = 30.0  # of a delivery, and of the probe that it may be; a
 FAILURES: Final = 5  # in a row
 OPEN_SECONDS: Final = 30.0  # the first time; twice that each time after
 LONGEST_SECONDS: Final = 600.0  # that a destination is left alone, whatever it asks for: others may share it
+SLOW_SECONDS: Final = 1.0  # an answer that takes longer is slow
+_MOST_SLOWNESS: Final = 60  # so that six quick answers in a row are always enough
 
 
 class State(StrEnum):
@@ -46,8 +52,13 @@ def _full_trust(most: int) -> int:
 
 
 def is_proven(destination: Destination) -> bool:
-    """Whether its last answers were good."""
-    return destination.window > 1
+    """Whether its last answers were good and quick."""
+    return destination.window > 1 and not is_slow(destination)
+
+
+def is_slow(destination: Destination) -> bool:
+    """Whether it has kept threads waiting and not made up for it yet."""
+    return destination.slowness > 0
 
 
 def room(destination: Destination, now: datetime, under_way: int, most: int) -> int:
@@ -69,12 +80,13 @@ def enter(destination: Destination, now: datetime, token: UUID) -> bool:
 
 def learns_nothing(destination: Destination, outcome: Outcome, most: int) -> bool:
     """Whether `learn` would change nothing: a good answer of one that is well. Most are, and cost no lock."""
-    well = destination.open_until is None and not destination.failures and not destination.throttles
-    return outcome.accepted and well and destination.window >= _full_trust(most)
+    well = destination.open_until is None and not destination.failures and not destination.throttles and not is_slow(destination)
+    return outcome.accepted and well and not _is_slow_answer(outcome) and destination.window >= _full_trust(most)
 
 
 def learn(destination: Destination, now: datetime, token: UUID, outcome: Outcome, most: int) -> None:
     """What an attempt says of its destination."""
+    _learn_pace(destination, outcome)
     if outcome.status is None or outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _fail(destination, now, token)
         return
@@ -90,6 +102,18 @@ def close(destination: Destination) -> None:
     """It has answered: the count begins anew."""
     destination.failures = destination.openings = 0
     destination.open_until = destination.probe_token = destination.probe_until = None
+
+
+def _is_slow_answer(outcome: Outcome) -> bool:
+    return outcome.latency_ms > SLOW_SECONDS * 1000
+
+
+def _learn_pace(destination: Destination, outcome: Outcome) -> None:
+    """A slow answer adds its seconds and a quick one halves them: a host that mixes both cannot hold many threads for long."""
+    if _is_slow_answer(outcome):
+        destination.slowness = min(destination.slowness + math.ceil(outcome.latency_ms / 1000), _MOST_SLOWNESS)
+    elif outcome.status is not None:
+        destination.slowness //= 2
 
 
 def _fail(destination: Destination, now: datetime, token: UUID) -> None:

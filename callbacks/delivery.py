@@ -8,7 +8,6 @@ What a stream does next is decided in one place, `_proceed`, with its row locked
 """
 
 import random
-import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,20 +17,18 @@ from uuid import UUID, uuid4
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
-from callbacks import breaker, consequences, destinations, signing, transport, wake
+from callbacks import breaker, consequences, destinations, signing, threads, transport, wake
 from callbacks.breaker import LEASE_SECONDS
 from callbacks.cloudevents import Envelope
 from callbacks.models import Event, Subscription
+from callbacks.threads import Permit
 from callbacks.transport import Outcome
 from orchestrator_site.database import release_connection, short_transaction
 
-THREADS: Final = 64  # of a process
-# Those that may be busy with destinations that have not proven themselves: however many hang, the others are left.
-_UNPROVEN_THREADS: Final = THREADS // 2
-_UNPROVEN_PAUSE: Final = (2.0, 6.0)  # seconds until a stream asks again for one of them
+_UNTRUSTED_PAUSE: Final = (2.0, 6.0)  # seconds until a stream asks again for a thread that may wait for it
 # A thread goes on to another stream after so much of one.
 _MOST_ATTEMPTS: Final = 50
-_MOST_SECONDS: Final = 10.0
+_MOST_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +38,6 @@ class _Turn:
     token: UUID
     event: Event
     now: datetime  # by the database's clock, when it was given
-
-
-class _Permit:
-    """One of the threads for destinations that are not proven, while it is held."""
-
-    _free = threading.BoundedSemaphore(_UNPROVEN_THREADS)
-
-    def __init__(self) -> None:
-        self._held = False
-
-    def acquire(self) -> bool:
-        self._held = self._held or self._free.acquire(blocking=False)
-        return self._held
-
-    def release(self) -> None:
-        if self._held:
-            self._held = False
-            self._free.release()
 
 
 class _Work:
@@ -77,7 +56,7 @@ def drain(subscription_id: int) -> None:
 
     May be called at any time, by any number of processes. Raises what the database raises; the lease then runs out.
     """
-    permit, token = _Permit(), uuid4()
+    permit, token = Permit(), uuid4()
     _work.tokens.add(token)
     stop_at = time.monotonic() + _MOST_SECONDS
     try:
@@ -85,7 +64,8 @@ def drain(subscription_id: int) -> None:
         sent = 0
         while turn is not None:
             event, trust = turn.event, turn.event.subscription.destination.window
-            outcome = _attempt(event, turn.now)
+            with threads.waiting_for(event.subscription.destination):
+                outcome = _attempt(event, turn.now)
             sent += 1
             out_of_time = time.monotonic() > stop_at or _work.stopping
             turn = _record(turn, outcome, permit, tired=sent == _MOST_ATTEMPTS or out_of_time, goes_on=not out_of_time)
@@ -118,7 +98,7 @@ def abandon() -> None:
 # -- transactions ---------------------------------------------------------------------------------------
 
 
-def _take_up(subscription_id: int, token: UUID, permit: _Permit) -> _Turn | None:
+def _take_up(subscription_id: int, token: UUID, permit: Permit) -> _Turn | None:
     """The lease on a stream that is due, with the event to be sent."""
     with short_transaction():
         found = _locked(subscription_id)
@@ -135,7 +115,7 @@ def _take_up(subscription_id: int, token: UUID, permit: _Permit) -> _Turn | None
         return _proceed(subscription, now, token, permit)
 
 
-def _record(turn: _Turn, outcome: Outcome, permit: _Permit, *, tired: bool, goes_on: bool) -> _Turn | None:
+def _record(turn: _Turn, outcome: Outcome, permit: Permit, *, tired: bool, goes_on: bool) -> _Turn | None:
     """Commit an attempt with all its consequences; what is to be sent next. None: nothing now, or not by us.
 
     `tired`: others have their turn before this stream goes on. `goes_on`: with another stream that waits for this place.
@@ -155,7 +135,7 @@ def _record(turn: _Turn, outcome: Outcome, permit: _Permit, *, tired: bool, goes
         return following
 
 
-def _hand_on(last: Subscription, token: UUID, permit: _Permit) -> _Turn | None:
+def _hand_on(last: Subscription, token: UUID, permit: Permit) -> _Turn | None:
     """Give the place that a stream has left to the one that waits longest for it and that nobody looks at."""
     waiting = _rows(skip_locked=True).filter(destination=last.destination_id, waiting_since__isnull=False).exclude(pk=last.pk)
     subscription = waiting.order_by("waiting_since").first()
@@ -182,7 +162,7 @@ def _rows(*, skip_locked: bool = False) -> QuerySet[Any]:
 # -- what a stream does next ------------------------------------------------------------------------------
 
 
-def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: _Permit, *, tired: bool = False) -> _Turn | None:
+def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: Permit, *, tired: bool = False) -> _Turn | None:
     """The first pending event, where it is due and its destination has room; else when the stream is to be looked at again."""
     destination = subscription.destination
     event = _first_pending(subscription, now)
@@ -198,8 +178,8 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: _Pe
         wake.deliverer_on_commit(subscription.pk)  # to the end of the queue: others wait, too
     elif tired or breaker.is_closed_to_all(destination, now) or _finds_a_queue(subscription):
         _wait(subscription, event)
-    elif not breaker.is_proven(destination) and not permit.acquire():
-        _rest(subscription, now + timedelta(seconds=random.uniform(*_UNPROVEN_PAUSE)))  # noqa: S311 - spreads load
+    elif not permit.allows(destination):
+        _rest(subscription, now + timedelta(seconds=random.uniform(*_UNTRUSTED_PAUSE)))  # noqa: S311 - spreads load
     elif subscription.lease_token is None and not _enter(subscription, token):
         _wait(subscription, event)
     else:
@@ -207,7 +187,7 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: _Pe
         # One that waited was due only when its event would be too old: now it is as soon as the lease is over.
         due_at = min(subscription.next_attempt_at or now, now)
         _change(subscription, next_attempt_at=due_at, waiting_since=None, sending=event.pk, sending_since=now, **lease)
-        if breaker.is_proven(subscription.destination):
+        if threads.is_trusted(subscription.destination):
             permit.release()
         event.subscription = subscription
         return _Turn(token, event, now)

@@ -31,6 +31,7 @@ STATE: Final[tuple[str, ...]] = (  # what `breaker` changes of a row
     "throttles",
     "throttled_until",
     "window",
+    "slowness",
 )
 
 
@@ -162,7 +163,7 @@ def reset(pk: int) -> None:
     with transaction.atomic():
         destination, _ = locked(pk)
         breaker.close(destination)
-        destination.throttles, destination.throttled_until = 0, None
+        destination.throttles, destination.throttled_until, destination.slowness = 0, None, 0
         destination.save(update_fields=STATE)
     _try_unanswered(pk)
     wake_waiting(pk)

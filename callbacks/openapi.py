@@ -33,6 +33,10 @@ _DESTINATION: Final = {
     "failures": integer(0, description="Tries in a row without an answer, or with a 5xx."),
     "openUntil": {**MOMENT, "description": "Nothing is sent before, where the breaker is open."},
     "throttledUntil": {**MOMENT, "description": "Nothing is sent before: it answered 429."},
+    "slow": {
+        "type": "boolean",
+        "description": "Its answers take more than a second; deliveries there get a share of the threads.",
+    },
     "atOnce": integer(1, description="How many deliveries it gets at once; fewer after a failure, more after good answers."),
     "redelivering": record(
         {"since": MOMENT, "until": MOMENT},
@@ -40,7 +44,7 @@ _DESTINATION: Final = {
         description="Events that died between these times are being sent again.",
     ),
 }
-_ALWAYS: Final = ("id", "origin", "paused", "breaker", "failures", "atOnce")
+_ALWAYS: Final = ("id", "origin", "paused", "breaker", "failures", "slow", "atOnce")
 COMPONENTS: Final[dict[str, Schema]] = {
     "DestinationSummary": record(_DESTINATION, _ALWAYS),
     "Destination": record(

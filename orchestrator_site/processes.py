@@ -11,7 +11,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from callbacks import delivery, destinations, finding, redelivery
+from callbacks import delivery, destinations, finding, redelivery, threads
 from callbacks.actors import deliver
 from jobs import actors, sweeps
 from jobs.engine import make_engine
@@ -76,7 +76,7 @@ class DeliverProcess:
 
     def start(self, stopping: threading.Event) -> None:  # noqa: ARG002 - as all parts
         delivery.start()
-        self._threads = make_worker({deliver.queue_name}, delivery.THREADS)
+        self._threads = make_worker({deliver.queue_name}, threads.THREADS)
         self._threads.start()
 
     def stop(self) -> None:

@@ -23,10 +23,11 @@ FAILURES = [SILENCE, 500, 502, 503, 599]
 ANSWERS = [200, 204, 299, 301, 308, 400, 401, 404, 408, 410, 415, 422, 499]
 PAUSES = [30, 60, 120, 240, 480, 600, 600, 600]
 LEASE = breaker.LEASE_SECONDS
+SECONDS = st.sampled_from([0.001, 1.0, 1.001, 14.0])
 
 
-def outcome(status: int | None, retry_after: float = 0.0) -> Outcome:
-    return Outcome(time=START, latency_ms=1, status=status, retry_after=retry_after)
+def outcome(status: int | None, retry_after: float = 0.0, seconds: float = 0.001) -> Outcome:
+    return Outcome(time=START, latency_ms=round(seconds * 1000), status=status, retry_after=retry_after)
 
 
 def state(destination: Destination) -> dict[str, Any]:
@@ -44,9 +45,9 @@ class Host:
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    def answers(self, *statuses: int | None, token: UUID | None = None, retry_after: float = 0.0) -> None:
+    def answers(self, *statuses: int | None, token: UUID | None = None, retry_after: float = 0.0, seconds: float = 0.001) -> None:
         for status in statuses:
-            breaker.learn(self.row, self.now, token or uuid.uuid4(), outcome(status, retry_after), self.most)
+            breaker.learn(self.row, self.now, token or uuid.uuid4(), outcome(status, retry_after, seconds), self.most)
 
     def room(self, under_way: int = 0) -> int:
         return breaker.room(self.row, self.now, under_way, self.most)
@@ -221,6 +222,49 @@ def test_a_host_that_answers_well_is_proven_whatever_it_may_have_at_once(most: i
     assert not breaker.is_proven(host.row)
 
 
+# -- the pace ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 404, 500, SILENCE])
+@pytest.mark.parametrize("seconds", [1.1, 14.0])
+def test_a_slow_answer_proves_nothing_and_takes_proof_away(host: Host, status: int | None, seconds: float) -> None:
+    # Given a host whose answers are slow, I expect it not to be proven, however many there are
+    host.answers(*[status] * 10, seconds=seconds)
+    assert not breaker.is_proven(host.row)
+
+    # and no more is one that was quick before
+    quick = Host()
+    quick.answers(*[200] * 10)
+    quick.answers(status, seconds=seconds)
+    assert not breaker.is_proven(quick.row)
+
+
+def test_slow_answers_leave_a_host_as_many_deliveries_as_quick_ones(host: Host) -> None:
+    host.answers(*[200] * 10, seconds=14.0)
+    assert host.room() == MOST
+
+
+@pytest.mark.parametrize(("seconds", "quick"), [([1.1], 2), ([14.0], 4), ([14.0] * 100, 6)])
+def test_quick_answers_prove_a_slow_host_again_the_sooner_the_quicker_it_was(
+    host: Host, seconds: list[float], quick: int
+) -> None:
+    # Given a host that has been slow
+    host.answers(200)
+    for one in seconds:
+        host.answers(200, seconds=one)
+
+    # I expect so many quick answers to make up for it, and one fewer not to
+    host.answers(*[200] * (quick - 1))
+    assert not breaker.is_proven(host.row)
+    host.answers(200)
+    assert breaker.is_proven(host.row)
+
+
+def test_a_second_is_quick(host: Host) -> None:
+    host.answers(200, seconds=1.0)
+    assert breaker.is_proven(host.row)
+
+
 # -- the throttle ------------------------------------------------------------------------------------
 
 
@@ -278,16 +322,20 @@ def test_a_failure_slows_its_event_down_and_not_the_host(host: Host, status: int
 
 
 @given(
-    history=st.lists(st.sampled_from([*FAILURES, *ANSWERS, 429])),
+    history=st.lists(st.tuples(st.sampled_from([*FAILURES, *ANSWERS, 429]), SECONDS)),
     status=st.sampled_from([*FAILURES, *ANSWERS, 429]),
+    seconds=SECONDS,
     most=st.sampled_from([1, 2, 8]),
 )
-def test_what_teaches_nothing_changes_nothing(history: list[int | None], status: int | None, most: int) -> None:
+def test_what_teaches_nothing_changes_nothing(
+    history: list[tuple[int | None, float]], status: int | None, seconds: float, most: int
+) -> None:
     host = Host(most)
-    host.answers(*history)
+    for earlier, took in history:
+        host.answers(earlier, seconds=took)
     before = state(host.row)
-    if breaker.learns_nothing(host.row, outcome(status), most):
-        host.answers(status)
+    if breaker.learns_nothing(host.row, outcome(status, seconds=seconds), most):
+        host.answers(status, seconds=seconds)
         assert state(host.row) == before
 
 

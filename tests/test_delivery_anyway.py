@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from callbacks import consequences, delivery, destinations, finding, outbox, redelivery, transport
 from callbacks.models import Attempt, Destination, Event, Subscription
+from callbacks.threads import Permit
 from callbacks.transport import Outcome
 from tests.api import configured
 from tests.deliveries import time_passes
@@ -48,7 +49,7 @@ def steps(answers: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Step]]:
     )
 
 
-KINDS = st.sampled_from([200, 404, 410, 429, 500, 503, None, "killed while it sends", "killed before it writes down"])
+KINDS = st.sampled_from([200, "slow", 404, 410, 429, 500, 503, None, "killed while it sends", "killed before it writes down"])
 SIMPLE = st.tuples(KINDS, st.just([]))
 ANSWERS = st.tuples(KINDS, steps(SIMPLE))  # what happens while it is waited for
 
@@ -79,8 +80,9 @@ class World:
         if kind == "killed while it sends":
             raise SystemExit
         self.dies = kind == "killed before it writes down"
-        status = 200 if self.dies else kind
-        return Outcome(time=began, latency_ms=1, status=status, error="", retry_after=300.0 if kind in (429, 503) else 0.0)
+        status = 200 if self.dies or kind == "slow" else kind
+        latency = 14_000 if kind == "slow" else 1
+        return Outcome(time=began, latency_ms=latency, status=status, error="", retry_after=300.0 if kind in (429, 503) else 0.0)
 
     def check(self, event: Event) -> None:
         """What holds whenever something is sent."""
@@ -175,11 +177,12 @@ RECORD = delivery._record
 @contextmanager
 def world() -> Iterator[World]:
     world = World()
-    free = threading.BoundedSemaphore(UNPROVEN)
+    free, free_for_slow = threading.BoundedSemaphore(UNPROVEN), threading.BoundedSemaphore(1)
     with (
         patch.object(transport, "send", world.send),
         patch.object(delivery, "_record", world.record),
-        patch.object(delivery._Permit, "_free", free),
+        patch.object(Permit, "_untrusted", free),
+        patch.object(Permit, "_slow", free_for_slow),
         patch.object(delivery, "_MOST_ATTEMPTS", 2),
         patch.object(consequences, "_EXPIRED_BATCH", 2),
         configured(deliveries_per_host=AT_ONCE),
@@ -187,6 +190,7 @@ def world() -> Iterator[World]:
         delivery.start()
         yield world
     assert all(free.acquire(blocking=False) for _ in range(UNPROVEN)), "a thread was not given back"
+    assert free_for_slow.acquire(blocking=False), "a thread for slow hosts was not given back"
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])

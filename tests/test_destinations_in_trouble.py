@@ -9,6 +9,7 @@ from django.db.models import F
 
 from callbacks import breaker, delivery, destinations, finding
 from callbacks.models import Attempt, Event, Subscription
+from callbacks.threads import Permit
 from tests.deliveries import (
     DEAD,
     DELIVERED,
@@ -147,7 +148,7 @@ def test_a_killed_probe_is_replaced(receiver: Receiver, monkeypatch: pytest.Monk
 
 def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with two threads for the unproven, a host that has proven itself, and four that hang
-    monkeypatch.setattr(delivery._Permit, "_free", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(Permit, "_untrusted", threading.BoundedSemaphore(2))
     work_until_delivered(*streams_to(receiver.url, 2))
     with Receiver("0.0.0.0") as hanging:
         gate = Gate(hanging)
@@ -172,7 +173,7 @@ def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeyp
 
 def test_a_host_that_proves_itself_leaves_its_thread_to_the_unproven(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with one thread for the unproven, and a host that has answered well once
-    monkeypatch.setattr(delivery._Permit, "_free", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(Permit, "_untrusted", threading.BoundedSemaphore(1))
     with Receiver() as other:
         (stream,) = streams_to(other.url, 1)
 
