@@ -1,12 +1,14 @@
-"""What an error looks like under `/v1`: `{"error": "<one sentence>", "field"?: "<path>"}`, whoever raised it.
+"""What an error looks like: `{"error": "<one sentence>", "field"?: "<path>"}`, whoever raised it.
+
+That holds for every address but those of the admin, which browsers show.
 
 Nothing here repeats a value that came in or the text of an exception: both may hold secrets.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -18,9 +20,14 @@ from orchestrator_site.database import DATABASE_UNAVAILABLE
 logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_SECONDS = 2
-_NOT_FOUND = "there is nothing at this address"
-_NOT_ALLOWED = "this is not allowed"
-_INTERNAL = "the service failed; its log says why"
+_SENTENCES: Final = {
+    400: "the request cannot be read or is for another host",
+    403: "this is not allowed",
+    404: "there is nothing at this address",
+    405: "this address does not take that method",
+    500: "the service failed; its log says why",
+}
+_OF_THE_BODY: Final = frozenset({"content-type", "content-length", "content-disposition", "content-encoding"})
 
 
 class ApiError(Exception):
@@ -55,19 +62,23 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> HttpR
         case ApiError():
             return error_response(exception.status, exception.sentence, field=exception.field, headers=exception.headers)
         case Http404():
-            return error_response(HTTPStatus.NOT_FOUND, _NOT_FOUND)
+            return _plain_error(HTTPStatus.NOT_FOUND)
         case PermissionDenied():
-            return error_response(HTTPStatus.FORBIDDEN, _NOT_ALLOWED)
+            return _plain_error(HTTPStatus.FORBIDDEN)
         case MethodNotAllowed():  # the view adds `Allow`
-            return error_response(HTTPStatus.METHOD_NOT_ALLOWED, "this address does not take that method")
+            return _plain_error(HTTPStatus.METHOD_NOT_ALLOWED)
         case APIException():
-            return error_response(exception.status_code, HTTPStatus(exception.status_code).phrase.lower())
+            return _plain_error(exception.status_code)
         case _ if isinstance(exception, DATABASE_UNAVAILABLE):
             logger.error("the database does not answer", exc_info=exception)
             return _unavailable()
         case _:
             logger.error("a request failed", exc_info=exception, extra={"view": type(context.get("view")).__name__})
-            return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
+            return _plain_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _plain_error(status: int) -> JsonResponse:
+    return error_response(status, _SENTENCES.get(status) or HTTPStatus(status).phrase.lower())
 
 
 def _unavailable() -> HttpResponse:
@@ -78,33 +89,51 @@ def _unavailable() -> HttpResponse:
     )
 
 
-def _is_api(request: HttpRequest) -> bool:
-    return request.path == "/v1" or request.path.startswith("/v1/")
+def is_api(request: HttpRequest) -> bool:
+    return request.path_info == "/v1" or request.path_info.startswith("/v1/")
+
+
+def _is_admin(request: HttpRequest) -> bool:
+    return request.path_info == "/admin" or request.path_info.startswith("/admin/")
+
+
+class JsonErrorsMiddleware:
+    """Puts errors that a middleware or a view of Django's answers in HTML or without a body into JSON."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self._get_response(request)
+        if (
+            response.status_code < HTTPStatus.BAD_REQUEST
+            or response.get("Content-Type") == "application/json"
+            or _is_admin(request)
+        ):
+            return response
+        answer = _plain_error(response.status_code)
+        for name, value in response.headers.items():
+            if name.lower() not in _OF_THE_BODY:
+                answer[name] = value
+        response.close()
+        return answer
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler400: a host name that is not ours, and what else is suspicious before a view is reached."""
-    if _is_api(request):
-        return error_response(HTTPStatus.BAD_REQUEST, "the request cannot be read or is for another host")
-    return defaults.bad_request(request, exception)
+    return defaults.bad_request(request, exception) if _is_admin(request) else _plain_error(HTTPStatus.BAD_REQUEST)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler403."""
-    if _is_api(request):
-        return error_response(HTTPStatus.FORBIDDEN, _NOT_ALLOWED)
-    return defaults.permission_denied(request, exception)
+    return defaults.permission_denied(request, exception) if _is_admin(request) else _plain_error(HTTPStatus.FORBIDDEN)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler404."""
-    if _is_api(request):
-        return error_response(HTTPStatus.NOT_FOUND, _NOT_FOUND)
-    return defaults.page_not_found(request, exception)
+    return defaults.page_not_found(request, exception) if _is_admin(request) else _plain_error(HTTPStatus.NOT_FOUND)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500."""
-    if _is_api(request):
-        return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
-    return defaults.server_error(request)
+    return defaults.server_error(request) if _is_admin(request) else _plain_error(HTTPStatus.INTERNAL_SERVER_ERROR)

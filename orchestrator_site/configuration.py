@@ -151,7 +151,8 @@ def _certificates(env: Environment, name: str) -> Path | None:
 def _public_url(url: str) -> str:
     example = "https://orchestrator.example.com"
     parts = _split("PUBLIC_URL", url, ("http", "https"), example)
-    if not parts.hostname or parts.query or parts.fragment:
+    host = parts.hostname or ""
+    if not host or host.startswith(".") or "*" in host or parts.query or parts.fragment:  # patterns would allow other hosts
         raise ConfigurationError(f"PUBLIC_URL cannot be read: write {example}")
     return url.rstrip("/")
 

@@ -11,6 +11,7 @@ Schema = dict[str, Any]
 _ERRORS: Final = {
     400: "A member or a query parameter is unknown, missing or not as it must be; `field` names it.",
     401: "An API key is needed, or this one is not known.",
+    403: "A browser sent the request for another site's page.",
     404: "There is nothing with this id.",
     409: "A job with this id exists.",
     413: "The body is larger than 1 MiB.",
@@ -18,7 +19,7 @@ _ERRORS: Final = {
     500: "The service failed; its log says why.",
     503: "The database does not answer; `Retry-After` says when to try again.",
 }
-_COMMON: Final = (400, 401, 500, 503)
+_COMMON: Final = (400, 401, 403, 500, 503)
 
 
 def ref(name: str) -> Schema:

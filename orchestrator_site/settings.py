@@ -50,8 +50,10 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "orchestrator_site.api_errors.JsonErrorsMiddleware",
     "orchestrator_site.health.ProbeMiddleware",  # before the host check: probes answer any host name
     "django.middleware.security.SecurityMiddleware",
+    "orchestrator_site.cross_site.CrossSiteMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

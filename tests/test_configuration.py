@@ -165,6 +165,8 @@ BAD = [
     ("PUBLIC_URL", "https://"),
     ("PUBLIC_URL", "https://[h"),
     ("PUBLIC_URL", "https://h/?a=b"),
+    ("PUBLIC_URL", "https://*"),
+    ("PUBLIC_URL", "https://.example.com"),
     ("ENCRYPTION_KEYS", "short"),
     ("ENCRYPTION_KEYS", ","),
     ("ENCRYPTION_KEYS", "ä" * 43),
