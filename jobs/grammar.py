@@ -166,6 +166,16 @@ def sha256(value: object, path: str) -> str:
 def signing_key(value: object, path: str) -> str:
     """Any string; one that begins with `whsec_` goes on in base64, as Standard Webhooks has it."""
     string = text(1, limits.KEY_LENGTH)(value, path)
-    if string.startswith(_WEBHOOK_SECRET) and not base64_bytes(string.removeprefix(_WEBHOOK_SECRET), path):
-        raise InvalidRequest("a key that begins with whsec_ goes on with base64", field=path)
+    if string.startswith(_WEBHOOK_SECRET):
+        _check_webhook_secret(string.removeprefix(_WEBHOOK_SECRET), path)
     return string
+
+
+def _check_webhook_secret(encoded: str, path: str) -> None:
+    low, high = limits.SECRET_BYTES_MIN, limits.SECRET_BYTES_MAX
+    try:
+        good = low <= len(base64_bytes(encoded, path)) <= high
+    except InvalidRequest:
+        good = False
+    if not good:
+        raise InvalidRequest(f"a key that begins with whsec_ must go on with {low} to {high} bytes in base64, padded", field=path)

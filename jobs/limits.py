@@ -30,6 +30,8 @@ MODE_PATTERN: Final = r"[0-7]{1,4}|0[0-7]{4}"
 SHA256_PATTERN: Final = r"[0-9A-Fa-f]{64}"
 URL_LENGTH: Final = 2048
 KEY_LENGTH: Final = 1024
+SECRET_BYTES_MIN: Final = 24  # of what a `whsec_` key encodes: Standard Webhooks
+SECRET_BYTES_MAX: Final = 64
 
 # -- questions ----------------------------------------------------------------------------------
 WAIT_SECONDS: Final = 30

@@ -60,7 +60,9 @@ _CALLBACK = record(
     {
         "url": _URL,
         "key": string(
-            minLength=1, maxLength=limits.KEY_LENGTH, description="Signs every event; `whsec_` and base64, or any string."
+            minLength=1,
+            maxLength=limits.KEY_LENGTH,
+            description="Signs every event: `whsec_` and 24 to 64 bytes in base64, or any string.",
         ),
         "events": {"type": "array", "items": choice(EVENT_TYPES), "description": "Empty or absent: all."},
     },

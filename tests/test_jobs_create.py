@@ -177,6 +177,18 @@ class TestAccepting:
         entry = {**FILE, "content": b64encode(content).decode(), "encoding": "base64"}
         assert read(inputs=[entry]).inputs[0].content == content
 
+    @pytest.mark.parametrize(
+        "key", ["k", "whsec", "WHSEC_AA==", *("whsec_" + b64encode(bytes(n)).decode() for n in (24, 32, 64))]
+    )
+    def test_keys(self, key: str) -> None:
+        callback = read(callback={"url": URL, "key": key}).callback
+        assert callback is not None
+        assert callback.key == key
+
+    def test_a_weak_key_is_told_what_is_expected(self, client: Client) -> None:
+        sentence = expect_error(post_job(client, callback={"url": URL, "key": "whsec_AA=="}), 400, "callback.key")
+        assert "24 to 64 bytes in base64" in sentence
+
     def test_outputs_may_share_a_path(self) -> None:
         assert len(read(outputs=[EVENT, {**UPLOAD, "path": EVENT["path"]}]).outputs) == 2
 
@@ -295,6 +307,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"callback": {"url": URL, "key": "k" * 1025}}, "callback.key"),
     ({"callback": {"url": URL, "key": "whsec_"}}, "callback.key"),
     ({"callback": {"url": URL, "key": "whsec_!"}}, "callback.key"),
+    ({"callback": {"url": URL, "key": "whsec_AA=="}}, "callback.key"),
+    ({"callback": {"url": URL, "key": "whsec_" + b64encode(bytes(23)).decode()}}, "callback.key"),
+    ({"callback": {"url": URL, "key": "whsec_" + b64encode(bytes(65)).decode()}}, "callback.key"),
+    ({"callback": {"url": URL, "key": "whsec_" + b64encode(bytes(25)).decode().rstrip("=")}}, "callback.key"),
     ({"callback": {"url": URL, "events": ["orchestrator.job.exit", "exit"]}}, "callback.events[1]"),
     ({"callback": {"url": URL, "events": [{}]}}, "callback.events[0]"),
 ]

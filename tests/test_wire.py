@@ -75,7 +75,7 @@ CONTENT = st.one_of(
 )
 KEYS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=30).filter(
     lambda key: not key.startswith("whsec_")
-) | st.binary(min_size=1, max_size=40).map(lambda secret: "whsec_" + b64encode(secret).decode())
+) | st.binary(min_size=24, max_size=64).map(lambda secret: "whsec_" + b64encode(secret).decode())
 
 
 @pytest.fixture(scope="module")
