@@ -13,6 +13,8 @@ threads = WEB_THREADS
 timeout = 60
 graceful_timeout = max(1, round(_configuration.shutdown_grace))
 keepalive = 5
+forwarder_headers = ""  # a path is what the client asks for: SCRIPT_NAME would take it past the rules of a proxy
+header_map = "drop"  # X_Forwarded_Proto is not X-Forwarded-Proto
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -1,0 +1,37 @@
+"""Headers by which a proxy could speak for a client: from a client they change nothing."""
+
+import json
+import socket
+from http.client import HTTPResponse
+
+import pytest
+
+from tests.services import Service
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+
+
+def get(service: Service, path: str, *headers: str) -> tuple[int, bytes]:
+    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *headers, "", ""]
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        with HTTPResponse(connection) as answer:
+            answer.begin()
+            return answer.status, answer.read()
+
+
+@pytest.mark.parametrize("name", ["Script_Name", "SCRIPT_NAME", "script_name", "Script-Name", "Path_Info", "HTTP_SCRIPT_NAME"])
+def test_no_header_moves_a_path(running: Service, name: str) -> None:
+    # Given a proxy that lets only /public through
+    value = "/v1/docs" if "ath" in name else "/public"
+
+    # When a client names that as the place where the service is
+    status, body = get(running, "/public/v1/docs", f"{name}: {value}")
+
+    # I expect the path to stay what it is
+    assert status == 404
+    assert json.loads(body).keys() == {"error"}
+
+
+def test_a_prefix_that_is_not_the_path_s_own_fails_nothing(running: Service) -> None:
+    assert get(running, "/v1/openapi.json", "Script_Name: /elsewhere")[0] == 200
