@@ -12,6 +12,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -167,6 +168,7 @@ class SubscriptionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_select_related = ("destination",)
     search_fields = ("=subject",)
     show_full_result_count = False
+    ordering = ("-id",)
     actions_detail = ("redeliver_dead",)
     fieldsets = (
         (None, {"fields": ("subject", "stream", "url_shown", "signed", "types", "destination")}),
@@ -183,7 +185,7 @@ class SubscriptionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @_button("Redeliver dead events", "All dead events of this stream are sent again, in order, under the same ids.")
     def redeliver_dead(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        subscription = Subscription.objects.only("stream").get(pk=object_id)
+        subscription = get_object_or_404(Subscription.objects.only("stream"), pk=object_id)
         messages.success(request, f"{redelivery.redeliver_dead(subscription.stream)} events will be sent again.")
         return _back_to(self, object_id)
 

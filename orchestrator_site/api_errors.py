@@ -93,7 +93,7 @@ def is_api(request: HttpRequest) -> bool:
     return request.path_info == "/v1" or request.path_info.startswith("/v1/")
 
 
-def _is_admin(request: HttpRequest) -> bool:
+def is_admin(request: HttpRequest) -> bool:
     return request.path_info == "/admin" or request.path_info.startswith("/admin/")
 
 
@@ -108,7 +108,7 @@ class JsonErrorsMiddleware:
         if (
             response.status_code < HTTPStatus.BAD_REQUEST
             or response.get("Content-Type") == "application/json"
-            or _is_admin(request)
+            or is_admin(request)
         ):
             return response
         answer = _plain_error(response.status_code)
@@ -121,19 +121,19 @@ class JsonErrorsMiddleware:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler400: a host name that is not ours, and what else is suspicious before a view is reached."""
-    return defaults.bad_request(request, exception) if _is_admin(request) else _plain_error(HTTPStatus.BAD_REQUEST)
+    return defaults.bad_request(request, exception) if is_admin(request) else _plain_error(HTTPStatus.BAD_REQUEST)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler403."""
-    return defaults.permission_denied(request, exception) if _is_admin(request) else _plain_error(HTTPStatus.FORBIDDEN)
+    return defaults.permission_denied(request, exception) if is_admin(request) else _plain_error(HTTPStatus.FORBIDDEN)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler404."""
-    return defaults.page_not_found(request, exception) if _is_admin(request) else _plain_error(HTTPStatus.NOT_FOUND)
+    return defaults.page_not_found(request, exception) if is_admin(request) else _plain_error(HTTPStatus.NOT_FOUND)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500."""
-    return defaults.server_error(request) if _is_admin(request) else _plain_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+    return defaults.server_error(request) if is_admin(request) else _plain_error(HTTPStatus.INTERNAL_SERVER_ERROR)
