@@ -20,6 +20,7 @@ if _public.scheme == "https":
     CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 31_536_000
 SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 ROOT_URLCONF = "orchestrator_site.urls"
@@ -50,6 +51,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "orchestrator_site.content_security.ContentSecurityMiddleware",
     "orchestrator_site.api_errors.JsonErrorsMiddleware",
     "orchestrator_site.health.ProbeMiddleware",  # before the host check: probes answer any host name
     "django.middleware.security.SecurityMiddleware",
@@ -119,6 +121,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "POSTPROCESSING_HOOKS": ["jobs.openapi.complete_document", "callbacks.openapi.add_components"],
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # else it shows the document to a service elsewhere
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
