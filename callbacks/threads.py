@@ -7,6 +7,7 @@ for new ones find a thread.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -15,36 +16,66 @@ from callbacks import breaker
 from callbacks.models import Destination
 
 THREADS: Final = 64  # of a process
-_UNTRUSTED_THREADS: Final = THREADS // 2
-_SLOW_THREADS: Final = _UNTRUSTED_THREADS // 2
 
 _attempts: dict[object, tuple[int, float]] = {}  # that this process has under way: destination, and when it began
 
 
-class Permit:
-    """The right to wait for any destination with one thread."""
+class Places:
+    """How many threads may wait for destinations that are not trusted, and which of the slow ones have some."""
 
-    _untrusted = threading.BoundedSemaphore(_UNTRUSTED_THREADS)
-    _slow = threading.BoundedSemaphore(_SLOW_THREADS)
+    def __init__(self, untrusted: int, slow: int) -> None:
+        self._lock = threading.Lock()
+        self._untrusted, self._slow = untrusted, slow
+        self._taken = 0
+        self._taken_by_slow: Counter[int] = Counter()
+
+    def take(self, destination_id: int, *, slow: bool) -> bool:
+        with self._lock:
+            if self._taken == self._untrusted or (slow and not self._has_room_for_slow(destination_id)):
+                return False
+            self._taken += 1
+            if slow:
+                self._taken_by_slow[destination_id] += 1
+            return True
+
+    def give_back(self, destination_id: int, *, slow: bool) -> None:
+        with self._lock:
+            self._taken -= 1
+            if slow:
+                self._taken_by_slow[destination_id] -= 1
+                self._taken_by_slow += Counter()  # keeps those that have some
+
+    def _has_room_for_slow(self, destination_id: int) -> bool:
+        """Half of the places are for those that have none: a host that drags a little need not wait for one that drags a lot."""
+        room = self._slow if destination_id not in self._taken_by_slow else self._slow - self._slow // 2
+        return self._taken_by_slow.total() < room
+
+
+places = Places(untrusted=THREADS // 2, slow=THREADS // 4)
+
+
+class Permit:
+    """The right of one thread to wait for a destination."""
 
     def __init__(self) -> None:
-        self._held: list[threading.BoundedSemaphore] = []
+        self._place: tuple[int, bool] | None = None
 
     def allows(self, destination: Destination) -> bool:
-        """Whether the thread may wait for this one; takes a place among those that may, where one is needed."""
+        """Whether the thread may wait for this one; takes a place for it, where one is needed."""
         if is_trusted(destination):
             return True
-        needed = [self._slow, self._untrusted] if _is_slow(destination) else [self._untrusted]
-        for places in needed:
-            if places not in self._held:
-                if not places.acquire(blocking=False):
-                    return False
-                self._held.append(places)
+        wanted = (destination.pk, _is_slow(destination))
+        if self._place != wanted:
+            self.release()
+            if not places.take(wanted[0], slow=wanted[1]):
+                return False
+            self._place = wanted
         return True
 
     def release(self) -> None:
-        while self._held:
-            self._held.pop().release()
+        if self._place is not None:
+            places.give_back(self._place[0], slow=self._place[1])
+            self._place = None
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Whatever happens to streams and hosts: once all is well, every event arrives or is dead, in order and accounted for."""
 
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +14,9 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callbacks import consequences, delivery, destinations, finding, outbox, redelivery, transport
+from callbacks import consequences, delivery, destinations, finding, outbox, redelivery, threads, transport
 from callbacks.models import Attempt, Destination, Event, Subscription
-from callbacks.threads import Permit
+from callbacks.threads import Places
 from callbacks.transport import Outcome
 from tests.api import configured
 from tests.deliveries import time_passes
@@ -177,20 +176,19 @@ RECORD = delivery._record
 @contextmanager
 def world() -> Iterator[World]:
     world = World()
-    free, free_for_slow = threading.BoundedSemaphore(UNPROVEN), threading.BoundedSemaphore(1)
+    places = Places(untrusted=UNPROVEN, slow=1)
     with (
         patch.object(transport, "send", world.send),
         patch.object(delivery, "_record", world.record),
-        patch.object(Permit, "_untrusted", free),
-        patch.object(Permit, "_slow", free_for_slow),
+        patch.object(threads, "places", places),
         patch.object(delivery, "_MOST_ATTEMPTS", 2),
         patch.object(consequences, "_EXPIRED_BATCH", 2),
         configured(deliveries_per_host=AT_ONCE),
     ):
         delivery.start()
         yield world
-    assert all(free.acquire(blocking=False) for _ in range(UNPROVEN)), "a thread was not given back"
-    assert free_for_slow.acquire(blocking=False), "a thread for slow hosts was not given back"
+    assert places.take(0, slow=True), "a place was not given back"
+    assert all(places.take(0, slow=False) for _ in range(UNPROVEN - 1)), "a place was not given back"
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from django.db.models import F
 
-from callbacks import breaker, delivery, destinations, finding
+from callbacks import breaker, delivery, destinations, finding, threads
 from callbacks.models import Attempt, Event, Subscription
-from callbacks.threads import Permit
+from callbacks.threads import Places
 from tests.deliveries import (
     DEAD,
     DELIVERED,
@@ -148,7 +148,7 @@ def test_a_killed_probe_is_replaced(receiver: Receiver, monkeypatch: pytest.Monk
 
 def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with two threads for the unproven, a host that has proven itself, and four that hang
-    monkeypatch.setattr(Permit, "_untrusted", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(threads, "places", Places(untrusted=2, slow=1))
     work_until_delivered(*streams_to(receiver.url, 2))
     with Receiver("0.0.0.0") as hanging:
         gate = Gate(hanging)
@@ -157,8 +157,8 @@ def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeyp
             stream.publish()
 
         # When all are delivered, I expect two of the four to be tried
-        with under_way(*stuck) as threads:
-            wait_for(lambda: sum(thread.is_alive() for thread in threads) == 2 and gate.inside == 2)
+        with under_way(*stuck) as deliverers:
+            wait_for(lambda: sum(thread.is_alive() for thread in deliverers) == 2 and gate.inside == 2)
 
             # and the other host to get what is for it meanwhile
             well = streams_to(receiver.url, 3, START, EXIT)
@@ -173,7 +173,7 @@ def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeyp
 
 def test_a_host_that_proves_itself_leaves_its_thread_to_the_unproven(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with one thread for the unproven, and a host that has answered well once
-    monkeypatch.setattr(Permit, "_untrusted", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(threads, "places", Places(untrusted=1, slow=1))
     with Receiver() as other:
         (stream,) = streams_to(other.url, 1)
 

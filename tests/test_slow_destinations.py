@@ -1,6 +1,5 @@
 """Hosts that take every event, but slowly, do not keep the threads from other hosts' events."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,10 +7,10 @@ from contextlib import contextmanager
 import pytest
 from django.test import Client
 
-from callbacks import breaker, delivery, destinations, finding
+from callbacks import breaker, delivery, destinations, finding, threads
 from callbacks.actors import deliver
 from callbacks.models import Attempt, Destination, Event
-from callbacks.threads import THREADS, Permit, is_trusted
+from callbacks.threads import THREADS, Places, is_trusted
 from orchestrator_site.broker import make_worker
 from tests.deliveries import DELIVERED, EXIT, LOG, START, Gate, Stream, streams_to, under_way, work_until_delivered
 from tests.receiver import Answer, Received, Receiver
@@ -89,7 +88,7 @@ def test_twenty_slow_hosts_leave_threads_for_all_others(receiver: Receiver) -> N
 
 def test_a_host_that_becomes_slow_keeps_few_threads_waiting(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with one thread for the slow, and a host that has been quick
-    monkeypatch.setattr(Permit, "_slow", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(threads, "places", Places(untrusted=2, slow=1))
     work_until_delivered(*streams_to(receiver.url, 1, START, LOG, EXIT))
     assert Destination.objects.get().window == 8
 
@@ -101,11 +100,28 @@ def test_a_host_that_becomes_slow_keeps_few_threads_waiting(receiver: Receiver, 
         wait_for(lambda: not is_trusted(Destination.objects.get()))
 
         # I expect one more to be tried, and the others to come later
-        with under_way(*others) as threads:
-            wait_for(lambda: sum(thread.is_alive() for thread in threads) == 1 and gate.inside == 2)
+        with under_way(*others) as deliverers:
+            wait_for(lambda: sum(thread.is_alive() for thread in deliverers) == 1 and gate.inside == 2)
             gate.open()
     assert Attempt.objects.count() == 3 + 2
     work_until_delivered(first, *others)
+
+
+def test_slow_hosts_share_their_places_host_by_host() -> None:
+    # Given eight places for slow hosts, and one that has taken all that it may have
+    places = Places(untrusted=16, slow=8)
+    taken = [places.take(1, slow=True) for _ in range(8)]
+    assert taken == [True] * 4 + [False] * 4
+
+    # I expect one for each of the next four, and none more
+    assert [places.take(host, slow=True) for host in (2, 3, 3, 4, 5, 6)] == [True, True, False, True, True, False]
+
+    # and what is given back to be for those that have none
+    places.give_back(1, slow=True)
+    assert [places.take(host, slow=True) for host in (1, 2, 6)] == [False, False, True]
+
+    # and new hosts to have the others
+    assert [places.take(7, slow=False) for _ in range(9)] == [True] * 8 + [False]
 
 
 @pytest.mark.parametrize("fault", ["drip", "drip_headers"])
