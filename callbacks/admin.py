@@ -99,7 +99,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @admin.display(description="Deliveries at once")
     def at_once(self, destination: Destination) -> int:
-        return min(destination.window, destinations.most_at_once())
+        return breaker.at_once(destination, destinations.most_at_once())
 
     @admin.display(description="Streams wait")
     def streams_wait(self, destination: Destination) -> str | None:

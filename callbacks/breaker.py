@@ -4,8 +4,8 @@ A destination that answers well is trusted with twice as many deliveries at once
 failure makes that one. So a host that hangs holds a thread or two and not all of them, and one that comes back is
 not run over. Failures in a row open the breaker; when its time is up, one probe at a time finds out.
 
-A slow answer does not change how many deliveries a destination gets at once, but it takes away the trust that lets them use
-any thread, as a failure does.
+A slow answer takes away the trust that lets deliveries use any thread, as a failure does. It also divides how many there are
+at once by the seconds that it took: a host that drags a little gets half of them, one that drags a lot gets one.
 """
 
 import math
@@ -24,7 +24,6 @@ FAILURES: Final = 5  # in a row
 OPEN_SECONDS: Final = 30.0  # the first time; twice that each time after
 LONGEST_SECONDS: Final = 600.0  # that a destination is left alone, whatever it asks for: others may share it
 SLOW_SECONDS: Final = 1.0  # an answer that takes longer is slow
-_MOST_SLOWNESS: Final = 60  # so that six quick answers in a row are always enough
 
 
 class State(StrEnum):
@@ -61,13 +60,23 @@ def is_slow(destination: Destination) -> bool:
     return destination.slowness > 0
 
 
+def at_once(destination: Destination, most: int) -> int:
+    """How many deliveries it may get at once while its breaker is closed. `most`: DELIVERIES_PER_HOST."""
+    return max(1, min(destination.window, most) // max(destination.slowness, 1))
+
+
+def has_gained(before: Destination, after: Destination) -> bool:
+    """Whether it is trusted with more deliveries at once than before."""
+    return after.window > before.window or after.slowness < before.slowness
+
+
 def room(destination: Destination, now: datetime, under_way: int, most: int) -> int:
     """How many more deliveries it may get at once. `most`: DELIVERIES_PER_HOST."""
     if is_closed_to_all(destination, now):
         return 0
     if destination.open_until is not None:
         return 0 if _lies_ahead(destination.probe_until, now) else 1
-    return max(0, min(destination.window, most) - under_way)
+    return max(0, at_once(destination, most) - under_way)
 
 
 def enter(destination: Destination, now: datetime, token: UUID) -> bool:
@@ -109,9 +118,9 @@ def _is_slow_answer(outcome: Outcome) -> bool:
 
 
 def _learn_pace(destination: Destination, outcome: Outcome) -> None:
-    """A slow answer adds its seconds and a quick one halves them: a host that mixes both cannot hold many threads for long."""
+    """It takes several quick answers to make up for a slow one: a host that mixes both stays slow."""
     if _is_slow_answer(outcome):
-        destination.slowness = min(destination.slowness + math.ceil(outcome.latency_ms / 1000), _MOST_SLOWNESS)
+        destination.slowness = max(destination.slowness, math.ceil(outcome.latency_ms / 1000))
     elif outcome.status is not None:
         destination.slowness //= 2
 

@@ -63,8 +63,8 @@ def drain(subscription_id: int) -> None:
         turn = None if _work.stopping else _take_up(subscription_id, token, permit)
         sent = 0
         while turn is not None:
-            event, trust = turn.event, turn.event.subscription.destination.window
-            with threads.waiting_for(event.subscription.destination):
+            event, before = turn.event, turn.event.subscription.destination
+            with threads.waiting_for(before):
                 outcome = _attempt(event, turn.now)
             sent += 1
             out_of_time = time.monotonic() > stop_at or _work.stopping
@@ -72,7 +72,7 @@ def drain(subscription_id: int) -> None:
             if turn is None or turn.event.subscription_id != event.subscription_id:
                 sent = 0
             destination = event.subscription.destination
-            if destination.waiting and (turn is None or destination.window > trust):  # there is room now
+            if destination.waiting and (turn is None or breaker.has_gained(before, destination)):  # there is room now
                 destinations.wake_waiting(destination.pk)
     finally:
         permit.release()

@@ -29,7 +29,7 @@ class Destination(models.Model):
     throttled_until = models.DateTimeField(null=True)
     window = models.PositiveSmallIntegerField(default=1, help_text="How many deliveries it is trusted with at once.")
     slowness = models.PositiveSmallIntegerField(
-        default=0, db_default=0, help_text="Seconds by which it kept threads waiting; each quick answer halves them."
+        default=0, db_default=0, help_text="Seconds that a slow answer took; each quick one halves them."
     )
     waiting = models.BooleanField(default=False, help_text="Streams may wait for it.")
     revive_since = models.DateTimeField(null=True, help_text="An operator wants what died from here on to be sent again, …")

@@ -37,7 +37,9 @@ _DESTINATION: Final = {
         "type": "boolean",
         "description": "Its answers take more than a second; deliveries there get a share of the threads.",
     },
-    "atOnce": integer(1, description="How many deliveries it gets at once; fewer after a failure, more after good answers."),
+    "atOnce": integer(
+        1, description="How many deliveries it gets at once; fewer after failures and slow answers, more after good ones."
+    ),
     "redelivering": record(
         {"since": MOMENT, "until": MOMENT},
         ("since", "until"),

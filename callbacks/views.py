@@ -116,6 +116,6 @@ def _summary(destination: Any) -> dict[str, Any]:
         "failures": destination.failures,
         "slow": breaker.is_slow(destination),
         **{name: rfc3339(moment) for name, moment in moments.items() if moment is not None},
-        "atOnce": min(destination.window, destinations.most_at_once()),
+        "atOnce": breaker.at_once(destination, destinations.most_at_once()),
         **({"redelivering": {"since": rfc3339(since), "until": rfc3339(until)}} if since and until else {}),
     }

@@ -239,12 +239,13 @@ def test_a_slow_answer_proves_nothing_and_takes_proof_away(host: Host, status: i
     assert not breaker.is_proven(quick.row)
 
 
-def test_slow_answers_leave_a_host_as_many_deliveries_as_quick_ones(host: Host) -> None:
-    host.answers(*[200] * 10, seconds=14.0)
-    assert host.room() == MOST
+@pytest.mark.parametrize(("seconds", "room"), [(1.0, 8), (1.1, 4), (2.5, 2), (4.0, 2), (8.0, 1), (14.0, 1)])
+def test_a_host_gets_the_fewer_at_once_the_slower_it_is(host: Host, seconds: float, room: int) -> None:
+    host.answers(*[200] * 10, seconds=seconds)
+    assert host.room() == room
 
 
-@pytest.mark.parametrize(("seconds", "quick"), [([1.1], 2), ([14.0], 4), ([14.0] * 100, 6)])
+@pytest.mark.parametrize(("seconds", "quick"), [([1.1], 2), ([14.0], 4), ([14.0] * 100, 4), ([14.0, 1.1], 4)])
 def test_quick_answers_prove_a_slow_host_again_the_sooner_the_quicker_it_was(
     host: Host, seconds: list[float], quick: int
 ) -> None:

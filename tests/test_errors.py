@@ -26,11 +26,10 @@ def test_methods_that_an_address_does_not_take(client: Client) -> None:
     expect_error(client.post(ASSET), 405)
 
 
-@pytest.mark.parametrize("address", ["/", "//v1/jobs", "/v1/jobs", ASSET])
+@pytest.mark.parametrize("address", ["/", "//v1/jobs", "/v1/jobs", "/nothing"])
 def test_a_host_name_that_is_not_ours(client: Client, address: str) -> None:
-    if address != ASSET:  # those are the same for everybody
-        expect_error(client.get(address, headers={"Host": "evil.example"}), 400)
-        expect_error(client.post(address, headers={"Host": "a b"}), 400)
+    expect_error(client.get(address, headers={"Host": "evil.example"}), 400)
+    expect_error(client.post(address, headers={"Host": "a b"}), 400)
 
 
 def test_a_range_that_a_file_does_not_have(client: Client) -> None:
