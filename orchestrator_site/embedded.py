@@ -56,16 +56,7 @@ class EmbeddedApplication(BaseApplication):  # type: ignore[misc]
     """gunicorn with one worker process of the above kind."""
 
     def load_config(self) -> None:
-        for name in (
-            "bind",
-            "threads",
-            "timeout",
-            "graceful_timeout",
-            "keepalive",
-            "forwarder_headers",
-            "header_map",
-            "logconfig_dict",
-        ):
+        for name in ("bind", "threads", "timeout", "graceful_timeout", "forwarder_headers", "header_map", "logconfig_dict"):
             self.cfg.set(name, getattr(gunicorn_settings, name))
         self.cfg.set("workers", 1)
         self.cfg.set("worker_class", EmbeddedWorker)

@@ -12,7 +12,6 @@ workers = _configuration.web_processes
 threads = WEB_THREADS
 timeout = 60
 graceful_timeout = max(1, round(_configuration.shutdown_grace))
-keepalive = 5
 forwarder_headers = ""  # a path is what the client asks for: SCRIPT_NAME would take it past the rules of a proxy
 header_map = "drop"  # X_Forwarded_Proto is not X-Forwarded-Proto
 logconfig_dict = {

@@ -17,10 +17,10 @@ from django.http.request import UnreadablePostError
 from gunicorn.http.errors import ParseException
 
 from orchestrator_site.api_errors import ApiError, InvalidRequest
+from orchestrator_site.request_reader import MAX_BODY_BYTES
 
 T = TypeVar("T")
 
-MAX_BODY_BYTES: Final = 1024**2
 MAX_DEPTH: Final = 16
 _PIECE_BYTES = 64 * 1024
 _MAX_SHOWN_NAME = 128

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 from django.conf import settings
 
 from orchestrator_site.database import release_connection
+from orchestrator_site.stopping import stopping
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ seats = threading.BoundedSemaphore(max(1, settings.WEB_THREADS // 2))
 
 
 def look_until(look: Callable[[], T], enough: Callable[[T], bool], seconds: float) -> T:
-    """What `look` sees as soon as that is `enough`, when the time is up, or at once where no seat is free."""
+    """Return what `look` sees, as soon as that is `enough`, the time is up or the process stops; at once if no seat is free."""
     seen = look()
     if seconds <= 0 or enough(seen) or not seats.acquire(blocking=False):
         return seen
@@ -27,7 +28,8 @@ def look_until(look: Callable[[], T], enough: Callable[[T], bool], seconds: floa
         deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
         while not enough(seen) and (left := deadline - time.monotonic()) > 0:
             release_connection()
-            time.sleep(min(pause, left))
+            if stopping.wait(min(pause, left)):
+                return seen
             pause = min(pause * 1.5, _LONGEST_PAUSE)
             seen = look()
         return seen

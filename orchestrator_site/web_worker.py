@@ -1,67 +1,75 @@
-"""gunicorn's threaded worker, which nobody can hold by saying nothing, and whose own errors look like the API's."""
+"""gunicorn's worker for `web`: the event loop of `web_server` in a process that gunicorn starts, watches and stops."""
 
-import json
 import logging
-import socket
-from contextlib import suppress
-from http import HTTPStatus
+import os
+import resource
+import time
 from typing import Any, Final
 
-from gunicorn.http.errors import (
-    ExpectationFailed,
-    LimitRequestHeaders,
-    LimitRequestLine,
-    ParseException,
-    UnsupportedTransferCoding,
-)
-from gunicorn.workers.gthread import _DEFER, ThreadWorker
+from gunicorn.workers.base import Worker
 
-from orchestrator_site.deadlines import Watchdog
+from orchestrator_site.stopping import stopping
+from orchestrator_site.web_connections import Limits
+from orchestrator_site.web_server import Server
 
 logger = logging.getLogger(__name__)
 
-REQUEST_SECONDS = 45.0  # for a client to send its request; longer than any answer of ours waits
-_watchdog = Watchdog()
-
-_STATUSES: Final = {
-    LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-    UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
-}
+CONNECTIONS: Final = 1000  # of clients, each process: a connection that waits takes some 5 KB
+_OTHER_FILES: Final = 1024  # of the rest of the process: the embedded one also has the connections of all its jobs
+_WAIT_SECONDS: Final = 1.0  # gunicorn ends a worker that it has not heard of for its `timeout`
 
 
-class WebWorker(ThreadWorker):  # type: ignore[misc]
-    """A thread is a client's while it speaks: who says nothing waits in the poller, who stops amid a request is cut off.
+class WebWorker(Worker):  # type: ignore[misc]
+    """Serves HTTP with one thread that waits for clients, and a pool of threads that only have complete requests."""
 
-    What is no HTTP request is answered as JSON, and nothing of it is repeated: gunicorn would answer HTML.
-    """
+    _server: Server
 
-    def handle(self, conn: Any) -> Any:
-        if not conn.initialized and not conn.wait_for_data(0):
-            return _DEFER
-        with _watchdog.limit(REQUEST_SECONDS, lambda: _hear_no_more(conn.sock)):
-            return super().handle(conn)
+    def init_process(self) -> None:
+        limits = Limits(connections=connections_for(CONNECTIONS), long_answers=max(1, self.cfg.threads // 4))
+        self._server = Server(self.sockets, self.cfg, self._application, limits)
+        super().init_process()
 
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        if not isinstance(exc, ParseException):
-            super().handle_error(req, client, addr, exc)
-            return
-        logger.warning("a request cannot be read", extra={"reason": type(exc).__name__})
-        with suppress(OSError):
-            client.sendall(_answer(_STATUSES.get(type(exc), HTTPStatus.BAD_REQUEST)))
+    def _application(self, environ: Any, start_response: Any) -> Any:
+        return self.wsgi(environ, start_response)  # loaded by `super().init_process`
+
+    def run(self) -> None:
+        """Serve until gunicorn stops this process or is gone."""
+        while self.alive and self.is_parent_alive():
+            self.notify()
+            self._server.serve(_WAIT_SECONDS)
+        self._server.stop()
+        deadline = time.monotonic() + self.cfg.graceful_timeout
+        while not self._server.is_done and time.monotonic() < deadline:
+            self.notify()
+            self._server.serve(_WAIT_SECONDS)
+        self._server.close()
+
+    def is_parent_alive(self) -> bool:
+        return bool(self.ppid == os.getppid())
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: answer what has been asked, and end."""
+        stopping.set()
+        super().handle_exit(sig, frame)
+        self._server.wake()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """SIGINT or SIGQUIT: end at once."""
+        stopping.set()
+        self._server.abandon_requests()
+        super().handle_quit(sig, frame)
 
 
-def _hear_no_more(connection: socket.socket) -> None:
-    """Whoever reads finds the end; an answer that is under way still goes out."""
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RD)
-
-
-def _answer(status: HTTPStatus) -> bytes:
-    body = json.dumps({"error": f"the request cannot be read: {status.phrase.lower()}"}).encode()
-    head = (
-        f"HTTP/1.1 {status} {status.phrase}\r\n"
-        f"Connection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def connections_for(wanted: int) -> int:
+    """Let this process open that many connections beside its other files; return how many it may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    possible = min(wanted, soft // 2)
+    logger.warning("the limit of open files (RLIMIT_NOFILE) is low", extra={"files": soft, "connections": possible})
+    return possible

@@ -1,0 +1,49 @@
+"""Answers that the web server gives by itself, to requests that never reach the application. All of them close the connection."""
+
+import json
+from http import HTTPStatus
+from typing import Final
+
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    InvalidHTTPVersion,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
+
+_RETRY_AFTER_SECONDS: Final = 1
+
+_SENTENCES: Final = {
+    LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long"),
+    LimitRequestHeaders: (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request headers are too large"),
+    ExpectationFailed: (HTTPStatus.EXPECTATION_FAILED, "the only expectation that is supported is 100-continue"),
+    UnsupportedTransferCoding: (HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding that is supported is chunked"),
+}
+
+
+class Refusal(Exception):
+    """A request that is answered with `status` and one sentence, and not read any further."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+    @classmethod
+    def from_parser(cls, error: ParseException) -> "Refusal":
+        """Translate an error of gunicorn's parser. Nothing of the request is repeated in the answer."""
+        if isinstance(error, InvalidHTTPVersion) and isinstance(error.version, tuple):  # well formed, but not 1.x
+            return cls(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "the HTTP version is not supported: use HTTP/1.1")
+        return cls(*_SENTENCES.get(type(error), (HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")))
+
+    def encode(self, *, with_body: bool = True) -> bytes:
+        """Return the whole response."""
+        body = json.dumps({"error": self.sentence}).encode()
+        retry = f"Retry-After: {_RETRY_AFTER_SECONDS}\r\n" if self.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+        head = (
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
+            f"Connection: close\r\n{retry}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + (body if with_body else b"")

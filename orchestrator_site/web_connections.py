@@ -1,0 +1,163 @@
+"""All connections of a web server: what each waits for and how long it may, how many there are and how much memory they take."""
+
+import selectors
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from orchestrator_site.refusals import Refusal
+from orchestrator_site.web_answer import Answer, ClientGone
+from orchestrator_site.web_connection import Connection, Phase, Waiting
+
+FULL: Final = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the service has too many requests; try again")
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What clients may take of a web process. Seconds and bytes."""
+
+    connections: int = 1000
+    # Longer than the 60 s for which the usual proxies keep a connection: they close it, and meet none that we have just closed.
+    idle_seconds: float = 75
+    head_seconds: float = 15
+    body_seconds: float = 45  # 1 MiB at 24 KB/s
+    stall_seconds: float = 30  # in which a client takes nothing of its answer
+    # A client that takes little at a time has this long, and a second more for every so many bytes that it has taken.
+    slow_seconds: float = 60
+    slow_bytes: int = 8 * 1024
+    linger_seconds: float = 30  # for a client to send the rest of a refused request, and read the answer
+    stop_seconds: float = 2  # at a stop: for a request that may be on its way on an idle connection
+    memory_bytes: int = 64 * 1024**2  # all requests and answers that wait for a client or for a thread
+    long_answers: int = 4  # threads that produce answers past their first turn, at the same time
+
+
+class Connections:
+    """Belongs to the event loop's thread."""
+
+    def __init__(self, selector: selectors.BaseSelector, limits: Limits, abandon: Callable[[Answer], object]) -> None:
+        """`abandon` is called with the unfinished answer of a connection that is closed."""
+        self._selector = selector
+        self._limits = limits
+        self._abandon = abandon
+        self._all: set[Connection] = set()
+        self._waiting = Waiting()
+        self._memory = 0
+        self._stopping = False
+        self.now = time.monotonic()  # the time of this round of the loop
+        self.refused: Counter[str] = Counter()  # what was refused or closed, by reason, since the last report
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def have_room(self) -> bool:
+        """Whether one more can be taken, if need be in place of one that waits for its client."""
+        return len(self._all) < self._limits.connections or bool(self._waiting)
+
+    @property
+    def need_memory(self) -> bool:
+        """Whether they take more than they may, with nothing to be taken from those that wait for their client."""
+        return self._memory > self._limits.memory_bytes
+
+    def add(self, connection: Connection) -> None:
+        """Take one that has sent nothing yet. Where there are too many, it takes the place of another."""
+        if len(self._all) >= self._limits.connections:
+            self.make_room()
+        self._all.add(connection)
+        self.wait(connection, Phase.IDLE)
+
+    def make_room(self) -> None:
+        """Close the one that can best be done without, if there is any that waits for its client."""
+        victim = self._waiting.first(*Phase)
+        if victim is not None:
+            self._evict(victim)
+
+    def wait(self, connection: Connection, phase: Phase, *, anew: bool = False) -> None:
+        """Wait for its client: since it came into this phase, or from now on."""
+        if anew or connection.phase is not phase:
+            self._waiting.remove(connection)
+            self._waiting.add(connection, phase, self.now + self._seconds_for(phase))
+            connection.waits_since = self.now
+        events = selectors.EVENT_WRITE if phase is Phase.SENDING else selectors.EVENT_READ
+        if not connection.registered:
+            self._selector.register(connection.sock, events, connection)
+        elif connection.registered != events:
+            self._selector.modify(connection.sock, events, connection)
+        connection.registered = events
+
+    def leave(self, connection: Connection) -> None:
+        """Wait for its client no longer."""
+        self._waiting.remove(connection)
+        if connection.registered:
+            self._selector.unregister(connection.sock)
+            connection.registered = 0
+
+    def count(self, connection: Connection) -> None:
+        """Note how much memory it takes. Where all together take too much, some that wait for their client are closed."""
+        self._memory += connection.held - connection.counted
+        connection.counted = connection.held
+        while self.need_memory and (victim := self._waiting.first(Phase.SENDING, Phase.BODY, Phase.HEAD)) is not None:
+            self._evict(victim)
+
+    def is_too_slow(self, connection: Connection) -> bool:
+        """Whether its client, which waits to be sent more, has taken too little of its answer for the time that it had."""
+        connection.sending_seconds += self.now - connection.waits_since
+        return connection.sending_seconds > self._limits.slow_seconds + connection.output.sent / self._limits.slow_bytes
+
+    def drop(self, connection: Connection, *, reset: bool = False) -> None:
+        """Close it at once. `reset` tells the client that its answer is not complete."""
+        self.leave(connection)
+        if connection.answer is not None:
+            self._abandon(connection.answer)
+        if reset:
+            with suppress(OSError):
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        connection.sock.close()
+        self._all.discard(connection)
+        self._memory -= connection.counted
+
+    def overdue(self) -> Iterator[Connection]:
+        """Those that have waited too long. Whoever iterates must do something about each."""
+        return self._waiting.overdue(self.now)
+
+    def stop(self) -> None:
+        """Wait for no new request any longer than a moment."""
+        self._stopping = True
+        for phase in (Phase.IDLE, Phase.LINGERING):
+            self._waiting.bring_forward(phase, self.now + self._limits.stop_seconds)
+
+    def close(self) -> None:
+        for connection in self._all:
+            connection.sock.close()
+
+    def _evict(self, connection: Connection) -> None:
+        """Close one that waits for its client, for the sake of others."""
+        if connection.phase in (Phase.HEAD, Phase.BODY, Phase.SENDING):
+            self.refused["the room was needed for others"] += 1
+        if connection.phase in (Phase.HEAD, Phase.BODY):
+            connection.output.sendall(FULL.encode(with_body=not connection.reader.answers_without_body))
+            with suppress(ClientGone):
+                connection.output.flush(connection.sock)
+        self.drop(connection, reset=connection.phase is Phase.SENDING)
+
+    def _seconds_for(self, phase: Phase) -> float:
+        match phase:
+            case Phase.IDLE | Phase.LINGERING if self._stopping:
+                return self._limits.stop_seconds
+            case Phase.LINGERING:
+                return self._limits.linger_seconds
+            case Phase.IDLE:
+                return self._limits.idle_seconds
+            case Phase.HEAD:
+                return self._limits.head_seconds
+            case Phase.BODY:
+                return self._limits.body_seconds
+            case Phase.SENDING:
+                return self._limits.stall_seconds

@@ -1,0 +1,114 @@
+"""A web server in a thread of the test's process, with an application and limits of the test's own."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPResponse
+from typing import Any
+
+from gunicorn.config import Config
+
+from orchestrator_site.web_connections import Limits
+from orchestrator_site.web_server import Server
+
+THREADS = 4
+Application = Callable[[dict[str, Any], Any], Any]
+
+
+def config() -> Config:
+    settings = Config()
+    settings.set("threads", THREADS)
+    return settings
+
+
+class Web:
+    """The server, serving until the test ends."""
+
+    def __init__(self, listener: socket.socket, application: Application, limits: Limits) -> None:
+        self.address = listener.getsockname()
+        self.server = Server([listener], config(), application, limits)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.server.serve(1)
+        self.server.stop()
+        while not self.server.is_done:
+            self.server.serve(0.1)
+        self.server.close()
+
+    def begin_stop(self) -> None:
+        """As at SIGTERM."""
+        self._stopping.set()
+        self.server.wake()
+
+    def wait_for_end(self) -> None:
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the server does not end"
+
+    def connect(self, data: bytes = b"", *, receive_buffer: int | None = None) -> socket.socket:
+        """A new connection on which `data` has been sent. The test closes it."""
+        client = socket.socket()
+        client.settimeout(30)
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(self.address)
+        client.sendall(data)
+        return client
+
+    def exchange(self, data: bytes) -> "Answered":
+        """Send `data` and nothing after it: the answer."""
+        with self.connect(data) as client:
+            return read_answer(client)
+
+
+class Answered:
+    """One answer, read to its end."""
+
+    def __init__(self, response: HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+
+    @property
+    def closes(self) -> bool:
+        return self.headers["Connection"] == "close"
+
+    @property
+    def error(self) -> str:
+        """The sentence of an error in JSON."""
+        assert self.headers["Content-Type"] == "application/json"
+        body = json.loads(self.body)
+        assert body.keys() == {"error"}
+        sentence: str = body["error"]
+        return sentence
+
+
+def read_answer(client: socket.socket, method: str = "GET") -> Answered:
+    """The next answer on this connection."""
+    with HTTPResponse(client, method=method) as response:
+        response.begin()
+        return Answered(response)
+
+
+def is_at_end(client: socket.socket) -> bool:
+    """Whether the server has closed the connection, after waiting for it to say something."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+@contextmanager
+def serving(application: Application, **limits: Any) -> Iterator[Web]:
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        web = Web(listener, application, Limits(**limits))
+        try:
+            yield web
+        finally:
+            web.begin_stop()
+            web.wait_for_end()
