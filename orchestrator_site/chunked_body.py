@@ -30,8 +30,7 @@ def decode_chunks(request: Any, buffer: bytearray, body: bytearray, max_bytes: i
         if len(body) + size > max_bytes:
             raise too_large(max_bytes)
         yield from _move(buffer, body, size)
-        if (yield from _line(buffer)):
-            raise _malformed()
+        yield from _end_of_line(buffer)
         framing -= 4  # the two line ends
         if framing < 0:
             raise Refusal(HTTPStatus.BAD_REQUEST, "the body comes in too many small chunks")
@@ -57,6 +56,14 @@ def _line(buffer: bytearray) -> Generator[None, None, bytes]:
     line = bytes(buffer[:end])
     del buffer[: end + 2]
     return line
+
+
+def _end_of_line(buffer: bytearray) -> Generator[None]:
+    while len(buffer) < 2:
+        yield
+    if buffer[:2] != b"\r\n":
+        raise _malformed()
+    del buffer[:2]
 
 
 def _move(buffer: bytearray, body: bytearray, size: int) -> Generator[None]:

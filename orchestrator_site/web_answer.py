@@ -3,7 +3,7 @@
 import logging
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from http import HTTPStatus
 from itertools import islice
@@ -75,25 +75,26 @@ class Progress(Enum):
 class Answer:
     """One answer of the application. `take_turn` runs in a thread, in one at a time, not always in the same one."""
 
-    def __init__(self, request: Any, *, cfg: Any, application: Any, client: Any, server: Any) -> None:
+    def __init__(
+        self, request: Any, cfg: Any, application: Any, client: Any, server: Any, is_stopping: Callable[[], bool]
+    ) -> None:
+        """`client` and `server` are the addresses of both ends."""
         self._request = request
         self._cfg = cfg
         self._application = application
         self._client = client
         self._server = server
+        self._is_stopping = is_stopping
         self._response: Any = None
         self._result: Any = None  # what the application returned: its `close` must be called
         self._parts: Iterator[bytes] | None = None
         self.last = False  # the connection closes after it
 
-    def take_turn(self, sock: socket.socket, output: Output, *, last: bool) -> Progress:
-        """Produce some of the answer and send what the client takes.
-
-        `last` announces that the connection closes after it, if the headers are not sent yet.
-        """
+    def take_turn(self, sock: socket.socket, output: Output) -> Progress:
+        """Produce some of the answer and send what the client takes."""
         try:
             if self._parts is None:
-                self._begin(output, last)
+                self._begin(output)
             if not self._produce(sock, output):
                 return Progress.UNFINISHED
             self._response.close()
@@ -117,12 +118,12 @@ class Answer:
         except Exception:
             logger.exception("an answer could not be closed")
 
-    def _begin(self, output: Output, last: bool) -> None:
+    def _begin(self, output: Output) -> None:
         self._response, environ = wsgi.create(self._request, output, self._client, self._server, self._cfg)
         environ["wsgi.multithread"] = True
-        if last:
-            self._response.force_close()
         self._result = self._application(environ, self._response.start_response)
+        if self._is_stopping():  # what was under way when the stop began is told so as well
+            self._response.force_close()
         self._parts = iter(self._result)
 
     def _produce(self, sock: socket.socket, output: Output) -> bool:

@@ -57,13 +57,13 @@ class Connections:
         return len(self._all)
 
     @property
-    def have_room(self) -> bool:
+    def has_room(self) -> bool:
         """Whether one more can be taken, if need be in place of one that waits for its client."""
         return len(self._all) < self._limits.connections or bool(self._waiting)
 
     @property
-    def need_memory(self) -> bool:
-        """Whether they take more than they may, with nothing to be taken from those that wait for their client."""
+    def needs_memory(self) -> bool:
+        """Whether all together take more than they may."""
         return self._memory > self._limits.memory_bytes
 
     def add(self, connection: Connection) -> None:
@@ -74,10 +74,20 @@ class Connections:
         self.wait(connection, Phase.IDLE)
 
     def make_room(self) -> None:
-        """Close the one that can best be done without, if there is any that waits for its client."""
+        """Close the one that can best be done without, if there is any that waits for its client.
+
+        It is closed at once, because its place is needed: its client may or may not get to read why.
+        """
         victim = self._waiting.first(*Phase)
-        if victim is not None:
-            self._evict(victim)
+        if victim is None:
+            return
+        if victim.phase in (Phase.HEAD, Phase.BODY, Phase.SENDING):
+            self.refused["the connection was needed for others"] += 1
+        if victim.phase in (Phase.HEAD, Phase.BODY):
+            victim.output.sendall(FULL.encode(with_body=not victim.reader.answers_without_body))
+            with suppress(ClientGone):
+                victim.output.flush(victim.sock)
+        self.drop(victim, reset=victim.phase is Phase.SENDING)
 
     def wait(self, connection: Connection, phase: Phase, *, anew: bool = False) -> None:
         """Wait for its client: since it came into this phase, or from now on."""
@@ -100,11 +110,13 @@ class Connections:
             connection.registered = 0
 
     def count(self, connection: Connection) -> None:
-        """Note how much memory it takes. Where all together take too much, some that wait for their client are closed."""
+        """Note how much memory it takes."""
         self._memory += connection.held - connection.counted
         connection.counted = connection.held
-        while self.need_memory and (victim := self._waiting.first(Phase.SENDING, Phase.BODY, Phase.HEAD)) is not None:
-            self._evict(victim)
+
+    def to_free_memory(self) -> Connection | None:
+        """Return one to be given up, if all together take too much memory and there is any that waits for its client."""
+        return self._waiting.first(Phase.SENDING, Phase.BODY, Phase.HEAD) if self.needs_memory else None
 
     def is_too_slow(self, connection: Connection) -> bool:
         """Whether its client, which waits to be sent more, has taken too little of its answer for the time that it had."""
@@ -136,16 +148,6 @@ class Connections:
     def close(self) -> None:
         for connection in self._all:
             connection.sock.close()
-
-    def _evict(self, connection: Connection) -> None:
-        """Close one that waits for its client, for the sake of others."""
-        if connection.phase in (Phase.HEAD, Phase.BODY, Phase.SENDING):
-            self.refused["the room was needed for others"] += 1
-        if connection.phase in (Phase.HEAD, Phase.BODY):
-            connection.output.sendall(FULL.encode(with_body=not connection.reader.answers_without_body))
-            with suppress(ClientGone):
-                connection.output.flush(connection.sock)
-        self.drop(connection, reset=connection.phase is Phase.SENDING)
 
     def _seconds_for(self, phase: Phase) -> float:
         match phase:

@@ -26,6 +26,7 @@ _READ_BYTES: Final = 64 * 1024  # from one connection, before it is the turn of 
 _SEND_BUFFER_BYTES: Final = 256 * 1024  # of the kernel's, for each connection: without a limit it grows to megabytes
 _ACCEPTS: Final = 32  # new connections, before it is the turn of those that exist
 _TICK_SECONDS: Final = 1.0
+_DOES_NOT_READ: Final = "the client did not read its answer"
 _STAGES: Final = {Stage.NOTHING: Phase.IDLE, Stage.HEAD: Phase.HEAD, Stage.BODY: Phase.BODY}
 
 
@@ -55,7 +56,7 @@ class Server:
     # -- from outside --------------------------------------------------------------------------
     def serve(self, seconds: float) -> None:
         """Wait for events, at most so many seconds, and handle them."""
-        self._set_accepting(self._connections.have_room and not self._stopping and time.monotonic() >= self._accept_at)
+        self._set_accepting(self._connections.has_room and not self._stopping and time.monotonic() >= self._accept_at)
         events = self._selector.select(seconds)
         self._connections.now = time.monotonic()
         for key, _ in events:
@@ -65,6 +66,7 @@ class Server:
                 self._take_reports()
             else:
                 self._accept(key.fileobj)
+            self._free_memory()
         if self._connections.now >= self._next_tick:
             self._next_tick = self._connections.now + _TICK_SECONDS
             self._tick()
@@ -110,7 +112,7 @@ class Server:
 
     def _accept(self, listener: Any) -> None:
         for _ in range(_ACCEPTS):
-            if not self._connections.have_room:
+            if not self._connections.has_room:
                 return
             try:
                 sock, client = listener.accept()
@@ -137,6 +139,13 @@ class Server:
             case None:  # an event before this one has closed it
                 pass
 
+    def _free_memory(self) -> None:
+        while (connection := self._connections.to_free_memory()) is not None:
+            if connection.phase is Phase.SENDING:
+                self._give_up(connection, "the memory was needed for others")
+            else:
+                self._refuse(connection, FULL)
+
     def _tick(self) -> None:
         for connection in self._connections.overdue():
             match connection.phase:
@@ -145,7 +154,7 @@ class Server:
                 case Phase.BODY:
                     self._refuse(connection, _too_slow("the body", self._limits.body_seconds))
                 case Phase.SENDING:
-                    self._give_up(connection)
+                    self._give_up(connection, _DOES_NOT_READ)
                 case _:
                     self._connections.drop(connection)
         if self._connections.refused:
@@ -198,17 +207,19 @@ class Server:
     def _refuse(self, connection: Connection, refusal: Refusal) -> None:
         self._connections.refused[refusal.sentence] += 1
         connection.closing = True
+        connection.reader.forget()
         connection.output.sendall(refusal.encode(with_body=not connection.reader.answers_without_body))
         self._send(connection)
 
     def _hand_over(self, connection: Connection, request: Any) -> None:
         self._connections.leave(connection)
         connection.begin(
-            Answer(request, cfg=self._cfg, application=self._application, client=connection.client, server=connection.server),
+            Answer(request, self._cfg, self._application, connection.client, connection.server, lambda: self._stopping),
             request_size=request.body.getbuffer().nbytes,
         )
         self._connections.count(connection)
-        if self._connections.need_memory:
+        self._free_memory()
+        if self._connections.needs_memory:
             connection.end()
             self._refuse(connection, FULL)
         else:
@@ -220,7 +231,7 @@ class Server:
         assert connection.answer is not None
         progress = Progress.BROKEN
         try:
-            progress = connection.answer.take_turn(connection.sock, connection.output, last=self._stopping)
+            progress = connection.answer.take_turn(connection.sock, connection.output)
         finally:
             self._reports.append((connection, progress))
             self.wake()
@@ -257,7 +268,7 @@ class Server:
             self._connections.drop(connection)
             return
         if connection.phase is Phase.SENDING and self._connections.is_too_slow(connection):
-            self._give_up(connection)
+            self._give_up(connection, _DOES_NOT_READ)
         else:
             self._go_on(connection, took_some=connection.output.sent > before)
 
@@ -283,12 +294,12 @@ class Server:
         except OSError:
             self._connections.drop(connection)
             return
-        connection.reader.forget()
         self._connections.wait(connection, Phase.LINGERING)
         self._connections.count(connection)
 
-    def _give_up(self, connection: Connection) -> None:
-        self._connections.refused["the client did not read its answer"] += 1
+    def _give_up(self, connection: Connection, reason: str) -> None:
+        """Close a connection before all of its answer has been sent."""
+        self._connections.refused[reason] += 1
         self._connections.drop(connection, reset=True)
 
 

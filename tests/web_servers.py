@@ -88,9 +88,19 @@ class Answered:
         return sentence
 
 
+class _KeptOpen:
+    """Lets `HTTPResponse` read one answer from a connection, and no byte of the next one."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+
+    def makefile(self, mode: str) -> Any:
+        return self._client.makefile("rb", buffering=1)
+
+
 def read_answer(client: socket.socket, method: str = "GET") -> Answered:
     """The next answer on this connection."""
-    with HTTPResponse(client, method=method) as response:
+    with HTTPResponse(_KeptOpen(client), method=method) as response:
         response.begin()
         return Answered(response)
 
