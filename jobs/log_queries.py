@@ -11,7 +11,8 @@ from jobs import limits
 from jobs.logs import Ending
 from jobs.models import Job, LogChunk
 
-_BATCH_CHUNKS = 8  # of at most 384 KiB each as sent
+_BATCH_CHUNKS = 8  # read together at most
+_SHORT_LENGTH = 64 * 1024  # characters of text in a batch; if it has fewer, the next one may have more chunks
 _ENDS_LINE = (Ending.LINE_FEED, Ending.MARKER)
 
 
@@ -70,13 +71,8 @@ def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) ->
     """Yield what was printed, a chunk at a time, of at most `limit` lines. A marker begins on a line of its own."""
     at_line_start = True
     for chunk in _chunks(log, after):
-        if chunk.unended:
-            lines = [line for line in _lines_of(chunk, after) if stream is None or line.stream == stream][:limit]
-            count, text = len(lines), _joined(lines, at_line_start)
-        else:  # as almost always: at three times the speed
-            rows = enumerate(chunk.lines, chunk.first)
-            texts = [text for number, (of, _, text) in rows if number > after and (stream is None or of == stream)][:limit]
-            count, text = len(texts), "".join([f"{text}\n" for text in texts])
+        count, text = _text_of(chunk, after, limit, stream, at_line_start)
+        del chunk  # its objects take ten times the memory of its text, for as long as the client takes to read that
         if text:
             at_line_start = text.endswith("\n")
             yield text
@@ -84,6 +80,16 @@ def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) ->
             limit -= count
             if limit == 0:
                 return
+
+
+def _text_of(chunk: LogChunk, after: int, limit: int | None, stream: str | None, at_line_start: bool) -> tuple[int, str]:
+    """Return how many lines of the chunk there are to show, at most `limit`, and what was printed in them."""
+    if chunk.unended:
+        lines = [line for line in _lines_of(chunk, after) if stream is None or line.stream == stream][:limit]
+        return len(lines), _joined(lines, at_line_start)
+    rows = enumerate(chunk.lines, chunk.first)  # as almost always: at three times the speed
+    texts = [text for number, (of, _, text) in rows if number > after and (stream is None or of == stream)][:limit]
+    return len(texts), "".join([f"{text}\n" for text in texts])
 
 
 def _joined(lines: list[StoredLine], at_line_start: bool) -> str:
@@ -125,14 +131,20 @@ def _lines_of(chunk: LogChunk, after: int) -> Iterator[StoredLine]:
 
 
 def _chunks(log: Log, after: int) -> Iterator[LogChunk]:
-    """Those with lines after that number, first to last."""
+    """Those with lines after that number, first to last; several at a time where they are short."""
     chunks = LogChunk.objects.filter(job=log.job)
     first = chunks.filter(first__lte=after + 1).order_by("-first").values_list("first", flat=True).first() or 0
-    while batch := list(chunks.filter(first__gte=first).order_by("first")[:_BATCH_CHUNKS]):
-        yield from batch
-        if len(batch) < _BATCH_CHUNKS:
-            return
+    size = 1
+    while batch := list(chunks.filter(first__gte=first).order_by("first")[:size]):
         first = batch[-1].first + 1
+        is_last = len(batch) < size
+        length = sum(len(text) for chunk in batch for _, _, text in chunk.lines)
+        size = min(2 * size, _BATCH_CHUNKS) if length < _SHORT_LENGTH else 1
+        batch.reverse()
+        while batch:
+            yield batch.pop()  # and keep none that the caller is done with
+        if is_last:
+            return
 
 
 def _chunks_backwards(log: Log) -> Iterator[LogChunk]:

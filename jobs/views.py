@@ -24,6 +24,7 @@ from orchestrator_site.json_body import read_json
 from orchestrator_site.long_polls import look_until
 
 _META = "meta."
+_PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
 
 
 def no_such_job() -> ApiError:
@@ -160,7 +161,8 @@ def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: f
 
 
 def _without_connection(parts: Iterator[str]) -> Iterator[bytes]:
-    """A client that reads slowly holds no database connection while it does."""
+    """Hold no database connection, and little memory, while a client reads slowly."""
     for part in parts:
         release_connection()
-        yield part.encode()
+        for start in range(0, len(part), _PIECE_LENGTH):
+            yield part[start : start + _PIECE_LENGTH].encode()

@@ -3,10 +3,13 @@
 import socket
 from collections.abc import Iterator
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 from orchestrator_site.request_reader import RequestReader
 from orchestrator_site.web_answer import Answer, Output
+
+
+_UNFINISHED_BYTES: Final = 256 * 1024  # what the application keeps for an answer until it is complete: some of a log, say
 
 
 class Phase(Enum):
@@ -68,8 +71,9 @@ class Connection:
 
     @property
     def held(self) -> int:
-        """How many bytes of requests and answers it keeps in memory."""
-        return self.reader.held + self.request_size + self.output.size
+        """About how many bytes of requests and answers it keeps in memory."""
+        unfinished = _UNFINISHED_BYTES if self.answer is not None and self.phase is Phase.SENDING else 0
+        return self.reader.held + self.request_size + self.output.size + unfinished
 
 
 class Waiting:

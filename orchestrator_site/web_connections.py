@@ -116,7 +116,7 @@ class Connections:
 
     def to_free_memory(self) -> Connection | None:
         """Return one to be given up, if all together take too much memory and there is any that waits for its client."""
-        return self._waiting.first(Phase.SENDING, Phase.BODY, Phase.HEAD) if self.needs_memory else None
+        return self._waiting.first(Phase.BODY, Phase.HEAD, Phase.SENDING) if self.needs_memory else None
 
     def is_too_slow(self, connection: Connection) -> bool:
         """Whether its client, which waits to be sent more, has taken too little of its answer for the time that it had."""

@@ -1,46 +1,74 @@
-"""The threads of `web`: what a client can do to them by saying little."""
+"""What `web` asks of the process that it runs in, and what it does when that is told to stop."""
 
-import logging
-import socket
+import resource
 from collections.abc import Iterator
 
 import pytest
-from gunicorn.config import Config
-from gunicorn.workers.gthread import _DEFER, TConn
 
-from orchestrator_site import web_worker
-from orchestrator_site.web_worker import WebWorker
+from orchestrator_site import stopping
+from orchestrator_site.long_polls import look_until
+from orchestrator_site.web_worker import CONNECTIONS, connections_for
 
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, TConn]]:
-    """A client's end of a connection, and the worker's."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
-        served, address = listener.accept()
-        with served:
-            yield client, TConn(Config(), served, address, listener.getsockname())
+pytestmark = pytest.mark.stateless
 
 
-@pytest.fixture
-def worker() -> WebWorker:
-    worker = WebWorker.__new__(WebWorker)
-    worker.cfg, worker.log = Config(), logging.getLogger("gunicorn.error")
-    return worker
+class Files:
+    """Stands for this process's limit of open files."""
+
+    def __init__(self, soft: int, hard: int) -> None:
+        self.limits = (soft, hard)
+
+    def getrlimit(self, _: int) -> tuple[int, int]:
+        return self.limits
+
+    def setrlimit(self, _: int, limits: tuple[int, int]) -> None:
+        assert limits[0] <= limits[1] or limits[1] == resource.RLIM_INFINITY
+        self.limits = limits
 
 
-def test_a_client_that_says_nothing_takes_no_thread(worker: WebWorker, pair: tuple[socket.socket, TConn]) -> None:
-    # When a thread is given a connection on which nothing has come, I expect it to be free at once
-    assert worker.handle(pair[1]) is _DEFER
-
-
-def test_a_client_that_stops_amid_its_request_is_cut_off(
-    worker: WebWorker, pair: tuple[socket.socket, TConn], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised"),
+    [
+        (1024, 524_288, 2024),
+        (1024, resource.RLIM_INFINITY, 2024),
+        (65_536, 524_288, 65_536),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+    ],
+)
+def test_the_limit_of_open_files_is_raised_where_it_is_too_low(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int
 ) -> None:
-    # Given half a request, and nothing after it
-    client, connection = pair
-    monkeypatch.setattr(web_worker, "REQUEST_SECONDS", 0.1)
-    client.sendall(b"GET /livez HTTP/1.1\r\nHost: ")
-    connection.wait_for_data(10)
+    files = Files(soft, hard)
+    monkeypatch.setattr(resource, "getrlimit", files.getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", files.setrlimit)
+    assert connections_for(CONNECTIONS) == CONNECTIONS
+    assert files.limits == (raised, hard)
 
-    # When a thread reads it, I expect the connection to be given up
-    assert worker.handle(connection) is False
+
+def test_there_are_fewer_connections_where_it_cannot_be_raised_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(256, 1024)
+    monkeypatch.setattr(resource, "getrlimit", files.getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", files.setrlimit)
+    assert connections_for(CONNECTIONS) == 512
+    assert files.limits == (1024, 1024)
+
+
+@pytest.fixture
+def stop() -> Iterator[None]:
+    stopping.stopping.set()
+    yield
+    stopping.stopping.clear()
+
+
+@pytest.mark.usefixtures("stop")
+def test_nobody_waits_in_a_long_poll_while_the_process_stops() -> None:
+    # Given a process that was told to stop
+    looks = []
+
+    def look() -> bool:
+        looks.append(True)
+        return False
+
+    # When somebody waits for what does not come, I expect the answer at once
+    assert look_until(look, bool, 3600) is False
+    assert len(looks) == 1

@@ -26,8 +26,28 @@ JOB = b'{"image": "alpine:latest"}'
         (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + JOB, 400),
         (POST + b"Transfer-Encoding: chunked\r\n\r\n1a\r\n{", 400),
         (POST + b"Content-Length: 100\r\n\r\n" + JOB, 400),
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET /livez HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (POST + b"Content-Length: 2000000\r\n\r\n" + JOB, 413),
     ],
-    ids=["garbage", "long line", "long header", "length", "two lengths", "coding", "chunk", "cut chunk", "cut body"],
+    ids=[
+        "garbage",
+        "long line",
+        "long header",
+        "length",
+        "two lengths",
+        "coding",
+        "chunk",
+        "cut chunk",
+        "cut body",
+        "no host",
+        "two hosts",
+        "bad host",
+        "version",
+        "too large",
+    ],
 )
 def test_a_broken_request_is_answered_in_json(running: Service, request_bytes: bytes, status: int) -> None:
     # When I send this and nothing after it
@@ -37,6 +57,7 @@ def test_a_broken_request_is_answered_in_json(running: Service, request_bytes: b
         with HTTPResponse(connection) as answer:
             answer.begin()
 
-            # I expect one sentence, in JSON
+            # I expect one sentence, in JSON, and to be told that the connection closes
+            assert answer.headers["Connection"] == "close"
             assert (answer.status, answer.headers["Content-Type"]) == (status, "application/json")
             assert json.loads(answer.read()).keys() == {"error"}
