@@ -17,7 +17,7 @@ _ERRORS: Final = {
     413: "The body is larger than 1 MiB.",
     415: "The body is not application/json in UTF-8.",
     500: "The service failed; its log says why.",
-    503: "The database does not answer; `Retry-After` says when to try again.",
+    503: "The database does not answer, or there are too many requests; `Retry-After` says when to try again.",
 }
 _COMMON: Final = (400, 401, 403, 500, 503)
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 from orchestrator_site.request_reader import RequestReader
 from orchestrator_site.web_answer import Answer, Output
 
-
 _UNFINISHED_BYTES: Final = 256 * 1024  # what the application keeps for an answer until it is complete: some of a log, say
 
 
