@@ -124,7 +124,9 @@ class Connections:
         return connection.sending_seconds > self._limits.slow_seconds + connection.output.sent / self._limits.slow_bytes
 
     def drop(self, connection: Connection, *, reset: bool = False) -> None:
-        """Close it at once. `reset` tells the client that its answer is not complete."""
+        """Close it at once, if it is open. `reset` tells the client that its answer is not complete."""
+        if connection not in self._all:
+            return
         self.leave(connection)
         if connection.answer is not None:
             self._abandon(connection.answer)

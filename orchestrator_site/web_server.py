@@ -9,6 +9,7 @@ import selectors
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
@@ -61,7 +62,7 @@ class Server:
         self._connections.now = time.monotonic()
         for key, _ in events:
             if isinstance(key.data, Connection):
-                self._handle(key.data)
+                self._guard(key.data, self._handle)
             elif key.fileobj is self._wake_reader:
                 self._take_reports()
             else:
@@ -126,6 +127,14 @@ class Server:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
             self._connections.add(Connection(sock, client, listener.getsockname(), self._cfg))
+
+    def _guard(self, connection: Connection, step: Callable[..., None], *arguments: Any) -> None:
+        """Do what is next on a connection. Whatever goes wrong there must not end the loop that serves all others."""
+        try:
+            step(connection, *arguments)
+        except Exception:
+            logger.exception("a connection failed")
+            self._connections.drop(connection, reset=True)
 
     def _handle(self, connection: Connection) -> None:
         match connection.phase:
@@ -240,7 +249,8 @@ class Server:
         with suppress(BlockingIOError):
             self._wake_reader.recv(4096)
         while self._reports:
-            self._take_report(*self._reports.popleft())
+            connection, progress = self._reports.popleft()
+            self._guard(connection, self._take_report, progress)
 
     def _take_report(self, connection: Connection, progress: Progress) -> None:
         assert connection.answer is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator_site import request_reader
 from tests.waiting import wait_for
 from tests.web_servers import THREADS, Web, is_at_end, read_answer, serving
 
@@ -433,6 +434,18 @@ class TestFailingApplications:
 
         with serving(fail) as web, web.connect(b"GET / HTTP/1.0\r\n\r\n") as client, pytest.raises(ConnectionResetError):
             read_to_end(client)
+
+    def test_an_error_of_the_server_ends_one_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(request: Any) -> None:
+            if request.path == "/fail":
+                raise ValueError
+
+        # Given a request at which the server itself fails
+        monkeypatch.setattr(request_reader, "_check_target_and_host", fail)
+        with serving(echo) as web, web.connect(b"GET /fail HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+            # I expect its connection to be closed and others to be served
+            assert is_at_end(client)
+            expect_served(web)
 
 
 class TestStop:
