@@ -340,9 +340,11 @@ def test_containers_are_listed_by_all_given_labels(bench: Bench) -> None:
     created, running = bench.created(labels={**bench.labels, **other}), bench.started(shell("sleep 60"))
     ended = bench.ended()
 
-    listed = {seen.name: seen for seen in bench.engine.list(bench.labels)}
+    phases = {created: "created", running: "running", ended: "ended"}
+    # A list may say for a moment after `wait` has returned that the process runs (Docker 26).
+    wait_for(lambda: {seen.name: seen.phase for seen in bench.engine.list(bench.labels)} == phases, what="the phases")
 
-    assert {name: seen.phase for name, seen in listed.items()} == {created: "created", running: "running", ended: "ended"}
+    listed = {seen.name: seen for seen in bench.engine.list(bench.labels)}
     assert other.items() <= listed[created].labels.items()
     assert [seen.name for seen in bench.engine.list({**bench.labels, **other})] == [created]
     assert bench.engine.list(dict.fromkeys(other, "nobody")) == []
