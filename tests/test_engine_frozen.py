@@ -59,7 +59,7 @@ def test_a_frozen_engine_delays_neither_a_time_out_nor_what_comes_after_a_cancel
 
     # When one has had its time, and the other is cancelled
     services.cancel(long.id)
-    wait_for(lambda: Job.objects.get(pk=short.pk).status == State.FAILED, 10, "the time-out")
+    wait_for(lambda: Job.objects.get(pk=short.pk).status == State.FAILED, 20, "the time-out")
 
     # I expect both to be decided, and to end as soon as the engine goes on
     assert Job.objects.get(pk=long.pk).status == State.CANCELLED

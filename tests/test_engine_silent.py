@@ -4,8 +4,8 @@ import base64
 import itertools
 import json
 import socket
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -43,6 +43,11 @@ class Calling:
             self._call()
         except BaseException as error:
             self._error = error
+
+    def is_in(self, *functions: str) -> bool:
+        """Whether its innermost frame is of one of these."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return frame is not None and frame.f_code.co_name in functions
 
     def error(self) -> BaseException | None:
         self._thread.join(AT_ONCE)
@@ -275,28 +280,13 @@ def test_interrupt_ends_a_call_to_a_host_that_does_not_answer(
         write_certificates(tmp_path)
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
         monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
-    interrupt = _Waited()
+    interrupt = Interrupt()
     engine = DockerEngine(f"tcp://127.0.0.1:{request.getfixturevalue(port)}").bound(interrupt)
     calling = Calling(engine.info)
-    assert interrupt.waited.wait(10)
-    time.sleep(0.3)  # nothing tells from outside that it blocks
+    wait_for(lambda: calling.is_in("_new_conn", "do_handshake", "readinto"), 10, "the call to block")
 
     # When
     interrupt.wake()
 
     # I expect
     assert isinstance(calling.error(), Interrupted)
-
-
-class _Waited(Interrupt):
-    """Tells that somebody waits who wants to be woken."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waited = threading.Event()
-
-    @contextmanager
-    def waking(self, waker: Callable[[], object]) -> Iterator[None]:
-        self.waited.set()
-        with super().waking(waker):
-            yield
