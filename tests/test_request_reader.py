@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from orchestrator_site.refusals import Refusal
 from orchestrator_site.request_reader import MAX_BODY_BYTES, MAX_HEAD_BYTES, RequestReader, Stage
 
+pytestmark = pytest.mark.stateless
 CLIENT = ("127.0.0.1", 1234)
 HOST = b"Host: x\r\n"
 
