@@ -306,6 +306,7 @@ def test_wait_that_the_engine_gives_up_is_unavailable(daemon: ScriptedDaemon) ->
         (500, 'fork/exec /usr/sbin/runc: no such file or directory: unknown', StartRefused),
         (400, 'OCI runtime create failed: exec: "/sbin/docker-init": stat /sbin/docker-init: no such file or directory',
          StartRefused),
+        (400, 'OCI runtime create failed: exec: "/dev/orchestrator/init": permission denied: unknown', StartRefused),
         (500, "open /sys/fs/cgroup/memory/docker: permission denied", StartRefused),
         (500, "no such words so far", StartRefused),
         (400, "OCI runtime create failed: unable to retrieve OCI runtime error (open /run/containerd/x/log.json: no such file or "
@@ -619,7 +620,7 @@ def test_pull_on_an_engine_that_goes_away_says_nothing_about_the_image(daemon: S
 def test_pull_that_breaks_off_with_containerd_is_tried_again(daemon: ScriptedDaemon) -> None:
     # Given an engine whose containerd is restarted while it pulls
     answers = [failed_pull(200, "failed to copy: failed to send write: EOF"), chunked(b'{"status": "Pull complete"}\r\n')]
-    daemon.answers["/images/create"] = lambda: answers.pop(0)
+    daemon.answers |= {"/images/create": lambda: answers.pop(0), "/images/": answer(200, {"Config": {}})}
 
     # I expect no error
     DockerEngine(daemon.host).ensure_image("alpine", "always", 10, Interrupt())

@@ -58,7 +58,7 @@ def test_container_gets_nothing_of_the_host(setting: str) -> None:
 def test_log_is_kept_in_two_files_of_half_the_limit() -> None:
     log = description(a_run(), HOLDER)["HostConfig"]["LogConfig"]["Config"]
 
-    assert log == {"max-size": str(512 * 1024**2), "max-file": "2"}
+    assert log == {"max-size": str(512 * 1024**2), "max-file": "2", "compress": "false"}
 
 
 def test_health_check_of_the_image_does_not_run_and_sigterm_ends_the_container() -> None:

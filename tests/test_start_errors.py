@@ -92,9 +92,16 @@ def test_an_error_of_any_length_freezes_nobody(tmp_path: Path) -> None:
     error = f"unable to find user {'/a' * 100_000}: no matching entries in passwd file"
     state = {"Status": "created", "Running": False, "StartedAt": NEVER, "FinishedAt": NEVER, "ExitCode": 128, "OOMKilled": False}
     config = {"Labels": None, "User": "/a" * 100_000}
-    about = {"Id": "0", "Name": "/job", "Created": "2026-01-01T00:00:00Z", "State": {**state, "Error": error}, "Config": config}
+    about = {
+        "Id": "0",
+        "Name": "/job",
+        "Created": "2026-01-01T00:00:00Z",
+        "State": {**state, "Error": error},
+        "Config": config,
+        "HostConfig": {"NetworkMode": "default"},
+    }
     with closing(ScriptedDaemon(tmp_path / "docker.sock")) as daemon:
-        daemon.answers |= {"/json": answer(200, about), "/start": answer(500, {"message": error})}
+        daemon.answers |= {"/json": answer(200, about), "/start": answer(500, {"message": error}), "/networks": answer(200, {})}
         engine = DockerEngine(daemon.host)
 
         # I expect it to be seen, and its start to be explained, in no time

@@ -97,7 +97,7 @@ def test_a_node_that_starts_nothing_says_so_ends_no_job_and_goes_on_once_it_star
 ) -> None:
     # Given an engine that refuses every start
     monkeypatch.setattr("jobs.starts._TRIES", 1000)
-    engine.refusal = StartRefused(OLD_RUNC)
+    engine.refusal = StartRefused(OLD_RUNC, "the engine could not start the container")
     jobs = jobs_of(*images)
 
     # When it is given jobs
@@ -156,7 +156,7 @@ def test_jobs_that_are_at_fault_themselves_end_at_once_and_close_no_node(engine:
 
 def test_a_job_that_alone_is_refused_ends_after_a_few_tries(engine: Engine, workers: Workers) -> None:
     # Given a job that the engine cannot start, for a reason that nobody knows
-    engine.refusal = StartRefused("a reason of its own")
+    engine.refusal = StartRefused("words of the engine", "a reason of its own")
     job = make_job()
 
     # When it is tried
@@ -172,7 +172,7 @@ def test_a_job_that_alone_is_refused_ends_after_a_few_tries(engine: Engine, work
 
 def test_jobs_of_one_image_that_never_starts_end_in_the_end(engine: Engine, workers: Workers) -> None:
     # Given several jobs of one image that cannot be started, for a reason that nobody knows
-    engine.refusal = StartRefused("a reason of its own")
+    engine.refusal = StartRefused("words of the engine", "a reason of its own")
     jobs = jobs_of("image-0", "image-0", "image-0")
 
     # When they are tried, again and again
@@ -184,7 +184,7 @@ def test_jobs_of_one_image_that_never_starts_end_in_the_end(engine: Engine, work
 
 def test_jobs_of_several_images_that_never_start_end_where_others_do(engine: Engine, workers: Workers) -> None:
     # Given jobs of two images that cannot be started, for a reason that nobody knows
-    engine.refusal, engine.refuses = StartRefused("a reason of its own"), "image-"
+    engine.refusal, engine.refuses = StartRefused("words of the engine", "a reason of its own"), "image-"
     bad = jobs_of("image-0", "image-1")
     run(workers)
 
@@ -203,7 +203,7 @@ def test_jobs_of_several_images_that_never_start_end_where_others_do(engine: Eng
 
 def test_a_job_that_waits_for_its_node_is_cancelled(engine: Engine, workers: Workers) -> None:
     # Given
-    engine.refusal = StartRefused(OLD_RUNC)
+    engine.refusal = StartRefused(OLD_RUNC, "the engine could not start the container")
     jobs = jobs_of("image-0", "image-1")
     run(workers)
     wait_for(node_refuses, 10, "the node to notice")
@@ -226,7 +226,7 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
     def die(*_: object) -> None:
         raise Killed
 
-    engine.refusal = StartRefused(OLD_RUNC)
+    engine.refusal = StartRefused(OLD_RUNC, "the engine could not start the container")
     monkeypatch.setattr("jobs.supervisor.hint", lambda *_: True)  # no thread but this one
     first = workers.another()
     refuse(first.node, "image-0")

@@ -149,7 +149,8 @@ class Killed(BaseException):
 def test_a_job_that_takes_down_its_workers_ends_without_another_look_at_it(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, dies_in: str, reason: Reason, story: list[str]
 ) -> None:
-    # Given a job that kills each worker as it gets to one step
+    # Given a job that kills each worker as it gets to one step, at once
+    monkeypatch.setattr("jobs.supervisor.WELL_AFTER", 60.0)
     job = make_job(command=FOREVER, outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
 
     def kill(*_: Any, **__: Any) -> None:

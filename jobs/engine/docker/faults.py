@@ -3,12 +3,15 @@
 import re
 from typing import Final
 
+from jobs.engine.docker import init
+
 # What an engine that is well says of a job that it cannot start. The runtime's own words for the process all name an
-# `exec`; the engine's init is its own program, and so are those that it forks.
+# `exec`; the init, Docker's or ours, is not the job's program, and neither is what the engine forks.
+_INIT: Final = "|".join(map(re.escape, ("/sbin/docker-init", init.COMMAND)))
 _JOBS_OWN: Final = re.compile(
-    r"""
-    \bexec:\ "(?!/sbin/docker-init")      # no such program, not executable, a directory
-    | (?<!fork/)\bexec\ (?!/sbin/docker-init)/
+    rf"""
+    \bexec:\ "(?!(?:{_INIT})")            # no such program, not executable, a directory
+    | (?<!fork/)\bexec\ (?!{_INIT})/
     | exec\ user\ process
     | executable\ file\ not\ found\ in\ \$path
     | exec\ format\ error

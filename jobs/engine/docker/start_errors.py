@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from jobs import arguments
+from jobs.engine.docker import init
 from jobs.errors import StartFailed
 
 _LONGEST = 4096  # characters that are looked at
@@ -84,8 +85,8 @@ def _command(config: Mapping[str, Any]) -> list[str]:
 
 
 def _words(config: Mapping[str, Any]) -> Collection[str]:
-    """What an error may repeat: it comes from the job or its image."""
-    return [*_command(config), config.get("WorkingDir") or ""]
+    """Return what an error may repeat, as it comes from the job or its image."""
+    return [*(word for word in _command(config) if word != init.COMMAND), config.get("WorkingDir") or ""]
 
 
 def _quoted(word: str) -> str:
