@@ -334,6 +334,14 @@ class TestReadEvent:
         with pytest.raises(TransferFailed, match=f'"{path}" cannot be taken out: files below {mounted} end with the process'):
             read_event(place, path)
 
+    def test_neither_is_what_the_engine_has_there_taken_for_it(self, new_place: NewPlace) -> None:
+        # Given an empty file of the engine's below `/dev`, and a link of the job's to that directory
+        place = new_place("/")
+        plant(place, "/", ("dev", tarfile.DIRTYPE, ""), ("dev/console", tarfile.REGTYPE, ""), ("link", tarfile.SYMTYPE, "/dev"))
+        # When it is an output, I expect it to fail, and not to be an empty success
+        with pytest.raises(TransferFailed, match='"link/console" cannot be taken out: files below /dev end with the process'):
+            read_event(place, "link/console")
+
     def test_a_link_on_the_way_leads_nowhere_outside(self, new_place: NewPlace) -> None:
         # Given a job that planted links to what would be the machine's own files
         place = new_place()

@@ -104,6 +104,8 @@ def find_file(place: Place, path: str) -> tuple[str, Stat]:
     if found.kind != "file":
         kind = {"directory": "a directory", "symlink": "a symbolic link"}.get(found.kind, "a device or the like")
         raise TransferFailed(f"{quoted(path)} is {kind}, not a regular file")
+    if found.size == 0:  # engines leave empty files where they mount their own
+        _check_outlives(path, place.engine.real_path(place.container, absolute))
     return absolute, found
 
 
