@@ -92,7 +92,8 @@ def _send(request: requests.PreparedRequest, call: Call) -> Iterator[requests.Re
 
 def chunks(response: requests.Response, size: int = 65536) -> Iterator[bytes]:
     """The bytes of the answer as the peer sent them, at most `size` at a time; what it compressed unasked stays so."""
-    yield from response.raw.stream(size, decode_content=False)
+    while data := response.raw.read1(size, decode_content=False):
+        yield data
 
 
 @contextmanager

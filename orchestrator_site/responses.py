@@ -10,6 +10,7 @@ _INTERIM_ANSWERS: Final = 10
 # 101 is an answer: after it no other comes.
 _INTERIM: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+1(?!01)[0-9]{2}(?![0-9])")
 _FIELD: Final = re.compile(rb"[!-9;-~]+:")
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*[;\r\n]")
 
 
 class BoundedResponse(HTTPResponse):
@@ -37,6 +38,16 @@ class BoundedResponse(HTTPResponse):
         codings = {coding.strip().lower() for value in values for coding in value.split(",")} - {"", "identity"}
         if codings != ({"chunked"} if self.chunked else set()):
             raise HTTPException("it used a transfer coding that was not asked for")
+
+    def _read_next_chunk_size(self) -> int:
+        """Take hexadecimal digits only: http.client reads `-1` as a size, too, and then all that comes."""
+        line = self.fp.readline()
+        if not line:
+            raise RemoteDisconnected("it ended within the body of the answer")
+        chunk = _CHUNK.match(line)
+        if chunk is None:
+            raise HTTPException("it sent a chunk whose size cannot be read")
+        return int(chunk[1], 16)
 
 
 class _Stream(BufferedReader):

@@ -442,6 +442,14 @@ def test_a_chunk_may_not_have_an_endless_size(receiver: Receiver) -> None:
         get(receiver.url)
 
 
+@pytest.mark.parametrize("size", ["-1", "-5", "+5", "0x5", "5_0", "five", "", "5 5", "f" * 16])
+def test_the_size_of_a_chunk_is_a_hexadecimal_number(receiver: Receiver, size: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n"
+    receiver.will(Answer(fault="raw", body=head.encode() + b"hello\r\n0\r\n\r\n"))
+    with pytest.raises(egress.EgressFailed, match="it sent a chunk whose size cannot be read"):
+        get(receiver.url)
+
+
 def test_a_body_may_have_more_chunks_than_headers_may_have_bytes(receiver: Receiver) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     receiver.will(Answer(fault="raw", body=head + b"1;extension\r\nx\r\n" * 10_000 + b"0\r\nX-Trailer: a\r\n\r\n"))
