@@ -214,6 +214,7 @@ def test_a_download_goes_on_while_the_database_is_away(workers: Workers, monkeyp
         (1024**3 - 1, "1 GiB"),
         (4 * 1024**3, "4 GiB"),
         (10 * 1024**4, "10240 GiB"),
+        (2**60 - 10**8, "1073741823.9 GiB"),
     ],
 )
 def test_a_size_is_shown_in_a_unit_that_fits(count: int, shown: str) -> None:

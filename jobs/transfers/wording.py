@@ -30,4 +30,4 @@ def size(count: int) -> str:
         if round(amount, 1) < _UNIT:
             return f"{round(amount, 1):g} {unit}"
         amount /= _UNIT
-    return f"{round(amount, 1):.10g} GiB"
+    return f"{round(amount, 1):.15g} GiB"
