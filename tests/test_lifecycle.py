@@ -159,6 +159,28 @@ def test_a_job_on_a_lost_node_that_had_started_is_engine_lost() -> None:
     assert event_types() == ["start", "exit", "output", "complete"]
 
 
+@pytest.mark.parametrize("how", ["its node is lost", "its container is gone"])
+def test_outputs_that_were_cancelled_are_skipped_where_the_job_ends_without_them(how: str) -> None:
+    # Given a job that has ended, and whose outputs were cancelled
+    job = make_job(outputs=(an_output("out"),))
+    claim = claimed(job)
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
+    lifecycle.exited(claim, 0)
+    services.cancel(job.id)
+
+    # When nothing of it can be reached any more
+    if how == "its container is gone":
+        lifecycle.concluded(claim)
+    else:
+        Job.objects.update(owner=None)
+        lifecycle.lost_with_node(job.uuid, "node")
+
+    # I expect the output to be skipped, without an event
+    assert job.outputs.get().status == "skipped"
+    assert event_types() == ["start", "exit", "complete"]
+
+
 def test_a_node_that_came_back_keeps_its_job() -> None:
     job = make_job()
     claimed(job)

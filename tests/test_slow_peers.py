@@ -133,6 +133,24 @@ def test_one_deadline_is_for_all_outputs_of_a_job(workers: Workers, server: File
     assert len(server.of("/out")) == 1
 
 
+def test_an_upload_that_begins_again_gets_no_more_time(workers: Workers, server: FileServer) -> None:
+    # Given an output for a host that drips
+    job = uploading(server.url("/out"), count=1)
+    worker = workers.another(transfer_timeout=0.3)
+
+    # When the run is woken over and over, and each time begins again
+    def completed_though_woken() -> bool:
+        for run in worker._snapshot():
+            run.interrupt.wake()
+        return Job.objects.get(pk=job.pk).completed_at is not None
+
+    wait_for(completed_though_woken, 20, "the time to be up")
+
+    # I expect the time to be used up by all of them together
+    sentence = f"PUT {server.url('/out')} was not done in the time that transfers have"
+    assert outputs(job) == [("failed", sentence)]
+
+
 @pytest.mark.parametrize("fault", ["/in", "/out"])
 def test_a_download_that_drips_ends_at_the_deadline(workers: Workers, server: FileServer, fault: str) -> None:
     # Given an input from a host that drips the body, or the head of its answer

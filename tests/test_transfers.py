@@ -12,6 +12,7 @@ from jobs.engine.base import User
 from jobs.errors import EngineRefused, EngineUnavailable, TransferFailed
 from jobs.transfers import Place, prepare_workspace, put_file, read_event
 from jobs.transfers.content import ENCODED_LIMIT
+from jobs.transfers.place import Target, put
 from tests import places
 from tests.places import content, docker_place, entry, fake_place, mode, owner, plant
 
@@ -341,6 +342,14 @@ class TestReadEvent:
         # When it is an output, I expect it to fail, and not to be an empty success
         with pytest.raises(TransferFailed, match='"link/console" cannot be taken out: files below /dev end with the process'):
             read_event(place, "link/console")
+
+    def test_nor_is_a_file_that_the_image_has_there(self, new_place: NewPlace) -> None:
+        # Given a file of the image's that the process did not see
+        place = new_place("/")
+        plant(place, "/", ("dev", tarfile.DIRTYPE, ""))
+        put(place, Target("out", "/dev", (), "out"), 0o644, 1, iter([b"x"]))
+        with pytest.raises(TransferFailed, match='"dev/out" cannot be taken out: files below /dev end with the process'):
+            read_event(place, "dev/out")
 
     def test_a_link_on_the_way_leads_nowhere_outside(self, new_place: NewPlace) -> None:
         # Given a job that planted links to what would be the machine's own files
