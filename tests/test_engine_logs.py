@@ -207,8 +207,8 @@ def test_a_container_is_read_alike_whichever_driver_it_has(
     docker_bench: DockerBench, monkeypatch: pytest.MonkeyPatch, driver: str
 ) -> None:
     # Given a container as this release makes it, or one that an earlier release made, with long and short lines
-    def made(spec: RunSpec) -> dict[str, Any]:
-        body = description(spec)
+    def made(spec: RunSpec, init_holder: str) -> dict[str, Any]:
+        body = description(spec, init_holder)
         options = {"max-size": "1g", "max-file": "2"}
         body["HostConfig"]["LogConfig"] = {"Type": driver, "Config": options}
         return body
