@@ -204,7 +204,7 @@ def test_images_own_command_is_entrypoint_and_command(
 
 
 def test_image_without_configuration_has_no_command(docker_bench: DockerBench) -> None:
-    with pytest.raises(EngineRefused, match="No command specified"):
+    with pytest.raises(EngineRefused, match="the image has no command"):
         docker_bench.created(None, image=docker_bench.image_of(layer_of({"file": (b"", 0o644)})))
 
 

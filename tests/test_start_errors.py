@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.engine.docker import DockerEngine
-from jobs.engine.docker.start_errors import check_arguments, explain
+from jobs.engine.docker import DockerEngine, init
+from jobs.engine.docker.start_errors import cause_of, check_arguments
 from jobs.errors import EngineRefused, StartFailed
 from tests import images
 from tests.engines import DockerBench, shell
@@ -51,11 +51,33 @@ OTHERWISE = "the engine could not start the container"
     ],
 )  # fmt: skip
 def test_known_failures_have_sentences_of_their_own(message: str, sentence: str) -> None:
-    explained = explain(message, CONFIG)
+    explained = cause_of(message, CONFIG).sentence
 
     assert sentence in explained
     assert HOST not in explained
     assert "srv" not in explained
+
+
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        # Names that an image chooses are not the engine's words.
+        ("unable to find user containerd: no matching entries in passwd file", "job"),
+        ("linux spec user: unable to find group shutting down: no matching entries in group file", "job"),
+        (f"mkdir {HOST}/merged/work/containerd it is: too many levels of symbolic links", "job"),
+        (f'{RUNC}error mounting "{HOST}" to rootfs at "/no space left on device": not supported', "unknown"),
+        # The engine's own programs are not the job's.
+        ('unable to retrieve OCI runtime error: exec: "runc": executable file not found in $PATH: unknown', "unknown"),
+        ("fork/exec /usr/bin/runc: exec format error", "unknown"),
+        (f"{RUNC}exec {init.COMMAND}: exec format error: unknown", "unknown"),
+        ('failed to start shim: exec: "containerd-shim-runc-v2": executable file not found in $PATH', "engine"),
+        (f"error mounting {HOST}: no space left on device", "engine"),
+    ],
+)
+def test_whose_fault_it_is_does_not_depend_on_names_that_a_job_chooses(message: str, fault: str) -> None:
+    config = CONFIG | {"Volumes": {"/no space left on device": {}}}
+
+    assert cause_of(message, config).fault == fault
 
 
 words = st.sampled_from(
@@ -82,7 +104,7 @@ words = st.sampled_from(
     st.lists(words, min_size=1, max_size=4).map("".join), st.dictionaries(st.sampled_from(["WorkingDir"]), st.text(max_size=9))
 )
 def test_a_text_of_any_length_is_explained_at_once(piece: str, config: dict[str, Any]) -> None:
-    explained = explain(piece * 200_000, config)
+    explained = cause_of(piece * 200_000, config).sentence
 
     assert len(explained) < 300
 

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.engine.base import EngineInfo, Frame, Observation, PullPolicy, RegistryCheck, RunSpec, Stat, User, any_registry
-from jobs.engine.docker.connection import LONG, SHORT, Answer, Connection, is_trouble, quoted
+from jobs.engine.docker.connection import LONG, SHORT, Answer, Connection, quoted
 from jobs.engine.docker.containers import description, listed, observation
-from jobs.engine.docker.faults import is_jobs_own
 from jobs.engine.docker.files import Files
 from jobs.engine.docker.images import Images
 from jobs.engine.docker.init import Init
@@ -21,7 +20,7 @@ from jobs.engine.docker.kernel_log import tells_of_oom_kill
 from jobs.engine.docker.limits import Warnings, flagged
 from jobs.engine.docker.logs import read_frames
 from jobs.engine.docker.restarts import Restarts
-from jobs.engine.docker.start_errors import check_arguments, explain
+from jobs.engine.docker.start_errors import NO_COMMAND, cause_of, check_arguments
 from jobs.engine.docker.stream import ByteStream
 from jobs.errors import (
     ContainerConflict,
@@ -149,13 +148,12 @@ class DockerEngine:
             raise ImageUnavailable(f"the image {body['Image']} is not on the engine")
         if answer.status != 409:
             logger.warning("the engine made no container: %s", answer.message, extra={"container": spec.name})
-            if answer.status < 500:
-                raise EngineRefused(explain(answer.message, body))
-            if is_trouble(answer.message):
+            cause = cause_of(answer.message, body)
+            if answer.status < 500 or cause.fault == "job":
+                raise EngineRefused(cause.sentence)
+            if cause.fault == "engine":
                 raise EngineInTrouble(answer.message)
-            if is_jobs_own(answer.message):
-                raise EngineRefused(explain(answer.message, body))
-            raise StartRefused(answer.message, explain(answer.message, body))
+            raise StartRefused(answer.message, cause.sentence)
         raise answer.error()
 
     def rename(self, name: str, new_name: str) -> None:
@@ -183,11 +181,11 @@ class DockerEngine:
             return NetworkMissing(answer.message)
         if answer.message == _LEFT_IN_CONTAINERD:
             return StartLost("the engine ended while it started the process, which may have run")
-        if is_trouble(answer.message):
-            return EngineInTrouble(answer.message)
         logger.warning("the engine started no process: %s", answer.message, extra={"container": name})
-        sentence = explain(answer.message, inspected["Config"])
-        return StartFailed(sentence) if is_jobs_own(answer.message) else StartRefused(answer.message, sentence)
+        cause = cause_of(answer.message, inspected["Config"])
+        if cause.fault == "engine":
+            return EngineInTrouble(answer.message)
+        return StartFailed(cause.sentence) if cause.fault == "job" else StartRefused(answer.message, cause.sentence)
 
     def _network_is_gone(self, name: str) -> bool:
         """Asked after a failure: engines have many words for it, and change them."""
@@ -263,7 +261,7 @@ class DockerEngine:
             return description(spec, holder)
         image_id, command = self._images.own_command(spec.image)
         if not command:
-            raise EngineRefused("No command specified")
+            raise EngineRefused(NO_COMMAND)
         # By its id: the name may have moved to an image with another command.
         return description(replace(spec, command=command), holder) | {"Image": image_id}
 

@@ -1,4 +1,4 @@
-"""Why an engine did not make or start a container, in sentences of our own.
+"""Why an engine did not make or start a container: whose fault it is, and a sentence of our own.
 
 What an engine says holds paths of its host and names of its volumes, and whatever an image wrote into its configuration, at any
 length. So only its beginning is looked at, by patterns that take linear time, and only what the container's own configuration
@@ -8,64 +8,99 @@ says as well is repeated. The engine's words belong into the log.
 import json
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from jobs import arguments
 from jobs.engine.docker import init
+from jobs.engine.docker.connection import is_trouble
 from jobs.errors import StartFailed
 
 _LONGEST = 4096  # characters that are looked at
 _LONGEST_SHOWN = 100
 
+# The init, Docker's or ours, is not the job's program, and neither is what the engine forks.
+_NOT_OF_JOB = "|".join(map(re.escape, ("/sbin/docker-init", init.COMMAND)))
 _QUOTED = r'"(?P<own>(?:[^"\\]|\\.){1,512}+)"'  # as Go quotes a string
-_EXEC = r'(?<![/\w])(?:exec user process caused:? "?|exec [^\s:]{1,512}+: )'  # of the image's program, by runc
+# Of the job's program, by runc.
+_EXEC = rf'(?<![/\w])(?:exec user process caused:? "?|exec (?!(?:{_NOT_OF_JOB}):)[^\s:]{{1,512}}+: )'
+_MOUNT = r"(?:mount(?:ing)? volume|error mounting|failed to mount)"
 
-_NO_COMMAND: Final = "command not found"
+_NO_PROGRAM: Final = "command not found"
 _NOT_EXECUTABLE: Final = "permission denied: the program may not be executed"
+_WRONG_FORMAT: Final = "exec format error: the program is for another architecture, or is not an executable"
 _TOO_LONG: Final = "the command and the environment, with what the image adds, are longer than Linux allows"
+_NO_MOUNT: Final = "a volume of the image cannot be mounted"
+NO_COMMAND: Final = "the image has no command, and the job has none either"
 
-# The first one counts that is found in the text. Of what is found in quotes the container's configuration must know.
-_MEANINGS: Final = tuple(
-    (re.compile(pattern, re.IGNORECASE), meaning)
-    for pattern, meaning in (
-        (r"argument list too long", _TOO_LONG),
-        (r"exec format error", "exec format error: the program is for another architecture, or is not an executable"),
-        (rf"exec: {_QUOTED}: (?:executable file not found|stat |no such file|not a directory)", _NO_COMMAND),
-        (rf"exec: {_QUOTED}: permission denied", _NOT_EXECUTABLE),
-        (rf"exec: {_QUOTED}: is a directory", "the program is a directory"),
-        (rf"{_EXEC}permission denied", _NOT_EXECUTABLE),
-        (rf"{_EXEC}no such file or directory", "the program, or the interpreter in its first line, does not exist"),
-        (r"unable to find user ", "the image's user is not in its /etc/passwd"),
-        (r"unable to find group ", "the group of the image's user is not in its /etc/group"),
-        (r"uids and gids must be in range", "the image's user is not a valid user id"),
-        (rf"chdir to cwd \({_QUOTED}\)", "the image's user cannot enter the workspace"),
-        (r"mount(?:ing)? volume|error mounting|failed to mount", "a volume of the image cannot be mounted"),
-        (r"no command specified", "the image has no command, and the job has none either"),
-        (r"range of cpus is from", "the engine has fewer cpus"),
-        (r"minimum memory limit|memory limit too low|oom-killed", "the job's memory is too small for a process to start"),
-        (r"invalid environment variable", "a variable of the environment has an invalid name"),
-        (r"not a directory", "the workspace or one of its parents is not a directory in the image"),
-        (r"too many levels of symbolic links", "the workspace leads through a circle of symbolic links"),
-    )
+Fault = Literal["job", "engine", "unknown"]
+
+# Pattern, whose fault, sentence. The first row counts that is found in the text; what it finds in quotes must be in the
+# container's configuration.
+_TABLE: Final[tuple[tuple[str, Fault, str], ...]] = (
+    (r"argument list too long", "job", _TOO_LONG),
+    (rf"{_EXEC}exec format error", "job", _WRONG_FORMAT),
+    (rf"exec: {_QUOTED}: (?:executable file not found|stat |no such file|not a directory)", "job", _NO_PROGRAM),
+    (rf"exec: {_QUOTED}: permission denied", "job", _NOT_EXECUTABLE),
+    (rf"exec: {_QUOTED}: is a directory", "job", "the program is a directory"),
+    (rf"{_EXEC}permission denied", "job", _NOT_EXECUTABLE),
+    (rf"{_EXEC}no such file or directory", "job", "the program, or the interpreter in its first line, does not exist"),
+    (r"unable to find user ", "job", "the image's user is not in its /etc/passwd"),
+    (r"unable to find group ", "job", "the group of the image's user is not in its /etc/group"),
+    (r"uids and gids must be in range", "job", "the image's user is not a valid user id"),
+    (rf"chdir to cwd \({_QUOTED}\)", "job", "the image's user cannot enter the workspace"),
+    (rf"{_MOUNT}.*(?:not a directory|existing file|cannot be mounted because)", "job", _NO_MOUNT),
+    (_MOUNT, "unknown", _NO_MOUNT),
+    (r"no command specified", "job", NO_COMMAND),
+    (r"range of cpus is from", "unknown", "the engine has fewer cpus"),
+    (r"minimum memory limit", "unknown", "the job's memory is too small for a process to start"),
+    (r"memory limit too low|oom-killed", "job", "the job's memory is too small for a process to start"),
+    (r"invalid environment variable", "unknown", "a variable of the environment has an invalid name"),
+    (r"not a directory", "job", "the workspace or one of its parents is not a directory in the image"),
+    (r"too many levels of symbolic links", "job", "the workspace leads through a circle of symbolic links"),
 )
+_ROWS: Final = tuple((re.compile(pattern, re.IGNORECASE), fault, sentence) for pattern, fault, sentence in _TABLE)
 _OTHERWISE: Final = "the engine could not start the container; the service's log has the details"
 
 
-def explain(message: str, config: Mapping[str, Any]) -> str:
-    """One sentence for what an engine said when it did not make or start a container.
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a container was not made or started."""
+
+    fault: Fault  # `unknown` where the engine's words do not tell for sure
+    sentence: str  # for the client
+
+
+def cause_of(message: str, config: Mapping[str, Any]) -> Cause:
+    """Read what an engine said when it did not make or start a container.
 
     `config` is the container's, as the engine tells it; empty where there is none.
     """
-    text, known = message[:_LONGEST], {_quoted(word) for word in _words(config)}
-    for pattern, meaning in _MEANINGS:
+    text = message[:_LONGEST]
+    found = _found(text, {_quoted(word) for word in _words(config)})
+    # The job's fault first: an image's user may be called "containerd".
+    if found.fault != "job" and is_trouble(_without_volumes(text, config)):
+        return Cause("engine", found.sentence)
+    return found
+
+
+def _found(text: str, known: Collection[str]) -> Cause:
+    for pattern, fault, sentence in _ROWS:
         match = pattern.search(text)
         if match is None:
             continue
         if not pattern.groups:
-            return meaning
+            return Cause(fault, sentence)
         if (own := f'"{match["own"]}"') in known:
-            return f"{meaning}: {own[:_LONGEST_SHOWN]}"
-    return _OTHERWISE
+            return Cause(fault, f"{sentence}: {own[:_LONGEST_SHOWN]}")
+    return Cause("unknown", _OTHERWISE)
+
+
+def _without_volumes(text: str, config: Mapping[str, Any]) -> str:
+    """Return the text without the paths of volumes, which an image can give any name."""
+    for path in config.get("Volumes") or ():
+        text = text.replace(path, "")
+    return text
 
 
 def check_arguments(config: Mapping[str, Any]) -> None:
