@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 
 from jobs.errors import Interrupted
 
+_LOOK_SECONDS = 0.1  # nothing wakes a thread that waits for a lock
+
 
 class Interrupt:
     """A flag that stays set until `clear`, and the call-backs that end the blocking calls of one run."""
@@ -45,6 +47,16 @@ class Interrupt:
         """Wait so long; raise `Interrupted` as soon as the flag is set."""
         if self._event.wait(seconds):
             raise Interrupted("interrupted")
+
+    @contextmanager
+    def holding(self, lock: threading.Lock) -> Iterator[None]:
+        """Hold `lock` inside. Raise `Interrupted` soon after the flag is set while another thread holds it."""
+        while not lock.acquire(timeout=_LOOK_SECONDS):
+            self.check()
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def waking(self, waker: Callable[[], object]) -> Iterator[None]:

@@ -27,6 +27,7 @@ from jobs.engine.registry_errors import explain
 from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
+    EngineInTrouble,
     EngineRefused,
     EngineUnavailable,
     ImageUnavailable,
@@ -64,7 +65,7 @@ def inspected(*, started: str = NEVER, finished: str = NEVER, exit_code: int = 0
             "Name": "/job",
             "Created": created,
             "State": state,
-            "Config": {"Labels": None},
+            "Config": {"Labels": None, "Entrypoint": ["x", "/x"], "WorkingDir": "/workspace"},
             "HostConfig": {"NetworkMode": "orc-1"},
         },
     )
@@ -376,6 +377,28 @@ def test_create_errors_say_whose_fault_it_is(
 
     if not issubclass(expected, EngineUnavailable):
         assert message not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"/images/load": answer(500, {"message": "no room"})},
+        {"/images/load": answer(200, {"error": "no room"})},
+        {"create?name=orchestrator-init": answer(500, {"message": "no room"})},
+    ],
+)
+def test_an_engine_that_does_not_take_the_init_is_in_trouble(
+    daemon: ScriptedDaemon, fake_bench: FakeBench, answers: dict[str, bytes]
+) -> None:
+    missing = answer(404, {"message": "No such container or image"})
+    holder = "create?name=orchestrator-init"
+    daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
+    engine = DockerEngine(daemon.host)
+    daemon.answers |= {holder: missing, "/archive": missing, "DELETE": missing} | answers
+    daemon.answers["/create"] = answer(404, {"message": f"No such container: {engine._init.holder()}"})
+
+    with pytest.raises(EngineInTrouble, match="no room"):
+        engine.create(fake_bench.spec())
 
 
 def test_name_that_is_taken_again_is_a_conflict(daemon: ScriptedDaemon, fake_bench: FakeBench) -> None:

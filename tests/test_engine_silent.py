@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.engine.base import Engine
-from jobs.engine.docker import DockerEngine
+from jobs.engine.docker import DockerEngine, init
 from jobs.errors import EngineSilent, Interrupted
 from jobs.interrupt import Interrupt
 from tests.engines import FakeBench
@@ -167,6 +167,27 @@ def test_interrupt_ends_the_calls_of_its_engine_alone(answering: ScriptedDaemon)
     assert callings[1]._thread.is_alive()
     interrupts[1].wake()
     assert isinstance(callings[1].error(), Interrupted)
+
+
+def test_interrupt_ends_a_call_that_waits_for_another_ones_look_at_the_init(answering: ScriptedDaemon) -> None:
+    # Given two callers who need the init, and an engine that is silent as the first one looks at it
+    answering.silent_about = (init.COMMAND.replace("/", "%2F"),)
+    answering.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
+    shared = DockerEngine(answering.host)
+    interrupts = [Interrupt(), Interrupt()]
+    first = Calling(lambda: shared.bound(interrupts[0]).create(FakeBench().spec()))
+    wait_for(lambda: any("/archive" in line for line in answering.asked), 10, "the request")
+    second = Calling(lambda: shared.bound(interrupts[1]).create(FakeBench().spec()))
+    wait_for(lambda: second.is_in("holding"), 10, "the second one to wait")
+
+    # When the second one is interrupted
+    interrupts[1].wake()
+
+    # I expect it to end, and the first one to wait on
+    assert isinstance(second.error(), Interrupted)
+    assert first._thread.is_alive()
+    interrupts[0].wake()
+    assert isinstance(first.error(), Interrupted)
 
 
 def test_late_interrupt_does_not_end_the_next_call_over_the_same_connection(answering: ScriptedDaemon) -> None:

@@ -138,13 +138,13 @@ class Connection:
             raise EngineRefused(f"DOCKER_HOST cannot be used: {error}") from error
         self._client.headers["Connection"] = "keep-alive" if keep_open else "close"
         self._about = _About()
-        self._interrupt = Interrupt()
+        self.interrupt = Interrupt()  # ends the calls over this connection
         self._patience = float("inf")
 
     def bound(self, interrupt: Interrupt, patience: float | None = None) -> "Connection":
         """The same connection; see `Engine.bound`."""
         bound = copy.copy(self)
-        bound._interrupt = interrupt
+        bound.interrupt = interrupt
         bound._patience = float("inf") if patience is None else patience
         return bound
 
@@ -251,11 +251,11 @@ class Connection:
         timeout: float,
         data: bytes | Iterable[bytes] | None = None,
     ) -> Iterator[requests.Response]:
-        self._interrupt.check()
+        self.interrupt.check()
         # While a body is sent the socket has the time-out for connecting: a busy disk must not end an upload.
         connect = timeout if data is not None else _CONNECT
         call = Call()
-        with self._interrupt.waking(call.end):
+        with self.interrupt.waking(call.end):
             try:
                 with call.current():
                     response = self._client.request(
@@ -269,12 +269,12 @@ class Connection:
                         allow_redirects=False,
                     )
             except _TRANSPORT_ERRORS as error:
-                self._interrupt.check()  # a connection that was ended by it looks like a broken one
+                self.interrupt.check()  # a connection that was ended by it looks like a broken one
                 raise unavailable(error) from error
             try:
                 yield response
             except EngineUnavailable:
-                self._interrupt.check()
+                self.interrupt.check()
                 raise
             finally:
                 response.close()

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from jobs.engine.docker.connection import LONG, Answer, Connection, quoted, transport_errors, unavailable
-from jobs.errors import EngineUnavailable
+from jobs.errors import EngineInTrouble, EngineUnavailable
 
 DIRECTORY: Final = "/dev/orchestrator"  # every engine mounts its own /dev, so no image can have anything there
 COMMAND: Final = f"{DIRECTORY}/init"
@@ -67,7 +67,7 @@ class Init:
         A power cut can lose what Docker wrote last and leave the holder.
         """
         holder = self.holder()
-        with self._known.lock:
+        with self._connection.interrupt.holding(self._known.lock):
             if holder and not self._known.holder_is_checked and not self._is_intact(holder):
                 self._remove(holder)
             self._known.holder_is_checked = True
@@ -78,8 +78,11 @@ class Init:
         return bool(self.holder()) and self.holder() in message
 
     def make_holder(self) -> None:
-        """Make the holder if it does not exist, from whatever an earlier try has left. Raises `EngineUnavailable`."""
-        with self._known.lock:
+        """Make the holder if it does not exist, from whatever an earlier try has left.
+
+        Raises `EngineInTrouble` if the engine refuses it: no job can start without the init.
+        """
+        with self._connection.interrupt.holding(self._known.lock):
             answer = self._create_holder()
             if answer.status == 404:
                 self._load_image()
@@ -87,7 +90,7 @@ class Init:
             if answer.status == 409:  # another worker has made it, or is about to
                 self._check_holder()
             elif answer.failed:
-                raise EngineUnavailable(f"the init cannot be brought onto the engine: {answer.message}")
+                raise EngineInTrouble(f"the init cannot be brought onto the engine: {answer.message}")
             else:
                 self._remove_superseded()
 
@@ -124,9 +127,10 @@ class Init:
         archive = _image(self.architecture())
         answer = self._connection.upload("/images/load", method="POST", params={"quiet": "1"}, chunks=[archive])
         # Once it has begun to read, the engine answers 200 and reports an error in the body.
-        error = answer.data.get("error") if isinstance(answer.data, dict) else answer.message
+        reported = answer.data.get("error") if isinstance(answer.data, dict) else None
+        error = answer.message or reported
         if error:
-            raise EngineUnavailable(f"the image of the init cannot be loaded: {error}")
+            raise EngineInTrouble(f"the image of the init cannot be loaded: {error}")
 
     def _remove_superseded(self) -> None:
         """Remove the holders of other releases. Their volumes stay until the last container that mounts them is removed."""
