@@ -13,9 +13,10 @@ import pytest
 from django.test import Client
 
 from jobs.engine.docker import DockerEngine
+from jobs.engine.docker.connection import is_trouble_in_pull
 from jobs.engine.fake import FakeEngine, FakeImage
 from jobs.engine.references import parse_reference
-from jobs.engine.registry_errors import explain, is_told_by_registry
+from jobs.engine.registry_errors import engines_own, explain
 from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
 from jobs.registry_guard import check_registry
@@ -231,17 +232,35 @@ def test_a_pull_that_failed_is_explained_in_fixed_sentences(meaning: str, messag
     assert len({explain(other, IMAGE) for other in MEANINGS[meaning]}) == 1
 
 
+FULL = "no space left on device"
+
+
 @pytest.mark.stateless
 @pytest.mark.parametrize(
-    ("message", "expected"),
+    "message",
     [
-        ("unknown: no space left on device", True),
-        ('error parsing HTTP 404 response body: unexpected end of JSON input: "no space left on device"', True),
-        ("failed to register layer: write /x: no space left on device", False),
+        f"unknown: {FULL}",
+        f'error parsing HTTP 404 response body: unexpected end of JSON input: "{FULL}"',
+        f"received unexpected HTTP status: 503 {FULL}",
+        f"unexpected status from HEAD request to https://registry.example/v2/: 503 {FULL}",
+        f'tls: failed to verify certificate: x509: certificate is valid for "{FULL}"',
+        'Get "https://elsewhere.example/containerd.sock": EOF',
+        'Get "https://containerd.sock.example/": dial tcp: lookup containerd.sock.example on 127.0.0.1:53: no such host',
+        'failed to resolve reference "containerd.sock.example/containerd.sock:containerd.sock": not found',
     ],
 )
-def test_a_registry_cannot_pass_its_words_off_as_the_engines_trouble(message: str, expected: bool) -> None:
-    assert is_told_by_registry(message) is expected
+def test_nobody_else_can_pass_its_words_off_as_the_engines_trouble(message: str) -> None:
+    reference = parse_reference("containerd.sock.example/containerd.sock:containerd.sock")
+
+    assert not is_trouble_in_pull(engines_own(message, reference))
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize("image", ["a", "x", "registry.example/a/b@sha256:" + "0" * 64])
+def test_trouble_of_the_engine_is_seen_whatever_the_image(image: str) -> None:
+    message = f"failed to register layer: write /x: {FULL}"
+
+    assert is_trouble_in_pull(engines_own(message, parse_reference(image)))
 
 
 Respond = Callable[[str], tuple[int, dict[str, str], bytes]]

@@ -4,7 +4,10 @@ What an engine says of a failed pull holds the words of whoever answered: a regi
 a job's image names. None of that is shown, and a port that is closed reads like one where something else listens.
 """
 
+import re
 from typing import Final
+
+from jobs.engine.references import Reference
 
 _LONGEST = 4096  # characters that are looked at
 
@@ -28,6 +31,10 @@ _BEGINNINGS: Final = {
     "denied: ": _NEEDS_CREDENTIALS,
 }
 _QUOTES_FOLLOW: Final = ("malformed ", "server message: ")  # what stands behind is the other end's, too
+
+# The same of what the engine says of itself: a server also chooses the text of its status and the names in its certificate.
+_FOREIGN_FOLLOWS: Final = (*_QUOTES_FOLLOW, "unexpected http status", "unexpected status", "x509: ")
+_FOREIGN: Final = re.compile(r"https?://\S*+|\blookup \S++")  # a server chooses where it redirects to
 
 _MEANINGS: Final = (
     ("429 too many requests", _TOO_MANY),
@@ -56,9 +63,18 @@ def explain(message: str, image: str) -> str:
     return unreachable(image)
 
 
-def is_told_by_registry(message: str) -> bool:
-    """Whether the message goes on in the registry's words, which say nothing of the engine's own state."""
-    return message[:_LONGEST].lower().startswith(tuple(_BEGINNINGS))
+def engines_own(message: str, reference: Reference) -> str:
+    """Return the part of a message that neither a server nor the image's name chose, in lower case: it may tell of the engine."""
+    text = message[:_LONGEST].lower()
+    if text.startswith(tuple(_BEGINNINGS)):
+        return ""
+    for words in _FOREIGN_FOLLOWS:
+        text = text.partition(words)[0]
+    text = _FOREIGN.sub("", text)
+    tag = re.split("[:@]", reference.text)[-1]
+    for name in (reference.repository, reference.registry, tag):
+        text = re.sub(rf"(?<![\w-]){re.escape(name.lower())}(?![\w-])", "", text)
+    return text
 
 
 def not_found(image: str) -> str:

@@ -16,7 +16,7 @@ from jobs.engine.docker.restarts import Restarts
 from jobs.engine.docker.stream import ByteStream
 from jobs.engine.pulls import SharedPulls
 from jobs.engine.references import DOCKER_HUB, Reference, parse_reference
-from jobs.engine.registry_errors import explain, is_told_by_registry
+from jobs.engine.registry_errors import engines_own, explain
 from jobs.errors import EngineUnavailable, ImageUnavailable, JobError
 from jobs.interrupt import Interrupt
 
@@ -136,8 +136,7 @@ def _failure(message: str, reference: Reference) -> JobError:
 
     Its status does not tell: it answers 500 for a registry that is away as for a disk of its own that is full.
     """
-    own_words = message.replace(reference.repository, "")  # which the job may have called "containerd.sock"
-    if is_trouble_in_pull(own_words) and not is_told_by_registry(message):
+    if is_trouble_in_pull(engines_own(message, reference)):
         return EngineUnavailable(message)
     logger.warning("the engine could not pull %s: %s", reference.text, message)
     return ImageUnavailable(explain(message, reference.text))
