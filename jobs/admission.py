@@ -157,7 +157,7 @@ def waiting_for(job: Job) -> str | None:
         return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
     able = able.filter(starts.TAKES_JOBS)
     if not able.exists():
-        return "a node that starts containers: every start fails on those that have room for it"
+        return "a node that can start containers: every start fails on the nodes that are large enough"
     workers = Worker.objects.filter(node__in=able)
     if job.has_downloads and not workers.filter(takes_downloads=True).exists():
         return "its turn to download inputs: other jobs are downloading theirs"

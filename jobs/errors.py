@@ -29,7 +29,7 @@ class EngineSilent(EngineUnavailable):
 
 
 class EngineInTrouble(EngineUnavailable):
-    """The engine answers that it cannot make or start a container, for a reason that is its own for sure."""
+    """The engine cannot make or start a container, and its answer shows that the job is not at fault."""
 
 
 class NetworkMissing(EngineUnavailable):
@@ -73,7 +73,7 @@ class StartFailed(JobError):
 
 
 class StartRefused(JobError):
-    """The engine could not start the process, and whether that is its own fault or the job's the one failure does not tell.
+    """The engine could not start the process, and one failure does not tell whether the job or the engine is at fault.
 
     `words` are the engine's own. They may name paths of its host, so they are for operators alone.
     """

@@ -111,7 +111,7 @@ def test_a_node_that_starts_nothing_says_so_ends_no_job_and_goes_on_once_it_star
     assert OLD_RUNC in caplog.text
     wait_for(lambda: not Job.objects.exclude(node=None).exists() or None, 10, "the jobs to be put back")
     late = make_job(image="image-2")
-    assert "a node that starts containers" in str(admission.waiting_for(late))
+    assert "a node that can start containers" in str(admission.waiting_for(late))
 
     # And all to run when the engine is well again
     engine.refusal = None

@@ -154,7 +154,7 @@ class Engine(Protocol):
     def create(self, spec: RunSpec) -> None:
         """Make the container; it does not run. One of this name that never started is replaced.
 
-        Raises `ImageUnavailable`, `EngineRefused` (the description is at fault), `StartRefused` (who is does not show),
+        Raises `ImageUnavailable`, `EngineRefused` (the description is at fault), `StartRefused` (it is not clear who is),
         `NetworkMissing`, `ContainerConflict` (one of this name has started).
         """
 
@@ -165,7 +165,7 @@ class Engine(Protocol):
         """Run the process, under an init and without a shell: a program that does not exist is exit code 127, one that the
         kernel cannot execute 126.
 
-        Raises `StartFailed` (the job is at fault), `StartRefused` (who is does not show), `StartLost`, `NetworkMissing`,
+        Raises `StartFailed` (the job is at fault), `StartRefused` (it is not clear who is), `StartLost`, `NetworkMissing`,
         `ContainerNotFound`; started already: `ContainerConflict` (it is never run twice).
         Of calls at the same moment more than one may succeed. After `EngineUnavailable` it may run or not: inspect.
         """
