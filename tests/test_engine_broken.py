@@ -34,6 +34,7 @@ from jobs.errors import (
     Interrupted,
     JobError,
     NetworkMissing,
+    PathNotFound,
     StartFailed,
     StartLost,
     StartRefused,
@@ -377,28 +378,6 @@ def test_create_errors_say_whose_fault_it_is(
 
     if not issubclass(expected, EngineUnavailable):
         assert message not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "answers",
-    [
-        {"/images/load": answer(500, {"message": "no room"})},
-        {"/images/load": answer(200, {"error": "no room"})},
-        {"create?name=orchestrator-init": answer(500, {"message": "no room"})},
-    ],
-)
-def test_an_engine_that_does_not_take_the_init_is_in_trouble(
-    daemon: ScriptedDaemon, fake_bench: FakeBench, answers: dict[str, bytes]
-) -> None:
-    missing = answer(404, {"message": "No such container or image"})
-    holder = "create?name=orchestrator-init"
-    daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
-    engine = DockerEngine(daemon.host)
-    daemon.answers |= {holder: missing, "/archive": missing, "DELETE": missing} | answers
-    daemon.answers["/create"] = answer(404, {"message": f"No such container: {engine._init.holder()}"})
-
-    with pytest.raises(EngineInTrouble, match="no room"):
-        engine.create(fake_bench.spec())
 
 
 def test_name_that_is_taken_again_is_a_conflict(daemon: ScriptedDaemon, fake_bench: FakeBench) -> None:
@@ -816,16 +795,21 @@ def spec(fake_bench: FakeBench) -> RunSpec:
     return fake_bench.spec(name="job")
 
 
-def test_reason_why_the_image_of_the_init_cannot_be_loaded_is_told(without_init: ScriptedDaemon, spec: RunSpec) -> None:
-    reason = "no space left on device"
-    without_init.answers["/images/load"] = answer(200, {"errorDetail": {"message": reason}, "error": reason})
+FULL = "no space left on device"
 
-    with pytest.raises(EngineUnavailable, match=f"cannot be loaded: {reason}"):
+
+@pytest.mark.parametrize("said", [answer(200, {"errorDetail": {"message": FULL}, "error": FULL}), answer(500, {"message": FULL})])
+def test_reason_why_the_image_of_the_init_cannot_be_loaded_is_told(
+    without_init: ScriptedDaemon, spec: RunSpec, said: bytes
+) -> None:
+    without_init.answers["/images/load"] = said
+
+    with pytest.raises(EngineInTrouble, match=f"cannot be loaded: {FULL}"):
         DockerEngine(without_init.host).create(spec)
 
 
-def test_engine_on_which_the_init_cannot_be_had_ends_no_job(without_init: ScriptedDaemon, spec: RunSpec) -> None:
-    with pytest.raises(EngineUnavailable, match="cannot be brought onto the engine: No such image"):
+def test_engine_on_which_the_init_cannot_be_had_is_in_trouble(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    with pytest.raises(EngineInTrouble, match="cannot be brought onto the engine: No such image"):
         DockerEngine(without_init.host).create(spec)
 
 
@@ -849,3 +833,26 @@ def test_engine_of_an_architecture_that_has_no_init_uses_its_own(daemon: Scripte
     daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": architecture})
 
     assert init.Init(Connection(daemon.host)).checked_holder() == ""
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+
+def take(engine: DockerEngine) -> None:
+    with engine.get("job", "/f"):
+        pass
+
+
+@pytest.mark.parametrize("reason", ["not a directory", "too many levels of symbolic links"])
+def test_path_with_the_words_of_an_engine_in_trouble_is_only_a_path(daemon: ScriptedDaemon, reason: str) -> None:
+    daemon.answers["/archive"] = answer(500, {"message": f"lstat /srv/merged/{FULL}/f: {reason}"})
+
+    with pytest.raises(PathNotFound):
+        take(DockerEngine(daemon.host))
+
+
+def test_engine_whose_disk_is_full_says_nothing_about_a_path(daemon: ScriptedDaemon) -> None:
+    daemon.answers["/archive"] = answer(500, {"message": f"write /srv/x: {FULL}"})
+
+    with pytest.raises(EngineUnavailable):
+        take(DockerEngine(daemon.host))

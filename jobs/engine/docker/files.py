@@ -57,7 +57,7 @@ class Files:
         answer = self._connection.upload(_archive(name), params=params, chunks=tar)
         if not answer.failed:
             return
-        if answer.status >= 500 and not is_trouble(answer.message):
+        if _is_about_path(answer):
             logger.warning("the engine took no file: %s", answer.message, extra={"container": name})
             raise EngineRefused(_refusal(answer.message))  # what was in the tar, or where it should go
         raise _path_error(answer)
@@ -143,9 +143,21 @@ def _kind(mode: int) -> Literal["file", "directory", "symlink", "other"]:
 
 def _refusal(message: str) -> str:
     """A sentence for what the engine said as it did not unpack an archive: its words name paths of its host."""
-    if any(words in message for words in _IN_THE_WAY):
+    if _is_in_the_way(message):
         return "a directory or something else is in the way"
     return "the engine could not unpack it; the service's log has the details"
+
+
+def _is_in_the_way(message: str) -> bool:
+    return any(words in message for words in _IN_THE_WAY)
+
+
+def _is_about_path(answer: Answer) -> bool:
+    """Whether a failed archive call is due to the path or the archive.
+
+    The known words for that are looked for first, since a job's paths may have the words of an engine in trouble in them.
+    """
+    return answer.status >= 500 and (_is_in_the_way(answer.message) or not is_trouble(answer.message))
 
 
 def _path_error(answer: Answer) -> JobError:
@@ -153,6 +165,6 @@ def _path_error(answer: Answer) -> JobError:
     if answer.status == 404:
         gone = answer.message.startswith("No such container")
         return answer.error() if gone else PathNotFound("there is no such path")
-    if answer.status >= 500 and not is_trouble(answer.message):
+    if _is_about_path(answer):
         return PathNotFound("there is no such path: a file stands for a directory, or links lead in a circle")
     return answer.error()
