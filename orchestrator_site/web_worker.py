@@ -34,6 +34,12 @@ class WebWorker(Worker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until gunicorn stops this process or is gone."""
+        try:
+            self._serve()
+        finally:  # also when `handle_quit` has raised SystemExit
+            self._server.abandon_requests()
+
+    def _serve(self) -> None:
         while self.alive and self.is_parent_alive():
             self.notify()
             self._server.serve(_WAIT_SECONDS)
@@ -54,9 +60,11 @@ class WebWorker(Worker):  # type: ignore[misc]
         self._server.wake()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """SIGINT or SIGQUIT: end at once."""
+        """SIGINT or SIGQUIT: end at once.
+
+        The pool of threads is shut down by `run`: this may have interrupted the server while it holds the pool's lock.
+        """
         stopping.set()
-        self._server.abandon_requests()
         super().handle_quit(sig, frame)
 
 

@@ -1,13 +1,21 @@
 """What `web` asks of the process that it runs in, and what it does when that is told to stop."""
 
+import os
 import resource
+import signal
+import socket
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from orchestrator_site import stopping
 from orchestrator_site.long_polls import look_until
-from orchestrator_site.web_worker import CONNECTIONS, connections_for
+from orchestrator_site.web_connections import Limits
+from orchestrator_site.web_server import Server
+from orchestrator_site.web_worker import CONNECTIONS, WebWorker, connections_for
+from tests.web_servers import config
 
 pytestmark = pytest.mark.stateless
 
@@ -72,3 +80,44 @@ def test_nobody_waits_in_a_long_poll_while_the_process_stops() -> None:
     # When somebody waits for what does not come, I expect the answer at once
     assert look_until(look, bool, 3600) is False
     assert len(looks) == 1
+
+
+class Interrupted(WebWorker):
+    """A worker that gets SIGQUIT while it hands a request over to its threads."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.cfg = config()
+        self.alive, self.ppid = True, os.getppid()
+        self._server = Server([listener], self.cfg, lambda *_: [], Limits())
+        self._server._threads._adjust_thread_count = self._quit  # type: ignore[method-assign]
+
+    def _quit(self) -> None:
+        self.handle_quit(signal.SIGQUIT, None)
+
+    def notify(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._server.close()
+
+
+def test_a_quit_signal_that_interrupts_the_server_ends_it() -> None:
+    ended: list[Any] = []
+
+    def run(worker: Interrupted) -> None:
+        try:
+            worker.run()
+        except SystemExit as error:
+            ended.append(error.code)
+        worker.close()
+
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=run, args=(Interrupted(listener),), daemon=True)
+            thread.start()
+            with socket.create_connection(listener.getsockname()) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                thread.join(10)
+    finally:
+        stopping.stopping.clear()
+    assert ended == [0]
