@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any, Final
 
 from gunicorn.http import wsgi
-from gunicorn.http.errors import ParseException
 
 from orchestrator_site.refusals import Refusal
 
@@ -144,11 +143,8 @@ class Answer:
         if self._response is not None and self._response.headers_sent:
             logger.error("an answer broke off", exc_info=error)
             return Progress.BROKEN
-        if isinstance(error, ParseException):
-            refusal = Refusal.from_parser(error)
-        else:
-            logger.error("a request failed", exc_info=error)
-            refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+        logger.error("a request failed", exc_info=error)
+        refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")
         output.clear()
         output.sendall(refusal.encode(with_body=self._request.method != "HEAD"))
         self.last = True

@@ -424,6 +424,17 @@ class TestFailingApplications:
             assert (answer.status, answer.closes) == (500, True)
             assert "secret" not in answer.error
 
+    def test_a_response_header_that_is_not_valid_is_500(self) -> None:
+        def split(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            start_response("200 OK", [("X", "a\r\nSet-Cookie: secret")])
+            return []
+
+        with serving(split) as web:
+            answer = web.exchange(GET)
+            assert (answer.status, answer.closes) == (500, True)
+            assert answer.headers["Set-Cookie"] is None
+            assert "secret" not in answer.error
+
     def test_an_error_after_them_does_not_look_like_the_end_of_the_answer(self) -> None:
         def fail(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
             start_response("200 OK", [])
