@@ -9,6 +9,7 @@ import math
 import re
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -23,10 +24,11 @@ T = TypeVar("T")
 
 MAX_DEPTH: Final = 16
 _PIECE_BYTES = 64 * 1024
+_LARGE_BYTES = 64 * 1024  # of a body; the values of a smaller one take 2 MB at most
 _MAX_SHOWN_NAME = 128
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_parsing = threading.Lock()
+_parsing_large = threading.Lock()
 
 
 def member(path: str, name: str) -> str:
@@ -43,14 +45,14 @@ def item(path: str, index: int) -> str:
 
 
 def read_json(request: HttpRequest, read: Callable[[object], T]) -> T:
-    """What `read` makes of the body's JSON value. Raises `ApiError` 413 and 415, and `InvalidRequest`.
+    """Return what `read` makes of the body's JSON value. Raises `ApiError` 413 and 415, and `InvalidRequest`.
 
-    One body at a time is parsed: the values of a body of 1 MiB can take 50 MB, and those of many requests must not add up.
-    It is work for the CPU alone, which threads of one process do one after the other anyway.
+    Large bodies are parsed one at a time: the values of a body of 1 MiB can take 50 MB, and those of many requests must not
+    add up. Small bodies, as almost all are, do not wait for them.
     """
     _check_media_type(request)
     body = _read(request)
-    with _parsing:
+    with _parsing_large if len(body) > _LARGE_BYTES else nullcontext():
         return read(parse_json(body))
 
 
