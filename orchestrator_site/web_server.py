@@ -60,12 +60,14 @@ class Server:
         self._set_accepting(self._connections.has_room and not self._stopping and time.monotonic() >= self._accept_at)
         events = self._selector.select(seconds)
         self._connections.now = time.monotonic()
+        # Reports first: a client that has its answer may have sent the next request, which is then among these events.
+        if any(key.fileobj is self._wake_reader for key, _ in events):
+            self._take_reports()
+            self._free_memory()
         for key, _ in events:
             if isinstance(key.data, Connection):
                 self._guard(key.data, self._handle)
-            elif key.fileobj is self._wake_reader:
-                self._take_reports()
-            else:
+            elif key.fileobj is not self._wake_reader:
                 self._accept(key.fileobj)
             self._free_memory()
         if self._connections.now >= self._next_tick:
@@ -145,8 +147,8 @@ class Server:
                     self._connections.drop(connection)
             case Phase.IDLE | Phase.HEAD | Phase.BODY:
                 self._read(connection)
-            case None:  # an event before this one has closed it
-                pass
+            case None:  # it is being answered, or an event before this one has closed it
+                self._connections.ignore(connection)
 
     def _free_memory(self) -> None:
         while (connection := self._connections.to_free_memory()) is not None:
@@ -157,18 +159,21 @@ class Server:
 
     def _tick(self) -> None:
         for connection in self._connections.overdue():
-            match connection.phase:
-                case Phase.HEAD:
-                    self._refuse(connection, _too_slow("the request headers", self._limits.head_seconds))
-                case Phase.BODY:
-                    self._refuse(connection, _too_slow("the body", self._limits.body_seconds))
-                case Phase.SENDING:
-                    self._give_up(connection, _DOES_NOT_READ)
-                case _:
-                    self._connections.drop(connection)
+            self._guard(connection, self._expire)
         if self._connections.refused:
             logger.warning("requests were refused", extra={"refused": dict(self._connections.refused)})
             self._connections.refused.clear()
+
+    def _expire(self, connection: Connection) -> None:
+        match connection.phase:
+            case Phase.HEAD:
+                self._refuse(connection, _too_slow("the request headers", self._limits.head_seconds))
+            case Phase.BODY:
+                self._refuse(connection, _too_slow("the body", self._limits.body_seconds))
+            case Phase.SENDING:
+                self._give_up(connection, _DOES_NOT_READ)
+            case _:
+                self._connections.drop(connection)
 
     # -- requests ------------------------------------------------------------------------------
     def _receive(self, connection: Connection) -> bytes | None:
@@ -298,7 +303,8 @@ class Server:
             self._proceed(connection)
 
     def _linger(self, connection: Connection) -> None:
-        """Close our side and wait for the client's: to close at once would take the answer from a client that still sends."""
+        """Close our side and wait for the client's: closing at once would take the answer from a client that still sends."""
+        connection.reader.forget()
         try:
             connection.sock.shutdown(socket.SHUT_WR)
         except OSError:

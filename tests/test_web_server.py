@@ -90,6 +90,24 @@ class TestRequests:
         assert received.index(b"GET / ") < received.index(b"POST /b abc") < received.index(b"GET /last ")
         assert received.count(b"HTTP/1.1 200 OK") == 3
 
+    def test_a_request_that_comes_before_the_last_answer_is_served(self) -> None:
+        # Given a request that is being answered
+        begun, go_on = threading.Event(), threading.Event()
+
+        def wait(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            if environ["PATH_INFO"] == "/wait":
+                begun.set()
+                assert go_on.wait(30)
+            return echo(environ, start_response)
+
+        with serving(wait) as web, web.connect(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+            assert begun.wait(30)
+            # When the next one comes on the same connection, I expect both to be answered
+            client.sendall(GET)
+            expect_served(web)
+            go_on.set()
+            assert [read_answer(client).body for _ in range(2)] == [b"GET /wait ", b"GET / "]
+
     def test_http_1_0_ends_with_the_connection_unless_it_is_to_be_kept(self) -> None:
         with serving(Long()) as web:
             answer = web.exchange(b"GET /short HTTP/1.0\r\n\r\n")
@@ -297,6 +315,18 @@ class TestTooManyConnections:
             assert read_answer(refused).status == 503
             go_on.set()
             assert [read_answer(client).status for client in sent if client is not refused] == [204] * 2
+
+    def test_what_comes_after_the_last_request_takes_no_memory(self) -> None:
+        # Given clients that send more after their last request and stay connected, and little memory
+        with serving(echo, memory_bytes=200_000) as web, ExitStack() as clients:
+            for _ in range(4):
+                client = clients.enter_context(web.connect(LAST_GET + b"x" * 60_000))
+                assert read_answer(client).status == 200
+
+            # When a request comes that needs most of it, I expect it to be served
+            body = b"x" * 150_000
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+            assert web.exchange(head + body).status == 200
 
     def test_the_loop_goes_on_when_no_file_descriptor_is_free(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Listener(socket.socket):
