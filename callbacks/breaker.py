@@ -5,7 +5,7 @@ failure makes that one. So a host that hangs holds a thread or two and not all o
 not run over. Failures in a row open the breaker; when its time is up, one probe at a time finds out.
 
 A slow answer takes away the trust that lets deliveries use any thread, as a failure does. It also divides how many there are
-at once by the seconds that it took: a host that drags a little gets half of them, one that drags a lot gets one.
+at once by the seconds that it took: a slightly slow host gets half of them, a very slow one gets one.
 """
 
 import math
@@ -56,7 +56,7 @@ def is_proven(destination: Destination) -> bool:
 
 
 def is_slow(destination: Destination) -> bool:
-    """Whether it has kept threads waiting and not made up for it yet."""
+    """Return whether it has answered slowly, and not quickly often enough since."""
     return destination.slowness > 0
 
 

@@ -1,8 +1,8 @@
 """Which of a process's threads may wait for which destination.
 
-Any thread may wait for a destination that is trusted: it has answered well, and quickly. All others share half of the
-threads, and those that are known to be slow a half of that: however many hosts hang or drag, events for trusted hosts and
-for new ones find a thread.
+A trusted destination, one that has answered well and quickly, may use any thread. All others share half of the threads, and
+those that are known to be slow share half of that half. So events for trusted and for new hosts find a thread however many
+hosts hang or are slow.
 """
 
 import threading
@@ -46,7 +46,7 @@ class Places:
                 self._taken_by_slow += Counter()  # keeps those that have some
 
     def _has_room_for_slow(self, destination_id: int) -> bool:
-        """Half of the places are for those that have none: a host that drags a little need not wait for one that drags a lot."""
+        """Keep half of the places for slow destinations that have none: slightly slow hosts do not wait for very slow ones."""
         room = self._slow if destination_id not in self._taken_by_slow else self._slow - self._slow // 2
         return self._taken_by_slow.total() < room
 
@@ -94,7 +94,7 @@ def is_trusted(destination: Destination) -> bool:
 
 
 def _is_slow(destination: Destination) -> bool:
-    """By what it has answered, or by an attempt under way: one that takes so long already will not be quick any more."""
+    """Return whether its answers were slow, or an attempt under way has already taken that long."""
     if breaker.is_slow(destination):
         return True
     slow_since = time.monotonic() - breaker.SLOW_SECONDS

@@ -1,4 +1,4 @@
-"""Values in the admin's addresses and forms that nobody can read: an operator's browser is told so, instead of a failure."""
+"""Answer 400 instead of 500 if a value in an address or a form of the admin cannot be read."""
 
 import logging
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from orchestrator_site.api_errors import is_admin
 
 logger = logging.getLogger(__name__)
 
-# What Django, unfold and the databases' drivers raise for an id, a page or a filter's value that is none.
+# What Django, unfold and the databases' drivers raise for an id, a page or a filter value that is not valid.
 _UNREADABLE: Final = (ValueError, OverflowError, ValidationError, InvalidPage, DataError)
 
 
 class AdminErrorsMiddleware:
-    """Answers 400 if a value of a request to the admin cannot be read. The log says where: it may be a fault of ours."""
+    """Answers 400 if a value of a request to the admin cannot be read. The log has the traceback: it may be our own fault."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

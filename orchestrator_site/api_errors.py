@@ -24,7 +24,7 @@ _SENTENCES: Final = {
     400: "the request cannot be read or is for another host",
     403: "this is not allowed",
     404: "there is nothing at this address",
-    405: "this address does not take that method",
+    405: "this method is not allowed for this address",
     500: "the service failed; its log says why",
 }
 _OF_THE_BODY: Final = frozenset({"content-type", "content-length", "content-disposition", "content-encoding"})
@@ -98,7 +98,7 @@ def is_admin(request: HttpRequest) -> bool:
 
 
 class JsonErrorsMiddleware:
-    """Puts errors that a middleware or a view of Django's answers in HTML or without a body into JSON."""
+    """Converts errors that middleware and Django's own views answer in HTML, or without a body, to JSON."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

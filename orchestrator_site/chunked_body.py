@@ -9,7 +9,7 @@ from gunicorn.http.body import CHUNK_EXT_RE
 
 from orchestrator_site.refusals import Refusal
 
-_MAX_LINE_BYTES: Final = 1024  # of a chunk's size with its extensions, or of one trailer: nobody needs more
+_MAX_LINE_BYTES: Final = 1024  # of a chunk's size with its extensions, or of one trailer: no client needs more
 _MAX_FRAMING_BYTES: Final = 256 * 1024  # all that is not data: bodies in one-byte chunks cost the server more than the client
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)" + CHUNK_EXT_RE.pattern)
 

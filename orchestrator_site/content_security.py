@@ -1,4 +1,4 @@
-"""What browsers may load and run on our pages (Content Security Policy), and who may frame them: nobody.
+"""Set the Content Security Policy: what browsers may load and run on our pages. Nobody may frame them.
 
 Django has this built in from 6.0 on.
 """
@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from orchestrator_site.api_errors import is_admin
 
 _NOTHING: Final = {"default-src": "'none'", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'"}
-# Everything comes from the service itself, and no script stands in a page. Both pages put style into their elements.
+# Everything comes from the service itself, and no page contains a script. Both pages have inline styles.
 _PAGE: Final = _NOTHING | {
     "script-src": "'self'",
     "style-src": "'self' 'unsafe-inline'",
@@ -28,7 +28,7 @@ def _text(policy: dict[str, str]) -> str:
 
 
 class ContentSecurityMiddleware:
-    """Sets the policy on every answer, also on those that are no pages: somebody may open them in a browser."""
+    """Sets the policy on every answer, not only on pages: any of them can be opened in a browser."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

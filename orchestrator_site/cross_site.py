@@ -41,7 +41,7 @@ def _is_own(request: HttpRequest) -> bool:
     origin = request.headers.get("Origin")
     if origin is None:
         return True
-    here = f"{request.scheme}://{request.get_host()}"  # raises DisallowedHost for a name that somebody has pointed at us
+    here = f"{request.scheme}://{request.get_host()}"  # raises DisallowedHost for a name that is not ours (DNS rebinding)
     try:
         return origin_of(origin) in (origin_of(here), origin_of(settings.CONFIGURATION.public_url))
     except EgressDenied:  # such as "null"
@@ -49,7 +49,7 @@ def _is_own(request: HttpRequest) -> bool:
 
 
 def _is_link_to_docs(request: HttpRequest) -> bool:
-    """Whether somebody follows a link on another site to the documentation: a page of its own that anybody may read."""
+    """Return whether the browser follows a link to the documentation, which anybody may read as a page of its own."""
     return (
         request.path_info == _DOCS
         and request.method == "GET"

@@ -32,7 +32,7 @@ def _document() -> bytes:
 
 @extend_schema(exclude=True)
 class DocsView(SpectacularSwaggerSplitView):
-    """The page, and under `?script=` the script that starts it: a page that holds no script runs none that somebody put there."""
+    """Serves the page, and under `?script=` the script that starts it, so that the policy can forbid inline scripts."""
 
     url_name = "openapi"
     url_self = "/v1/docs"

@@ -40,7 +40,7 @@ class ProbeMiddleware:
             return self._get_response(request)
         if request.method not in ("GET", "HEAD"):
             return error_response(
-                HTTPStatus.METHOD_NOT_ALLOWED, "this address does not take that method", headers={"Allow": "GET, HEAD"}
+                HTTPStatus.METHOD_NOT_ALLOWED, "this method is not allowed for this address", headers={"Allow": "GET, HEAD"}
             )
         response = probe()
         response["Cache-Control"] = "no-store"

@@ -59,7 +59,7 @@ def read_reference(text: str) -> ImageReference:
     if len(parts.registry) + 1 + len(parts.repository) > _LONGEST_NAME:
         raise MalformedReference(f"registry and name may have at most {_LONGEST_NAME} characters together")
     if parts.tag is not None and not _TAG.fullmatch(parts.tag):
-        raise MalformedReference("a tag has 1 to 128 letters, digits, '_', '.' and '-', and begins with none of the last two")
+        raise MalformedReference("a tag has 1 to 128 letters, digits, '_', '.' and '-', and does not begin with '.' or '-'")
     if parts.digest is not None and not _DIGEST.fullmatch(parts.digest):
         raise MalformedReference("a digest is sha256, sha384 or sha512 and its hexadecimal digits in lower case")
     return parts

@@ -1,4 +1,4 @@
-"""For admin classes: what a list may be asked for, and rows that change by what happens, not by hand."""
+"""Base classes for the admin: which filters a list accepts, and pages that show rows without changing them."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from django.http import HttpRequest
 
 
 class ListedLookups:
-    """Lists are filtered by what `list_filter` offers, and by nothing else.
+    """Accepts only the filters that `list_filter` offers.
 
-    Django takes any field and any lookup, also of fields that the admin hides: their values could be found out letter by letter.
+    Django accepts any field and lookup, even of fields that the admin hides: their values could be guessed letter by letter.
     """
 
-    show_facets = ShowFacets.NEVER  # counts rows for each choice, whenever somebody asks
+    show_facets = ShowFacets.NEVER  # they count rows for each choice, whenever a request asks for it
 
     def lookup_allowed(self, lookup: str, value: object, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
         offered = self.get_list_filter(request)  # type: ignore[attr-defined]
@@ -23,7 +23,7 @@ class ListedLookups:
 
 
 def _parameters(model: type[Model], name: str) -> set[str]:
-    """Those that a filter for this field has in its links."""
+    """Return the parameters that a filter for this field uses in its links."""
     field: Any = model._meta.get_field(name)
     exactly = {f"{name}__{field.target_field.name}__exact"} if field.is_relation else {name, f"{name}__exact"}
     return exactly | {f"{name}__isnull"}

@@ -121,7 +121,7 @@ class Answer:
         self._response, environ = wsgi.create(self._request, output, self._client, self._server, self._cfg)
         environ["wsgi.multithread"] = True
         self._result = self._application(environ, self._response.start_response)
-        if self._is_stopping():  # what was under way when the stop began is told so as well
+        if self._is_stopping():  # answers under way when the stop began also close their connections
             self._response.force_close()
         self._parts = iter(self._result)
 

@@ -12,7 +12,7 @@ _UNFINISHED_BYTES: Final = 256 * 1024  # what the application keeps for an answe
 
 
 class Phase(Enum):
-    """What the server waits for a client to do. Where room is needed, those who do the first of these are closed first."""
+    """What the server waits for a client to do. If room is needed, connections in the first of these phases are closed first."""
 
     LINGERING = auto()  # to close its side after the last answer
     IDLE = auto()  # to send a request
@@ -98,7 +98,7 @@ class Waiting:
         return next((next(iter(self._phases[phase])) for phase in phases if self._phases[phase]), None)
 
     def overdue(self, now: float) -> Iterator[Connection]:
-        """Those whose deadline has passed. Whoever iterates removes each."""
+        """Yield those whose deadline has passed. The caller must remove each before it asks for the next."""
         for connections in self._phases.values():
             while connections:
                 connection, deadline = next(iter(connections.items()))

@@ -67,16 +67,16 @@ class Connections:
         return self._memory > self._limits.memory_bytes
 
     def add(self, connection: Connection) -> None:
-        """Take one that has sent nothing yet. Where there are too many, it takes the place of another."""
+        """Take a new connection. If there are too many, it replaces another."""
         if len(self._all) >= self._limits.connections:
             self.make_room()
         self._all.add(connection)
         self.wait(connection, Phase.IDLE)
 
     def make_room(self) -> None:
-        """Close the one that can best be done without, if there is any that waits for its client.
+        """Close the least important connection that waits for its client, if there is any.
 
-        It is closed at once, because its place is needed: its client may or may not get to read why.
+        It is closed at once, because its place is needed, so the client may lose the answer that says why.
         """
         victim = self._waiting.first(*Phase)
         if victim is None:
@@ -148,7 +148,7 @@ class Connections:
         self._memory -= connection.counted
 
     def overdue(self) -> Iterator[Connection]:
-        """Those that have waited too long. Whoever iterates must do something about each."""
+        """Yield those that have waited too long. The caller must move or drop each before it asks for the next."""
         return self._waiting.overdue(self.now)
 
     def stop(self) -> None:
