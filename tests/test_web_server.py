@@ -322,6 +322,7 @@ class TestTooManyConnections:
             for _ in range(4):
                 client = clients.enter_context(web.connect(LAST_GET + b"x" * 60_000))
                 assert read_answer(client).status == 200
+                assert is_at_end(client)
 
             # When a request comes that needs most of it, I expect it to be served
             body = b"x" * 150_000
