@@ -110,8 +110,12 @@ class _TlsConnection(_Connection, HTTPSConnection):
     def _new_conn(self) -> socket.socket:
         """During the handshake only the SSL library has the socket: the call gets a second handle of it."""
         made = super()._new_conn()
-        self._handle = made.dup()
-        self._tell(self._handle)
+        try:
+            self._handle = made.dup()
+            self._tell(self._handle)
+        except OSError:
+            made.close()
+            raise
         return made
 
 
