@@ -104,7 +104,7 @@ def started(claim: Claim, started_at: datetime) -> None:
 
 @contextmanager
 def _decided(uuid: UUID, guard: Q, status: State, reason: Reason | None, error: str = "", **values: Any) -> Iterator[Job]:
-    values.setdefault("finished_at", Now())
+    values = {"finished_at": Now(), "owner_deaths": 0} | values
     guard &= Q(status__in=sources(status))
     with changed(uuid, guard, status=status, reason=reason or "", error=one_sentence(error), doing="", **values) as job:
         yield job
@@ -154,21 +154,21 @@ def cancel_outputs(uuid: UUID) -> None:
 def exited(claim: Claim, exit_code: int | None) -> None:
     """The log has ended: the `exit` event. `exit_code` is set where the decision came before the end."""
     guard = claim.guard & Q(exited_at=None) & ~Q(status__in=UNDECIDED)
-    with changed(claim.uuid, guard, exited_at=Now(), exit_code=exit_code) as job:
+    with changed(claim.uuid, guard, exited_at=Now(), exit_code=exit_code, owner_deaths=0) as job:
         release(job)
         events.exited(job)
 
 
 def output_done(claim: Claim, item: Output, size: int, content: str | None = None) -> None:
     """An output was taken out; `content` is what an `event` output holds, as JSON."""
-    with changed(claim.uuid, claim.guard & _ENDING, doing="") as job:
+    with changed(claim.uuid, claim.guard & _ENDING, owner_deaths=0, doing="") as job:
         if _settle(item, TransferStatus.SUCCESS, size):
             events.output_done(job, item, content)
 
 
 def output_failed(claim: Claim, item: Output, error: str) -> None:
     """An output cannot be taken out. It changes nothing of the job's status."""
-    with changed(claim.uuid, claim.guard & _ENDING, doing="") as job:
+    with changed(claim.uuid, claim.guard & _ENDING, owner_deaths=0, doing="") as job:
         if _settle(item, TransferStatus.FAILED, None, error):
             events.output_done(job, item)
 

@@ -116,6 +116,7 @@ class Reader:
             "log_last_stdout": self._last["stdout"],
             "log_last_stderr": self._last["stderr"],
             "log_engine_bytes": self._engine_bytes,
+            "owner_deaths": 0,  # what was read now, no earlier owner had got past
         }
         with changed(self._claim.uuid, self._claim.guard & Q(exited_at=None), **values) as job:
             lines = (_marker(batch.lines[0], _GAP), *batch.lines) if self._gaps and batch.lines else batch.lines

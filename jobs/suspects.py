@@ -1,8 +1,9 @@
 """Jobs whose owners die: how many owners one job may take with it, and how the guilty one is told from those beside it.
 
-A worker that is killed or freezes has all of its jobs orphaned, and the death counts against each of them. It is forgotten when a
-job starts or has been driven well for a while. After a few deaths a job is a suspect: a process then takes such jobs one at a
-time, the worst first, so that the next death counts against the guilty job alone. In the end that job is given up.
+A worker that is killed or freezes has all of its jobs orphaned, and the death counts against each of them. It is forgotten when
+a job gets a step further (it starts, its log is read on, it is decided, an output is done) or has been driven well for a while.
+After a few deaths a job is a suspect: a process then takes such jobs one at a time, the worst first, so the next death counts
+against the guilty job alone. In the end that job is given up.
 """
 
 import threading
@@ -14,7 +15,7 @@ from typing import Final
 from jobs.lifecycle import Claim
 
 SUSPECT_AFTER: Final = 3  # deaths: a deploy that goes wrong may cost one or two
-GIVEN_UP_AFTER: Final = 5
+GIVEN_UP_AFTER: Final = 10  # an innocent job may be on trial while somebody kills workers again and again
 GIVEN_UP: Final = f"{GIVEN_UP_AFTER} workers in a row died while they drove the job: it is not tried again"
 WELL_AFTER: Final = 5.0  # seconds: what kills an owner does so as soon as it is looked at
 _TRIAL_SECONDS: Final = 30.0  # for one that has yet to start: a pull may take long, and the others wait

@@ -8,7 +8,9 @@ from django.db import OperationalError
 
 from callbacks.models import Event
 from jobs import admission, lifecycle, services
+from jobs.engine.base import Frame
 from jobs.engine.fake import FakeEngine
+from jobs.logstore import Reader
 from jobs.models import Job, Worker
 from jobs.ownership import Heart, bury
 from jobs.runner import Run
@@ -300,3 +302,32 @@ def test_jobs_that_are_no_suspects_are_taken_meanwhile_and_the_worst_suspect_fir
     assert taken(suspects=False) == other.pk
     assert taken(suspects=False) is None
     assert [taken(), taken()] == [worst.pk, mild.pk]
+
+
+@pytest.mark.parametrize("step", ["decided", "exited", "output done", "log read on"])
+def test_a_job_that_gets_a_step_further_has_its_deaths_forgotten(step: str) -> None:
+    # Given a running job some of whose owners died
+    job = make_job(outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
+    claim = claimed(job)
+    lifecycle.started(claim, STARTED_AT)
+    if step in ("exited", "output done"):
+        lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=STARTED_AT)
+    if step == "output done":
+        lifecycle.exited(claim, 0)
+    Job.objects.update(owner_deaths=4)
+
+    # When
+    match step:
+        case "decided":
+            lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=STARTED_AT)
+        case "exited":
+            lifecycle.exited(claim, 0)
+        case "output done":
+            lifecycle.output_done(claim, job.outputs.get(), 1, "1")
+        case "log read on":
+            reader = Reader(claim, Job.objects.get(), limit=10**9, engine_limit=10**9)
+            reader.take(Frame(stream="stdout", time="2026-01-01T00:00:00Z", data=b"line\n"))
+            reader.finish()
+
+    # I expect
+    assert deaths(job) == 0
