@@ -6,7 +6,7 @@ import sys
 
 from django.core.management import execute_from_command_line
 
-from orchestrator_site.env import ConfigurationError
+from orchestrator_site.base.config.variables import ConfigurationError
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator_site.settings")

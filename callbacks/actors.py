@@ -3,7 +3,7 @@
 import dramatiq
 
 from callbacks import delivery, wake
-from orchestrator_site.broker import broker
+from orchestrator_site.base.broker import broker
 
 
 @dramatiq.actor(broker=broker, queue_name=wake.QUEUE, actor_name=wake.ACTOR)

@@ -24,8 +24,8 @@ from unfold.widgets import UnfoldAdminSplitDateTimeVerticalWidget
 from callbacks import breaker, destinations, redelivery
 from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.openapi import WAITING_COUNTED
-from orchestrator_site.egress import redact
-from orchestrator_site.read_only import ReadOnly
+from orchestrator_site.base.egress.http_client import redact
+from orchestrator_site.base.read_only_admin import ReadOnly
 
 _NAMED: Final = 5  # destinations in a message
 Method = TypeVar("Method", bound=Callable[..., Any])

@@ -5,7 +5,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 
-from orchestrator_site.retry_after import seconds
+from orchestrator_site.base.egress.retry_after import seconds
 
 SCHEDULE: Final = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0)
 JITTER: Final = 0.2

@@ -23,7 +23,7 @@ from callbacks.cloudevents import Envelope
 from callbacks.models import Event, Subscription
 from callbacks.threads import Permit
 from callbacks.transport import Outcome
-from orchestrator_site.database import release_connection, short_transaction
+from orchestrator_site.base.db.transactions import release_connection, short_transaction
 
 _UNTRUSTED_PAUSE: Final = (2.0, 6.0)  # seconds until a stream asks again for a thread that may wait for it
 # A thread goes on to another stream after so much of one.

@@ -17,7 +17,7 @@ from django.db.models.functions import Coalesce, Now
 
 from callbacks import breaker, wake
 from callbacks.models import Destination, Event, Subscription
-from orchestrator_site.database import short_read, short_transaction
+from orchestrator_site.base.db.transactions import short_read, short_transaction
 
 _TOUCHED_EVERY: Final = timedelta(hours=1)
 _UNUSED_AFTER: Final = timedelta(days=1)

@@ -8,8 +8,8 @@ from django.db.models.functions import Now
 
 from callbacks import wake
 from callbacks.models import Subscription
-from orchestrator_site.broker import backlog
-from orchestrator_site.database import short_read
+from orchestrator_site.base.broker import backlog
+from orchestrator_site.base.db.transactions import short_read
 
 _TELL_AGAIN_SECONDS: Final = 5.0  # of a stream whose message is not read yet, as it seems
 

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 from uuid_utils.compat import uuid7
 
-from orchestrator_site.encryption import EncryptedTextField
+from orchestrator_site.base.db.encryption import EncryptedTextField
 
 
 def new_event_id() -> UUID:

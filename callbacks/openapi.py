@@ -7,7 +7,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 
 from callbacks.breaker import State
-from orchestrator_site.openapi import (
+from orchestrator_site.base.http.openapi_parts import (
     CURSOR,
     MOMENT,
     PAGE_LIMIT,

@@ -16,8 +16,8 @@ from callbacks import destinations, wake
 from callbacks.cloudevents import Envelope, timestamp
 from callbacks.models import Event, Subscription, new_event_id
 from callbacks.policy import LIFETIME_SECONDS
-from orchestrator_site.database import delete_in_batches
-from orchestrator_site.egress import origin_of
+from orchestrator_site.base.db.transactions import delete_in_batches
+from orchestrator_site.base.egress.http_client import origin_of
 
 _BATCH: Final = 200
 

@@ -11,7 +11,7 @@ from django.db.models.functions import Coalesce, Least, Now
 from callbacks import wake
 from callbacks.models import Destination, Event, Subscription
 from callbacks.policy import LIFETIME_SECONDS
-from orchestrator_site.database import short_read
+from orchestrator_site.base.db.transactions import short_read
 
 _STREAMS: Final = 100  # of a destination, worked off at a time
 

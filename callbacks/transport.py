@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from callbacks.backoff import retry_after
-from orchestrator_site import egress
+from orchestrator_site.base.egress import http_client
 
 CONNECT_SECONDS = 5.0
 WHOLE_SECONDS = 15.0
@@ -41,7 +41,7 @@ def send(url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         return round((time.monotonic() - start) * 1000)
 
     try:
-        with egress.open(
+        with http_client.open(
             "POST",
             url,
             headers={"User-Agent": _USER_AGENT, **headers},
@@ -51,8 +51,8 @@ def send(url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
             total_timeout=WHOLE_SECONDS,
         ) as response:
             status, asked, date = response.status_code, response.headers.get("Retry-After"), response.headers.get("Date")
-            answer = _beginning(egress.chunks(response))
-    except egress.EgressError as error:
+            answer = _beginning(http_client.chunks(response))
+    except http_client.EgressError as error:
         return Outcome(time=began, latency_ms=latency(), error=str(error)[:_MOST_ERROR_CHARACTERS])
     return Outcome(
         time=began,

@@ -9,9 +9,9 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from callbacks import breaker, destinations, openapi, redelivery
-from orchestrator_site.api import ApiView, Parameters, json_response, rfc3339
-from orchestrator_site.api_errors import ApiError, InvalidRequest
-from orchestrator_site.egress import EgressDenied, origin_of
+from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
+from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
+from orchestrator_site.base.http.api_views import ApiView, Parameters, json_response, rfc3339
 
 _ID_MAX = 2**53
 _FIRST_MOMENT, _LAST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # for any database, in any zone

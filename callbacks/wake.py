@@ -5,7 +5,7 @@ from typing import Final
 
 from django.db import transaction
 
-from orchestrator_site.broker import hint
+from orchestrator_site.base.broker import hint
 
 QUEUE: Final = "deliveries"
 ACTOR: Final = "deliver"

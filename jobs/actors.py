@@ -5,8 +5,8 @@ import dramatiq
 from jobs import sweeps
 from jobs.supervisor import Supervisor
 from jobs.wake import RUN_ACTOR, SWEEP_ACTOR
-from orchestrator_site.broker import broker
-from orchestrator_site.database import release_connection
+from orchestrator_site.base.broker import broker
+from orchestrator_site.base.db.transactions import release_connection
 
 _supervisor: Supervisor | None = None
 

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 
 from jobs.models import Input, Job, Node, Output, Worker
-from orchestrator_site.read_only import ReadOnly
+from orchestrator_site.base.read_only_admin import ReadOnly
 
 
 class _TransferInline(ReadOnly, TabularInline):  # type: ignore[misc]

@@ -13,7 +13,7 @@ from jobs.models import Job, Node, Worker
 from jobs.states import State
 from jobs.suspects import SUSPECT_AFTER
 from jobs.wake import ALIVE_WITHIN
-from orchestrator_site.database import short_transaction
+from orchestrator_site.base.db.transactions import short_transaction
 
 PASSED_OVER_FOR = timedelta(minutes=5)  # then a job holds back younger ones on nodes that could hold it
 _CANDIDATES = 16  # how many to try where other workers take them first

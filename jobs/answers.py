@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.admission import waiting_for
 from jobs.models import Input, Job, Output
-from orchestrator_site.api import rfc3339
+from orchestrator_site.base.http.api_views import rfc3339
 
 
 def job_summary(job: Job) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
-from orchestrator_site.configuration import Configuration
+from orchestrator_site.base.config.configuration import Configuration
 
 INSTANCE_LABEL = "orchestrator.instance"
 UUID_LABEL = "orchestrator.job"

@@ -11,8 +11,8 @@ from callbacks import history, redelivery
 from callbacks.models import Attempt, Event
 from jobs import openapi, queries
 from jobs.views import no_such_job
-from orchestrator_site.api import ApiView, Parameters, json_response, rfc3339
-from orchestrator_site.api_errors import ApiError
+from orchestrator_site.base.http.api_errors import ApiError
+from orchestrator_site.base.http.api_views import ApiView, Parameters, json_response, rfc3339
 
 _SEQUENCE_MAX = 2**53
 

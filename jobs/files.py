@@ -11,9 +11,9 @@ from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.models import Input, Job, Output
 from jobs.states import InputType, OutputType, TransferStatus
-from orchestrator_site.configuration import Configuration
-from orchestrator_site.database import DATABASE_UNAVAILABLE, short_read
-from orchestrator_site.postgresql import answers_within
+from orchestrator_site.base.config.configuration import Configuration
+from orchestrator_site.base.db.postgresql import answers_within
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
 
 _TELL_SECONDS = 2.0
 _TELL_AGAIN_SECONDS = 30.0  # after the database did not answer

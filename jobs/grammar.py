@@ -12,9 +12,9 @@ from typing import Final
 from jobs import limits
 from jobs.engine.base import MOUNTED_DIRECTORIES
 from jobs.reading import any_text, mapping, text
-from orchestrator_site import http_urls
-from orchestrator_site.api_errors import InvalidRequest
-from orchestrator_site.image_references import MalformedReference, read_reference
+from orchestrator_site.base.http.api_errors import InvalidRequest
+from orchestrator_site.base.values import http_urls
+from orchestrator_site.base.values.image_references import MalformedReference, read_reference
 
 # -- identifiers and images -----------------------------------------------------------------------
 _ID = re.compile(limits.ID_PATTERN)

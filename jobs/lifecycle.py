@@ -20,7 +20,7 @@ from jobs import events, starts, wake
 from jobs.errors import OwnershipLost
 from jobs.models import Input, Job, Node, Output
 from jobs.states import DECIDED, UNDECIDED, Reason, State, TransferStatus, sources
-from orchestrator_site.database import short_transaction
+from orchestrator_site.base.db.transactions import short_transaction
 
 NO_EXIT_CODE = -1  # an exit code that nobody knows, or of a process that never ran
 _ERROR_BYTES = 1000

@@ -13,7 +13,7 @@ from jobs.engine.base import Frame, StreamName
 from jobs.lifecycle import Claim, changed
 from jobs.logs import Batch, Cursor, Ending, Line, LineSplitter, group
 from jobs.models import Job, LogChunk
-from orchestrator_site.database import short_read
+from orchestrator_site.base.db.transactions import short_read
 
 BACKLOG: Final = 200  # so many undelivered events of a job, each of at most 64 KiB, and its callback is behind
 _CHUNK_LINES: Final = 5000  # of a batch that is stored as one row

@@ -8,7 +8,7 @@ from django.db.models import Q
 from uuid_utils.compat import uuid7
 
 from jobs.states import UNDECIDED, InputType, OutputType, Reason, State, TransferStatus
-from orchestrator_site.encryption import EncryptedJSONField, EncryptedTextField
+from orchestrator_site.base.db.encryption import EncryptedJSONField, EncryptedTextField
 
 
 def new_uuid() -> UUID:

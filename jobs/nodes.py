@@ -10,8 +10,8 @@ from jobs.containers import INSTANCE_LABEL
 from jobs.engine.base import Engine, EngineInfo
 from jobs.errors import JobError
 from jobs.models import Instance, Job, Node
-from orchestrator_site.configuration import Configuration
-from orchestrator_site.database import short_read, short_transaction
+from orchestrator_site.base.config.configuration import Configuration
+from orchestrator_site.base.db.transactions import short_read, short_transaction
 
 logger = logging.getLogger(__name__)
 

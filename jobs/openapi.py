@@ -9,7 +9,18 @@ from callbacks.models import Event
 from jobs import limits
 from jobs.schemas import COMPONENTS
 from jobs.states import State, Stream
-from orchestrator_site.openapi import CURSOR, PAGE_LIMIT, Schema, answer, choice, in_path, query, ref, responses, string
+from orchestrator_site.base.http.openapi_parts import (
+    CURSOR,
+    PAGE_LIMIT,
+    Schema,
+    answer,
+    choice,
+    in_path,
+    query,
+    ref,
+    responses,
+    string,
+)
 
 _ID = in_path("job_id", COMPONENTS["Accepted"]["properties"]["id"], "The job's id.")
 _MOMENT: Schema = {"type": "string", "format": "date-time"}

@@ -23,8 +23,8 @@ from django.utils import timezone
 
 from jobs import wake
 from jobs.models import Job, Node, Worker, new_uuid
-from orchestrator_site.configuration import host_name
-from orchestrator_site.database import short_read, short_transaction
+from orchestrator_site.base.config.configuration import host_name
+from orchestrator_site.base.db.transactions import short_read, short_transaction
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ Schema: `1.0` is the integer 1.
 from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar
 
-from orchestrator_site.api_errors import InvalidRequest
-from orchestrator_site.json_body import item, member
+from orchestrator_site.base.http.api_errors import InvalidRequest
+from orchestrator_site.base.http.json_body import item, member
 
 T = TypeVar("T")
 D = TypeVar("D")

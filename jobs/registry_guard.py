@@ -6,8 +6,8 @@ from typing import Final
 from jobs.engine import registry_errors
 from jobs.engine.references import DOCKER_HUB, Reference
 from jobs.errors import ImageUnavailable
-from orchestrator_site.connections import EgressDenied, EgressFailed
-from orchestrator_site.reachability import check_host
+from orchestrator_site.base.egress.guarded_connections import EgressDenied, EgressFailed
+from orchestrator_site.base.egress.reachability import check_host
 
 logger = logging.getLogger(__name__)
 

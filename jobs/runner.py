@@ -39,9 +39,9 @@ from jobs.logstore import Reader
 from jobs.models import Job, Node
 from jobs.registry_guard import check_registry
 from jobs.states import Reason, State
-from orchestrator_site.configuration import Configuration
-from orchestrator_site.database import DATABASE_UNAVAILABLE, short_read
-from orchestrator_site.image_patterns import is_allowed
+from orchestrator_site.base.config.configuration import Configuration
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
+from orchestrator_site.base.values.image_patterns import is_allowed
 
 logger = logging.getLogger(__name__)
 

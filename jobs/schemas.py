@@ -7,7 +7,7 @@ from jobs import arguments, limits
 from jobs.serializers import EVENT_TYPES
 from jobs.spec import Network, PullPolicy, UploadMethod
 from jobs.states import InputType, OutputType, Reason, State, Stream, TransferStatus
-from orchestrator_site.openapi import MOMENT, Schema, array, choice, integer, record, ref, string, strings
+from orchestrator_site.base.http.openapi_parts import MOMENT, Schema, array, choice, integer, record, ref, string, strings
 
 _JOB_ID = string(minLength=1, maxLength=limits.ID_LENGTH, pattern=f"^{limits.ID_PATTERN}$")
 _TRANSFER_ID = string(

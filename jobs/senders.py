@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from jobs.runner import Run
-from orchestrator_site.database import release_connection
+from orchestrator_site.base.db.transactions import release_connection
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from jobs import arguments, events, grammar, limits
 from jobs.reading import Members, any_number, any_object, any_text, array, choice, integer, mapping, text
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, Network, OutputSpec, PullPolicy, UploadMethod
 from jobs.states import InputType, OutputType
-from orchestrator_site.api_errors import InvalidRequest
-from orchestrator_site.image_patterns import is_allowed
-from orchestrator_site.json_body import item, member
+from orchestrator_site.base.http.api_errors import InvalidRequest
+from orchestrator_site.base.http.json_body import item, member
+from orchestrator_site.base.values.image_patterns import is_allowed
 
 EVENT_TYPES: Final = (events.INPUT, events.START, events.LOG, events.EXIT, events.OUTPUT, events.COMPLETE)
 

@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 
 from jobs.errors import OwnershipLost
 from jobs.models import Job, Node
-from orchestrator_site.database import short_transaction
+from orchestrator_site.base.db.transactions import short_transaction
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from jobs.senders import Senders
 from jobs.states import State
 from jobs.suspects import GIVEN_UP, GIVEN_UP_AFTER, WELL_AFTER, Suspects
 from jobs.wake import RUN_ACTOR, queue_of
-from orchestrator_site.broker import hint
-from orchestrator_site.configuration import Configuration
-from orchestrator_site.database import DATABASE_UNAVAILABLE, release_connection, short_read
-from orchestrator_site.postgresql import answers_within
+from orchestrator_site.base.broker import hint
+from orchestrator_site.base.config.configuration import Configuration
+from orchestrator_site.base.db.postgresql import answers_within
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, release_connection, short_read
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from jobs.containers import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.engine.base import Engine, Observation
 from jobs.errors import ContainerConflict, OwnershipLost
 from jobs.models import Job, LogChunk, Node
-from orchestrator_site.broker import hint
-from orchestrator_site.database import delete_in_batches, short_read
+from orchestrator_site.base.broker import hint
+from orchestrator_site.base.db.transactions import delete_in_batches, short_read
 
 logger = logging.getLogger(__name__)
 

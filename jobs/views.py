@@ -17,11 +17,11 @@ from jobs.models import Job
 from jobs.serializers import read_job
 from jobs.services import JobNotFound
 from jobs.states import UNDECIDED, State, Stream
-from orchestrator_site.api import ApiView, Parameters, json_response
-from orchestrator_site.api_errors import ApiError, InvalidRequest
-from orchestrator_site.database import release_connection
-from orchestrator_site.json_body import read_json
-from orchestrator_site.long_polls import look_until
+from orchestrator_site.base.db.transactions import release_connection
+from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
+from orchestrator_site.base.http.api_views import ApiView, Parameters, json_response
+from orchestrator_site.base.http.json_body import read_json
+from orchestrator_site.base.http.long_polls import look_until
 
 _META = "meta."
 _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time

@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from jobs import starts
 from jobs.models import Job, Node
-from orchestrator_site.broker import hint
+from orchestrator_site.base.broker import hint
 
 RUN_ACTOR = "run_jobs"
 SWEEP_ACTOR = "sweep_containers"

@@ -6,7 +6,7 @@ from django.contrib.auth.models import Group, User
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from orchestrator_site.read_only import ListedLookups
+from orchestrator_site.base.read_only_admin import ListedLookups
 
 admin.site.unregister(User)
 admin.site.unregister(Group)

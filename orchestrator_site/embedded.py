@@ -13,9 +13,9 @@ from gunicorn.arbiter import Arbiter
 
 from jobs.errors import JobError
 from orchestrator_site import gunicorn as gunicorn_settings
-from orchestrator_site.metrics import serve_metrics
+from orchestrator_site.ops.metrics import serve_metrics
 from orchestrator_site.processes import Runtime, embedded_runtime
-from orchestrator_site.web_worker import WebWorker
+from orchestrator_site.web.gunicorn_worker import WebWorker
 from orchestrator_site.wsgi import application
 
 logger = logging.getLogger(__name__)

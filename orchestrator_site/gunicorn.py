@@ -1,13 +1,13 @@
 """gunicorn's configuration, for `web` (docs/configuration.md)."""
 
-from orchestrator_site import configuration
-from orchestrator_site.logs import JSONFormatter
+from orchestrator_site.base.config import configuration
+from orchestrator_site.ops.json_logs import JSONFormatter
 from orchestrator_site.settings import WEB_THREADS
 
 _configuration = configuration.load()
 
 bind = f"{_configuration.host}:{_configuration.port}"
-worker_class = "orchestrator_site.web_worker.WebWorker"
+worker_class = "orchestrator_site.web.gunicorn_worker.WebWorker"
 workers = _configuration.web_processes
 threads = WEB_THREADS
 timeout = 60

@@ -19,9 +19,9 @@ from jobs.errors import EngineUnavailable
 from jobs.ownership import LostNodes, Observer
 from jobs.supervisor import Supervisor
 from jobs.wake import queue_of
-from orchestrator_site.broker import make_worker
-from orchestrator_site.configuration import Configuration
-from orchestrator_site.database import release_connection
+from orchestrator_site.base.broker import make_worker
+from orchestrator_site.base.config.configuration import Configuration
+from orchestrator_site.base.db.transactions import release_connection
 
 logger = logging.getLogger(__name__)
 

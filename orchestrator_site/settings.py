@@ -5,7 +5,8 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 
-from orchestrator_site import configuration, postgresql
+from orchestrator_site.base.config import configuration
+from orchestrator_site.base.db import postgresql
 
 CONFIGURATION = configuration.load()
 
@@ -50,11 +51,11 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
-    "orchestrator_site.content_security.ContentSecurityMiddleware",
-    "orchestrator_site.api_errors.JsonErrorsMiddleware",
-    "orchestrator_site.health.ProbeMiddleware",  # before the host check: probes answer any host name
+    "orchestrator_site.browsers.content_security.ContentSecurityMiddleware",
+    "orchestrator_site.base.http.api_errors.JsonErrorsMiddleware",
+    "orchestrator_site.ops.health.ProbeMiddleware",  # before the host check: probes answer any host name
     "django.middleware.security.SecurityMiddleware",
-    "orchestrator_site.cross_site.CrossSiteMiddleware",
+    "orchestrator_site.browsers.cross_site.CrossSiteMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -62,7 +63,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "orchestrator_site.admin_errors.AdminErrorsMiddleware",
+    "orchestrator_site.browsers.admin_errors.AdminErrorsMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 
@@ -106,8 +107,8 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": [],  # orchestrator_site.json_body reads bodies: chunked ones too, and strictly
-    "EXCEPTION_HANDLER": "orchestrator_site.api_errors.exception_handler",
+    "DEFAULT_PARSER_CLASSES": [],  # orchestrator_site.base.http.json_body reads bodies: chunked ones too, and strictly
+    "EXCEPTION_HANDLER": "orchestrator_site.base.http.api_errors.exception_handler",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNAUTHENTICATED_USER": None,
 }
@@ -130,7 +131,7 @@ UNFOLD = {"SITE_TITLE": "Orchestrator", "SITE_HEADER": "Orchestrator"}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "orchestrator_site.logs.JSONFormatter"}},
+    "formatters": {"json": {"()": "orchestrator_site.ops.json_logs.JSONFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {

@@ -1,12 +1,12 @@
-"""Every address of the service, except the probes (see `orchestrator_site.health`)."""
+"""Every address of the service, except the probes (see `orchestrator_site.ops.health`)."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from orchestrator_site import api_errors
-from orchestrator_site.api import UnknownView
-from orchestrator_site.documentation import DocsView, OpenApiView
+from orchestrator_site.base.http import api_errors
+from orchestrator_site.base.http.api_views import UnknownView
+from orchestrator_site.browsers.api_docs import DocsView, OpenApiView
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="docs"), name="home"),

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import django
 from django.test import Client
 
-from orchestrator_site.json_body import MAX_BODY_BYTES, MAX_DEPTH
+from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
+from orchestrator_site.base.http.json_body import MAX_DEPTH
 from tests.memory import forget_peak, peak, resident
 
 AT_ONCE = 2

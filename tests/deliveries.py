@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from callbacks import delivery, destinations, finding, outbox, transport, wake
 from callbacks.models import Attempt, Destination, Event, Subscription
-from orchestrator_site.broker import broker
+from orchestrator_site.base.broker import broker
 from tests.receiver import Answer, Received, Receiver
 from tests.waiting import wait_for
 

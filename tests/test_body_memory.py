@@ -10,7 +10,7 @@ import pytest
 from django.http import HttpRequest
 from django.test import RequestFactory
 
-from orchestrator_site.json_body import read_json
+from orchestrator_site.base.http.json_body import read_json
 
 pytestmark = pytest.mark.stateless
 

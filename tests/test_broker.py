@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from django.conf import settings
 
-from orchestrator_site import broker
-from orchestrator_site.broker import hint
+from orchestrator_site.base import broker
+from orchestrator_site.base.broker import hint
 from tests.waiting import wait_for
 
 
@@ -38,7 +38,7 @@ class FrozenBroker:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("orchestrator_site.broker.time.monotonic", clock)
+    monkeypatch.setattr("orchestrator_site.base.broker.time.monotonic", clock)
     return clock
 
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_site.configuration import Configuration, load
-from orchestrator_site.connections import _IDLE_CONNECTIONS
-from orchestrator_site.env import ConfigurationError, parse_duration, parse_size
-from orchestrator_site.image_patterns import read_pattern
+from orchestrator_site.base.config.configuration import Configuration, load
+from orchestrator_site.base.config.variables import ConfigurationError, parse_duration, parse_size
+from orchestrator_site.base.egress.guarded_connections import _IDLE_CONNECTIONS
+from orchestrator_site.base.values.image_patterns import read_pattern
 from tests.receiver import certificate
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
-from orchestrator_site.database import DATABASE_UNAVAILABLE
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE
 
 pytestmark = pytest.mark.stateless
 

@@ -11,8 +11,8 @@ from django.db import connection, connections
 from callbacks import consequences, delivery, finding, outbox
 from callbacks.actors import deliver
 from callbacks.models import Attempt, Event, Subscription
-from orchestrator_site.broker import broker, make_worker
-from orchestrator_site.database import release_connection
+from orchestrator_site.base.broker import broker, make_worker
+from orchestrator_site.base.db.transactions import release_connection
 from tests.deliveries import DEAD, DELIVERED, EXIT, KEY, LOG, PENDING, START, Stream, attempts, in_threads
 from tests.receiver import Answer, Received, Receiver
 from tests.waiting import wait_for

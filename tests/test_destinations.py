@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from callbacks import delivery, destinations, finding, outbox, transport
 from callbacks.models import Destination, Subscription
-from orchestrator_site.database import release_connection
+from orchestrator_site.base.db.transactions import release_connection
 from tests.api import configured
 from tests.deliveries import (
     DEAD,

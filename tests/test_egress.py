@@ -16,7 +16,7 @@ from django.conf import settings as django_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_site import addresses, connections, egress
+from orchestrator_site.base.egress import allowed_addresses, guarded_connections, http_client
 from tests.receiver import Answer, Received, Receiver, certificate, tls_server
 from tests.test_http_urls import PATHS, QUERIES
 
@@ -65,14 +65,14 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 @pytest.fixture
 def fresh_adapter() -> Iterator[None]:
     """The adapter keeps its connections, and what it trusted when it was made: one for this test alone."""
-    egress._adapter.cache_clear()
+    http_client._adapter.cache_clear()
     yield
-    egress._adapter.cache_clear()
+    http_client._adapter.cache_clear()
 
 
 def get(url: str, **options: Any) -> tuple[int, bytes]:
-    with egress.open(options.pop("method", "GET"), url, **(TIMES | options)) as response:
-        return response.status_code, b"".join(egress.chunks(response))
+    with http_client.open(options.pop("method", "GET"), url, **(TIMES | options)) as response:
+        return response.status_code, b"".join(http_client.chunks(response))
 
 
 # -- which addresses -------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def get(url: str, **options: Any) -> tuple[int, bytes]:
     "address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"]
 )
 def test_public_addresses_are_always_allowed(address: str) -> None:
-    assert addresses.is_allowed(ip_address(address), "example.com", (), frozenset())
+    assert allowed_addresses.is_allowed(ip_address(address), "example.com", (), frozenset())
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_public_addresses_are_always_allowed(address: str) -> None:
     ],
 )
 def test_every_other_address_is_refused_unless_listed(address: str) -> None:
-    assert not addresses.is_allowed(ip_address(address), "example.com", (), frozenset())
+    assert not allowed_addresses.is_allowed(ip_address(address), "example.com", (), frozenset())
 
 
 @given(st.ip_addresses(v=4))
@@ -124,23 +124,23 @@ def test_an_ipv4_address_is_judged_alike_in_all_its_disguises(address: IPv4Addre
 
     # I expect the same judgement of all of them, under any rules
     for networks in ((), (ip_network("10.0.0.0/8"),), (ip_network("0.0.0.0/0"),)):
-        expected = addresses.is_allowed(address, "h", networks, frozenset())
-        assert [addresses.is_allowed(disguise, "h", networks, frozenset()) for disguise in disguises] == [expected] * 3
+        expected = allowed_addresses.is_allowed(address, "h", networks, frozenset())
+        assert [allowed_addresses.is_allowed(disguise, "h", networks, frozenset()) for disguise in disguises] == [expected] * 3
 
 
 @given(st.ip_addresses())
 def test_a_network_of_the_list_opens_what_it_holds(address: IPv4Address | IPv6Address) -> None:
-    target = addresses.targets(address)
+    target = allowed_addresses.targets(address)
     networks = [ip_network(f"{item}/{item.max_prefixlen}") for item in target]
-    assert addresses.is_allowed(address, "h", networks, frozenset())
+    assert allowed_addresses.is_allowed(address, "h", networks, frozenset())
 
 
 def test_a_listed_name_opens_private_addresses_and_no_others() -> None:
     hosts = frozenset({"build.internal"})
-    assert addresses.is_allowed(ip_address("10.1.2.3"), "Build.Internal.", (), hosts)
-    assert not addresses.is_allowed(ip_address("10.1.2.3"), "other.internal", (), hosts)
-    assert not addresses.is_allowed(ip_address("224.0.0.1"), "build.internal", (), hosts)
-    assert not addresses.is_allowed(ip_address("0.0.0.0"), "build.internal", (), hosts)
+    assert allowed_addresses.is_allowed(ip_address("10.1.2.3"), "Build.Internal.", (), hosts)
+    assert not allowed_addresses.is_allowed(ip_address("10.1.2.3"), "other.internal", (), hosts)
+    assert not allowed_addresses.is_allowed(ip_address("224.0.0.1"), "build.internal", (), hosts)
+    assert not allowed_addresses.is_allowed(ip_address("0.0.0.0"), "build.internal", (), hosts)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "0"])
@@ -149,7 +149,7 @@ def test_no_spelling_of_loopback_gets_through(receiver: Receiver, egress_allow: 
     egress_allow()
 
     # When loopback is asked for by whatever name, I expect a refusal that names it, and no request
-    with pytest.raises(egress.EgressDenied, match="not in EGRESS_ALLOW"):
+    with pytest.raises(http_client.EgressDenied, match="not in EGRESS_ALLOW"):
         get(f"http://{host}:{receiver.port}/?token={SECRET}")
     assert receiver.requests == []
 
@@ -176,7 +176,7 @@ def test_a_kept_connection_is_checked_again(receiver: Receiver, names: Any, egre
     egress_allow("10.0.0.0/8")
 
     # I expect the kept connection to be refused too
-    with pytest.raises(egress.EgressDenied):
+    with pytest.raises(http_client.EgressDenied):
         get(url)
     assert len(receiver.requests) == 1
 
@@ -191,9 +191,9 @@ def test_connections_are_kept_for_several_requests_at_once(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, fresh_adapter: None
 ) -> None:
     # Given a server that answers only so many requests at once
-    monkeypatch.setattr(connections, "_REUSE_SECONDS", 60)
-    egress._adapter()  # threads that are the first to ask, all at once, would make one each
-    count = connections._IDLE_CONNECTIONS
+    monkeypatch.setattr(guarded_connections, "_REUSE_SECONDS", 60)
+    http_client._adapter()  # threads that are the first to ask, all at once, would make one each
+    count = guarded_connections._IDLE_CONNECTIONS
     together = threading.Barrier(count, timeout=10)
 
     def respond(_: Received) -> Answer:
@@ -266,7 +266,7 @@ def test_header_values_are_sent_in_latin_1(recorder: Receiver, value: str) -> No
 
 @pytest.mark.parametrize("value", ["€", "漢", "\u0100", "\udce9"])
 def test_header_values_beyond_latin_1_are_refused(receiver: Receiver, value: str) -> None:
-    with pytest.raises(egress.EgressDenied, match="the value of the header X-A holds a character outside Latin-1"):
+    with pytest.raises(http_client.EgressDenied, match="the value of the header X-A holds a character outside Latin-1"):
         get(receiver.url, headers={"X-A": value})
     assert receiver.requests == []
 
@@ -277,7 +277,7 @@ def test_header_values_beyond_latin_1_are_refused(receiver: Receiver, value: str
     + [{name: "1"} for name in ("Host", "content-length", "Transfer-Encoding", "Connection")],
 )
 def test_headers_that_would_make_another_request_are_refused(receiver: Receiver, headers: dict[str, str]) -> None:
-    with pytest.raises(egress.EgressDenied):
+    with pytest.raises(http_client.EgressDenied):
         get(receiver.url, headers=headers)
     assert receiver.requests == []
 
@@ -290,10 +290,10 @@ def test_headers_that_would_make_another_request_are_refused(receiver: Receiver,
     ],
 )
 def test_what_is_no_http_url_is_refused(url: str) -> None:
-    with pytest.raises(egress.EgressDenied):
+    with pytest.raises(http_client.EgressDenied):
         get(url)
-    with pytest.raises(egress.EgressDenied):
-        egress.origin_of(url)
+    with pytest.raises(http_client.EgressDenied):
+        http_client.origin_of(url)
 
 
 class Zeros(io.RawIOBase):
@@ -331,9 +331,9 @@ def test_redirects_are_answers(receiver: Receiver) -> None:
     receiver.will(Answer(302, {"Location": receiver.url + "/other"}, fault="endless"))
 
     # When it is the answer, I expect to see it as it is, with nothing read ahead
-    with egress.open("GET", receiver.url, **TIMES) as response:
+    with http_client.open("GET", receiver.url, **TIMES) as response:
         assert response.status_code == 302
-        assert len(next(egress.chunks(response, 1000))) <= 1000
+        assert len(next(http_client.chunks(response, 1000))) <= 1000
     assert [received.path for received in receiver.requests] == ["/"]
 
 
@@ -345,7 +345,7 @@ def test_what_a_peer_compressed_unasked_stays_as_it_is(receiver: Receiver) -> No
 @pytest.mark.parametrize("fault", ["half", "half_headers", "reset", "garbage"])
 def test_a_broken_answer_is_a_failure_without_secrets(receiver: Receiver, fault: Any) -> None:
     receiver.will(Answer(fault=fault))
-    with pytest.raises(egress.EgressFailed) as failure:
+    with pytest.raises(http_client.EgressFailed) as failure:
         get(receiver.url.replace("://", f"://user:{SECRET}@") + f"/?token={SECRET}", headers={"X-Key": SECRET})
     assert not failure.value.timed_out
     assert SECRET not in str(failure.value)
@@ -365,7 +365,7 @@ def test_headers_without_their_end_are_no_answer(receiver: Receiver, head: bytes
     receiver.will(Answer(fault="raw", body=head))
 
     # When its answer is read, I expect a failure that says so
-    with pytest.raises(egress.EgressFailed, match="it ended within the headers of the answer") as failure:
+    with pytest.raises(http_client.EgressFailed, match="it ended within the headers of the answer") as failure:
         get(receiver.url)
     assert not failure.value.timed_out
 
@@ -409,7 +409,7 @@ def test_an_answer_may_have_a_long_reason(receiver: Receiver) -> None:
 )
 def test_more_than_64_kib_of_headers_is_a_failure(receiver: Receiver, head: bytes) -> None:
     receiver.will(Answer(fault="raw", body=head))
-    with pytest.raises(egress.EgressFailed, match="it sent more than 65536 bytes of headers") as failure:
+    with pytest.raises(http_client.EgressFailed, match="it sent more than 65536 bytes of headers") as failure:
         get(receiver.url)
     assert not failure.value.timed_out
 
@@ -423,14 +423,14 @@ def test_a_few_interim_answers_are_passed_over(receiver: Receiver, interim: byte
 
 def test_interim_answers_without_an_end_are_a_failure(receiver: Receiver) -> None:
     receiver.will(Answer(fault="endless_interim"))
-    with pytest.raises(egress.EgressFailed, match="it sent more than 10 interim answers") as failure:
+    with pytest.raises(http_client.EgressFailed, match="it sent more than 10 interim answers") as failure:
         get(receiver.url)
     assert not failure.value.timed_out
 
 
 def test_trailers_without_an_end_are_a_failure(receiver: Receiver) -> None:
     receiver.will(Answer(fault="endless_trailers"))
-    with pytest.raises(egress.EgressFailed, match="it sent more than 65536 bytes of headers") as failure:
+    with pytest.raises(http_client.EgressFailed, match="it sent more than 65536 bytes of headers") as failure:
         get(receiver.url)
     assert not failure.value.timed_out
 
@@ -438,7 +438,7 @@ def test_trailers_without_an_end_are_a_failure(receiver: Receiver) -> None:
 def test_a_chunk_may_not_have_an_endless_size(receiver: Receiver) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     receiver.will(Answer(fault="raw", body=head + b"1;" + b"x" * 1_000_000))
-    with pytest.raises(egress.EgressFailed, match="it sent more than 65536 bytes of headers"):
+    with pytest.raises(http_client.EgressFailed, match="it sent more than 65536 bytes of headers"):
         get(receiver.url)
 
 
@@ -446,7 +446,7 @@ def test_a_chunk_may_not_have_an_endless_size(receiver: Receiver) -> None:
 def test_the_size_of_a_chunk_is_a_hexadecimal_number(receiver: Receiver, size: str) -> None:
     head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n"
     receiver.will(Answer(fault="raw", body=head.encode() + b"hello\r\n0\r\n\r\n"))
-    with pytest.raises(egress.EgressFailed, match="it sent a chunk whose size cannot be read"):
+    with pytest.raises(http_client.EgressFailed, match="it sent a chunk whose size cannot be read"):
         get(receiver.url)
 
 
@@ -460,7 +460,7 @@ def test_a_body_may_have_more_chunks_than_headers_may_have_bytes(receiver: Recei
 def test_a_transfer_coding_that_was_not_asked_for_is_a_failure(receiver: Receiver, coding: str) -> None:
     head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n"
     receiver.will(Answer(fault="raw", body=head.encode() + b"4\r\nbody\r\n0\r\n\r\n"))
-    with pytest.raises(egress.EgressFailed, match="transfer coding"):
+    with pytest.raises(http_client.EgressFailed, match="transfer coding"):
         get(receiver.url)
 
 
@@ -477,7 +477,7 @@ def test_a_line_that_is_no_header_hides_no_other(receiver: Receiver, line: str) 
     receiver.will(Answer(fault="raw", body=f"HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 5\r\n\r\nbody".encode()))
 
     # When it is read, I expect that this is noticed
-    with pytest.raises(egress.EgressFailed):
+    with pytest.raises(http_client.EgressFailed):
         get(receiver.url)
 
 
@@ -488,23 +488,23 @@ def test_the_whole_time_holds_whatever_the_peer_does(receiver: Receiver, fault: 
 
     # When a request to it may take so long in all, I expect it to end as timed out
     with (
-        pytest.raises(egress.EgressFailed) as failure,
-        egress.open("GET", receiver.url, total_timeout=0.5, **TIMES) as response,
+        pytest.raises(http_client.EgressFailed) as failure,
+        http_client.open("GET", receiver.url, total_timeout=0.5, **TIMES) as response,
     ):
-        deque(egress.chunks(response), maxlen=0)
+        deque(http_client.chunks(response), maxlen=0)
     assert failure.value.timed_out
 
 
 def test_silence_ends_with_the_read_timeout(receiver: Receiver) -> None:
     receiver.will(Answer(fault="hang"))
-    with pytest.raises(egress.EgressFailed, match="sent nothing for") as failure:
+    with pytest.raises(http_client.EgressFailed, match="sent nothing for") as failure:
         get(receiver.url, read_timeout=0.2)
     assert failure.value.timed_out
 
 
 def test_a_peer_that_takes_no_bytes_ends_with_the_read_timeout() -> None:
     # Given a server that accepts connections and never reads
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(egress.EgressFailed) as failure:
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(http_client.EgressFailed) as failure:
         # When a large body is sent to it
         get(f"http://127.0.0.1:{server.getsockname()[1]}/", method="PUT", body=Zeros(100_000_000), read_timeout=0.3)
     assert failure.value.timed_out
@@ -519,7 +519,7 @@ def test_another_thread_can_end_what_blocks(receiver: Receiver) -> None:
     def ask() -> None:
         try:
             get(receiver.url, on_socket=sockets.append)
-        except egress.EgressFailed as error:
+        except http_client.EgressFailed as error:
             failures.append(error)
 
     thread = threading.Thread(target=ask)
@@ -539,7 +539,7 @@ def test_another_thread_can_end_what_blocks(receiver: Receiver) -> None:
 def test_nobody_listening_is_a_failure_that_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(egress.EgressFailed, match="connection refused") as failure:
+    with pytest.raises(http_client.EgressFailed, match="connection refused") as failure:
         get(f"http://127.0.0.1:{port}/?{SECRET}")
     assert not failure.value.timed_out
     assert SECRET not in str(failure.value)
@@ -547,14 +547,14 @@ def test_nobody_listening_is_a_failure_that_says_so() -> None:
 
 def test_a_name_without_an_address_is_a_failure(names: Any) -> None:
     names["nowhere.test"] = []
-    with pytest.raises(egress.EgressFailed):
+    with pytest.raises(http_client.EgressFailed):
         get("http://nowhere.test/")
 
 
 def test_a_resolver_that_hangs_ends_with_the_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30) and [])
-    with pytest.raises(egress.EgressFailed, match="could not be resolved in") as failure:
+    with pytest.raises(http_client.EgressFailed, match="could not be resolved in") as failure:
         get("http://slow.test/", connect_timeout=0.1)
     released.set()
     assert failure.value.timed_out
@@ -568,7 +568,7 @@ def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, fresh_ad
     """A server with a certificate for hook.test, which is as good as a public one."""
     path = certificate(tmp_path, "hook.test")
     names["hook.test"] = names["other.test"] = ["127.0.0.1"]
-    monkeypatch.setattr(connections.certifi, "where", lambda: str(path))
+    monkeypatch.setattr(guarded_connections.certifi, "where", lambda: str(path))
     with Receiver(tls=tls_server(path)) as receiver:
         yield receiver
 
@@ -582,7 +582,7 @@ def test_the_certificate_is_checked_against_the_name_of_the_url(secure: Receiver
 
     # When it is asked for by another name or by its address, I expect none
     for host in ("other.test", "127.0.0.1"):
-        with pytest.raises(egress.EgressFailed, match="certificate verify failed"):
+        with pytest.raises(http_client.EgressFailed, match="certificate verify failed"):
             get(f"https://{host}:{secure.port}/")
 
 
@@ -594,13 +594,13 @@ def test_a_private_authority_is_trusted_beside_the_public_ones(
     names["inside.test"] = ["127.0.0.1"]
     with Receiver(tls=tls_server(certificate(tmp_path, "inside.test", authority))) as inside:
         # When CA_BUNDLE is not set, I expect the private one to be refused
-        with pytest.raises(egress.EgressFailed, match="certificate verify failed"):
+        with pytest.raises(http_client.EgressFailed, match="certificate verify failed"):
             get(f"https://inside.test:{inside.port}/")
         assert inside.requests == []
 
         # When it names the private authority, I expect an answer of both
         settings.CONFIGURATION = replace(django_settings.CONFIGURATION, ca_bundle=authority)
-        egress._adapter.cache_clear()
+        http_client._adapter.cache_clear()
         assert get(f"https://inside.test:{inside.port}/") == (200, b"")
         assert get(f"https://hook.test:{secure.port}/") == (200, b"")
 
@@ -609,19 +609,19 @@ def test_a_bundle_that_has_gone_since_the_start_is_a_failure(
     tmp_path: Path, settings: Any, receiver: Receiver, fresh_adapter: None
 ) -> None:
     settings.CONFIGURATION = replace(django_settings.CONFIGURATION, ca_bundle=tmp_path / "gone.pem")
-    with pytest.raises(egress.EgressFailed, match="CA_BUNDLE cannot be read: No such file"):
+    with pytest.raises(http_client.EgressFailed, match="CA_BUNDLE cannot be read: No such file"):
         get(receiver.url)
 
 
 def test_the_whole_time_holds_over_tls(secure: Receiver) -> None:
     secure.will(Answer(fault="drip"))
-    with pytest.raises(egress.EgressFailed) as failure:
+    with pytest.raises(http_client.EgressFailed) as failure:
         get(f"https://hook.test:{secure.port}/", total_timeout=0.5)
     assert failure.value.timed_out
 
 
 def test_a_handshake_that_never_comes_ends_with_the_connect_timeout() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(egress.EgressFailed) as failure:
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(http_client.EgressFailed) as failure:
         get(f"https://127.0.0.1:{server.getsockname()[1]}/", connect_timeout=0.3)
     assert failure.value.timed_out
 
@@ -634,7 +634,7 @@ def test_a_name_is_encoded_alike_for_dns_tls_and_the_server(
     names[encoded] = ["127.0.0.1"]
     egress_allow(hosts=frozenset({encoded}))
     path = certificate(tmp_path, encoded)
-    monkeypatch.setattr(connections.certifi, "where", lambda: str(path))
+    monkeypatch.setattr(guarded_connections.certifi, "where", lambda: str(path))
     asked: list[str] = []
     tls = tls_server(path)
     tls.sni_callback = lambda _, name, __: asked.append(name)
@@ -660,11 +660,11 @@ def test_the_server_is_told_the_usual_spelling_of_its_host(receiver: Receiver, h
 
 
 def test_origins_have_one_spelling() -> None:
-    assert egress.origin_of("HTTPS://User:pw@Example.COM./a?b#c") == "https://example.com:443"
-    assert egress.origin_of("http://[::1]:8080") == "http://[::1]:8080"
+    assert http_client.origin_of("HTTPS://User:pw@Example.COM./a?b#c") == "https://example.com:443"
+    assert http_client.origin_of("http://[::1]:8080") == "http://[::1]:8080"
     assert (
-        egress.origin_of("http://BÜCHER.example/")
-        == egress.origin_of("http://xn--bcher-kva.example")
+        http_client.origin_of("http://BÜCHER.example/")
+        == http_client.origin_of("http://xn--bcher-kva.example")
         == "http://xn--bcher-kva.example:80"
     )
 
@@ -672,4 +672,4 @@ def test_origins_have_one_spelling() -> None:
 @given(st.text(alphabet=st.characters(codec="ascii", categories=("L", "N")), min_size=1))
 def test_a_redacted_url_holds_no_secret(word: str) -> None:
     secret = f"<{word}>"
-    assert egress.redact(f"https://{secret}:{secret}@h:1/path?{secret}#{secret}") == "https://h:1/path"
+    assert http_client.redact(f"https://{secret}:{secret}@h:1/path?{secret}#{secret}") == "https://h:1/path"

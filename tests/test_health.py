@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from jobs.models import Node
-from orchestrator_site import broker
+from orchestrator_site.base import broker
 from tests.api import expect_error
 from tests.factories import make_node
 

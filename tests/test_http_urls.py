@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_site.http_urls import InvalidUrl, follow, parse, read_host
+from orchestrator_site.base.values.http_urls import InvalidUrl, follow, parse, read_host
 
 pytestmark = pytest.mark.stateless
 

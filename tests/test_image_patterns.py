@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_site.image_patterns import is_allowed, read_pattern
+from orchestrator_site.base.values.image_patterns import is_allowed, read_pattern
 
 pytestmark = pytest.mark.stateless
 

@@ -11,8 +11,8 @@ from jobs.engine.docker import DockerEngine
 from jobs.engine.references import parse_reference
 from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
-from orchestrator_site.api_errors import InvalidRequest
-from orchestrator_site.image_references import MalformedReference, read_reference
+from orchestrator_site.base.http.api_errors import InvalidRequest
+from orchestrator_site.base.values.image_references import MalformedReference, read_reference
 
 pytestmark = pytest.mark.stateless
 

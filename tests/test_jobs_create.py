@@ -19,8 +19,9 @@ from jobs import grammar, services
 from jobs.models import Job
 from jobs.serializers import EVENT_TYPES, read_job
 from jobs.spec import JobSpec
-from orchestrator_site.api_errors import ApiError, InvalidRequest
-from orchestrator_site.json_body import MAX_BODY_BYTES, parse_json, read_json
+from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
+from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
+from orchestrator_site.base.http.json_body import parse_json, read_json
 from tests.api import expect_error, post_body, post_job
 
 pytestmark = pytest.mark.django_db

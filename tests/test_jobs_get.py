@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from jobs.models import Job
 from jobs.states import Reason, State
-from orchestrator_site import long_polls
+from orchestrator_site.base.http import long_polls
 from tests.api import Answer, expect_error, post_job
 from tests.factories import make_job, make_node
 from tests.waiting import wait_for

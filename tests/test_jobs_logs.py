@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jobs import limits
 from jobs.logs import Ending
 from jobs.models import Job, LogChunk
-from orchestrator_site import long_polls
+from orchestrator_site.base.http import long_polls
 from tests.api import Answer, expect_error, store_lines
 from tests.factories import make_job
 from tests.waiting import wait_for

@@ -13,8 +13,8 @@ from django.db import connection, transaction
 from callbacks import outbox, wake
 from callbacks.cloudevents import EventTooLarge
 from callbacks.models import Attempt, Event, Subscription
-from orchestrator_site.broker import broker
-from orchestrator_site.egress import EgressDenied
+from orchestrator_site.base.broker import broker
+from orchestrator_site.base.egress.http_client import EgressDenied
 from tests.deliveries import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)

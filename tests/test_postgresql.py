@@ -14,8 +14,8 @@ from django.db import connection
 from django.db.models.signals import pre_migrate
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from orchestrator_site import postgresql
-from orchestrator_site.postgresql import ANSWER_SECONDS, CHECK_SECONDS, BoundedConnection, answers_within
+from orchestrator_site.base.db import postgresql
+from orchestrator_site.base.db.postgresql import ANSWER_SECONDS, CHECK_SECONDS, BoundedConnection, answers_within
 from tests.services import Service
 from tests.tcp_proxy import TcpProxy
 from tests.waiting import wait_for

@@ -21,7 +21,7 @@ from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
 from jobs.registry_guard import check_registry
 from jobs.states import Reason
-from orchestrator_site.image_patterns import read_pattern
+from orchestrator_site.base.values.image_patterns import read_pattern
 from tests.api import configured, expect_error, post_job
 from tests.factories import make_job
 from tests.workers import Workers, completed

@@ -10,8 +10,9 @@ from gunicorn.http.parser import RequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_site.refusals import Refusal
-from orchestrator_site.request_reader import MAX_BODY_BYTES, MAX_HEAD_BYTES, RequestReader, Stage
+from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
+from orchestrator_site.web.refusals import Refusal
+from orchestrator_site.web.request_reader import MAX_HEAD_BYTES, RequestReader, Stage
 
 pytestmark = pytest.mark.stateless
 CLIENT = ("127.0.0.1", 1234)

@@ -11,7 +11,7 @@ from callbacks import breaker, delivery, destinations, finding, threads
 from callbacks.actors import deliver
 from callbacks.models import Attempt, Destination, Event
 from callbacks.threads import THREADS, Places, is_trusted
-from orchestrator_site.broker import make_worker
+from orchestrator_site.base.broker import make_worker
 from tests.deliveries import DELIVERED, EXIT, LOG, START, Gate, Stream, streams_to, under_way, work_until_delivered
 from tests.receiver import Answer, Received, Receiver
 from tests.waiting import wait_for

@@ -13,7 +13,7 @@ import pytest
 
 from callbacks import transport
 from callbacks.transport import Outcome
-from orchestrator_site import connections, egress
+from orchestrator_site.base.egress import guarded_connections, http_client
 from tests.receiver import Answer, Receiver, certificate, tls_server
 
 pytestmark = pytest.mark.stateless
@@ -48,7 +48,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def patient_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine: an idle connection is used again."""
-    monkeypatch.setattr(connections, "_REUSE_SECONDS", 60)
+    monkeypatch.setattr(guarded_connections, "_REUSE_SECONDS", 60)
 
 
 @pytest.fixture
@@ -212,14 +212,14 @@ def test_other_answers_ask_for_nothing(receiver: Receiver, status: int, asked: s
 def test_of_a_long_answer_only_the_beginning_is_read(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given an answer that is a GiB long, or longer
     read: list[int] = []
-    chunks = egress.chunks
+    chunks = http_client.chunks
 
     def counted(response: Any) -> Iterator[bytes]:
         for chunk in chunks(response):
             read.append(len(chunk))
             yield chunk
 
-    monkeypatch.setattr(egress, "chunks", counted)
+    monkeypatch.setattr(http_client, "chunks", counted)
     with Receiver() as receiver:
         receiver.will(answer)
 
@@ -312,11 +312,11 @@ def test_what_is_no_url(place: str) -> None:
 def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """A server with a certificate for hook.test, which is as good as a public one."""
     path = certificate(tmp_path, "hook.test")
-    monkeypatch.setattr(connections.certifi, "where", lambda: str(path))
-    egress._adapter.cache_clear()
+    monkeypatch.setattr(guarded_connections.certifi, "where", lambda: str(path))
+    http_client._adapter.cache_clear()
     with Receiver(tls=tls_server(path)) as receiver:
         yield receiver
-    egress._adapter.cache_clear()
+    http_client._adapter.cache_clear()
 
 
 def test_a_certificate_is_for_the_name(secure: Receiver) -> None:

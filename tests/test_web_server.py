@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator_site import request_reader
+from orchestrator_site.web import request_reader
 from tests.waiting import wait_for
 from tests.web_servers import THREADS, Web, is_at_end, read_answer, serving
 

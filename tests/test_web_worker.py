@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator_site import stopping
-from orchestrator_site.long_polls import look_until
-from orchestrator_site.web_connections import Limits
-from orchestrator_site.web_server import Server
-from orchestrator_site.web_worker import CONNECTIONS, WebWorker, connections_for
+from orchestrator_site.base import stopping
+from orchestrator_site.base.http.long_polls import look_until
+from orchestrator_site.web.connection_table import Limits
+from orchestrator_site.web.event_loop import Server
+from orchestrator_site.web.gunicorn_worker import CONNECTIONS, WebWorker, connections_for
 from tests.web_servers import config
 
 pytestmark = pytest.mark.stateless

@@ -10,8 +10,8 @@ from typing import Any
 
 from gunicorn.config import Config
 
-from orchestrator_site.web_connections import Limits
-from orchestrator_site.web_server import Server
+from orchestrator_site.web.connection_table import Limits
+from orchestrator_site.web.event_loop import Server
 
 THREADS = 4
 Application = Callable[[dict[str, Any], Any], Any]

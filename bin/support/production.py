@@ -10,7 +10,7 @@ from pathlib import Path
 from honcho import manager
 from honcho.environ import parse_procfile
 
-from orchestrator_site.configuration import load
+from orchestrator_site.base.config.configuration import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STOP_SECONDS = 5  # what a process may take beyond SHUTDOWN_GRACE

@@ -4,7 +4,7 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 import callbacks.models
-import orchestrator_site.encryption
+import orchestrator_site.base.db.encryption
 
 
 class Migration(migrations.Migration):
@@ -62,10 +62,10 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("stream", models.UUIDField(unique=True)),
                 ("subject", models.CharField(max_length=128)),
-                ("url", orchestrator_site.encryption.EncryptedTextField()),
+                ("url", orchestrator_site.base.db.encryption.EncryptedTextField()),
                 (
                     "key",
-                    orchestrator_site.encryption.EncryptedTextField(
+                    orchestrator_site.base.db.encryption.EncryptedTextField(
                         help_text="Signs the events; null: they are not signed.", null=True
                     ),
                 ),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jobs.errors import ImageUnavailable
-from orchestrator_site.image_references import DEFAULT_TAG, DOCKER_HUB, MalformedReference, read_reference
+from orchestrator_site.base.values.image_references import DEFAULT_TAG, DOCKER_HUB, MalformedReference, read_reference
 
 __all__ = ["DOCKER_HUB", "Reference", "parse_reference"]
 

@@ -4,7 +4,7 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 import jobs.models
-import orchestrator_site.encryption
+import orchestrator_site.base.db.encryption
 
 
 class Migration(migrations.Migration):
@@ -82,7 +82,7 @@ class Migration(migrations.Migration):
                 ("cpu_millis", models.PositiveIntegerField()),
                 ("memory_mib", models.PositiveIntegerField()),
                 ("timeout_seconds", models.PositiveIntegerField()),
-                ("environment", orchestrator_site.encryption.EncryptedJSONField(default=dict)),
+                ("environment", orchestrator_site.base.db.encryption.EncryptedJSONField(default=dict)),
                 ("meta", models.JSONField(default=dict)),
                 ("workspace", models.CharField(max_length=1024)),
                 ("pull_policy", models.CharField(max_length=16)),
@@ -184,10 +184,12 @@ class Migration(migrations.Migration):
                 ("mode", models.PositiveSmallIntegerField(default=420)),
                 (
                     "content",
-                    orchestrator_site.encryption.EncryptedTextField(blank=True, default="", help_text="Of a file, as base64."),
+                    orchestrator_site.base.db.encryption.EncryptedTextField(
+                        blank=True, default="", help_text="Of a file, as base64."
+                    ),
                 ),
-                ("url", orchestrator_site.encryption.EncryptedTextField(blank=True, default="")),
-                ("headers", orchestrator_site.encryption.EncryptedJSONField(default=dict)),
+                ("url", orchestrator_site.base.db.encryption.EncryptedTextField(blank=True, default="")),
+                ("headers", orchestrator_site.base.db.encryption.EncryptedJSONField(default=dict)),
                 ("sha256", models.CharField(blank=True, max_length=64)),
                 (
                     "status",
@@ -228,9 +230,9 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(help_text="The client's `id`.", max_length=128)),
                 ("type", models.CharField(choices=[("upload", "Upload"), ("event", "Event")], max_length=16)),
                 ("path", models.CharField(max_length=1024)),
-                ("url", orchestrator_site.encryption.EncryptedTextField(blank=True, default="")),
+                ("url", orchestrator_site.base.db.encryption.EncryptedTextField(blank=True, default="")),
                 ("method", models.CharField(default="PUT", max_length=8)),
-                ("headers", orchestrator_site.encryption.EncryptedJSONField(default=dict)),
+                ("headers", orchestrator_site.base.db.encryption.EncryptedJSONField(default=dict)),
                 (
                     "status",
                     models.CharField(

@@ -16,8 +16,8 @@ from jobs.interrupt import Interrupt
 from jobs.transfers.exchange import Answer, TransferLimits, TryAgain, exchange, out_of_time, persistently, unsuccessful
 from jobs.transfers.progress import Progress
 from jobs.transfers.wording import clipped
-from orchestrator_site import egress
-from orchestrator_site.http_urls import InvalidUrl, follow
+from orchestrator_site.base.egress import http_client
+from orchestrator_site.base.values.http_urls import InvalidUrl, follow
 
 _METHOD: Final = "GET"
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -134,7 +134,7 @@ class _Download:
 
     @property
     def _shown(self) -> str:
-        return clipped(egress.redact(self._url))
+        return clipped(http_client.redact(self._url))
 
     @contextmanager
     def _answer(self, resuming: bool) -> Iterator[tuple[str, Answer]]:
@@ -160,7 +160,7 @@ class _Download:
 
     def _is_home(self, url: str) -> bool:
         """Whether a URL has the origin that the client's headers are for."""
-        return egress.origin_of(url) == egress.origin_of(self._url)
+        return http_client.origin_of(url) == http_client.origin_of(self._url)
 
     def _begin(self, answer: Answer) -> None:
         """Receive from the first byte. A content encoding that was not asked for is part of the file."""

@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol, TypeVar
 from jobs.errors import TransferFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.wording import clipped
-from orchestrator_site import egress
-from orchestrator_site.retry_after import seconds
+from orchestrator_site.base.egress import http_client
+from orchestrator_site.base.egress.retry_after import seconds
 
 Result = TypeVar("Result")
 
@@ -84,7 +84,7 @@ def exchange(
     method: str,
     url: str,
     headers: Mapping[str, str],
-    body: egress.SizedReader | None,
+    body: http_client.SizedReader | None,
     limits: TransferLimits,
     interrupt: Interrupt,
 ) -> Iterator[Answer]:
@@ -102,7 +102,7 @@ def exchange(
             wakers.enter_context(interrupt.waking(lambda: connected.shutdown(socket.SHUT_RDWR)))
 
         try:
-            with egress.open(
+            with http_client.open(
                 method,
                 url,
                 headers=headers,
@@ -113,9 +113,9 @@ def exchange(
                 on_socket=on_socket,
             ) as answer:
                 yield answer
-        except egress.EgressDenied as error:
+        except http_client.EgressDenied as error:
             raise TransferFailed(f"{_what(method, url)}: {clipped(str(error))}") from error
-        except egress.EgressFailed as error:
+        except http_client.EgressFailed as error:
             interrupt.check()  # a connection that was shut down to wake us looks like a broken one
             if time.monotonic() >= limits.deadline:
                 raise out_of_time(method, url) from error
@@ -136,7 +136,7 @@ def out_of_time(method: str, url: str) -> TransferFailed:
 
 
 def _what(method: str, url: str) -> str:
-    return f"{method} {clipped(egress.redact(url))}"
+    return f"{method} {clipped(http_client.redact(url))}"
 
 
 def _status(code: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from orchestrator_site.metrics import serve_metrics
+from orchestrator_site.ops.metrics import serve_metrics
 
 
 class Command(BaseCommand):

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.commands import migrate
 from django.db import connections
 
-from orchestrator_site.postgresql import unlimited
+from orchestrator_site.base.db.postgresql import unlimited
 
 
 class Command(migrate.Command):

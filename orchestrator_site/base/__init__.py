@@ -1,0 +1,1 @@
+"""What both apps stand on; nothing here knows jobs or callbacks."""

@@ -1,0 +1,235 @@
+"""Everything the environment says, read once, typed (docs/configuration.md, one row per variable)."""
+
+import os
+import secrets
+import socket
+import ssl
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from orchestrator_site.base.config.variables import ConfigurationError, Environment
+from orchestrator_site.base.values.http_urls import InvalidUrl, read_host
+from orchestrator_site.base.values.image_patterns import ImagePattern, read_pattern
+
+Network = IPv4Network | IPv6Network
+
+_EMBEDDED_EGRESS = (
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "fc00::/7",
+    "localhost",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Durations in seconds, sizes in bytes."""
+
+    embedded: bool
+    state_dir: Path
+    port: int
+    metrics_port: int
+    host: str
+    database_url: str
+    redis_url: str
+    engine: str
+    docker_host: str
+    node_name: str
+    node_lost_after: float
+    public_url: str
+    secret_key: str
+    encryption_keys: tuple[str, ...]
+    api_key_file: Path | None
+    api_auth_required: bool
+    job_retention: float
+    log_limit: int
+    engine_log_limit: int
+    pull_timeout: float
+    transfer_timeout: float
+    transfer_limit: int
+    worker_threads: int
+    web_processes: int
+    node_cpus: float | None
+    node_memory: int | None
+    cpu_overcommit: float
+    egress_networks: tuple[Network, ...]
+    egress_hosts: frozenset[str]
+    ca_bundle: Path | None
+    deliveries_per_host: int
+    images_allow: tuple[ImagePattern, ...]  # none: all images
+    shutdown_grace: float
+
+
+def load(variables: Mapping[str, str] = os.environ) -> Configuration:
+    """Read and check every variable. Raises `ConfigurationError`, which names the one at fault."""
+    env = Environment(variables)
+    database_url, redis_url = env.text("DATABASE_URL"), env.text("REDIS_URL")
+    if bool(database_url) != bool(redis_url):
+        missing = "REDIS_URL" if database_url else "DATABASE_URL"
+        raise ConfigurationError(f"{missing} is not set: DATABASE_URL and REDIS_URL go together, or neither is set")
+    embedded = not database_url
+    if not embedded:
+        _split("DATABASE_URL", database_url, ("postgres", "postgresql"), "postgresql://user:password@host:port/name")
+        _split("REDIS_URL", redis_url, ("redis", "rediss", "unix"), "redis://host:port/0")
+    state_dir = Path(env.text("STATE_DIR") or Path(__file__).resolve().parents[3] / "var").absolute()
+    port = env.integer("PORT", 8080, 0, 65535)
+    public_url = env.text("PUBLIC_URL") if embedded else env.required("PUBLIC_URL", "it is how clients reach the service")
+    networks, hosts = _egress(env, embedded)
+    return Configuration(
+        embedded=embedded,
+        state_dir=state_dir,
+        port=port,
+        metrics_port=env.integer("METRICS_PORT", 9090, 0, 65535),
+        host=env.text("HOST", "127.0.0.1" if embedded else "0.0.0.0"),  # noqa: S104 - documented: every address outside the embedded mode
+        database_url=database_url,
+        redis_url=redis_url,
+        engine=env.choice("ENGINE", "docker", ("docker",)),
+        docker_host=env.text("DOCKER_HOST"),
+        node_name=env.text("NODE_NAME"),
+        node_lost_after=env.duration("NODE_LOST_AFTER", "10m"),
+        public_url=_public_url(public_url or f"http://127.0.0.1:{port}"),
+        secret_key=_secret(env, "SECRET_KEY", embedded, state_dir),
+        encryption_keys=_encryption_keys(_secret(env, "ENCRYPTION_KEYS", embedded, state_dir)),
+        api_key_file=_readable_file(env, "API_KEY_FILE"),
+        api_auth_required=env.choice("API_AUTH", "off" if embedded else "required", ("off", "required")) == "required",
+        job_retention=env.duration("JOB_RETENTION", "7d"),
+        log_limit=env.size("LOG_LIMIT", "10MiB") or 0,
+        engine_log_limit=max(env.size("ENGINE_LOG_LIMIT", "1GiB") or 0, 2 * 1024**2),
+        pull_timeout=env.duration("PULL_TIMEOUT", "30m"),
+        transfer_timeout=env.duration("TRANSFER_TIMEOUT", "1h"),
+        transfer_limit=env.size("TRANSFER_LIMIT", "10GiB") or 0,
+        worker_threads=env.integer("WORKER_THREADS", 64, 1, 1024),
+        web_processes=env.integer("WEB_CONCURRENCY", 2, 1, 1024),
+        node_cpus=env.number("NODE_CPUS", None, 0.01, 4096),
+        node_memory=env.size("NODE_MEMORY", None),
+        cpu_overcommit=env.number("CPU_OVERCOMMIT", 4.0, 0.01, 1000) or 4.0,
+        egress_networks=networks,
+        egress_hosts=hosts,
+        ca_bundle=_certificates(env, "CA_BUNDLE"),
+        deliveries_per_host=env.integer("DELIVERIES_PER_HOST", 8, 1, 64),
+        images_allow=_image_patterns(env),
+        shutdown_grace=env.duration("SHUTDOWN_GRACE", "10s"),
+    )
+
+
+def host_name() -> str:
+    """This machine's name, for log lines."""
+    return socket.gethostname()
+
+
+def _readable_file(env: Environment, name: str) -> Path | None:
+    path = env.text(name)
+    if not path:
+        return None
+    try:
+        with open(path, "rb"):
+            return Path(path).absolute()
+    except OSError as error:
+        raise ConfigurationError(f"{name} cannot be read: {error.strerror}: {path}") from error
+
+
+def _certificates(env: Environment, name: str) -> Path | None:
+    path = _readable_file(env, name)
+    if path is None:
+        return None
+    store = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with suppress(OSError):  # of a file with one that is broken none is taken
+        store.load_verify_locations(path)
+    if not store.cert_store_stats()["x509"]:
+        raise ConfigurationError(f"{name} cannot be read: it holds no PEM certificate, or a broken one: {path}")
+    return path
+
+
+def _public_url(url: str) -> str:
+    example = "https://orchestrator.example.com"
+    parts = _split("PUBLIC_URL", url, ("http", "https"), example)
+    host = parts.hostname or ""
+    if not host or host.startswith(".") or "*" in host or parts.query or parts.fragment:  # patterns would allow other hosts
+        raise ConfigurationError(f"PUBLIC_URL cannot be read: write {example}")
+    return url.rstrip("/")
+
+
+def _split(name: str, url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+    """The parts of a URL. What is wrong with it is not repeated: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        scheme, _ = parts.scheme, parts.port  # a port is checked when it is read
+    except ValueError:
+        scheme = ""
+    if scheme not in schemes:
+        raise ConfigurationError(f"{name} cannot be read: write {example}")
+    return parts
+
+
+def _egress(env: Environment, embedded: bool) -> tuple[tuple[Network, ...], frozenset[str]]:
+    words = env.words("EGRESS_ALLOW")
+    if words is None:
+        words = list(_EMBEDDED_EGRESS) if embedded else []
+    networks: list[Network] = []
+    hosts: set[str] = set()
+    for word in words:
+        try:
+            networks.append(ip_network(word))
+        except ValueError as error:
+            if "/" in word or ":" in word:
+                raise ConfigurationError(f"EGRESS_ALLOW cannot be read: {error}") from error
+            try:
+                hosts.add(read_host(word).rstrip("."))
+            except InvalidUrl as invalid:
+                raise ConfigurationError("EGRESS_ALLOW cannot be read: write CIDRs, addresses and host names") from invalid
+    return tuple(networks), frozenset(hosts)
+
+
+def _image_patterns(env: Environment) -> tuple[ImagePattern, ...]:
+    words = env.words("IMAGES_ALLOW")
+    if words == []:
+        raise ConfigurationError("IMAGES_ALLOW cannot be read: it holds no pattern")
+    patterns = []
+    for word in words or []:
+        try:
+            patterns.append(read_pattern(word))
+        except ValueError as error:
+            raise ConfigurationError(f"IMAGES_ALLOW cannot be read: {word!r}: {error}") from error
+    return tuple(patterns)
+
+
+def _secret(env: Environment, name: str, embedded: bool, state_dir: Path) -> str:
+    """The variable's value; embedded, one that is made once and kept in the state directory."""
+    if not embedded:
+        return env.required(name, "it is needed wherever DATABASE_URL is set")
+    given = env.text(name)
+    if given:
+        return given
+    path = state_dir / name.lower()
+    with suppress(FileNotFoundError):
+        return path.read_text().strip()
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fresh.touch(mode=0o600)
+    fresh.write_text(urlsafe_b64encode(secrets.token_bytes(32)).decode() + "\n")
+    with suppress(FileExistsError):  # two processes start at once: the first one's file stands
+        os.link(fresh, path)
+    fresh.unlink()
+    return path.read_text().strip()
+
+
+def _encryption_keys(text: str) -> tuple[str, ...]:
+    keys = tuple(word.strip() for word in text.split(",") if word.strip())
+    for key in keys:
+        try:
+            good = len(urlsafe_b64decode(key)) == 32
+        except ValueError:
+            good = False
+        if not good:
+            raise ConfigurationError("ENCRYPTION_KEYS cannot be read: each key is 32 bytes as URL-safe base64")
+    if not keys:
+        raise ConfigurationError("ENCRYPTION_KEYS cannot be read: it holds no key")
+    return keys

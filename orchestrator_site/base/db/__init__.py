@@ -1,0 +1,1 @@
+"""Using the database: short transactions, PostgreSQL's limits, encrypted fields."""

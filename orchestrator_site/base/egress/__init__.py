@@ -1,0 +1,1 @@
+"""Outgoing HTTP: one client, and the rules on which addresses it reaches."""

@@ -1,0 +1,1 @@
+"""URLs and image references, parsed in one place for the configuration, the API and outgoing requests."""

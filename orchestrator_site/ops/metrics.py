@@ -1,0 +1,47 @@
+"""The `/metrics` endpoint on METRICS_PORT, for all processes of this machine."""
+
+import os
+import socket
+import threading
+from typing import Final
+
+from django.conf import settings
+from gunicorn.config import Config
+from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from orchestrator_site.web.connection_table import Limits
+from orchestrator_site.web.event_loop import Server
+
+_LIMITS: Final = Limits(connections=50, long_answers=1)
+
+
+def serve_metrics() -> None:
+    """Serve from two threads of this process, until it ends.
+
+    prometheus_client's own server starts a thread for each connection, for as long as the client likes.
+    """
+    registry: CollectorRegistry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    listener = _listen(settings.CONFIGURATION.host, settings.CONFIGURATION.metrics_port)
+    server = Server([listener], _gunicorn_settings(), make_wsgi_app(registry), _LIMITS)
+    threading.Thread(target=_serve, args=(server,), name="metrics", daemon=True).start()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server(address[:2], family=family)
+
+
+def _gunicorn_settings() -> Config:
+    gunicorn_settings = Config()
+    gunicorn_settings.set("threads", 1)
+    gunicorn_settings.set("forwarder_headers", "")
+    return gunicorn_settings
+
+
+def _serve(server: Server) -> None:
+    while True:
+        server.serve(1)

@@ -1,0 +1,1 @@
+"""The web server: gunicorn's worker with one thread that waits for all clients."""

@@ -1,0 +1,88 @@
+"""Decodes a body that comes in chunks, as its bytes arrive."""
+
+import re
+from collections.abc import Generator
+from http import HTTPStatus
+from typing import Any, Final
+
+from gunicorn.http.body import CHUNK_EXT_RE
+
+from orchestrator_site.web.refusals import Refusal
+
+_MAX_LINE_BYTES: Final = 1024  # of a chunk's size with its extensions, or of one trailer: no client needs more
+_MAX_FRAMING_BYTES: Final = 256 * 1024  # all that is not data: bodies in one-byte chunks cost the server more than the client
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)" + CHUNK_EXT_RE.pattern)
+
+
+def decode_chunks(request: Any, buffer: bytearray, body: bytearray, max_bytes: int) -> Generator[None]:
+    """Move a chunked body from `buffer` to `body`, with its trailers checked and dropped.
+
+    Yields when `buffer` must grow before it can go on, and returns when the body is complete; what then is
+    left in `buffer` is the next request's. Raises `Refusal`.
+    """
+    framing = _MAX_FRAMING_BYTES
+    while True:
+        line = yield from _line(buffer)
+        framing -= len(line)
+        size = _chunk_size(line)
+        if size == 0:
+            break
+        if len(body) + size > max_bytes:
+            raise too_large(max_bytes)
+        yield from _move(buffer, body, size)
+        yield from _end_of_line(buffer)
+        framing -= 4  # the two line ends
+        if framing < 0:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "the body comes in too many small chunks")
+    trailers: list[bytes] = []
+    while line := (yield from _line(buffer)):
+        trailers.append(line)
+        framing -= len(line)
+        if framing < 0:
+            raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the trailers are too large")
+    if trailers:
+        request.parse_headers(b"\r\n".join(trailers), from_trailer=True)
+
+
+def too_large(max_bytes: int) -> Refusal:
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {max_bytes // 1024**2} MiB")
+
+
+def _line(buffer: bytearray) -> Generator[None, None, bytes]:
+    while (end := buffer.find(b"\r\n", 0, _MAX_LINE_BYTES + 2)) < 0:
+        if len(buffer) > _MAX_LINE_BYTES:
+            raise _malformed()
+        yield
+    line = bytes(buffer[:end])
+    del buffer[: end + 2]
+    return line
+
+
+def _end_of_line(buffer: bytearray) -> Generator[None]:
+    while len(buffer) < 2:
+        yield
+    if buffer[:2] != b"\r\n":
+        raise _malformed()
+    del buffer[:2]
+
+
+def _move(buffer: bytearray, body: bytearray, size: int) -> Generator[None]:
+    while True:
+        piece = buffer[:size]
+        body += piece
+        del buffer[: len(piece)]
+        size -= len(piece)
+        if not size:
+            return
+        yield
+
+
+def _chunk_size(line: bytes) -> int:
+    match = _SIZE_LINE.fullmatch(line)
+    if match is None:
+        raise _malformed()
+    return int(match[1], 16)
+
+
+def _malformed() -> Refusal:
+    return Refusal(HTTPStatus.BAD_REQUEST, "the body's chunks cannot be read")

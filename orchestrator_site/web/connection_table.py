@@ -1,0 +1,177 @@
+"""All connections of a web server: what each waits for and how long it may, how many there are and how much memory they take."""
+
+import selectors
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from orchestrator_site.web.client_connection import ClientConnection, Phase, Waiting
+from orchestrator_site.web.refusals import Refusal
+from orchestrator_site.web.wsgi_answer import ClientGone, WsgiAnswer
+
+FULL: Final = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the service has too many requests; try again")
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What clients may take of a web process. Seconds and bytes."""
+
+    connections: int = 1000
+    # Longer than the 60 s for which the usual proxies keep a connection: they close it, and meet none that we have just closed.
+    idle_seconds: float = 75
+    head_seconds: float = 15
+    body_seconds: float = 45  # 1 MiB at 24 KB/s
+    stall_seconds: float = 30  # in which a client takes nothing of its answer
+    # A client that takes little at a time has this long, and a second more for every so many bytes that it has taken.
+    slow_seconds: float = 60
+    slow_bytes: int = 8 * 1024
+    linger_seconds: float = 30  # for a client to send the rest of a refused request, and read the answer
+    stop_seconds: float = 2  # at a stop: for a request that may be on its way on an idle connection
+    memory_bytes: int = 64 * 1024**2  # all requests and answers that wait for a client or for a thread
+    long_answers: int = 4  # threads that produce answers past their first turn, at the same time
+
+
+class ConnectionTable:
+    """Belongs to the event loop's thread."""
+
+    def __init__(self, selector: selectors.BaseSelector, limits: Limits, abandon: Callable[[WsgiAnswer], object]) -> None:
+        """`abandon` is called with the unfinished answer of a connection that is closed."""
+        self._selector = selector
+        self._limits = limits
+        self._abandon = abandon
+        self._all: set[ClientConnection] = set()
+        self._waiting = Waiting()
+        self._memory = 0
+        self._stopping = False
+        self.now = time.monotonic()  # the time of this round of the loop
+        self.refused: Counter[str] = Counter()  # what was refused or closed, by reason, since the last report
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more can be taken, if need be in place of one that waits for its client."""
+        return len(self._all) < self._limits.connections or bool(self._waiting)
+
+    @property
+    def needs_memory(self) -> bool:
+        """Whether all together take more than they may."""
+        return self._memory > self._limits.memory_bytes
+
+    def add(self, connection: ClientConnection) -> None:
+        """Take a new connection. If there are too many, it replaces another."""
+        if len(self._all) >= self._limits.connections:
+            self.make_room()
+        self._all.add(connection)
+        self.wait(connection, Phase.IDLE)
+
+    def make_room(self) -> None:
+        """Close the least important connection that waits for its client, if there is any.
+
+        It is closed at once, because its place is needed, so the client may lose the answer that says why.
+        """
+        victim = self._waiting.first(*Phase)
+        if victim is None:
+            return
+        if victim.phase in (Phase.HEAD, Phase.BODY, Phase.SENDING):
+            self.refused["the connection was needed for others"] += 1
+        if victim.phase in (Phase.HEAD, Phase.BODY):
+            victim.output.sendall(FULL.encode(with_body=not victim.reader.answers_without_body))
+            with suppress(ClientGone):
+                victim.output.flush(victim.sock)
+        self.drop(victim, reset=victim.phase is Phase.SENDING)
+
+    def wait(self, connection: ClientConnection, phase: Phase, *, anew: bool = False) -> None:
+        """Wait for its client: since it came into this phase, or from now on."""
+        if anew or connection.phase is not phase:
+            self._waiting.remove(connection)
+            self._waiting.add(connection, phase, self.now + self._seconds_for(phase))
+            connection.waits_since = self.now
+        events = selectors.EVENT_WRITE if phase is Phase.SENDING else selectors.EVENT_READ
+        if not connection.registered:
+            self._selector.register(connection.sock, events, connection)
+        elif connection.registered != events:
+            self._selector.modify(connection.sock, events, connection)
+        connection.registered = events
+
+    def leave(self, connection: ClientConnection) -> None:
+        """Wait for its client no longer.
+
+        It stays registered for reading. Most clients send nothing before they have their answer, so this saves two system
+        calls for each request.
+        """
+        self._waiting.remove(connection)
+        if connection.registered == selectors.EVENT_WRITE:
+            self.ignore(connection)
+
+    def ignore(self, connection: ClientConnection) -> None:
+        """Let the selector look for nothing on it, until it waits again."""
+        if connection.registered:
+            self._selector.unregister(connection.sock)
+            connection.registered = 0
+
+    def count(self, connection: ClientConnection) -> None:
+        """Note how much memory it takes."""
+        self._memory += connection.held - connection.counted
+        connection.counted = connection.held
+
+    def to_free_memory(self) -> ClientConnection | None:
+        """Return one to be given up, if all together take too much memory and there is any that waits for its client."""
+        return self._waiting.first(Phase.BODY, Phase.HEAD, Phase.SENDING) if self.needs_memory else None
+
+    def is_too_slow(self, connection: ClientConnection) -> bool:
+        """Whether its client, which waits to be sent more, has taken too little of its answer for the time that it had."""
+        connection.sending_seconds += self.now - connection.waits_since
+        return connection.sending_seconds > self._limits.slow_seconds + connection.output.sent / self._limits.slow_bytes
+
+    def drop(self, connection: ClientConnection, *, reset: bool = False) -> None:
+        """Close it at once, if it is open. `reset` tells the client that its answer is not complete."""
+        if connection not in self._all:
+            return
+        self.leave(connection)
+        self.ignore(connection)
+        if connection.answer is not None:
+            self._abandon(connection.answer)
+        if reset:
+            with suppress(OSError):
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        connection.sock.close()
+        self._all.discard(connection)
+        self._memory -= connection.counted
+
+    def overdue(self) -> Iterator[ClientConnection]:
+        """Yield those that have waited too long. The caller must move or drop each before it asks for the next."""
+        return self._waiting.overdue(self.now)
+
+    def stop(self) -> None:
+        """Wait for no new request any longer than a moment."""
+        self._stopping = True
+        for phase in (Phase.IDLE, Phase.LINGERING):
+            self._waiting.bring_forward(phase, self.now + self._limits.stop_seconds)
+
+    def close(self) -> None:
+        for connection in self._all:
+            connection.sock.close()
+
+    def _seconds_for(self, phase: Phase) -> float:
+        match phase:
+            case Phase.IDLE | Phase.LINGERING if self._stopping:
+                return self._limits.stop_seconds
+            case Phase.LINGERING:
+                return self._limits.linger_seconds
+            case Phase.IDLE:
+                return self._limits.idle_seconds
+            case Phase.HEAD:
+                return self._limits.head_seconds
+            case Phase.BODY:
+                return self._limits.body_seconds
+            case Phase.SENDING:
+                return self._limits.stall_seconds

@@ -1,0 +1,83 @@
+"""gunicorn's worker for `web`: the event loop of `web_server` in a process that gunicorn starts, watches and stops."""
+
+import logging
+import os
+import resource
+import time
+from typing import Any, Final
+
+from gunicorn.workers.base import Worker
+
+from orchestrator_site.base.stopping import stopping
+from orchestrator_site.web.connection_table import Limits
+from orchestrator_site.web.event_loop import Server
+
+logger = logging.getLogger(__name__)
+
+CONNECTIONS: Final = 1000  # of clients, each process: a connection that waits takes some 5 KB
+_OTHER_FILES: Final = 1024  # of the rest of the process: the embedded one also has the connections of all its jobs
+_WAIT_SECONDS: Final = 1.0  # gunicorn ends a worker that it has not heard of for its `timeout`
+
+
+class WebWorker(Worker):  # type: ignore[misc]
+    """Serves HTTP with one thread that waits for clients, and a pool of threads that only have complete requests."""
+
+    _server: Server
+
+    def init_process(self) -> None:
+        limits = Limits(connections=connections_for(CONNECTIONS), long_answers=max(1, self.cfg.threads // 4))
+        self._server = Server(self.sockets, self.cfg, self._application, limits)
+        super().init_process()
+
+    def _application(self, environ: Any, start_response: Any) -> Any:
+        return self.wsgi(environ, start_response)  # loaded by `super().init_process`
+
+    def run(self) -> None:
+        """Serve until gunicorn stops this process or is gone."""
+        try:
+            self._serve()
+        finally:  # also when `handle_quit` has raised SystemExit
+            self._server.abandon_requests()
+
+    def _serve(self) -> None:
+        while self.alive and self.is_parent_alive():
+            self.notify()
+            self._server.serve(_WAIT_SECONDS)
+        self._server.stop()
+        deadline = time.monotonic() + self.cfg.graceful_timeout
+        while not self._server.is_done and time.monotonic() < deadline:
+            self.notify()
+            self._server.serve(_WAIT_SECONDS)
+        self._server.close()
+
+    def is_parent_alive(self) -> bool:
+        return bool(self.ppid == os.getppid())
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: answer what has been asked, and end."""
+        stopping.set()
+        super().handle_exit(sig, frame)
+        self._server.wake()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """SIGINT or SIGQUIT: end at once.
+
+        The pool of threads is shut down by `run`: this may have interrupted the server while it holds the pool's lock.
+        """
+        stopping.set()
+        super().handle_quit(sig, frame)
+
+
+def connections_for(wanted: int) -> int:
+    """Let this process open that many connections beside its other files; return how many it may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    possible = min(wanted, soft // 2)
+    logger.warning("the limit of open files (RLIMIT_NOFILE) is low", extra={"files": soft, "connections": possible})
+    return possible

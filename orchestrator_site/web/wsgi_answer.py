@@ -1,0 +1,151 @@
+"""Makes the answer to one request, a turn at a time, so that no thread waits for a client that does not read."""
+
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from http import HTTPStatus
+from itertools import islice
+from typing import Any, Final
+
+from gunicorn.http import wsgi
+
+from orchestrator_site.web.refusals import Refusal
+
+logger = logging.getLogger(__name__)
+
+TURN_BYTES: Final = 512 * 1024  # produced at a time, so that long answers take turns
+UNSENT_BYTES: Final = 64 * 1024  # waiting for the client: with more than this, nothing more is produced
+_BUFFERS_A_SEND: Final = 64  # of sendmsg; the system's limit is 1024
+
+
+class ClientGone(Exception):
+    """The client has closed the connection."""
+
+
+class Output:
+    """The bytes that are still to be sent to a client. gunicorn's `Response` takes it for the socket."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[memoryview] = deque()
+        self.size = 0
+        self.sent = 0
+
+    def sendall(self, data: bytes) -> None:
+        """Keep `data` until `flush` sends it."""
+        if data:
+            self._pieces.append(memoryview(data))
+            self.size += len(data)
+
+    def clear(self) -> None:
+        self._pieces.clear()
+        self.size = 0
+
+    def flush(self, sock: socket.socket) -> None:
+        """Send what the client takes without waiting for it. Raises `ClientGone`."""
+        while self.size:
+            try:
+                sent = sock.sendmsg(list(islice(self._pieces, _BUFFERS_A_SEND)))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise ClientGone from error
+            self.size -= sent
+            self.sent += sent
+            self._forget(sent)
+
+    def _forget(self, sent: int) -> None:
+        while sent:
+            first = self._pieces.popleft()
+            if len(first) > sent:
+                self._pieces.appendleft(first[sent:])
+            sent -= min(sent, len(first))
+
+
+class Progress(Enum):
+    """How far an answer has come."""
+
+    COMPLETE = auto()
+    UNFINISHED = auto()
+    BROKEN = auto()  # nothing that follows on this connection would make sense
+
+
+class WsgiAnswer:
+    """One answer of the application. `take_turn` runs in a thread, in one at a time, not always in the same one."""
+
+    def __init__(
+        self, request: Any, cfg: Any, application: Any, client: Any, server: Any, is_stopping: Callable[[], bool]
+    ) -> None:
+        """`client` and `server` are the addresses of both ends."""
+        self._request = request
+        self._cfg = cfg
+        self._application = application
+        self._client = client
+        self._server = server
+        self._is_stopping = is_stopping
+        self._response: Any = None
+        self._result: Any = None  # what the application returned: its `close` must be called
+        self._parts: Iterator[bytes] | None = None
+        self.last = False  # the connection closes after it
+
+    def take_turn(self, sock: socket.socket, output: Output) -> Progress:
+        """Produce some of the answer and send what the client takes."""
+        try:
+            if self._parts is None:
+                self._begin(output)
+            if not self._produce(sock, output):
+                return Progress.UNFINISHED
+            self._response.close()
+            output.flush(sock)
+            self.last = self._response.should_close()
+            self.close()
+        except ClientGone:
+            self.close()
+            return Progress.BROKEN
+        except Exception as error:
+            self.close()
+            return self._fail(error, output)
+        return Progress.COMPLETE
+
+    def close(self) -> None:
+        """Let the application clean up. Does nothing when called again."""
+        result, self._result = self._result, None
+        try:
+            if hasattr(result, "close"):
+                result.close()
+        except Exception:
+            logger.exception("an answer could not be closed")
+
+    def _begin(self, output: Output) -> None:
+        self._response, environ = wsgi.create(self._request, output, self._client, self._server, self._cfg)
+        environ["wsgi.multithread"] = True
+        self._result = self._application(environ, self._response.start_response)
+        if self._is_stopping():  # answers under way when the stop began also close their connections
+            self._response.force_close()
+        self._parts = iter(self._result)
+
+    def _produce(self, sock: socket.socket, output: Output) -> bool:
+        """Write parts until there are no more (True), the client does not take them or the turn is over (False)."""
+        assert self._parts is not None
+        produced = 0
+        for part in self._parts:
+            self._response.write(part)
+            output.flush(sock)
+            if self._request.method == "HEAD":  # the headers are out, and nothing else is sent
+                return True
+            produced += len(part)
+            if output.size > UNSENT_BYTES or produced > TURN_BYTES:
+                return False
+        return True
+
+    def _fail(self, error: Exception, output: Output) -> Progress:
+        if self._response is not None and self._response.headers_sent:
+            logger.error("an answer broke off", exc_info=error)
+            return Progress.BROKEN
+        logger.error("a request failed", exc_info=error)
+        refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+        output.clear()
+        output.sendall(refusal.encode(with_body=self._request.method != "HEAD"))
+        self.last = True
+        return Progress.COMPLETE
