@@ -21,9 +21,11 @@ from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminSplitDateTimeVerticalWidget
 
-from callbacks import breaker, destinations, redelivery
+from callbacks.api.destination_operations import WAITING_COUNTED
+from callbacks.delivery import destination_queue
 from callbacks.models import Attempt, Destination, Event, Subscription
-from callbacks.openapi import WAITING_COUNTED
+from callbacks.operators import redelivery
+from callbacks.rules import destination_breaker
 from orchestrator_site.base.egress.http_client import redact
 from orchestrator_site.base.read_only_admin import ReadOnly
 
@@ -74,7 +76,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Destination]:
         rows: QuerySet[Destination] = super().get_queryset(request)
-        return destinations.timed(rows)
+        return destination_queue.timed(rows)
 
     @_label(
         "Condition",
@@ -92,14 +94,14 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
             return "paused"
         if destination.throttled_until is not None and destination.throttled_until > destination.now:
             return "throttled"
-        state = breaker.state(destination, destination.now)
-        if state != breaker.State.CLOSED:
+        state = destination_breaker.state(destination, destination.now)
+        if state != destination_breaker.BreakerState.CLOSED:
             return state.replace("_", " ")
-        return "slow" if breaker.is_slow(destination) else "well"
+        return "slow" if destination_breaker.is_slow(destination) else "well"
 
     @admin.display(description="Deliveries at once")
     def at_once(self, destination: Destination) -> int:
-        return breaker.at_once(destination, destinations.most_at_once())
+        return destination_breaker.at_once(destination, destination_queue.most_at_once())
 
     @admin.display(description="Streams wait")
     def streams_wait(self, destination: Destination) -> str | None:
@@ -112,7 +114,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @admin.display(description="Load")
     def load(self, destination: Destination) -> str:
-        load = destinations.load(destination, WAITING_COUNTED)
+        load = destination_queue.load(destination, WAITING_COUNTED)
         more = " or more" if load.waiting == WAITING_COUNTED else ""
         return f"{load.under_way} under way, {load.waiting}{more} waiting"
 
@@ -120,15 +122,15 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @_button("Pause", "Nothing is sent there until it is resumed. Events still die 24 hours after they happened.")
     def pause(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        return self._do(request, destinations.pause, object_id, "paused")
+        return self._do(request, destination_queue.pause, object_id, "paused")
 
     @_button("Resume", "What waits is sent, the oldest first.")
     def resume(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        return self._do(request, destinations.resume, object_id, "resumed")
+        return self._do(request, destination_queue.resume, object_id, "resumed")
 
     @_button("Reset", "Closes the breaker, forgets a 429, and tries at once what the host left unanswered.")
     def reset(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        return self._do(request, destinations.reset, object_id, "taken for well")
+        return self._do(request, destination_queue.reset, object_id, "taken for well")
 
     @_button("Redeliver", "Sends dead events of all jobs again, in order within each job.", RedeliverForm)
     def redeliver(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
@@ -138,15 +140,15 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @admin.action(description="Pause", permissions=["operate"])
     def pause_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
-        self._do_all(request, destinations.pause, rows, "paused")
+        self._do_all(request, destination_queue.pause, rows, "paused")
 
     @admin.action(description="Resume", permissions=["operate"])
     def resume_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
-        self._do_all(request, destinations.resume, rows, "resumed")
+        self._do_all(request, destination_queue.resume, rows, "resumed")
 
     @admin.action(description="Reset", permissions=["operate"])
     def reset_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
-        self._do_all(request, destinations.reset, rows, "taken for well")
+        self._do_all(request, destination_queue.reset, rows, "taken for well")
 
     def _do(self, request: HttpRequest, act: Callable[[int], None], object_id: str, done: str) -> HttpResponse:
         self._do_all(request, act, Destination.objects.filter(pk=object_id), done)

@@ -15,7 +15,10 @@ def new_event_id() -> UUID:
 
 
 class Destination(models.Model):
-    """One origin that streams go to, and what it is known to take now (`callbacks.breaker`). All processes share the row."""
+    """One origin that streams go to, and what it is known to take now (`callbacks.rules.destination_breaker`).
+
+    All processes share the row.
+    """
 
     origin = models.TextField(unique=True, help_text="Scheme, host and port.")
     used_at = models.DateTimeField(help_text="When a stream began to go there, to the hour.")

@@ -12,10 +12,11 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from callbacks import destinations, wake
+from callbacks import delivery_hints
 from callbacks.cloudevents import Envelope, timestamp
+from callbacks.delivery import destination_queue
 from callbacks.models import Event, Subscription, new_event_id
-from callbacks.policy import LIFETIME_SECONDS
+from callbacks.rules.event_verdict import LIFETIME_SECONDS
 from orchestrator_site.base.db.transactions import delete_in_batches
 from orchestrator_site.base.egress.http_client import origin_of
 
@@ -32,7 +33,7 @@ def subscribe(stream: UUID, subject: str, url: str, key: str | None, types: Sequ
         subject=subject,
         url=url,
         key=key or None,
-        destination=destinations.find(origin_of(url)),
+        destination=destination_queue.find(origin_of(url)),
         types=sorted(set(types)),
     )
 
@@ -77,7 +78,7 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
         row.update(last_sequence=sequence, next_attempt_at=expires_at, waiting_since=Now())
     else:
         row.update(last_sequence=sequence, next_attempt_at=Now())
-        wake.deliverer_on_commit(subscription.pk)
+        delivery_hints.deliverer_on_commit(subscription.pk)
 
 
 def pending(stream: UUID, most: int) -> int:

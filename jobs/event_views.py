@@ -7,8 +7,8 @@ from uuid import UUID
 from django.http import HttpResponse
 from rest_framework.request import Request
 
-from callbacks import history, redelivery
 from callbacks.models import Attempt, Event
+from callbacks.operators import event_history, redelivery
 from jobs import openapi, queries
 from jobs.views import no_such_job
 from orchestrator_site.base.http.api_errors import ApiError
@@ -22,7 +22,7 @@ class EventsView(ApiView):
     def get(self, request: Request, job_id: str) -> HttpResponse:
         """A job's events, in order, with every attempt to deliver them."""
         parameters = Parameters(request._request, ("limit", "cursor", "state"))
-        page = history.page_of_events(
+        page = event_history.page_of_events(
             _stream(job_id),
             after=parameters.integer("cursor", 0, _SEQUENCE_MAX) or 0,
             limit=parameters.page_limit(),

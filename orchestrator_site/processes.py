@@ -11,8 +11,9 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from callbacks import delivery, destinations, finding, redelivery, threads
-from callbacks.actors import deliver
+from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_shares
+from callbacks.delivery.actors import deliver
+from callbacks.operators import redelivery
 from jobs import actors, sweeps
 from jobs.engine import make_engine
 from jobs.errors import EngineUnavailable
@@ -75,15 +76,15 @@ class DeliverProcess:
     """Sends events."""
 
     def start(self, stopping: threading.Event) -> None:  # noqa: ARG002 - as all parts
-        delivery.start()
-        self._threads = make_worker({deliver.queue_name}, threads.THREADS)
+        stream_delivery.start()
+        self._threads = make_worker({deliver.queue_name}, thread_shares.THREADS)
         self._threads.start()
 
     def stop(self) -> None:
         """What is not answered soon is sent again, by whoever is next."""
-        delivery.let_go()
+        stream_delivery.let_go()
         self._threads.stop(timeout=_STOP_MILLISECONDS)
-        delivery.abandon()
+        stream_delivery.abandon()
 
 
 class RelayProcess:
@@ -96,15 +97,15 @@ class RelayProcess:
 
     def start(self, stopping: threading.Event) -> None:
         frequent: list[Duty] = [
-            (0.5, finding.Finder().look),
-            (1.0, destinations.wake_available),
-            (5.0, destinations.mark_waiting),
+            (0.5, due_streams.Finder().look),
+            (1.0, destination_queue.wake_available),
+            (5.0, destination_queue.mark_waiting),
             (1.0, redelivery.work_off),
             (1.0, self._look_after_workers),
             (5.0, sweeps.wake_workers),
             (30.0, sweeps.ask_for_sweeps),
         ]
-        forgetting: list[Duty] = [(1.0, self._forget_jobs), (60.0, destinations.forget_unused)]
+        forgetting: list[Duty] = [(1.0, self._forget_jobs), (60.0, destination_queue.forget_unused)]
         self._threads = [
             threading.Thread(target=self._run, args=(duties, stopping), name=name, daemon=True)
             for name, duties in (("relay", frequent), ("retention", forgetting))

@@ -13,7 +13,7 @@ urlpatterns = [
     path("v1/openapi.json", OpenApiView.as_view(), name="openapi"),
     path("v1/docs", DocsView.as_view(), name="docs"),
     path("v1/", include("jobs.urls")),
-    path("v1/", include("callbacks.urls")),
+    path("v1/", include("callbacks.api.urls")),
     re_path(r"^v1(?:/[\s\S]*)?\Z", UnknownView.as_view(), name="unknown"),
     path("admin/", admin.site.urls),
 ]

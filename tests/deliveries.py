@@ -14,7 +14,8 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from callbacks import delivery, destinations, finding, outbox, transport, wake
+from callbacks import delivery_hints, outbox
+from callbacks.delivery import delivery_attempt, destination_queue, due_streams, stream_delivery
 from callbacks.models import Attempt, Destination, Event, Subscription
 from orchestrator_site.base.broker import broker
 from tests.receiver import Answer, Received, Receiver
@@ -27,24 +28,24 @@ PENDING, DELIVERED, DEAD = Event.State.PENDING, Event.State.DELIVERED, Event.Sta
 
 @pytest.fixture
 def empty_queue() -> Iterator[None]:
-    broker.declare_queue(wake.QUEUE)
+    broker.declare_queue(delivery_hints.QUEUE)
     broker.flush_all()
     yield
     broker.flush_all()
-    delivery.start()  # a test may have stopped it
+    stream_delivery.start()  # a test may have stopped it
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine may hold an answer back for longer than an attempt may take."""
-    monkeypatch.setattr(transport, "WHOLE_SECONDS", 25.0)
+    monkeypatch.setattr(delivery_attempt, "WHOLE_SECONDS", 25.0)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt takes half a second at most."""
-    monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(transport, "WHOLE_SECONDS", 0.5)
+    monkeypatch.setattr(delivery_attempt, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(delivery_attempt, "WHOLE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ class Stream:
                 outbox.publish(self.uuid, type_, "orchestrator/service", {"jobId": "j", "meta": {}})
 
     def drain(self) -> None:
-        delivery.drain(self.pk)
+        stream_delivery.drain(self.pk)
 
     def try_now(self, times: int = 1) -> None:
         """As if the time of the next attempt had come, so many times."""
@@ -175,10 +176,10 @@ def time_passes(seconds: float) -> None:
 
 def work() -> None:
     """What relay and deliverers do together, once."""
-    destinations.mark_waiting()
-    destinations.wake_available()
-    for identity in finding.due(1000):
-        delivery.drain(identity)
+    destination_queue.mark_waiting()
+    destination_queue.wake_available()
+    for identity in due_streams.due(1000):
+        stream_delivery.drain(identity)
 
 
 def work_until_delivered(*streams: Stream) -> None:

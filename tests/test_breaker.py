@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from callbacks import breaker
 from callbacks.models import Destination
-from callbacks.transport import Outcome
+from callbacks.rules import destination_breaker
+from callbacks.rules.outcome import Outcome
 
 pytestmark = pytest.mark.stateless
 
@@ -22,7 +22,7 @@ SILENCE = None  # no answer: connection error or time-out
 FAILURES = [SILENCE, 500, 502, 503, 599]
 ANSWERS = [200, 204, 299, 301, 308, 400, 401, 404, 408, 410, 415, 422, 499]
 PAUSES = [30, 60, 120, 240, 480, 600, 600, 600]
-LEASE = breaker.LEASE_SECONDS
+LEASE = destination_breaker.LEASE_SECONDS
 SECONDS = st.sampled_from([0.001, 1.0, 1.001, 14.0])
 
 
@@ -47,16 +47,16 @@ class Host:
 
     def answers(self, *statuses: int | None, token: UUID | None = None, retry_after: float = 0.0, seconds: float = 0.001) -> None:
         for status in statuses:
-            breaker.learn(self.row, self.now, token or uuid.uuid4(), outcome(status, retry_after, seconds), self.most)
+            destination_breaker.learn(self.row, self.now, token or uuid.uuid4(), outcome(status, retry_after, seconds), self.most)
 
     def room(self, under_way: int = 0) -> int:
-        return breaker.room(self.row, self.now, under_way, self.most)
+        return destination_breaker.room(self.row, self.now, under_way, self.most)
 
     def probe(self) -> UUID:
         """Begin a delivery for which there is room, and which is the probe."""
         token = uuid.uuid4()
         assert self.room() == 1
-        assert breaker.enter(self.row, self.now, token)
+        assert destination_breaker.enter(self.row, self.now, token)
         return token
 
     def closed_for(self) -> float:
@@ -99,7 +99,7 @@ def test_five_failures_in_a_row_open_it_for_half_a_minute(host: Host, status: in
 def test_any_other_answer_sets_the_count_back(host: Host, status: int) -> None:
     host.answers(*[500] * 4, status, *[SILENCE] * 4)
     host.wait(60)
-    assert not breaker.enter(host.row, host.now, uuid.uuid4()), "the breaker is closed: nobody is a probe"
+    assert not destination_breaker.enter(host.row, host.now, uuid.uuid4()), "the breaker is closed: nobody is a probe"
     assert host.room() == 1
 
 
@@ -128,7 +128,7 @@ def test_a_probe_that_is_answered_closes_it_and_the_pauses_begin_anew(open_host:
 
     # I expect no probe any more, five failures to open it, and 30 seconds
     open_host.wait(600)
-    assert not breaker.enter(open_host.row, open_host.now, uuid.uuid4())
+    assert not destination_breaker.enter(open_host.row, open_host.now, uuid.uuid4())
     open_host.answers(*[500] * 4)
     assert open_host.room() == 1
     open_host.answers(500)
@@ -189,7 +189,7 @@ def test_a_paused_host_is_sent_nothing_however_well_it_is(host: Host) -> None:
     host.answers(200, 200, 200)
     host.row.paused = True
     assert host.room() == 0
-    assert breaker.is_closed_to_all(host.row, host.now)
+    assert destination_breaker.is_closed_to_all(host.row, host.now)
 
 
 # -- how many at once --------------------------------------------------------------------------------
@@ -213,13 +213,13 @@ def test_never_more_at_once_than_configured(most: int, answers: list[int | None]
 @pytest.mark.parametrize("most", [1, 2, 3, 8, 64])
 def test_a_host_that_answers_well_is_proven_whatever_it_may_have_at_once(most: int) -> None:
     host = Host(most)
-    assert not breaker.is_proven(host.row)
+    assert not destination_breaker.is_proven(host.row)
     host.answers(200)
-    assert breaker.is_proven(host.row)
+    assert destination_breaker.is_proven(host.row)
     host.answers(*[200] * 10)
     assert host.room() == most
     host.answers(500)
-    assert not breaker.is_proven(host.row)
+    assert not destination_breaker.is_proven(host.row)
 
 
 # -- the pace ----------------------------------------------------------------------------------------
@@ -230,13 +230,13 @@ def test_a_host_that_answers_well_is_proven_whatever_it_may_have_at_once(most: i
 def test_a_slow_answer_proves_nothing_and_takes_proof_away(host: Host, status: int | None, seconds: float) -> None:
     # Given a host whose answers are slow, I expect it not to be proven, however many there are
     host.answers(*[status] * 10, seconds=seconds)
-    assert not breaker.is_proven(host.row)
+    assert not destination_breaker.is_proven(host.row)
 
     # and no more is one that was quick before
     quick = Host()
     quick.answers(*[200] * 10)
     quick.answers(status, seconds=seconds)
-    assert not breaker.is_proven(quick.row)
+    assert not destination_breaker.is_proven(quick.row)
 
 
 @pytest.mark.parametrize(("seconds", "room"), [(1.0, 8), (1.1, 4), (2.5, 2), (4.0, 2), (8.0, 1), (14.0, 1)])
@@ -256,14 +256,14 @@ def test_quick_answers_prove_a_slow_host_again_the_sooner_the_quicker_it_was(
 
     # I expect so many quick answers to make up for it, and one fewer not to
     host.answers(*[200] * (quick - 1))
-    assert not breaker.is_proven(host.row)
+    assert not destination_breaker.is_proven(host.row)
     host.answers(200)
-    assert breaker.is_proven(host.row)
+    assert destination_breaker.is_proven(host.row)
 
 
 def test_a_second_is_quick(host: Host) -> None:
     host.answers(200, seconds=1.0)
-    assert breaker.is_proven(host.row)
+    assert destination_breaker.is_proven(host.row)
 
 
 # -- the throttle ------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_what_teaches_nothing_changes_nothing(
     for earlier, took in history:
         host.answers(earlier, seconds=took)
     before = state(host.row)
-    if breaker.learns_nothing(host.row, outcome(status, seconds=seconds), most):
+    if destination_breaker.learns_nothing(host.row, outcome(status, seconds=seconds), most):
         host.answers(status, seconds=seconds)
         assert state(host.row) == before
 
@@ -368,7 +368,7 @@ class AnyHistory(RuleBasedStateMachine):
     def somebody_begins(self) -> UUID:
         token = uuid.uuid4()
         if self.host.room():
-            assert breaker.enter(self.host.row, self.host.now, token) == (self.failed_probes is not None)
+            assert destination_breaker.enter(self.host.row, self.host.now, token) == (self.failed_probes is not None)
             if self.failed_probes is not None:
                 self.probe = (token, self.host.now)
         return token

@@ -11,8 +11,9 @@ from django.db import transaction
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from callbacks import outbox, redelivery
+from callbacks import outbox
 from callbacks.models import Attempt, Destination, Event, Subscription
+from callbacks.operators import redelivery
 
 pytestmark = pytest.mark.django_db
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 
-from callbacks import consequences, delivery, finding, outbox
-from callbacks.actors import deliver
+from callbacks import outbox
+from callbacks.delivery import attempt_results, due_streams, stream_delivery
+from callbacks.delivery.actors import deliver
 from callbacks.models import Attempt, Event, Subscription
 from orchestrator_site.base.broker import broker, make_worker
 from orchestrator_site.base.db.transactions import release_connection
@@ -45,7 +46,7 @@ def test_events_arrive_in_order_signed_and_are_done(receiver: Receiver) -> None:
 
     # and nothing left to do
     assert (stream.row.next_attempt_at, stream.row.lease_token) == (None, None)
-    assert finding.due(10) == []
+    assert due_streams.due(10) == []
 
 
 def test_without_a_key_nothing_is_signed(receiver: Receiver) -> None:
@@ -240,7 +241,7 @@ def test_an_endless_answer_counts_by_its_status(receiver: Receiver) -> None:
 
 def test_an_event_is_dead_at_the_age_of_a_day_whatever_happened(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given many events behind one that fails
-    monkeypatch.setattr(consequences, "_EXPIRED_BATCH", 2)
+    monkeypatch.setattr(attempt_results, "_EXPIRED_BATCH", 2)
     receiver.will(Answer(500))
     stream = Stream(receiver.url)
     stream.publish(START, LOG, LOG, LOG, LOG)
@@ -250,7 +251,7 @@ def test_an_event_is_dead_at_the_age_of_a_day_whatever_happened(receiver: Receiv
     stream.age(timedelta(days=1))
     stream.publish(EXIT)
     stream.try_now()
-    while finding.due(10):
+    while due_streams.due(10):
         stream.drain()
 
     # I expect all the old ones dead without a further try, and the new one to arrive
@@ -272,17 +273,17 @@ def test_a_crash_between_sending_and_writing_it_down_sends_the_same_event_again(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(delivery, "_record", die)
+        patch.setattr(stream_delivery, "_record", die)
         with pytest.raises(SystemExit):
             stream.drain()
 
     # When its lease has not run out, I expect nobody to touch the stream
     stream.drain()
-    assert finding.due(10) == []
+    assert due_streams.due(10) == []
 
     # and afterwards the same bytes under the same id, then the next event
     stream.lose_lease()
-    assert finding.due(10) == [stream.pk]
+    assert due_streams.due(10) == [stream.pk]
     stream.drain()
     first, again, following = receiver.requests
     assert first.body == again.body
@@ -338,7 +339,7 @@ def test_a_crowd_of_deliverers_never_reorders_nor_doubles(receiver: Receiver) ->
             stream.drain()
 
     in_threads(4, work)
-    while finding.due(10):
+    while due_streams.due(10):
         stream.drain()
 
     # I expect each event once, one at a time, in order
@@ -369,18 +370,18 @@ def test_no_event_is_forgotten_that_is_published_while_a_delivery_ends(receiver:
     publishers[0].join()
 
     # I expect the stream to be due, or that one to have been sent
-    for identity in finding.due(10):
-        delivery.drain(identity)
+    for identity in due_streams.due(10):
+        stream_delivery.drain(identity)
     assert stream.states == [DELIVERED, DELIVERED]
 
 
 def test_a_long_stream_makes_room_for_others(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "_MOST_ATTEMPTS", 3)
+    monkeypatch.setattr(stream_delivery, "_MOST_ATTEMPTS", 3)
     stream = Stream(receiver.url)
     stream.publish(*[LOG] * 7)
     stream.drain()
     assert len(receiver.requests) == 3
-    assert finding.due(10) == [stream.pk]
+    assert due_streams.due(10) == [stream.pk]
     stream.drain()
     stream.drain()
     assert [received.json["jobsequence"] for received in receiver.requests] == list(range(1, 8))
@@ -390,8 +391,8 @@ def test_a_dead_host_holds_up_no_other_stream(receiver: Receiver) -> None:
     dead, living = Stream("http://127.0.0.1:1/"), Stream(receiver.url, subject="job-2")
     dead.publish()
     living.publish()
-    for identity in finding.due(10):
-        delivery.drain(identity)
+    for identity in due_streams.due(10):
+        stream_delivery.drain(identity)
     assert (dead.states, living.states) == ([PENDING], [DELIVERED])
 
 
@@ -441,13 +442,13 @@ def test_the_relay_finds_what_no_message_came_for(receiver: Receiver) -> None:
     broker.flush_all()
 
     # I expect messages for the due ones, the longest due first
-    assert finding.due(10) == [stream.pk for stream in streams[:4]]
-    assert finding.Finder().look(limit=3) == 3
+    assert due_streams.due(10) == [stream.pk for stream in streams[:4]]
+    assert due_streams.Finder().look(limit=3) == 3
 
     # and no more of them while nobody reads any
-    assert finding.Finder().look(limit=3) == 0
+    assert due_streams.Finder().look(limit=3) == 0
     broker.flush_all()
-    assert finding.Finder().look() == 4
+    assert due_streams.Finder().look() == 4
 
 
 def test_messages_and_worker_deliver_everything(receiver: Receiver) -> None:

@@ -14,10 +14,12 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callbacks import consequences, delivery, destinations, finding, outbox, redelivery, threads, transport
+from callbacks import outbox
+from callbacks.delivery import attempt_results, delivery_attempt, destination_queue, due_streams, stream_delivery, thread_shares
+from callbacks.delivery.thread_shares import Places
 from callbacks.models import Attempt, Destination, Event, Subscription
-from callbacks.threads import Places
-from callbacks.transport import Outcome
+from callbacks.operators import redelivery
+from callbacks.rules.outcome import Outcome
 from tests.api import configured
 from tests.deliveries import time_passes
 
@@ -115,7 +117,7 @@ class World:
 
     def drain(self, identity: int) -> None:
         with suppress(SystemExit):
-            delivery.drain(identity)
+            stream_delivery.drain(identity)
 
     def message(self, number: int, answers: list[Any]) -> None:
         self.answers = answers + self.answers
@@ -123,23 +125,23 @@ class World:
 
     def relay(self, answers: list[Any]) -> None:
         self.answers = answers + self.answers
-        destinations.mark_waiting()
-        destinations.wake_available()
+        destination_queue.mark_waiting()
+        destination_queue.wake_available()
         redelivery.work_off()
-        for identity in finding.due(100):
+        for identity in due_streams.due(100):
             self.drain(identity)
 
     def time(self, seconds: float) -> None:
         time_passes(seconds)
 
     def pause(self, number: int) -> None:
-        destinations.pause(self.hosts[number])
+        destination_queue.pause(self.hosts[number])
 
     def resume(self, number: int) -> None:
-        destinations.resume(self.hosts[number])
+        destination_queue.resume(self.hosts[number])
 
     def reset(self, number: int) -> None:
-        destinations.reset(self.hosts[number])
+        destination_queue.reset(self.hosts[number])
 
     def redeliver(self, number: int, sequence: int) -> None:
         event = Event.objects.filter(subscription__stream=self.streams[number], sequence=sequence).first()
@@ -152,9 +154,9 @@ class World:
         redelivery.redeliver_dead_of(self.hosts[number], timezone.now() - timedelta(seconds=ago))
 
     def abandon(self) -> None:
-        delivery.let_go()
-        delivery.abandon()
-        delivery.start()
+        stream_delivery.let_go()
+        stream_delivery.abandon()
+        stream_delivery.start()
 
     # -- the end --------------------------------------------------------------------------------------
     def get_well(self) -> None:
@@ -170,7 +172,7 @@ class World:
             time_passes(600)
 
 
-RECORD = delivery._record
+RECORD = stream_delivery._record
 
 
 @contextmanager
@@ -178,14 +180,14 @@ def world() -> Iterator[World]:
     world = World()
     places = Places(untrusted=UNPROVEN, slow=1)
     with (
-        patch.object(transport, "send", world.send),
-        patch.object(delivery, "_record", world.record),
-        patch.object(threads, "places", places),
-        patch.object(delivery, "_MOST_ATTEMPTS", 2),
-        patch.object(consequences, "_EXPIRED_BATCH", 2),
+        patch.object(delivery_attempt, "send", world.send),
+        patch.object(stream_delivery, "_record", world.record),
+        patch.object(thread_shares, "places", places),
+        patch.object(stream_delivery, "_MOST_ATTEMPTS", 2),
+        patch.object(attempt_results, "_EXPIRED_BATCH", 2),
         configured(deliveries_per_host=AT_ONCE),
     ):
-        delivery.start()
+        stream_delivery.start()
         yield world
     assert places.take(0, slow=True), "a place was not given back"
     assert all(places.take(0, slow=False) for _ in range(UNPROVEN - 1)), "a place was not given back"

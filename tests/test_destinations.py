@@ -11,8 +11,10 @@ from django.db import OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from callbacks import delivery, destinations, finding, outbox, transport
+from callbacks import outbox
+from callbacks.delivery import delivery_attempt, destination_queue, due_streams, stream_delivery
 from callbacks.models import Destination, Subscription
+from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.db.transactions import release_connection
 from tests.api import configured
 from tests.deliveries import (
@@ -59,8 +61,8 @@ def test_a_host_gets_no_more_at_once_than_configured_however_many_streams(receiv
     def deliver(number: int) -> None:
         order = random.Random(number)
         while not done.wait(0.005):
-            if due := finding.due(100):
-                delivery.drain(order.choice(due))
+            if due := due_streams.due(100):
+                stream_delivery.drain(order.choice(due))
 
     # When many deliver, I expect three requests at once, and all other streams to wait
     with configured(deliveries_per_host=3):
@@ -68,11 +70,11 @@ def test_a_host_gets_no_more_at_once_than_configured_however_many_streams(receiv
         crowd.start()
         try:
             wait_for(lambda: gate.inside == 3 and waiting() == 21, what="three under way, and the others to wait")
-            assert finding.due(100) == []
+            assert due_streams.due(100) == []
             gate.open()
 
             # and everything to arrive in the end, each once and in order
-            wait_for(lambda: destinations.wake_available() or len(receiver.requests) >= 48, what="all to arrive")
+            wait_for(lambda: destination_queue.wake_available() or len(receiver.requests) >= 48, what="all to arrive")
         finally:
             done.set()
             gate.open()
@@ -93,12 +95,12 @@ def test_streams_wait_their_turn_and_get_it_without_the_relay(receiver: Receiver
         for stream in (others[1], others[0], others[2]):
             stream.publish()
             stream.drain()
-        assert finding.due(10) == []
+        assert due_streams.due(10) == []
 
         # also where one is woken too early
         Subscription.objects.filter(pk=others[1].pk).update(next_attempt_at=Now())
         others[1].drain()
-        assert finding.due(10) == []
+        assert due_streams.due(10) == []
         gate.open()
 
     # When it is done, I expect the others to be sent, one after the other
@@ -118,7 +120,7 @@ def test_the_first_that_waits_shows_the_others_that_they_have_to(receiver: Recei
 
         # When one finds no room, I expect all to wait, in the order in which they came
         others[number].drain()
-        assert (waiting(), finding.due(10)) == (3, [])
+        assert (waiting(), due_streams.due(10)) == (3, [])
         gate.open()
     assert [subject for subject, _ in sent(receiver)] == ["job-0", "job-1", "job-2", "job-3"]
 
@@ -130,29 +132,29 @@ def test_a_stream_is_taken_up_again_when_whoever_was_handed_its_place_dies(
     # Given two streams that wait, and a place for the first of them
     streams = streams_to(receiver.url, 2)
     destination = streams[0].row.destination_id
-    destinations.pause(destination)
+    destination_queue.pause(destination)
     for stream in streams:
         stream.drain()
     assert waiting() == 2
-    destinations.resume(destination)
+    destination_queue.resume(destination)
 
     # When a process hands the place on to the second, and dies while it sends
-    send = transport.send
+    send = delivery_attempt.send
 
-    def send_once(*arguments: Any) -> transport.Outcome:
+    def send_once(*arguments: Any) -> Outcome:
         if receiver.requests:
             raise OperationalError("killed")
         return send(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(transport, "send", send_once)
+        patch.setattr(delivery_attempt, "send", send_once)
         with pytest.raises(OperationalError):
             streams[0].drain()
     assert [stream.states for stream in streams] == [[DELIVERED], [PENDING]]
 
     # I expect the second to be found as soon as that lease is over, and sent
     streams[1].lose_lease()
-    assert finding.due(10) == [streams[1].pk]
+    assert due_streams.due(10) == [streams[1].pk]
     streams[1].drain()
     assert [stream.states for stream in streams] == [[DELIVERED], [DELIVERED]]
 
@@ -170,13 +172,13 @@ def test_a_refused_delivery_gives_its_place_to_the_next(receiver: Receiver, stat
         gate.open()
 
     # When it is refused, I expect the next one to be due at once
-    assert finding.due(10) == [others[0].pk]
+    assert due_streams.due(10) == [others[0].pk]
 
 
 @pytest.mark.usefixtures("one_at_once")
 def test_a_long_stream_goes_to_the_end_of_the_queue(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a stream with many events, and others that wait for it
-    monkeypatch.setattr(delivery, "_MOST_ATTEMPTS", 3)
+    monkeypatch.setattr(stream_delivery, "_MOST_ATTEMPTS", 3)
     long = Stream(receiver.url, subject="long")
     long.publish(*[LOG] * 7)
     gate = Gate(receiver)
@@ -241,7 +243,7 @@ def test_a_paused_host_gets_nothing_until_it_is_resumed(receiver: Receiver) -> N
     gate = Gate(receiver)
     with under_way(streams[0]):
         gate.wait_for(1)
-        destinations.pause(destination)
+        destination_queue.pause(destination)
         gate.open()
 
     # When time passes, I expect what was under way to have ended, and nothing else to be sent
@@ -257,8 +259,8 @@ def test_a_paused_host_gets_nothing_until_it_is_resumed(receiver: Receiver) -> N
     assert streams[1].states == [DEAD, DEAD]
 
     # and the others to arrive when it is resumed
-    destinations.resume(destination)
-    assert streams[0].pk in finding.due(10)
+    destination_queue.resume(destination)
+    assert streams[0].pk in due_streams.due(10)
     work_until_delivered(streams[0], streams[2])
     receiver.check_order()
 
@@ -276,7 +278,7 @@ def test_a_reset_host_is_tried_at_once(receiver: Receiver) -> None:
     assert len(receiver.requests) == 5
 
     # When it is reset
-    destinations.reset(silent.row.destination_id)
+    destination_queue.reset(silent.row.destination_id)
 
     # I expect what it left unanswered to be tried now, and what waited
     work_until_delivered(silent, waits)
@@ -290,11 +292,11 @@ def test_no_stream_is_forgotten_that_begins_to_wait_while_its_host_is_resumed(re
     # Given a host that was paused while a stream waited for it that is gone
     gone, stream = [Stream(receiver.url, subject=f"job-{number}") for number in range(2)]
     destination = stream.row.destination_id
-    destinations.pause(destination)
+    destination_queue.pause(destination)
     gone.publish()
     gone.drain()
     outbox.forget([gone.uuid])
-    resuming = threading.Thread(target=in_threads, args=(1, lambda _: destinations.resume(destination)))
+    resuming = threading.Thread(target=in_threads, args=(1, lambda _: destination_queue.resume(destination)))
 
     def resume_before(execute: Any, statement: str, *args: Any) -> Any:
         if statement.startswith('UPDATE "callbacks_subscription"') and resuming.ident is None:
@@ -318,23 +320,23 @@ def test_no_stream_is_forgotten_that_begins_to_wait_while_its_host_is_resumed(re
 def test_destinations_are_forgotten_a_day_after_their_last_use(receiver: Receiver) -> None:
     # Given one with a stream, one that is paused, one of today, and one that nobody needs
     Stream(receiver.url)
-    paused, unused = (destinations.find(f"https://{name}.example:443") for name in ("paused", "unused"))
-    destinations.pause(paused.pk)
+    paused, unused = (destination_queue.find(f"https://{name}.example:443") for name in ("paused", "unused"))
+    destination_queue.pause(paused.pk)
     time_passes(25 * 3600)
-    destinations.find("https://new.example:443")
+    destination_queue.find("https://new.example:443")
 
     # When there is time to forget, I expect the last one to be gone
-    assert destinations.forget_unused() == 1
+    assert destination_queue.forget_unused() == 1
     assert not Destination.objects.filter(pk=unused.pk).exists()
     assert Destination.objects.count() == 3
-    assert destinations.forget_unused() == 0
+    assert destination_queue.forget_unused() == 0
 
 
 @pytest.mark.parametrize("first", ["find", "forget"])
 def test_no_destination_is_forgotten_that_is_being_used(first: str) -> None:
     # Given one that nobody has used for long
     url = "https://hook.example/"
-    destinations.find("https://hook.example:443")
+    destination_queue.find("https://hook.example:443")
     time_passes(25 * 3600)
     others: list[threading.Thread] = []
 
@@ -355,10 +357,10 @@ def test_no_destination_is_forgotten_that_is_being_used(first: str) -> None:
     if first == "find":
         with transaction.atomic():
             Stream(url)
-            begin(destinations.forget_unused)
+            begin(destination_queue.forget_unused)
     else:
         with connection.execute_wrapper(begin_before_the_deletion):
-            destinations.forget_unused()
+            destination_queue.forget_unused()
     others[0].join()
     release_connection()
 

@@ -9,8 +9,9 @@ from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
-from callbacks import outbox, redelivery
+from callbacks import outbox
 from callbacks.models import Destination, Event, Subscription
+from callbacks.operators import redelivery
 from tests.api import configured, expect_error
 
 pytestmark = pytest.mark.django_db

@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 from django.db.models import F
 
-from callbacks import breaker, delivery, destinations, finding, threads
+from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_shares
+from callbacks.delivery.thread_shares import Places
 from callbacks.models import Attempt, Event, Subscription
-from callbacks.threads import Places
+from callbacks.rules import destination_breaker
 from tests.deliveries import (
     DEAD,
     DELIVERED,
@@ -52,8 +53,8 @@ def test_a_dead_host_costs_nobody_anything_and_gets_everything_when_it_is_back(m
     # Given pauses that do not pass by themselves, and many streams for a port where nobody listens
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    monkeypatch.setattr(breaker, "OPEN_SECONDS", 3600.0)
-    monkeypatch.setattr(breaker, "LONGEST_SECONDS", 4 * 3600.0)
+    monkeypatch.setattr(destination_breaker, "OPEN_SECONDS", 3600.0)
+    monkeypatch.setattr(destination_breaker, "LONGEST_SECONDS", 4 * 3600.0)
     streams = streams_to(f"http://127.0.0.1:{port}/", 200)
     for stream in streams[:20]:
         stream.publish(EXIT)
@@ -62,7 +63,7 @@ def test_a_dead_host_costs_nobody_anything_and_gets_everything_when_it_is_back(m
     work()
 
     # When its breaker has opened, I expect them all to wait, due for nobody, and nothing to be tried any more
-    assert (waiting(), finding.due(1000)) == (200, [])
+    assert (waiting(), due_streams.due(1000)) == (200, [])
     assert Attempt.objects.count() == 5
     work()
     assert Attempt.objects.count() == 5
@@ -103,14 +104,14 @@ def test_one_probe_however_many_deliver(receiver: Receiver) -> None:
 
     # When many try at once, I expect one request, while it lasts
     def deliver(number: int) -> None:
-        destinations.wake_available()
+        destination_queue.wake_available()
         for stream in streams[number:] + streams[:number]:
             stream.drain()
 
     crowd = threading.Thread(target=in_threads, args=(12, deliver))
     crowd.start()
     wait_for(lambda: gate.inside == 1 and waiting() == 11, what="a probe, and the others to wait")
-    assert finding.due(100) == []
+    assert due_streams.due(100) == []
     gate.open()
     crowd.join()
 
@@ -129,7 +130,7 @@ def test_a_killed_probe_is_replaced(receiver: Receiver, monkeypatch: pytest.Monk
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(delivery, "_record", die)
+        patch.setattr(stream_delivery, "_record", die)
         with pytest.raises(SystemExit):
             streams[1].drain()
     assert len(receiver.requests) == 1
@@ -139,7 +140,7 @@ def test_a_killed_probe_is_replaced(receiver: Receiver, monkeypatch: pytest.Monk
     assert len(receiver.requests) == 1
 
     # and then everything, and the lost attempt accounted for
-    time_passes(breaker.LEASE_SECONDS)
+    time_passes(destination_breaker.LEASE_SECONDS)
     work_until_delivered(*streams)
     receiver.check_order()
     assert attempts(streams[1].events[0])[0] == (None, "")
@@ -148,7 +149,7 @@ def test_a_killed_probe_is_replaced(receiver: Receiver, monkeypatch: pytest.Monk
 
 def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with two threads for the unproven, a host that has proven itself, and four that hang
-    monkeypatch.setattr(threads, "places", Places(untrusted=2, slow=1))
+    monkeypatch.setattr(thread_shares, "places", Places(untrusted=2, slow=1))
     work_until_delivered(*streams_to(receiver.url, 2))
     with Receiver("0.0.0.0") as hanging:
         gate = Gate(hanging)
@@ -173,7 +174,7 @@ def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeyp
 
 def test_a_host_that_proves_itself_leaves_its_thread_to_the_unproven(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with one thread for the unproven, and a host that has answered well once
-    monkeypatch.setattr(threads, "places", Places(untrusted=1, slow=1))
+    monkeypatch.setattr(thread_shares, "places", Places(untrusted=1, slow=1))
     with Receiver() as other:
         (stream,) = streams_to(other.url, 1)
 
@@ -221,13 +222,13 @@ def test_who_lets_go_ends_what_is_under_way_and_begins_nothing(receiver: Receive
         gate.wait_for(1)
 
         # When the process lets go, I expect the answer still to count
-        delivery.let_go()
+        stream_delivery.let_go()
         gate.open()
     assert stream.states == [DELIVERED, PENDING, PENDING]
 
     # and the stream to be due for another
-    assert finding.due(10) == [stream.pk]
-    delivery.start()
+    assert due_streams.due(10) == [stream.pk]
+    stream_delivery.start()
     stream.drain()
     assert sent(receiver) == [("job-0", 1), ("job-0", 2), ("job-0", 3)]
     assert Attempt.objects.count() == 3
@@ -235,9 +236,9 @@ def test_who_lets_go_ends_what_is_under_way_and_begins_nothing(receiver: Receive
 
 def test_who_has_let_go_takes_up_no_other_stream(receiver: Receiver) -> None:
     (stream,) = streams_to(receiver.url, 1)
-    delivery.let_go()
+    stream_delivery.let_go()
     stream.drain()
-    assert (receiver.requests, finding.due(10)) == ([], [stream.pk])
+    assert (receiver.requests, due_streams.due(10)) == ([], [stream.pk])
 
 
 def test_what_is_abandoned_is_taken_up_at_once_and_accounted_for(receiver: Receiver) -> None:
@@ -246,13 +247,13 @@ def test_what_is_abandoned_is_taken_up_at_once_and_accounted_for(receiver: Recei
     gate = Gate(receiver)
     with under_way(stream):
         gate.wait_for(1)
-        assert finding.due(10) == []
+        assert due_streams.due(10) == []
 
         # When its process gives up, I expect another to send the same event at once
-        delivery.let_go()
-        delivery.abandon()
-        assert finding.due(10) == [stream.pk]
-        delivery.start()
+        stream_delivery.let_go()
+        stream_delivery.abandon()
+        assert due_streams.due(10) == [stream.pk]
+        stream_delivery.start()
         receiver.respond = lambda _: Answer(201)
         stream.drain()
         gate.open()

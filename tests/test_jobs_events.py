@@ -8,8 +8,9 @@ from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
-from callbacks import finding, history
+from callbacks.delivery import due_streams
 from callbacks.models import Attempt, Event, Subscription
+from callbacks.operators import event_history
 from jobs import events
 from jobs.logs import Line
 from jobs.models import Job
@@ -92,7 +93,7 @@ def test_pages_make_the_whole(client: Client, job: Job, limit: int) -> None:
 
 def test_a_page_ends_where_much_was_answered(client: Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given answers of which two are too much for a page
-    monkeypatch.setattr(history, "_PAGE_LENGTH", 1000)
+    monkeypatch.setattr(event_history, "_PAGE_LENGTH", 1000)
     for event in rows(job):
         Attempt.objects.create(event=event, time=timezone.now(), latency_ms=1, status=200, answer="x" * 800)
 
@@ -129,7 +130,7 @@ def test_an_event_is_sent_again_as_a_new_one(client: Client, job: Job, state: Ev
     assert (answer.status_code, answer.json()) == (202, {"redelivered": 1})
     event.refresh_from_db()
     assert (event.state, event.tries, event.settled_at, bytes(event.body)) == (PENDING, 0, None, frozen)
-    assert finding.due(10) == [event.subscription_id]
+    assert due_streams.due(10) == [event.subscription_id]
 
 
 def test_all_dead_events_of_a_job_are_sent_again(client: Client, job: Job) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from openapi_spec_validator import validate
 from schemathesis.checks import CHECKS
 
-from callbacks import urls as callback_urls
+from callbacks.api import urls as callback_urls
 from jobs import limits
 from jobs import urls as job_urls
 from orchestrator_site.wsgi import application

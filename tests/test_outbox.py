@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from django.db import connection, transaction
 
-from callbacks import outbox, wake
+from callbacks import delivery_hints, outbox
 from callbacks.cloudevents import EventTooLarge
 from callbacks.models import Attempt, Event, Subscription
 from orchestrator_site.base.broker import broker
@@ -31,7 +31,7 @@ def stream() -> UUID:
 @pytest.fixture(autouse=True)
 def hints() -> Iterator[list[int]]:
     """Ids of the subscriptions that a message was sent for."""
-    broker.declare_queue(wake.QUEUE)
+    broker.declare_queue(delivery_hints.QUEUE)
     broker.flush_all()
     yield Hints()
     broker.flush_all()
@@ -41,7 +41,7 @@ class Hints(list[int]):
     """Read off the broker's queue whenever it is looked at."""
 
     def take(self) -> list[int]:
-        consumer = broker.consume(wake.QUEUE, timeout=1)
+        consumer = broker.consume(delivery_hints.QUEUE, timeout=1)
         try:
             while (message := next(consumer)) is not None:
                 self.append(message.args[0])

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from callbacks import destinations, finding, redelivery
+from callbacks.delivery import destination_queue, due_streams
 from callbacks.models import Destination, Event
-from callbacks.policy import LIFETIME_SECONDS
+from callbacks.operators import redelivery
+from callbacks.rules.event_verdict import LIFETIME_SECONDS
 from tests.deliveries import (
     DEAD,
     DELIVERED,
@@ -64,7 +65,7 @@ def test_a_delivered_event_is_sent_again_as_it_was(stream: Stream, receiver: Rec
     # When one of them is asked for again
     event = stream.events[0]
     assert redelivery.redeliver(stream.uuid, event.pk)
-    assert finding.due(10) == [stream.pk]
+    assert due_streams.due(10) == [stream.pk]
     stream.drain()
 
     # I expect the same id and bytes, with a signature of its own, and nothing else
@@ -118,7 +119,7 @@ def test_what_does_not_exist_is_not_sent(stream: Stream, receiver: Receiver) -> 
     assert not redelivery.redeliver(other.uuid, stream.events[0].pk)
     assert redelivery.redeliver_dead(uuid.uuid4()) == redelivery.redeliver_dead(stream.uuid) == 0
     redelivery.redeliver_dead_of(2**40, timezone.now())
-    assert finding.due(10) == []
+    assert due_streams.due(10) == []
 
 
 # -- among others --------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def test_a_stream_that_waits_keeps_its_place(receiver: Receiver) -> None:
     streams = [Stream(receiver.url, subject=f"job-{number}") for number in range(3)]
     die(streams[0], receiver, START)
     destination = streams[0].row.destination_id
-    destinations.pause(destination)
+    destination_queue.pause(destination)
     for stream in streams:
         stream.publish(LOG)
         stream.drain()
@@ -191,12 +192,12 @@ def test_a_stream_that_waits_keeps_its_place(receiver: Receiver) -> None:
 
     # When it is asked for, I expect the stream to wait as before
     assert redelivery.redeliver_dead(streams[0].uuid) == 1
-    assert finding.due(10) == []
+    assert due_streams.due(10) == []
     streams[0].drain()
     assert [stream.row.waiting_since for stream in streams] == places
 
     # and to be the first, with the earlier event first
-    destinations.resume(destination)
+    destination_queue.resume(destination)
     work_until_delivered(*streams)
     assert sent(receiver)[:2] == [("job-0", 1), ("job-0", 2)]
 

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import pytest
 from django.test import Client
 
-from callbacks import breaker, delivery, destinations, finding, threads
-from callbacks.actors import deliver
+from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_shares
+from callbacks.delivery.actors import deliver
+from callbacks.delivery.thread_shares import THREADS, Places, is_trusted
 from callbacks.models import Attempt, Destination, Event
-from callbacks.threads import THREADS, Places, is_trusted
+from callbacks.rules import destination_breaker
 from orchestrator_site.base.broker import make_worker
 from tests.deliveries import DELIVERED, EXIT, LOG, START, Gate, Stream, streams_to, under_way, work_until_delivered
 from tests.receiver import Answer, Received, Receiver
@@ -25,8 +26,8 @@ SLOW = 0.2
 @pytest.fixture(autouse=True)
 def quickly_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is slow after a tenth of a second, and who finds no thread asks again soon."""
-    monkeypatch.setattr(breaker, "SLOW_SECONDS", SLOW / 2)
-    monkeypatch.setattr(delivery, "_UNTRUSTED_PAUSE", (0.5, 1.0))
+    monkeypatch.setattr(destination_breaker, "SLOW_SECONDS", SLOW / 2)
+    monkeypatch.setattr(stream_delivery, "_UNTRUSTED_PAUSE", (0.5, 1.0))
 
 
 def answer_slowly(_: Received) -> Answer:
@@ -39,11 +40,11 @@ def delivering() -> Iterator[Callable[[Callable[[], bool], str], None]]:
     """A whole process that delivers; gives a function that plays the relay until a condition holds."""
     worker = make_worker({deliver.queue_name}, THREADS)
     worker.start()
-    finder = finding.Finder()
+    finder = due_streams.Finder()
 
     def relay_until(condition: Callable[[], bool], what: str) -> None:
         def look() -> bool:
-            destinations.wake_available()
+            destination_queue.wake_available()
             finder.look()
             return condition()
 
@@ -88,7 +89,7 @@ def test_twenty_slow_hosts_leave_threads_for_all_others(receiver: Receiver) -> N
 
 def test_a_host_that_becomes_slow_keeps_few_threads_waiting(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with one thread for the slow, and a host that has been quick
-    monkeypatch.setattr(threads, "places", Places(untrusted=2, slow=1))
+    monkeypatch.setattr(thread_shares, "places", Places(untrusted=2, slow=1))
     work_until_delivered(*streams_to(receiver.url, 1, START, LOG, EXIT))
     assert Destination.objects.get().window == 8
 

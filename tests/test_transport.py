@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import pytest
 
-from callbacks import transport
-from callbacks.transport import Outcome
+from callbacks.delivery import delivery_attempt
+from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.egress import guarded_connections, http_client
 from tests.receiver import Answer, Receiver, certificate, tls_server
 
@@ -54,8 +54,8 @@ def patient_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """For those that wait for the end of the time."""
-    monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.3)
-    monkeypatch.setattr(transport, "WHOLE_SECONDS", 0.3)
+    monkeypatch.setattr(delivery_attempt, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(delivery_attempt, "WHOLE_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def receiver() -> Iterator[Receiver]:
 def send(place: str, headers: Mapping[str, str] | None = None, body: bytes = BODY) -> Outcome:
     """To this scheme, host and port, with secrets in the URL."""
     url = place.replace("://", f"://user:{SECRET}@") + f"/hook?token={SECRET}"
-    return transport.send(url, headers or {"Content-Type": "application/json"}, body)
+    return delivery_attempt.send(url, headers or {"Content-Type": "application/json"}, body)
 
 
 def assert_no_answer(outcome: Outcome) -> None:
@@ -100,7 +100,7 @@ def test_a_request_has_its_length_and_says_who_sends_it(receiver: Receiver, body
 
 @pytest.mark.parametrize("target", ["/a%2fb/%7Ex?sig=a%2bb%3d%7e", "/bucket/a/../b?x=1", "/a/./b?x", "//x", "/?"])
 def test_path_and_query_are_sent_as_they_are(receiver: Receiver, target: str) -> None:
-    transport.send(f"{receiver.url}{target}#fragment", {}, BODY)
+    delivery_attempt.send(f"{receiver.url}{target}#fragment", {}, BODY)
     assert [received.target for received in receiver.requests] == [target]
 
 
@@ -178,7 +178,7 @@ def test_what_a_destination_asks_for_in_seconds(receiver: Receiver, status: int)
 @pytest.mark.parametrize("status", [429, 503])
 def test_what_a_destination_asks_for_as_a_date(receiver: Receiver, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a destination that wants nothing for an hour from now, by its own clock: ours has stopped
-    monkeypatch.setattr(transport, "datetime", StoppedClock)
+    monkeypatch.setattr(delivery_attempt, "datetime", StoppedClock)
     receiver.will(Answer(status, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)}))
 
     # When something is sent to it, I expect this hour

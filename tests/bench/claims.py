@@ -55,13 +55,13 @@ def main() -> None:
 
 def measure() -> dict[str, float]:
     """Medians in milliseconds."""
-    from callbacks import delivery, finding
+    from callbacks.delivery import due_streams, stream_delivery
     from tests.bench.stream_load import load
 
     with Receiver() as receiver:
         load(STREAMS, receiver.url)
-        looking = [timed(lambda: finding.due(100)) for _ in range(50)]
-        delivering = [timed(lambda identity=identity: delivery.drain(identity)) for identity in finding.due(STREAMS)]
+        looking = [timed(lambda: due_streams.due(100)) for _ in range(50)]
+        delivering = [timed(lambda identity=identity: stream_delivery.drain(identity)) for identity in due_streams.due(STREAMS)]
         assert len(receiver.requests) == STREAMS
     return {"find what is due": statistics.median(looking), "deliver an event": statistics.median(delivering)}
 
@@ -74,7 +74,7 @@ def timed(work: Any) -> float:
 
 def print_plans() -> None:
     """What PostgreSQL does for each read of a delivery and of the relay, with the million rows in place."""
-    from callbacks import delivery, destinations, finding
+    from callbacks.delivery import destination_queue, due_streams, stream_delivery
     from callbacks.models import Destination
     from tests.bench.stream_load import load
 
@@ -88,10 +88,10 @@ def print_plans() -> None:
     with Receiver() as receiver, connection.execute_wrapper(keep):
         load(2, receiver.url)
         statements.clear()
-        for identity in finding.due(100):
-            delivery.drain(identity)
-        destinations.wake_available()
-        destinations.wake_waiting(Destination.objects.order_by("-pk").values_list("pk", flat=True)[0])
+        for identity in due_streams.due(100):
+            stream_delivery.drain(identity)
+        destination_queue.wake_available()
+        destination_queue.wake_waiting(Destination.objects.order_by("-pk").values_list("pk", flat=True)[0])
     with connection.cursor() as cursor:
         for sql, params in statements.items():
             cursor.execute(f"EXPLAIN (COSTS OFF) {sql}", params)

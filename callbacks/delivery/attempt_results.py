@@ -8,10 +8,11 @@ from uuid import UUID
 
 from django.db import transaction
 
-from callbacks import breaker, destinations, policy
+from callbacks.delivery import destination_queue
 from callbacks.models import Attempt, Event, Subscription
-from callbacks.policy import Dead, Retry
-from callbacks.transport import Outcome
+from callbacks.rules import destination_breaker, event_verdict
+from callbacks.rules.event_verdict import Dead, Retry
+from callbacks.rules.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +22,13 @@ _INTERRUPTED: Final = "interrupted: the process that sent it has ended; it may h
 
 def learn(subscription: Subscription, token: UUID, outcome: Outcome) -> None:
     """Tell its destination, and leave it on the subscription as it now is."""
-    most = destinations.most_at_once()
-    if breaker.learns_nothing(subscription.destination, outcome, most):
+    most = destination_queue.most_at_once()
+    if destination_breaker.learns_nothing(subscription.destination, outcome, most):
         return
-    destination, now = destinations.locked(subscription.destination_id)
+    destination, now = destination_queue.locked(subscription.destination_id)
     was_open = destination.open_until is not None
-    breaker.learn(destination, now, token, outcome, most)
-    destination.save(update_fields=destinations.STATE)
+    destination_breaker.learn(destination, now, token, outcome, most)
+    destination.save(update_fields=destination_queue.STATE)
     subscription.destination = destination
     if (destination.open_until is not None) != was_open:
         transaction.on_commit(partial(_tell_of_breaker, destination.origin, not was_open))
@@ -39,7 +40,7 @@ def settle(event: Event, now: datetime, outcome: Outcome) -> None:
     event.tries, event.silences = event.tries + answered, 0 if answered else event.silences + 1
     subscription = event.subscription
     refused = subscription.bulk_refused
-    verdict = policy.judge(outcome, type_=event.type, tries=event.tries, silences=event.silences, bulk_refused=refused)
+    verdict = event_verdict.judge(outcome, type_=event.type, tries=event.tries, silences=event.silences, bulk_refused=refused)
     Attempt.objects.create(
         event=event,
         time=outcome.time,
@@ -53,7 +54,7 @@ def settle(event: Event, now: datetime, outcome: Outcome) -> None:
     else:
         event.state = Event.State.DEAD if isinstance(verdict, Dead) else Event.State.DELIVERED
         event.next_attempt_at, event.settled_at = None, now
-        if policy.is_bulk(event.type) and refused != isinstance(verdict, Dead):
+        if event_verdict.is_bulk(event.type) and refused != isinstance(verdict, Dead):
             Subscription.objects.filter(pk=subscription.pk).update(bulk_refused=not refused)
     event.save(update_fields=["tries", "silences", "state", "next_attempt_at", "settled_at"])
     if isinstance(verdict, Dead):
@@ -76,7 +77,7 @@ def bury_expired(subscription: Subscription, now: datetime) -> None:
     Event.objects.filter(pk__in=[event.pk for event in expired]).update(
         state=Event.State.DEAD, next_attempt_at=None, settled_at=now
     )
-    if any(policy.is_bulk(event.type) for event in expired):
+    if any(event_verdict.is_bulk(event.type) for event in expired):
         Subscription.objects.filter(pk=subscription.pk).update(bulk_refused=True)
     for event in expired:
         transaction.on_commit(partial(_tell_of_dead, event, "too old"))

@@ -17,12 +17,14 @@ from uuid import UUID, uuid4
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
-from callbacks import breaker, consequences, destinations, signing, threads, transport, wake
-from callbacks.breaker import LEASE_SECONDS
+from callbacks import delivery_hints, signing
 from callbacks.cloudevents import Envelope
+from callbacks.delivery import attempt_results, delivery_attempt, destination_queue, thread_shares
+from callbacks.delivery.thread_shares import Permit
 from callbacks.models import Event, Subscription
-from callbacks.threads import Permit
-from callbacks.transport import Outcome
+from callbacks.rules import destination_breaker
+from callbacks.rules.destination_breaker import LEASE_SECONDS
+from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.db.transactions import release_connection, short_transaction
 
 _UNTRUSTED_PAUSE: Final = (2.0, 6.0)  # seconds until a stream asks again for a thread that may wait for it
@@ -64,7 +66,7 @@ def drain(subscription_id: int) -> None:
         sent = 0
         while turn is not None:
             event, before = turn.event, turn.event.subscription.destination
-            with threads.waiting_for(before):
+            with thread_shares.waiting_for(before):
                 outcome = _attempt(event, turn.now)
             sent += 1
             out_of_time = time.monotonic() > stop_at or _work.stopping
@@ -72,8 +74,8 @@ def drain(subscription_id: int) -> None:
             if turn is None or turn.event.subscription_id != event.subscription_id:
                 sent = 0
             destination = event.subscription.destination
-            if destination.waiting and (turn is None or breaker.has_gained(before, destination)):  # there is room now
-                destinations.wake_waiting(destination.pk)
+            if destination.waiting and (turn is None or destination_breaker.has_gained(before, destination)):  # there is room now
+                destination_queue.wake_waiting(destination.pk)
     finally:
         permit.release()
         _work.tokens.discard(token)
@@ -110,7 +112,7 @@ def _take_up(subscription_id: int, token: UUID, permit: Permit) -> _Turn | None:
         if is_taken or not is_due:
             return None
         if subscription.lease_token is not None:
-            consequences.account_for_interrupted(subscription)
+            attempt_results.account_for_interrupted(subscription)
             subscription.lease_token = None
         return _proceed(subscription, now, token, permit)
 
@@ -127,8 +129,8 @@ def _record(turn: _Turn, outcome: Outcome, permit: Permit, *, tired: bool, goes_
             return None
         subscription, now = found
         event.subscription = subscription
-        consequences.learn(subscription, turn.token, outcome)
-        consequences.settle(event, now, outcome)
+        attempt_results.learn(subscription, turn.token, outcome)
+        attempt_results.settle(event, now, outcome)
         following = _proceed(subscription, now, turn.token, permit, tired=tired)
         if following is None and goes_on and outcome.accepted and subscription.destination.waiting:
             following = _hand_on(subscription, turn.token, permit)
@@ -170,13 +172,13 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: Per
         _rest(subscription, None)
     elif event.expires_at <= now:
         _rest(subscription, Now())
-        wake.deliverer_on_commit(subscription.pk)
+        delivery_hints.deliverer_on_commit(subscription.pk)
     elif event.next_attempt_at is not None and event.next_attempt_at > now:
         _rest(subscription, event.next_attempt_at)
     elif tired and not destination.waiting:
         _rest(subscription, Now())
-        wake.deliverer_on_commit(subscription.pk)  # to the end of the queue: others wait, too
-    elif tired or breaker.is_closed_to_all(destination, now) or _finds_a_queue(subscription):
+        delivery_hints.deliverer_on_commit(subscription.pk)  # to the end of the queue: others wait, too
+    elif tired or destination_breaker.is_closed_to_all(destination, now) or _finds_a_queue(subscription):
         _wait(subscription, event)
     elif not permit.allows(destination):
         _rest(subscription, now + timedelta(seconds=random.uniform(*_UNTRUSTED_PAUSE)))  # noqa: S311 - spreads load
@@ -187,7 +189,7 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: Per
         # One that waited was due only when its event would be too old: now it is as soon as the lease is over.
         due_at = min(subscription.next_attempt_at or now, now)
         _change(subscription, next_attempt_at=due_at, waiting_since=None, sending=event.pk, sending_since=now, **lease)
-        if threads.is_trusted(subscription.destination):
+        if thread_shares.is_trusted(subscription.destination):
             permit.release()
         event.subscription = subscription
         return _Turn(token, event, now)
@@ -199,7 +201,7 @@ def _first_pending(subscription: Subscription, now: datetime) -> Event | None:
     pending = subscription.events.filter(state=Event.State.PENDING).order_by("sequence")
     event = pending.first()
     if event is not None and event.expires_at <= now:
-        consequences.bury_expired(subscription, now)
+        attempt_results.bury_expired(subscription, now)
         event = pending.first()
     return event
 
@@ -211,12 +213,14 @@ def _finds_a_queue(subscription: Subscription) -> bool:
 
 def _enter(subscription: Subscription, token: UUID) -> bool:
     """Take a place at the destination. False: there is none."""
-    destination, now = destinations.locked(subscription.destination_id)
+    destination, now = destination_queue.locked(subscription.destination_id)
     subscription.destination = destination
-    if not breaker.room(destination, now, destinations.under_way(destination, now), destinations.most_at_once()):
+    if not destination_breaker.room(
+        destination, now, destination_queue.under_way(destination, now), destination_queue.most_at_once()
+    ):
         return False
-    if breaker.enter(destination, now, token):
-        destination.save(update_fields=destinations.STATE)
+    if destination_breaker.enter(destination, now, token):
+        destination.save(update_fields=destination_queue.STATE)
     return True
 
 
@@ -225,7 +229,7 @@ def _wait(subscription: Subscription, event: Event) -> None:
     came = "next_attempt_at" if subscription.lease_token is None else Now()  # as `line_up` has it; who had a place comes last
     _rest(subscription, event.expires_at, waiting_since=Coalesce("waiting_since", came))
     if not subscription.destination.waiting:
-        destinations.begin_queue(subscription.destination_id)
+        destination_queue.begin_queue(subscription.destination_id)
 
 
 def _rest(subscription: Subscription, next_attempt_at: datetime | Now | None, waiting_since: Coalesce | None = None) -> None:
@@ -254,4 +258,4 @@ def _attempt(event: Event, now: datetime) -> Outcome:
     headers = envelope.headers()
     if subscription.key is not None:
         headers |= signing.headers(subscription.key, identity, int(now.timestamp()), body)
-    return transport.send(subscription.url, headers, body)
+    return delivery_attempt.send(subscription.url, headers, body)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from callbacks import backoff
-from callbacks.transport import Outcome
+from callbacks.rules import retry_schedule
+from callbacks.rules.outcome import Outcome
 
 LIFETIME_SECONDS: Final = 86400.0
 MOST_TRIES: Final = 10
@@ -47,10 +47,10 @@ def judge(outcome: Outcome, *, type_: str, tries: int, silences: int, bulk_refus
     if outcome.accepted:
         return Delivered()
     if outcome.status is None:
-        return Retry(backoff.delay(silences))
+        return Retry(retry_schedule.delay(silences))
     if outcome.status in _FINAL or tries >= _most_tries(type_, bulk_refused):
         return Dead()
-    return Retry(backoff.delay(tries, outcome.retry_after))
+    return Retry(retry_schedule.delay(tries, outcome.retry_after))
 
 
 def _most_tries(type_: str, bulk_refused: bool) -> int:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 
-from callbacks.breaker import State
+from callbacks.rules.destination_breaker import BreakerState
 from orchestrator_site.base.http.openapi_parts import (
     CURSOR,
     MOMENT,
@@ -29,7 +29,7 @@ _DESTINATION: Final = {
     "id": integer(1),
     "origin": string(description="Scheme, host and port."),
     "paused": {"type": "boolean", "description": "An operator has stopped deliveries there."},
-    "breaker": choice(State, description="`half_open`: one delivery at a time finds out whether it is well again."),
+    "breaker": choice(BreakerState, description="`half_open`: one delivery at a time finds out whether it is well again."),
     "failures": integer(0, description="Tries in a row without an answer, or with a 5xx."),
     "openUntil": {**MOMENT, "description": "Nothing is sent before, where the breaker is open."},
     "throttledUntil": {**MOMENT, "description": "Nothing is sent before: it answered 429."},

@@ -8,9 +8,9 @@ from django.db import transaction
 from django.db.models import QuerySet, Value
 from django.db.models.functions import Coalesce, Least, Now
 
-from callbacks import wake
+from callbacks import delivery_hints
 from callbacks.models import Destination, Event, Subscription
-from callbacks.policy import LIFETIME_SECONDS
+from callbacks.rules.event_verdict import LIFETIME_SECONDS
 from orchestrator_site.base.db.transactions import short_read
 
 _STREAMS: Final = 100  # of a destination, worked off at a time
@@ -92,4 +92,4 @@ def _begin(subscription: Subscription) -> None:
     row.update(bulk_refused=False)
     if subscription.waiting_since is None:
         row.update(next_attempt_at=Now())
-        wake.deliverer_on_commit(subscription.pk)
+        delivery_hints.deliverer_on_commit(subscription.pk)

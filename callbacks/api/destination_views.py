@@ -8,7 +8,10 @@ from typing import Any
 from django.http import HttpResponse
 from rest_framework.request import Request
 
-from callbacks import breaker, destinations, openapi, redelivery
+from callbacks.api import destination_operations
+from callbacks.delivery import destination_queue
+from callbacks.operators import redelivery
+from callbacks.rules import destination_breaker
 from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
 from orchestrator_site.base.http.api_views import ApiView, Parameters, json_response, rfc3339
@@ -18,12 +21,12 @@ _FIRST_MOMENT, _LAST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1
 
 
 class DestinationsView(ApiView):
-    @openapi.list_destinations
+    @destination_operations.list_destinations
     def get(self, request: Request) -> HttpResponse:
         """Hosts that events go to, in the order in which they were first used."""
         parameters = Parameters(request._request, ("limit", "cursor", "origin", "paused"))
         limit = parameters.page_limit()
-        rows = destinations.timed().filter(pk__gt=parameters.integer("cursor", 0, _ID_MAX) or 0).order_by("pk")
+        rows = destination_queue.timed().filter(pk__gt=parameters.integer("cursor", 0, _ID_MAX) or 0).order_by("pk")
         if (origin := parameters.text("origin")) is not None:
             rows = rows.filter(origin=_origin(origin))
         if (paused := parameters.choice("paused", ("true", "false"))) is not None:
@@ -34,7 +37,7 @@ class DestinationsView(ApiView):
 
 
 class DestinationView(ApiView):
-    @openapi.get_destination
+    @destination_operations.get_destination
     def get(self, request: Request, destination_id: int) -> HttpResponse:
         """One host, with what is under way and what waits."""
         Parameters(request._request)
@@ -42,28 +45,28 @@ class DestinationView(ApiView):
 
 
 class PauseView(ApiView):
-    @openapi.pause_destination
+    @destination_operations.pause_destination
     def post(self, request: Request, destination_id: int) -> HttpResponse:
         """Send nothing there for now."""
-        return _done(destinations.pause, request, destination_id)
+        return _done(destination_queue.pause, request, destination_id)
 
 
 class ResumeView(ApiView):
-    @openapi.resume_destination
+    @destination_operations.resume_destination
     def post(self, request: Request, destination_id: int) -> HttpResponse:
         """Send there again."""
-        return _done(destinations.resume, request, destination_id)
+        return _done(destination_queue.resume, request, destination_id)
 
 
 class ResetView(ApiView):
-    @openapi.reset_destination
+    @destination_operations.reset_destination
     def post(self, request: Request, destination_id: int) -> HttpResponse:
         """Take it for well."""
-        return _done(destinations.reset, request, destination_id)
+        return _done(destination_queue.reset, request, destination_id)
 
 
 class RedeliverView(ApiView):
-    @openapi.redeliver_to_destination
+    @destination_operations.redeliver_to_destination
     def post(self, request: Request, destination_id: int) -> HttpResponse:
         """Send again what died there since a time."""
         since = Parameters(request._request, ("since",)).moment("since")
@@ -93,7 +96,7 @@ def _no_such_destination() -> ApiError:
 
 def _find(destination_id: int) -> Any:
     """The row, with the database's time as `now`."""
-    destination = destinations.timed().filter(pk=min(destination_id, _ID_MAX)).first()
+    destination = destination_queue.timed().filter(pk=min(destination_id, _ID_MAX)).first()
     if destination is None:
         raise _no_such_destination()
     return destination
@@ -101,7 +104,7 @@ def _find(destination_id: int) -> Any:
 
 def _answer(destination_id: int, status: int = HTTPStatus.OK) -> HttpResponse:
     destination = _find(destination_id)
-    load = destinations.load(destination, openapi.WAITING_COUNTED)
+    load = destination_queue.load(destination, destination_operations.WAITING_COUNTED)
     return json_response({**_summary(destination), "underWay": load.under_way, "waiting": load.waiting}, status=status)
 
 
@@ -112,10 +115,10 @@ def _summary(destination: Any) -> dict[str, Any]:
         "id": destination.pk,
         "origin": destination.origin,
         "paused": destination.paused,
-        "breaker": breaker.state(destination, destination.now),
+        "breaker": destination_breaker.state(destination, destination.now),
         "failures": destination.failures,
-        "slow": breaker.is_slow(destination),
+        "slow": destination_breaker.is_slow(destination),
         **{name: rfc3339(moment) for name, moment in moments.items() if moment is not None},
-        "atOnce": breaker.at_once(destination, destinations.most_at_once()),
+        "atOnce": destination_breaker.at_once(destination, destination_queue.most_at_once()),
         **({"redelivering": {"since": rfc3339(since), "until": rfc3339(until)}} if since and until else {}),
     }

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from callbacks import breaker
 from callbacks.models import Destination
+from callbacks.rules import destination_breaker
 
 THREADS: Final = 64  # of a process
 
@@ -90,12 +90,12 @@ def waiting_for(destination: Destination) -> Iterator[None]:
 
 
 def is_trusted(destination: Destination) -> bool:
-    return breaker.is_proven(destination) and not _is_slow(destination)
+    return destination_breaker.is_proven(destination) and not _is_slow(destination)
 
 
 def _is_slow(destination: Destination) -> bool:
     """Return whether its answers were slow, or an attempt under way has already taken that long."""
-    if breaker.is_slow(destination):
+    if destination_breaker.is_slow(destination):
         return True
-    slow_since = time.monotonic() - breaker.SLOW_SECONDS
+    slow_since = time.monotonic() - destination_breaker.SLOW_SECONDS
     return any(to == destination.pk and began < slow_since for to, began in list(_attempts.values()))

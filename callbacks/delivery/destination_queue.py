@@ -1,8 +1,8 @@
 """The queue of streams for each destination, and what an operator may do about one.
 
 A stream that finds no room at its destination waits for it, the longest waiting first: for the place that a delivery
-leaves (`callbacks.delivery` hands it on), or for the relay, which wakes it when the destination's time has come. So a thousand
-streams for a dead host cost nothing while it is dead.
+leaves (`callbacks.delivery.stream_delivery` hands it on), or for the relay, which wakes it when the destination's time has come.
+So a thousand streams for a dead host cost nothing while it is dead.
 """
 
 from contextlib import suppress
@@ -15,8 +15,9 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
 
-from callbacks import breaker, wake
+from callbacks import delivery_hints
 from callbacks.models import Destination, Event, Subscription
+from callbacks.rules import destination_breaker
 from orchestrator_site.base.db.transactions import short_read, short_transaction
 
 _TOUCHED_EVERY: Final = timedelta(hours=1)
@@ -88,14 +89,14 @@ def wake_waiting(pk: int) -> None:
         first = list(_waiting(destination).order_by("waiting_since").values_list("pk", "next_attempt_at")[: 2 * most])
         asleep = [stream for stream, due_at in first if due_at is not None and due_at > now]
         woken = len(first) - len(asleep)
-        room = breaker.room(destination, now, under_way(destination, now) + woken, most)
+        room = destination_breaker.room(destination, now, under_way(destination, now) + woken, most)
         del asleep[room:]
         if not first and destination.waiting:
             Destination.objects.filter(pk=pk).update(waiting=False)
     with short_read():
         for stream in asleep:
             Subscription.objects.filter(pk=stream, waiting_since__isnull=False).update(next_attempt_at=Now())
-            wake.deliverer(stream)
+            delivery_hints.deliverer(stream)
 
 
 def begin_queue(pk: int) -> None:
@@ -162,7 +163,7 @@ def reset(pk: int) -> None:
     """Take it for well: close its breaker, forget what it asked for, and try at once what it left unanswered."""
     with transaction.atomic():
         destination, _ = locked(pk)
-        breaker.close(destination)
+        destination_breaker.close(destination)
         destination.throttles, destination.throttled_until, destination.slowness = 0, None, 0
         destination.save(update_fields=STATE)
     _try_unanswered(pk)

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from callbacks.backoff import retry_after
+from callbacks.rules.outcome import Outcome
+from callbacks.rules.retry_schedule import retry_after
 from orchestrator_site.base.egress import http_client
 
 CONNECT_SECONDS = 5.0
@@ -15,22 +15,6 @@ _READ_BYTES: Final = 64 * 1024
 _KEPT_BYTES: Final = 2 * 1024
 _MOST_ERROR_CHARACTERS: Final = 512
 _USER_AGENT: Final = "Orchestrator/1 (CloudEvents)"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """`status` is None where there was no (whole) answer; then `error` says why. It says what is wrong with an answer, too."""
-
-    time: datetime  # when the attempt began
-    latency_ms: int
-    status: int | None = None
-    error: str = ""
-    answer: str = ""  # how its body begins
-    retry_after: float = 0.0  # seconds that the destination asked for
-
-    @property
-    def accepted(self) -> bool:
-        return self.status is not None and 200 <= self.status < 300
 
 
 def send(url: str, headers: Mapping[str, str], body: bytes) -> Outcome:

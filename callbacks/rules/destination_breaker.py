@@ -15,9 +15,9 @@ from http import HTTPStatus
 from typing import Final
 from uuid import UUID
 
-from callbacks import backoff
 from callbacks.models import Destination
-from callbacks.transport import Outcome
+from callbacks.rules import retry_schedule
+from callbacks.rules.outcome import Outcome
 
 LEASE_SECONDS: Final = 30.0  # of a delivery, and of the probe that it may be; an attempt takes 15 at most
 FAILURES: Final = 5  # in a row
@@ -26,7 +26,7 @@ LONGEST_SECONDS: Final = 600.0  # that a destination is left alone, whatever it 
 SLOW_SECONDS: Final = 1.0  # an answer that takes longer is slow
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """Of the breaker."""
 
     CLOSED = "closed"
@@ -34,10 +34,10 @@ class State(StrEnum):
     HALF_OPEN = "half_open"
 
 
-def state(destination: Destination, now: datetime) -> State:
+def state(destination: Destination, now: datetime) -> BreakerState:
     if destination.open_until is None:
-        return State.CLOSED
-    return State.OPEN if _lies_ahead(destination.open_until, now) else State.HALF_OPEN
+        return BreakerState.CLOSED
+    return BreakerState.OPEN if _lies_ahead(destination.open_until, now) else BreakerState.HALF_OPEN
 
 
 def is_closed_to_all(destination: Destination, now: datetime) -> bool:
@@ -146,7 +146,7 @@ def _throttle(destination: Destination, now: datetime, retry_after: float) -> No
     destination.window = 1
     if not _lies_ahead(destination.throttled_until, now):  # otherwise it was asked together with one that was counted
         destination.throttles += 1
-    seconds = min(max(backoff.delay(destination.throttles), retry_after), LONGEST_SECONDS)
+    seconds = min(max(retry_schedule.delay(destination.throttles), retry_after), LONGEST_SECONDS)
     until = now + timedelta(seconds=seconds)
     destination.throttled_until = max(until, destination.throttled_until or until)
 

@@ -6,7 +6,7 @@ from typing import Final
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from callbacks import wake
+from callbacks import delivery_hints
 from callbacks.models import Subscription
 from orchestrator_site.base.broker import backlog
 from orchestrator_site.base.db.transactions import short_read
@@ -30,12 +30,12 @@ class Finder:
 
     def look(self, limit: int = 500) -> int:
         """Tell of streams that are due, the longest due first; of how many. No more than `limit` are left unread at a time."""
-        unread, now = backlog(wake.QUEUE), time.monotonic()
+        unread, now = backlog(delivery_hints.QUEUE), time.monotonic()
         self._told = {stream: told for stream, told in self._told.items() if unread and now - told < _TELL_AGAIN_SECONDS}
         room = limit - unread
         found = due(limit + len(self._told)) if room > 0 else []
         streams = [stream for stream in found if stream not in self._told][: max(0, room)]
         for stream in streams:
-            wake.deliverer(stream)
+            delivery_hints.deliverer(stream)
             self._told[stream] = now
         return len(streams)

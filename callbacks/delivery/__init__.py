@@ -1,0 +1,1 @@
+"""Delivering events: streams, the queue of each destination, attempts and their results."""
