@@ -9,7 +9,7 @@ from uuid import UUID
 
 from callbacks import outbox
 from callbacks.cloudevents import RawJson
-from jobs.logs import Ending, Line
+from jobs.log_lines import Ending, Line
 from jobs.models import Input, Job, Output
 from jobs.spec import CallbackSpec
 from jobs.states import State

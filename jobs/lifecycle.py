@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from jobs import events, starts, wake
+from jobs import events, node_hints, start_breaker
 from jobs.errors import OwnershipLost
 from jobs.models import Input, Job, Node, Output
 from jobs.states import DECIDED, UNDECIDED, Reason, State, TransferStatus, sources
@@ -96,7 +96,7 @@ def started(claim: Claim, started_at: datetime) -> None:
     with changed(claim.uuid, guard, status=State.RUNNING, started_at=started_at, owner_deaths=0, doing="") as job:
         events.started(job)
         if job.node_id is not None:
-            starts.succeeded(job.node_id)
+            start_breaker.succeeded(job.node_id)
 
 
 # -- the decision -----------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def release(job: Job) -> None:
         cpu_millis_reserved=F("cpu_millis_reserved") - job.cpu_millis,
         memory_mib_reserved=F("memory_mib_reserved") - job.memory_mib,
     )
-    wake.node_on_commit(job.node_id)
+    node_hints.node_on_commit(job.node_id)
 
 
 # -- parts that are committed with the above ----------------------------------------------------------
@@ -240,7 +240,7 @@ def _settle(item: Input | Output, status: TransferStatus, size: int | None, erro
 def _put_back(job: Job) -> None:
     release(job)
     Job.objects.filter(uuid=job.uuid).update(owner=None, node=None, doing="")
-    wake.somebody_on_commit(job)
+    node_hints.somebody_on_commit(job)
 
 
 def _conclude(job: Job) -> None:

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from django.db import IntegrityError, transaction
 
-from jobs import events, lifecycle, wake
+from jobs import events, lifecycle, node_hints
 from jobs.errors import IdTaken, JobError, OwnershipLost
 from jobs.models import Input, Job, Output, made_at, new_uuid
 from jobs.spec import InputSpec, JobSpec, OutputSpec
@@ -46,7 +46,7 @@ def create(spec: JobSpec) -> Job:
             Output.objects.bulk_create([_output(job, position, item) for position, item in enumerate(spec.outputs)])
             if spec.callback is not None:
                 events.subscribe(job, spec.callback)
-            wake.somebody_on_commit(job)
+            node_hints.somebody_on_commit(job)
     except IntegrityError as error:
         if Job.objects.filter(id=spec.id).exists():
             raise IdTaken(f"a job with the id {spec.id} exists") from error

@@ -1,6 +1,6 @@
 """A job as a client described it, checked and with every default filled in.
 
-Plain values without Django: what `jobs.serializers` reads out of a request and `jobs.services.create` stores.
+Plain values without Django: what `jobs.api.new_job` reads out of a request and `jobs.services.create` stores.
 """
 
 from collections.abc import Mapping

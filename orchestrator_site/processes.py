@@ -14,12 +14,12 @@ from django.db import DatabaseError, InterfaceError
 from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_shares
 from callbacks.delivery.actors import deliver
 from callbacks.operators import redelivery
-from jobs import actors, sweeps
 from jobs.engine import make_engine
 from jobs.errors import EngineUnavailable
-from jobs.ownership import LostNodes, Observer
-from jobs.supervisor import Supervisor
-from jobs.wake import queue_of
+from jobs.node_hints import queue_of
+from jobs.running import actors, housekeeping
+from jobs.running.supervisor import Supervisor
+from jobs.running.worker_liveness import LostNodes, Observer
 from orchestrator_site.base.broker import make_worker
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import release_connection
@@ -102,8 +102,8 @@ class RelayProcess:
             (5.0, destination_queue.mark_waiting),
             (1.0, redelivery.work_off),
             (1.0, self._look_after_workers),
-            (5.0, sweeps.wake_workers),
-            (30.0, sweeps.ask_for_sweeps),
+            (5.0, housekeeping.wake_workers),
+            (30.0, housekeeping.ask_for_sweeps),
         ]
         forgetting: list[Duty] = [(1.0, self._forget_jobs), (60.0, destination_queue.forget_unused)]
         self._threads = [
@@ -140,11 +140,11 @@ class RelayProcess:
 
     def _look_after_workers(self) -> None:
         self._observer.look()
-        sweeps.end_lost(self._lost.look())
+        housekeeping.end_lost(self._lost.look())
 
     def _forget_jobs(self) -> None:
         """A batch at a time: retention keeps up with any load."""
-        sweeps.forget_old_jobs(timedelta(seconds=self._configuration.job_retention))
+        housekeeping.forget_old_jobs(timedelta(seconds=self._configuration.job_retention))
 
 
 Part = WorkerProcess | DeliverProcess | RelayProcess

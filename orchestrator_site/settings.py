@@ -120,7 +120,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Runs containers to completion and reports what happens as signed CloudEvents.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
-    "POSTPROCESSING_HOOKS": ["jobs.openapi.complete_document", "callbacks.api.destination_operations.add_components"],
+    "POSTPROCESSING_HOOKS": ["jobs.api.job_operations.complete_document", "callbacks.api.destination_operations.add_components"],
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # else it shows the document to a service elsewhere
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -12,7 +12,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="docs"), name="home"),
     path("v1/openapi.json", OpenApiView.as_view(), name="openapi"),
     path("v1/docs", DocsView.as_view(), name="docs"),
-    path("v1/", include("jobs.urls")),
+    path("v1/", include("jobs.api.urls")),
     path("v1/", include("callbacks.api.urls")),
     re_path(r"^v1(?:/[\s\S]*)?\Z", UnknownView.as_view(), name="unknown"),
     path("admin/", admin.site.urls),

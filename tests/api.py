@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.test import Client, override_settings
 
-from jobs.logs import Ending
+from jobs.log_lines import Ending
 from jobs.models import Job, LogChunk
 
 Answer = Any  # what Django's test client gives back

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from jobs.engine.base import Engine, Frame, Observation, RunSpec
 from jobs.engine.docker import DockerEngine
-from jobs.engine.fake import FakeEngine, FakeImage
+from jobs.engine.protocol import Engine, Frame, Observation, RunSpec
 from jobs.interrupt import Interrupt
 from tests import images, registry
+from tests.fake_engine import FakeEngine, FakeImage
 
 TEST_LABEL = "orchestrator-test"
 
@@ -270,7 +270,7 @@ def fake_bench() -> Iterator[FakeBench]:
 
 @pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.engine)])
 def bench(request: pytest.FixtureRequest) -> Bench:
-    """Every engine in turn: what a test says of it is the contract of `jobs.engine.base`."""
+    """Every engine in turn: what a test says of it is the contract of `jobs.engine.protocol`."""
     found: Bench = request.getfixturevalue(f"{request.param}_bench")
     return found
 

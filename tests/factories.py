@@ -7,9 +7,10 @@ from uuid import UUID
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from jobs import admission, services
+from jobs import services
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node, Worker, new_uuid
+from jobs.running import claiming
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, OutputSpec
 
 CALLBACK = CallbackSpec(url="http://127.0.0.1:9/hook", key="key", events=())
@@ -59,7 +60,7 @@ def make_worker(node: Node, lock_path: str = "/nonexistent") -> UUID:
 def claimed(job: Job, node: Node | None = None) -> Claim:
     """The job, claimed by a worker of its own."""
     node = node or Node.objects.first() or make_node()
-    claim = admission.claim(node.pk, make_worker(node))
+    claim = claiming.claim(node.pk, make_worker(node))
     assert claim is not None
     assert claim.uuid == job.uuid
     return claim

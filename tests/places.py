@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jobs.engine.base import Engine, RunSpec, User
 from jobs.engine.docker import DockerEngine
-from jobs.engine.fake import FakeEngine, FakeImage
+from jobs.engine.protocol import Engine, RunSpec, User
 from jobs.transfers import Place, TransferLimits
 from tests import images
+from tests.fake_engine import FakeEngine, FakeImage
 
 
 def made(engine: Engine, image: str, workspace: str) -> Place:

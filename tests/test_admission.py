@@ -9,13 +9,15 @@ from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
-from jobs import admission, lifecycle
-from jobs.admission import PASSED_OVER_FOR, startable
+from jobs import lifecycle
+from jobs.api.waiting_reason import waiting_for
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
+from jobs.node_hints import ALIVE_WITHIN
+from jobs.running import claiming
+from jobs.running.claiming import PASSED_OVER_FOR, startable
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, State
-from jobs.wake import ALIVE_WITHIN
 from tests.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -33,12 +35,12 @@ def test_the_oldest_job_is_claimed_first_and_reserves_what_it_asks_for() -> None
     worker = make_worker(node)
 
     # When a worker claims twice
-    claims = [admission.claim(node.pk, worker), admission.claim(node.pk, worker)]
+    claims = [claiming.claim(node.pk, worker), claiming.claim(node.pk, worker)]
 
     # I expect the oldest first, and both reserved
     assert [claim.uuid for claim in claims if claim] == [first.uuid, second.uuid]
     assert reserved(node) == (1500, 164)
-    assert admission.claim(node.pk, worker) is None
+    assert claiming.claim(node.pk, worker) is None
 
 
 def test_cpu_is_overcommitted_and_memory_is_not() -> None:
@@ -49,7 +51,7 @@ def test_cpu_is_overcommitted_and_memory_is_not() -> None:
         make_job(cpu_millis=600, memory_mib=memory)
 
     # When it takes all that fits
-    taken = [admission.claim(node.pk, worker) for _ in range(3)]
+    taken = [claiming.claim(node.pk, worker) for _ in range(3)]
 
     # I expect two: the third has neither the memory nor the cpu
     assert [claim is not None for claim in taken] == [True, True, False]
@@ -69,22 +71,22 @@ def test_a_job_that_no_node_can_ever_hold_waits_and_says_why(values: dict[str, i
     job = make_job(**values)
 
     # When
-    claim = admission.claim(node.pk, make_worker(node))
+    claim = claiming.claim(node.pk, make_worker(node))
 
     # I expect
     assert claim is None
-    assert admission.waiting_for(job) == sentence
+    assert waiting_for(job) == sentence
 
 
 def test_waiting_counts_the_jobs_ahead() -> None:
     make_node()
     jobs = [make_job() for _ in range(3)]
 
-    assert [admission.waiting_for(job) for job in jobs] == ["room on a node", "1 job ahead", "2 jobs ahead"]
+    assert [waiting_for(job) for job in jobs] == ["room on a node", "1 job ahead", "2 jobs ahead"]
 
 
 def test_waiting_says_that_nobody_works() -> None:
-    assert admission.waiting_for(make_job()) == "no node has a living worker"
+    assert waiting_for(make_job()) == "no node has a living worker"
 
 
 def test_waiting_says_that_engines_do_not_answer() -> None:
@@ -93,14 +95,14 @@ def test_waiting_says_that_engines_do_not_answer() -> None:
     mine, waiting = make_job(), make_job()
     claimed(mine, node)
     mine.refresh_from_db()
-    assert admission.waiting_for(mine) == "preparing"
+    assert waiting_for(mine) == "preparing"
 
     # When the node is not seen any more, its worker being alive
     Node.objects.update(seen_at=timezone.now() - ALIVE_WITHIN - timedelta(seconds=1))
 
     # I expect
-    assert admission.waiting_for(mine) == "an answer of its node's engine"
-    assert admission.waiting_for(waiting) == "an answer of a node's engine"
+    assert waiting_for(mine) == "an answer of its node's engine"
+    assert waiting_for(waiting) == "an answer of a node's engine"
 
 
 def test_a_small_job_overtakes_a_large_one_only_for_so_long() -> None:
@@ -108,17 +110,17 @@ def test_a_small_job_overtakes_a_large_one_only_for_so_long() -> None:
     node = make_node(cpus=1, overcommit=1, memory_mib=1000)
     worker = make_worker(node)
     make_job(memory_mib=500, cpu_millis=100)
-    assert admission.claim(node.pk, worker)
+    assert claiming.claim(node.pk, worker)
     large = make_job(memory_mib=1000, cpu_millis=100)
     small = make_job(memory_mib=100, cpu_millis=100)
 
     # When the large one has been passed over for too long, I expect nothing to be claimed
     Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now() - PASSED_OVER_FOR - timedelta(seconds=1))
-    assert admission.claim(node.pk, worker) is None
+    assert claiming.claim(node.pk, worker) is None
 
     # Before that, I expect the small one
     Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now())
-    claim = admission.claim(node.pk, worker)
+    claim = claiming.claim(node.pk, worker)
     assert claim is not None
     assert claim.uuid == small.uuid
 
@@ -131,7 +133,7 @@ def test_a_job_too_large_for_this_node_holds_nobody_back_on_it() -> None:
     small = make_job()
 
     # I expect the young one to start here
-    claim = admission.claim(node.pk, make_worker(node))
+    claim = claiming.claim(node.pk, make_worker(node))
     assert claim is not None
     assert claim.uuid == small.uuid
 
@@ -163,7 +165,7 @@ def test_an_orphan_is_adopted_before_new_jobs_and_without_a_second_reservation()
 
     # When another worker claims
     before = reserved(node)
-    claim = admission.claim(node.pk, make_worker(node))
+    claim = claiming.claim(node.pk, make_worker(node))
 
     # I expect the orphan under the next claim number
     assert claim == Claim(orphan.uuid, claim.owner, 2) if claim else False
@@ -176,7 +178,7 @@ def test_a_worker_that_was_declared_dead_claims_nothing() -> None:
     worker = make_worker(node)
     node.workers.filter(pk=worker).delete()
 
-    assert admission.claim(node.pk, worker) is None
+    assert claiming.claim(node.pk, worker) is None
     job.refresh_from_db()
     assert (job.owner_id, job.node_id) == (None, None)
     assert reserved(node) == (0, 0)
@@ -191,7 +193,7 @@ def test_workers_that_claim_at_once_never_share_a_job_or_overbook_the_node() -> 
     workers = [make_worker(node) for _ in range(4)]
 
     def take(worker: object) -> None:
-        while claim := admission.claim(node.pk, worker):  # type: ignore[arg-type]
+        while claim := claiming.claim(node.pk, worker):  # type: ignore[arg-type]
             taken.append(claim)
         connection.close()
 
@@ -227,10 +229,10 @@ def test_jobs_that_a_worker_has_no_threads_for_hold_nobody_back(files: dict[str,
     worker = make_worker(node)
 
     # I expect it to claim a younger job instead, and the old one when it has threads again
-    assert not admission.has_work(node.pk, among)
+    assert not claiming.has_work(node.pk, among)
     young = make_job()
-    assert admission.has_work(node.pk, among)
-    claims = [admission.claim(node.pk, worker, among), admission.claim(node.pk, worker, among), admission.claim(node.pk, worker)]
+    assert claiming.has_work(node.pk, among)
+    claims = [claiming.claim(node.pk, worker, among), claiming.claim(node.pk, worker, among), claiming.claim(node.pk, worker)]
     assert [claim and claim.uuid for claim in claims] == [young.uuid, None, old.uuid]
 
 
@@ -243,6 +245,6 @@ def test_a_job_that_has_started_or_ended_is_taken_over_whatever_it_transfers(sta
     Job.objects.filter(uuid=orphan.uuid).update(owner=None, status=status)
 
     # I expect any worker to take it
-    claim = admission.claim(node.pk, make_worker(node), startable(downloads=False, uploads=False))
+    claim = claiming.claim(node.pk, make_worker(node), startable(downloads=False, uploads=False))
     assert claim is not None
     assert claim.uuid == orphan.uuid

@@ -17,22 +17,23 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from callbacks.models import Event
-from jobs import events, lifecycle, logreading, logstore, services
-from jobs.containers import INSTANCE_LABEL
-from jobs.engine.base import Engine, Frame, Observation
+from jobs import events, lifecycle, services
 from jobs.engine.docker import DockerEngine
-from jobs.engine.fake import FakeEngine
+from jobs.engine.protocol import Engine, Frame, Observation
 from jobs.errors import Interrupted
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
-from jobs.logstore import Reader
+from jobs.logs import log_follower, log_writer
+from jobs.logs.log_writer import Reader
 from jobs.models import Job, LogChunk
-from jobs.nodes import instance_name
+from jobs.running.claimed_container import INSTANCE_LABEL
+from jobs.running.nodes import instance_name
+from jobs.running.supervisor import Supervisor
 from jobs.spec import CallbackSpec, OutputSpec
 from jobs.states import OutputType, Reason, State
-from jobs.supervisor import Supervisor
 from tests.engines import tar_of
 from tests.factories import STARTED_AT, claimed, make_job
+from tests.fake_engine import FakeEngine
 from tests.test_runner import Workers, completed, running, told
 from tests.waiting import wait_for
 
@@ -47,17 +48,17 @@ MOST: Final = BACKLOG - 1 + EVENTS_PER_BATCH  # undelivered: one less than the b
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small events and a small bound, so that few lines are many."""
-    monkeypatch.setattr("jobs.logstore.BACKLOG", BACKLOG)
-    monkeypatch.setattr("jobs.logs.ENCODED_LIMIT", LINES_PER_EVENT * len('"0001", '))
-    monkeypatch.setattr("jobs.logs.BATCH_LIMIT", EVENTS_PER_BATCH * LINES_PER_EVENT * len('"0001", '))
+    monkeypatch.setattr("jobs.logs.log_writer.BACKLOG", BACKLOG)
+    monkeypatch.setattr("jobs.log_lines.ENCODED_LIMIT", LINES_PER_EVENT * len('"0001", '))
+    monkeypatch.setattr("jobs.log_lines.BATCH_LIMIT", EVENTS_PER_BATCH * LINES_PER_EVENT * len('"0001", '))
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supervisors look around, and readers look at a callback, sooner than they need to."""
-    monkeypatch.setattr("jobs.supervisor._TICK_SECONDS", 0.1)
-    monkeypatch.setattr("jobs.logreading._SHORTEST_PAUSE", 0.01)
-    monkeypatch.setattr("jobs.logreading._LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("jobs.running.supervisor._TICK_SECONDS", 0.1)
+    monkeypatch.setattr("jobs.logs.log_follower._SHORTEST_PAUSE", 0.01)
+    monkeypatch.setattr("jobs.logs.log_follower._LONGEST_PAUSE", 0.05)
 
 
 def numbered(first: int, last: int) -> list[str]:
@@ -152,11 +153,11 @@ def reader(claim: Claim) -> Reader:
 
 
 def follow(stage: Stage, claim: Claim, interrupt: Interrupt | None = None) -> None:
-    logreading.follow(stage, "name", reader(claim), interrupt or Interrupt())  # type: ignore[arg-type]
+    log_follower.follow(stage, "name", reader(claim), interrupt or Interrupt())  # type: ignore[arg-type]
 
 
 def conclude(stage: Stage, claim: Claim) -> None:
-    logreading.read_rest(stage, "name", reader(claim), Interrupt())  # type: ignore[arg-type]
+    log_follower.read_rest(stage, "name", reader(claim), Interrupt())  # type: ignore[arg-type]
     lifecycle.exited(claim, 0)
 
 
@@ -267,7 +268,7 @@ def test_a_job_without_a_callback_for_its_log_waits_for_none(
     small: None, monkeypatch: pytest.MonkeyPatch, taken: tuple[str, ...]
 ) -> None:
     # Given one whose callback is behind with something else
-    monkeypatch.setattr("jobs.logstore.BACKLOG", 1)
+    monkeypatch.setattr("jobs.logs.log_writer.BACKLOG", 1)
     claim = started(callback=CallbackSpec(url="http://127.0.0.1:9/", events=taken) if taken else None)
     assert undelivered() == len(taken)
     stage = Stage(numbered(1, 100))
@@ -278,7 +279,7 @@ def test_a_job_without_a_callback_for_its_log_waits_for_none(
 
     # I expect all of it to have been stored while the process ran, and a wait at the end of the log only
     assert stored() == numbered(1, 100)
-    assert stage.timeouts == [logreading._LOOK_SECONDS] * 2
+    assert stage.timeouts == [log_follower._LOOK_SECONDS] * 2
     decide(claim)
     conclude(stage, claim)
     assert told_lines() == ([], 0)
@@ -330,7 +331,7 @@ def test_a_log_that_is_full_is_counted_to_its_end_all_the_same(small: None) -> N
 
     # When the rest is read
     small_reader = Reader(claim, Job.objects.get(), 50, 10**9)
-    logreading.read_rest(Stage(printed), "name", small_reader, Interrupt())  # type: ignore[arg-type]
+    log_follower.read_rest(Stage(printed), "name", small_reader, Interrupt())  # type: ignore[arg-type]
     lifecycle.exited(claim, 0)
 
     # I expect the marker, and every line to be told or counted
@@ -357,7 +358,7 @@ def test_whatever_the_callback_takes_and_whoever_dies_every_line_is_told_or_coun
     stage.reads |= {n: lambda: deliver(1) for n in data.draw(st.sets(st.integers(1, 200)), "events taken while reading")}
     stage.reads |= dict.fromkeys(data.draw(st.sets(st.integers(1, 200), max_size=5), "deaths while reading"), die)
     commits = 0
-    tell = logstore._tell
+    tell = log_writer._tell
 
     def tell_and_die(*args: Any) -> bool:
         nonlocal commits
@@ -368,7 +369,7 @@ def test_whatever_the_callback_takes_and_whoever_dies_every_line_is_told_or_coun
         return behind
 
     with transaction.atomic(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logstore, "_tell", tell_and_die)
+        patch.setattr(log_writer, "_tell", tell_and_die)
         claim = started()
 
         # When it is read until the process has ended, and then to its end
@@ -407,9 +408,9 @@ class Looks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._in_vain = 0
-        self._look, self._tell = Reader.callback_is_behind, logstore._tell
+        self._look, self._tell = Reader.callback_is_behind, log_writer._tell
         monkeypatch.setattr(Reader, "callback_is_behind", lambda reader: self._counted(self._look(reader)))
-        monkeypatch.setattr(logstore, "_tell", self._told)
+        monkeypatch.setattr(log_writer, "_tell", self._told)
 
     def _counted(self, behind: bool) -> bool:
         self._in_vain += behind
@@ -554,7 +555,7 @@ def test_docker_keeps_what_a_callback_has_no_room_for(
     (seen,) = engine.list(labels)
     wait_for(lambda: engine.stat(seen.name, "/workspace/printed"), 30, "all to be printed")
     looks.wait_for_stall()
-    assert logstore.BACKLOG <= undelivered() < logstore.BACKLOG + 20
+    assert log_writer.BACKLOG <= undelivered() < log_writer.BACKLOG + 20
     assert told_lines() == (stored(), 0)
 
     # When the process ends
@@ -564,7 +565,7 @@ def test_docker_keeps_what_a_callback_has_no_room_for(
     assert completed(job).status == State.COMPLETED
     printed = [*(f"{number}{padding}" for number in range(1, 100_001)), "last"]
     assert assert_told(printed) > 0
-    assert undelivered() < logstore.BACKLOG + 20
+    assert undelivered() < log_writer.BACKLOG + 20
     *kept, marker = stored()
     assert kept == printed[: len(kept)]
     assert "reached the limit" in marker

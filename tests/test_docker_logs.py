@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.engine.base import Frame
-from jobs.engine.docker import logs
-from jobs.engine.docker.stream import ByteStream
+from jobs.engine.docker import log_frames
+from jobs.engine.docker.answer_stream import ByteStream
+from jobs.engine.protocol import Frame
 
 pytestmark = pytest.mark.stateless
 
@@ -48,7 +48,7 @@ def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -
 
 def read(said: bytes, *, skip: int = 0) -> list[Frame]:
     body = cast("ByteStream", Body(said))
-    return [frame for frame in logs.read_frames(body, skip=skip, tell_idle=False) if frame is not None]
+    return [frame for frame in log_frames.read_frames(body, skip=skip, tell_idle=False) if frame is not None]
 
 
 def text(frames: Iterable[Frame], stream: str = "stdout") -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from callbacks import signing
-from jobs.serializers import read_job
+from jobs.api.new_job import read_job
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

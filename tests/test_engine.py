@@ -1,4 +1,4 @@
-"""The contract of every engine (`jobs.engine.base`): containers, their processes, and who may start them."""
+"""The contract of every engine (`jobs.engine.protocol`): containers, their processes, and who may start them."""
 
 import threading
 import uuid
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs.engine.base import User
+from jobs.engine.protocol import User
 from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,

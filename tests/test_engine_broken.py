@@ -20,9 +20,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.engine.base import Frame, RunSpec
 from jobs.engine.docker import DockerEngine, init
-from jobs.engine.docker.connection import Connection
+from jobs.engine.docker.api_client import EngineConnection
+from jobs.engine.protocol import Frame, RunSpec
 from jobs.engine.registry_errors import explain
 from jobs.errors import (
     ContainerConflict,
@@ -658,7 +658,7 @@ def test_image_with_a_huge_configuration_is_refused(daemon: ScriptedDaemon) -> N
 
 
 def test_answer_without_an_end_is_not_read_to_it(daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.engine.docker.connection._LONGEST_ANSWER", 1000)
+    monkeypatch.setattr("jobs.engine.docker.api_client._LONGEST_ANSWER", 1000)
     daemon.answers["/info"] = answer(200, {"ID": "x" * 1000})
 
     with pytest.raises(EngineRefused, match="too long"):
@@ -780,7 +780,7 @@ def test_engine_over_tls_does_what_it_does_over_its_socket(docker_bench: DockerB
 def without_init(daemon: ScriptedDaemon) -> ScriptedDaemon:
     """An engine that has no holder of our init yet, and says so when the job's container is created."""
     daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
-    holder = init.Init(Connection(daemon.host)).holder()
+    holder = init.Init(EngineConnection(daemon.host)).holder()
     daemon.answers |= {
         "/images/load": answer(200, {"stream": "Loaded image"}),
         "create?name=orchestrator-init": answer(404, {"message": "No such image: orchestrator-init"}),
@@ -832,7 +832,7 @@ def test_refusal_that_happens_to_name_the_holder_is_the_jobs(without_init: Scrip
 def test_engine_of_an_architecture_that_has_no_init_uses_its_own(daemon: ScriptedDaemon, architecture: str) -> None:
     daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": architecture})
 
-    assert init.Init(Connection(daemon.host)).checked_holder() == ""
+    assert init.Init(EngineConnection(daemon.host)).checked_holder() == ""
 
 
 # -- files -------------------------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from jobs.engine.base import RunSpec
 from jobs.engine.docker import init
-from jobs.engine.docker.containers import description
+from jobs.engine.docker.container_json import description
+from jobs.engine.protocol import RunSpec
 
 pytestmark = pytest.mark.stateless
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.engine.base import Stat
+from jobs.engine.protocol import Stat
 from jobs.errors import EngineRefused, PathNotFound
 from jobs.interrupt import Interrupt
 from tests.engines import Bench, DockerBench, shell, tar_of, untar

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.engine import users
-from jobs.engine.base import User
-from jobs.engine.pulls import SharedPulls
-from jobs.engine.references import parse_reference
+from jobs.engine import container_user
+from jobs.engine.protocol import User
+from jobs.engine.pullable_reference import parse_reference
+from jobs.engine.shared_pulls import SharedPulls
 from jobs.errors import ImageUnavailable, Interrupted
 from jobs.interrupt import Interrupt
 from tests import images, registry
@@ -104,23 +104,23 @@ GROUP = "root:x:0:\nstaff:x:50:app\n"
         ("app:7", User(1000, 7)),
         (":staff", User(0, 50)),
         ("42:43", User(42, 43)),
-        ("nobody", users.ROOT),
-        ("app:nogroup", users.ROOT),
-        ("bad", users.ROOT),
-        ("4294967296", users.ROOT),
+        ("nobody", container_user.ROOT),
+        ("app:nogroup", container_user.ROOT),
+        ("bad", container_user.ROOT),
+        ("4294967296", container_user.ROOT),
     ],
 )
 def test_user_is_read_as_the_runtime_does(user: str, expected: User) -> None:
     files = {"/etc/passwd": PASSWD, "/etc/group": GROUP}
 
-    assert users.resolve(user, files.__getitem__) == expected
+    assert container_user.resolve(user, files.__getitem__) == expected
 
 
 @given(st.text(max_size=30), st.text(max_size=200), st.text(max_size=200))
 def test_any_image_has_some_user(user: str, passwd: str, group: str) -> None:
     files = {"/etc/passwd": passwd, "/etc/group": group}
 
-    found = users.resolve(user, files.__getitem__)
+    found = container_user.resolve(user, files.__getitem__)
 
     assert 0 <= found.uid < 2**31
     assert 0 <= found.gid < 2**31

@@ -15,8 +15,8 @@ import image as stand_in
 import pytest
 
 from jobs.engine.docker import DockerEngine, init
-from jobs.engine.docker.connection import Connection
-from jobs.engine.docker.containers import description
+from jobs.engine.docker.api_client import EngineConnection
+from jobs.engine.docker.container_json import description
 from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt
 from tests import images
@@ -173,7 +173,7 @@ def test_holders_of_other_releases_are_removed_after_a_week(
 
 def test_container_of_a_release_that_used_dockers_init_goes_on(docker_bench: DockerBench) -> None:
     spec = docker_bench.spec(shell("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done"))
-    Connection(docker_bench.host).call("POST", "/containers/create", params={"name": spec.name}, body=description(spec))
+    EngineConnection(docker_bench.host).call("POST", "/containers/create", params={"name": spec.name}, body=description(spec))
 
     docker_bench.engine.start(spec.name)
     wait_for(lambda: docker_bench.log(spec.name), what="its line")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobs.engine.base import Frame, RunSpec
-from jobs.engine.docker.containers import description
+from jobs.engine.docker.container_json import description
+from jobs.engine.protocol import Frame, RunSpec
 from jobs.errors import ContainerNotFound, Interrupted
 from jobs.interrupt import Interrupt
 from tests.engines import Bench, DockerBench, shell
@@ -213,7 +213,7 @@ def test_a_container_is_read_alike_whichever_driver_it_has(
         body["HostConfig"]["LogConfig"] = {"Type": driver, "Config": options}
         return body
 
-    monkeypatch.setattr("jobs.engine.docker.engine.description", made)
+    monkeypatch.setattr("jobs.engine.docker.docker_engine.description", made)
     long = "for n in 20000 16384 3; do head -c $n /dev/zero | tr '\\0' x; echo; done"
     name = docker_bench.ended(shell(f"{long}; seq 1000; {long} >&2; printf end"))
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from processes import processes_with_argument
 
-from jobs.engine.base import Observation, Phase
 from jobs.engine.docker import DockerEngine
+from jobs.engine.protocol import Observation, Phase
 from jobs.errors import EngineUnavailable
 from jobs.interrupt import Interrupt
 from tests import images

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.engine.base import Engine
 from jobs.engine.docker import DockerEngine, init
+from jobs.engine.protocol import Engine
 from jobs.errors import EngineSilent, Interrupted
 from jobs.interrupt import Interrupt
 from tests.engines import FakeBench

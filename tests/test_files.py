@@ -9,15 +9,16 @@ from django.db import OperationalError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import admission, lifecycle, services
-from jobs.engine.fake import FakeEngine
+from jobs import lifecycle, services
+from jobs.api.waiting_reason import waiting_for
 from jobs.errors import DiskFull, EngineUnavailable, ImageUnavailable
 from jobs.models import Job
 from jobs.spec import InputSpec
 from jobs.states import InputType, Reason, State
 from jobs.transfers import TransferLimits
-from jobs.transfers.wording import size
+from jobs.transfers.sentences import size
 from tests.factories import make_job
+from tests.fake_engine import FakeEngine
 from tests.fileserver import FileServer, drip_body
 from tests.test_runner import told
 from tests.waiting import wait_for
@@ -43,7 +44,7 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
-    monkeypatch.setattr("jobs.files.transfers.put_download", disk.put_download)
+    monkeypatch.setattr("jobs.running.job_files.transfers.put_download", disk.put_download)
     return disk
 
 
@@ -89,8 +90,8 @@ def test_an_engine_that_is_away_for_long_spends_no_time_of_the_inputs(
         left.append(limits.deadline - time.monotonic())
         return 0
 
-    monkeypatch.setattr("jobs.files.transfers.put_download", put_download)
-    monkeypatch.setattr("jobs.runner._PAUSES", (0.2,))
+    monkeypatch.setattr("jobs.running.job_files.transfers.put_download", put_download)
+    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.2,))
     job = make_job(inputs=(A_DOWNLOAD,))
     for _ in range(3):
         engine.fail_next("start", EngineUnavailable("away"))
@@ -122,12 +123,12 @@ def a_download(server: FileServer, path: str) -> InputSpec:
 
 
 def waiting(job: Job) -> str:
-    return admission.waiting_for(Job.objects.get(pk=job.pk)) or ""
+    return waiting_for(Job.objects.get(pk=job.pk)) or ""
 
 
 def test_a_job_says_which_input_it_downloads_and_how_far_it_is(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a job with two inputs, the second of which comes slowly
-    monkeypatch.setattr("jobs.files._TELL_SECONDS", 0.05)
+    monkeypatch.setattr("jobs.running.job_files._TELL_SECONDS", 0.05)
     with FileServer() as server:
         server.fault("/in", drip_body)
         small = InputSpec(id="small", type=InputType.FILE, path="small", content=b"x")
@@ -181,7 +182,7 @@ def test_each_step_before_the_start_is_told(workers: Workers, monkeypatch: pytes
 
 def test_a_download_goes_on_while_the_database_is_away(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a download whose progress cannot be written down
-    monkeypatch.setattr("jobs.files._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.running.job_files._TELL_SECONDS", 0.0)
     asked: list[str] = []
     doing = lifecycle.doing
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import grammar
+from jobs.api import string_rules
 from jobs.engine.docker import DockerEngine
-from jobs.engine.references import parse_reference
+from jobs.engine.pullable_reference import parse_reference
 from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.http.api_errors import InvalidRequest
@@ -73,7 +73,7 @@ def test_a_reference_is_read_where_the_grammar_states_it(text: str) -> None:
 def test_requests_and_engines_agree_on_what_a_reference_is(text: str) -> None:
     accepted = True
     try:
-        grammar.image(text, "image")
+        string_rules.image(text, "image")
     except InvalidRequest:
         accepted = False
     try:
@@ -113,7 +113,7 @@ def test_requests_and_engines_agree_on_what_a_reference_is(text: str) -> None:
 )
 def test_what_an_engine_refuses_is_refused_when_it_is_posted(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        grammar.image(text, "image")
+        string_rules.image(text, "image")
 
 
 @pytest.mark.engine

@@ -15,9 +15,10 @@ from django.test import Client, RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import grammar, services
+from jobs import services
+from jobs.api import string_rules
+from jobs.api.new_job import EVENT_TYPES, read_job
 from jobs.models import Job
-from jobs.serializers import EVENT_TYPES, read_job
 from jobs.spec import JobSpec
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
 from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
@@ -516,18 +517,18 @@ class TestStrictness:
     @given(path=st.text(st.sampled_from("a./\\ é\n"), max_size=12))
     def test_a_path_that_is_taken_stays_below_the_workspace(self, path: str) -> None:
         try:
-            taken = grammar.relative_path(path, "path")
+            taken = string_rules.relative_path(path, "path")
         except InvalidRequest:
             return
         parts = taken.split("/")
         assert parts == list(PurePosixPath(path).parts)
         assert not {"", ".", ".."} & set(parts)
-        assert grammar.relative_path(taken, "path") == taken
+        assert string_rules.relative_path(taken, "path") == taken
 
     @given(url=st.from_regex(r"https?://[\w.:@\[\]\\/?#%\s-]{0,30}", fullmatch=True))
     def test_a_url_that_is_taken_has_a_host_and_a_port(self, url: str) -> None:
         try:
-            taken = grammar.url(url, "url")
+            taken = string_rules.url(url, "url")
         except InvalidRequest:
             return
         parts = urlsplit(taken)

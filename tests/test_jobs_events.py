@@ -12,7 +12,7 @@ from callbacks.delivery import due_streams
 from callbacks.models import Attempt, Event, Subscription
 from callbacks.operators import event_history
 from jobs import events
-from jobs.logs import Line
+from jobs.log_lines import Line
 from jobs.models import Job
 from jobs.spec import CallbackSpec
 from tests.api import expect_error

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from jobs import limits, queries
+from jobs.api import job_list, limits
 from jobs.models import Job
 from jobs.states import State
 from tests.api import expect_error
@@ -110,7 +110,7 @@ def test_created_after_and_before_are_exclusive(client: Client) -> None:
 def test_a_page_reads_a_bounded_number_of_rows(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given one match below more rows than one page may read
     monkeypatch.setattr(limits, "ROWS_READ", 4)
-    monkeypatch.setattr(queries, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(job_list, "_BATCH_ROWS", 3)
     store("wanted", meta={"a": "1"})
     for number in range(9):
         store(f"other{number}")

@@ -10,8 +10,8 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs import limits
-from jobs.logs import Ending
+from jobs.api import limits
+from jobs.log_lines import Ending
 from jobs.models import Job, LogChunk
 from orchestrator_site.base.http import long_polls
 from tests.api import Answer, expect_error, store_lines

@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from callbacks.models import Event
-from jobs import lifecycle, logreading
-from jobs.engine.base import Frame, Observation, StreamName
+from jobs import lifecycle
+from jobs.engine.protocol import Frame, Observation, StreamName
 from jobs.errors import EngineRefused
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
-from jobs.logstore import Reader
+from jobs.logs import log_follower
+from jobs.logs.log_writer import Reader
 from jobs.models import Job, LogChunk
 from jobs.spec import CallbackSpec
 from jobs.states import State
@@ -60,8 +61,8 @@ def read(claim: Claim, engine: ScriptedEngine, engine_limit: int) -> None:
     def reader() -> Reader:
         return Reader(claim, Job.objects.get(), 10**9, engine_limit)
 
-    logreading.follow(engine, "name", reader(), Interrupt())  # type: ignore[arg-type]
-    logreading.read_rest(engine, "name", reader(), Interrupt())  # type: ignore[arg-type]
+    log_follower.follow(engine, "name", reader(), Interrupt())  # type: ignore[arg-type]
+    log_follower.read_rest(engine, "name", reader(), Interrupt())  # type: ignore[arg-type]
 
 
 def stored() -> list[str]:
@@ -164,7 +165,7 @@ def test_a_log_that_the_engine_cannot_read_to_its_end_says_so(claim: Claim, cras
     # When the rest is read, also by an owner that comes after one that died before the job's exit was committed
     for _ in range(crashes + 1):
         rest = Reader(claim, Job.objects.get(), 10**9, NEVER_FULL)
-        logreading.read_rest(engine, "name", rest, Interrupt())  # type: ignore[arg-type]
+        log_follower.read_rest(engine, "name", rest, Interrupt())  # type: ignore[arg-type]
 
     # I expect what can be read, and one marker
     assert stored()[:-1] == ["1", "half"]
@@ -230,9 +231,9 @@ def test_no_line_of_a_log_that_docker_rotates_is_stored_twice(docker_bench: Dock
     )
 
     # When it is read to its end
-    logreading.follow(docker_bench.engine, name, Reader(claim, Job.objects.get(), 10**9, limit), Interrupt())
+    log_follower.follow(docker_bench.engine, name, Reader(claim, Job.objects.get(), 10**9, limit), Interrupt())
     docker_bench.engine.wait(name, Interrupt(), timeout=60)
-    logreading.read_rest(docker_bench.engine, name, Reader(claim, Job.objects.get(), 10**9, limit), Interrupt())
+    log_follower.read_rest(docker_bench.engine, name, Reader(claim, Job.objects.get(), 10**9, limit), Interrupt())
 
     # I expect its lines in order and up to the last, whatever is missing
     numbers = [int(text.partition(":")[0]) for text in stored() if text[:1].isdigit()]  # others are markers, and cut lines

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import logs
-from jobs.engine.base import Frame, StreamName
-from jobs.logs import BATCH_LIMIT, ENCODED_LIMIT, Batch, Cursor, Ending, Line, LineSplitter, encoded_size, group
+from jobs import log_lines
+from jobs.engine.protocol import Frame, StreamName
+from jobs.log_lines import BATCH_LIMIT, ENCODED_LIMIT, Batch, Cursor, Ending, Line, LineSplitter, encoded_size, group
 
 pytestmark = pytest.mark.stateless
 
@@ -39,7 +39,7 @@ def read(frames: Iterable[Frame], cursor: Cursor | None = None) -> Batch:
 @contextmanager
 def small_limit() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logs._Unfinished, "_room", SMALL_LIMIT - len('[""]'))
+        patch.setattr(log_lines._Unfinished, "_room", SMALL_LIMIT - len('[""]'))
         yield
 
 

@@ -9,10 +9,10 @@ from django.test import Client
 
 from callbacks.models import Event
 from jobs import lifecycle
-from jobs.engine.base import Frame
+from jobs.engine.protocol import Frame
 from jobs.lifecycle import Claim
-from jobs.logs import ENCODED_LIMIT
-from jobs.logstore import Reader
+from jobs.log_lines import ENCODED_LIMIT
+from jobs.logs.log_writer import Reader
 from jobs.models import Job
 from jobs.states import State
 from tests.factories import STARTED_AT, claimed, make_job
@@ -96,7 +96,7 @@ def test_a_log_that_is_full_in_the_middle_of_a_line_ends_there(client: Client, c
 
 def test_pieces_that_are_dropped_are_counted_as_lines(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a job that has ended, in front of a callback that has room for one more event after its start
-    monkeypatch.setattr("jobs.logstore.BACKLOG", 2)
+    monkeypatch.setattr("jobs.logs.log_writer.BACKLOG", 2)
     lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=STARTED_AT)
 
     # When it is read to its end

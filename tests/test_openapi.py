@@ -13,8 +13,8 @@ from openapi_spec_validator import validate
 from schemathesis.checks import CHECKS
 
 from callbacks.api import urls as callback_urls
-from jobs import limits
-from jobs import urls as job_urls
+from jobs.api import limits
+from jobs.api import urls as job_urls
 from orchestrator_site.wsgi import application
 from tests.api import expect_error
 from tests.factories import make_job

@@ -10,7 +10,7 @@ from django.db.models import F
 from jobs import lifecycle
 from jobs.errors import OwnershipLost
 from jobs.models import Job, Node, Worker
-from jobs.ownership import DEAD_AFTER_SECONDS, Heart, LostNodes, Observer, bury
+from jobs.running.worker_liveness import DEAD_AFTER_SECONDS, Heart, LostNodes, Observer, bury
 from tests.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 from tests.waiting import wait_for
 

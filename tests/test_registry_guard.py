@@ -13,17 +13,17 @@ import pytest
 from django.test import Client
 
 from jobs.engine.docker import DockerEngine
-from jobs.engine.docker.connection import is_trouble_in_pull
-from jobs.engine.fake import FakeEngine, FakeImage
-from jobs.engine.references import parse_reference
+from jobs.engine.docker.api_client import is_trouble_in_pull
+from jobs.engine.pullable_reference import parse_reference
 from jobs.engine.registry_errors import engines_own, explain
 from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
-from jobs.registry_guard import check_registry
+from jobs.running.registry_guard import check_registry
 from jobs.states import Reason
 from orchestrator_site.base.values.image_patterns import read_pattern
 from tests.api import configured, expect_error, post_job
 from tests.factories import make_job
+from tests.fake_engine import FakeEngine, FakeImage
 from tests.workers import Workers, completed
 
 NOTHING = {"egress_networks": (), "egress_hosts": frozenset[str]()}

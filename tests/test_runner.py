@@ -11,17 +11,17 @@ from django.db import InternalError, OperationalError
 
 from callbacks.models import Event
 from jobs import lifecycle, services
-from jobs.containers import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
-from jobs.engine.base import Observation
-from jobs.engine.fake import FakeEngine, FakeImage
+from jobs.engine.protocol import Observation
 from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted, OwnershipLost, StartLost
 from jobs.models import Job, LogChunk, Node
-from jobs.ownership import bury
+from jobs.running.claimed_container import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
+from jobs.running.housekeeping import remove_leftovers
+from jobs.running.worker_liveness import bury
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
-from jobs.sweeps import remove_leftovers
 from tests.engines import Bench, tar_of
 from tests.factories import make_job
+from tests.fake_engine import FakeEngine, FakeImage
 from tests.receiver import Receiver
 from tests.waiting import wait_for
 from tests.workers import Workers, completed, running
@@ -34,10 +34,10 @@ QUICK_TICK = 0.1  # seconds
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supervisors look around, and runs try again, sooner than they need to."""
-    monkeypatch.setattr("jobs.supervisor._TICK_SECONDS", QUICK_TICK)
-    monkeypatch.setattr("jobs.engine_watch._ASK_SECONDS", QUICK_TICK)
-    monkeypatch.setattr("jobs.engine_watch._ASK_AGAIN_SECONDS", QUICK_TICK)
-    monkeypatch.setattr("jobs.runner._PAUSES", (0.05,))
+    monkeypatch.setattr("jobs.running.supervisor._TICK_SECONDS", QUICK_TICK)
+    monkeypatch.setattr("jobs.running.engine_watch._ASK_SECONDS", QUICK_TICK)
+    monkeypatch.setattr("jobs.running.engine_watch._ASK_AGAIN_SECONDS", QUICK_TICK)
+    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.05,))
 
 
 def told(job: Job) -> list[str]:
@@ -594,9 +594,9 @@ def test_an_error_that_nobody_foresaw_ends_the_job_too(
 ) -> None:
     # Given a bug in the way a container is described, found after however long a pull
     job = make_job()
-    monkeypatch.setattr("jobs.containers.Container.spec", lambda *_: 1 / 0)
-    monkeypatch.setattr("jobs.runner._PAUSES", (0.01,))
-    monkeypatch.setattr("jobs.runner._WELL_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.running.claimed_container.Container.spec", lambda *_: 1 / 0)
+    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.01,))
+    monkeypatch.setattr("jobs.running.runner._WELL_SECONDS", 0.0)
     workers.run(workers.another())
 
     # I expect the job to end and to say so
@@ -609,8 +609,8 @@ def test_an_error_that_nobody_foresaw_ends_the_job_too(
 def test_a_job_is_given_up_once_the_database_takes_that(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a bug in the way a container is described, and a database that takes no writes for a moment
     job = make_job()
-    monkeypatch.setattr("jobs.containers.Container.spec", lambda *_: 1 / 0)
-    monkeypatch.setattr("jobs.runner._PAUSES", (0.01,))
+    monkeypatch.setattr("jobs.running.claimed_container.Container.spec", lambda *_: 1 / 0)
+    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.01,))
     fail_to_decide(monkeypatch, READ_ONLY)
 
     # When
@@ -633,8 +633,8 @@ def test_errors_that_nobody_foresaw_end_a_running_job_where_they_come_in_a_row(
     reason: Reason,
 ) -> None:
     # Given a job whose log cannot be followed five times, and what time without an error is enough
-    monkeypatch.setattr("jobs.runner._WELL_SECONDS", well_after)
-    monkeypatch.setattr("jobs.runner._PAUSES", (0.01,))
+    monkeypatch.setattr("jobs.running.runner._WELL_SECONDS", well_after)
+    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.01,))
     for _ in range(5):
         engine.fail_next("logs", KeyError("ID"))
     job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; exit 5")
@@ -654,7 +654,7 @@ def test_errors_with_something_foreseen_between_them_are_not_in_a_row(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, between: Exception
 ) -> None:
     # Given a job whose log cannot be followed eight times, and half-way a look at its row that found all well
-    monkeypatch.setattr("jobs.runner._PAUSES", (0.01,))
+    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.01,))
     for failure in [KeyError("ID")] * 4 + [between] + [KeyError("ID")] * 4:
         engine.fail_next("logs", failure)
     job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; exit 5")
@@ -736,8 +736,8 @@ def test_a_busy_process_calls_no_thread_that_it_has_not(workers: Workers, monkey
     # Given a process of one thread that has a job
     called: list[str] = []
     ticks: list[int] = []
-    monkeypatch.setattr("jobs.supervisor.hint", lambda queue, *_: not called.append(queue))
-    monkeypatch.setattr("jobs.supervisor.Observer.look", lambda _: ticks.append(1))
+    monkeypatch.setattr("jobs.running.supervisor.hint", lambda queue, *_: not called.append(queue))
+    monkeypatch.setattr("jobs.running.supervisor.Observer.look", lambda _: ticks.append(1))
     job = make_job(command="exec sleep 60")
     thread = workers.run(workers.another(worker_threads=1))
     running(job)

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from callbacks.models import Event
-from jobs import admission, services
-from jobs.engine.fake import FakeEngine
+from jobs import services
+from jobs.api.waiting_reason import waiting_for
 from jobs.models import Job, Worker
-from jobs.ownership import bury
+from jobs.running.worker_liveness import bury
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State, TransferStatus
 from tests.factories import make_job
+from tests.fake_engine import FakeEngine
 from tests.fileserver import FileServer, drip, drip_body
 from tests.waiting import wait_for
 from tests.workers import Workers, completed
@@ -26,9 +27,9 @@ MANY = 1000  # requests
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supervisors look around sooner than they need to, and call threads themselves."""
-    monkeypatch.setattr("jobs.supervisor._TICK_SECONDS", QUICK)
-    monkeypatch.setattr("jobs.supervisor.HEARTBEAT_SECONDS", QUICK)
-    monkeypatch.setattr("jobs.supervisor.hint", lambda *_: False)
+    monkeypatch.setattr("jobs.running.supervisor._TICK_SECONDS", QUICK)
+    monkeypatch.setattr("jobs.running.supervisor.HEARTBEAT_SECONDS", QUICK)
+    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def outputs(job: Job) -> list[tuple[str, str]]:
 
 
 def waits_for(job: Job) -> str | None:
-    return admission.waiting_for(Job.objects.get(pk=job.pk))
+    return waiting_for(Job.objects.get(pk=job.pk))
 
 
 def test_jobs_with_slow_peers_keep_no_other_from_starting_and_end_with_a_cancel(workers: Workers, server: FileServer) -> None:

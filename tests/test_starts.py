@@ -11,13 +11,15 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import admission, lifecycle, services, starts
-from jobs.engine.fake import FakeEngine
+from jobs import lifecycle, services, start_breaker
+from jobs.api.waiting_reason import waiting_for
 from jobs.errors import EngineInTrouble, OwnershipLost, StartFailed, StartRefused
 from jobs.models import Job, Node
-from jobs.ownership import bury
+from jobs.running import claiming
+from jobs.running.worker_liveness import bury
 from jobs.states import Reason, State
 from tests.factories import claimed, make_job, make_node, make_worker
+from tests.fake_engine import FakeEngine
 from tests.waiting import wait_for
 from tests.workers import Workers, completed
 
@@ -50,14 +52,14 @@ class Engine(FakeEngine):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody looks around, and tries again, sooner than they need to."""
     for name, value in {
-        "supervisor._TICK_SECONDS": QUICK,
-        "engine_watch._ASK_SECONDS": QUICK,
-        "runner._PAUSES": (QUICK,),
-        "starts._FIRST_PAUSE": QUICK,
-        "starts._LONGEST_PAUSE": QUICK,
+        "running.supervisor._TICK_SECONDS": QUICK,
+        "running.engine_watch._ASK_SECONDS": QUICK,
+        "running.runner._PAUSES": (QUICK,),
+        "start_breaker._FIRST_PAUSE": QUICK,
+        "start_breaker._LONGEST_PAUSE": QUICK,
     }.items():
         monkeypatch.setattr(f"jobs.{name}", value)
-    monkeypatch.setattr("jobs.supervisor.hint", lambda *_: False)  # then supervisors have threads of their own
+    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)  # then supervisors have threads of their own
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ def test_a_node_that_starts_nothing_says_so_ends_no_job_and_goes_on_once_it_star
     images: tuple[str, ...],
 ) -> None:
     # Given an engine that refuses every start
-    monkeypatch.setattr("jobs.starts._TRIES", 1000)
+    monkeypatch.setattr("jobs.start_breaker._TRIES", 1000)
     engine.refusal = StartRefused(OLD_RUNC, "the engine could not start the container")
     jobs = jobs_of(*images)
 
@@ -111,7 +113,7 @@ def test_a_node_that_starts_nothing_says_so_ends_no_job_and_goes_on_once_it_star
     assert OLD_RUNC in caplog.text
     wait_for(lambda: not Job.objects.exclude(node=None).exists() or None, 10, "the jobs to be put back")
     late = make_job(image="image-2")
-    assert "a node that can start containers" in str(admission.waiting_for(late))
+    assert "a node that can start containers" in str(waiting_for(late))
 
     # And all to run when the engine is well again
     engine.refusal = None
@@ -227,7 +229,7 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
         raise Killed
 
     engine.refusal = StartRefused(OLD_RUNC, "the engine could not start the container")
-    monkeypatch.setattr("jobs.supervisor.hint", lambda *_: True)  # no thread but this one
+    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: True)  # no thread but this one
     first = workers.another()
     refuse(first.node, "image-0")
     job = make_job(image="image-1")
@@ -236,7 +238,7 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
         with pytest.raises(Killed):
             first.run_jobs()
     engine.refusal = None
-    monkeypatch.setattr("jobs.supervisor.hint", lambda *_: False)
+    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)
 
     # When another goes on
     bury(first._heart.worker_id)
@@ -249,11 +251,11 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
 # -- the rule ------------------------------------------------------------------------------------------------
 
 
-def refuse(node: Node, *images: str, words: tuple[str, ...] = ()) -> list[starts.Verdict]:
+def refuse(node: Node, *images: str, words: tuple[str, ...] = ()) -> list[start_breaker.Verdict]:
     """Jobs of these images are taken by the node, and then the start of each fails."""
     claims = [claimed(make_job(image=image), node) for image in images]
     said = words or (OLD_RUNC,) * len(claims)
-    return [starts.refused(claim.uuid, claim.guard, node.pk, text) for claim, text in zip(claims, said, strict=True)]
+    return [start_breaker.refused(claim.uuid, claim.guard, node.pk, text) for claim, text in zip(claims, said, strict=True)]
 
 
 def is_due(node: Node) -> None:
@@ -268,8 +270,8 @@ def seconds_to_next(node: Node) -> float:
 
 @pytest.fixture
 def usual_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.starts._FIRST_PAUSE", 5)
-    monkeypatch.setattr("jobs.starts._LONGEST_PAUSE", 300)
+    monkeypatch.setattr("jobs.start_breaker._FIRST_PAUSE", 5)
+    monkeypatch.setattr("jobs.start_breaker._LONGEST_PAUSE", 300)
 
 
 @pytest.mark.usefixtures("usual_pauses")
@@ -282,24 +284,24 @@ def test_a_node_that_refuses_takes_one_job_after_each_pause() -> None:
 
     # I expect it to take none before its pause is over, and then one
     assert 0 < seconds_to_next(node) <= 5
-    assert admission.claim(node.pk, worker) is None
-    assert not admission.has_work(node.pk)
+    assert claiming.claim(node.pk, worker) is None
+    assert not claiming.has_work(node.pk)
     is_due(node)
-    probe = admission.claim(node.pk, worker)
+    probe = claiming.claim(node.pk, worker)
     assert probe is not None
-    assert admission.claim(node.pk, worker) is None
+    assert claiming.claim(node.pk, worker) is None
 
     # And a longer pause after each that fails
-    starts.refused(probe.uuid, probe.guard, node.pk, OLD_RUNC)
+    start_breaker.refused(probe.uuid, probe.guard, node.pk, OLD_RUNC)
     assert 5 < seconds_to_next(node) <= 10
     lifecycle.put_back(probe)
 
     # And all that fit after one that is started
     is_due(node)
-    probe = admission.claim(node.pk, worker)
+    probe = claiming.claim(node.pk, worker)
     assert probe is not None
     lifecycle.started(probe, Job.objects.get(uuid=probe.uuid).created_at)
-    assert admission.claim(node.pk, worker) is not None
+    assert claiming.claim(node.pk, worker) is not None
 
 
 @pytest.mark.usefixtures("usual_pauses")
@@ -319,7 +321,7 @@ def test_a_node_tries_a_job_of_another_image_first() -> None:
     is_due(node)
 
     # When it takes a job
-    probe = admission.claim(node.pk, make_worker(node))
+    probe = claiming.claim(node.pk, make_worker(node))
 
     # I expect
     assert probe is not None
@@ -333,9 +335,9 @@ def test_another_node_takes_what_one_refuses() -> None:
     job = make_job()
 
     # I expect
-    assert admission.waiting_for(job) == "room on a node"
-    assert admission.claim(node.pk, make_worker(node)) is None
-    assert admission.claim(other.pk, make_worker(other)) is not None
+    assert waiting_for(job) == "room on a node"
+    assert claiming.claim(node.pk, make_worker(node)) is None
+    assert claiming.claim(other.pk, make_worker(other)) is not None
 
 
 def test_ready_while_another_node_starts_containers(client: Client) -> None:
@@ -381,7 +383,7 @@ def test_a_job_that_is_not_ours_any_more_says_nothing_of_the_node() -> None:
     Job.objects.filter(pk=job.pk).update(claims=7)
 
     with pytest.raises(OwnershipLost):
-        starts.refused(job.uuid, claim.guard, node.pk, OLD_RUNC)
+        start_breaker.refused(job.uuid, claim.guard, node.pk, OLD_RUNC)
 
     assert Node.objects.get().start_refused is None
 
@@ -391,7 +393,7 @@ def test_a_job_that_one_broken_node_refused_is_not_given_up_at_once_by_another()
     node, other = make_node("n1", cpus=64), make_node("n2", cpus=64)
     refuse(node, "image-0")
     claim = claimed(make_job(image="image-1"), node)
-    verdicts = {starts.refused(claim.uuid, claim.guard, node.pk, OLD_RUNC) for _ in range(10)}
+    verdicts = {start_breaker.refused(claim.uuid, claim.guard, node.pk, OLD_RUNC) for _ in range(10)}
     assert verdicts == {"put back"}
     lifecycle.put_back(claim)
 
@@ -399,7 +401,7 @@ def test_a_job_that_one_broken_node_refused_is_not_given_up_at_once_by_another()
     second = claimed(Job.objects.get(uuid=claim.uuid), other)
 
     # I expect
-    assert starts.refused(second.uuid, second.guard, other.pk, OLD_RUNC) == "try again"
+    assert start_breaker.refused(second.uuid, second.guard, other.pk, OLD_RUNC) == "try again"
 
 
 def test_words_that_no_database_takes_are_written_down_without_them() -> None:
@@ -414,5 +416,5 @@ def test_words_that_no_database_takes_are_written_down_without_them() -> None:
 def test_ids_and_numbers_make_no_other_words(container: str, number: int) -> None:
     said = "container {} (pid {}): cannot set up namespace"
 
-    assert starts._same(said.format(container, number), said.format("0" * 64, 1))
-    assert not starts._same(said.format(container, number), "cannot mount proc")
+    assert start_breaker._same(said.format(container, number), said.format("0" * 64, 1))
+    assert not start_breaker._same(said.format(container, number), "cannot mount proc")

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from callbacks.cloudevents import Envelope, RawJson
-from jobs.transfers.content import ENCODED_LIMIT, encoded
+from jobs.transfers.event_content import ENCODED_LIMIT, encoded
 from jobs.transfers.strict_json import TooLong
 
 pytestmark = pytest.mark.stateless

@@ -7,18 +7,19 @@ import pytest
 from django.db import OperationalError
 
 from callbacks.models import Event
-from jobs import admission, lifecycle, services
-from jobs.engine.base import Frame
-from jobs.engine.fake import FakeEngine
-from jobs.logstore import Reader
+from jobs import lifecycle, services
+from jobs.engine.protocol import Frame
+from jobs.logs.log_writer import Reader
 from jobs.models import Job, Worker
-from jobs.ownership import Heart, bury
-from jobs.runner import Run
+from jobs.running import claiming
+from jobs.running.runner import Run
+from jobs.running.supervisor import Supervisor
+from jobs.running.suspects import GIVEN_UP_AFTER, SUSPECT_AFTER, Suspects
+from jobs.running.worker_liveness import Heart, bury
 from jobs.spec import OutputSpec
 from jobs.states import OutputType, Reason, State
-from jobs.supervisor import Supervisor
-from jobs.suspects import GIVEN_UP_AFTER, SUSPECT_AFTER, Suspects
 from tests.factories import STARTED_AT, claimed, make_job, make_node, make_worker
+from tests.fake_engine import FakeEngine
 from tests.waiting import wait_for
 from tests.workers import Workers, completed, running
 
@@ -29,8 +30,8 @@ FOREVER = "exec sleep 60"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.supervisor._TICK_SECONDS", 0.05)
-    monkeypatch.setattr("jobs.supervisor.WELL_AFTER", 0.2)
+    monkeypatch.setattr("jobs.running.supervisor._TICK_SECONDS", 0.05)
+    monkeypatch.setattr("jobs.running.supervisor.WELL_AFTER", 0.2)
 
 
 def die(worker: Any) -> None:
@@ -53,7 +54,7 @@ def test_the_death_of_a_worker_counts_and_its_stop_does_not() -> None:
     # When that dies, and the next one hands over
     die(claim.owner)
     assert deaths(job) == 1
-    again = admission.claim(node.pk, make_worker(node))
+    again = claiming.claim(node.pk, make_worker(node))
     assert again is not None
     bury(again.owner)
 
@@ -93,8 +94,8 @@ def test_a_worker_that_was_cut_off_from_the_database_did_not_die_of_its_jobs(
     workers: Workers, monkeypatch: pytest.MonkeyPatch, cut_off: bool
 ) -> None:
     # Given a worker that has a job
-    monkeypatch.setattr("jobs.supervisor.HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr("jobs.supervisor.WELL_AFTER", 60.0)
+    monkeypatch.setattr("jobs.running.supervisor.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("jobs.running.supervisor.WELL_AFTER", 60.0)
     job = make_job(command=FOREVER)
     supervisor = workers.another()
     workers.run(supervisor)
@@ -152,7 +153,7 @@ def test_a_job_that_takes_down_its_workers_ends_without_another_look_at_it(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, dies_in: str, reason: Reason, story: list[str]
 ) -> None:
     # Given a job that kills each worker as it gets to one step, at once
-    monkeypatch.setattr("jobs.supervisor.WELL_AFTER", 60.0)
+    monkeypatch.setattr("jobs.running.supervisor.WELL_AFTER", 60.0)
     job = make_job(command=FOREVER, outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
 
     def kill(*_: Any, **__: Any) -> None:
@@ -199,7 +200,7 @@ def test_a_cancelled_job_that_takes_down_its_workers_ends_as_cancelled() -> None
 
 def test_jobs_beside_the_guilty_one_go_on(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given running jobs, one of which freezes each process that looks at it
-    monkeypatch.setattr("jobs.supervisor.hint", lambda *_: False)  # so that each supervisor calls threads of its own
+    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)  # so that each supervisor calls threads of its own
     jobs = [make_job(command=FOREVER, cpu_millis=100) for _ in range(5)]
     guilty, innocent = jobs[3], [*jobs[:3], jobs[4]]
     supervisor = workers.another()
@@ -296,7 +297,7 @@ def test_jobs_that_are_no_suspects_are_taken_meanwhile_and_the_worst_suspect_fir
 
     # I expect
     def taken(*, suspects: bool = True) -> Any:
-        claim = admission.claim(node.pk, worker, admission.startable(downloads=True, uploads=True, suspects=suspects))
+        claim = claiming.claim(node.pk, worker, claiming.startable(downloads=True, uploads=True, suspects=suspects))
         return claim and claim.uuid
 
     assert taken(suspects=False) == other.pk

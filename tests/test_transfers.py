@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
-from jobs.engine.base import User
+from jobs.engine.protocol import User
 from jobs.errors import EngineRefused, EngineUnavailable, TransferFailed
 from jobs.transfers import Place, prepare_workspace, put_file, read_event
-from jobs.transfers.content import ENCODED_LIMIT
-from jobs.transfers.place import Target, put
+from jobs.transfers.event_content import ENCODED_LIMIT
+from jobs.transfers.workspace import Target, put
 from tests import places
 from tests.places import content, docker_place, entry, fake_place, mode, owner, plant
 

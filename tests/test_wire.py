@@ -21,11 +21,11 @@ from standardwebhooks import Webhook
 from callbacks.delivery import stream_delivery
 from callbacks.models import Event, Subscription
 from jobs import events
-from jobs.engine.base import Frame
-from jobs.logs import LineSplitter, group
+from jobs.engine.protocol import Frame
+from jobs.log_lines import LineSplitter, group
 from jobs.models import Job
 from jobs.spec import CallbackSpec
-from jobs.transfers.content import encoded
+from jobs.transfers.event_content import encoded
 from tests.factories import make_job
 from tests.receiver import Received, Receiver
 

@@ -10,11 +10,11 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from jobs.engine.base import Engine
-from jobs.engine.fake import FakeEngine
+from jobs.engine.protocol import Engine
 from jobs.models import Job
+from jobs.running.supervisor import Supervisor
 from jobs.states import State
-from jobs.supervisor import Supervisor
+from tests.fake_engine import FakeEngine
 from tests.waiting import wait_for
 
 

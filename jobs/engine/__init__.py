@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from jobs.engine.base import Engine
 from jobs.engine.docker import DockerEngine
+from jobs.engine.protocol import Engine
 
 
 class EngineChoice(Protocol):

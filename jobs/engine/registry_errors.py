@@ -7,7 +7,7 @@ a job's image names. None of that is shown, and a port that is closed reads like
 import re
 from typing import Final
 
-from jobs.engine.references import Reference
+from jobs.engine.pullable_reference import Reference
 
 _LONGEST = 4096  # characters that are looked at
 

@@ -5,12 +5,12 @@ has to know of is a `TransferFailed` whose text is one short sentence without se
 `ContainerNotFound` and `Interrupted` pass through.
 """
 
-from jobs.transfers.content import read_event
-from jobs.transfers.exchange import TransferLimits
-from jobs.transfers.inputs import put_download, put_file
-from jobs.transfers.place import Place, prepare_workspace
+from jobs.transfers.event_content import read_event
+from jobs.transfers.http_attempt import TransferLimits
 from jobs.transfers.progress import Progress, Stage, described
+from jobs.transfers.put_inputs import put_download, put_file
 from jobs.transfers.upload import send_upload
+from jobs.transfers.workspace import Place, prepare_workspace
 
 __all__ = [
     "Place",

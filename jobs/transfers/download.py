@@ -13,9 +13,9 @@ from typing import Final
 
 from jobs.errors import DiskFull, TransferFailed
 from jobs.interrupt import Interrupt
-from jobs.transfers.exchange import Answer, TransferLimits, TryAgain, exchange, out_of_time, persistently, unsuccessful
+from jobs.transfers.http_attempt import PeerAnswer, TransferLimits, TryAgain, exchange, out_of_time, persistently, unsuccessful
 from jobs.transfers.progress import Progress
-from jobs.transfers.wording import clipped
+from jobs.transfers.sentences import clipped
 from orchestrator_site.base.egress import http_client
 from orchestrator_site.base.values.http_urls import InvalidUrl, follow
 
@@ -137,7 +137,7 @@ class _Download:
         return clipped(http_client.redact(self._url))
 
     @contextmanager
-    def _answer(self, resuming: bool) -> Iterator[tuple[str, Answer]]:
+    def _answer(self, resuming: bool) -> Iterator[tuple[str, PeerAnswer]]:
         """The answer at the end of all redirects, and the URL that gave it."""
         conditions = {"Range": f"bytes={self._spool.size}-", "If-Range": self._validator} if resuming else {}
         url, headers = self._url, self._headers
@@ -162,7 +162,7 @@ class _Download:
         """Whether a URL has the origin that the client's headers are for."""
         return http_client.origin_of(url) == http_client.origin_of(self._url)
 
-    def _begin(self, answer: Answer) -> None:
+    def _begin(self, answer: PeerAnswer) -> None:
         """Receive from the first byte. A content encoding that was not asked for is part of the file."""
         self._spool.clear()
         self._validator = _validator(answer.headers)
@@ -174,7 +174,7 @@ class _Download:
                 raise TransferFailed(f"{self._shown} announces a length that cannot be read")
             self._expect(int(length))
 
-    def _resume(self, answer: Answer) -> None:
+    def _resume(self, answer: PeerAnswer) -> None:
         """From where it broke off: only what the server says it gives, and only of the same version."""
         given = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
         if given is None or int(given[1]) != self._spool.size:
@@ -196,7 +196,7 @@ class _Download:
             raise TransferFailed(f"{self._shown} has {length} bytes, more than the {self._limits.size} that are allowed")
         self._expected = length
 
-    def _receive(self, answer: Answer) -> None:
+    def _receive(self, answer: PeerAnswer) -> None:
         while data := answer.raw.read1(_CHUNK_BYTES, decode_content=False):
             received = self._spool.size + len(data)
             if self._expected is not None and received > self._expected:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from jobs.transfers.wording import escaped, quoted, size
+from jobs.transfers.sentences import escaped, quoted, size
 
 Stage = Literal["downloading", "copying"]
 Progress = Callable[[Stage, int, int | None], object]  # so many bytes of all, where that is known. Called for every chunk

@@ -5,10 +5,10 @@ from http import HTTPStatus
 
 from jobs.errors import PathNotFound, TransferFailed
 from jobs.interrupt import Interrupt
-from jobs.transfers import tarstream
-from jobs.transfers.exchange import TransferLimits, TryAgain, exchange, persistently, unsuccessful
-from jobs.transfers.place import Place, find_file
-from jobs.transfers.wording import quoted
+from jobs.transfers import tar_files
+from jobs.transfers.http_attempt import TransferLimits, TryAgain, exchange, persistently, unsuccessful
+from jobs.transfers.sentences import quoted
+from jobs.transfers.workspace import Place, find_file
 
 
 def send_upload(
@@ -31,7 +31,7 @@ def send_upload(
 
     def attempt() -> int:
         try:
-            with place.engine.get(place.container, absolute) as chunks, tarstream.unpack(chunks) as file:
+            with place.engine.get(place.container, absolute) as chunks, tar_files.unpack(chunks) as file:
                 return _send(file, url, method, headers, limits, interrupt)
         except PathNotFound as error:
             raise TransferFailed(f"{quoted(path)} does not exist") from error
@@ -40,7 +40,7 @@ def send_upload(
 
 
 def _send(
-    file: tarstream.Unpacked, url: str, method: str, headers: Mapping[str, str], limits: TransferLimits, interrupt: Interrupt
+    file: tar_files.Unpacked, url: str, method: str, headers: Mapping[str, str], limits: TransferLimits, interrupt: Interrupt
 ) -> int:
     # The peer may answer before it has everything, and close: what it says then counts, unless it says that all is well.
     with exchange(method, url, headers, file, limits, interrupt) as answer:

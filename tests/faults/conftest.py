@@ -12,8 +12,8 @@ import databases
 import docker
 import pytest
 
-from jobs.containers import INSTANCE_LABEL
 from jobs.engine.docker import init
+from jobs.running.claimed_container import INSTANCE_LABEL
 from tests.faults.load import Load
 from tests.faults.witnesses import Readiness, Starts
 from tests.fileserver import FileServer

@@ -9,7 +9,7 @@ from typing import Any
 import docker
 import pytest
 
-from jobs.containers import INSTANCE_LABEL
+from jobs.running.claimed_container import INSTANCE_LABEL
 from tests.services import Service
 from tests.waiting import wait_for
 

@@ -1,5 +1,5 @@
 """The Docker engine. Nothing of the Docker SDK leaves this package."""
 
-from jobs.engine.docker.engine import DockerEngine
+from jobs.engine.docker.docker_engine import DockerEngine
 
 __all__ = ["DockerEngine"]

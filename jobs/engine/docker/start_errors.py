@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from jobs import arguments
+from jobs import exec_limits
 from jobs.engine.docker import init
-from jobs.engine.docker.connection import is_trouble
+from jobs.engine.docker.api_client import is_trouble
 from jobs.errors import StartFailed
 
 _LONGEST = 4096  # characters that are looked at
@@ -109,9 +109,9 @@ def check_arguments(config: Mapping[str, Any]) -> None:
     An init that is told so by the kernel can only end with an exit code, as if it had been the program's.
     """
     strings = [*_command(config), *(config.get("Env") or ())]
-    if any(len(string.encode()) > arguments.LONGEST for string in strings):
-        raise StartFailed(f"an argument or a variable of the image has more than {arguments.LONGEST} bytes")
-    if arguments.taken(strings) > arguments.TOTAL:
+    if any(len(string.encode()) > exec_limits.LONGEST for string in strings):
+        raise StartFailed(f"an argument or a variable of the image has more than {exec_limits.LONGEST} bytes")
+    if exec_limits.taken(strings) > exec_limits.TOTAL:
         raise StartFailed(_TOO_LONG)
 
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from jobs.engine.docker.connection import LONG, Answer, Connection, quoted, transport_errors, unavailable
+from jobs.engine.docker.api_client import LONG, EngineAnswer, EngineConnection, quoted, transport_errors, unavailable
 from jobs.errors import EngineInTrouble, EngineUnavailable
 
 DIRECTORY: Final = "/dev/orchestrator"  # every engine mounts its own /dev, so no image can have anything there
@@ -40,11 +40,11 @@ class _Known:
 class Init:
     """The init of one engine. Thread-safe."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
         self._known = _Known()
 
-    def on(self, connection: Connection) -> "Init":
+    def on(self, connection: EngineConnection) -> "Init":
         """Return the same init, asked for over another connection."""
         init = copy.copy(self)
         init._connection = connection
@@ -94,7 +94,7 @@ class Init:
             else:
                 self._remove_superseded()
 
-    def _create_holder(self) -> Answer:
+    def _create_holder(self) -> EngineAnswer:
         version = _version(self.architecture())
         body = {
             "Image": f"{_REPOSITORY}:{version}",
@@ -108,7 +108,7 @@ class Init:
     def _is_intact(self, holder: str) -> bool:
         path = f"/containers/{quoted(holder)}/archive"
         with self._connection.stream("GET", path, params={"path": COMMAND}, timeout=LONG) as response:
-            if isinstance(response, Answer):
+            if isinstance(response, EngineAnswer):
                 return False
             try:
                 return _binary(self.architecture()) in response.content

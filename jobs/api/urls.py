@@ -1,0 +1,31 @@
+"""Where the views are, below `/v1/`."""
+
+from django.urls import path, register_converter
+
+from jobs.api import event_views, job_views, limits
+
+
+class JobIdConverter:
+    """What may be a job's id; anything else is an address that does not exist."""
+
+    regex = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{limits.ID_LENGTH - 1}}}"
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value
+
+
+register_converter(JobIdConverter, "job_id")
+
+_JOB = "jobs/<job_id:job_id>"
+
+urlpatterns = [
+    path("jobs", job_views.JobsView.as_view(), name="jobs"),
+    path(_JOB, job_views.JobView.as_view(), name="job"),
+    path(f"{_JOB}/logs", job_views.LogsView.as_view(), name="job-logs"),
+    path(f"{_JOB}/events", event_views.EventsView.as_view(), name="job-events"),
+    path(f"{_JOB}/events/redeliver", event_views.RedeliverDeadEventsView.as_view(), name="redeliver-dead-events"),
+    path(f"{_JOB}/events/<uuid:event_id>/redeliver", event_views.RedeliverEventView.as_view(), name="redeliver-event"),
+]

@@ -1,0 +1,49 @@
+"""What an accepted job waits for, in one sentence."""
+
+from django.db.models import Max
+from django.db.models.functions import Now
+
+from jobs import start_breaker
+from jobs.models import Job, Node, Worker
+from jobs.node_hints import ALIVE_WITHIN
+from jobs.running.claiming import unclaimed
+from jobs.states import State
+
+_COUNTED = 10_000  # jobs ahead are counted so far
+
+
+def waiting_for(job: Job) -> str | None:
+    """One sentence that says what an accepted job waits for; None for any other."""
+    if job.status != State.ACCEPTED:
+        return None
+    nodes = Node.objects.filter(seen_at__gt=Now() - ALIVE_WITHIN)
+    if job.node_id is not None:
+        if job.owner_id is None:
+            return "a worker of its node"
+        return job.doing or "preparing" if nodes.filter(pk=job.node_id).exists() else "an answer of its node's engine"
+    largest = nodes.aggregate(cpu=Max("cpu_millis"), memory=Max("memory_mib"))
+    if largest["cpu"] is None:
+        return "an answer of a node's engine" if Worker.objects.exists() else "no node has a living worker"
+    if job.cpu_millis > largest["cpu"]:
+        return f"no node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest['cpu'])}"
+    if job.memory_mib > largest["memory"]:
+        return f"no node with {job.memory_mib} MiB of memory; the largest has {largest['memory']} MiB"
+    able = nodes.filter(cpu_millis__gte=job.cpu_millis, memory_mib__gte=job.memory_mib)
+    if not able.exists():
+        return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
+    able = able.filter(start_breaker.TAKES_JOBS)
+    if not able.exists():
+        return "a node that can start containers: every start fails on the nodes that are large enough"
+    workers = Worker.objects.filter(node__in=able)
+    if job.has_downloads and not workers.filter(takes_downloads=True).exists():
+        return "its turn to download inputs: other jobs are downloading theirs"
+    if job.has_uploads and not workers.filter(takes_uploads=True).exists():
+        return "its turn: the outputs of jobs that have ended are still being uploaded"
+    ahead = unclaimed().filter(uuid__lt=job.uuid)[:_COUNTED].count()
+    if ahead == 0:
+        return "room on a node"
+    return f"{'over ' if ahead == _COUNTED else ''}{ahead} job{'' if ahead == 1 else 's'} ahead"
+
+
+def _cores(millis: int) -> str:
+    return f"{millis / 1000:g}"

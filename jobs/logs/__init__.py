@@ -1,0 +1,1 @@
+"""Copies the log of a job's container into the database."""

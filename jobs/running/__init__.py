@@ -1,0 +1,1 @@
+"""A worker process: claims jobs, runs them on its engine, and takes over those of dead workers."""

@@ -1,0 +1,51 @@
+"""The content of a small file, as it goes into an event."""
+
+import json
+from typing import Final
+
+from jobs.errors import PathNotFound, TransferFailed
+from jobs.transfers import tar_files
+from jobs.transfers.sentences import quoted
+from jobs.transfers.strict_json import NotStrict, TooLong, compact
+from jobs.transfers.workspace import Place, find_file
+
+ENCODED_LIMIT: Final = 48 * 1024  # bytes
+_READ_LIMIT: Final = 1024**2  # bytes: JSON may shrink as it is encoded, by its white space and its escapes
+
+
+def read_event(place: Place, path: str) -> tuple[int, str]:
+    """The size in bytes of the regular file at `path`, and its content as JSON: a string where it is not strict JSON itself.
+
+    Raises `TransferFailed` where it is no regular file, no UTF-8 or too long as encoded, and `EngineUnavailable`.
+    """
+    absolute, found = find_file(place, path)
+    if found.size > _READ_LIMIT:
+        raise _too_long(path)
+    try:
+        with place.engine.get(place.container, absolute) as chunks, tar_files.unpack(chunks) as file:
+            if file.size > _READ_LIMIT:
+                raise _too_long(path)
+            data = file.read(file.size)
+    except PathNotFound as error:
+        raise TransferFailed(f"{quoted(path)} does not exist") from error
+    try:
+        return len(data), encoded(data.decode())
+    except UnicodeDecodeError as error:
+        raise TransferFailed(f"{quoted(path)} is not valid UTF-8") from error
+    except TooLong as error:
+        raise _too_long(path) from error
+
+
+def encoded(text: str) -> str:
+    """`text` itself where it is strict JSON, made compact, else as a JSON string. Raises `TooLong`."""
+    try:
+        return compact(text, ENCODED_LIMIT)
+    except NotStrict:
+        string = json.dumps(text, ensure_ascii=False)
+        if len(string.encode()) > ENCODED_LIMIT:
+            raise TooLong from None
+        return string
+
+
+def _too_long(path: str) -> TransferFailed:
+    return TransferFailed(f"{quoted(path)} has more than {ENCODED_LIMIT // 1024} KiB as encoded in an event")

@@ -1,0 +1,322 @@
+"""The fake engine itself: its containers by name, its images and networks, and the faults that tests ask for."""
+
+import functools
+import secrets
+import shutil
+import tempfile
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from jobs.engine import container_user, registry_errors
+from jobs.engine.protocol import EngineInfo, Frame, Observation, PullPolicy, RegistryCheck, RunSpec, Stat, User, any_registry
+from jobs.engine.pullable_reference import parse_reference
+from jobs.engine.shared_pulls import SharedPulls
+from jobs.errors import (
+    ContainerConflict,
+    ContainerNotFound,
+    EngineRefused,
+    EngineUnavailable,
+    ImageUnavailable,
+    NetworkMissing,
+    PathNotFound,
+    StartFailed,
+)
+from jobs.interrupt import Interrupt
+from tests.fake_engine.process_container import FakeContainer, FakeImage
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_GATE_LOOK = 0.01  # seconds
+_RESTART_GRACE = 1.0  # seconds
+
+
+def _fallible(
+    method: Callable[Concatenate["FakeEngine", P], R],
+) -> Callable[Concatenate["FakeEngine", P], R]:
+    """A call that fails when the engine is away or a test has asked for it."""
+
+    @functools.wraps(method)
+    def call(self: "FakeEngine", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._check_available()
+        failure, after = self._next_fault(method.__name__)
+        if failure is not None and not after:
+            raise failure
+        result = method(self, *args, **kwargs)
+        if failure is not None:
+            raise failure
+        return result
+
+    return call
+
+
+class FakeEngine:
+    """Takes images from `images` (here already) and `registry` (after a pull); `pulls` has those pulled, in order.
+
+    Clear `pulls_allowed` to hold all pulls (`pulls_begun` counts them). `close` ends all containers and removes their files.
+    """
+
+    schedules = False
+    tells_streams = True
+
+    def __init__(self, *, name: str = "fake", cpus: float = 8, memory_bytes: int = 16 * 1024**3) -> None:
+        self.images: dict[str, FakeImage] = {"alpine:latest": FakeImage()}
+        self.registry: dict[str, FakeImage] = {}
+        self.warnings: tuple[str, ...] = ()
+        self.pulls: list[str] = []
+        self.pulls_begun = 0
+        self.pulls_allowed = threading.Event()
+        self.pulls_allowed.set()
+        self._id = secrets.token_hex(8)
+        self._name, self._cpus, self._memory_bytes = name, cpus, memory_bytes
+        self._lock = threading.RLock()
+        self._containers: dict[str, FakeContainer] = {}
+        self._networks: dict[str, tuple[str, dict[str, str]]] = {}
+        self._shared_pulls = SharedPulls()
+        self._faults: defaultdict[str, deque[tuple[Exception, bool]]] = defaultdict(deque)
+        self._unavailable = False
+        self._began = datetime.now(UTC)
+        self._directory = Path(tempfile.mkdtemp(prefix="fake-engine-"))
+
+    # -- faults ----------------------------------------------------------------------------------
+    @property
+    def unavailable(self) -> bool:
+        """While true every call raises `EngineUnavailable`, and so do those that are blocked."""
+        return self._unavailable
+
+    @unavailable.setter
+    def unavailable(self, value: bool) -> None:
+        self._unavailable = value
+        with self._lock:
+            containers = list(self._containers.values())
+        for container in containers:
+            container.notify()
+
+    def fail_next(self, method: str, failure: Exception, *, after: bool = False) -> None:
+        """The next call of `method` raises `failure`, instead of its effect or `after` it; may be queued."""
+        if not callable(getattr(self, method)):
+            raise TypeError(f"{method} is no call")
+        with self._lock:
+            self._faults[method].append((failure, after))
+
+    def restart(self) -> None:
+        """Be stopped and started again: every process is asked to end, and what has ended is lost."""
+        self.unavailable = True
+        for container in list(self._containers.values()):
+            container.stop(_RESTART_GRACE)
+        self._began = datetime.now(UTC)
+        self.unavailable = False
+
+    def close(self) -> None:
+        """End all containers and remove their files."""
+        self._unavailable = False
+        for container in list(self._containers.values()):
+            container.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _next_fault(self, method: str) -> tuple[Exception | None, bool]:
+        with self._lock:
+            return self._faults[method].popleft() if self._faults[method] else (None, False)
+
+    def _check_available(self) -> None:
+        if self._unavailable:
+            raise EngineUnavailable("the engine does not answer")
+
+    # -- the engine ------------------------------------------------------------------------------
+    def bound(self, interrupt: Interrupt, patience: float | None = None) -> "FakeEngine":
+        """No call of this one takes long, but those that have an interrupt of their own, and `stop`."""
+        return self
+
+    @_fallible
+    def info(self) -> EngineInfo:
+        return EngineInfo(self._id, self._name, self._cpus, self._memory_bytes, self.warnings, datetime.now(UTC))
+
+    @_fallible
+    def create_network(self, name: str, labels: dict[str, str]) -> str:
+        with self._lock:
+            if any(name == taken for taken, _ in self._networks.values()):
+                raise ContainerConflict(f"network with name {name} already exists")
+            network_id = secrets.token_hex(32)
+            self._networks[network_id] = (name, labels)
+            return network_id
+
+    @_fallible
+    def find_network(self, network_id: str) -> str | None:
+        with self._lock:
+            return self._networks.get(network_id, (None, {}))[0]
+
+    @_fallible
+    def list_networks(self, labels: dict[str, str]) -> dict[str, str]:
+        with self._lock:
+            return {key: name for key, (name, theirs) in self._networks.items() if labels.items() <= theirs.items()}
+
+    @_fallible
+    def remove_network(self, network_id: str) -> None:
+        with self._lock:
+            name, _ = self._networks.get(network_id, (None, {}))
+            if name and any(one.spec.network == name and one.phase == "running" for one in self._containers.values()):
+                raise ContainerConflict(f"network {name} has active endpoints")
+            self._networks.pop(network_id, None)
+
+    # -- images ------------------------------------------------------------------------------------
+    @_fallible
+    def ensure_image(
+        self,
+        image: str,
+        policy: PullPolicy,
+        timeout: float,
+        interrupt: Interrupt,
+        check_registry: RegistryCheck = any_registry,
+    ) -> None:
+        reference = parse_reference(image)
+        interrupt.check()
+        if policy != "always" and reference.text in self.images:
+            return
+        if policy == "never":
+            raise ImageUnavailable(f"{reference.text} is not on the engine, and the pull policy is never")
+
+        def pull(abort: Interrupt) -> None:
+            check_registry(reference)
+            self._pull(reference.text, abort)
+
+        self._shared_pulls.share(reference.text, pull, timeout, interrupt)
+
+    def _pull(self, reference: str, abort: Interrupt) -> None:
+        with self._lock:
+            self.pulls_begun += 1
+        while not self.pulls_allowed.wait(_GATE_LOOK):
+            abort.check()
+        if reference not in self.registry:
+            raise ImageUnavailable(registry_errors.not_found(reference))
+        self.pulls.append(reference)
+        self.images[reference] = self.registry[reference]
+
+    @_fallible
+    def resolve_user(self, name: str) -> User:
+        container = self._find(name)
+        return container_user.resolve(container.image.user, container.files.read_text)
+
+    # -- containers --------------------------------------------------------------------------------
+    @_fallible
+    def create(self, spec: RunSpec) -> None:
+        reference = parse_reference(spec.image).text
+        image = self.images.get(reference)
+        if image is None:
+            raise ImageUnavailable(f"the image {reference} is not on the engine")
+        if not (spec.command or image.command):
+            raise EngineRefused("the image has no command, and the job has none either")
+        if spec.cpu_millis > self._cpus * 1000:
+            raise EngineRefused("the engine has fewer cpus")
+        with self._lock:
+            taken = self._containers.get(spec.name)
+            if taken is not None:
+                if taken.phase != "created":
+                    raise ContainerConflict(f"the container {spec.name} has started already")
+                self._remove(taken, force=False)
+            root = Path(tempfile.mkdtemp(dir=self._directory))
+            self._containers[spec.name] = FakeContainer(replace(spec, labels=dict(spec.labels)), image, root)
+
+    @_fallible
+    def rename(self, name: str, new_name: str) -> None:
+        with self._lock:
+            container = self._find(name)
+            if new_name in self._containers:
+                raise ContainerConflict(f"the name {new_name} is taken")
+            container.name = new_name
+            self._containers[new_name] = self._containers.pop(name)
+
+    @_fallible
+    def start(self, name: str) -> None:
+        container = self._find(name)
+        network, user = container.spec.network, container.image.user.partition(":")[0]
+        if network is not None and network not in {taken for taken, _ in self._networks.values()}:
+            raise NetworkMissing(f"network {network} not found")
+        if user and not user.isdigit() and f"\n{user}:" not in f"\n{container.files.read_text('/etc/passwd')}":
+            raise StartFailed("the image's user is not in its /etc/passwd")
+        container.start()
+
+    @_fallible
+    def inspect(self, name: str) -> Observation:
+        seen = self._find(name).observe()
+        self._check_available()  # a restart that is under way may be what has ended it
+        return replace(seen, lost=seen.finished_at is not None and seen.finished_at <= self._began)
+
+    @_fallible
+    def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
+        self._find(name).wait(interrupt, timeout, self._check_available)
+
+    @_fallible
+    def stop(self, name: str, grace: float) -> None:
+        self._find(name).stop(grace)
+
+    @_fallible
+    def remove(self, name: str, *, force: bool = False) -> None:
+        with self._lock:
+            container = self._containers.get(name)
+            if container is not None:
+                self._remove(container, force=force)
+
+    def _remove(self, container: FakeContainer, *, force: bool) -> None:
+        container.mark_removed(force=force)
+        container.kill()
+        del self._containers[container.name]
+        shutil.rmtree(container.root, ignore_errors=True)
+
+    @_fallible
+    def list(self, labels: dict[str, str]) -> list[Observation]:
+        with self._lock:
+            found = list(self._containers.values())
+        return [one.observe() for one in found if labels.items() <= one.spec.labels.items()]
+
+    def _find(self, name: str) -> FakeContainer:
+        with self._lock:
+            container = self._containers.get(name)
+        if container is None:
+            raise ContainerNotFound(f"No such container: {name}")
+        return container
+
+    # -- logs ----------------------------------------------------------------------------------------
+    @_fallible
+    def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> AbstractContextManager[Iterator[Frame | None]]:
+        return self._logs(self._find(name), skip, follow, interrupt)
+
+    @contextmanager
+    def _logs(self, container: FakeContainer, skip: int, follow: bool, interrupt: Interrupt) -> Iterator[Iterator[Frame | None]]:
+        with interrupt.waking(container.notify):
+            yield container.frames(skip, follow=follow, interrupt=interrupt, check=self._check_available)
+
+    # -- files ---------------------------------------------------------------------------------------
+    @_fallible
+    def stat(self, name: str, path: str) -> Stat | None:
+        return self._find(name).files.stat(path)
+
+    @_fallible
+    def real_path(self, name: str, path: str) -> str:
+        files = self._find(name).files
+        try:
+            return files.real_path(path)
+        except PathNotFound:
+            return path
+
+    @_fallible
+    def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
+        container = self._find(name)
+        return (container.files.directories() - container.image_directories).intersection(paths)
+
+    @_fallible
+    def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
+        self._find(name).files.unpack(directory, tar)
+
+    @_fallible
+    def get(self, name: str, path: str) -> AbstractContextManager[Iterator[bytes]]:
+        return self._get(self._find(name), path)
+
+    @contextmanager
+    def _get(self, container: FakeContainer, path: str) -> Iterator[Iterator[bytes]]:
+        yield container.files.pack(path)

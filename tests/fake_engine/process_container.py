@@ -1,0 +1,283 @@
+"""One container of the fake engine: a process of this machine in a directory of its own."""
+
+import contextlib
+import os
+import posixpath
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Final
+
+from jobs.engine.protocol import Frame, Observation, Phase, RunSpec, StreamName
+from jobs.errors import ContainerConflict, ContainerNotFound
+from jobs.interrupt import Interrupt
+from tests.fake_engine.directory_files import FileTree
+
+ARCHITECTURE: Final = "amd64"  # the fake engine's, whatever this machine is
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_LONGEST_PIECE = 16 * 1024  # where Docker cuts a line
+_IDLE = 0.25  # seconds
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # exit codes
+_MEMORY_LOOK = 0.02  # seconds
+_GROUP_LOOK = 0.02  # seconds
+_PIPE_GRACE = 5.0  # seconds for the pipes of an ended process to run dry
+
+
+@dataclass(frozen=True, slots=True)
+class FakeImage:
+    """What an image gives to its containers."""
+
+    command: tuple[str, ...] | None = ("/bin/sh",)
+    user: str = ""
+    architecture: str = ARCHITECTURE
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"PATH": PATH}))
+    files: Mapping[str, str] = field(
+        default_factory=lambda: MappingProxyType(
+            {
+                "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
+                "/etc/group": "root:x:0:\nnobody:x:65534:\n",
+                "/tmp/.keep": "",
+            }
+        )
+    )
+    links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # symbolic links, and where they lead
+
+
+class FakeContainer:
+    """Thread-safe; every change is told to those who wait for one."""
+
+    def __init__(self, spec: RunSpec, image: FakeImage, root: Path) -> None:
+        """Raises `EngineRefused` where the workspace cannot be a directory."""
+        self.name = spec.name
+        self.spec = spec
+        self.image = image
+        self.root = root
+        self.files = FileTree(root)
+        for path, text in image.files.items():
+            self.files.make_directory(posixpath.dirname(path))
+            self.files.host(path).write_text(text)
+        for path, target in image.links.items():
+            self.files.host(path).symlink_to(target)
+        self.image_directories = frozenset(self.files.directories())
+        self._workspace = self.files.make_directory(spec.workspace)
+        self._changed = threading.Condition()
+        self._created_at = datetime.now(UTC)
+        self._started_at: datetime | None = None
+        self._finished_at: datetime | None = None
+        self._exit_code: int | None = None
+        self._oom_killed = False
+        self._removed = False
+        self._stopping = False
+        self._overdue = False
+        self._frames: list[Frame] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def observe(self) -> Observation:
+        with self._changed:
+            return Observation(
+                name=self.name,
+                phase=self.phase,
+                created_at=self._created_at,
+                started_at=self._started_at,
+                finished_at=self._finished_at,
+                exit_code=self._exit_code,
+                oom_killed=self._oom_killed,
+                wrong_platform=self._wrong_platform(),
+                labels=self.spec.labels,
+            )
+
+    @property
+    def phase(self) -> Phase:
+        if self._started_at is None:
+            return "created"
+        return "running" if self._finished_at is None else "ended"
+
+    def _wrong_platform(self) -> str:
+        wrong = self._exit_code == _NOT_EXECUTABLE and self.image.architecture != ARCHITECTURE
+        return f"image is for {self.image.architecture}, node is {ARCHITECTURE}" if wrong else ""
+
+    def notify(self) -> None:
+        """Have those who wait look up."""
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- its process -----------------------------------------------------------------------------
+    def start(self) -> None:
+        """Raises `ContainerConflict` where it has started already."""
+        with self._changed:
+            if self._started_at is not None:
+                raise ContainerConflict(f"the container {self.name} has started already")
+            if self._removed:
+                raise ContainerNotFound(f"No such container: {self.name}")
+            self._started_at = datetime.now(UTC)
+            command = self.spec.command or self.image.command or ()
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    cwd=self.files.host(self._workspace),
+                    env={**self.image.environment, **self.spec.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            except OSError as error:  # in the words of the init in Docker's containers
+                reason = "not found" if isinstance(error, FileNotFoundError) else (error.strerror or "").lower()
+                self._frames.append(Frame("stderr", _now(), f"exec {command[0]}: {reason}\n".encode()))
+                self._end(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE)
+                return
+        threading.Thread(target=self._attend, args=(self._process,), name=f"fake {self.name}", daemon=True).start()
+
+    def stop(self, grace: float) -> None:
+        """See `Engine.stop`."""
+        if self._process is None or self.phase != "running":
+            return
+        self._stopping = True
+        self._signal_all(self._process, signal.SIGTERM)
+        if not self._wait_for(lambda: self.phase != "running", grace):
+            self._overdue = True
+            self.kill()
+
+    def kill(self) -> None:
+        """End all its processes and wait until they have."""
+        if self._process is None:
+            return
+        self._signal_all(self._process, signal.SIGKILL)
+        self._wait_for(lambda: self.phase != "running", None)
+
+    def mark_removed(self, *, force: bool) -> None:
+        """From now on it cannot be started. Raises `ContainerConflict` where it runs and not `force`."""
+        with self._changed:
+            if self.phase == "running" and not force:
+                raise ContainerConflict(f"the container {self.name} is running")
+            self._removed = True
+
+    def wait(self, interrupt: Interrupt, timeout: float | None, check: Callable[[], None]) -> None:
+        """See `Engine.wait`; `check` is called whenever something changes and may raise."""
+
+        def ended() -> bool:
+            interrupt.check()
+            check()
+            return self.phase != "running"
+
+        with interrupt.waking(self.notify):
+            self._wait_for(ended, timeout)
+
+    def frames(self, skip: int, *, follow: bool, interrupt: Interrupt, check: Callable[[], None]) -> Iterator[Frame | None]:
+        """See `Engine.logs`; `check` as for `wait`."""
+        position = skip
+
+        def more() -> bool:
+            interrupt.check()
+            check()
+            return position < len(self._frames) or self.phase != "running" or not follow
+
+        while True:
+            if not self._wait_for(more, _IDLE):
+                yield None
+                self._wait_for(more, None)
+            if position >= len(self._frames):
+                return
+            yield self._frames[position]
+            position += 1
+
+    def _wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        with self._changed:
+            return self._changed.wait_for(condition, timeout)
+
+    def _attend(self, process: subprocess.Popen[bytes]) -> None:
+        """Read its output and watch its memory until it ends; then end what it left behind, as a container does."""
+        pipes: list[tuple[StreamName, IO[bytes] | None]] = [("stdout", process.stdout), ("stderr", process.stderr)]
+        readers = [threading.Thread(target=self._read, args=(stream, pipe), daemon=True) for stream, pipe in pipes]
+        ended = threading.Event()
+        watcher = threading.Thread(target=self._watch_memory, args=(process, ended), daemon=True)
+        for thread in (*readers, watcher):
+            thread.start()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: the group's number stays ours
+        while self._stopping and _group_runs(process.pid):  # until `stop` kills them
+            time.sleep(_GROUP_LOOK)
+        self._signal_all(process, signal.SIGKILL)
+        code = process.wait()
+        if self._overdue:  # as Docker counts it
+            code = -signal.SIGKILL
+        ended.set()
+        watcher.join()
+        for reader in readers:
+            reader.join(_PIPE_GRACE)
+        with self._changed:
+            self._end(128 - code if code < 0 else code)
+
+    def _end(self, exit_code: int) -> None:
+        self._exit_code, self._finished_at = exit_code, datetime.now(UTC)
+        self._changed.notify_all()
+
+    @staticmethod
+    def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+
+    def _read(self, stream: StreamName, pipe: IO[bytes]) -> None:
+        """Cut the output into frames where Docker does: at line ends, and every 16 KiB of a long line."""
+        held, moment = b"", ""
+        with pipe:
+            while data := os.read(pipe.fileno(), _LONGEST_PIECE):
+                held += data
+                while held:
+                    moment = moment or _now()
+                    end = held.find(b"\n", 0, _LONGEST_PIECE) + 1
+                    if not end and len(held) < _LONGEST_PIECE:
+                        break
+                    piece = held[: end or _LONGEST_PIECE]
+                    held = held[len(piece) :]
+                    self._append(Frame(stream, moment, piece))
+                    moment = "" if end else moment
+            if held:
+                self._append(Frame(stream, moment, held))
+
+    def _append(self, frame: Frame) -> None:
+        with self._changed:
+            self._frames.append(frame)
+            self._changed.notify_all()
+
+    def _watch_memory(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
+        limit = self.spec.memory_mib * 1024**2
+        while not ended.wait(_MEMORY_LOOK):
+            if _resident_bytes(process.pid) > limit:
+                self._oom_killed = True
+                self._signal_all(process, signal.SIGKILL)
+                return
+
+
+def _resident_bytes(pid: int) -> int:
+    """Of a process and its children; 0 where it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident_bytes(int(child)) for child in children)
+
+
+def _group_runs(group: int) -> bool:
+    """Say whether a process group has a process that is no zombie."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, theirs = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has just ended
+            continue
+        if int(theirs) == group and state not in ("Z", "X"):
+            return True
+    return False
+
+
+def _now() -> str:
+    """As Docker writes it: RFC 3339 with nanoseconds."""
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
