@@ -10,7 +10,12 @@ from docker.transport.unixconn import UnixHTTPConnection
 from hypothesis import settings
 from urllib3.connectionpool import HTTPConnectionPool
 
-pytest_plugins = ["tests.deliveries", "tests.engines", "tests.services", "tests.workers"]
+pytest_plugins = [
+    "tests.helpers.delivery_fixtures",
+    "tests.helpers.engines",
+    "tests.helpers.service_processes",
+    "tests.helpers.workers",
+]
 
 # A shared machine is slow at times: how long an example takes says nothing of its rule.
 settings.register_profile("default", deadline=None)

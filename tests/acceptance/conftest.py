@@ -11,7 +11,7 @@ from pathlib import Path
 import leftovers
 import pytest
 
-from tests.services import ROOT, Service, installation
+from tests.helpers.service_processes import ROOT, Service, installation
 
 
 @pytest.fixture(scope="module")

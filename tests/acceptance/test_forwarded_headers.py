@@ -6,7 +6,7 @@ from http.client import HTTPResponse
 
 import pytest
 
-from tests.services import Service
+from tests.helpers.service_processes import Service
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 

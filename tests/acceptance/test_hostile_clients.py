@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.services import Service
+from tests.helpers.service_processes import Service
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 

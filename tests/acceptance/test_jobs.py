@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests import images
-from tests.fileserver import FileServer
-from tests.receiver import Receiver
-from tests.services import Service
-from tests.waiting import wait_for
+from tests.helpers import built_images
+from tests.helpers.fileserver import FileServer
+from tests.helpers.receiver import Receiver
+from tests.helpers.service_processes import Service
+from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 
@@ -176,7 +176,7 @@ def test_a_running_job_is_cancelled(running: Service, receiver: Receiver) -> Non
 def test_a_workspace_behind_a_link_of_the_image_is_the_users(running: Service) -> None:
     # Given an image with a user, whose workspace is a link that leads to nothing
     host = os.environ["DOCKER_HOST"]
-    images.import_busybox(host, LINKED, ["USER nobody"], links={"/work": "/data/deep"})
+    built_images.import_busybox(host, LINKED, ["USER nobody"], links={"/work": "/data/deep"})
 
     # When a job writes there, and to where its files end with it
     job_id = running.post_job(
@@ -193,7 +193,7 @@ def test_a_workspace_behind_a_link_of_the_image_is_the_users(running: Service) -
     assert (job["status"], job["outputs"][0]["status"]) == ("completed", "success")
     assert job["outputs"][1]["error"] == '"memory/out" cannot be taken out: files below /dev end with the process'
     assert log_of(running, job_id) == "out\n"
-    images.remove(host, LINKED)
+    built_images.remove(host, LINKED)
 
 
 def test_an_image_that_cannot_be_had_says_why(running: Service, receiver: Receiver) -> None:

@@ -8,10 +8,10 @@ from datetime import datetime
 
 import pytest
 
-from tests import images
-from tests.fileserver import FileServer
-from tests.receiver import Receiver
-from tests.services import Service
+from tests.helpers import built_images
+from tests.helpers.fileserver import FileServer
+from tests.helpers.receiver import Receiver
+from tests.helpers.service_processes import Service
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -29,13 +29,13 @@ json.dump({"lines": len(lines)}, open("data/metrics.json", "w"))
 def python_image() -> Iterator[None]:
     """`python:3.12-slim`, or a stand-in under its name for as long as the test runs."""
     host = os.environ["DOCKER_HOST"]
-    with closing(images.client(host)) as engine:
+    with closing(built_images.client(host)) as engine:
         here = bool(engine.images.list(name=PYTHON))
     if not here:
-        images.ensure_python(host, PYTHON)
+        built_images.ensure_python(host, PYTHON)
     yield
     if not here:
-        images.remove(host, PYTHON)
+        built_images.remove(host, PYTHON)
 
 
 def test_the_smallest_request(running: Service) -> None:

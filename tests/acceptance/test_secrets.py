@@ -13,11 +13,11 @@ import pytest
 import redis
 from psycopg import sql
 
-from tests import images
-from tests.fileserver import FileServer
-from tests.receiver import Receiver
-from tests.services import Service
-from tests.waiting import wait_for
+from tests.helpers import built_images
+from tests.helpers.fileserver import FileServer
+from tests.helpers.receiver import Receiver
+from tests.helpers.service_processes import Service
+from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(240)]
 
@@ -90,7 +90,7 @@ def every_row(service: Service) -> str:
 
 def containers_seen(host: str) -> str:
     """Names, labels and arguments of all containers (their environment is theirs to have)."""
-    with closing(images.client(host)) as engine:
+    with closing(built_images.client(host)) as engine:
         found = []
         for container in engine.containers.list(all=True, ignore_removed=True):
             try:

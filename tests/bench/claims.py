@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import connection
 
 from tests.bench.table import print_table
-from tests.receiver import Receiver
+from tests.helpers.receiver import Receiver
 
 STREAMS = 500
 DELIVERED = 1_000_000

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from tests.bench.table import print_table
-from tests.receiver import Answer, Receiver
-from tests.services import ROOT, Service, installation
-from tests.waiting import wait_for
+from tests.helpers.receiver import Answer, Receiver
+from tests.helpers.service_processes import ROOT, Service, installation
+from tests.helpers.waiting import wait_for
 
 STREAMS = 1000
 ROUNDS = 3

@@ -16,10 +16,10 @@ from jobs.engine.docker import init
 from jobs.running.claimed_container import INSTANCE_LABEL
 from tests.faults.load import Load
 from tests.faults.witnesses import Readiness, Starts
-from tests.fileserver import FileServer
-from tests.receiver import Receiver
-from tests.services import Service, installation_on
-from tests.waiting import wait_for
+from tests.helpers.fileserver import FileServer
+from tests.helpers.receiver import Receiver
+from tests.helpers.service_processes import Service, installation_on
+from tests.helpers.waiting import wait_for
 
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**6))
 _SWEPT_WITHIN = 90.0  # seconds: a container is a leftover 30 s after it was made, and sweeps come every 30 s

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import requests
 
-from tests.fileserver import FileServer
-from tests.receiver import Receiver
-from tests.services import Service
-from tests.waiting import wait_for
+from tests.helpers.fileserver import FileServer
+from tests.helpers.receiver import Receiver
+from tests.helpers.service_processes import Service
+from tests.helpers.waiting import wait_for
 
 KEY: Final = "key"
 PAYLOAD_BYTES: Final = 100 * 1024**2

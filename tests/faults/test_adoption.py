@@ -10,8 +10,8 @@ import docker
 import pytest
 
 from jobs.running.claimed_container import INSTANCE_LABEL
-from tests.services import Service
-from tests.waiting import wait_for
+from tests.helpers.service_processes import Service
+from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.long, pytest.mark.timeout(400)]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.receiver import Receiver
-from tests.services import Service
-from tests.waiting import wait_for
+from tests.helpers.receiver import Receiver
+from tests.helpers.service_processes import Service
+from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.long, pytest.mark.timeout(120)]
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.receiver import Answer, Received, Receiver
-from tests.services import Service
-from tests.waiting import wait_for
+from tests.helpers.receiver import Answer, Received, Receiver
+from tests.helpers.service_processes import Service
+from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(180)]
 KEY = "key"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.conftest import SystemOn
 from tests.faults.test_processes import pass_time
-from tests.waiting import wait_for
+from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.long, pytest.mark.timeout(300)]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests import images, registry
-from tests.daemons import OwnDaemon, own_daemon
 from tests.faults.conftest import System, SystemOn
 from tests.faults.test_processes import pass_time
-from tests.waiting import wait_for
+from tests.helpers import built_images, registries
+from tests.helpers.docker_daemons import OwnDaemon, own_daemon
+from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
 
@@ -172,10 +172,10 @@ def test_containers_are_removed_behind_our_back(system: System) -> None:
 
 def test_an_image_is_deleted_behind_our_back(system: System, tmp_path: Path) -> None:
     host = system.engines[0]
-    with registry.serve(tmp_path / "registry") as address:
+    with registries.serve(tmp_path / "registry") as address:
         # Given jobs of an image that a registry has, and some of them running
         image = f"{address}/deleted:latest"
-        images.push(host, images.import_busybox(host, WITH_A_VOLUME, ["VOLUME /data"]), image)
+        built_images.push(host, built_images.import_busybox(host, WITH_A_VOLUME, ["VOLUME /data"]), image)
         system.start("worker-1", "worker-2")
         running = [system.load.long(4, image=image) for _ in range(2)]
         system.load.wait_until_running(*running)
@@ -184,13 +184,13 @@ def test_an_image_is_deleted_behind_our_back(system: System, tmp_path: Path) -> 
         for _ in range(6):
             for _ in range(3):
                 system.load.quick(image=image)
-            images.remove(host, image)
+            built_images.remove(host, image)
             pass_time(system.random.uniform(0, 0.5))
 
         # I expect it to be pulled again where it is missing, and every job to become what it had to
         system.check()
-    images.remove(host, image)
-    images.remove(host, WITH_A_VOLUME)
+    built_images.remove(host, image)
+    built_images.remove(host, WITH_A_VOLUME)
 
 
 @pytest.mark.long

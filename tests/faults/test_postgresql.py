@@ -9,8 +9,8 @@ import pytest
 
 from tests.faults.conftest import System, SystemOn
 from tests.faults.test_processes import pass_time
-from tests.tcp_proxy import TcpProxy
-from tests.waiting import wait_for
+from tests.helpers.tcp_proxy import TcpProxy
+from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.faults.conftest import System
-from tests.waiting import wait_for
+from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.fileserver import FileServer, drip, drip_body
-from tests.services import Service
+from tests.helpers.fileserver import FileServer, drip, drip_body
+from tests.helpers.service_processes import Service
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.long, pytest.mark.timeout(180)]
 

@@ -1,0 +1,219 @@
+"""The seam: events are kept with the change that they report."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connection, transaction
+
+from callbacks import delivery_hints, outbox
+from callbacks.cloudevents import EventTooLarge
+from callbacks.models import Attempt, Event, Subscription
+from orchestrator_site.base.broker import broker
+from orchestrator_site.base.egress.http_client import EgressDenied
+from tests.helpers.delivery_fixtures import in_threads
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+URL = "https://user:s3cr3t@hook.example:8443/path?token=s3cr3t"
+START, LOG = "orchestrator.job.start", "orchestrator.job.log"
+
+
+@pytest.fixture
+def stream() -> UUID:
+    return uuid.uuid4()
+
+
+@pytest.fixture(autouse=True)
+def hints() -> Iterator[list[int]]:
+    """Ids of the subscriptions that a message was sent for."""
+    broker.declare_queue(delivery_hints.QUEUE)
+    broker.flush_all()
+    yield Hints()
+    broker.flush_all()
+
+
+class Hints(list[int]):
+    """Read off the broker's queue whenever it is looked at."""
+
+    def take(self) -> list[int]:
+        consumer = broker.consume(delivery_hints.QUEUE, timeout=1)
+        try:
+            while (message := next(consumer)) is not None:
+                self.append(message.args[0])
+                consumer.ack(message)
+        finally:
+            consumer.close()
+        return list(self)
+
+
+def subscribe(stream: UUID, *types: str, key: str | None = "key") -> Subscription:
+    outbox.subscribe(stream, "job-1", URL, key, types)
+    return Subscription.objects.get(stream=stream)
+
+
+def publish(stream: UUID, *types: str) -> None:
+    with transaction.atomic():
+        for type_ in types:
+            outbox.publish(stream, type_, "orchestrator/service", {"jobId": "job-1", "meta": {}})
+
+
+def publish_in_vain(stream: UUID) -> None:
+    with transaction.atomic():
+        publish(stream, START)
+        raise RuntimeError
+
+
+def test_events_are_numbered_frozen_and_pending(stream: UUID) -> None:
+    # Given a subscription
+    subscription = subscribe(stream)
+
+    # When three events are published in two transactions
+    publish(stream, START, LOG)
+    publish(stream, LOG)
+
+    # I expect them numbered without a gap, each with its own id, in bytes that say the same as the row
+    events = list(Event.objects.order_by("sequence"))
+    assert [event.sequence for event in events] == [1, 2, 3]
+    assert len({event.pk for event in events}) == 3
+    for event in events:
+        body = json.loads(bytes(event.body))
+        assert (body["id"], body["jobsequence"]) == (str(event.pk), event.sequence)
+        assert (body["type"], body["source"], body["time"]) == (event.type, event.source, event.time)
+        assert body["subject"] == "job-1"
+        assert event.state == Event.State.PENDING
+        assert event.expires_at - event.created_at == timedelta(days=1)
+    subscription.refresh_from_db()
+    assert subscription.next_attempt_at is not None
+    assert subscription.last_sequence == 3
+
+
+def test_the_destination_is_kept_as_a_secret_and_its_origin_in_the_open(stream: UUID) -> None:
+    subscription = subscribe(stream)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM callbacks_subscription")
+        row = repr(cursor.fetchall())
+    assert subscription.destination.origin == "https://hook.example:8443"
+    assert "s3cr3t" not in row
+    assert "/path" not in row
+
+
+def test_only_what_a_subscription_takes_is_kept_and_counted(stream: UUID) -> None:
+    # Given a subscription to one type, a stream without any, and one to all types
+    subscribe(stream, START)
+    everything, nothing = uuid.uuid4(), uuid.uuid4()
+    subscribe(everything)
+
+    # When something else is published in between
+    publish(stream, LOG, START, LOG, START)
+    publish(nothing, START)
+    publish(everything, LOG)
+
+    # I expect it to be as if it had never been, but for who takes everything
+    kept = Event.objects.order_by("sequence").values_list("subscription__stream", "sequence", "type")
+    assert [row[1:] for row in kept if row[0] == stream] == [(1, START), (2, START)]
+    assert [row for row in kept if row[0] != stream] == [(everything, 1, LOG)]
+
+
+def test_one_message_a_transaction_once_it_is_committed(stream: UUID, hints: Hints) -> None:
+    subscription = subscribe(stream)
+    with transaction.atomic():
+        publish(stream, START, LOG)
+        publish(stream, LOG)
+        assert hints.take() == []
+    assert hints.take() == [subscription.pk]
+
+
+def test_a_stream_with_work_left_needs_no_further_message(stream: UUID, hints: Hints) -> None:
+    subscription = subscribe(stream)
+    publish(stream, START)
+    publish(stream, LOG)
+    assert hints.take() == [subscription.pk]
+
+
+def test_what_is_rolled_back_was_never_published(stream: UUID, hints: Hints) -> None:
+    # Given an event in a transaction that does not come to pass
+    subscription = subscribe(stream)
+    with pytest.raises(RuntimeError):
+        publish_in_vain(stream)
+
+    # I expect no event, no message and no gap; and where only a part is rolled back, the rest to be told of
+    assert hints.take() == []
+    with transaction.atomic():
+        with pytest.raises(RuntimeError):
+            publish_in_vain(stream)
+        publish(stream, LOG)
+    assert list(Event.objects.values_list("sequence", "type")) == [(1, LOG)]
+    assert hints.take() == [subscription.pk]
+
+
+def test_a_broker_that_is_away_is_nobodys_business(stream: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    subscribe(stream)
+    monkeypatch.setattr(type(broker), "enqueue", lambda *_, **__: 1 / 0)
+    publish(stream, START)
+    assert Event.objects.count() == 1
+
+
+def test_an_event_is_published_in_a_transaction_or_not_at_all(stream: UUID) -> None:
+    subscribe(stream)
+    with pytest.raises(transaction.TransactionManagementError):
+        outbox.publish(stream, START, "s", {})
+
+
+def test_what_does_not_fit_is_refused(stream: UUID) -> None:
+    subscribe(stream)
+    with pytest.raises(EventTooLarge), transaction.atomic():
+        outbox.publish(stream, START, "s", {"a": "x" * 70_000})
+    assert Subscription.objects.get().last_sequence == 0
+
+
+def test_a_destination_that_is_no_url_is_refused(stream: UUID) -> None:
+    with pytest.raises(EgressDenied):
+        outbox.subscribe(stream, "job-1", "file:///etc/passwd", None, ())
+
+
+def test_forgetting_leaves_nothing_of_a_stream_and_all_of_the_others(stream: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two streams with events and attempts, more than a batch
+    monkeypatch.setattr(outbox, "_BATCH", 2)
+    other = uuid.uuid4()
+    for each in (stream, other):
+        subscribe(each)
+        publish(each, *[START] * 5)
+    for event in Event.objects.all():
+        Attempt.objects.create(event=event, time=event.created_at, latency_ms=1)
+
+    # When one is forgotten (and one that never was)
+    outbox.forget([stream, uuid.uuid4()])
+
+    # I expect the other's rows alone
+    assert list(Subscription.objects.values_list("stream", flat=True)) == [other]
+    assert set(Event.objects.values_list("subscription__stream", flat=True)) == {other}
+    assert Attempt.objects.count() == 5
+
+
+def test_forgetting_lets_others_in_after_each_small_batch(stream: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a stream with more events than a batch
+    monkeypatch.setattr(outbox, "_BATCH", 2)
+    subscribe(stream)
+    publish(stream, *[START] * 5)
+    seen: list[int] = []
+
+    def look(_: int) -> None:
+        seen.append(Event.objects.count())
+
+    def look_before(execute: Any, statement: str, *args: Any) -> Any:
+        if statement.startswith('DELETE FROM "callbacks_event"'):
+            in_threads(1, look)  # with a connection of its own
+        return execute(statement, *args)
+
+    # When it is forgotten
+    with connection.execute_wrapper(look_before):
+        outbox.forget([stream])
+
+    # I expect others to see it go a batch at a time
+    assert seen == [5, 3, 1]
+    assert not Event.objects.exists()

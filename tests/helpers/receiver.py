@@ -1,0 +1,314 @@
+"""A real HTTP server to send to: it records every request and answers as it is told.
+
+with Receiver() as receiver:
+    receiver.will(Answer(500), Answer(200, after="hang"))
+    ...
+    assert receiver.requests[0].json["jobsequence"] == 1
+"""
+
+import datetime
+import hashlib
+import hmac
+import json
+import socket
+import ssl
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from standardwebhooks import Webhook
+
+from tests.helpers.waiting import wait_for
+
+_DRIP_SECONDS = 0.05
+_CHUNK = b"x" * 65536
+
+Fault = Literal[
+    "hang",  # take the request, say nothing
+    "half",  # announce a body, send half of it, close
+    "half_headers",  # say that all is well, and close within the headers
+    "endless",  # a body without an end, as fast as it is read
+    "endless_chunks",  # the same in chunks
+    "endless_trailers",  # headers after the last chunk, without an end
+    "endless_interim",  # interim answers (103) without an end
+    "drip",  # a body without an end, one byte at a time
+    "drip_headers",  # headers without an end, one byte at a time
+    "reset",  # take the request, reset the connection
+    "garbage",  # answer something that is no HTTP
+    "raw",  # send the body and nothing else, close
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    method: str
+    path: str  # with its query
+    target: str  # the same, as it stands in the request line
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+    peer: tuple[str, int]  # the client's end of the connection
+
+    @property
+    def json(self) -> dict[str, Any]:
+        event: dict[str, Any] = json.loads(self.body)
+        return event
+
+    def verify(self, key: str) -> None:
+        """Raise where either signature is not made with `key` (Standard Webhooks' by their own library)."""
+        expected = "sha256=" + hmac.new(key.encode(), self.body, hashlib.sha256).hexdigest()
+        assert hmac.compare_digest(self.headers["x-signature-256"], expected), "X-Signature-256 does not fit the body"
+        Webhook(key if key.startswith("whsec_") else key.encode()).verify(self.body, self.headers)
+
+
+class Receiver:
+    """Answers 200 unless told otherwise. `respond` may be set to decide for each request."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self.requests: list[Received] = []
+        self.most_at_once = 0  # requests that were being answered at the same time
+        self.streamed = 0  # bytes of endless bodies that were sent
+        self.respond: Callable[[Received], Answer] = self._planned_answer
+        self._planned: deque[Answer] = deque()
+        self._lock = threading.Lock()
+        self._now = 0
+        self._closing = threading.Event()
+        self._server = _Server((host, port), self)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        scheme = "http" if tls is None else "https"
+        self.port: int = self._server.server_address[1]
+        self.url = f"{scheme}://{host}:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.close_connections()
+        self._server.server_close()
+
+    def will(self, *answers: Answer) -> None:
+        """Answer the next requests so, one each."""
+        self._planned.extend(answers)
+
+    def wait_for(self, count: int, timeout: float = 30) -> list[Received]:
+        """All requests, once there are so many."""
+        return wait_for(lambda: self.requests if len(self.requests) >= count else None, timeout, f"{count} requests")
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The CloudEvents received, each at its first arrival."""
+        return list({received.json["id"]: received.json for received in reversed(self.requests)}.values())[::-1]
+
+    def check_order(self) -> None:
+        """Raise where, for any source and subject, an event came for the first time after a later one had come."""
+        last: dict[str, int] = {}
+        seen: set[str] = set()
+        for received in list(self.requests):
+            event = received.json
+            if event["id"] not in seen:
+                seen.add(event["id"])
+                assert event["jobsequence"] > last.get(event["subject"], 0), f"{event['type']} came late"
+                last[event["subject"]] = event["jobsequence"]
+
+    # -- for the handler -----------------------------------------------------------------------
+    def take(self, received: Received) -> Answer:
+        with self._lock:
+            self.requests.append(received)
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        return self.respond(received)
+
+    def _planned_answer(self, _: Received) -> Answer:
+        with self._lock:
+            return self._planned.popleft() if self._planned else Answer()
+
+    def done(self) -> None:
+        with self._lock:
+            self._now -= 1
+
+    def pause(self, seconds: float | None = None) -> bool:
+        """Wait; False when the receiver closes."""
+        return not self._closing.wait(seconds)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], receiver: Receiver) -> None:
+        self.receiver = receiver
+        self._connections: set[socket.socket] = set()
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def close_connections(self) -> None:
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        wait_for(lambda: not self._connections, 5, "connections to be closed")
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def handle_one_request(self) -> None:
+        self.raw_requestline = self.rfile.readline(65537)
+        if not self.raw_requestline or not self.parse_request():
+            self.close_connection = True
+            return
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client was killed in the middle of it: no service takes that for a request
+            self.close_connection = True
+            return
+        received = Received(
+            method=self.command,
+            path=self.path,
+            target=self.raw_requestline.decode("latin-1").split(" ")[1],
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=body,
+            peer=self.client_address[:2],
+        )
+        receiver = self.server.receiver
+        answer = receiver.take(received)
+        try:
+            self._answer(answer, receiver)
+        finally:
+            receiver.done()
+
+    def _answer(self, answer: Answer, receiver: Receiver) -> None:
+        self.close_connection = self.close_connection or answer.fault is not None
+        match answer.fault:
+            case "hang":
+                while receiver.pause(_DRIP_SECONDS) and self._client_is_there():
+                    pass
+            case "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            case "garbage":
+                self.wfile.write(b"\x00\xff this is no answer\r\n\r\n")
+            case "raw":
+                self.wfile.write(answer.body)
+            case "half_headers":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Half: ")
+            case "drip_headers":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                self._drip(receiver)
+            case "drip":
+                self._head(answer, {"Connection": "close"})
+                self._drip(receiver)
+            case "endless":
+                self._head(answer, {"Connection": "close"})
+                self._stream(receiver, _CHUNK)
+            case "endless_chunks":
+                self._head(answer, {"Transfer-Encoding": "chunked"})
+                self._stream(receiver, b"%x\r\n%b\r\n" % (len(_CHUNK), _CHUNK))
+            case "endless_trailers":
+                self._head(answer, {"Transfer-Encoding": "chunked"})
+                self.wfile.write(b"0\r\n")
+                self._stream(receiver, b"X-Trailer: x\r\n" * 1000)
+            case "endless_interim":
+                self._stream(receiver, b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+            case "half":
+                self._head(answer, {"Content-Length": str(2 * len(answer.body or b"half"))})
+                self.wfile.write(answer.body or b"half")
+            case None:
+                self._head(answer, {"Content-Length": str(len(answer.body))})
+                self.wfile.write(answer.body)
+
+    def _head(self, answer: Answer, headers: dict[str, str]) -> None:
+        self.send_response(answer.status)
+        for name, value in (headers | answer.headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _drip(self, receiver: Receiver) -> None:
+        while receiver.pause(_DRIP_SECONDS):
+            self.wfile.write(b"x")
+
+    def _stream(self, receiver: Receiver, data: bytes) -> None:
+        while receiver.pause(0):
+            self.wfile.write(data)
+            receiver.streamed += len(data)
+
+    def _client_is_there(self) -> bool:
+        self.connection.settimeout(0.001)
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK) != b""
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: the tests say what they expected."""
+
+
+def certificate(directory: Path, name: str, issuer: Path | None = None) -> Path:
+    """A certificate for `name` and its key, in one file. `issuer` is the file of the one that signs it; None: itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = signer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signing_key: Any = key
+    if issuer is not None:
+        signer = x509.load_pem_x509_certificate(issuer.read_bytes()).subject
+        signing_key = serialization.load_pem_private_key(issuer.read_bytes(), None)
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(signer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .sign(signing_key, hashes.SHA256())
+    )
+    path = directory / f"{name}.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def tls_server(path: Path) -> ssl.SSLContext:
+    """For a server that shows this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context

@@ -1,0 +1,268 @@
+"""The production processes, started for one test on a database of its own, to be killed and started again."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import leftovers
+import psycopg
+import pytest
+import redis
+import requests
+from environment import free_port, random_key, without_service
+from psycopg import sql
+
+from tests.helpers.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = {
+    "web": ["-m", "gunicorn", "-c", "orchestrator_site/gunicorn.py", "orchestrator_site.wsgi"],
+    "worker": ["manage.py", "worker"],
+    "deliver": ["manage.py", "deliver"],
+    "relay": ["manage.py", "relay"],
+    "metrics": ["manage.py", "metrics"],
+    "embedded": ["manage.py", "embedded"],
+}
+DECIDED = ("completed", "failed", "cancelled")
+STOP_SECONDS = 20
+_ASK_SECONDS = 0.1  # between questions: these cost the service time that it needs
+REDIS_DATABASE = 1  # tests of this kind run one after the other
+
+
+class Service:
+    """One installation: a fresh PostgreSQL database, an empty Redis database, and any processes of the Procfile.
+    Without URLs of the two it is the embedded one.
+
+    Their output is in `<directory>/<name>.log`. Jobs reach servers of the test's on loopback; keys are not asked for.
+    """
+
+    def __init__(self, directory: Path, database_url: str, redis_url: str, **variables: str) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.database_url = database_url
+        self.redis_url = redis_url
+        self.environment = without_service() | {
+            "STATE_DIR": str(directory),
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "METRICS_PORT": str(free_port()),
+            "PUBLIC_URL": self.url,
+            "SECRET_KEY": random_key(),
+            "ENCRYPTION_KEYS": random_key(),
+            "API_AUTH": "off",
+            "EGRESS_ALLOW": "127.0.0.0/8,::1/128,localhost",
+            "WEB_CONCURRENCY": "1",
+            **variables,
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._kinds: dict[str, tuple[str, dict[str, str]]] = {}
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    # -- processes -----------------------------------------------------------------------------
+    def start(self, kind: str, name: str | None = None, **variables: str) -> subprocess.Popen[bytes]:
+        """Start a process of that kind; `name` tells several of a kind apart. `web` answers when this returns."""
+        name = name or kind
+        assert name not in self.processes, f"{name} runs already"
+        with (self.directory / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *COMMANDS[kind]],
+                cwd=ROOT,
+                env=self.environment | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes[name] = process
+        self._kinds[name] = (kind, variables)
+        if kind in ("web", "embedded"):
+            wait_for(lambda: self._is_live(name), what=f"{name} to answer")
+        return process
+
+    def start_all(self) -> None:
+        """`web`, `worker`, `deliver` and `relay`, one of each."""
+        for kind in ("web", "worker", "deliver", "relay"):
+            self.start(kind)
+
+    def kill(self, name: str) -> None:
+        """kill -9, its children included: as if the machine had lost it."""
+        process = self.processes.pop(name)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def terminate(self, name: str) -> int:
+        """SIGTERM, and wait until it has ended: its exit code."""
+        process = self.processes[name]
+        process.terminate()
+        try:
+            return process.wait(STOP_SECONDS)
+        finally:
+            self.kill(name)
+
+    def restart(self, name: str) -> None:
+        """Kill it where it runs, and start it as it was started."""
+        if name in self.processes:
+            self.kill(name)
+        kind, variables = self._kinds[name]
+        self.start(kind, name, **variables)
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: it stays where it is, and knows nothing of the time that passes."""
+        os.killpg(self.processes[name].pid, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        os.killpg(self.processes[name].pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        for name, process in self.processes.items():
+            self.thaw(name)
+            process.terminate()
+        for name in list(self.processes):
+            with suppress(subprocess.TimeoutExpired):
+                self.processes[name].wait(STOP_SECONDS)
+            self.kill(name)
+        self._session.close()
+
+    def log(self, name: str) -> str:
+        return (self.directory / f"{name}.log").read_text(errors="replace")
+
+    def _is_live(self, name: str) -> bool:
+        assert self.processes[name].poll() is None, f"{name} has ended: {self.log(name)[-2000:]}"
+        with suppress(requests.ConnectionError):
+            return self.request("GET", "/livez").ok
+        return False
+
+    # -- the API -------------------------------------------------------------------------------
+    def request(self, method: str, path: str, *, timeout: float = 40, **options: Any) -> requests.Response:
+        return self._session.request(method, self.url + path, timeout=timeout, **options)
+
+    def post_job(self, **members: Any) -> str:
+        """Post a job that must be accepted: its id. The image is `alpine:latest` where none is given."""
+        answer = self.request("POST", "/v1/jobs", json={"image": "alpine:latest", **members})
+        assert answer.status_code == 202, answer.text
+        identity: str = answer.json()["id"]
+        return identity
+
+    def get_job(self, identity: str) -> dict[str, Any]:
+        answer = self.request("GET", f"/v1/jobs/{identity}")
+        assert answer.status_code == 200, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def wait_status(self, identity: str, *statuses: str, timeout: float = 60) -> dict[str, Any]:
+        """The job, once its status is one of these. One that has ended otherwise fails the test at once."""
+
+        def reached() -> dict[str, Any] | None:
+            job = self.get_job(identity)
+            if job["status"] not in (*statuses, "accepted", "running"):
+                log = self.request("GET", f"/v1/jobs/{identity}/logs").text
+                raise AssertionError(f"it has ended: {job}; its log: {log[-2000:]}")
+            return job if job["status"] in statuses else None
+
+        return wait_for(reached, timeout, f"{identity} to be {' or '.join(statuses)}", step=_ASK_SECONDS)
+
+    def wait_decided(self, identity: str, timeout: float = 60) -> dict[str, Any]:
+        """The job, once it is completed, failed or cancelled."""
+        return self.wait_status(identity, *DECIDED, timeout=timeout)
+
+    def wait_complete(self, identity: str, timeout: float = 60) -> dict[str, Any]:
+        """The job, once its last output has been handled."""
+
+        def complete() -> dict[str, Any] | None:
+            job = self.get_job(identity)
+            return job if job.get("completedAt") else None
+
+        return wait_for(complete, timeout, f"{identity} to be done", step=_ASK_SECONDS)
+
+    def cookie(self, name: str) -> str:
+        """A cookie that the service has set."""
+        return self._session.cookies[name]
+
+    def manage(self, *arguments: str, env: dict[str, str]) -> None:
+        """Run a management command to its end."""
+        subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=True, capture_output=True)
+
+    # -- what it stands on ---------------------------------------------------------------------
+    def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows that an SQL statement gives (none where it gives none), in a transaction of its own."""
+        with psycopg.connect(self.database_url) as connection:
+            cursor = connection.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def empty_redis(self) -> None:
+        """Forget every message."""
+        with closing(redis.Redis.from_url(self.redis_url)) as client:
+            client.flushdb()
+
+
+def database_named(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def administer(url: str, statement: str, **names: str) -> None:
+    """Run a statement that PostgreSQL allows in no transaction."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(**{key: sql.Identifier(name) for key, name in names.items()}))
+
+
+@cache
+def migrated_template(url: str) -> str:
+    """The name of a migrated database, made once a session: copying it is ten times faster than migrating."""
+    name = f"template_{secrets.token_hex(4)}"
+    administer(url, "CREATE DATABASE {name}", name=name)
+    environment = os.environ | {"DATABASE_URL": database_named(url, name)}
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--noinput", "--verbosity", "0"], cwd=ROOT, env=environment, check=True
+    )
+    return name
+
+
+@contextmanager
+def installation(directory: Path) -> Iterator[Service]:
+    """An installation on the PostgreSQL and the Redis of this run, with no process running yet."""
+    database_url, redis_url = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
+    if not (database_url and redis_url):
+        pytest.skip("needs PostgreSQL and Redis: bin/test says where in DATABASE_URL and REDIS_URL")
+    redis_url = urlsplit(redis_url)._replace(path=f"/{REDIS_DATABASE}").geturl()
+    with installation_on(directory, database_url, redis_url, [os.environ["DOCKER_HOST"]]) as service:
+        yield service
+
+
+@contextmanager
+def installation_on(
+    directory: Path, database_url: str, redis_url: str, engines: Sequence[str], **variables: str
+) -> Iterator[Service]:
+    """An installation on a database of its own. What it leaves on the engines is removed at the end."""
+    name = f"service_{uuid.uuid4().hex[:12]}"
+    administer(database_url, "CREATE DATABASE {name} TEMPLATE {template}", name=name, template=migrated_template(database_url))
+    service = Service(directory, database_named(database_url, name), redis_url, **variables)
+    service.empty_redis()
+    try:
+        yield service
+    finally:
+        service.stop()
+        for (instance,) in service.query("SELECT name FROM jobs_instance"):
+            for host in engines:
+                leftovers.remove(host, instance)
+        administer(database_url, "DROP DATABASE {name} WITH (FORCE)", name=name)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """An installation of the test's own."""
+    with installation(tmp_path) as service:
+        yield service

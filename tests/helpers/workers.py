@@ -1,0 +1,83 @@
+"""Worker processes of one engine, as threads of the test."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from jobs.engine.protocol import Engine
+from jobs.models import Job
+from jobs.running.supervisor import Supervisor
+from jobs.states import State
+from tests.fake_engine import FakeEngine
+from tests.helpers.waiting import wait_for
+
+
+class Workers:
+    """Supervisors, and threads that work for them."""
+
+    def __init__(self, engine: Engine, state_dir: Path) -> None:
+        self._engine = engine
+        self._configuration = replace(settings.CONFIGURATION, state_dir=state_dir, node_name="node", shutdown_grace=0.3)
+        self._supervisors: list[Supervisor] = []
+        self._threads: list[threading.Thread] = []
+
+    def another(self, **values: Any) -> Supervisor:
+        supervisor = Supervisor(self._engine, replace(self._configuration, **values))
+        supervisor.start()
+        self._supervisors.append(supervisor)
+        return supervisor
+
+    def run(self, supervisor: Supervisor) -> threading.Thread:
+        """One of its worker threads takes what there is."""
+
+        def work() -> None:
+            try:
+                supervisor.run_jobs()
+            finally:
+                connection.close()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        self._threads.append(thread)
+        return thread
+
+    def stop(self) -> None:
+        for supervisor in self._supervisors:
+            supervisor.stop()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    engine = FakeEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(engine, tmp_path)
+    yield workers
+    workers.stop()
+
+
+def completed(job: Job) -> Job:
+    """The job, once it is at its end."""
+
+    def row() -> Job | None:
+        job.refresh_from_db()
+        return job if job.completed_at else None
+
+    return wait_for(row, 20, "the job's end")
+
+
+def running(job: Job) -> None:
+    wait_for(lambda: Job.objects.get(pk=job.pk).status == State.RUNNING, 20, "the job to run")

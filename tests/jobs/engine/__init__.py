@@ -1,0 +1,1 @@
+"""Tests of `jobs.engine`: the contract of every engine."""

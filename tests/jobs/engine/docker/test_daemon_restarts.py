@@ -1,0 +1,337 @@
+"""What becomes of processes whose engine, or its host, is stopped, killed or loses its power, and is started again."""
+
+import os
+import shutil
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+from processes import processes_with_argument
+
+from jobs.engine.docker import DockerEngine
+from jobs.engine.protocol import Observation, Phase
+from jobs.errors import EngineUnavailable
+from jobs.interrupt import Interrupt
+from tests.helpers import built_images
+from tests.helpers.docker_daemons import OwnDaemon, own_daemon
+from tests.helpers.engines import Bench, DockerBench, FakeBench, shell
+from tests.helpers.waiting import wait_for
+
+pytestmark = pytest.mark.stateless
+
+SLEEPS = shell("sleep 600")
+CATCHES_SIGTERM = shell('trap "exit 0" TERM; echo ready; while true; do sleep 0.1; done')
+FAILS_ON_SIGTERM = shell('trap "exit 4" TERM; echo ready; while true; do sleep 0.1; done')
+IGNORES_SIGTERM = shell('trap "" TERM; echo ready; while true; do sleep 0.1; done')
+GRACE = 3  # seconds for which a daemon that stops waits for whoever ignores SIGTERM
+
+WAYS_DOWN = {"stop": OwnDaemon.terminate, "crash": OwnDaemon.kill, "power cut": OwnDaemon.lose_host}
+
+
+@pytest.fixture(scope="module")
+def startable() -> None:
+    if os.geteuid() != 0 or not shutil.which("dockerd"):
+        pytest.skip("only root can start a dockerd")
+
+
+@pytest.fixture(scope="module")
+def plain_daemon(startable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
+    with own_daemon(tmp_path_factory.mktemp("e")) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def live_restoring_daemon(startable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
+    with own_daemon(tmp_path_factory.mktemp("e"), live_restore=True) as daemon:
+        yield daemon
+
+
+@dataclass(frozen=True)
+class Restartable:
+    """A bench, and its engine's way down and up again."""
+
+    bench: Bench
+    restart: Callable[[], None]
+
+
+def bring_down_and_up(daemon: OwnDaemon, way: str) -> None:
+    WAYS_DOWN[way](daemon)
+    daemon.start_again()
+
+
+@pytest.fixture(params=["fake", *(pytest.param(way, marks=pytest.mark.engine) for way in WAYS_DOWN)])
+def restartable(request: pytest.FixtureRequest) -> Iterator[Restartable]:
+    """Every engine in turn whose processes end with it."""
+    if request.param == "fake":
+        fake: FakeBench = request.getfixturevalue("fake_bench")
+        yield Restartable(fake, fake.engine.restart)
+        return
+    daemon: OwnDaemon = request.getfixturevalue("plain_daemon")
+    yield Restartable(request.getfixturevalue("plain"), partial(bring_down_and_up, daemon, request.param))
+
+
+@pytest.fixture
+def plain(plain_daemon: OwnDaemon) -> Iterator[DockerBench]:
+    bench = DockerBench(plain_daemon.host, registry_address="")
+    yield bench
+    bench.clean()
+
+
+@pytest.fixture
+def live_restoring(live_restoring_daemon: OwnDaemon) -> Iterator[DockerBench]:
+    bench = DockerBench(live_restoring_daemon.host, registry_address="")
+    yield bench
+    bench.clean()
+
+
+def ready(bench: Bench, command: tuple[str, ...], **values: object) -> str:
+    """The name of a container that has said that it is ready."""
+    name = bench.started(command, stop_grace_seconds=GRACE, **values)
+    wait_for(lambda: bench.log(name), 20, "its first line")
+    return name
+
+
+def process_of(bench: DockerBench, name: str) -> int:
+    """The number of the container's first process on this machine."""
+    with closing(built_images.client(bench.host)) as client:
+        return int(client.containers.get(name).attrs["State"]["Pid"])
+
+
+def phase_of(bench: Bench, name: str) -> Phase:
+    """As its engine's list of containers has it."""
+    return next(seen.phase for seen in bench.engine.list(bench.labels) if seen.name == name)
+
+
+def greet(server: socket.socket) -> None:
+    with suppress(OSError), server.accept()[0] as connection:
+        connection.sendall(b"hello\n")
+
+
+def outcome(seen: Observation) -> tuple[str, int | None, bool]:
+    return seen.phase, seen.exit_code, seen.lost
+
+
+# -- engines whose processes end with them -----------------------------------------------------------------
+
+
+def test_processes_that_a_restart_ended_are_lost(restartable: Restartable) -> None:
+    # Given one that SIGTERM ends, one that takes it for a reason to succeed, and one that ended before
+    bench = restartable.bench
+    names = [bench.started(SLEEPS, stop_grace_seconds=GRACE), ready(bench, CATCHES_SIGTERM), bench.ended(shell("exit 3"))]
+    assert not any(bench.engine.inspect(name).lost for name in names)
+
+    # When
+    restartable.restart()
+
+    # I expect all to be lost: of the last it cannot be told that nobody had looked in time
+    seen = [bench.engine.inspect(name) for name in names]
+    assert [(one.phase, one.lost) for one in seen] == [("ended", True)] * 3
+    assert all(one.started_at and one.finished_at and one.started_at <= one.finished_at for one in seen)
+
+
+def test_what_a_lost_process_has_left_is_still_there(restartable: Restartable) -> None:
+    # Given
+    bench = restartable.bench
+    name = ready(bench, shell("echo kept | tee file; exec sleep 600"))
+
+    # When
+    restartable.restart()
+
+    # I expect
+    assert [frame.data for frame in bench.log(name)] == [b"kept\n"]
+    assert bench.engine.stat(name, "/workspace/file") is not None
+
+
+def test_processes_that_start_after_a_restart_are_not_lost(restartable: Restartable) -> None:
+    # Given a container that was made before, and the jobs' network
+    bench = restartable.bench
+    network = f"test-{uuid.uuid4().hex}"
+    network_id = bench.engine.create_network(network, bench.labels)
+    name = bench.created(shell("exit 3"), network=network)
+
+    # When
+    restartable.restart()
+
+    # I expect
+    bench.engine.start(name)
+    bench.engine.wait(name, Interrupt(), timeout=60)
+    assert outcome(bench.engine.inspect(name)) == ("ended", 3, False)
+    assert outcome(bench.run(shell("kill -TERM $$"), network=network)) == ("ended", 143, False)
+    assert bench.engine.find_network(network_id) == network
+
+
+# -- Docker alone ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("way", WAYS_DOWN)
+def test_jobs_network_leads_out_after_a_restart(plain: DockerBench, plain_daemon: OwnDaemon, way: str) -> None:
+    # Given
+    network = f"test-{uuid.uuid4().hex}"
+    plain.engine.create_network(network, plain.labels)
+
+    # When
+    bring_down_and_up(plain_daemon, way)
+
+    # I expect a job to reach this machine by way of its gateway
+    with socket.create_server(("", 0)) as server:
+        threading.Thread(target=greet, args=(server,), daemon=True).start()
+        gateway = "$(ip route | sed -n 's/^default via \\([^ ]*\\) .*/\\1/p')"
+        command = shell(f"nc -w 20 {gateway} {server.getsockname()[1]} < /dev/null")
+        assert plain.output(command, network=network) == "hello\n"
+
+
+@pytest.mark.engine
+def test_daemon_that_is_stopping_lets_nobody_take_its_own_work_for_an_exit_code(
+    plain: DockerBench, plain_daemon: OwnDaemon
+) -> None:
+    # Given two processes, one of which will hold up the stop, and connections that stay open: there is one for each path
+    name = plain.started(SLEEPS, stop_grace_seconds=GRACE)
+    ready(plain, IGNORES_SIGTERM)
+    plain.engine.list(plain.labels)
+    plain.engine.inspect(plain.ended())
+
+    # When the daemon is told to stop, and goes on answering over these
+    plain_daemon.ask_to_stop()
+    with suppress(EngineUnavailable):  # newer engines go on answering nobody
+        wait_for(lambda: phase_of(plain, name) == "ended", GRACE, "the first to be ended")
+
+    # I expect nothing to be said of the one that has ended until the daemon runs again
+    with pytest.raises(EngineUnavailable):
+        plain.engine.inspect(name)
+    plain_daemon.wait_until_stopped()
+    plain_daemon.start_again()
+    assert outcome(plain.engine.inspect(name)) == ("ended", 143, True)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("way", ["stop", "crash"])
+def test_processes_that_outlive_their_daemon_are_not_lost(
+    live_restoring: DockerBench, live_restoring_daemon: OwnDaemon, way: str
+) -> None:
+    # Given one that goes on, one that will end while the daemon is away, and one that ended before
+    goes_on = live_restoring.started(SLEEPS)
+    ends = ready(live_restoring, FAILS_ON_SIGTERM)
+    process = process_of(live_restoring, ends)
+    ended = live_restoring.ended(shell("exit 3"))
+
+    # When
+    WAYS_DOWN[way](live_restoring_daemon)
+    os.kill(process, signal.SIGTERM)
+    wait_for(lambda: not Path(f"/proc/{process}").exists(), 20, "the process to end")
+    live_restoring_daemon.start_again()
+
+    # I expect
+    assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
+    told = ("ended", 4, False) if live_restoring_daemon.keeps_exit_codes else ("ended", 255, True)
+    assert outcome(live_restoring.engine.inspect(ends)) == told
+    assert outcome(live_restoring.engine.inspect(ended)) == ("ended", 3, False)
+
+
+@pytest.mark.engine
+def test_process_of_which_a_daemon_finds_no_trace_is_lost_where_others_outlived_it(
+    live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
+) -> None:
+    # Given two processes
+    goes_on, vanishes = live_restoring.started(SLEEPS), live_restoring.started(SLEEPS)
+    with closing(built_images.client(live_restoring.host)) as client:
+        container = client.containers.get(vanishes)
+
+    # When one of them vanishes with its shim, which would know its exit code, while the daemon is away
+    live_restoring_daemon.kill()
+    for process in [*processes_with_argument(container.id), container.attrs["State"]["Pid"]]:
+        os.kill(process, signal.SIGKILL)
+    live_restoring_daemon.start_again()
+
+    # I expect it to be lost, and not to have ended with Docker's 255
+    assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
+    assert outcome(live_restoring.engine.inspect(vanishes)) == ("ended", 255, True)
+
+
+@pytest.mark.engine
+def test_process_whose_daemon_was_killed_as_it_took_note_of_its_end_is_lost(
+    live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
+) -> None:
+    # Given one that goes on, and two that end just before the daemon does, of which one fails
+    goes_on = live_restoring.started(SLEEPS)
+    fails, succeeds = ready(live_restoring, FAILS_ON_SIGTERM), ready(live_restoring, CATCHES_SIGTERM)
+    processes = [process_of(live_restoring, name) for name in (fails, succeeds)]
+    with closing(built_images.client(live_restoring.host)) as client:
+        container_id = str(client.containers.get(fails).id)
+    live_restoring_daemon.freeze()
+    for process in processes:
+        os.kill(process, signal.SIGTERM)
+    wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 20, "the processes to end")
+
+    # When it has taken the failure from containerd, and has not written it down yet
+    live_restoring_daemon.forget_in_containerd(container_id)
+    live_restoring_daemon.kill()
+    live_restoring_daemon.start_again()
+
+    # I expect it alone to be lost, and not to have ended with Docker's 0, even if the daemon is asked late
+    assert outcome(live_restoring.run(shell("exit 0"))) == ("ended", 0, False)
+    keeps = live_restoring_daemon.keeps_exit_codes
+    assert outcome(live_restoring.engine.inspect(fails)) == ("ended", 0 if keeps else 255, True)
+    assert outcome(live_restoring.engine.inspect(succeeds)) == (("ended", 0, False) if keeps else ("ended", 255, True))
+    assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
+
+
+@pytest.mark.engine
+def test_success_is_believed_when_the_daemon_has_forgotten_how_it_came_about(live_restoring: DockerBench) -> None:
+    # Given a process that has succeeded since the daemon started, which nobody has looked at, and more events than that keeps
+    name = live_restoring.started(shell("exit 0"))
+    live_restoring.engine.wait(name, Interrupt(), timeout=60)
+    with closing(built_images.client(live_restoring.host)) as client:
+        alpine = client.images.get("alpine:latest")
+        for _ in range(256):
+            alpine.tag("test", "again")
+        client.images.remove("test:again")
+
+    # When a worker comes that has not seen the daemon's start
+    late = DockerEngine(live_restoring.host)
+
+    # I expect
+    assert outcome(late.inspect(name)) == ("ended", 0, False)
+
+
+@pytest.mark.engine
+def test_power_cut_loses_what_ran_where_processes_outlive_their_daemon(
+    live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
+) -> None:
+    # Given
+    ran = [live_restoring.started(SLEEPS), ready(live_restoring, CATCHES_SIGTERM)]
+    ended = live_restoring.ended(shell("exit 3"))
+
+    # When
+    bring_down_and_up(live_restoring_daemon, "power cut")
+
+    # I expect all but that which had ended before to be lost
+    assert [outcome(live_restoring.engine.inspect(name)) for name in ran] == [("ended", 255, True)] * 2
+    assert outcome(live_restoring.engine.inspect(ended)) == ("ended", 3, False)
+    assert outcome(live_restoring.run(shell("exit 255"))) == ("ended", 255, False)
+
+
+@pytest.mark.engine
+def test_daemon_that_does_not_move_is_waited_for(plain: DockerBench, plain_daemon: OwnDaemon) -> None:
+    # Given a process whose daemon is frozen
+    name = plain.started(SLEEPS, stop_grace_seconds=GRACE)
+    plain_daemon.freeze()
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(plain.engine.inspect, name)
+        with pytest.raises(TimeoutError):
+            answer.result(timeout=0.5)
+
+        # When it thaws
+        plain_daemon.thaw()
+
+        # I expect
+        assert outcome(answer.result(timeout=20)) == ("running", None, False)

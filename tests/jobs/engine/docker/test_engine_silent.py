@@ -1,0 +1,321 @@
+"""Engines that take a request and send nothing: an interrupt ends whatever waits for them."""
+
+import base64
+import itertools
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from jobs.engine.docker import DockerEngine, init
+from jobs.engine.protocol import Engine
+from jobs.errors import EngineSilent, Interrupted
+from jobs.interrupt import Interrupt
+from tests.helpers.engines import FakeBench
+from tests.helpers.waiting import wait_for
+from tests.jobs.engine.docker.test_engine_broken import (
+    ScriptedDaemon,
+    answer,
+    chunked,
+    daemon,
+    frame,
+    inspected,
+    write_certificates,
+)
+
+__all__ = ["daemon"]
+
+pytestmark = pytest.mark.stateless
+
+AT_ONCE = 5.0  # seconds; every time-out of the engine's calls is longer
+ENDED = {"started": "2026-01-01T00:00:01Z", "finished": "2026-01-01T00:00:03Z"}
+A_DIRECTORY = base64.b64encode(json.dumps({"size": 0, "mode": 1 << 31}).encode())
+
+
+class Calling:
+    """A call in a thread of its own."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:
+            self._error = error
+
+    def is_in(self, *functions: str) -> bool:
+        """Whether its innermost frame is of one of these."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return frame is not None and frame.f_code.co_name in functions
+
+    def error(self) -> BaseException | None:
+        self._thread.join(AT_ONCE)
+        assert not self._thread.is_alive(), "the call goes on"
+        return self._error
+
+
+def follow(engine: Engine, interrupt: Interrupt) -> None:
+    with engine.logs("job", skip=0, follow=True, interrupt=interrupt) as frames:
+        list(frames)
+
+
+def take_out(engine: Engine) -> None:
+    with engine.get("job", "/out") as chunks:
+        list(chunks)
+
+
+def endless_tar() -> Iterator[bytes]:
+    yield from itertools.repeat(b"\0" * 65536)
+
+
+# By the part of the request's first line that the engine is silent about.
+CALLS: dict[str, Callable[[Engine, Interrupt], object]] = {
+    "GET /v1.41/info": lambda engine, _: engine.info(),
+    "/networks/create": lambda engine, _: engine.create_network("n", {}),
+    "GET /v1.41/networks/": lambda engine, _: engine.find_network("n"),
+    "DELETE /v1.41/networks/": lambda engine, _: engine.remove_network("n"),
+    "/images/alpine": lambda engine, interrupt: engine.ensure_image("alpine", "missing", 60, interrupt),
+    "/images/create": lambda engine, interrupt: engine.ensure_image("alpine", "always", 60, interrupt),
+    "/containers/create": lambda engine, _: engine.create(FakeBench().spec()),
+    "/rename": lambda engine, _: engine.rename("job", "other"),
+    "/start": lambda engine, _: engine.start("job"),
+    "/containers/job/json": lambda engine, _: engine.inspect("job"),
+    "/containers/ended/json": lambda engine, _: engine.inspect("ended"),
+    "GET /v1.41/networks?": lambda engine, _: engine.inspect("ended"),  # the look at when the engine began
+    "/wait": lambda engine, interrupt: engine.wait("job", interrupt),
+    "/stop": lambda engine, _: engine.stop("job", 10),
+    "DELETE /v1.41/containers/": lambda engine, _: engine.remove("job"),
+    "/containers/json": lambda engine, _: engine.list({}),
+    "/logs": follow,
+    "HEAD ": lambda engine, _: engine.stat("job", "/"),
+    "/changes": lambda engine, _: engine.added_directories("job", ["/"]),
+    "PUT ": lambda engine, _: engine.put("job", "/", endless_tar()),
+    "GET /v1.41/containers/job/archive": lambda engine, _: take_out(engine),
+}
+
+
+@pytest.fixture
+def answering(daemon: ScriptedDaemon) -> ScriptedDaemon:
+    """One that has an answer to every question that comes before another."""
+    daemon.answers |= {
+        "HEAD ": b"HTTP/1.1 200 X\r\nX-Docker-Container-Path-Stat: %s\r\nConnection: close\r\n\r\n" % A_DIRECTORY,
+        "/containers/job/json": inspected(status="created"),
+        "/containers/ended/json": inspected(**ENDED),
+        "/": answer(200, {}),
+    }
+    return daemon
+
+
+@pytest.mark.parametrize("about", ["GET /version", *CALLS])
+def test_interrupt_ends_a_call_that_is_not_answered(answering: ScriptedDaemon, about: str) -> None:
+    # Given a call that waits for the first byte of the engine's answer
+    answering.silent_about = (about,)
+    interrupt = Interrupt()
+    engine = DockerEngine(answering.host).bound(interrupt)
+    calling = Calling(lambda: CALLS.get(about, CALLS["GET /v1.41/info"])(engine, interrupt))
+    wait_for(lambda: any(about in line for line in answering.asked), 10, "the request")
+
+    # When
+    interrupt.wake()
+
+    # I expect
+    assert isinstance(calling.error(), Interrupted)
+
+
+@pytest.mark.parametrize("begun", [answer(200, {})[:-1], chunked(b'{"', end=False)])
+def test_interrupt_ends_a_call_whose_answer_does_not_go_on(answering: ScriptedDaemon, begun: bytes) -> None:
+    # Given an answer that stops in its middle
+    answering.close_after_answer = False
+    answering.answers = {"/info": begun} | answering.answers
+    interrupt = Interrupt()
+    engine = DockerEngine(answering.host).bound(interrupt)
+    calling = Calling(engine.info)
+    wait_for(lambda: any("/info" in line for line in answering.asked), 10, "the request")
+
+    # When
+    interrupt.wake()
+
+    # I expect
+    assert isinstance(calling.error(), Interrupted)
+
+
+def test_call_is_not_made_while_the_interrupt_is_set(answering: ScriptedDaemon) -> None:
+    interrupt = Interrupt()
+    engine = DockerEngine(answering.host).bound(interrupt)
+    interrupt.wake()
+
+    with pytest.raises(Interrupted):
+        engine.stop("job", 10)
+
+    assert answering.asked == []
+
+
+def test_interrupt_ends_the_calls_of_its_engine_alone(answering: ScriptedDaemon) -> None:
+    # Given two callers of one engine that is silent
+    answering.silent_about = ("/info",)
+    shared = DockerEngine(answering.host)
+    interrupts = [Interrupt(), Interrupt()]
+    callings = [Calling(shared.bound(interrupt).info) for interrupt in interrupts]
+    wait_for(lambda: sum("/info" in line for line in answering.asked) == 2, 10, "the requests")
+
+    # When one is interrupted
+    interrupts[0].wake()
+    assert isinstance(callings[0].error(), Interrupted)
+
+    # I expect the other to wait on
+    assert callings[1]._thread.is_alive()
+    interrupts[1].wake()
+    assert isinstance(callings[1].error(), Interrupted)
+
+
+def test_interrupt_ends_a_call_that_waits_for_another_ones_look_at_the_init(answering: ScriptedDaemon) -> None:
+    # Given two callers who need the init, and an engine that is silent as the first one looks at it
+    answering.silent_about = (init.COMMAND.replace("/", "%2F"),)
+    answering.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
+    shared = DockerEngine(answering.host)
+    interrupts = [Interrupt(), Interrupt()]
+    first = Calling(lambda: shared.bound(interrupts[0]).create(FakeBench().spec()))
+    wait_for(lambda: any("/archive" in line for line in answering.asked), 10, "the request")
+    second = Calling(lambda: shared.bound(interrupts[1]).create(FakeBench().spec()))
+    wait_for(lambda: second.is_in("holding"), 10, "the second one to wait")
+
+    # When the second one is interrupted
+    interrupts[1].wake()
+
+    # I expect it to end, and the first one to wait on
+    assert isinstance(second.error(), Interrupted)
+    assert first._thread.is_alive()
+    interrupts[0].wake()
+    assert isinstance(first.error(), Interrupted)
+
+
+def test_late_interrupt_does_not_end_the_next_call_over_the_same_connection(answering: ScriptedDaemon) -> None:
+    # Given an engine that keeps connections open
+    answering.close_after_answer = False
+    answering.answers["/"] = answer(200, {}).replace(b"close", b"keep-alive")
+    shared = DockerEngine(answering.host)
+    shared.list({})
+
+    # When the interrupt comes between the end of an answer and that of its call
+    shared.bound(_WokenAtTheLast()).stop("job", 1)
+
+    # I expect the connection to be as it was
+    assert [_is_quiet(kept) for kept in kept_sockets(shared)] == [True, True]
+
+
+class _WokenAtTheLast(Interrupt):
+    @contextmanager
+    def waking(self, waker: Callable[[], object]) -> Iterator[None]:
+        with super().waking(waker):
+            yield
+            self.wake()
+
+
+def kept_sockets(engine: DockerEngine) -> list[socket.socket]:
+    """The connections that it keeps open."""
+    pools = engine._connection._client.get_adapter("http+docker://").pools
+    kept = [connection for path in pools.keys() for connection in pools[path].pool.queue if connection]  # noqa: SIM118
+    return [connection.sock for connection in kept if connection.sock]
+
+
+def _is_quiet(sock: socket.socket) -> bool:
+    """Whether nothing came, not even the end."""
+    sock.setblocking(False)
+    try:
+        return sock.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+
+
+def test_log_whose_headers_come_late_is_read(answering: ScriptedDaemon) -> None:
+    # Given an engine that sends no headers of a followed log before its first line, as Podman does
+    answering.answers = {"/logs": chunked(frame(b"one\n"))} | answering.answers
+    engine = DockerEngine(answering.host)
+    engine.list({})
+    answering.may_answer.clear()
+    lines: list[bytes] = []
+
+    def read() -> None:
+        with engine.logs("job", skip=0, follow=True, interrupt=Interrupt()) as frames:
+            lines.extend(one.data for one in frames if one)
+
+    calling = Calling(read)
+    wait_for(lambda: any("/logs" in line for line in answering.asked), 10, "the request")
+
+    # When the line is printed
+    answering.may_answer.set()
+
+    # I expect
+    assert calling.error() is None
+    assert lines == [b"one\n"]
+
+
+def test_engine_that_says_nothing_for_as_long_as_its_caller_has_patience_is_silent(answering: ScriptedDaemon) -> None:
+    answering.silent_about = ("/json",)
+
+    with pytest.raises(EngineSilent):
+        DockerEngine(answering.host).bound(Interrupt(), patience=0.2).inspect("job")
+
+
+# -- over TCP ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Takes connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as taken:
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.enter_context(listener.accept()[0])
+
+        threading.Thread(target=take, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A listener that leaves whoever connects to it waiting: its queue is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as queue:
+        address = listener.getsockname()
+        while True:
+            client = queue.enter_context(socket.socket())
+            client.settimeout(0.3)
+            try:
+                client.connect(address)
+            except TimeoutError:
+                break
+        yield address[1]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("port", ["silent_port", "full_port"])
+def test_interrupt_ends_a_call_to_a_host_that_does_not_answer(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tls: bool, port: str
+) -> None:
+    # Given a call that waits for its connection, for the other end of its handshake, or for the answer
+    if tls:
+        write_certificates(tmp_path)
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    interrupt = Interrupt()
+    engine = DockerEngine(f"tcp://127.0.0.1:{request.getfixturevalue(port)}").bound(interrupt)
+    calling = Calling(engine.info)
+    wait_for(lambda: calling.is_in("_new_conn", "do_handshake", "readinto"), 10, "the call to block")
+
+    # When
+    interrupt.wake()
+
+    # I expect
+    assert isinstance(calling.error(), Interrupted)

@@ -1,0 +1,104 @@
+"""What the Docker engine's client makes of an engine's account of itself: what it does not enforce, and whether it is one."""
+
+import pytest
+
+from jobs.engine.docker import DockerEngine
+from jobs.errors import EngineRefused, EngineUnavailable
+from jobs.interrupt import Interrupt
+from tests.helpers.engines import FakeBench
+from tests.jobs.engine.docker.test_engine_broken import LATER, ScriptedDaemon, answer, daemon
+
+__all__ = ["daemon"]
+
+pytestmark = pytest.mark.stateless
+
+ALL_ENFORCED = {"MemoryLimit": True, "SwapLimit": True, "CpuCfsQuota": True, "PidsLimit": True, "BridgeNfIptables": True}
+
+
+def told_by(daemon: ScriptedDaemon, **said: object) -> None:
+    about = {"ID": "id", "Name": "name", "NCPU": 2, "MemTotal": 2**30, "SystemTime": LATER}
+    daemon.answers["/info"] = answer(200, about | ALL_ENFORCED | said)
+
+
+@pytest.mark.parametrize(
+    ("api_version", "told"),
+    [("1.41", True), ("1.47", True), ("1.48", False), ("1.49", False), ("1.55", False)],
+)
+def test_engine_says_whether_bridged_traffic_is_filtered_only_below_api_1_48(
+    daemon: ScriptedDaemon, api_version: str, told: bool
+) -> None:
+    daemon.answers["/version"] = answer(200, {"ApiVersion": api_version})
+    told_by(daemon, BridgeNfIptables=False)
+
+    warnings = DockerEngine(daemon.host).info().warnings
+
+    assert any("reach one another" in warning for warning in warnings) is told
+
+
+@pytest.mark.parametrize(
+    ("warning", "expected"),
+    [
+        ("WARNING: No swap limit support", "swap"),
+        ("WARNING: No memory limit support", "limit memory"),
+        ("WARNING: IPv4 forwarding is disabled", "IPv4"),
+        ("WARNING: something new on tcp://192.0.2.1", "the worker's log has its words"),
+        ("WARNING: No blkio throttle.read_bps_device support", ""),
+        ("WARNING: bridge-nf-call-iptables is disabled", ""),
+        ("WARNING: API is accessible on http://192.0.2.1:2375 without encryption.", ""),
+    ],
+)
+def test_warnings_of_an_engine_about_itself_are_limits_that_it_does_not_enforce(
+    daemon: ScriptedDaemon, caplog: pytest.LogCaptureFixture, warning: str, expected: str
+) -> None:
+    told_by(daemon, Warnings=[warning])
+    engine = DockerEngine(daemon.host)
+
+    told = [engine.info().warnings for _ in range(2)][-1]
+
+    assert len(told) == bool(expected)
+    assert "192.0.2.1" not in str(told)
+    assert all(expected in sentence for sentence in told)
+    assert caplog.text.count(warning) == bool(expected)
+
+
+@pytest.mark.parametrize(
+    ("warning", "expected"),
+    [
+        (
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.",
+            "swap",
+        ),
+        ("Your kernel does not support memory limit capabilities or the cgroup is not mounted.", "limit memory"),
+        ("Your kernel does not support PIDs limit capabilities or the cgroup is not mounted.", "limit processes"),
+        ("The requested image's platform (linux/arm64) does not match the detected host platform (linux/amd64)", ""),
+        ("option isolate is ignored", "the worker's log has its words"),
+    ],
+)
+def test_warnings_that_come_with_a_container_are_limits_of_its_engine(
+    daemon: ScriptedDaemon, fake_bench: FakeBench, warning: str, expected: str
+) -> None:
+    daemon.answers["/create"] = answer(201, {"Id": "0", "Warnings": [warning]})
+    told_by(daemon)
+    engine = DockerEngine(daemon.host)
+    engine.bound(Interrupt()).create(fake_bench.spec())
+
+    told = engine.info().warnings
+
+    assert len(told) == bool(expected)
+    assert all(expected in sentence for sentence in told)
+
+
+def test_podman_is_refused_in_one_sentence(daemon: ScriptedDaemon) -> None:
+    components = [{"Name": "Podman Engine", "Version": "4.3.1"}, {"Name": "Conmon"}]
+    daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Components": components})
+
+    with pytest.raises(EngineRefused, match="Podman, which is not supported"):
+        DockerEngine(daemon.host).info()
+
+
+@pytest.mark.parametrize("said", [{}, {"ApiVersion": "x"}, [], None])
+def test_engine_that_does_not_say_its_version_is_unavailable(daemon: ScriptedDaemon, said: object) -> None:
+    daemon.answers["/version"] = answer(200, said)
+
+    with pytest.raises(EngineUnavailable):
+        DockerEngine(daemon.host).info()

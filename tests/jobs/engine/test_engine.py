@@ -1,0 +1,494 @@
+"""The contract of every engine (`jobs.engine.protocol`): containers, their processes, and who may start them."""
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobs.engine.protocol import User
+from jobs.errors import (
+    ContainerConflict,
+    ContainerNotFound,
+    EngineRefused,
+    EngineUnavailable,
+    ImageUnavailable,
+    Interrupted,
+    NetworkMissing,
+    StartFailed,
+)
+from jobs.interrupt import Interrupt
+from tests.helpers.engines import Bench, FakeBench, shell
+from tests.helpers.waiting import wait_for
+
+pytestmark = pytest.mark.stateless
+
+# Docker listens for the kernel's verdict only some 40 ms after the start, and misses an earlier one.
+EATS_MEMORY = shell('sleep 0.5; x=aaaaaaaaaaaaaaaa; while true; do x="$x$x"; done')
+IGNORES_SIGTERM = shell('trap "" TERM; echo ready; while true; do sleep 0.1; done')
+
+
+def test_engine_tells_of_itself(bench: Bench) -> None:
+    info = bench.engine.info()
+
+    assert info.id
+    assert info.name
+    assert info.cpus >= 1
+    assert info.memory_bytes > 64 * 1024**2
+    assert abs(info.clock - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+# -- from created to ended -----------------------------------------------------------------------------
+
+
+def test_start_on_a_network_that_somebody_removed_says_so(bench: Bench) -> None:
+    network_id = bench.engine.create_network(network := f"test-{uuid.uuid4().hex}", bench.labels)
+    name = bench.created(network=network)
+    bench.engine.remove_network(network_id)
+
+    with pytest.raises(NetworkMissing):
+        bench.engine.start(name)
+
+
+def test_created_container_does_not_run(bench: Bench) -> None:
+    name = bench.created()
+
+    seen = bench.engine.inspect(name)
+
+    assert (seen.name, seen.phase, seen.started_at, seen.exit_code) == (name, "created", None, None)
+
+
+def test_running_container_says_since_when(bench: Bench) -> None:
+    before = bench.engine.info().clock
+    name = bench.started(shell("sleep 60"))
+
+    seen = bench.engine.inspect(name)
+
+    assert seen.phase == "running"
+    assert seen.started_at is not None
+    assert before - timedelta(seconds=1) <= seen.started_at <= bench.engine.info().clock
+    assert (seen.finished_at, seen.exit_code) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "exit_code"),
+    [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -KILL $$", 137), ("kill -TERM $$", 143), ("nosuchprogram", 127)],
+)
+def test_ended_container_has_an_exit_code(bench: Bench, script: str, exit_code: int) -> None:
+    seen = bench.run(shell(script))
+
+    assert (seen.phase, seen.exit_code, seen.oom_killed, seen.lost) == ("ended", exit_code, False, False)
+    assert seen.started_at is not None
+    assert seen.finished_at is not None
+    assert seen.started_at <= seen.finished_at
+
+
+def test_program_that_is_not_there_is_exit_code_127(bench: Bench) -> None:
+    assert bench.run(("nosuchprogram",)).exit_code == 127
+
+
+def test_out_of_memory_is_137_and_told(bench: Bench) -> None:
+    seen = bench.run(EATS_MEMORY, memory_mib=16)
+
+    assert (seen.exit_code, seen.oom_killed) == (137, True)
+
+
+def test_argument_vector_reaches_the_program_as_it_is(bench: Bench) -> None:
+    arguments = ("a b", "", "$HOME", "*", "é\n", '"')
+
+    assert bench.output(("printf", "<%s>", *arguments)) == "".join(f"<{argument}>" for argument in arguments)
+
+
+def test_command_replaces_the_images_entrypoint_and_command(bench: Bench) -> None:
+    image = bench.image_with(command=("echo", "the image's own"))
+
+    assert bench.output(("echo", "ours"), image=image) == "ours\n"
+    assert bench.output(None, image=image) == "the image's own\n"
+
+
+def test_image_without_a_command_is_refused_where_none_is_given(bench: Bench) -> None:
+    image = bench.image_with(command=None)
+
+    with pytest.raises(EngineRefused, match="the image has no command"):
+        bench.created(None, image=image)
+
+
+def test_environment_and_working_directory_are_given(bench: Bench) -> None:
+    environment = {"NAME": "a=b c\n", "EMPTY": ""}
+    script = shell('printf "%s|%s|" "$NAME" "${EMPTY-unset}"; basename "$PWD"; echo "$PATH"')
+
+    printed = bench.output(script, environment=environment, workspace="/some/where")
+
+    assert printed.startswith("a=b c\n||where\n")
+    assert "/bin" in printed.splitlines()[-1]
+
+
+def test_more_cpu_than_the_engine_has_is_refused(bench: Bench) -> None:
+    with pytest.raises(EngineRefused, match="fewer cpus"):
+        bench.created(cpu_millis=1000 * 1000)
+
+
+def test_workspace_that_is_a_file_is_refused(bench: Bench) -> None:
+    with pytest.raises(EngineRefused, match="not a directory in the image"):
+        bench.created(workspace="/etc/passwd")
+
+
+def test_unknown_image_cannot_be_created(bench: Bench) -> None:
+    with pytest.raises(ImageUnavailable, match="is not on the engine"):
+        bench.created(image="orchestrator-test/nosuch:1")
+
+
+def test_user_that_the_image_lacks_fails_the_start(bench: Bench) -> None:
+    name = bench.created(image=bench.image_with(user="nosuchuser"))
+
+    with pytest.raises(StartFailed, match="user is not in its /etc/passwd"):
+        bench.engine.start(name)
+
+    assert bench.engine.inspect(name).phase == "created"
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ("", User(0, 0)),
+        ("nobody", User(65534, 65534)),
+        ("65534", User(65534, 65534)),
+        ("1234", User(1234, 0)),
+        ("1234:99", User(1234, 99)),
+        ("root:nobody", User(0, 65534)),
+    ],
+)
+def test_user_is_resolved_in_the_container(bench: Bench, user: str, expected: User) -> None:
+    name = bench.created(image=bench.image_with(user=user))
+
+    assert bench.engine.resolve_user(name) == expected
+
+
+# -- names, and who may start ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["inspect", "start", "stop", "wait", "logs", "rename", "resolve_user", "stat", "put", "get"])
+def test_unknown_name_is_not_found(bench: Bench, call: str) -> None:
+    engine, name = bench.engine, f"test-{uuid.uuid4().hex}"
+    calls = {
+        "inspect": lambda: engine.inspect(name),
+        "start": lambda: engine.start(name),
+        "stop": lambda: engine.stop(name, 1),
+        "wait": lambda: engine.wait(name, Interrupt()),
+        "logs": lambda: bench.log(name),
+        "rename": lambda: engine.rename(name, f"{name}-2"),
+        "resolve_user": lambda: engine.resolve_user(name),
+        "stat": lambda: engine.stat(name, "/"),
+        "put": lambda: engine.put(name, "/", [b""]),
+        "get": lambda: engine.get(name, "/etc").__enter__(),
+    }
+
+    with pytest.raises(ContainerNotFound):
+        calls[call]()
+
+
+def test_container_that_never_started_is_replaced_by_a_new_one(bench: Bench) -> None:
+    spec = bench.spec(("echo", "first"))
+    bench.engine.create(spec)
+
+    name = bench.created(("echo", "second"), name=spec.name)
+    bench.engine.start(name)
+    bench.engine.wait(name, Interrupt())
+
+    assert [frame.data for frame in bench.log(name)] == [b"second\n"]
+
+
+@pytest.mark.parametrize("script", ["sleep 60", "true"])
+def test_container_that_has_started_is_not_replaced(bench: Bench, script: str) -> None:
+    name = bench.started(shell(script))
+    if script == "true":
+        bench.engine.wait(name, Interrupt())
+
+    with pytest.raises(ContainerConflict):
+        bench.created(name=name)
+
+    assert bench.engine.inspect(name).phase != "created"
+
+
+def test_running_container_is_not_started_again(bench: Bench) -> None:
+    name = bench.started(shell("sleep 60"))
+
+    with pytest.raises(ContainerConflict):
+        bench.engine.start(name)
+
+
+def test_ended_container_is_never_run_a_second_time(bench: Bench) -> None:
+    name = bench.ended(("echo", "once"))
+
+    with pytest.raises(ContainerConflict):
+        bench.engine.start(name)
+
+    assert [frame.data for frame in bench.log(name)] == [b"once\n"]
+
+
+def test_of_many_starts_at_once_the_process_is_one(bench: Bench) -> None:
+    # Given
+    name = bench.created(shell("echo once; sleep 60"))
+
+    def start(_: int) -> bool:
+        try:
+            bench.engine.start(name)
+        except ContainerConflict:
+            return False
+        return True
+
+    # When it is started by five at the same moment (the engine tells more than one of them that it has)
+    with ThreadPoolExecutor(5) as pool:
+        assert any(pool.map(start, range(5)))
+    wait_for(lambda: bench.log(name), what="its line")
+    bench.engine.stop(name, 0)
+
+    # I expect it to have run once
+    assert [frame.data for frame in bench.log(name)] == [b"once\n"]
+
+
+def test_renamed_container_answers_to_its_new_name_only(bench: Bench) -> None:
+    name = bench.created()
+
+    bench.engine.rename(name, f"{name}-2")
+
+    with pytest.raises(ContainerNotFound):
+        bench.engine.start(name)
+    bench.engine.start(f"{name}-2")
+    assert bench.engine.inspect(f"{name}-2").name == f"{name}-2"
+
+
+def test_name_that_is_taken_cannot_be_given(bench: Bench) -> None:
+    first, second = bench.created(), bench.created()
+
+    with pytest.raises(ContainerConflict):
+        bench.engine.rename(first, second)
+
+
+def test_running_container_is_renamed_while_its_log_is_read(bench: Bench) -> None:
+    name = bench.started(shell("echo one; while [ ! -e go ]; do sleep 0.05; done; echo two"))
+    with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
+        first = next(frames)
+        bench.engine.rename(name, f"{name}-2")
+        bench.engine.stop(f"{name}-2", 1)
+        rest = [frame for frame in frames if frame]
+
+    assert first is not None
+    assert (first.data, rest) == (b"one\n", [])
+
+
+# -- removing ------------------------------------------------------------------------------------------
+
+
+def test_removed_container_is_gone_and_removing_it_again_is_no_error(bench: Bench) -> None:
+    name = bench.created()
+
+    bench.engine.remove(name)
+    bench.engine.remove(name)
+
+    with pytest.raises(ContainerNotFound):
+        bench.engine.inspect(name)
+
+
+def test_running_container_is_removed_by_force_only(bench: Bench) -> None:
+    name = bench.started(shell("sleep 60"))
+
+    with pytest.raises(ContainerConflict):
+        bench.engine.remove(name)
+    assert bench.engine.inspect(name).phase == "running"
+
+    bench.engine.remove(name, force=True)
+    with pytest.raises(ContainerNotFound):
+        bench.engine.inspect(name)
+
+
+def test_of_many_removals_at_once_none_fails(bench: Bench) -> None:
+    name = bench.started(shell("sleep 60"))
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda _: bench.engine.remove(name, force=True), range(5)))
+
+    with pytest.raises(ContainerNotFound):
+        bench.engine.inspect(name)
+
+
+def test_start_and_removal_at_once_leave_it_running_or_gone(bench: Bench) -> None:
+    name = bench.created(shell("sleep 60"))
+    outcomes: list[Exception | None] = []
+
+    def attempt(call: str) -> None:
+        try:
+            getattr(bench.engine, call)(name)
+        except (ContainerConflict, ContainerNotFound) as error:
+            outcomes.append(error)
+        else:
+            outcomes.append(None)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(attempt, ["start", "remove"]))
+
+    assert outcomes.count(None) >= 1
+    try:
+        assert bench.engine.inspect(name).phase == "running"
+    except ContainerNotFound:
+        assert not bench.engine.list(bench.labels)
+
+
+def test_containers_are_listed_by_all_given_labels(bench: Bench) -> None:
+    other = {"other": uuid.uuid4().hex}
+    created, running = bench.created(labels={**bench.labels, **other}), bench.started(shell("sleep 60"))
+    ended = bench.ended()
+
+    phases = {created: "created", running: "running", ended: "ended"}
+    # A list may say for a moment after `wait` has returned that the process runs (Docker 26).
+    wait_for(lambda: {seen.name: seen.phase for seen in bench.engine.list(bench.labels)} == phases, what="the phases")
+
+    listed = {seen.name: seen for seen in bench.engine.list(bench.labels)}
+    assert other.items() <= listed[created].labels.items()
+    assert [seen.name for seen in bench.engine.list({**bench.labels, **other})] == [created]
+    assert bench.engine.list(dict.fromkeys(other, "nobody")) == []
+
+
+# -- waiting and stopping ------------------------------------------------------------------------------------
+
+
+def test_wait_ends_with_the_process(bench: Bench) -> None:
+    name = bench.started(shell("sleep 0.3; exit 4"))
+
+    bench.engine.wait(name, Interrupt())
+
+    assert bench.engine.inspect(name).exit_code == 4
+
+
+def test_wait_for_an_ended_or_never_started_container_returns_at_once(bench: Bench) -> None:
+    bench.engine.wait(bench.ended(), Interrupt())
+    bench.engine.wait(bench.created(), Interrupt())
+
+
+def test_wait_gives_up_after_its_time(bench: Bench) -> None:
+    name = bench.started(shell("sleep 60"))
+
+    bench.engine.wait(name, Interrupt(), timeout=0.1)
+
+    assert bench.engine.inspect(name).phase == "running"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_interrupt_ends_a_wait(bench: Bench, early: bool) -> None:
+    name = bench.started(shell("sleep 60"))
+    interrupt = Interrupt()
+    waker = threading.Timer(0 if early else 0.3, interrupt.wake)
+    waker.start()
+    if early:
+        waker.join()
+
+    with pytest.raises(Interrupted):
+        bench.engine.wait(name, interrupt)
+
+    waker.join()
+    assert bench.engine.inspect(name).phase == "running"
+
+
+def test_stop_ends_a_plain_process_long_before_its_grace(bench: Bench) -> None:
+    name = bench.started(("sleep", "1000"))
+
+    bench.engine.stop(name, 1000)
+
+    seen = bench.engine.inspect(name)
+    assert (seen.phase, seen.exit_code) == ("ended", 143)
+
+
+def test_stop_lets_the_process_finish_what_it_does(bench: Bench) -> None:
+    name = bench.started(shell("trap 'echo bye; exit 5' TERM; echo ready; while true; do sleep 0.05; done"))
+    wait_for(lambda: bench.log(name))
+
+    bench.engine.stop(name, 30)
+
+    assert bench.engine.inspect(name).exit_code == 5
+    assert [frame.data for frame in bench.log(name) if frame.stream == "stdout"] == [b"ready\n", b"bye\n"]
+
+
+def test_process_that_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> None:
+    name = bench.started(IGNORES_SIGTERM)
+    wait_for(lambda: bench.log(name))
+
+    bench.engine.stop(name, 0.5)
+
+    seen = bench.engine.inspect(name)
+    assert (seen.phase, seen.exit_code, seen.oom_killed) == ("ended", 137, False)
+
+
+def test_stop_of_what_does_not_run_changes_nothing(bench: Bench) -> None:
+    created, ended = bench.created(), bench.ended(shell("exit 3"))
+
+    bench.engine.stop(created, 1)
+    bench.engine.stop(ended, 1)
+
+    assert bench.engine.inspect(created).phase == "created"
+    assert bench.engine.inspect(ended).exit_code == 3
+
+
+# -- networks --------------------------------------------------------------------------------------------
+
+
+def test_network_is_found_by_its_id_and_labels_until_removed(bench: Bench) -> None:
+    name = f"test-{uuid.uuid4().hex}"
+
+    network_id = bench.engine.create_network(name, bench.labels)
+
+    assert bench.engine.find_network(network_id) == name
+    assert bench.engine.find_network(network_id[:12]) is None
+    assert bench.engine.list_networks(bench.labels) == {network_id: name}
+    bench.engine.remove_network(network_id)
+    bench.engine.remove_network(network_id)
+    assert bench.engine.find_network(network_id) is None
+    assert bench.engine.list_networks(bench.labels) == {}
+
+
+def test_network_in_use_is_not_removed(bench: Bench) -> None:
+    name = f"test-{uuid.uuid4().hex}"
+    network_id = bench.engine.create_network(name, bench.labels)
+    bench.started(shell("sleep 60"), network=name)
+
+    with pytest.raises(ContainerConflict):
+        bench.engine.remove_network(network_id)
+
+
+def test_network_that_is_gone_says_nothing_about_the_job(bench: Bench) -> None:
+    name = bench.created(network=f"test-{uuid.uuid4().hex}")
+
+    with pytest.raises(EngineUnavailable, match="not found"):
+        bench.engine.start(name)
+
+    assert bench.engine.inspect(name).phase == "created"
+
+
+# -- faults that tests ask the fake for ---------------------------------------------------------------------
+
+
+def test_fake_fails_before_or_after_the_effect(fake_bench: FakeBench) -> None:
+    engine, name = fake_bench.engine, fake_bench.created()
+    engine.fail_next("start", EngineUnavailable("lost"))
+    engine.fail_next("start", EngineUnavailable("lost"), after=True)
+
+    with pytest.raises(EngineUnavailable):
+        engine.start(name)
+    assert engine.inspect(name).phase == "created"
+    with pytest.raises(EngineUnavailable):
+        engine.start(name)
+    assert engine.inspect(name).phase != "created"
+
+
+def test_fake_that_is_away_ends_what_blocks(fake_bench: FakeBench) -> None:
+    engine, name = fake_bench.engine, fake_bench.started(shell("sleep 60"))
+    leaving = threading.Timer(0.2, lambda: setattr(engine, "unavailable", True))
+    leaving.start()
+
+    with pytest.raises(EngineUnavailable):
+        engine.wait(name, Interrupt())
+
+    with pytest.raises(EngineUnavailable):
+        engine.info()
+    engine.unavailable = False
+    assert engine.inspect(name).phase == "running"

@@ -1,0 +1,350 @@
+"""Images: references, policies, credentials, one pull at a time, and the contract of every engine for them."""
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.engine import container_user
+from jobs.engine.protocol import User
+from jobs.engine.pullable_reference import parse_reference
+from jobs.engine.shared_pulls import SharedPulls
+from jobs.errors import ImageUnavailable, Interrupted
+from jobs.interrupt import Interrupt
+from tests.helpers import built_images, registries
+from tests.helpers.engines import TEST_LABEL, Bench, DockerBench
+from tests.helpers.waiting import wait_for
+
+pytestmark = pytest.mark.stateless
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+class Watched(Interrupt):
+    """Tells when somebody is blocked under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocked = threading.Event()
+
+    @contextmanager
+    def waking(self, waker: Callable[[], object]) -> Iterator[None]:
+        with super().waking(waker):
+            self.blocked.set()
+            yield
+
+
+# -- references --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_text", "text", "host"),
+    [
+        ("alpine", "alpine:latest", "docker.io"),
+        ("alpine:3.20", "alpine:3.20", "docker.io"),
+        ("user/image", "user/image:latest", "docker.io"),
+        ("docker.io/library/alpine", "docker.io/library/alpine:latest", "docker.io"),
+        ("localhost/image", "localhost/image:latest", "localhost"),
+        ("localhost:5000/image", "localhost:5000/image:latest", "localhost:5000"),
+        ("registry.example.com/a/b_c/d-e:v1", "registry.example.com/a/b_c/d-e:v1", "registry.example.com"),
+        ("index.docker.io/user/image", "index.docker.io/user/image:latest", "docker.io"),
+        (f"image@{DIGEST}", f"image@{DIGEST}", "docker.io"),
+        (f"host:1/image:tag@{DIGEST}", f"host:1/image@{DIGEST}", "host:1"),
+        ("cafe", "cafe:latest", "docker.io"),
+    ],
+)
+def test_reference_is_read_as_docker_does(given_text: str, text: str, host: str) -> None:
+    reference = parse_reference(given_text)
+
+    assert (reference.text, reference.registry) == (text, host)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "UPPER", "a b", "image:", "image:-tag", ":tag", "/image", "image/", "a//b", "http://host/image", "image@sha256:12",
+     "image\n", "image:tag\n", "../etc", "a" * 256, "image:" + "t" * 129, "host:port/image", "é", "a..b", "-a", "?x=y", "a%2fb"],
+)  # fmt: skip
+def test_what_no_registry_can_have_is_no_reference(text: str) -> None:
+    with pytest.raises(ImageUnavailable, match="is not an image reference"):
+        parse_reference(text)
+
+
+@given(st.text(max_size=40))
+def test_reference_is_read_or_refused_and_never_means_all_tags(text: str) -> None:
+    try:
+        reference = parse_reference(text)
+    except ImageUnavailable:
+        return
+    assert parse_reference(reference.text) == reference
+    assert ":" in reference.text
+
+
+# -- users -------------------------------------------------------------------------------------------------
+
+PASSWD = "root:x:0:0:root:/root:/bin/sh\nbroken\n\napp:x:1000:1001::/:/bin/sh\n2000:x:5:6::/:/bin/sh\nbad:x:one:two::/:\n"
+GROUP = "root:x:0:\nstaff:x:50:app\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ("", User(0, 0)),
+        ("app", User(1000, 1001)),
+        ("1000", User(1000, 1001)),
+        ("2000", User(2000, 0)),  # a number is never a name
+        ("app:staff", User(1000, 50)),
+        ("app:7", User(1000, 7)),
+        (":staff", User(0, 50)),
+        ("42:43", User(42, 43)),
+        ("nobody", container_user.ROOT),
+        ("app:nogroup", container_user.ROOT),
+        ("bad", container_user.ROOT),
+        ("4294967296", container_user.ROOT),
+    ],
+)
+def test_user_is_read_as_the_runtime_does(user: str, expected: User) -> None:
+    files = {"/etc/passwd": PASSWD, "/etc/group": GROUP}
+
+    assert container_user.resolve(user, files.__getitem__) == expected
+
+
+@given(st.text(max_size=30), st.text(max_size=200), st.text(max_size=200))
+def test_any_image_has_some_user(user: str, passwd: str, group: str) -> None:
+    files = {"/etc/passwd": passwd, "/etc/group": group}
+
+    found = container_user.resolve(user, files.__getitem__)
+
+    assert 0 <= found.uid < 2**31
+    assert 0 <= found.gid < 2**31
+
+
+# -- policies ------------------------------------------------------------------------------------------------
+
+
+def ensure(bench: Bench, reference: str, policy: Any = "missing", timeout: float = 60) -> None:
+    bench.engine.ensure_image(reference, policy, timeout, Interrupt())
+
+
+def is_here(bench: Bench, reference: str) -> bool:
+    try:
+        ensure(bench, reference, "never")
+    except ImageUnavailable:
+        return False
+    return True
+
+
+def test_missing_image_is_pulled(bench: Bench) -> None:
+    reference = bench.publish()
+    assert not is_here(bench, reference)
+
+    ensure(bench, reference)
+
+    assert is_here(bench, reference)
+    bench.created(image=reference)
+
+
+def test_image_that_is_here_is_not_pulled_unless_always_is_asked_for(bench: Bench) -> None:
+    reference = bench.image_with()
+
+    ensure(bench, reference)
+    ensure(bench, reference, "never")
+    with pytest.raises(ImageUnavailable):
+        ensure(bench, reference, "always")
+
+
+def test_reference_without_tag_is_latest(bench: Bench) -> None:
+    ensure(bench, "alpine", "never")
+    bench.created(image="alpine")
+
+
+def test_unknown_tag_is_told(bench: Bench) -> None:
+    reference = bench.publish().removesuffix(":1") + ":2"
+
+    with pytest.raises(ImageUnavailable, match="was not found"):
+        ensure(bench, reference)
+
+
+@pytest.mark.parametrize("reference", ["UPPER", "image:", "http://host/image", "", "a b"])
+def test_malformed_reference_is_an_unavailable_image(bench: Bench, reference: str) -> None:
+    with pytest.raises(ImageUnavailable):
+        ensure(bench, reference)
+    with pytest.raises(ImageUnavailable):
+        bench.created(image=reference)
+
+
+# -- one pull at a time ----------------------------------------------------------------------------------------
+
+
+def pulling(bench: Bench, pool: ThreadPoolExecutor, reference: str, timeout: float = 60) -> tuple[Future[None], Watched]:
+    """A thread that pulls, and what interrupts it; returns when it waits."""
+    interrupt = Watched()
+    future = pool.submit(bench.engine.ensure_image, reference, "missing", timeout, interrupt)
+    assert interrupt.blocked.wait(30)
+    return future, interrupt
+
+
+def test_pulls_of_one_image_at_once_are_one_and_share_its_outcome(bench: Bench) -> None:
+    with bench.held_pulls() as pulls, ThreadPoolExecutor(5) as pool:
+        futures = [pulling(bench, pool, pulls.reference)[0] for _ in range(5)]
+        wait_for(lambda: pulls.count())
+        assert pulls.count() == 1
+
+        pulls.release()
+
+        for future in futures:
+            with pytest.raises(ImageUnavailable):
+                future.result(30)
+
+
+def test_interrupted_pull_lets_go_at_once_and_the_others_wait_on(bench: Bench) -> None:
+    with bench.held_pulls() as pulls, ThreadPoolExecutor(2) as pool:
+        first, interrupt = pulling(bench, pool, pulls.reference)
+        second, _ = pulling(bench, pool, pulls.reference)
+
+        interrupt.wake()
+
+        with pytest.raises(Interrupted):
+            first.result(10)
+        assert not second.done()
+        pulls.release()
+        with pytest.raises(ImageUnavailable, match=r"not found|could not be reached"):
+            second.result(30)
+
+
+def test_pull_that_takes_too_long_is_an_unavailable_image(bench: Bench) -> None:
+    with bench.held_pulls() as pulls, pytest.raises(ImageUnavailable, match=r"longer than 0\.2 seconds"):
+        ensure(bench, pulls.reference, timeout=0.2)
+
+
+def test_pull_is_aborted_when_the_last_one_leaves() -> None:
+    aborted, interrupt = threading.Event(), Interrupt()
+    threading.Timer(0.1, interrupt.wake).start()
+
+    def pull(abort: Interrupt) -> None:
+        with abort.waking(aborted.set):
+            aborted.wait(30)
+
+    with pytest.raises(Interrupted):
+        SharedPulls().share("image", pull, 60, interrupt)
+
+    assert aborted.wait(10)
+
+
+def test_pull_after_a_failed_one_is_a_new_one() -> None:
+    pulls, outcomes = SharedPulls(), iter([ImageUnavailable("no"), None])
+
+    def pull(abort: Interrupt) -> None:
+        if outcome := next(outcomes):
+            raise outcome
+
+    with pytest.raises(ImageUnavailable):
+        pulls.share("image", pull, 60, Interrupt())
+    pulls.share("image", pull, 60, Interrupt())
+
+
+# -- Docker alone -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.engine
+def test_always_fetches_what_the_tag_is_now(docker_bench: DockerBench) -> None:
+    reference = docker_bench.publish()
+    ensure(docker_bench, reference)
+    old = built_images.id_of(docker_bench.host, reference)
+    docker_bench.republish(reference)
+    built_images.tag(docker_bench.host, old, reference)
+
+    ensure(docker_bench, reference)
+    assert built_images.id_of(docker_bench.host, reference) == old
+    ensure(docker_bench, reference, "always")
+    assert built_images.id_of(docker_bench.host, reference) != old
+
+
+@pytest.mark.engine
+def test_image_is_pulled_by_its_digest(docker_bench: DockerBench) -> None:
+    reference = docker_bench.publish()
+    ensure(docker_bench, reference)
+    by_digest = built_images.digest_of(docker_bench.host, reference)
+    built_images.remove(docker_bench.host, reference)
+    assert not is_here(docker_bench, by_digest)
+
+    ensure(docker_bench, by_digest)
+
+    docker_bench.created(image=by_digest)
+
+
+@pytest.mark.engine
+def test_only_the_asked_tag_is_pulled(docker_bench: DockerBench) -> None:
+    repository = docker_bench.publish().removesuffix(":1")
+    docker_bench.republish(f"{repository}:latest")
+    built_images.remove(docker_bench.host, f"{repository}:latest")
+
+    ensure(docker_bench, repository)
+
+    assert is_here(docker_bench, f"{repository}:latest")
+    assert not is_here(docker_bench, f"{repository}:1")
+
+
+@pytest.mark.engine
+def test_registry_that_is_not_there_is_told(docker_bench: DockerBench) -> None:
+    with pytest.raises(ImageUnavailable, match="could not be reached"):
+        ensure(docker_bench, "127.0.0.1:9/image")
+
+
+@pytest.fixture
+def private(tmp_path: Path, docker_bench: DockerBench) -> Iterator[str]:
+    """The reference of an image in a registry that wants credentials."""
+    with registries.serve(tmp_path / "registry", private=True) as address:
+        here = built_images.import_busybox(docker_bench.host, f"{TEST_LABEL}/private:latest")
+        reference = f"{address}/private:1"
+        built_images.push(docker_bench.host, here, reference, username=registries.USER, password=registries.PASSWORD)
+        built_images.remove(docker_bench.host, reference)
+        built_images.remove(docker_bench.host, here)
+        yield reference
+        built_images.remove(docker_bench.host, reference)
+
+
+def write_docker_config(directory: Path, host: str, password: str) -> None:
+    auth = base64.b64encode(f"{registries.USER}:{password}".encode()).decode()
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+
+
+@pytest.mark.engine
+def test_credentials_come_from_the_docker_config(
+    docker_bench: DockerBench, private: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = private.partition("/")[0]
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+
+    with pytest.raises(ImageUnavailable, match="has none for it"):
+        ensure(docker_bench, private)
+    write_docker_config(tmp_path / "docker", host, "wrong")
+    with pytest.raises(ImageUnavailable, match="credentials") as caught:
+        ensure(docker_bench, private)
+    assert "wrong" not in str(caught.value)
+    write_docker_config(tmp_path / "docker", host, registries.PASSWORD)
+    ensure(docker_bench, private)
+
+    assert is_here(docker_bench, private)
+
+
+@pytest.mark.engine
+@pytest.mark.filterwarnings("ignore:docker-credential-nosuchhelper:UserWarning")
+def test_docker_config_that_cannot_be_read_keeps_nobody_from_public_images(
+    docker_bench: DockerBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = docker_bench.publish()
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"credsStore": "nosuchhelper"}))
+
+    ensure(docker_bench, reference)
+
+    assert is_here(docker_bench, reference)

@@ -1,0 +1,87 @@
+"""What a job's process may and may not do (docs/adr/0002-container-privileges.md)."""
+
+import re
+import uuid
+
+import pytest
+
+from tests.helpers.engines import DockerBench, shell
+from tests.helpers.waiting import wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.stateless]
+
+SEVEN_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7))  # as numbered in capabilities(7)'s header
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "touch file && chown 65534:65534 file && chmod 600 file && cat file",
+        "su -s /bin/sh nobody -c 'test $(id -u) = 65534'",
+        "su -s /bin/sh nobody -c 'exec sleep 60' & while ! kill -0 $!; do :; done; kill $!",
+    ],
+)
+def test_root_can_do_what_ordinary_images_do(docker_bench: DockerBench, script: str) -> None:
+    assert docker_bench.run(shell(script)).exit_code == 0
+
+
+@pytest.mark.parametrize("script", ["mknod device c 1 3", "mount -t tmpfs none /tmp", "chroot / true", "hostname other"])
+def test_root_cannot_do_what_only_the_host_should(docker_bench: DockerBench, script: str) -> None:
+    assert docker_bench.run(shell(script)).exit_code != 0
+
+
+def test_process_has_seven_capabilities_and_gains_none(docker_bench: DockerBench) -> None:
+    status = docker_bench.output(("cat", "/proc/self/status"))
+
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == SEVEN_CAPABILITIES
+    assert fields["NoNewPrivs"] == "1"
+
+
+def test_images_user_runs_the_process_with_no_capability(docker_bench: DockerBench) -> None:
+    image = docker_bench.image_with(user="nobody")
+
+    assert docker_bench.output(shell("id -u; grep CapEff /proc/self/status"), image=image).split() == [
+        "65534",
+        "CapEff:",
+        "0" * 16,
+    ]
+
+
+def test_container_without_network_has_only_itself(docker_bench: DockerBench) -> None:
+    devices = docker_bench.output(shell("ls /sys/class/net"), network=None)
+
+    assert devices.split() == ["lo"]
+
+
+def answer_of_a_neighbour(bench: DockerBench, network: str) -> str:
+    """What a container gets from another one's server on the same network."""
+    server = bench.started(shell("hostname -i; while :; do echo hello | nc -l -p 8000; done"), network=network)
+    (address,) = wait_for(lambda: bench.log(server))
+    target = {"SERVER": address.data.decode().strip()}
+    return bench.output(shell("nc -w 2 $SERVER 8000 < /dev/null"), environment=target, network=network)
+
+
+def test_containers_of_one_network_do_not_reach_one_another(docker_bench: DockerBench) -> None:
+    network = f"test-{uuid.uuid4().hex}"
+    docker_bench.engine.create_network(network, docker_bench.labels)
+
+    assert answer_of_a_neighbour(docker_bench, "bridge") == "hello\n"  # Docker's own network lets them
+    assert answer_of_a_neighbour(docker_bench, network) == ""
+
+
+def test_dns_answers_with_names_of_containers_and_nothing_else_about_them(docker_bench: DockerBench) -> None:
+    network = f"test-{uuid.uuid4().hex}"
+    docker_bench.engine.create_network(network, docker_bench.labels)
+    neighbour = docker_bench.started(shell("hostname -i; sleep 60"), network=network)
+    (address,) = wait_for(lambda: docker_bench.log(neighbour))
+
+    printed = docker_bench.output(("nslookup", address.data.decode().strip()), network=network)
+
+    assert re.findall(r"name = (\S+)", printed) == [f"{neighbour}.{network}"]
+
+
+def test_process_gets_no_more_cpu_than_it_was_given(docker_bench: DockerBench) -> None:
+    quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max"
+
+    assert docker_bench.output(shell(quota), cpu_millis=250) == "25000\n"

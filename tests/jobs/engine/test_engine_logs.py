@@ -1,0 +1,282 @@
+"""The contract of every engine: logs, frame by frame, and how one resumes and stops reading them."""
+
+import threading
+import time
+import tracemalloc
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from jobs.engine.docker.container_json import description
+from jobs.engine.protocol import Frame, RunSpec
+from jobs.errors import ContainerNotFound, Interrupted
+from jobs.interrupt import Interrupt
+from tests.helpers.engines import Bench, DockerBench, shell
+
+pytestmark = pytest.mark.stateless
+
+LINES_20000 = shell("seq 20000; seq 20001 20100 >&2")
+
+
+def text(frames: list[Frame], stream: str = "stdout") -> bytes:
+    return b"".join(frame.data for frame in frames if frame.stream == stream)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_log_of_an_ended_container_is_read_whole(bench: Bench, follow: bool) -> None:
+    name = bench.ended(shell("echo one; echo two; echo three >&2"))
+
+    frames = bench.log(name, follow=follow)
+
+    assert (text(frames), text(frames, "stderr")) == (b"one\ntwo\n", b"three\n")
+
+
+def test_frames_carry_the_time_with_nanoseconds(bench: Bench) -> None:
+    seen = bench.run(shell("echo one"))
+
+    (frame,) = bench.log(seen.name)
+
+    assert frame.time.endswith("Z")
+    assert len(frame.time.partition(".")[2]) >= 7
+    assert seen.started_at is not None
+    assert abs((datetime.fromisoformat(frame.time) - seen.started_at).total_seconds()) < 10
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_silent_container_has_no_frames(bench: Bench, follow: bool) -> None:
+    assert bench.log(bench.ended(), follow=follow) == []
+
+
+def test_container_that_never_started_has_no_frames(bench: Bench) -> None:
+    assert bench.log(bench.created()) == []
+
+
+def test_followed_log_comes_as_it_is_written_and_ends_with_the_process(bench: Bench) -> None:
+    name = bench.started(shell("echo one; sleep 0.1; echo two; sleep 0.1; echo three"))
+
+    assert text(bench.log(name, follow=True)) == b"one\ntwo\nthree\n"
+
+    bench.engine.wait(name, Interrupt(), timeout=10)
+    assert bench.engine.inspect(name).phase == "ended"
+
+
+def test_log_that_is_not_followed_ends_while_the_process_runs(bench: Bench) -> None:
+    name = bench.started(shell("echo one; sleep 60"))
+
+    with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
+        assert next(frames)
+
+    assert text(bench.log(name)) == b"one\n"
+
+
+def test_last_line_without_newline_is_there_when_read_after_the_end(bench: Bench) -> None:
+    assert text(bench.log(bench.ended(shell("echo one; printf two")))) == b"one\ntwo"
+
+
+def test_bytes_come_as_they_are(bench: Bench) -> None:
+    written = b"\xff\xfe \x80 caf\xc3 caf\xc3\xa9 \x01\x00\r\x1b[0m\r\n\r\rx\r\n"
+    octal = "".join(f"\\{byte:03o}" for byte in written)
+
+    assert text(bench.log(bench.ended(shell(f"printf '{octal}'")))) == written
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_characters_that_the_engine_cuts_are_whole(bench: Bench, follow: bool) -> None:
+    # Given a line of characters of three bytes each, which no 16 KiB hold without a rest
+    name = bench.started(shell("yes 漢字テスト | head -n 3000 | tr -d '\\n'; echo; echo 終"))
+
+    assert text(bench.log(name, follow=True)).decode() == "漢字テスト" * 3000 + "\n終\n"
+    assert text(bench.log(name, follow=follow)).decode() == "漢字テスト" * 3000 + "\n終\n"
+
+
+@pytest.mark.parametrize("size", [16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 100 * 1024])
+def test_long_line_comes_in_several_frames(bench: Bench, size: int) -> None:
+    name = bench.ended(shell(f"head -c {size} /dev/zero | tr '\\0' x; echo; echo next"))
+
+    frames = bench.log(name)
+
+    assert text(frames) == b"x" * size + b"\nnext\n"
+    assert max(len(frame.data) for frame in frames) <= 16 * 1024 + 1
+
+
+def test_log_is_the_same_at_every_reading_and_resumes_at_any_frame(bench: Bench) -> None:
+    name = bench.ended(LINES_20000)
+
+    whole = bench.log(name)
+
+    assert text(whole) == b"".join(b"%d\n" % number for number in range(1, 20001))
+    assert text(whole, "stderr") == b"".join(b"%d\n" % number for number in range(20001, 20101))
+    for cursor in (0, 1, 7777, len(whole) - 1, len(whole), len(whole) + 10):
+        assert bench.log(name, skip=cursor) == whole[cursor:]
+    assert bench.log(name, skip=19_000, follow=True) == whole[19_000:]
+
+
+def test_resumed_following_goes_on_with_what_comes_next(bench: Bench) -> None:
+    name = bench.started(shell("echo one; echo two; sleep 60"))
+    with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
+        first = [next(frames), next(frames)]
+
+    with bench.engine.logs(name, skip=1, follow=True, interrupt=Interrupt()) as frames:
+        assert next(frames) == first[1]
+
+
+def test_none_says_once_per_silence_that_nothing_comes(bench: Bench) -> None:
+    name = bench.started(shell("echo one; sleep 1.2; echo two; sleep 1.2; echo three"))
+
+    with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
+        seen = [frame and frame.data for frame in frames]
+
+    told = [piece for piece in seen if piece is not None]
+    assert told == [b"one\n", b"two\n", b"three\n"]
+    assert seen[seen.index(b"one\n") + 1 : seen.index(b"two\n")] == [None]
+    assert seen[seen.index(b"two\n") + 1 : seen.index(b"three\n")] == [None]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_interrupt_ends_the_reading_of_a_quiet_log(bench: Bench, early: bool) -> None:
+    name = bench.started(shell("echo one; sleep 60"))
+    interrupt, waker = Interrupt(), None
+    read: list[Frame | None] = []
+    if early:
+        interrupt.wake()
+    else:
+        waker = threading.Timer(0.6, interrupt.wake)
+        waker.start()
+
+    def follow() -> None:
+        with bench.engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+            read.extend(frames)
+
+    with pytest.raises(Interrupted):
+        follow()
+
+    if waker:
+        waker.join()
+    assert bench.engine.inspect(name).phase == "running"
+
+
+def test_interrupt_ends_the_reading_of_a_busy_log(bench: Bench) -> None:
+    name = bench.started(shell("while true; do echo line; done"))
+    interrupt = Interrupt()
+
+    def follow() -> None:
+        with bench.engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+            for number, _ in enumerate(frames):
+                if number == 1000:
+                    interrupt.wake()
+
+    with pytest.raises(Interrupted):
+        follow()
+
+
+def test_interrupted_log_can_be_read_on(bench: Bench) -> None:
+    name = bench.ended(shell("echo one; echo two"))
+    interrupt = Interrupt()
+    interrupt.wake()
+    with pytest.raises(Interrupted), bench.engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+        next(frames)
+    interrupt.clear()
+
+    with bench.engine.logs(name, skip=1, follow=True, interrupt=interrupt) as frames:
+        assert [frame.data for frame in frames if frame] == [b"two\n"]
+
+
+def test_reader_may_leave_in_the_middle(bench: Bench) -> None:
+    name = bench.started(shell("while true; do echo line; done"))
+
+    for _ in range(20):
+        with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
+            next(frames)
+
+    bench.engine.remove(name, force=True)
+    with pytest.raises(ContainerNotFound):
+        bench.log(name)
+
+
+def test_what_the_reader_raises_comes_out_as_it_is(bench: Bench) -> None:
+    name = bench.ended(shell("echo one"))
+
+    with pytest.raises(OSError, match="mine"), bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()):
+        raise OSError("mine")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_container_is_read_alike_whichever_driver_it_has(
+    docker_bench: DockerBench, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    # Given a container as this release makes it, or one that an earlier release made, with long and short lines
+    def made(spec: RunSpec, init_holder: str) -> dict[str, Any]:
+        body = description(spec, init_holder)
+        options = {"max-size": "1g", "max-file": "2"}
+        body["HostConfig"]["LogConfig"] = {"Type": driver, "Config": options}
+        return body
+
+    monkeypatch.setattr("jobs.engine.docker.docker_engine.description", made)
+    long = "for n in 20000 16384 3; do head -c $n /dev/zero | tr '\\0' x; echo; done"
+    name = docker_bench.ended(shell(f"{long}; seq 1000; {long} >&2; printf end"))
+
+    whole = docker_bench.log(name)
+
+    # I expect the same bytes and frames, from the start and from any frame
+    lines = b"".join(b"x" * size + b"\n" for size in (20_000, 16_384, 3))
+    assert text(whole) == lines + b"".join(b"%d\n" % number for number in range(1, 1001)) + b"end"
+    assert text(whole, "stderr") == lines
+    assert len(whole) == 1011
+    for cursor in (1, 2, 3, 4, 5, 1000):
+        assert docker_bench.log(name, skip=cursor) == whole[cursor:]
+
+
+@pytest.mark.engine
+def test_large_log_streams_in_constant_memory(docker_bench: DockerBench) -> None:
+    name = docker_bench.ended(shell("yes 0123456789012345678901234567890123456789 | head -n 100000"))
+    tracemalloc.start()
+    try:
+        with docker_bench.engine.logs(name, skip=0, follow=False, interrupt=Interrupt()) as frames:
+            count = sum(1 for _ in frames)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert count == 100_000
+    assert peak < 4 * 1024**2
+
+
+@pytest.mark.engine
+def test_log_on_the_engines_disk_is_bounded(docker_bench: DockerBench) -> None:
+    name = docker_bench.ended(shell("seq 100000"), log_limit_bytes=1024**2)
+
+    kept = docker_bench.log(name)
+
+    assert kept[-1].data == b"100000\n"
+    assert len(kept) < 100_000
+
+
+@pytest.mark.engine
+def test_many_followers_and_waiters_share_one_engine(docker_bench: DockerBench) -> None:
+    name = docker_bench.started(shell("sleep 60"))
+    interrupts = [Interrupt() for _ in range(60)]
+    outcomes: list[str] = []
+
+    def block(interrupt: Interrupt, number: int) -> None:
+        try:
+            if number % 2:
+                docker_bench.engine.wait(name, interrupt)
+            else:
+                with docker_bench.engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+                    list(frames)
+        except Interrupted:
+            outcomes.append("interrupted")
+
+    threads = [threading.Thread(target=block, args=(one, number)) for number, one in enumerate(interrupts)]
+    for thread in threads:
+        thread.start()
+    assert docker_bench.engine.inspect(name).phase == "running"
+    for interrupt in interrupts:
+        interrupt.wake()
+    deadline = time.monotonic() + 30
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+
+    assert outcomes == ["interrupted"] * 60

@@ -1,0 +1,250 @@
+"""What fits where, oldest first."""
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models import Q
+from django.utils import timezone
+
+from jobs import lifecycle
+from jobs.api.waiting_reason import waiting_for
+from jobs.lifecycle import Claim
+from jobs.models import Job, Node
+from jobs.node_hints import ALIVE_WITHIN
+from jobs.running import claiming
+from jobs.running.claiming import PASSED_OVER_FOR, startable
+from jobs.spec import InputSpec, OutputSpec
+from jobs.states import InputType, OutputType, State
+from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def reserved(node: Node) -> tuple[int, int]:
+    node.refresh_from_db()
+    return node.cpu_millis_reserved, node.memory_mib_reserved
+
+
+def test_the_oldest_job_is_claimed_first_and_reserves_what_it_asks_for() -> None:
+    # Given two jobs
+    node = make_node()
+    first, second = make_job(cpu_millis=500, memory_mib=100), make_job()
+    worker = make_worker(node)
+
+    # When a worker claims twice
+    claims = [claiming.claim(node.pk, worker), claiming.claim(node.pk, worker)]
+
+    # I expect the oldest first, and both reserved
+    assert [claim.uuid for claim in claims if claim] == [first.uuid, second.uuid]
+    assert reserved(node) == (1500, 164)
+    assert claiming.claim(node.pk, worker) is None
+
+
+def test_cpu_is_overcommitted_and_memory_is_not() -> None:
+    # Given a node of 1 cpu, overcommitted twice, and 1000 MiB
+    node = make_node(cpus=1, overcommit=2, memory_mib=1000)
+    worker = make_worker(node)
+    for memory in (400, 400, 400):
+        make_job(cpu_millis=600, memory_mib=memory)
+
+    # When it takes all that fits
+    taken = [claiming.claim(node.pk, worker) for _ in range(3)]
+
+    # I expect two: the third has neither the memory nor the cpu
+    assert [claim is not None for claim in taken] == [True, True, False]
+    assert reserved(node) == (1200, 800)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"cpu_millis": 64_000}, "no node with 64 cpus; the largest has 2"),
+        ({"memory_mib": 65_536}, "no node with 65536 MiB of memory; the largest has 4096 MiB"),
+    ],
+)
+def test_a_job_that_no_node_can_ever_hold_waits_and_says_why(values: dict[str, int], sentence: str) -> None:
+    # Given
+    node = make_node(cpus=2)
+    job = make_job(**values)
+
+    # When
+    claim = claiming.claim(node.pk, make_worker(node))
+
+    # I expect
+    assert claim is None
+    assert waiting_for(job) == sentence
+
+
+def test_waiting_counts_the_jobs_ahead() -> None:
+    make_node()
+    jobs = [make_job() for _ in range(3)]
+
+    assert [waiting_for(job) for job in jobs] == ["room on a node", "1 job ahead", "2 jobs ahead"]
+
+
+def test_waiting_says_that_nobody_works() -> None:
+    assert waiting_for(make_job()) == "no node has a living worker"
+
+
+def test_waiting_says_that_engines_do_not_answer() -> None:
+    # Given a job that a worker prepares, and one that waits
+    node = make_node()
+    mine, waiting = make_job(), make_job()
+    claimed(mine, node)
+    mine.refresh_from_db()
+    assert waiting_for(mine) == "preparing"
+
+    # When the node is not seen any more, its worker being alive
+    Node.objects.update(seen_at=timezone.now() - ALIVE_WITHIN - timedelta(seconds=1))
+
+    # I expect
+    assert waiting_for(mine) == "an answer of its node's engine"
+    assert waiting_for(waiting) == "an answer of a node's engine"
+
+
+def test_a_small_job_overtakes_a_large_one_only_for_so_long() -> None:
+    # Given a node that is half full, a job that needs all of it, and a younger small one
+    node = make_node(cpus=1, overcommit=1, memory_mib=1000)
+    worker = make_worker(node)
+    make_job(memory_mib=500, cpu_millis=100)
+    assert claiming.claim(node.pk, worker)
+    large = make_job(memory_mib=1000, cpu_millis=100)
+    small = make_job(memory_mib=100, cpu_millis=100)
+
+    # When the large one has been passed over for too long, I expect nothing to be claimed
+    Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now() - PASSED_OVER_FOR - timedelta(seconds=1))
+    assert claiming.claim(node.pk, worker) is None
+
+    # Before that, I expect the small one
+    Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now())
+    claim = claiming.claim(node.pk, worker)
+    assert claim is not None
+    assert claim.uuid == small.uuid
+
+
+def test_a_job_too_large_for_this_node_holds_nobody_back_on_it() -> None:
+    # Given an old job that only another node could hold
+    node = make_node(memory_mib=1000)
+    large = make_job(memory_mib=2000)
+    Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now() - 2 * PASSED_OVER_FOR)
+    small = make_job()
+
+    # I expect the young one to start here
+    claim = claiming.claim(node.pk, make_worker(node))
+    assert claim is not None
+    assert claim.uuid == small.uuid
+
+
+def test_what_a_decided_job_reserved_is_given_back_once() -> None:
+    # Given a job that runs
+    node = make_node()
+    job = make_job()
+    claim = claimed(job, node)
+    lifecycle.started(claim, STARTED_AT)
+
+    # When it is decided and its exit is committed
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=timezone.now())
+    assert reserved(node) == (0, 0)
+    lifecycle.exited(claim, 0)
+    lifecycle.completed(claim)
+
+    # I expect the node to be as empty as before
+    assert reserved(node) == (0, 0)
+
+
+def test_an_orphan_is_adopted_before_new_jobs_and_without_a_second_reservation() -> None:
+    # Given a job whose owner let go, and an older new one
+    node = make_node()
+    orphan = make_job()
+    claimed(orphan, node)
+    Job.objects.filter(uuid=orphan.uuid).update(owner=None)
+    make_job()
+
+    # When another worker claims
+    before = reserved(node)
+    claim = claiming.claim(node.pk, make_worker(node))
+
+    # I expect the orphan under the next claim number
+    assert claim == Claim(orphan.uuid, claim.owner, 2) if claim else False
+    assert reserved(node) == before
+
+
+def test_a_worker_that_was_declared_dead_claims_nothing() -> None:
+    node = make_node()
+    job = make_job()
+    worker = make_worker(node)
+    node.workers.filter(pk=worker).delete()
+
+    assert claiming.claim(node.pk, worker) is None
+    job.refresh_from_db()
+    assert (job.owner_id, job.node_id) == (None, None)
+    assert reserved(node) == (0, 0)
+
+
+def test_workers_that_claim_at_once_never_share_a_job_or_overbook_the_node() -> None:
+    # Given room for 8 of 12 jobs
+    node = make_node(cpus=8, overcommit=1)
+    for _ in range(12):
+        make_job()
+    taken: list[Claim] = []
+    workers = [make_worker(node) for _ in range(4)]
+
+    def take(worker: object) -> None:
+        while claim := claiming.claim(node.pk, worker):  # type: ignore[arg-type]
+            taken.append(claim)
+        connection.close()
+
+    # When four workers claim all they can get
+    threads = [threading.Thread(target=take, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    # I expect 8 different jobs
+    assert len(taken) == len({claim.uuid for claim in taken}) == 8
+    assert reserved(node)[0] == 8000
+
+
+DOWNLOAD = InputSpec(id="in", type=InputType.DOWNLOAD, path="in", url="http://127.0.0.1/in")
+UPLOAD = OutputSpec(id="out", type=OutputType.UPLOAD, path="out", url="http://127.0.0.1/out")
+
+
+@pytest.mark.parametrize(
+    ("files", "among"),
+    [
+        ({"inputs": (DOWNLOAD,)}, startable(downloads=False, uploads=True)),
+        ({"outputs": (UPLOAD,)}, startable(downloads=True, uploads=False)),
+    ],
+    ids=["downloads", "uploads"],
+)
+def test_jobs_that_a_worker_has_no_threads_for_hold_nobody_back(files: dict[str, Any], among: Q) -> None:
+    # Given an old job with transfers, and a worker whose threads for these are all taken
+    node = make_node()
+    old = make_job(**files)
+    Job.objects.filter(uuid=old.uuid).update(created_at=timezone.now() - 2 * PASSED_OVER_FOR)
+    worker = make_worker(node)
+
+    # I expect it to claim a younger job instead, and the old one when it has threads again
+    assert not claiming.has_work(node.pk, among)
+    young = make_job()
+    assert claiming.has_work(node.pk, among)
+    claims = [claiming.claim(node.pk, worker, among), claiming.claim(node.pk, worker, among), claiming.claim(node.pk, worker)]
+    assert [claim and claim.uuid for claim in claims] == [young.uuid, None, old.uuid]
+
+
+@pytest.mark.parametrize("status", [State.RUNNING, State.COMPLETED, State.CANCELLED])
+def test_a_job_that_has_started_or_ended_is_taken_over_whatever_it_transfers(status: State) -> None:
+    # Given a job with transfers that has no owner any more
+    node = make_node()
+    orphan = make_job(inputs=(DOWNLOAD,), outputs=(UPLOAD,))
+    claimed(orphan, node)
+    Job.objects.filter(uuid=orphan.uuid).update(owner=None, status=status)
+
+    # I expect any worker to take it
+    claim = claiming.claim(node.pk, make_worker(node), startable(downloads=False, uploads=False))
+    assert claim is not None
+    assert claim.uuid == orphan.uuid

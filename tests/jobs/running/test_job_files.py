@@ -1,0 +1,231 @@
+"""What a job's files may run into, on the fake engine: the worker's own disk, and an image that somebody deletes."""
+
+import re
+import time
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import lifecycle, services
+from jobs.api.waiting_reason import waiting_for
+from jobs.errors import DiskFull, EngineUnavailable, ImageUnavailable
+from jobs.models import Job
+from jobs.spec import InputSpec
+from jobs.states import InputType, Reason, State
+from jobs.transfers import TransferLimits
+from jobs.transfers.sentences import size
+from tests.fake_engine import FakeEngine
+from tests.helpers.factories import make_job
+from tests.helpers.fileserver import FileServer, drip_body
+from tests.helpers.waiting import wait_for
+from tests.helpers.workers import Workers, completed
+from tests.jobs.running.test_runner import told
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+A_DOWNLOAD = InputSpec(id="in", type=InputType.DOWNLOAD, path="in", url="http://127.0.0.1/in")
+
+
+class Disk:
+    """Where downloads go meanwhile: it is full until it has room, and then takes them at once."""
+
+    def __init__(self) -> None:
+        self.has_room = False
+
+    def put_download(self, *_: Any, **__: Any) -> int:
+        if not self.has_room:
+            raise DiskFull("the worker's disk has no room for the download")
+        return 0
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr("jobs.running.job_files.transfers.put_download", disk.put_download)
+    return disk
+
+
+def waits_for(job: Job) -> str:
+    return Job.objects.get(pk=job.pk).doing
+
+
+def test_a_job_waits_for_room_on_the_disk(workers: Workers, disk: Disk) -> None:
+    # Given a job whose download finds no room
+    job = make_job(inputs=(A_DOWNLOAD,))
+    workers.run(workers.another())
+    wait_for(lambda: waits_for(job) == "room on the worker's disk", 20)
+
+    # When there is room
+    disk.has_room = True
+
+    # I expect it to run
+    assert completed(job).status == State.COMPLETED
+    assert told(job) == ["input", "start", "exit", "complete"]
+
+
+def test_a_job_waits_no_longer_for_room_than_its_inputs_may_take(workers: Workers, disk: Disk) -> None:
+    # Given a job whose download never finds room, behind an input that needs none
+    small = InputSpec(id="small", type=InputType.FILE, path="small", content=b"x")
+    job = make_job(inputs=(small, A_DOWNLOAD))
+
+    # When TRANSFER_TIMEOUT is over
+    workers.another(transfer_timeout=0.3).run_jobs()
+
+    # I expect the input to have failed, and the job with it
+    job = completed(job)
+    assert (job.status, job.reason) == (State.FAILED, Reason.INPUT_FAILED)
+    assert job.error == "the worker's disk has no room for the download"
+
+
+def test_an_engine_that_is_away_for_long_spends_no_time_of_the_inputs(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job whose inputs may take 0.2 s, and an engine that does not start it at the first tries
+    left: list[float] = []
+
+    def put_download(*_: Any, limits: TransferLimits, **__: Any) -> int:
+        left.append(limits.deadline - time.monotonic())
+        return 0
+
+    monkeypatch.setattr("jobs.running.job_files.transfers.put_download", put_download)
+    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.2,))
+    job = make_job(inputs=(A_DOWNLOAD,))
+    for _ in range(3):
+        engine.fail_next("start", EngineUnavailable("away"))
+
+    # When
+    workers.another(transfer_timeout=0.2).run_jobs()
+
+    # I expect each try to have all of that time
+    assert completed(job).status == State.COMPLETED
+    assert len(left) == 4
+    assert min(left) > 0
+
+
+def test_an_image_that_is_deleted_before_it_is_used_is_pulled_again(engine: FakeEngine, workers: Workers) -> None:
+    # Given an image that goes away between its pull and the making of the container
+    job = make_job()
+    for _ in range(3):
+        engine.fail_next("create", ImageUnavailable("no such image"))
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect the job to run
+    assert completed(job).status == State.COMPLETED
+
+
+def a_download(server: FileServer, path: str) -> InputSpec:
+    return InputSpec(id="data", type=InputType.DOWNLOAD, path="data/input.txt", url=f"{server.url(path)}?secret=1")
+
+
+def waiting(job: Job) -> str:
+    return waiting_for(Job.objects.get(pk=job.pk)) or ""
+
+
+def test_a_job_says_which_input_it_downloads_and_how_far_it_is(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a job with two inputs, the second of which comes slowly
+    monkeypatch.setattr("jobs.running.job_files._TELL_SECONDS", 0.05)
+    with FileServer() as server:
+        server.fault("/in", drip_body)
+        small = InputSpec(id="small", type=InputType.FILE, path="small", content=b"x")
+        job = make_job(inputs=(small, a_download(server, "/in")))
+        workers.run(workers.another())
+
+        # I expect its progress in bytes, again and again, and no URL
+        said: set[str] = set()
+
+        def says() -> int:
+            if (sentence := waiting(job)).startswith("downloading"):
+                said.add(sentence)
+            return len(said) > 2
+
+        wait_for(says, 20)
+        sentence = re.compile(r'downloading input "data" to data/input\.txt(: \d+ B of 976\.6 KiB)?')
+        assert [one for one in said if not sentence.fullmatch(one)] == []
+        services.cancel(job.id)
+        completed(job)
+
+
+def test_each_step_before_the_start_is_told(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a job with inputs of both kinds
+    told: list[str] = []
+    changed = lifecycle.changed
+
+    def tell(uuid: Any, guard: Any, **values: Any) -> Any:
+        told.extend([values["doing"]] if values.get("doing") else [])
+        return changed(uuid, guard, **values)
+
+    monkeypatch.setattr(lifecycle, "changed", tell)
+    with FileServer() as server:
+        server.serve("/in", b"content")
+        file = InputSpec(id="file", type=InputType.FILE, path="file", content=b"x")
+        job = make_job(inputs=(file, a_download(server, "/in")))
+
+        # When it runs
+        workers.another().run_jobs()
+
+    # I expect a sentence for each step, and for nothing else
+    assert completed(job).status == State.COMPLETED
+    assert told == [
+        "pulling alpine:latest",
+        "creating the container",
+        'copying input "file" to file',
+        'downloading input "data" to data/input.txt',
+        "starting",
+        "starting",
+    ]
+
+
+def test_a_download_goes_on_while_the_database_is_away(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a download whose progress cannot be written down
+    monkeypatch.setattr("jobs.running.job_files._TELL_SECONDS", 0.0)
+    asked: list[str] = []
+    doing = lifecycle.doing
+
+    def fail(claim: lifecycle.Claim, text: str) -> None:
+        if "input.txt: " in text:
+            asked.append(text)
+            raise OperationalError("away")
+        doing(claim, text)
+
+    monkeypatch.setattr(lifecycle, "doing", fail)
+    with FileServer() as server:
+        url = server.serve("/in", bytes(4 * 1024**2))
+        job = make_job(inputs=(InputSpec(id="data", type=InputType.DOWNLOAD, path="data/input.txt", url=url),))
+
+        # When it runs
+        workers.another().run_jobs()
+
+    # I expect the job to run, and the database to have been asked once
+    assert completed(job).status == State.COMPLETED
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1536 * 1024**2, "1.5 GiB"),
+        (1024**3 - 1, "1 GiB"),
+        (4 * 1024**3, "4 GiB"),
+        (10 * 1024**4, "10240 GiB"),
+        (2**60 - 10**8, "1073741823.9 GiB"),
+    ],
+)
+def test_a_size_is_shown_in_a_unit_that_fits(count: int, shown: str) -> None:
+    assert size(count) == shown
+
+
+@given(st.integers(min_value=0, max_value=2**60))
+def test_a_size_that_is_shown_is_the_size(count: int) -> None:
+    number, unit = size(count).split()
+    factor = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[unit]
+    assert abs(float(number) * factor - count) <= 0.0501 * factor
+    assert float(number) >= 1 or count == 0
+    assert float(number) < 1024 or unit == "GiB"

@@ -1,0 +1,61 @@
+"""Jobs are forgotten a while after their end, by the database's clock alone."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db.models import F
+from django.utils import timezone
+
+from callbacks.models import Event, Subscription
+from jobs import lifecycle
+from jobs.models import Job
+from jobs.running import housekeeping
+from tests.helpers.factories import claimed, make_job
+
+pytestmark = pytest.mark.django_db
+
+RETENTION = timedelta(minutes=30)
+
+
+@pytest.fixture(params=[timedelta(days=400), timedelta(days=-400)])
+def wrong_clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of this process; the database has its own."""
+    monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + request.param)
+
+
+def ended() -> Job:
+    job = make_job()
+    lifecycle.cancel(job.uuid)
+    return Job.objects.get(uuid=job.uuid)
+
+
+def age(job: Job, by: timedelta) -> None:
+    Job.objects.filter(uuid=job.uuid).update(completed_at=F("completed_at") - by)
+
+
+def test_a_job_is_forgotten_with_its_events_once_it_is_old_enough(wrong_clock: None) -> None:
+    # Given a job that ended longer ago than jobs are kept, one that did not, and one that has not ended
+    old, recent, unfinished = ended(), ended(), make_job()
+    age(old, RETENTION + timedelta(minutes=1))
+    age(recent, RETENTION - timedelta(minutes=1))
+
+    # When what is old is forgotten, I expect it to be the first one alone
+    assert housekeeping.forget_old_jobs(RETENTION) == 1
+    assert set(Job.objects.values_list("uuid", flat=True)) == {recent.uuid, unfinished.uuid}
+    assert set(Subscription.objects.values_list("stream", flat=True)) == {recent.uuid, unfinished.uuid}
+    assert Event.objects.exclude(subscription__stream=recent.uuid).count() == 0
+
+
+def test_the_end_of_a_job_is_by_the_clock_of_the_database(wrong_clock: None) -> None:
+    # Given a job that its client cancels, and one whose node is lost while it runs
+    cancelled, lost = ended(), make_job()
+    claim = claimed(lost)
+    lifecycle.started(claim, datetime.now(UTC))
+    Job.objects.filter(uuid=lost.uuid).update(owner=None)
+    lifecycle.lost_with_node(lost.uuid, "node")
+
+    # When they have ended, I expect all their times to be the database's: here it is a moment ago
+    for job in Job.objects.filter(uuid__in=[cancelled.uuid, lost.uuid]):
+        for moment in (job.finished_at, job.exited_at, job.completed_at):
+            assert moment is not None
+            assert abs(datetime.now(UTC) - moment) < timedelta(minutes=5)

@@ -1,0 +1,228 @@
+"""Hosts that drip bytes: they hold some of a worker's threads for a while, and never all of them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from callbacks.models import Event
+from jobs import services
+from jobs.api.waiting_reason import waiting_for
+from jobs.models import Job, Worker
+from jobs.running.worker_liveness import bury
+from jobs.spec import InputSpec, OutputSpec
+from jobs.states import InputType, OutputType, Reason, State, TransferStatus
+from tests.fake_engine import FakeEngine
+from tests.helpers.factories import make_job
+from tests.helpers.fileserver import FileServer, drip, drip_body
+from tests.helpers.waiting import wait_for
+from tests.helpers.workers import Workers, completed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+QUICK = 0.05  # seconds
+THREADS = 4
+MANY = 1000  # requests
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Supervisors look around sooner than they need to, and call threads themselves."""
+    monkeypatch.setattr("jobs.running.supervisor._TICK_SECONDS", QUICK)
+    monkeypatch.setattr("jobs.running.supervisor.HEARTBEAT_SECONDS", QUICK)
+    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    """Drips whatever is asked of `/in` and `/out`, and takes and gives what else there is."""
+    with FileServer() as server:
+        server.fault("/in", *[drip_body] * MANY)
+        server.fault("/out", *[drip] * MANY)
+        yield server
+
+
+def uploads(url: str, count: int) -> tuple[OutputSpec, ...]:
+    return tuple(OutputSpec(id=f"out-{number}", type=OutputType.UPLOAD, path="out", url=url) for number in range(count))
+
+
+def uploading(url: str, *, count: int = 3) -> Job:
+    return make_job(command="echo x > out; exit 3", cpu_millis=10, memory_mib=6, outputs=uploads(url, count))
+
+
+def downloading(url: str) -> Job:
+    inputs = (InputSpec(id="in", type=InputType.DOWNLOAD, path="in", url=url),)
+    return make_job(command="cat in", cpu_millis=10, memory_mib=6, inputs=inputs)
+
+
+def dripping(server: FileServer, requests: int) -> None:
+    """Wait for so many requests to be under way."""
+    for _ in range(requests):
+        assert server.hanging.acquire(timeout=20)
+
+
+def outputs(job: Job) -> list[tuple[str, str]]:
+    return [(item.status, item.error) for item in job.outputs.all()]
+
+
+def waits_for(job: Job) -> str | None:
+    return waiting_for(Job.objects.get(pk=job.pk))
+
+
+def test_jobs_with_slow_peers_keep_no_other_from_starting_and_end_with_a_cancel(workers: Workers, server: FileServer) -> None:
+    # Given a worker of 4 threads, and many jobs whose peers drip
+    sending = [uploading(server.url("/out")) for _ in range(12)]
+    receiving = [downloading(server.url("/in")) for _ in range(12)]
+    workers.another(worker_threads=THREADS)
+    dripping(server, requests=THREADS)
+
+    # When a job is posted that has nothing to do with them
+    good = make_job(command="exit 0", cpu_millis=10, memory_mib=6)
+
+    # I expect it to run, and the others to say what they wait for
+    assert completed(good).status == State.COMPLETED
+    wait_for(lambda: waits_for(receiving[-1]) == "its turn to download inputs: other jobs are downloading theirs", 20)
+    assert Job.objects.filter(completed_at=None, has_downloads=True, node__isnull=False).count() == THREADS // 2
+    assert Job.objects.filter(exited_at__isnull=False, completed_at=None).count() >= THREADS // 2
+
+    # And all of them to end when they are cancelled
+    for job in [*sending, *receiving]:
+        services.cancel(job.id)
+    for job in receiving:
+        assert completed(job).status == State.CANCELLED
+    for job in sending:
+        assert completed(job).status in (State.FAILED, State.CANCELLED)
+
+    # And the threads to be free
+    assert completed(uploading(server.url("/free"), count=1)).outputs.get().status == TransferStatus.SUCCESS
+
+
+def test_a_cancel_of_a_decided_job_ends_its_outputs_and_nothing_else(workers: Workers, server: FileServer) -> None:
+    # Given a job that has ended, the second of its outputs under way
+    first = OutputSpec(id="first", type=OutputType.EVENT, path="out")
+    job = make_job(command="echo x > out; exit 3", outputs=(first, *uploads(server.url("/out"), 2)))
+    workers.another()
+    dripping(server, requests=1)
+
+    # When it is cancelled, twice
+    services.cancel(job.id)
+    services.cancel(job.id)
+
+    # I expect the one that was sent to stay so, the one under way to have failed, and the last not to be sent
+    job = completed(job)
+    assert (job.status, job.reason, job.exit_code, job.error) == (State.FAILED, Reason.EXIT_CODE, 3, "exit code 3")
+    assert outputs(job) == [("success", ""), ("failed", "cancelled"), ("skipped", "")]
+    assert [type_.rpartition(".")[2] for type_ in Event.objects.order_by("sequence").values_list("type", flat=True)] == [
+        "start",
+        "exit",
+        "output",
+        "output",
+        "complete",
+    ]
+    assert len(server.of("/out")) == 1
+
+
+def test_one_deadline_is_for_all_outputs_of_a_job(workers: Workers, server: FileServer) -> None:
+    # Given a job with ten outputs for a host that drips
+    job = uploading(server.url("/out"), count=10)
+
+    # When they may take half a second
+    workers.another(transfer_timeout=0.5)
+
+    # I expect the first to have used it up
+    sentence = f"PUT {server.url('/out')} was not done in the time that transfers have"
+    assert outputs(completed(job)) == [("failed", sentence)] * 10
+    assert len(server.of("/out")) == 1
+
+
+def test_an_upload_that_begins_again_gets_no_more_time(workers: Workers, server: FileServer) -> None:
+    # Given an output for a host that drips
+    job = uploading(server.url("/out"), count=1)
+    worker = workers.another(transfer_timeout=0.3)
+
+    # When the run is woken over and over, and each time begins again
+    def completed_though_woken() -> bool:
+        for run in worker._snapshot():
+            run.interrupt.wake()
+        return Job.objects.get(pk=job.pk).completed_at is not None
+
+    wait_for(completed_though_woken, 20, "the time to be up")
+
+    # I expect the time to be used up by all of them together
+    sentence = f"PUT {server.url('/out')} was not done in the time that transfers have"
+    assert outputs(job) == [("failed", sentence)]
+
+
+@pytest.mark.parametrize("fault", ["/in", "/out"])
+def test_a_download_that_drips_ends_at_the_deadline(workers: Workers, server: FileServer, fault: str) -> None:
+    # Given an input from a host that drips the body, or the head of its answer
+    job = downloading(server.url(fault))
+
+    # When inputs may take half a second
+    workers.another(transfer_timeout=0.5)
+
+    # I expect the input to have failed
+    job = completed(job)
+    assert (job.reason, job.error) == (
+        Reason.INPUT_FAILED,
+        f"GET {server.url(fault)} was not done in the time that transfers have",
+    )
+
+
+@pytest.mark.parametrize("how", ["declared dead", "stopped"])
+def test_what_a_worker_leaves_to_be_uploaded_is_uploaded_by_the_next(workers: Workers, server: FileServer, how: str) -> None:
+    # Given a worker that uploads the outputs of some jobs, while others wait for that
+    jobs = [uploading(server.url("/out"), count=2) for _ in range(6)]
+    first = workers.another(worker_threads=THREADS)
+    wait_for(lambda: first._senders.jobs == len(jobs), 20, "the jobs to end")
+    dripping(server, requests=THREADS // 2)
+
+    # When it loses them, and the host is well again
+    server.heal("/out")
+    if how == "stopped":
+        first.stop()
+        assert not Job.objects.exclude(owner=None).exists()
+    else:
+        bury(first._heart.worker_id)
+
+    # I expect all outputs to be uploaded
+    workers.another(worker_threads=THREADS)
+    for job in jobs:
+        assert outputs(completed(job)) == [("success", "")] * 2
+
+
+def test_a_cancel_outlives_the_worker_that_has_not_seen_it(workers: Workers, server: FileServer, engine: FakeEngine) -> None:
+    # Given a worker that is gone amid an upload
+    job = uploading(server.url("/out"))
+    first = workers.another()
+    dripping(server, requests=1)
+    first.stop()
+
+    # When the job is cancelled while it has no owner
+    services.cancel(job.id)
+    workers.another()
+
+    # I expect nothing more to be sent
+    assert outputs(completed(job)) == [("skipped", "")] * 3
+    assert len(server.of("/out")) == 1
+    wait_for(lambda: not engine.list({}), 10, "the container to be removed")
+
+
+def test_a_worker_says_which_jobs_it_takes(workers: Workers, server: FileServer) -> None:
+    # Given a worker whose threads for downloads and uploads have all that they can do
+    workers.another(worker_threads=2)
+    jobs = [downloading(server.url("/in")), *[uploading(server.url("/out")) for _ in range(2)]]
+    takes = Worker.objects.values_list("takes_downloads", "takes_uploads")
+    wait_for(lambda: takes.get() == (False, False), 20, "the worker to say so")
+
+    # I expect new jobs of either kind to wait, and to say why
+    more = uploading(server.url("/out"))
+    assert waits_for(more) == "its turn: the outputs of jobs that have ended are still being uploaded"
+    assert more.node is None
+
+    # And to be taken when there is room again
+    for job in jobs:
+        services.cancel(job.id)
+    wait_for(lambda: takes.get() == (True, True), 20, "the worker to say so")
+    dripping(server, requests=1)
+    services.cancel(more.id)
+    completed(more)

@@ -1,0 +1,248 @@
+"""Every change of state: guarded, and committed with its event."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from callbacks.models import Event
+from jobs import lifecycle, services
+from jobs.errors import OwnershipLost
+from jobs.lifecycle import Claim
+from jobs.models import Job
+from jobs.spec import InputSpec, OutputSpec
+from jobs.states import InputType, OutputType, Reason, State
+from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ENDED_AT = datetime(2026, 1, 1, 0, 0, 2, 500_000, tzinfo=UTC)
+
+
+def event_types() -> list[str]:
+    rows = Event.objects.order_by("sequence").values_list("type", flat=True)
+    return [type_.removeprefix("orchestrator.job.") for type_ in rows]
+
+
+def an_input(name: str) -> InputSpec:
+    return InputSpec(id=name, type=InputType.FILE, path=name, content=b"x")
+
+
+def an_output(name: str) -> OutputSpec:
+    return OutputSpec(id=name, type=OutputType.EVENT, path=name)
+
+
+def test_a_job_from_start_to_end() -> None:
+    # Given a claimed job with an input and two outputs
+    job = make_job(inputs=(an_input("in"),), outputs=(an_output("one"), an_output("two")))
+    claim = claimed(job)
+
+    # When everything goes well but the second output
+    lifecycle.input_done(claim, job.inputs.get(), 1, "starting")
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
+    lifecycle.exited(claim, 0)
+    one, two = job.outputs.all()
+    lifecycle.output_done(claim, one, 2, '{"a":1}')
+    lifecycle.output_failed(claim, two, "no such file")
+    lifecycle.completed(claim)
+
+    # I expect each step's event, in order, and a row without an owner
+    assert event_types() == ["input", "start", "exit", "output", "output", "complete"]
+    job.refresh_from_db()
+    assert (job.status, job.exit_code, job.reason, job.owner) == (State.COMPLETED, 0, "", None)
+    assert (job.started_at, job.finished_at) == (STARTED_AT, ENDED_AT)
+    assert [item.status for item in job.outputs.all()] == ["success", "failed"]
+    assert job.completed_at is not None
+
+
+def test_an_input_put_again_after_a_crash_has_no_second_event() -> None:
+    job = make_job(inputs=(an_input("in"),))
+    claim = claimed(job)
+
+    lifecycle.input_done(claim, job.inputs.get(), 1, "starting")
+    lifecycle.input_done(claim, job.inputs.get(), 1, "starting")
+
+    assert event_types() == ["input"]
+
+
+def test_a_failed_input_ends_the_job_and_skips_what_follows() -> None:
+    # Given
+    job = make_job(inputs=tuple(an_input(name) for name in "abc"), outputs=(an_output("out"),))
+    claim = claimed(job)
+    first, second, _ = job.inputs.all()
+    lifecycle.input_done(claim, first, 1, "starting")
+
+    # When
+    lifecycle.input_failed(claim, second, "404")
+    lifecycle.concluded(claim)
+
+    # I expect no start, no output event, and exit code -1
+    assert event_types() == ["input", "input", "exit", "complete"]
+    job.refresh_from_db()
+    assert (job.status, job.reason) == (State.FAILED, Reason.INPUT_FAILED)
+    assert [item.status for item in job.inputs.all()] == ["success", "failed", "skipped"]
+    assert [item.status for item in job.outputs.all()] == ["skipped"]
+
+
+def test_a_job_that_nobody_has_yet_is_cancelled_whole() -> None:
+    # Given an accepted job
+    job = make_job(outputs=(an_output("out"),))
+
+    # When it is cancelled, twice
+    services.cancel(job.id)
+    services.cancel(job.id)
+
+    # I expect one exit and one complete event and nothing left to do
+    assert event_types() == ["exit", "complete"]
+    job.refresh_from_db()
+    assert (job.status, job.reason) == (State.CANCELLED, Reason.CANCELLED)
+    assert job.completed_at is not None
+    assert job.outputs.get().status == "skipped"
+
+
+def test_a_cancelled_job_with_an_owner_is_left_to_the_owner() -> None:
+    # Given a job that runs
+    job = make_job()
+    claim = claimed(job)
+    lifecycle.started(claim, STARTED_AT)
+
+    # When it is cancelled, I expect the decision at once and the exit to wait for the owner
+    services.cancel(job.id)
+    job.refresh_from_db()
+    assert job.status == State.CANCELLED
+    assert job.reserved
+    assert event_types() == ["start"]
+
+    # And the owner's own decision to be refused
+    with pytest.raises(OwnershipLost):
+        lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
+
+    # When the owner has stopped the process
+    lifecycle.exited(claim, 143)
+    lifecycle.completed(claim)
+    assert event_types() == ["start", "exit", "complete"]
+
+
+def test_a_job_on_a_lost_node_that_had_not_started_is_put_back() -> None:
+    # Given
+    node = make_node()
+    job = make_job()
+    claimed(job, node)
+    Job.objects.update(owner=None)
+
+    # When
+    lifecycle.lost_with_node(job.uuid, node.name)
+
+    # I expect it to be free for any node, and no event
+    job.refresh_from_db()
+    assert (job.status, job.node, job.reserved) == (State.ACCEPTED, None, False)
+    assert event_types() == []
+
+
+def test_a_job_on_a_lost_node_that_had_started_is_engine_lost() -> None:
+    # Given
+    job = make_job(outputs=(an_output("out"),))
+    lifecycle.started(claimed(job), STARTED_AT)
+    Job.objects.update(owner=None)
+
+    # When
+    lifecycle.lost_with_node(job.uuid, "node")
+
+    # I expect its end, outputs failed included
+    job.refresh_from_db()
+    assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.ENGINE_LOST, -1)
+    assert event_types() == ["start", "exit", "output", "complete"]
+
+
+@pytest.mark.parametrize("how", ["its node is lost", "its container is gone"])
+def test_outputs_that_were_cancelled_are_skipped_where_the_job_ends_without_them(how: str) -> None:
+    # Given a job that has ended, and whose outputs were cancelled
+    job = make_job(outputs=(an_output("out"),))
+    claim = claimed(job)
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
+    lifecycle.exited(claim, 0)
+    services.cancel(job.id)
+
+    # When nothing of it can be reached any more
+    if how == "its container is gone":
+        lifecycle.concluded(claim)
+    else:
+        Job.objects.update(owner=None)
+        lifecycle.lost_with_node(job.uuid, "node")
+
+    # I expect the output to be skipped, without an event
+    assert job.outputs.get().status == "skipped"
+    assert event_types() == ["start", "exit", "complete"]
+
+
+def test_a_node_that_came_back_keeps_its_job() -> None:
+    job = make_job()
+    claimed(job)
+
+    with pytest.raises(OwnershipLost):
+        lifecycle.lost_with_node(job.uuid, "node")
+
+
+def test_an_error_is_at_most_one_kibibyte_and_holds_no_nul() -> None:
+    text = lifecycle.one_sentence("é" * 5000 + "\x00")
+    assert len(text.encode()) <= 1024
+    assert "\x00" not in lifecycle.one_sentence("a\x00b")
+
+
+def steps(claim: Claim, job: Job) -> dict[str, Any]:
+    """Everything that may ever be tried on a job, by its owner or by others."""
+    return {
+        "started": lambda: lifecycle.started(claim, STARTED_AT),
+        "completes": lambda: lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT),
+        "fails": lambda: lifecycle.decide(claim, State.FAILED, Reason.EXIT_CODE, "1", exit_code=1, ended=ENDED_AT),
+        "times out": lambda: lifecycle.decide(claim, State.FAILED, Reason.TIMEOUT, "long"),
+        "cancelled": lambda: services.cancel(job.id),
+        "exited": lambda: lifecycle.exited(claim, 0),
+        "output": lambda: lifecycle.output_done(claim, job.outputs.get(), 1, '"x"'),
+        "completed": lambda: lifecycle.completed(claim),
+        "concluded": lambda: lifecycle.concluded(claim),
+        "input": lambda: lifecycle.input_done(claim, job.inputs.get(), 1, "starting"),
+        "input fails": lambda: lifecycle.input_failed(claim, job.inputs.get(), "no"),
+        "node lost": lambda: lifecycle.lost_with_node(job.uuid, "node"),
+    }
+
+
+ORDER = ["input", "start", "exit", "output", "complete"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(sorted(steps(Claim(UUID(int=0), UUID(int=0), 1), Job()))), max_size=12))
+def test_whatever_is_tried_in_whatever_order_the_story_stays_sound(names: list[str]) -> None:
+    # Given a claimed job
+    with transaction.atomic():
+        job = make_job(inputs=(an_input("in"),), outputs=(an_output("out"),))
+        claim = claimed(job)
+        seen = [State.ACCEPTED]
+
+        # When anything is tried
+        for name in names:
+            try:
+                with transaction.atomic():
+                    steps(claim, job)[name]()
+            except OwnershipLost:
+                pass
+            job.refresh_from_db()
+            seen.append(State(job.status))
+
+        # I expect a status that never moves backwards, events in the contract's order and each at most once
+        types = event_types()
+        assert types == [type_ for type_ in ORDER if type_ in types]
+        decided = [state for state in seen if state not in (State.ACCEPTED, State.RUNNING)]
+        assert len(set(decided)) <= 1
+        ranks = [0 if state == State.ACCEPTED else 1 if state == State.RUNNING else 2 for state in seen]
+        assert ranks == sorted(ranks)
+        # And a completed row to have told of its exit and its end
+        if job.completed_at is not None:
+            assert {"exit", "complete"} <= set(types)
+        transaction.set_rollback(True)

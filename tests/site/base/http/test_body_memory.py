@@ -1,0 +1,55 @@
+"""What a request's body takes of a web process' memory, and of other requests' time."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.http import HttpRequest
+from django.test import RequestFactory
+
+from orchestrator_site.base.http.json_body import read_json
+
+pytestmark = pytest.mark.stateless
+
+MIB = 1024**2
+
+
+def test_no_body_takes_much_memory_or_keeps_it() -> None:
+    # Given a process of its own that is posted the worst bodies, two of each at once
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # When it has answered them
+    program = [sys.executable, "-m", "tests.site.base.http.body_memory"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stderr
+    # I expect that each took no more than the values of one body, and gave it back
+    grown = {name: (int(peak), int(kept)) for name, peak, kept in (line.split("\t") for line in done.stdout.splitlines())}
+    assert grown
+    assert {name: peak // MIB for name, (peak, _) in grown.items() if peak > 64 * MIB} == {}
+    assert {name: kept // MIB for name, (_, kept) in grown.items() if kept > 32 * MIB} == {}
+
+
+def test_a_small_body_does_not_wait_for_a_large_one() -> None:
+    # Given a large body that is being read
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(value: object) -> object:
+        begun.set()
+        assert go_on.wait(30)
+        return value
+
+    def post(body: str) -> HttpRequest:
+        return RequestFactory().post("/v1/jobs", body, content_type="application/json")
+
+    with ThreadPoolExecutor(2) as threads:
+        large = threads.submit(read_json, post(f'["{"x" * 500_000}"]'), wait)
+        assert begun.wait(30)
+
+        # When a small one comes, I expect it to be read meanwhile
+        try:
+            assert threads.submit(read_json, post('["x"]'), lambda value: value).result(10) == ["x"]
+        finally:
+            go_on.set()
+        assert large.result(30)

@@ -1,0 +1,147 @@
+"""Whatever an operator's browser asks the admin for, it gets a page or a clean error, and nothing that is hidden."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Group, User
+from django.db import transaction
+from django.db.models import Model
+from django.test import Client
+from django.urls import reverse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from callbacks import outbox
+from callbacks.models import Destination, Event, Subscription
+from tests.helpers.factories import make_job, make_node, make_worker
+
+pytestmark = pytest.mark.django_db
+
+MODELS: list[type[Model]] = list(admin.site._registry)
+CANARY = "canary-19c0"
+VALUES = ["\0", "abc", "-1", "9" * 30, "9" * 5000, "\ud800"]
+LOOKUPS = ["exact", "icontains", "year"]
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    make_worker(make_node("n1"))
+    make_job(id="a", command=CANARY, environment={"A": CANARY})
+    stream = uuid.uuid4()
+    outbox.subscribe(stream, "a", f"http://h.example/?t={CANARY}", CANARY, ())
+    with transaction.atomic():
+        outbox.publish(stream, "orchestrator.job.start", "s", {"secret": CANARY})
+    client.force_login(User.objects.create_superuser("operator"))
+    Group.objects.create(name="group")
+    client.raise_request_exception = False
+    return client
+
+
+def page(model: type[Model], name: str = "changelist", *args: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=args)
+
+
+def expect_clean(answer: Any) -> None:
+    assert answer.status_code in (200, 302, 400, 403, 404, 405), answer.content[:500]
+
+
+def hidden_lookups(model: type[Model]) -> Iterator[str]:
+    offered = admin.site.get_model_admin(model).list_filter
+    for field in model._meta.get_fields():
+        for lookup in LOOKUPS:
+            if not (field.name in offered and lookup == "exact"):
+                yield f"{field.name}__{lookup}"
+        if field.name not in offered:
+            yield field.name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_list_is_filtered_by_what_it_offers_and_by_nothing_else(operator: Client, model: type[Model]) -> None:
+    for lookup in hidden_lookups(model):
+        assert operator.get(page(model), {lookup: "99999999999"}).status_code == 400, lookup
+    assert operator.get(page(model), {"none": "x"}).status_code == 400
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_filters_that_a_list_offers_work(operator: Client, model: type[Model]) -> None:
+    row: Any = model._default_manager.all()[0]
+    for name in admin.site.get_model_admin(model).list_filter:
+        field: Any = model._meta.get_field(name)
+        value = field.value_from_object(row)
+        if field.is_relation:
+            parameters = {f"{name}__id__exact": 1}
+        elif field.choices or field.get_internal_type() == "BooleanField":
+            parameters = {f"{name}__exact": 1 if value is True else 0 if value is False else value}
+        else:
+            parameters = {name: value}
+        answer = operator.get(page(model), parameters)
+        assert answer.status_code == 200, parameters
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_value_of_a_parameter_fails_a_list(operator: Client, model: type[Model]) -> None:
+    offered = [
+        name
+        for field in admin.site.get_model_admin(model).list_filter
+        for name in (field, f"{field}__exact", f"{field}__id__exact", f"{field}__isnull")
+    ]
+    for name in ["o", "p", "q", "e", "all", "_facets", "_popup", "_to_field", "_changelist_filters", *offered]:
+        for value in VALUES:
+            expect_clean(operator.get(f"{page(model)}?{urlencode({name: value}, errors='surrogatepass')}"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_id_fails_a_page(operator: Client, model: type[Model]) -> None:
+    options = admin.site.get_model_admin(model)
+    buttons = [name for name in getattr(options, "actions_detail", ()) if isinstance(name, str)]
+    for value in ("%00", "abc", "-1", "9" * 30, "%FF", str(uuid.uuid4())):
+        for end in ("change/", "history/", *(f"{button}/" for button in buttons)):
+            address = f"{page(model)}{value}/{end}"
+            expect_clean(operator.get(address))
+            expect_clean(operator.post(address, {"_form_submitted": "True"}))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_choice_of_rows_fails_an_action(operator: Client, model: type[Model]) -> None:
+    for action in [*admin.site.get_model_admin(model).actions, "none"]:
+        for value in VALUES:
+            form = {
+                "action": action,
+                "_selected_action": value.encode("utf-8", "surrogatepass"),
+                "index": value.encode("utf-8", "replace"),
+            }
+            expect_clean(operator.post(page(model), form))
+
+
+@pytest.mark.parametrize("address", ["search/", "autocomplete/", "login/", ""])
+def test_no_parameter_fails_the_pages_of_no_model(operator: Client, address: str) -> None:
+    names = ["s", "page", "extended", "term", "app_label", "model_name", "field_name", "next"]
+    known = {"s": "a", "app_label": "callbacks", "model_name": "event", "field_name": "subscription", "term": "a"}
+    for name in names:
+        for value in VALUES:
+            query = urlencode({**known, name: value}, errors="surrogatepass")
+            expect_clean(operator.get(f"/admin/{address}?{query}"))
+
+
+@pytest.mark.parametrize("kind", [1, 9, 10**30])
+def test_no_id_fails_a_short_cut(operator: Client, kind: int) -> None:
+    for value in ("%00", "abc", "9" * 30, "-1", "%FF"):
+        expect_clean(operator.get(f"/admin/r/{kind}/{value}/"))
+    for number in range(1, 25):
+        expect_clean(operator.get(f"/admin/r/{number}/abc/"))
+
+
+@pytest.mark.parametrize("model", [Destination, Event, Subscription])
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@given(
+    parameters=st.dictionaries(
+        st.sampled_from(["o", "p", "q", "all", "paused__exact", "state__exact", "type", "x"]) | st.text(max_size=8),
+        st.text(max_size=12),
+    )
+)
+def test_no_query_fails_a_list(operator: Client, model: type[Model], parameters: dict[str, str]) -> None:
+    expect_clean(operator.get(page(model), parameters))

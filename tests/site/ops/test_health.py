@@ -1,0 +1,104 @@
+"""/livez and /readyz."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+from django.db import OperationalError, connection
+from django.db.models.functions import Now
+from django.test import Client
+
+from jobs.models import Node
+from orchestrator_site.base import broker
+from tests.helpers.api_calls import expect_error
+from tests.helpers.factories import make_node
+
+pytestmark = pytest.mark.django_db
+
+
+def ready(client: Client, status: int) -> dict[str, Any]:
+    answer = client.get("/readyz")
+    assert answer.status_code == status, answer.content
+    body: dict[str, Any] = answer.json()
+    assert body.keys() == {"status", "checks"}
+    assert body["checks"].keys() == {"database", "broker", "engine"}
+    assert body["status"] == ("healthy" if status == 200 else "unhealthy")
+    return {name: (check["status"], check.get("message", "")) for name, check in body["checks"].items()}
+
+
+def silence(node: Node) -> None:
+    Node.objects.filter(pk=node.pk).update(seen_at=Now() - timedelta(seconds=31))
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    return fail
+
+
+def test_live(client: Client) -> None:
+    assert client.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_any_host_name_will_do(client: Client, path: str) -> None:
+    make_node()
+    assert client.get(path, headers={"Host": "10.1.2.3:8080"}).status_code == 200
+    assert client.head(path, headers={"Host": "no host at all"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_they_are_only_read(client: Client, path: str) -> None:
+    answer = client.post(path)
+    expect_error(answer, 405)
+    assert answer["Allow"] == "GET, HEAD"
+
+
+def test_live_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "cursor", failing(OperationalError("away")))
+    assert client.get("/livez").status_code == 200
+
+
+def test_ready_while_a_heartbeat_is_fresh(client: Client) -> None:
+    make_node("n1")
+    checks = ready(client, 200)
+    assert checks["database"] == checks["broker"] == ("healthy", "")
+    assert checks["engine"] == ("healthy", "heartbeat from n1")
+
+
+def test_ready_says_which_node_is_silent_and_what_is_not_enforced(client: Client) -> None:
+    node = make_node("n1")
+    Node.objects.filter(pk=node.pk).update(warnings=["swap is not limited"])
+    silence(make_node("n2"))
+    status, message = ready(client, 200)["engine"]
+    assert status == "healthy"
+    assert "no heartbeat from n2" in message
+    assert "n1: swap is not limited" in message
+
+
+def test_not_ready_without_a_node(client: Client) -> None:
+    status, message = ready(client, 503)["engine"]
+    assert (status, bool(message)) == ("unhealthy", True)
+
+
+def test_not_ready_when_every_heartbeat_is_old(client: Client) -> None:
+    silence(make_node("n1"))
+    assert ready(client, 503)["engine"] == ("unhealthy", "no heartbeat from n1")
+
+
+def test_not_ready_without_a_broker(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_node()
+    monkeypatch.setattr(broker, "ping", failing(redis.ConnectionError("redis://:password@host")))
+    status, message = ready(client, 503)["broker"]
+    assert status == "unhealthy"
+    assert "password" not in message
+
+
+def test_not_ready_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "cursor", failing(OperationalError("password")))
+    checks = ready(client, 503)
+    assert checks["database"][0] == checks["engine"][0] == "unhealthy"
+    assert "password" not in str(checks)

@@ -1,0 +1,23 @@
+"""The service's own log: what operators have to know, and not what any client can cause."""
+
+import pytest
+from django.test import Client
+
+from tests.helpers.api_calls import post_job
+
+pytestmark = pytest.mark.django_db
+
+
+def test_what_a_client_does_wrong_is_told_in_its_answer_alone(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    # When requests are wrong in several ways
+    statuses = [
+        client.get("/v1/jobs", headers={"Host": "elsewhere.example"}).status_code,
+        client.get("/v1/jobs/no-such-job").status_code,
+        client.put("/v1/jobs").status_code,
+        client.get("/nothing").status_code,
+        post_job(client, cpu=1000).status_code,
+    ]
+
+    # I expect their answers to say so, and the log nothing
+    assert statuses == [400, 404, 405, 404, 400]
+    assert not caplog.records

@@ -1,0 +1,516 @@
+"""What clients can do to the web server, and what they cannot: each test has a server and an application of its own."""
+
+import errno
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+
+from orchestrator_site.web import request_reader
+from tests.helpers.waiting import wait_for
+from tests.site.web.web_servers import THREADS, Web, is_at_end, read_answer, serving
+
+pytestmark = pytest.mark.stateless
+
+MANY = 3 * THREADS
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST_GET = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+HALF_HEAD = b"GET / HTTP/1.1\r\nHost: "
+HALF_BODY = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345"
+TOO_LONG = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n"
+LONG_ANSWER_BYTES = 30_000_000
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """The request's method, path and body."""
+    body = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} ".encode() + environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+class Long:
+    """An application whose answers are long, but for `/short`; counts what it has produced and which were closed."""
+
+    def __init__(self, between: Callable[[int], object] = lambda produced: None) -> None:
+        """`between` is called between parts, with how many bytes this answer has had."""
+        self.produced = 0
+        self.begun = 0
+        self.closed = 0
+        self._between = between
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/short":
+            return echo(environ, start_response)
+        start_response("200 OK", [])
+        self.begun += 1
+        return self._parts()
+
+    def _parts(self) -> Iterator[bytes]:
+        try:
+            for part in range(1, LONG_ANSWER_BYTES // 50_000 + 1):
+                self.produced += 50_000
+                yield b"x" * 50_000
+                self._between(part * 50_000)
+        finally:
+            self.closed += 1
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    received = b""
+    while piece := client.recv(1_000_000):
+        received += piece
+    return received
+
+
+def expect_served(web: Web, path: str = "/short") -> None:
+    assert web.exchange(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).status == 200
+
+
+class TestRequests:
+    def test_a_kept_connection_serves_one_request_after_the_other(self) -> None:
+        with serving(echo) as web, web.connect() as client:
+            for body in (b"first", b"second"):
+                client.sendall(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                answer = read_answer(client)
+                assert (answer.body, answer.closes) == (b"POST /a " + body, False)
+
+    def test_pipelined_requests_are_answered_in_order(self) -> None:
+        # When I send three requests at once
+        chunked = b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        with serving(echo) as web, web.connect(GET + chunked + LAST_GET) as client:
+            received = read_to_end(client)
+
+        # I expect three answers, and the end after the one that was to be the last
+        assert [received.find(body) > 0 for body in (b"GET / ", b"POST /b abc", b"GET /last ")] == [True] * 3
+        assert received.index(b"GET / ") < received.index(b"POST /b abc") < received.index(b"GET /last ")
+        assert received.count(b"HTTP/1.1 200 OK") == 3
+
+    def test_a_request_that_comes_before_the_last_answer_is_served(self) -> None:
+        # Given a request that is being answered
+        begun, go_on = threading.Event(), threading.Event()
+
+        def wait(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            if environ["PATH_INFO"] == "/wait":
+                begun.set()
+                assert go_on.wait(30)
+            return echo(environ, start_response)
+
+        with serving(wait) as web, web.connect(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+            assert begun.wait(30)
+            # When the next one comes on the same connection, I expect both to be answered
+            client.sendall(GET)
+            expect_served(web)
+            go_on.set()
+            assert [read_answer(client).body for _ in range(2)] == [b"GET /wait ", b"GET / "]
+
+    def test_http_1_0_ends_with_the_connection_unless_it_is_to_be_kept(self) -> None:
+        with serving(Long()) as web:
+            answer = web.exchange(b"GET /short HTTP/1.0\r\n\r\n")
+            assert answer.closes
+            kept = web.exchange(b"GET /short HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert not kept.closes
+            long = web.exchange(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert (long.closes, len(long.body)) == (True, LONG_ANSWER_BYTES)
+
+    def test_head_has_no_body_and_produces_none(self) -> None:
+        application = Long()
+        with serving(application) as web, web.connect(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+            assert read_answer(client, "HEAD").status == 200
+            wait_for(lambda: application.closed == 1, what="the answer to be closed")
+            assert application.produced == 50_000
+            client.sendall(b"GET /short HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_answer(client).body == b"GET /short "
+
+    def test_a_long_answer_arrives_whole(self) -> None:
+        with serving(Long()) as web:
+            assert web.exchange(GET).body == b"x" * LONG_ANSWER_BYTES
+
+    def test_a_client_that_waits_for_100_continue_is_told_to_go_on(self) -> None:
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        with serving(echo) as web, web.connect(head) as client:
+            assert client.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(b"abc")
+            assert read_answer(client).body == b"POST / abc"
+
+    def test_but_not_for_a_body_that_is_not_read(self) -> None:
+        with serving(echo) as web:
+            answer = web.exchange(TOO_LONG.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+            assert answer.status == 413
+
+    @pytest.mark.parametrize(
+        ("request_bytes", "status"),
+        [
+            (b"GARBAGE\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n\r\n", 400),
+            (HALF_HEAD, 400),
+            (HALF_BODY, 400),
+            (TOO_LONG, 413),
+            (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 413),
+        ],
+    )
+    def test_what_is_refused_is_answered_in_json_and_the_connection_closes(self, request_bytes: bytes, status: int) -> None:
+        with serving(echo) as web, web.connect(request_bytes) as client:
+            client.shutdown(socket.SHUT_WR)
+            answer = read_answer(client)
+            assert (answer.status, answer.closes) == (status, True)
+            assert answer.error
+            assert is_at_end(client)
+
+    def test_a_refused_head_request_has_no_body(self) -> None:
+        with serving(echo) as web, web.connect(b"HEAD / HTTP/1.1\r\n\r\n") as client:
+            received = client.recv(65536)
+            assert received.startswith(b"HTTP/1.1 400 ")
+            assert received.endswith(b"\r\n\r\n")
+            assert is_at_end(client)
+
+    def test_a_client_reads_413_after_sending_all_of_a_body_that_nobody_wants(self) -> None:
+        # Given a client that reads nothing before it has sent 5 MB, as most do
+        with serving(echo) as web, web.connect(TOO_LONG) as client:
+            for _ in range(50):
+                client.sendall(b"x" * 100_000)
+
+            # I expect that the answer is not lost
+            answer = read_answer(client)
+            assert (answer.status, answer.closes) == (413, True)
+
+    def test_the_next_request_of_a_session_works_after_413(self) -> None:
+        with serving(echo) as web:
+            session = HTTPConnection(*web.address, timeout=30)
+            for _ in range(2):
+                session.request("POST", "/", b"x" * 5_000_000)
+                refused = session.getresponse()
+                assert (refused.status, refused.read()[:1]) == (413, b"{")
+                session.request("GET", "/a")
+                with session.getresponse() as answer:
+                    assert answer.read() == b"GET /a "
+            session.close()
+
+
+class TestSlowClients:
+    @pytest.mark.parametrize("half", [b"", b"G", HALF_HEAD, HALF_BODY])
+    def test_half_a_request_takes_no_thread(self, half: bytes) -> None:
+        # Given more clients that stop in the middle of their request than there are threads
+        with serving(echo) as web, ExitStack() as clients:
+            for _ in range(MANY):
+                clients.enter_context(web.connect(half))
+
+            # I expect others to be served
+            expect_served(web)
+
+    @pytest.mark.parametrize(("half", "limit"), [(HALF_HEAD, "head_seconds"), (HALF_BODY, "body_seconds")])
+    def test_one_that_stops_in_the_middle_is_answered_408(self, half: bytes, limit: str) -> None:
+        with serving(echo, **{limit: 0.1}) as web, web.connect(half) as client:
+            answer = read_answer(client)
+            assert (answer.status, answer.closes) == (408, True)
+            assert is_at_end(client)
+
+    @pytest.mark.parametrize(("half", "limit"), [(HALF_HEAD, "head_seconds"), (HALF_BODY[:-5], "body_seconds")])
+    def test_one_that_sends_a_byte_now_and_then_gets_no_more_time(self, half: bytes, limit: str) -> None:
+        # When a client never stops for long
+        with serving(echo, **{limit: 1}) as web, web.connect(half) as client:
+            sent = 0
+
+            def is_answered() -> bool:
+                nonlocal sent
+                client.settimeout(0.2)
+                try:
+                    return client.recv(12) == b"HTTP/1.1 408"
+                except TimeoutError:
+                    sent += 1
+                    client.sendall(b"x" if sent < 9 else b"")
+                    return False
+
+            # I expect it to be answered all the same
+            wait_for(is_answered, what="the answer 408")
+
+    def test_one_that_says_nothing_is_told_nothing(self) -> None:
+        with serving(echo, idle_seconds=0.1) as web, web.connect() as new, web.connect(GET) as kept:
+            assert read_answer(kept).status == 200
+            assert new.recv(1) == b""
+            assert kept.recv(1) == b""
+
+    def test_one_that_keeps_its_side_open_after_the_last_answer_is_closed(self) -> None:
+        with serving(echo, linger_seconds=0.1) as web, web.connect(TOO_LONG) as client:
+            assert read_answer(client).status == 413
+            wait_for(lambda: web.server.is_done, what="the connection to be closed")
+
+
+class TestTooManyConnections:
+    def test_the_oldest_idle_one_makes_room(self) -> None:
+        # Given as many connections as may be, of which two are idle
+        with serving(echo, connections=3) as web, web.connect(GET + HALF_HEAD) as half:
+            assert read_answer(half).status == 200
+            with web.connect() as older, web.connect() as younger:
+                # When there is one more, I expect the one to be closed that has been idle for longest
+                expect_served(web)
+                assert older.recv(1) == b""
+                younger.sendall(GET)
+                assert read_answer(younger).status == 200
+                half.sendall(b"x\r\n\r\n")
+                assert read_answer(half).status == 200
+
+    def test_then_the_oldest_half_request(self) -> None:
+        with serving(echo, connections=2) as web, web.connect(HALF_HEAD) as older, web.connect(GET + HALF_HEAD) as younger:
+            assert read_answer(younger).status == 200
+            expect_served(web)  # by then both have been read
+            answer = read_answer(older)
+            assert (answer.status, answer.closes, answer.headers["Retry-After"]) == (503, True, "1")
+            younger.sendall(b"x\r\n\r\n")
+            assert read_answer(younger).status == 200
+
+    def test_no_request_is_given_up_that_is_complete(self) -> None:
+        # Given as many requests under way as there may be connections
+        go_on = threading.Event()
+        begun = 0
+
+        def wait(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            nonlocal begun
+            begun += 1
+            assert go_on.wait(30)
+            return echo(environ, start_response)
+
+        with serving(wait, connections=2) as web, ExitStack() as clients:
+            sent = [clients.enter_context(web.connect(GET)) for _ in range(2)]
+            wait_for(lambda: begun == 2, what="both to be begun")
+
+            # When one more comes, I expect all three to be answered
+            sent.append(clients.enter_context(web.connect(GET)))
+            go_on.set()
+            assert [read_answer(client).status for client in sent] == [200] * 3
+
+    def test_half_requests_share_a_limit_of_memory(self) -> None:
+        # Given that the memory is enough for three of these
+        half = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 900_000
+        with serving(echo, memory_bytes=3_000_000) as web, ExitStack() as clients:
+            sent = [clients.enter_context(web.connect(half)) for _ in range(4)]
+
+            # I expect the first to be given up for the fourth
+            assert read_answer(sent[0]).status == 503
+            sent[3].sendall(b"x" * 100_000)
+            assert read_answer(sent[3]).status == 200
+
+    def test_requests_that_wait_for_a_thread_share_it_too(self) -> None:
+        # Given that all threads are busy, and memory for two more requests of this size
+        go_on = threading.Event()
+        request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + b"x" * 900_000
+
+        def wait(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            assert go_on.wait(30)
+            start_response("204 No Content", [])
+            return []
+
+        with serving(wait, memory_bytes=2_000_000) as web, ExitStack() as clients:
+            for _ in range(THREADS):
+                clients.enter_context(web.connect(GET))
+            # When there are three
+            sent = [clients.enter_context(web.connect(request)) for _ in range(3)]
+
+            # I expect one to be refused and the others to be answered
+            (refused,), _, _ = select.select(sent, [], [], 30)
+            assert read_answer(refused).status == 503
+            go_on.set()
+            assert [read_answer(client).status for client in sent if client is not refused] == [204] * 2
+
+    def test_what_comes_after_the_last_request_takes_no_memory(self) -> None:
+        # Given clients that send more after their last request and stay connected, and little memory
+        with serving(echo, memory_bytes=200_000) as web, ExitStack() as clients:
+            for _ in range(4):
+                client = clients.enter_context(web.connect(LAST_GET + b"x" * 60_000))
+                assert read_answer(client).status == 200
+                assert is_at_end(client)
+
+            # When a request comes that needs most of it, I expect it to be served
+            body = b"x" * 150_000
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+            assert web.exchange(head + body).status == 200
+
+    def test_the_loop_goes_on_when_no_file_descriptor_is_free(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Listener(socket.socket):
+            failed = False
+
+            def accept(self) -> Any:
+                if not self.failed:
+                    self.failed = True
+                    raise OSError(errno.EMFILE, "too many open files")
+                return super().accept()
+
+        monkeypatch.setattr(socket, "socket", Listener)
+        with serving(echo) as web:
+            expect_served(web)
+
+
+class TestClientsThatDoNotRead:
+    def test_they_take_no_thread_and_little_memory(self) -> None:
+        # Given more clients that ask for a long answer and read none of it than there are threads
+        application = Long()
+        with serving(application) as web, ExitStack() as clients:
+            for _ in range(MANY):
+                clients.enter_context(web.connect(GET, receive_buffer=4096))
+            wait_for(lambda: application.begun == MANY, what="all answers to be begun")
+
+            # I expect others to be served, and little to be produced for nobody
+            expect_served(web)
+            assert application.produced < MANY * 2_000_000
+
+    def test_large_answers_that_are_whole_share_a_limit_of_memory(self) -> None:
+        # Given answers of 5 MB in one piece, and memory for three of them
+        begun = 0
+
+        def large(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            nonlocal begun
+            begun += 1
+            start_response("200 OK", [("Content-Length", "5000000")])
+            return [b"x" * 5_000_000]
+
+        with serving(large, memory_bytes=16_000_000) as web, ExitStack() as clients:
+            # When five clients do not read theirs at once
+            sent = [clients.enter_context(web.connect(LAST_GET, receive_buffer=4096)) for _ in range(5)]
+            wait_for(lambda: begun == 5, what="all answers to be made")
+
+            # I expect only as many to be given up as must be
+            whole = 0
+            for client in sent:
+                with suppress(ConnectionResetError):
+                    whole += len(read_to_end(client)) > 5_000_000
+            assert whole in (3, 4)
+
+    def test_they_are_given_up_after_a_while(self) -> None:
+        application = Long()
+        with serving(application, stall_seconds=0.1) as web, web.connect(GET, receive_buffer=4096) as client:
+            wait_for(lambda: application.closed == 1, what="the answer to be closed")
+            with pytest.raises(ConnectionResetError):
+                read_to_end(client)
+
+    def test_so_are_those_that_read_next_to_nothing(self) -> None:
+        # Given a client that takes a little every now and then
+        application = Long()
+        limits = {"slow_seconds": 0.5, "slow_bytes": 100_000_000}
+        with serving(application, **limits) as web, web.connect(GET, receive_buffer=4096) as client:
+
+            def is_closed() -> bool:
+                with suppress(ConnectionResetError):
+                    client.recv(10_000)
+                return application.closed == 1
+
+            # I expect its answer to be given up
+            wait_for(is_closed, what="the answer to be closed")
+
+    def test_long_answers_have_their_share_of_threads(self) -> None:
+        # Given long answers of which the first part is made at once, and the rest takes for ever
+        go_on, waiting = threading.Event(), threading.Semaphore(0)
+
+        def between(produced: int) -> None:
+            if produced > 1_000_000:
+                waiting.release()
+                assert go_on.wait(30)
+
+        application = Long(between)
+        with serving(application, long_answers=2) as web:
+            readers = [threading.Thread(target=lambda: web.exchange(GET)) for _ in range(MANY)]
+            for reader in readers:
+                reader.start()
+            for _ in range(2):
+                assert waiting.acquire(timeout=30)
+
+            # I expect the other threads to serve other requests
+            expect_served(web)
+            go_on.set()
+            for reader in readers:
+                reader.join()
+
+    def test_a_client_that_goes_away_leaves_nothing(self) -> None:
+        application = Long()
+        with serving(application) as web:
+            web.connect(GET, receive_buffer=4096).close()
+            wait_for(lambda: application.closed == 1, what="the answer to be closed")
+            wait_for(lambda: web.server.is_done, what="the connection to be closed")
+
+    def test_a_client_that_goes_away_before_its_answer_leaves_nothing(self) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def wait(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            begun.set()
+            assert go_on.wait(30)
+            return echo(environ, start_response)
+
+        with serving(wait) as web:
+            with web.connect(GET):
+                assert begun.wait(30)
+            go_on.set()
+            wait_for(lambda: web.server.is_done, what="the connection to be closed")
+
+
+class TestFailingApplications:
+    def test_an_error_before_the_headers_is_500(self) -> None:
+        def fail(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            raise ValueError("secret")
+
+        with serving(fail) as web:
+            answer = web.exchange(GET)
+            assert (answer.status, answer.closes) == (500, True)
+            assert "secret" not in answer.error
+
+    def test_a_response_header_that_is_not_valid_is_500(self) -> None:
+        def split(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            start_response("200 OK", [("X", "a\r\nSet-Cookie: secret")])
+            return []
+
+        with serving(split) as web:
+            answer = web.exchange(GET)
+            assert (answer.status, answer.closes) == (500, True)
+            assert answer.headers["Set-Cookie"] is None
+            assert "secret" not in answer.error
+
+    def test_an_error_after_them_does_not_look_like_the_end_of_the_answer(self) -> None:
+        def fail(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+            start_response("200 OK", [])
+            yield b"x"
+            raise ValueError
+
+        with serving(fail) as web, web.connect(b"GET / HTTP/1.0\r\n\r\n") as client, pytest.raises(ConnectionResetError):
+            read_to_end(client)
+
+    def test_an_error_of_the_server_ends_one_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(request: Any) -> None:
+            if request.path == "/fail":
+                raise ValueError
+
+        # Given a request at which the server itself fails
+        monkeypatch.setattr(request_reader, "_check_target_and_host", fail)
+        with serving(echo) as web, web.connect(b"GET /fail HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+            # I expect its connection to be closed and others to be served
+            assert is_at_end(client)
+            expect_served(web)
+
+
+class TestStop:
+    def test_requests_under_way_are_answered_and_their_connections_closed(self) -> None:
+        # Given one request that is being answered, one that is arriving, and an idle connection
+        begun, go_on = threading.Event(), threading.Event()
+
+        def wait(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            if environ["PATH_INFO"] == "/wait":
+                begun.set()
+                assert go_on.wait(30)
+            return echo(environ, start_response)
+
+        with serving(wait, stop_seconds=0.2) as web, web.connect(GET) as idle, web.connect(HALF_BODY) as arriving:
+            assert read_answer(idle).status == 200
+            with web.connect(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n") as waiting:
+                assert begun.wait(30)
+
+                # When the server is told to stop
+                web.begin_stop()
+                assert idle.recv(1) == b""
+                arriving.sendall(b"67890")
+                go_on.set()
+
+                # I expect both to be answered, and the server to end
+                answers = [read_answer(client) for client in (arriving, waiting)]
+                assert [(answer.status, answer.closes) for answer in answers] == [(200, True)] * 2
+            web.wait_for_end()
