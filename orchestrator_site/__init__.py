@@ -1,0 +1,1 @@
+"""The site: settings, the processes and what they are made of."""

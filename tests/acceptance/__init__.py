@@ -1,0 +1,1 @@
+"""The whole service, with its real processes, as a client uses it."""

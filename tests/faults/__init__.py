@@ -1,0 +1,1 @@
+"""The whole service while something is broken on purpose."""

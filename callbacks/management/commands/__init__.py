@@ -1,0 +1,1 @@
+"""Commands of `callbacks` for `manage.py`."""

@@ -1,0 +1,1 @@
+"""Commands of `jobs` for `manage.py`."""

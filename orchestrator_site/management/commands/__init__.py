@@ -1,0 +1,1 @@
+"""Commands of `orchestrator_site` for `manage.py`."""
