@@ -58,7 +58,7 @@ def is_in_transaction() -> bool:
 def no_network_in_a_transaction(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whoever talks to an engine or a peer holds no transaction meanwhile.
 
-    Both doors, `egress` and the Docker engine, stand on urllib3. The fault is told at the test's end too, because
+    Both doors, `http_client` and the Docker engine, stand on urllib3. The fault is told at the test's end too, because
     code that retries may swallow the exception.
     """
     faults: list[str] = []

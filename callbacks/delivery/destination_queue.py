@@ -23,7 +23,7 @@ from orchestrator_site.base.db.transactions import short_read, short_transaction
 _TOUCHED_EVERY: Final = timedelta(hours=1)
 _UNUSED_AFTER: Final = timedelta(days=1)
 _BATCH: Final = 500
-STATE: Final[tuple[str, ...]] = (  # what `breaker` changes of a row
+STATE: Final[tuple[str, ...]] = (  # what `destination_breaker` changes of a row
     "failures",
     "openings",
     "open_until",

@@ -1,4 +1,4 @@
-"""Container engines: `base` says what one has to do, `docker` does it, `fake` does it for tests."""
+"""Container engines: `protocol` says what one has to do, `docker` does it."""
 
 from typing import Protocol
 

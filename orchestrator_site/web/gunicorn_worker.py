@@ -1,4 +1,4 @@
-"""gunicorn's worker for `web`: the event loop of `web_server` in a process that gunicorn starts, watches and stops."""
+"""gunicorn's worker for `web`: the `event_loop` in a process that gunicorn starts, watches and stops."""
 
 import logging
 import os

@@ -1,6 +1,6 @@
 """Connections that reach only addresses that were checked, for as long as their request may take.
 
-`egress` is the door; this is what stands behind it: urllib3's connections and pools, with the resolving,
+`http_client` is the door; this is what stands behind it: urllib3's connections and pools, with the resolving,
 checking and connecting done here, so that no second look at the URL or at DNS can lead elsewhere.
 """
 

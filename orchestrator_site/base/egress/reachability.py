@@ -1,6 +1,6 @@
 """Whether a host may be reached by somebody else's request: an engine that pulls from a registry.
 
-The rules are those of `egress` (EGRESS_ALLOW in docs/configuration.md). They are stricter in one way: every address of the
+The rules are those of `http_client` (EGRESS_ALLOW in docs/configuration.md). They are stricter in one way: every address of the
 host must be allowed, since it is not ours to choose which one is connected to.
 """
 
