@@ -1,0 +1,185 @@
+"""Every period and time-out of the service, in seconds, each with its reason.
+
+One class for each part that waits. A part is given its intervals when it is made, so a test passes in shorter ones and
+patches nothing. What operators can change is in `config.configuration` instead; docs/configuration.md lists it.
+"""
+
+from dataclasses import dataclass
+
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerIntervals:
+    """A worker process: heartbeats, the watch over its jobs, its stop."""
+
+    tick: float = 1.0  # between two looks at the jobs it owns: how late it may notice a cancel
+    heartbeat: float = 5.0  # one UPDATE per process, however many jobs it runs
+    dead_after: float = 15.0  # a heartbeat that stands still for three periods is no accident
+    observer_restarts_after: float = 5.0  # an observer that could not look for so long proves nothing by what it saw before
+    healthy_node: float = 30.0  # a node without a heartbeat for so long is shown as unhealthy, and gets no hints
+    database_answer: float = 5.0  # then it tries another connection, before others take this worker for dead
+    hand_over: float = 3.0  # at a stop: then it no longer waits for an engine call under way
+    start_retry: float = 1.0  # while the database or the engine does not answer yet
+    proven_harmless: float = 5.0  # a job that kills its worker does so as soon as the worker looks at it
+    trial: float = 30.0  # how long a suspected job runs alone before others may start: a pull may take long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunIntervals:
+    """One job in a worker."""
+
+    retries: tuple[float, ...] = (
+        0.2,
+        0.5,
+        1.0,
+        2.0,
+        5.0,
+    )  # while the engine or the database does not answer; the last repeats
+    last_look: float = 3.0  # for a silent engine to say whether a process whose time is up has ended by itself
+    stable: float = 60.0  # a process that was watched for so long: errors after it are counted from zero
+    progress: float = 2.0  # between two updates of the progress of a transfer
+    progress_retry: float = 30.0  # after an update that the database did not take
+    registry_lookup: float = 10.0  # to resolve a registry's name before a pull
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimIntervals:
+    """Which job may start, and when."""
+
+    passed_over: float = 300.0  # then a job holds back younger ones on the nodes that could hold it
+    probe_lease: float = 60.0  # of the job that tests whether a node starts containers again: it may have to pull its image
+    start_pause: float = 5.0  # after the first failed start; doubles with each one after it
+    start_pause_max: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineIntervals:
+    """Calls to a container engine."""
+
+    connect: float = 10.0
+    short_call: float = 60.0  # without a byte, for calls that only look something up
+    long_call: float = 300.0  # without a byte, for calls that make the engine work: create, start, remove, unpack
+    local_check: float = 10.0  # to ask the engine's socket who listens on it
+    idle_log: float = 0.25  # a followed log without a byte for so long: what is there is handed on
+    superseded_init: float = 7 * DAY  # workers of an older release may still use their init
+    watch: float = 5.0  # between two questions whether the engine answers
+    watch_retry: float = 1.0  # after it did not answer
+    watch_valid: float = 10.0  # how long an answer counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogIntervals:
+    """Reading the log of a job."""
+
+    batch: float = 0.25  # how long a line may wait for others before it is sent
+    exit_check: float = 0.5  # how often a busy reader looks whether the process has ended
+    backlog_check: float = 0.25  # before the second look at a callback that is behind; doubles each time
+    backlog_check_max: float = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferIntervals:
+    """Downloads and uploads of a job's files."""
+
+    connect: float = 10.0
+    read: float = 60.0  # without a byte
+    retry: float = 1.0  # before the second try; doubles, and up to half is added at random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryIntervals:
+    """Delivering events; docs/callbacks.md promises the first six."""
+
+    connect: float = 5.0
+    answer: float = 15.0  # the whole answer, connecting included
+    lifetime: float = DAY  # then an event is dead
+    retries: tuple[float, ...] = (
+        1.0,
+        5.0,
+        30.0,
+        120.0,
+        600.0,
+        1800.0,
+        3600.0,
+        7200.0,
+        14400.0,
+    )  # between tries
+    retry_jitter: float = 0.2  # up to this part of a pause is added at random
+    retry_after_max: float = DAY  # of what a receiver may ask for
+    lease: float = 30.0  # of a stream or a probe: an attempt takes 15 s at most
+    turn: float = 2.0  # then a stream makes room for others
+    thread_wait: tuple[float, float] = (2.0, 6.0)  # at random between these: until a stream asks again for a free thread
+    message_again: float = 5.0  # before a second message for a stream whose first seems to be unread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerIntervals:
+    """The breaker of a destination; docs/callbacks.md promises the first two."""
+
+    open: float = 30.0  # the first time; doubles each time after
+    open_max: float = 600.0  # whatever the destination asks for: others may share it
+    slow: float = 1.0  # an answer that takes longer is slow
+    touch: float = 3600.0  # how exactly it is known when a destination was last used
+    unused: float = DAY  # then it is forgotten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayIntervals:
+    """Between two runs of each duty of the relay."""
+
+    due_streams: float = 0.5
+    destinations_available: float = 1.0
+    destinations_waiting: float = 5.0
+    redeliveries: float = 1.0
+    dead_workers: float = 1.0
+    job_hints: float = 5.0
+    leftovers: float = 30.0
+    leftover_grace: float = 30.0  # younger containers and volumes may belong to a row that is not committed yet
+    retention: float = 1.0
+    unused_destinations: float = 60.0
+    stop: float = 3.0  # then a duty under way is left to itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerIntervals:
+    """Redis and Dramatiq."""
+
+    poll: float = 0.1  # the longest back-off of a consumer: how late an idle worker may start a job
+    idle_check: float = 1.0  # how often idle threads look whether they shall end
+    connect: float = 1.0
+    answer: float = 1.0
+    connection_wait: float = 2.0  # for one of the connections of the pool
+    retry: float = 1.0  # a broker that failed is left alone for so long
+    silence: float = 5.0  # more than a try can take: one caller asks a silent broker, the others go on without it
+    stop: float = 3.0  # for the threads of a process at its stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseIntervals:
+    """PostgreSQL. Its own limits come first, ours are for a server that is gone or frozen."""
+
+    statement: float = 15.0  # the longest statements delete a batch of old rows
+    lock: float = 10.0
+    idle_in_transaction: float = 15.0  # a frozen process must not hold rows that others need
+    answer: float = 18.0  # the statement's limit and three seconds for the network
+    pool_check: float = 3.0  # whether a pooled connection still works
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebIntervals:
+    """The web server and its clients."""
+
+    idle: float = 75.0  # longer than the 60 s of the usual proxies: they close first, so no request meets a closed connection
+    head: float = 15.0
+    body: float = 45.0  # 1 MiB at 24 KB/s
+    stall: float = 30.0  # in which a client takes nothing of its answer
+    slow: float = 60.0  # for a whole answer, and more as the client takes more
+    linger: float = 30.0  # for a client to send the rest of a refused request, and to read the answer
+    stop: float = 2.0  # at a stop: for a request that may be on its way on an idle connection
+    tick: float = 1.0  # how exactly these are kept
+    watchdog: float = 60.0  # gunicorn ends a process that shows no life for so long
+    health_query: float = 3.0  # for each query of a health check: a probe must not wait longer
+    poll: float = 0.02  # of a long poll, before its second look at the database; grows to `poll_max`
+    poll_max: float = 0.1
+    reuse: float = 2.0  # of outgoing connections: servers keep idle ones for longer, so none is closed under a request
