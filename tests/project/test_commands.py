@@ -1,6 +1,5 @@
 """The commands in bin/, run as a newcomer runs them."""
 
-import json
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import docker
@@ -22,7 +20,6 @@ import pytest
 import requests
 from django.contrib.auth import authenticate, get_user_model
 from django.core.management import call_command
-from django.test import Client
 from dockerd import Daemon
 from environment import free_port, without_service
 from hypothesis import given
@@ -291,14 +288,38 @@ def test_the_operator_is_made_on_an_empty_database_only(capsys: pytest.CaptureFi
 # -- README.md ---------------------------------------------------------------------------------
 
 
-def documented_jobs() -> list[dict[str, Any]]:
-    return [json.loads(text) for text in re.findall(r"-d '(\{.*?\n\})'", (ROOT / "README.md").read_text(), re.DOTALL)]
+def readme_commands() -> list[str]:
+    """Return the shell blocks of the README, in order."""
+    return re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.django_db
-@pytest.mark.parametrize("job", documented_jobs(), ids=lambda job: job["id"])
-def test_the_requests_of_the_readme_are_accepted(client: Client, job: dict[str, Any]) -> None:
-    answer = client.post("/v1/jobs", job, content_type="application/json")
+@pytest.mark.stateless
+def test_the_readme_begins_with_demo_test_and_serve() -> None:
+    blocks = readme_commands()
 
-    assert answer.status_code == 202, answer.content
-    assert answer.json() == {"id": job["id"], "status": "accepted"}
+    assert blocks[:2] == ["bin/demo\nbin/test\n", "bin/serve\n"]
+    assert all(os.access(ROOT / command, os.X_OK) for command in "".join(blocks[:2]).split())
+
+
+@pytest.mark.stateless
+@pytest.mark.engine
+def test_the_requests_in_the_readme_work_as_copied(tmp_path: Path) -> None:
+    # Given a service as the README starts it, on a free port
+    port = free_port()
+    requests_shown = [block.replace(":8080/", f":{port}/") for block in readme_commands()[2:]]
+    with started(ROOT / "bin" / "serve", tmp_path, PORT=str(port), METRICS_PORT=str(free_port())) as serve:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/readyz"), ENDS_SECONDS)
+
+        # When the requests are copied into a shell, one block after the other
+        printed = [
+            subprocess.run(["bash", "-ec", block], capture_output=True, text=True, check=True, timeout=120).stdout
+            for block in requests_shown
+        ]
+        serve.terminate()
+        serve.communicate(timeout=ENDS_SECONDS)
+
+    # I expect the answer that the README shows, and a job that completes and prints its text
+    assert printed[0] == '{"id": "hello", "status": "accepted"}'
+    assert printed[0] in (ROOT / "README.md").read_text()
+    assert '"status": "completed"' in printed[1]
+    assert printed[1].endswith("HELLO, WORLD\n")
