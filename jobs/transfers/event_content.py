@@ -6,11 +6,12 @@ from typing import Final
 from jobs.errors import PathNotFound, TransferFailed
 from jobs.transfers import tar_files
 from jobs.transfers.sentences import quoted
-from jobs.transfers.strict_json import NotStrict, TooLong, compact
 from jobs.transfers.workspace import Place, find_file
+from orchestrator_site.base.values.strict_json import NotStrict, Policy, TooLong, compact
 
 ENCODED_LIMIT: Final = 48 * 1024  # bytes
 _READ_LIMIT: Final = 1024**2  # bytes: JSON may shrink as it is encoded, by its white space and its escapes
+_POLICY: Final = Policy(max_depth=100, allow_nul=True, any_magnitude=True)
 
 
 def read_event(place: Place, path: str) -> tuple[int, str]:
@@ -39,7 +40,7 @@ def read_event(place: Place, path: str) -> tuple[int, str]:
 def encoded(text: str) -> str:
     """`text` itself where it is strict JSON, made compact, else as a JSON string. Raises `TooLong`."""
     try:
-        return compact(text, ENCODED_LIMIT)
+        return compact(text, _POLICY, ENCODED_LIMIT)
     except NotStrict:
         string = json.dumps(text, ensure_ascii=False)
         if len(string.encode()) > ENCODED_LIMIT:

@@ -1,14 +1,8 @@
-"""Reads a request's body as strict JSON, whatever the other side sends.
+"""Reads the body of a request as strict JSON; errors name the member by its path, such as `inputs[2].url`."""
 
-Refused are what readers disagree on (duplicate names, NaN, lone surrogates) and what is only sent to hurt
-(depth, size, integers of thousands of digits). Names are paths: `inputs[2].url`.
-"""
-
-import json
-import math
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -19,15 +13,17 @@ from gunicorn.http.errors import ParseException
 
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
 from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
+from orchestrator_site.base.values.strict_json import NotStrict, Policy, Step, parse
 
 T = TypeVar("T")
 
 MAX_DEPTH: Final = 16
+_POLICY: Final = Policy(max_depth=MAX_DEPTH, allow_nul=False, any_magnitude=False)
 _PIECE_BYTES = 64 * 1024
 _LARGE_BYTES = 64 * 1024  # of a body; the values of a smaller one take 2 MB at most
 _MAX_SHOWN_NAME = 128
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL refuses NUL, UTF-8 a lone surrogate
 _parsing_large = threading.Lock()
 
 
@@ -63,78 +59,16 @@ def parse_json(body: bytes) -> object:
     except UnicodeDecodeError as error:
         raise InvalidRequest("the body is not valid UTF-8") from error
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_float=_finite, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: line {error.lineno}, column {error.colno}") from error
-    except RecursionError as error:
-        raise InvalidRequest(_TOO_DEEP) from error
-    except ValueError as error:
-        raise InvalidRequest("the body holds a number that cannot be read") from error
-    _check(value, [])
-    return value
+        return parse(text, _POLICY)
+    except NotStrict as error:
+        subject = "it" if error.trail else "the body"
+        raise InvalidRequest(f"{subject} {error}", field=_path(error.trail) or None) from error
 
 
 _CUT = "the body ended early"
-_TOO_DEEP = f"the body is nested deeper than {MAX_DEPTH} levels"
-
-_Step = str | int  # from an object to a member, from an array to an item
 
 
-class _Repeating(dict[str, Any]):
-    """An object in which a name is given twice: refused once its path is known."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        seen: set[str] = set()
-        self.repeated = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    return members if len(members) == len(pairs) else _Repeating(pairs)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("out of range")
-    return number
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _check(value: object, trail: list[_Step]) -> None:
-    """Refuse a repeated name, a NUL, a lone surrogate and depth anywhere, whether the member is known or not.
-
-    `trail` leads here from the root. It becomes a path only for an error: a path for each of half a million values would
-    take gigabytes.
-    """
-    if isinstance(value, str):
-        if _UNSTORABLE.search(value):
-            raise InvalidRequest("it holds a NUL or a lone surrogate", field=_path(trail) or None)
-    elif isinstance(value, dict | list):
-        if len(trail) == MAX_DEPTH:
-            raise InvalidRequest(_TOO_DEEP)
-        if isinstance(value, dict):
-            _check_names(value, trail)
-        for step, child in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(child, str | dict | list):
-                trail.append(step)
-                _check(child, trail)
-                trail.pop()
-
-
-def _check_names(members: dict[str, Any], trail: list[_Step]) -> None:
-    if isinstance(members, _Repeating):
-        raise InvalidRequest("it is given twice", field=_path([*trail, members.repeated]))
-    for name in members:
-        if _UNSTORABLE.search(name):
-            raise InvalidRequest("its name holds a NUL or a lone surrogate", field=_path([*trail, name]))
-
-
-def _path(trail: list[_Step]) -> str:
+def _path(trail: Iterable[Step]) -> str:
     path = ""
     for step in trail:
         path = member(path, step) if isinstance(step, str) else item(path, step)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from callbacks.cloudevents import Envelope, RawJson
 from jobs.transfers.event_content import ENCODED_LIMIT, encoded
-from jobs.transfers.strict_json import TooLong
+from orchestrator_site.base.values.strict_json import TooLong
 
 pytestmark = pytest.mark.stateless
 
