@@ -222,7 +222,7 @@ class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         rows: QuerySet[Event] = super().get_queryset(request)
-        return rows.defer("body", "subscription__url", "subscription__key")
+        return rows.defer("body", *(f"subscription__{name}" for name in Subscription.SECRETS))
 
     @admin.display(description="Type", ordering="type")
     def short_type(self, event: Event) -> str:

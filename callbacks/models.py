@@ -1,12 +1,13 @@
 """Who is told, what they are told, and how each try went (docs/architecture.md)."""
 
+from typing import ClassVar
 from uuid import UUID
 
 from django.db import models
 from django.db.models import Q
 from uuid_utils.compat import uuid7
 
-from orchestrator_site.base.db.encryption import EncryptedTextField
+from orchestrator_site.base.db.encryption import EncryptedJSONField, EncryptedTextField
 
 
 def new_event_id() -> UUID:
@@ -55,10 +56,14 @@ class Subscription(models.Model):
     its destination is due when its first event would be too old; whoever makes room there makes it due at once.
     """
 
+    SECRETS: ClassVar = ("url", "key", "previous_key", "headers")  # deferred by all but the delivery itself
+
     stream = models.UUIDField(unique=True)
     subject = models.CharField(max_length=128)
     url = EncryptedTextField()
     key = EncryptedTextField(null=True, help_text="Signs the events; null: they are not signed.")
+    previous_key = EncryptedTextField(null=True, help_text="Signs them as well, while the receiver changes to `key`.")
+    headers = EncryptedJSONField(null=True, help_text="Sent with each event; null: none.")
     destination = models.ForeignKey(Destination, on_delete=models.PROTECT, related_name="subscriptions", db_index=False)
     types = models.JSONField(default=list, help_text="The types of events it takes; empty: all.")
     last_sequence = models.PositiveBigIntegerField(default=0)

@@ -23,16 +23,36 @@ from orchestrator_site.base.egress.http_client import origin_of
 _BATCH: Final = 200
 
 
-def subscribe(stream: UUID, subject: str, url: str, key: str | None, types: Sequence[str]) -> None:
-    """Send the events of `stream`, which are about `subject`, to `url` from now on.
+def subscribe(
+    stream: UUID,
+    subject: str,
+    url: str,
+    types: Sequence[str] = (),
+    *,
+    keys: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Send the events of `stream` to `url` from now on.
 
-    `key` signs them. `types` are the types it takes, none: all. Raises `EgressDenied` where `url` is no http(s) URL.
+    Args:
+        stream: Names the stream; it has no subscriber yet.
+        subject: What the events are about.
+        url: Where they are sent.
+        types: The types to send; empty for all.
+        keys: Sign each event: none, one, or the new key and the one that it replaces.
+        headers: Sent with each event.
+
+    Raises:
+        EgressDenied: `url` is not an http(s) URL.
     """
+    key, previous_key = (*keys, None, None)[:2]
     Subscription.objects.create(
         stream=stream,
         subject=subject,
         url=url,
-        key=key or None,
+        key=key,
+        previous_key=previous_key,
+        headers=dict(headers) if headers else None,
         destination=destination_queue.find(origin_of(url)),
         types=sorted(set(types)),
     )
@@ -46,7 +66,7 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("an event is published in the transaction of the change that it reports")
     # Publishers of one stream take turns here, until the transaction ends, and so does who delivers.
-    rows = Subscription.objects.select_for_update(of=("self",)).select_related("destination").defer("url", "key")
+    rows = Subscription.objects.select_for_update(of=("self",)).select_related("destination").defer(*Subscription.SECRETS)
     subscription = rows.filter(stream=stream).first()
     if subscription is None or not _takes(subscription, type_):
         return

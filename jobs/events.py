@@ -23,6 +23,7 @@ EXIT = "orchestrator.job.exit"
 INPUT = "orchestrator.job.input"
 OUTPUT = "orchestrator.job.output"
 COMPLETE = "orchestrator.job.complete"
+ALL = "orchestrator.job.*"  # in a request: every type
 
 
 def duration_seconds(job: Job) -> float:
@@ -34,7 +35,7 @@ def duration_seconds(job: Job) -> float:
 
 def subscribe(job: Job, callback: CallbackSpec) -> None:
     """Send this job's events to that URL from now on."""
-    outbox.subscribe(job.uuid, job.id, callback.url, callback.key, callback.events)
+    outbox.subscribe(job.uuid, job.id, callback.url, callback.events, keys=callback.keys, headers=callback.headers)
 
 
 def forget(uuids: Iterable[UUID]) -> None:

@@ -42,10 +42,15 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackSpec:
-    """Where the job's events go. `events` are event types; empty means all."""
+    """Where the job's events go.
+
+    `keys` sign each event: none, one, or two while the receiver changes from the second to the first. `headers` are sent
+    with each event. `events` are event types; empty means all.
+    """
 
     url: str = field(repr=False)
-    key: str | None = field(default=None, repr=False)
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     events: tuple[str, ...] = ()
 
 

@@ -255,7 +255,7 @@ def _attempt(event: Event, now: datetime) -> Outcome:
         time=event.time,
         jobsequence=event.sequence,
     )
-    headers = envelope.headers()
-    if subscription.key is not None:
-        headers |= signing.headers(subscription.key, identity, int(now.timestamp()), body)
+    headers = (subscription.headers or {}) | envelope.headers()
+    if keys := [key for key in (subscription.key, subscription.previous_key) if key is not None]:
+        headers |= signing.headers(keys, identity, int(now.timestamp()), body)
     return delivery_attempt.send(subscription.url, headers, body)

@@ -72,7 +72,7 @@ def _dead(since: datetime | None, until: datetime | None) -> QuerySet[Event]:
 
 
 def _locked(stream: UUID) -> Subscription | None:
-    return Subscription.objects.select_for_update().defer("url", "key").filter(stream=stream).first()
+    return Subscription.objects.select_for_update().defer(*Subscription.SECRETS).filter(stream=stream).first()
 
 
 def _revive(events: QuerySet[Event]) -> int:

@@ -3,7 +3,7 @@
 from typing import Final, get_args
 
 from callbacks.models import Event
-from jobs import exec_limits
+from jobs import events, exec_limits
 from jobs.api import limits
 from jobs.api.new_job import EVENT_TYPES
 from jobs.spec import Network, PullPolicy, UploadMethod
@@ -57,15 +57,28 @@ _EVENT_OUTPUT = record(
     {"id": _TRANSFER_ID, "type": choice([OutputType.EVENT]), "path": _PATH},
     ("type", "path"),
 )
+_KEY = string(
+    minLength=1,
+    maxLength=limits.KEY_LENGTH,
+    description="`whsec_` and 24 to 64 bytes in base64, or any string.",
+)
 _CALLBACK = record(
     {
         "url": _URL,
-        "key": string(
-            minLength=1,
-            maxLength=limits.KEY_LENGTH,
-            description="Signs every event: `whsec_` and 24 to 64 bytes in base64, or any string.",
+        "key": {
+            "oneOf": [_KEY, {"type": "array", "items": _KEY, "minItems": 1, "maxItems": limits.KEYS_MAX}],
+            "description": "Signs every event. While the receiver changes keys: the new key and the old one. Never shown again.",
+        },
+        "headers": strings(
+            maxProperties=limits.CALLBACK_HEADERS_MAX,
+            description="Sent with every event, in Latin-1. Headers that the service sets itself are refused. "
+            f"Names and values have at most {limits.CALLBACK_HEADERS_BYTES} bytes in total. Never shown again.",
         ),
-        "events": {"type": "array", "items": choice(EVENT_TYPES), "description": "Empty or absent: all."},
+        "events": {
+            "type": "array",
+            "items": choice((*EVENT_TYPES, events.ALL)),
+            "description": f"Empty or absent: all, as with `{events.ALL}`.",
+        },
     },
     ("url",),
 )

@@ -30,6 +30,9 @@ MODE_PATTERN: Final = r"[0-7]{1,4}|0[0-7]{4}"
 SHA256_PATTERN: Final = r"[0-9A-Fa-f]{64}"
 URL_LENGTH: Final = 2048
 KEY_LENGTH: Final = 1024
+KEYS_MAX: Final = 2  # of one callback: the new one and the old one
+CALLBACK_HEADERS_MAX: Final = 32
+CALLBACK_HEADERS_BYTES: Final = 8 * 1024  # names and values: what web servers accept by default
 SECRET_BYTES_MIN: Final = 24  # of what a `whsec_` key encodes: Standard Webhooks
 SECRET_BYTES_MAX: Final = 64
 

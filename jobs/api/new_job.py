@@ -204,10 +204,11 @@ def _check_ids(inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]) -> No
 
 
 def _callback(value: object, path: str) -> CallbackSpec:
-    members = Members(value, path, ("url", "key", "events"))
-    wanted = members.get("events", array(choice(EVENT_TYPES), 0), [])
+    members = Members(value, path, ("url", "key", "headers", "events"))
+    wanted = members.get("events", array(choice((*EVENT_TYPES, events.ALL)), 0), [])
     return CallbackSpec(
         url=members.need("url", string_rules.url),
-        key=members.get("key", string_rules.signing_key, None),
-        events=tuple(dict.fromkeys(wanted)),
+        keys=members.get("key", string_rules.signing_keys, ()),
+        headers=members.get("headers", string_rules.callback_headers, {}),
+        events=() if events.ALL in wanted else tuple(dict.fromkeys(wanted)),
     )

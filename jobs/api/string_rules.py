@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from jobs.api import limits
-from jobs.api.json_readers import any_text, mapping, text
+from jobs.api.json_readers import any_text, array, mapping, text
 from jobs.engine.protocol import MOUNTED_DIRECTORIES
 from orchestrator_site.base.http.api_errors import InvalidRequest
 from orchestrator_site.base.values import http_urls
@@ -97,6 +97,18 @@ def check_distinct_files(paths: Mapping[str, str]) -> None:
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")  # RFC 9110, 5.5
 _OWN_HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_OWN_CALLBACK_HEADERS: Final = _OWN_HEADERS | {
+    "accept-encoding",
+    "expect",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "user-agent",
+    "x-signature-256",
+}
+_OWN_HEADER: Final = "this header is set by the service and cannot be overridden"
+_OWN_CALLBACK_PREFIXES: Final = ("ce-", "content-", "proxy-", "webhook-")
 
 
 def url(value: object, path: str) -> str:
@@ -110,8 +122,19 @@ def url(value: object, path: str) -> str:
 
 
 def headers(value: object, path: str) -> dict[str, str]:
-    """An object of request headers."""
-    read = mapping(_check_header_name, _header_value)(value, path)
+    """Read the headers of a download or an upload."""
+    return _distinct_headers(mapping(_check_header_name, _header_value)(value, path), path)
+
+
+def callback_headers(value: object, path: str) -> dict[str, str]:
+    """Read the headers that are sent with each event."""
+    read = mapping(_check_callback_header_name, _header_value, limits.CALLBACK_HEADERS_MAX)(value, path)
+    if sum(len(name) + len(content) for name, content in read.items()) > limits.CALLBACK_HEADERS_BYTES:
+        raise InvalidRequest(f"names and values must have at most {limits.CALLBACK_HEADERS_BYTES} bytes in total", field=path)
+    return _distinct_headers(read, path)
+
+
+def _distinct_headers(read: dict[str, str], path: str) -> dict[str, str]:
     seen: set[str] = set()
     for name in read:
         if name.lower() in seen:
@@ -124,7 +147,13 @@ def _check_header_name(name: str, path: str) -> None:
     if not _HEADER_NAME.fullmatch(name):
         raise InvalidRequest("this is not a header's name", field=path)
     if name.lower() in _OWN_HEADERS:
-        raise InvalidRequest("this header is the service's own to set", field=path)
+        raise InvalidRequest(_OWN_HEADER, field=path)
+
+
+def _check_callback_header_name(name: str, path: str) -> None:
+    _check_header_name(name, path)
+    if name.lower() in _OWN_CALLBACK_HEADERS or name.lower().startswith(_OWN_CALLBACK_PREFIXES):
+        raise InvalidRequest(_OWN_HEADER, field=path)
 
 
 def _header_value(value: object, path: str) -> str:
@@ -169,6 +198,15 @@ def signing_key(value: object, path: str) -> str:
     if string.startswith(_WEBHOOK_SECRET):
         _check_webhook_secret(string.removeprefix(_WEBHOOK_SECRET), path)
     return string
+
+
+def signing_keys(value: object, path: str) -> tuple[str, ...]:
+    """Read one key, or a list of the new key and the old one."""
+    if not isinstance(value, str | list):
+        raise InvalidRequest(f"it must be a string or an array of 1 to {limits.KEYS_MAX} strings", field=path)
+    if isinstance(value, str):
+        return (signing_key(value, path),)
+    return tuple(dict.fromkeys(array(signing_key, 1, limits.KEYS_MAX)(value, path)))
 
 
 def _check_webhook_secret(encoded: str, path: str) -> None:

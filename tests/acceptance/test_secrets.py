@@ -50,7 +50,11 @@ def job_with_secrets(files: FileServer, receiver: Receiver, *, missing: bool) ->
             {"type": "upload", "path": "out", "url": f"{files.url('/out')}?sig={canary('upload-query')}", "headers": headers},
             {"type": "upload", "path": "none", "url": f"{files.url('/none')}?sig={canary('upload-query')}", "headers": headers},
         ],
-        "callback": {"url": f"{receiver.url}/hook?token={canary('callback-query')}", "key": canary("key")},
+        "callback": {
+            "url": f"{receiver.url}/hook?token={canary('callback-query')}",
+            "key": [canary("key"), canary("previous-key")],
+            "headers": {"Authorization": f"Bearer {canary('callback-header')}"},
+        },
     }
 
 
@@ -141,6 +145,7 @@ def test_no_secret_is_seen_anywhere(service: Service) -> None:
         # (the peers did get what is theirs)
         assert any(canary("header") in str(request.headers) for request in files.requests)
         assert all(canary("callback-query") in request.path for request in receiver.requests)
+        assert all(canary("callback-header") in request.headers["authorization"] for request in receiver.requests)
 
         # When they are looked for in every place where they must not be
         places = {

@@ -20,7 +20,7 @@ def load(streams: int, *urls: str, committed: Callable[[], object] = bool) -> No
         for url in urls:
             for number in range(streams):
                 stream = uuid.uuid4()
-                outbox.subscribe(stream, f"job-{number}", url, "key", ())
+                outbox.subscribe(stream, f"job-{number}", url, keys=("key",))
                 outbox.publish(stream, "orchestrator.job.start", "orchestrator/service", {"jobId": f"job-{number}", "meta": {}})
 
 

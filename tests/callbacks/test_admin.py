@@ -29,7 +29,9 @@ def operator(rf: RequestFactory) -> Any:
 @pytest.mark.parametrize("model", [Destination, Subscription, Event])
 def test_nothing_secret_is_shown_and_nothing_can_be_changed(operator: Any, model: Any) -> None:
     # Given a subscription with secrets, and an event
-    outbox.subscribe(uuid.uuid4(), "job-1", "https://u:s3cr3t@h.example/p?t=s3cr3t", "s3cr3t", ())
+    outbox.subscribe(
+        uuid.uuid4(), "job-1", "https://u:s3cr3t@h.example/p?t=s3cr3t", keys=("s3cr3t", "s3cr3t2"), headers={"X": "s3cr3t"}
+    )
     with transaction.atomic():
         outbox.publish(Subscription.objects.get().stream, "orchestrator.job.start", "s", {})
     page = admin.site.get_model_admin(model)
@@ -54,7 +56,7 @@ def test_nothing_secret_is_shown_and_nothing_can_be_changed(operator: Any, model
 def event() -> Event:
     """One that died, of a stream at rest."""
     stream = uuid.uuid4()
-    outbox.subscribe(stream, "job-1", "http://h.example/", None, ())
+    outbox.subscribe(stream, "job-1", "http://h.example/")
     with transaction.atomic():
         outbox.publish(stream, "orchestrator.job.start", "s", {})
     Event.objects.update(state=Event.State.DEAD, tries=10, settled_at=timezone.now())

@@ -51,8 +51,8 @@ class Hints(list[int]):
         return list(self)
 
 
-def subscribe(stream: UUID, *types: str, key: str | None = "key") -> Subscription:
-    outbox.subscribe(stream, "job-1", URL, key, types)
+def subscribe(stream: UUID, *types: str) -> Subscription:
+    outbox.subscribe(stream, "job-1", URL, types, keys=("key",))
     return Subscription.objects.get(stream=stream)
 
 
@@ -92,14 +92,27 @@ def test_events_are_numbered_frozen_and_pending(stream: UUID) -> None:
     assert subscription.last_sequence == 3
 
 
-def test_the_destination_is_kept_as_a_secret_and_its_origin_in_the_open(stream: UUID) -> None:
-    subscription = subscribe(stream)
+def test_secrets_are_encrypted_but_the_origin_is_not(stream: UUID) -> None:
+    outbox.subscribe(stream, "job-1", URL, keys=("s3cr3t-new", "s3cr3t-old"), headers={"Authorization": "s3cr3t"})
     with connection.cursor() as cursor:
         cursor.execute("SELECT * FROM callbacks_subscription")
         row = repr(cursor.fetchall())
+    subscription = Subscription.objects.get(stream=stream)
     assert subscription.destination.origin == "https://hook.example:8443"
-    assert "s3cr3t" not in row
-    assert "/path" not in row
+    assert (subscription.key, subscription.previous_key) == ("s3cr3t-new", "s3cr3t-old")
+    assert subscription.headers == {"Authorization": "s3cr3t"}
+    for secret in ("s3cr3t", "Authorization", "/path"):
+        assert secret not in row
+
+
+def test_a_second_key_and_headers_are_null_if_there_are_none(stream: UUID) -> None:
+    """As in rows of a release that does not know these columns."""
+    subscribe(stream)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT previous_key, headers FROM callbacks_subscription")
+        assert cursor.fetchall() == [(None, None)]
+    subscription = Subscription.objects.get(stream=stream)
+    assert (subscription.key, subscription.previous_key, subscription.headers) == ("key", None, None)
 
 
 def test_only_what_a_subscription_takes_is_kept_and_counted(stream: UUID) -> None:
@@ -173,7 +186,7 @@ def test_what_does_not_fit_is_refused(stream: UUID) -> None:
 
 def test_a_destination_that_is_no_url_is_refused(stream: UUID) -> None:
     with pytest.raises(EgressDenied):
-        outbox.subscribe(stream, "job-1", "file:///etc/passwd", None, ())
+        outbox.subscribe(stream, "job-1", "file:///etc/passwd")
 
 
 def test_forgetting_leaves_nothing_of_a_stream_and_all_of_the_others(stream: UUID, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ KEYS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6
 @given(KEYS, BODIES)
 def test_any_key_signs_with_its_bytes(key: str, body: bytes) -> None:
     assume(not key.startswith("whsec_"))
-    headers = signing.headers(key, "id", int(time.time()), body)
+    headers = signing.headers([key], "id", int(time.time()), body)
     assert headers["X-Signature-256"] == "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
     Webhook(key.encode()).verify(body, headers, json_parse=False)
 
@@ -32,23 +32,32 @@ def test_a_standard_webhooks_secret_is_decoded_for_their_header_alone(secret: by
     key = "whsec_" + (b64encode(secret).decode() if padded else b64encode(secret).decode().rstrip("="))
 
     # When it signs
-    headers = signing.headers(key, "id", int(time.time()), body)
+    headers = signing.headers([key], "id", int(time.time()), body)
 
     # I expect their library to verify it, and our own header to use the key as given
     Webhook(key).verify(body, headers, json_parse=False)
     assert headers["X-Signature-256"] == "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
 
 
+@given(KEYS, KEYS, BODIES)
+def test_each_of_two_keys_signs(new: str, old: str, body: bytes) -> None:
+    assume(not new.startswith("whsec_") and not old.startswith("whsec_"))
+    headers = signing.headers([new, old], "id", int(time.time()), body)
+    for key in (new, old):
+        Webhook(key.encode()).verify(body, headers, json_parse=False)
+    assert headers["X-Signature-256"] == "sha256=" + hmac.new(old.encode(), body, hashlib.sha256).hexdigest()
+
+
 @pytest.mark.parametrize("key", ["whsec_", "whsec_not base64!", "whsec_x"])
 def test_what_only_looks_like_such_a_secret_is_a_key_like_any_other(key: str) -> None:
-    headers = signing.headers(key, "id", int(time.time()), b"{}")
+    headers = signing.headers([key], "id", int(time.time()), b"{}")
     Webhook(key.encode()).verify(b"{}", headers)
 
 
 @given(BODIES, st.integers(0, 10**6))
 def test_another_body_is_not_signed(body: bytes, position: int) -> None:
     assume(body)
-    headers = signing.headers("key", "id", int(time.time()), body)
+    headers = signing.headers(["key"], "id", int(time.time()), body)
     index = position % len(body)
     forged = body[:index] + bytes([(body[index] + 1) % 128]) + body[index + 1 :]
     assume(forged != body)

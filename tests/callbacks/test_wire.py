@@ -108,7 +108,7 @@ def test_what_arrives_is_what_was_frozen_and_signed(
 ) -> None:
     # Given a job with any names and values, that prints any bytes and gives out any file
     receiver.requests.clear()
-    job = make_job(meta=meta, callback=CallbackSpec(url=receiver.url, key=key))
+    job = make_job(meta=meta, callback=CallbackSpec(url=receiver.url, keys=(key,) if key else ()))
 
     # When its events are published and sent
     lines = tell(job, log, content)

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -57,9 +57,11 @@ def receiver() -> Iterator[Receiver]:
 class Stream:
     """A subscription and what a test does with it."""
 
-    def __init__(self, url: str, *, key: str | None = KEY, subject: str = "job-1") -> None:
+    def __init__(
+        self, url: str, *, keys: Sequence[str] = (KEY,), headers: Mapping[str, str] | None = None, subject: str = "job-1"
+    ) -> None:
         self.uuid = uuid.uuid4()
-        outbox.subscribe(self.uuid, subject, url, key, ())
+        outbox.subscribe(self.uuid, subject, url, keys=keys, headers=headers)
         self.pk = Subscription.objects.get(stream=self.uuid).pk
 
     def publish(self, *types: str) -> None:

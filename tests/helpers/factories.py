@@ -13,7 +13,7 @@ from jobs.models import Job, Node, Worker, new_uuid
 from jobs.running import claiming
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, OutputSpec
 
-CALLBACK = CallbackSpec(url="http://127.0.0.1:9/hook", key="key", events=())
+CALLBACK = CallbackSpec(url="http://127.0.0.1:9/hook", keys=("key",))
 STARTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -29,7 +29,7 @@ def job(db: None) -> Job:
             InputSpec(id="i2", type=InputType.DOWNLOAD, path="b", url=f"http://h/?sig={CANARY}", headers={"X": CANARY}),
         ),
         outputs=(OutputSpec(id="o1", type=OutputType.UPLOAD, path="c", url=f"http://h/?sig={CANARY}", headers={"X": CANARY}),),
-        callback=CallbackSpec(url=f"http://h/?sig={CANARY}", key=CANARY),
+        callback=CallbackSpec(url=f"http://h/?sig={CANARY}", keys=(CANARY, CANARY), headers={"X": CANARY}),
     )
 
 

@@ -27,7 +27,7 @@ def test_the_example_tells_our_signatures_from_others() -> None:
     [example] = [code for code in re.findall(r"```python\n(.*?)```", USAGE, re.DOTALL) if "def is_ours" in code]
     names: dict[str, Any] = {}
     exec(example, names)
-    headers = signing.headers("whsec_c2VjcmV0", "id", 1, b"{}")
+    headers = signing.headers(["whsec_c2VjcmV0"], "id", 1, b"{}")
 
     # I expect it to take that request, and no other
     assert names["is_ours"]("whsec_c2VjcmV0", b"{}", headers)

@@ -123,7 +123,7 @@ class Callback:
 
     def post(self, body: bytes, envelope: Envelope, *, age: int = 0, key: str | None = None, **forged: str) -> int:
         """Send these bytes with headers as of `age` seconds ago, signed with `key`, those in `forged` replaced ('_' for '-')."""
-        headers = envelope.headers() | signing.headers(key or self.key, envelope.id, int(time.time()) - age, body)
+        headers = envelope.headers() | signing.headers([key or self.key], envelope.id, int(time.time()) - age, body)
         headers |= {name.replace("_", "-"): value for name, value in forged.items()}
         return self.session.post(self.url, body, headers=headers, timeout=20).status_code
 
@@ -185,7 +185,7 @@ def test_attempts_at_the_same_time_are_one_event(callback: Callback) -> None:
     # Given an event
     one = event(1)
     body = one.body({})
-    headers = one.headers() | signing.headers(callback.key, one.id, int(time.time()), body)
+    headers = one.headers() | signing.headers([callback.key], one.id, int(time.time()), body)
 
     # When it comes several times at once
     with ThreadPoolExecutor(8) as pool:
@@ -245,7 +245,7 @@ def test_what_is_not_signed_is_refused(callback: Callback) -> None:
     # Given an event with its signatures
     one = event(1)
     body = one.body({"exitCode": 0})
-    first_only = signing.headers("another", one.id, int(time.time()), body)["webhook-signature"]
+    first_only = signing.headers(["another"], one.id, int(time.time()), body)["webhook-signature"]
 
     # When something is not as it was signed, or a signature is missing or made with another key
     answers = [
@@ -263,7 +263,7 @@ def test_what_is_not_signed_is_refused(callback: Callback) -> None:
         callback.post(body, one, webhook_timestamp=str(int(time.time()) - 10)),
         callback.post(body, one, webhook_timestamp="now"),
     ]
-    headers = one.headers() | signing.headers(callback.key, one.id, int(time.time()), body)
+    headers = one.headers() | signing.headers([callback.key], one.id, int(time.time()), body)
     answers += [
         callback.session.post(callback.url, changed, headers=headers, timeout=20).status_code
         for changed in (body.replace(b":0", b":1"), body + b" ", b"")
@@ -291,7 +291,7 @@ def test_one_signature_of_several_is_enough(callback: Callback) -> None:
     # Given an event that is signed with two keys, as while one of them is replaced
     one = event(1)
     body, now = one.body({}), int(time.time())
-    both = [signing.headers(key, one.id, now, body)["webhook-signature"] for key in ("another", callback.key)]
+    both = [signing.headers([key], one.id, now, body)["webhook-signature"] for key in ("another", callback.key)]
 
     # When it comes, I expect it to be taken
     assert callback.post(body, one, webhook_timestamp=str(now), webhook_signature=" ".join(both)) == 200

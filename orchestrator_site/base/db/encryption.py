@@ -39,7 +39,7 @@ class EncryptedJSONField(EncryptedTextField):
     _pyi_private_get_type: Any
 
     def get_prep_value(self, value: Any) -> Any:
-        return super().get_prep_value(json.dumps(value))
+        return super().get_prep_value(None if value is None else json.dumps(value))
 
     def from_db_value(self, value: str | None, _expression: Any, _connection: Any) -> Any:
         text = super().from_db_value(value, _expression, _connection)

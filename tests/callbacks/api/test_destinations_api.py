@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 def subscribe(url: str) -> Destination:
     """A stream to that URL, with an event."""
     stream = uuid.uuid4()
-    outbox.subscribe(stream, "job", url, None, ())
+    outbox.subscribe(stream, "job", url)
     with transaction.atomic():
         outbox.publish(stream, "orchestrator.job.start", "orchestrator/service", {})
     return Subscription.objects.get(stream=stream).destination

@@ -1,5 +1,6 @@
 """Events reach their destination in order, at least once, whatever happens in between."""
 
+import hmac
 import socket
 import threading
 from datetime import timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, connections
+from standardwebhooks import Webhook
 
 from callbacks import outbox
 from callbacks.delivery import attempt_results, due_streams, stream_delivery
@@ -50,10 +52,35 @@ def test_events_arrive_in_order_signed_and_are_done(receiver: Receiver) -> None:
 
 
 def test_without_a_key_nothing_is_signed(receiver: Receiver) -> None:
-    stream = Stream(receiver.url, key=None)
+    stream = Stream(receiver.url, keys=())
     stream.publish()
     stream.drain()
     assert not {"x-signature-256", "webhook-signature"} & receiver.requests[0].headers.keys()
+
+
+def test_both_keys_sign(receiver: Receiver) -> None:
+    # Given a stream whose receiver changes from an old key to a new one
+    stream = Stream(receiver.url, keys=("new", "old"))
+    stream.publish()
+
+    # When its event is delivered
+    stream.drain()
+
+    # I expect a receiver with either key to accept it, and the header that holds one signature to be the old key's
+    [received] = receiver.requests
+    for key in ("new", "old"):
+        Webhook(key.encode()).verify(received.body, received.headers)
+    assert len(received.headers["webhook-signature"].split()) == 2
+    assert received.headers["x-signature-256"] == "sha256=" + hmac.new(b"old", received.body, "sha256").hexdigest()
+
+
+def test_headers_of_the_callback_are_sent_with_each_event(receiver: Receiver) -> None:
+    stream = Stream(receiver.url, headers={"Authorization": "Bearer tökén", "X-Tenant": "7"})
+    stream.publish(START, LOG)
+    stream.drain()
+    for received in receiver.requests:
+        assert (received.headers["authorization"], received.headers["x-tenant"]) == ("Bearer tökén", "7")
+        received.verify(KEY)
 
 
 def test_an_attempt_is_kept_with_the_start_of_its_answer(receiver: Receiver) -> None:

@@ -63,7 +63,7 @@ class World:
             model.objects.all().delete()
         self.streams = [uuid.uuid4() for _ in range(STREAMS)]
         for number, stream in enumerate(self.streams):
-            outbox.subscribe(stream, f"job-{number}", f"http://host-{number % HOSTS}.example/", None, ())
+            outbox.subscribe(stream, f"job-{number}", f"http://host-{number % HOSTS}.example/")
         self.hosts = list(Destination.objects.order_by("pk").values_list("pk", flat=True))
         self.answers: list[Any] = []  # to what is sent next; 200 to the rest
         self.sent: list[str] = []  # ids of events

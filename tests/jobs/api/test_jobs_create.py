@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import services
-from jobs.api import string_rules
+from jobs.api import limits, string_rules
 from jobs.api.new_job import EVENT_TYPES, read_job
 from jobs.models import Job
-from jobs.spec import JobSpec
+from jobs.spec import CallbackSpec, JobSpec
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
 from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
 from orchestrator_site.base.http.json_body import parse_json, read_json
@@ -36,6 +36,12 @@ URL = "https://example.com/hook"
 
 def read(**members: Any) -> JobSpec:
     return read_job({"image": "alpine:latest", **members})
+
+
+def read_callback(**members: Any) -> CallbackSpec:
+    callback = read(callback={"url": URL, **members}).callback
+    assert callback is not None
+    return callback
 
 
 def refused_field(**members: Any) -> str | None:
@@ -81,7 +87,7 @@ class TestAccepting:
             outputs=[{**UPLOAD, "method": "POST", "headers": {"Authorization": "x"}}, EVENT],
             pullPolicy="never",
             network="none",
-            callback={"url": URL, "key": "k", "events": ["orchestrator.job.exit"]},
+            callback={"url": URL, "key": ["k", "l"], "headers": {"X-A": "b"}, "events": ["orchestrator.job.exit"]},
         )
         assert answer.status_code == 202, answer.content
         job = Job.objects.get(id="everything")
@@ -166,13 +172,8 @@ class TestAccepting:
         assert tuple(f"orchestrator.job.{name}" for name in names) == EVENT_TYPES
 
     def test_empty_event_list_means_all_and_repeats_count_once(self) -> None:
-        def events(given: list[str]) -> tuple[str, ...]:
-            callback = read(callback={"url": URL, "events": given}).callback
-            assert callback is not None
-            return callback.events
-
-        assert events([]) == ()
-        assert events([EVENT_TYPES[0], EVENT_TYPES[0]]) == (EVENT_TYPES[0],)
+        assert read_callback(events=[]).events == ()
+        assert read_callback(events=[EVENT_TYPES[0], EVENT_TYPES[0]]).events == (EVENT_TYPES[0],)
 
     def test_content_as_base64(self) -> None:
         content = bytes(range(256))
@@ -183,9 +184,29 @@ class TestAccepting:
         "key", ["k", "whsec", "WHSEC_AA==", *("whsec_" + b64encode(bytes(n)).decode() for n in (24, 32, 64))]
     )
     def test_keys(self, key: str) -> None:
-        callback = read(callback={"url": URL, "key": key}).callback
-        assert callback is not None
-        assert callback.key == key
+        assert read_callback(key=key).keys == (key,)
+
+    def test_two_keys_are_kept_in_their_order(self) -> None:
+        assert read_callback(key=["new", "old"]).keys == ("new", "old")
+        assert read_callback(key=["only"]).keys == ("only",)
+        assert read_callback(key=["same", "same"]).keys == ("same",)
+
+    def test_callback_headers_are_kept_as_they_are(self) -> None:
+        headers = {"Authorization": "Bearer x", "X-Tenant": "7", "Prefer": ""}
+        assert read_callback(headers=headers).headers == headers
+        largest = {"A": "x" * (limits.CALLBACK_HEADERS_BYTES - 1)}
+        assert read_callback(headers=largest).headers == largest
+
+    def test_a_callback_has_neither_keys_nor_headers_by_default(self) -> None:
+        callback = read_callback()
+        assert (callback.keys, callback.headers, callback.events) == ((), {}, ())
+
+    def test_all_events_by_a_pattern(self) -> None:
+        assert read_callback(events=["orchestrator.job.*"]).events == ()
+        assert read_callback(events=[EVENT_TYPES[0], "orchestrator.job.*"]).events == ()
+
+    def test_keys_and_headers_are_not_in_the_description_of_a_spec(self) -> None:
+        assert "canary" not in repr(read_callback(key=["canary1", "canary2"], headers={"X": "canary3"}))
 
     def test_a_weak_key_is_told_what_is_expected(self, client: Client) -> None:
         sentence = expect_error(post_job(client, callback={"url": URL, "key": "whsec_AA=="}), 400, "callback.key")
@@ -313,7 +334,48 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"callback": {"url": URL, "key": "whsec_" + b64encode(bytes(23)).decode()}}, "callback.key"),
     ({"callback": {"url": URL, "key": "whsec_" + b64encode(bytes(65)).decode()}}, "callback.key"),
     ({"callback": {"url": URL, "key": "whsec_" + b64encode(bytes(25)).decode().rstrip("=")}}, "callback.key"),
+    ({"callback": {"url": URL, "key": []}}, "callback.key"),
+    ({"callback": {"url": URL, "key": {"a": "b"}}}, "callback.key"),
+    ({"callback": {"url": URL, "key": ["a", "b", "c"]}}, "callback.key"),
+    ({"callback": {"url": URL, "key": ["a", ""]}}, "callback.key[1]"),
+    ({"callback": {"url": URL, "key": ["a", 1]}}, "callback.key[1]"),
+    ({"callback": {"url": URL, "key": ["a", "whsec_AA=="]}}, "callback.key[1]"),
+    ({"callback": {"url": URL, "headers": ["A"]}}, "callback.headers"),
+    ({"callback": {"url": URL, "headers": {"A": 1}}}, "callback.headers.A"),
+    ({"callback": {"url": URL, "headers": {"A B": "x"}}}, "callback.headers.A B"),
+    ({"callback": {"url": URL, "headers": {"": "x"}}}, "callback.headers."),
+    ({"callback": {"url": URL, "headers": {"A": "x\r\nB: y"}}}, "callback.headers.A"),
+    ({"callback": {"url": URL, "headers": {"A": "x\n"}}}, "callback.headers.A"),
+    ({"callback": {"url": URL, "headers": {"A": "€"}}}, "callback.headers.A"),
+    ({"callback": {"url": URL, "headers": {"A": "x", "a": "y"}}}, "callback.headers"),
+    ({"callback": {"url": URL, "headers": {f"A{n}": "x" for n in range(33)}}}, "callback.headers"),
+    ({"callback": {"url": URL, "headers": {"A": "x" * 8192}}}, "callback.headers"),
+    *(
+        ({"callback": {"url": URL, "headers": {name: "x"}}}, f"callback.headers.{name}")
+        for name in (
+            "Accept-Encoding",
+            "CE-Id",
+            "ce-anything",
+            "Connection",
+            "Content-Encoding",
+            "Content-Length",
+            "Content-Type",
+            "Expect",
+            "Host",
+            "Keep-Alive",
+            "Proxy-Authorization",
+            "TE",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+            "user-agent",
+            "Webhook-Id",
+            "webhook-signature",
+            "x-signature-256",
+        )
+    ),
     ({"callback": {"url": URL, "events": ["orchestrator.job.exit", "exit"]}}, "callback.events[1]"),
+    ({"callback": {"url": URL, "events": ["orchestrator.*"]}}, "callback.events[0]"),
     ({"callback": {"url": URL, "events": [{}]}}, "callback.events[0]"),
 ]
 
@@ -452,6 +514,8 @@ class TestRefusing:
             {"environment": {"A": [canary]}},
             {"callback": {"url": f"ftp://host/?token={canary}"}},
             {"callback": {"url": URL, "key": f"whsec_{canary}"}},
+            {"callback": {"url": URL, "key": ["a", f"whsec_{canary}"]}},
+            {"callback": {"url": URL, "headers": {"A": f"{canary}\n"}}},
             {"inputs": [{**DOWNLOAD, "headers": {"A": f"{canary}\n"}}]},
             {"inputs": [{**FILE, "content": canary, "encoding": "base64"}]},
         ):

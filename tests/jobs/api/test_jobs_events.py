@@ -167,7 +167,9 @@ def test_what_is_not_there_is_404(client: Client, job: Job) -> None:
 
 def test_nothing_secret_is_told(client: Client) -> None:
     # Given a callback whose URL and key are secrets, that cannot be reached
-    job = make_job(id="a", callback=CallbackSpec(url="http://u:s3cr3t@127.0.0.1:1/?t=s3cr3t", key="s3cr3t"))
+    job = make_job(
+        id="a", callback=CallbackSpec(url="http://u:s3cr3t@127.0.0.1:1/?t=s3cr3t", keys=("s3cr3t",), headers={"X": "s3cr3t"})
+    )
     with transaction.atomic():
         events.started(job)
     Attempt.objects.create(event=rows(job)[0], time=timezone.now(), latency_ms=1, error="no connection to 127.0.0.1")

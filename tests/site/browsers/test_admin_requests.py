@@ -32,7 +32,7 @@ def operator(client: Client) -> Client:
     make_worker(make_node("n1"))
     make_job(id="a", command=CANARY, environment={"A": CANARY})
     stream = uuid.uuid4()
-    outbox.subscribe(stream, "a", f"http://h.example/?t={CANARY}", CANARY, ())
+    outbox.subscribe(stream, "a", f"http://h.example/?t={CANARY}", keys=(CANARY, CANARY), headers={"X": CANARY})
     with transaction.atomic():
         outbox.publish(stream, "orchestrator.job.start", "s", {"secret": CANARY})
     client.force_login(User.objects.create_superuser("operator"))
