@@ -1,7 +1,8 @@
-"""What the documents show works when it is copied."""
+"""Tests of the documents: their examples work, and the paths and links in them exist."""
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,75 @@ from callbacks import signing
 from jobs.api.new_job import read_job
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
 USAGE = (ROOT / "docs" / "usage.md").read_text()
 POSTED = re.compile(r"-d '(\{.*?\n\})'", re.DOTALL)
 WHOLE = re.compile(r"Everything a job can have:\n\n```json\n(.*?)```", re.DOTALL)
+
+MODULE = re.compile(r"[\w./-]+\.(?:py|c)\b")
+OTHER_PATHS = ("CHANGELOG.md", "callbacks.md")  # of earlier releases, and of programs that are shown
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tracked() -> list[str]:
+    """Return the files of the repository, and its folders with a slash at the end."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return files + [f"{parent}/" for parent in {parent for file in files for parent in Path(file).parents} if parent.name]
+
+
+def paths_in(text: str) -> set[str]:
+    """Return the modules that a document names, and the folders: words in backquotes that end in a slash."""
+    without_programs = re.sub(r"```(?:go|javascript|json|php|python|sh)\n.*?```", "", text, flags=re.DOTALL)
+    folders = {word for word in re.findall(r"`([\w./-]+/)`", without_programs) if not word.startswith(("/", ".", "var/"))}
+    return set(MODULE.findall(without_programs)) | folders
+
+
+def anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name not in OTHER_PATHS], ids=name)
+def test_paths_in_the_documents_exist(document: Path) -> None:
+    known = [f"/{path}" for path in tracked()]
+
+    missing = {path for path in paths_in(document.read_text()) if not any(one.endswith(f"/{path}") for one in known)}
+
+    assert not missing
+
+
+def test_the_architecture_names_every_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    packages = {Path(path).parent for path in tracked() if path.endswith("/__init__.py")}
+    product = {package for package in packages if package.parts[0] in ("jobs", "callbacks", "orchestrator_site")}
+    unmentioned = {"migrations", "management", "commands", "formats", "en"}
+
+    assert {package.name for package in product} - unmentioned <= set(re.findall(r"(\w+)/", text))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for link in LINK.findall(document.read_text()):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "adr"
+    index = (folder / "README.md").read_text()
+
+    for record in sorted(folder.glob("0*.md")):
+        number, title = record.read_text().splitlines()[0].removeprefix("# ").split(". ", 1)
+        assert f"| {number} | [{title}]({record.name}) |" in index
 
 
 @pytest.mark.parametrize("body", [*POSTED.findall(README), *POSTED.findall(USAGE), *WHOLE.findall(USAGE)])
