@@ -61,7 +61,7 @@ class Node(models.Model):
 class Worker(models.Model):
     """A process that runs jobs. It lives as long as its counter moves; the row of a dead one is deleted.
 
-    Its jobs are then without an owner, and what it may still write is refused (see `jobs.running.worker_liveness`).
+    Its jobs are then without an owner, and what it may still write is refused (see `jobs.maintenance.dead_workers`).
     """
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)

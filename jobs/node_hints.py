@@ -1,4 +1,4 @@
-"""Hints to workers that something may be claimed. Losing one costs a second (see `jobs.running.supervisor`)."""
+"""Hints to workers that something may be claimed. Losing one costs a second (see `jobs.worker.supervisor`)."""
 
 from datetime import timedelta
 

@@ -16,10 +16,11 @@ from callbacks.delivery.actors import deliver
 from callbacks.operators import redelivery
 from jobs.engine import make_engine
 from jobs.errors import EngineUnavailable
+from jobs.maintenance import leftovers
+from jobs.maintenance.dead_workers import LostNodes, Observer
 from jobs.node_hints import queue_of
-from jobs.running import actors, housekeeping
-from jobs.running.supervisor import Supervisor
-from jobs.running.worker_liveness import LostNodes, Observer
+from jobs.worker import actors
+from jobs.worker.supervisor import Supervisor
 from orchestrator_site.base.broker import make_worker
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import release_connection
@@ -102,8 +103,8 @@ class RelayProcess:
             (5.0, destination_queue.mark_waiting),
             (1.0, redelivery.work_off),
             (1.0, self._look_after_workers),
-            (5.0, housekeeping.wake_workers),
-            (30.0, housekeeping.ask_for_sweeps),
+            (5.0, leftovers.wake_workers),
+            (30.0, leftovers.ask_for_sweeps),
         ]
         forgetting: list[Duty] = [(1.0, self._forget_jobs), (60.0, destination_queue.forget_unused)]
         self._threads = [
@@ -140,11 +141,11 @@ class RelayProcess:
 
     def _look_after_workers(self) -> None:
         self._observer.look()
-        housekeeping.end_lost(self._lost.look())
+        leftovers.end_lost(self._lost.look())
 
     def _forget_jobs(self) -> None:
         """A batch at a time: retention keeps up with any load."""
-        housekeeping.forget_old_jobs(timedelta(seconds=self._configuration.job_retention))
+        leftovers.forget_old_jobs(timedelta(seconds=self._configuration.job_retention))
 
 
 Part = WorkerProcess | DeliverProcess | RelayProcess

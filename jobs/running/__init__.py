@@ -1,1 +1,1 @@
-"""A worker process: claims jobs, runs them on its engine, and takes over those of dead workers."""
+"""The steps of one job: claimed, its container created, started and watched, its files moved, its end recorded."""

@@ -36,11 +36,11 @@ from jobs.lifecycle import NO_EXIT_CODE, Claim
 from jobs.logs import log_follower
 from jobs.logs.log_writer import Reader
 from jobs.models import Job, Node
-from jobs.running import nodes
 from jobs.running.claimed_container import Container
 from jobs.running.job_files import InputFailed, JobFiles
 from jobs.running.registry_guard import check_registry
 from jobs.states import Reason, State
+from jobs.worker import nodes
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
 from orchestrator_site.base.values.image_patterns import is_allowed

@@ -12,8 +12,8 @@ from django.db import connection
 
 from jobs.engine.protocol import Engine
 from jobs.models import Job
-from jobs.running.supervisor import Supervisor
 from jobs.states import State
+from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.waiting import wait_for
 

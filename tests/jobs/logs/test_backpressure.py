@@ -27,10 +27,10 @@ from jobs.logs import log_follower, log_writer
 from jobs.logs.log_writer import Reader
 from jobs.models import Job, LogChunk
 from jobs.running.claimed_container import INSTANCE_LABEL
-from jobs.running.nodes import instance_name
-from jobs.running.supervisor import Supervisor
 from jobs.spec import CallbackSpec, OutputSpec
 from jobs.states import OutputType, Reason, State
+from jobs.worker.nodes import instance_name
+from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.engines import tar_of
 from tests.helpers.factories import STARTED_AT, claimed, make_job
@@ -56,7 +56,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supervisors look around, and readers look at a callback, sooner than they need to."""
-    monkeypatch.setattr("jobs.running.supervisor._TICK_SECONDS", 0.1)
+    monkeypatch.setattr("jobs.worker.supervisor._TICK_SECONDS", 0.1)
     monkeypatch.setattr("jobs.logs.log_follower._SHORTEST_PAUSE", 0.01)
     monkeypatch.setattr("jobs.logs.log_follower._LONGEST_PAUSE", 0.05)
 

@@ -13,10 +13,10 @@ from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.engine.protocol import Observation
 from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted, OwnershipLost, StartLost
+from jobs.maintenance.dead_workers import bury
+from jobs.maintenance.leftovers import remove_leftovers
 from jobs.models import Job, LogChunk, Node
 from jobs.running.claimed_container import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
-from jobs.running.housekeeping import remove_leftovers
-from jobs.running.worker_liveness import bury
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
 from tests.fake_engine import FakeEngine, FakeImage
@@ -34,9 +34,9 @@ QUICK_TICK = 0.1  # seconds
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supervisors look around, and runs try again, sooner than they need to."""
-    monkeypatch.setattr("jobs.running.supervisor._TICK_SECONDS", QUICK_TICK)
-    monkeypatch.setattr("jobs.running.engine_watch._ASK_SECONDS", QUICK_TICK)
-    monkeypatch.setattr("jobs.running.engine_watch._ASK_AGAIN_SECONDS", QUICK_TICK)
+    monkeypatch.setattr("jobs.worker.supervisor._TICK_SECONDS", QUICK_TICK)
+    monkeypatch.setattr("jobs.worker.engine_watch._ASK_SECONDS", QUICK_TICK)
+    monkeypatch.setattr("jobs.worker.engine_watch._ASK_AGAIN_SECONDS", QUICK_TICK)
     monkeypatch.setattr("jobs.running.runner._PAUSES", (0.05,))
 
 
@@ -736,8 +736,8 @@ def test_a_busy_process_calls_no_thread_that_it_has_not(workers: Workers, monkey
     # Given a process of one thread that has a job
     called: list[str] = []
     ticks: list[int] = []
-    monkeypatch.setattr("jobs.running.supervisor.hint", lambda queue, *_: not called.append(queue))
-    monkeypatch.setattr("jobs.running.supervisor.Observer.look", lambda _: ticks.append(1))
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda queue, *_: not called.append(queue))
+    monkeypatch.setattr("jobs.worker.supervisor.Observer.look", lambda _: ticks.append(1))
     job = make_job(command="exec sleep 60")
     thread = workers.run(workers.another(worker_threads=1))
     running(job)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from jobs import lifecycle, services, start_breaker
 from jobs.api.waiting_reason import waiting_for
 from jobs.errors import EngineInTrouble, OwnershipLost, StartFailed, StartRefused
+from jobs.maintenance.dead_workers import bury
 from jobs.models import Job, Node
 from jobs.running import claiming
-from jobs.running.worker_liveness import bury
 from jobs.states import Reason, State
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import claimed, make_job, make_node, make_worker
@@ -52,14 +52,14 @@ class Engine(FakeEngine):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody looks around, and tries again, sooner than they need to."""
     for name, value in {
-        "running.supervisor._TICK_SECONDS": QUICK,
+        "worker.supervisor._TICK_SECONDS": QUICK,
         "running.engine_watch._ASK_SECONDS": QUICK,
         "running.runner._PAUSES": (QUICK,),
         "start_breaker._FIRST_PAUSE": QUICK,
         "start_breaker._LONGEST_PAUSE": QUICK,
     }.items():
         monkeypatch.setattr(f"jobs.{name}", value)
-    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)  # then supervisors have threads of their own
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)  # then supervisors have threads of their own
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
         raise Killed
 
     engine.refusal = StartRefused(OLD_RUNC, "the engine could not start the container")
-    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: True)  # no thread but this one
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: True)  # no thread but this one
     first = workers.another()
     refuse(first.node, "image-0")
     job = make_job(image="image-1")
@@ -238,7 +238,7 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
         with pytest.raises(Killed):
             first.run_jobs()
     engine.refusal = None
-    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)
 
     # When another goes on
     bury(first._heart.worker_id)

@@ -61,7 +61,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusing]:
 def test_an_engine_whose_runtime_is_too_old_ends_no_job(
     refusing: Refusing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)  # then it has threads of its own
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)  # then it has threads of its own
     monkeypatch.setattr("jobs.start_breaker._LONGEST_PAUSE", 1)
     workers = Workers(DockerEngine(refusing.host), tmp_path)
     try:

@@ -10,14 +10,14 @@ from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.engine.protocol import Frame
 from jobs.logs.log_writer import Reader
+from jobs.maintenance.dead_workers import Heart, bury
 from jobs.models import Job, Worker
 from jobs.running import claiming
 from jobs.running.runner import Run
-from jobs.running.supervisor import Supervisor
 from jobs.running.suspects import GIVEN_UP_AFTER, SUSPECT_AFTER, Suspects
-from jobs.running.worker_liveness import Heart, bury
 from jobs.spec import OutputSpec
 from jobs.states import OutputType, Reason, State
+from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 from tests.helpers.waiting import wait_for
@@ -30,8 +30,8 @@ FOREVER = "exec sleep 60"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.running.supervisor._TICK_SECONDS", 0.05)
-    monkeypatch.setattr("jobs.running.supervisor.WELL_AFTER", 0.2)
+    monkeypatch.setattr("jobs.worker.supervisor._TICK_SECONDS", 0.05)
+    monkeypatch.setattr("jobs.worker.supervisor.WELL_AFTER", 0.2)
 
 
 def die(worker: Any) -> None:
@@ -94,8 +94,8 @@ def test_a_worker_that_was_cut_off_from_the_database_did_not_die_of_its_jobs(
     workers: Workers, monkeypatch: pytest.MonkeyPatch, cut_off: bool
 ) -> None:
     # Given a worker that has a job
-    monkeypatch.setattr("jobs.running.supervisor.HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr("jobs.running.supervisor.WELL_AFTER", 60.0)
+    monkeypatch.setattr("jobs.worker.supervisor.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("jobs.worker.supervisor.WELL_AFTER", 60.0)
     job = make_job(command=FOREVER)
     supervisor = workers.another()
     workers.run(supervisor)
@@ -153,7 +153,7 @@ def test_a_job_that_takes_down_its_workers_ends_without_another_look_at_it(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, dies_in: str, reason: Reason, story: list[str]
 ) -> None:
     # Given a job that kills each worker as it gets to one step, at once
-    monkeypatch.setattr("jobs.running.supervisor.WELL_AFTER", 60.0)
+    monkeypatch.setattr("jobs.worker.supervisor.WELL_AFTER", 60.0)
     job = make_job(command=FOREVER, outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
 
     def kill(*_: Any, **__: Any) -> None:
@@ -200,7 +200,7 @@ def test_a_cancelled_job_that_takes_down_its_workers_ends_as_cancelled() -> None
 
 def test_jobs_beside_the_guilty_one_go_on(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given running jobs, one of which freezes each process that looks at it
-    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)  # so that each supervisor calls threads of its own
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)  # so that each supervisor calls threads of its own
     jobs = [make_job(command=FOREVER, cpu_millis=100) for _ in range(5)]
     guilty, innocent = jobs[3], [*jobs[:3], jobs[4]]
     supervisor = workers.another()

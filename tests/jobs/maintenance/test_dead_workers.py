@@ -9,8 +9,8 @@ from django.db.models import F
 
 from jobs import lifecycle
 from jobs.errors import OwnershipLost
+from jobs.maintenance.dead_workers import DEAD_AFTER_SECONDS, Heart, LostNodes, Observer, bury
 from jobs.models import Job, Node, Worker
-from jobs.running.worker_liveness import DEAD_AFTER_SECONDS, Heart, LostNodes, Observer, bury
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 from tests.helpers.waiting import wait_for
 

@@ -10,15 +10,16 @@ from jobs import lifecycle
 from jobs.engine.protocol import Engine
 from jobs.errors import OwnershipLost
 from jobs.lifecycle import Claim
+from jobs.maintenance.dead_workers import HEARTBEAT_SECONDS, Heart, Observer, forgive
 from jobs.models import Job
 from jobs.node_hints import RUN_ACTOR, queue_of
-from jobs.running import claiming, nodes
-from jobs.running.engine_watch import EngineWatch
+from jobs.running import claiming
 from jobs.running.runner import Run
 from jobs.running.suspects import GIVEN_UP, GIVEN_UP_AFTER, WELL_AFTER, Suspects
-from jobs.running.upload_pool import Senders
-from jobs.running.worker_liveness import HEARTBEAT_SECONDS, Heart, Observer, forgive
 from jobs.states import State
+from jobs.worker import nodes
+from jobs.worker.engine_watch import EngineWatch
+from jobs.worker.upload_pool import Senders
 from orchestrator_site.base.broker import hint
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.postgresql import answers_within

@@ -10,8 +10,9 @@ from jobs import events, lifecycle, node_hints
 from jobs.engine.protocol import Engine, Observation
 from jobs.errors import ContainerConflict, OwnershipLost
 from jobs.models import Job, LogChunk, Node
-from jobs.running import claiming, nodes
+from jobs.running import claiming
 from jobs.running.claimed_container import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
+from jobs.worker import nodes
 from orchestrator_site.base.broker import hint
 from orchestrator_site.base.db.transactions import delete_in_batches, short_read
 

@@ -2,9 +2,9 @@
 
 import dramatiq
 
+from jobs.maintenance import leftovers
 from jobs.node_hints import RUN_ACTOR, SWEEP_ACTOR
-from jobs.running import housekeeping
-from jobs.running.supervisor import Supervisor
+from jobs.worker.supervisor import Supervisor
 from orchestrator_site.base.broker import broker
 from orchestrator_site.base.db.transactions import release_connection
 
@@ -32,6 +32,6 @@ def sweep_containers() -> None:
     """Remove from this process's engine what no living row speaks of."""
     try:
         if _supervisor is not None:
-            housekeeping.remove_leftovers(_supervisor.engine, _supervisor.node, _supervisor.instance)
+            leftovers.remove_leftovers(_supervisor.engine, _supervisor.node, _supervisor.instance)
     finally:
         release_connection()

@@ -7,8 +7,8 @@ import pytest
 from callbacks.models import Event
 from jobs import services
 from jobs.api.waiting_reason import waiting_for
+from jobs.maintenance.dead_workers import bury
 from jobs.models import Job, Worker
-from jobs.running.worker_liveness import bury
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State, TransferStatus
 from tests.fake_engine import FakeEngine
@@ -27,9 +27,9 @@ MANY = 1000  # requests
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supervisors look around sooner than they need to, and call threads themselves."""
-    monkeypatch.setattr("jobs.running.supervisor._TICK_SECONDS", QUICK)
-    monkeypatch.setattr("jobs.running.supervisor.HEARTBEAT_SECONDS", QUICK)
-    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)
+    monkeypatch.setattr("jobs.worker.supervisor._TICK_SECONDS", QUICK)
+    monkeypatch.setattr("jobs.worker.supervisor.HEARTBEAT_SECONDS", QUICK)
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)
 
 
 @pytest.fixture

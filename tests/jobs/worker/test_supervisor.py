@@ -12,9 +12,9 @@ from jobs import services
 from jobs.engine.protocol import EngineInfo
 from jobs.errors import EngineUnavailable
 from jobs.models import Job, Node, Worker
-from jobs.running.engine_watch import EngineWatch
-from jobs.running.supervisor import Supervisor
 from jobs.states import State
+from jobs.worker.engine_watch import EngineWatch
+from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
@@ -42,11 +42,11 @@ class Engine(FakeEngine):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody looks around sooner than they need to."""
-    for name in ("running.supervisor._TICK_SECONDS", "running.supervisor.HEARTBEAT_SECONDS"):
+    for name in ("worker.supervisor._TICK_SECONDS", "worker.supervisor.HEARTBEAT_SECONDS"):
         monkeypatch.setattr(f"jobs.{name}", QUICK)
     for name in ("_ASK_SECONDS", "_ASK_AGAIN_SECONDS"):
-        monkeypatch.setattr(f"jobs.running.engine_watch.{name}", QUICK)
-    monkeypatch.setattr("jobs.running.engine_watch._RECENT_SECONDS", 1.0)
+        monkeypatch.setattr(f"jobs.worker.engine_watch.{name}", QUICK)
+    monkeypatch.setattr("jobs.worker.engine_watch._RECENT_SECONDS", 1.0)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_no_job_is_claimed_for_an_engine_that_does_not_answer(
 ) -> None:
     # Given a worker whose engine does not answer
     called: list[str] = []
-    monkeypatch.setattr("jobs.running.supervisor.hint", lambda queue, *_: not called.append(queue))
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda queue, *_: not called.append(queue))
     supervisor = workers.another()
     lose(engine, how)
     stops_answering(supervisor)
@@ -151,7 +151,7 @@ def test_a_limit_that_the_engine_turns_out_not_to_enforce_is_written_down(
 
 def test_jobs_are_run_while_the_broker_takes_no_message(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a broker that is away, and a process of two threads
-    monkeypatch.setattr("jobs.running.supervisor.hint", lambda *_: False)
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)
     jobs = [make_job(command="exec sleep 60") for _ in range(3)]
 
     # When
@@ -183,7 +183,7 @@ def test_a_database_that_does_not_say_whether_there_is_more_costs_no_claim(
 ) -> None:
     # Given a job, and a database that fails when it is asked for more
     job = make_job()
-    monkeypatch.setattr("jobs.running.supervisor.claiming.has_work", failing(error))
+    monkeypatch.setattr("jobs.worker.supervisor.claiming.has_work", failing(error))
 
     # When a thread that is not the only one takes the job
     workers.another(worker_threads=2).run_jobs()
@@ -199,7 +199,7 @@ def test_a_primary_that_was_demoted_is_no_unexpected_error_of_the_supervisor(
 ) -> None:
     # Given a database that takes reads only
     error = InternalError("cannot execute UPDATE in a read-only transaction")
-    monkeypatch.setattr("jobs.running.supervisor.Observer.look", failing(error))
+    monkeypatch.setattr("jobs.worker.supervisor.Observer.look", failing(error))
 
     # When the supervisor looks around
     workers.another()
