@@ -16,8 +16,9 @@ from callbacks.delivery.actors import deliver
 from callbacks.operators import redelivery
 from jobs.engine import make_engine
 from jobs.errors import EngineUnavailable
-from jobs.maintenance import leftovers
-from jobs.maintenance.dead_workers import LostNodes, Observer
+from jobs.maintenance import leftovers, lost_nodes, missed_hints, retention
+from jobs.maintenance.dead_workers import DeadWorkerDetector
+from jobs.maintenance.lost_nodes import LostNodeDetector
 from jobs.node_hints import queue_of
 from jobs.worker import actors
 from jobs.worker.supervisor import Supervisor
@@ -93,8 +94,8 @@ class RelayProcess:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._observer = Observer()
-        self._lost = LostNodes(configuration.node_lost_after)
+        self._dead_workers = DeadWorkerDetector()
+        self._lost_nodes = LostNodeDetector(configuration.node_lost_after)
 
     def start(self, stopping: threading.Event) -> None:
         frequent: list[Duty] = [
@@ -103,8 +104,8 @@ class RelayProcess:
             (5.0, destination_queue.mark_waiting),
             (1.0, redelivery.work_off),
             (1.0, self._look_after_workers),
-            (5.0, leftovers.wake_workers),
-            (30.0, leftovers.ask_for_sweeps),
+            (5.0, missed_hints.wake_workers),
+            (30.0, leftovers.request_removal),
         ]
         forgetting: list[Duty] = [(1.0, self._forget_jobs), (60.0, destination_queue.forget_unused)]
         self._threads = [
@@ -140,12 +141,12 @@ class RelayProcess:
             release_connection()
 
     def _look_after_workers(self) -> None:
-        self._observer.look()
-        leftovers.end_lost(self._lost.look())
+        self._dead_workers.check()
+        lost_nodes.end_jobs(self._lost_nodes.check())
 
     def _forget_jobs(self) -> None:
         """A batch at a time: retention keeps up with any load."""
-        leftovers.forget_old_jobs(timedelta(seconds=self._configuration.job_retention))
+        retention.delete_old_jobs(timedelta(seconds=self._configuration.job_retention))
 
 
 Part = WorkerProcess | DeliverProcess | RelayProcess

@@ -3,10 +3,11 @@
 import math
 
 from jobs.engine.protocol import Engine, Observation, RunSpec
-from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
+from jobs.errors import ContainerNotFound
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
+from jobs.running.container_adoption import adopt
 from orchestrator_site.base.config.configuration import Configuration
 
 INSTANCE_LABEL = "orchestrator.instance"
@@ -37,27 +38,12 @@ class Container:
         (never by force: a start that slipped in before the rename makes the removal fail, and is adopted).
         """
         if not self._adopted:
-            self._adopt()
+            adopt(self._engine, self._labels, self.name)
             self._adopted = True
         try:
             return self._engine.inspect(self.name)
         except ContainerNotFound:
             return None
-
-    def _adopt(self) -> None:
-        others = [seen for seen in self._engine.list(self._labels) if seen.name != self.name]
-        for seen in sorted(others, key=lambda seen: seen.phase == "created"):  # one that has started goes first
-            try:
-                self._engine.rename(seen.name, self.name)
-                if seen.phase == "created" and self._engine.inspect(self.name).phase == "created":
-                    self._engine.remove(self.name)
-            except ContainerNotFound as error:
-                # A rename that a late owner had asked for came first, or somebody removed it: what was listed is out of date.
-                raise EngineUnavailable(f"the container changed while it was taken over: {error}") from error
-            except ContainerConflict:
-                # It has started after all, and is ours now; or one that has started is: then this one
-                # was made by an owner who is fenced by the row, and the sweep removes it.
-                continue
 
     def spec(self, job: Job) -> RunSpec:
         """How the engine is to make it."""

@@ -36,11 +36,11 @@ from jobs.lifecycle import NO_EXIT_CODE, Claim
 from jobs.logs import log_follower
 from jobs.logs.log_writer import Reader
 from jobs.models import Job, Node
+from jobs.running import job_network
 from jobs.running.claimed_container import Container
 from jobs.running.job_files import InputFailed, JobFiles
 from jobs.running.registry_guard import check_registry
 from jobs.states import Reason, State
-from jobs.worker import nodes
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
 from orchestrator_site.base.values.image_patterns import is_allowed
@@ -83,6 +83,7 @@ class Run:
         # stop that was decided is not to be taken back. Their time-outs bound both.
         self._uninterrupted = engine
         self._engine_clock = engine_clock
+        self._instance = instance
         self._node = node
         self._configuration = configuration
         self._job_id = str(claim.uuid)  # the client's, once read
@@ -169,7 +170,7 @@ class Run:
                 lifecycle.decide(self.claim, State.FAILED, Reason.IMAGE_PULL, str(error), exit_code=NO_EXIT_CODE)
                 return
             except NetworkMissing:
-                nodes.renew_network(self._engine, self._node)
+                job_network.renew(self._engine, self._node, self._instance)
                 raise
             except (EngineRefused, StartFailed) as error:
                 lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, str(error), exit_code=NO_EXIT_CODE)

@@ -2,7 +2,7 @@
 
 import dramatiq
 
-from jobs.maintenance import leftovers
+from jobs.maintenance.leftovers import remove_leftovers
 from jobs.node_hints import RUN_ACTOR, SWEEP_ACTOR
 from jobs.worker.supervisor import Supervisor
 from orchestrator_site.base.broker import broker
@@ -32,6 +32,6 @@ def sweep_containers() -> None:
     """Remove from this process's engine what no living row speaks of."""
     try:
         if _supervisor is not None:
-            leftovers.remove_leftovers(_supervisor.engine, _supervisor.node, _supervisor.instance)
+            remove_leftovers(_supervisor.engine, _supervisor.node, _supervisor.instance)
     finally:
         release_connection()

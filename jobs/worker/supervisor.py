@@ -10,7 +10,7 @@ from jobs import lifecycle
 from jobs.engine.protocol import Engine
 from jobs.errors import OwnershipLost
 from jobs.lifecycle import Claim
-from jobs.maintenance.dead_workers import HEARTBEAT_SECONDS, Heart, Observer, forgive
+from jobs.maintenance.dead_workers import DeadWorkerDetector, uncount_death
 from jobs.models import Job
 from jobs.node_hints import RUN_ACTOR, queue_of
 from jobs.running import claiming
@@ -19,6 +19,7 @@ from jobs.running.suspects import GIVEN_UP, GIVEN_UP_AFTER, WELL_AFTER, Suspects
 from jobs.states import State
 from jobs.worker import nodes
 from jobs.worker.engine_watch import EngineWatch
+from jobs.worker.heartbeat import Heartbeat
 from jobs.worker.upload_pool import Senders
 from orchestrator_site.base.broker import hint
 from orchestrator_site.base.config.configuration import Configuration
@@ -28,6 +29,7 @@ from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, release
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 5.0
 _LET_GO_SECONDS = 3.0  # then nobody waits any longer for a call that the engine is still answering
 # Where one connection gives no answer another may, before others find that this heart stands still.
 _ANSWER_SECONDS = 5.0
@@ -44,8 +46,8 @@ class Supervisor:
         self._watch = EngineWatch(engine)
         self._noted_warnings = self._watch.warnings
         self._configuration = configuration
-        self._heart = Heart(self.node.pk, configuration.state_dir)
-        self._observer = Observer()
+        self._heartbeat = Heartbeat(self.node.pk, configuration.state_dir)
+        self._detector = DeadWorkerDetector()
         self._runs: dict[Claim, Run] = {}
         # Slow peers must not hold all threads: half of them never wait for a download, and none for an upload.
         self._most_downloading = self._most_sending = max(1, configuration.worker_threads // 2)
@@ -125,7 +127,7 @@ class Supervisor:
     def _claim_among(self, *, downloads: bool) -> Claim | None:
         with self._suspects.turn() as may_take:
             among = claiming.startable(downloads=downloads, uploads=self._takes_uploads, suspects=may_take)
-            claim = claiming.claim(self.node.pk, self._heart.worker_id, among)
+            claim = claiming.claim(self.node.pk, self._heartbeat.worker_id, among)
             if claim is not None and claim.deaths < GIVEN_UP_AFTER:
                 self._suspects.taken(claim)
             return claim
@@ -215,27 +217,29 @@ class Supervisor:
             if run.overdue and run.status == State.RUNNING:
                 run.interrupt.wake()
         now = time.monotonic()
-        if now - self._beat_at >= HEARTBEAT_SECONDS:
+        if now - self._beat_at >= _HEARTBEAT_SECONDS:
             if not self._beat():
                 logger.error("this worker was declared dead and starts anew", extra={"node": self.node.name})
                 if self._failed_looks >= _CUT_OFF_LOOKS:
-                    forgive(self._owned)
+                    uncount_death(self._owned)
             self._beat_at = now
         self._note_warnings()
         self._wake_changed(runs)
-        self._observer.look()
+        self._detector.check()
         self._kick()
 
     def _beat(self) -> bool:
         with self._lock:
             downloads = self._takes_downloads
-        return self._heart.beat(engine_answers=self._watch.answers, takes_downloads=downloads, takes_uploads=self._takes_uploads)
+        return self._heartbeat.beat(
+            engine_answers=self._watch.answers, accepts_downloads=downloads, accepts_uploads=self._takes_uploads
+        )
 
     def _note_warnings(self) -> None:
         """Where they changed: a container's creation has shown one, or the engine was set up anew."""
         warnings = self._watch.warnings
         if warnings != self._noted_warnings:
-            nodes.note_warnings(self.node.pk, warnings)
+            nodes.store_warnings(self.node, warnings)
             self._noted_warnings = warnings
 
     def _wake_changed(self, runs: list[Run]) -> None:
@@ -243,7 +247,7 @@ class Supervisor:
 
         One that waits for a sender is given up, too: whoever takes it up does at once what its row now asks.
         """
-        mine = Job.objects.filter(owner=self._heart.worker_id, completed_at=None)
+        mine = Job.objects.filter(owner=self._heartbeat.worker_id, completed_at=None)
         with short_read():
             rows = list(mine.values_list("uuid", "status", "claims", "outputs_cancelled_at", "owner_deaths"))
         owned = {uuid: (status, claims, cancelled is not None) for uuid, status, claims, cancelled, _ in rows}
@@ -267,7 +271,7 @@ class Supervisor:
         now = time.monotonic()
         well = [run.claim for run in runs if run.status != State.ACCEPTED and now - run.began >= WELL_AFTER]
         if survived := counted & {claim.uuid for claim in well}:
-            Job.objects.filter(owner=self._heart.worker_id, uuid__in=survived).update(owner_deaths=0)
+            Job.objects.filter(owner=self._heartbeat.worker_id, uuid__in=survived).update(owner_deaths=0)
         for claim in well:
             self._suspects.cleared(claim)
 
@@ -282,5 +286,5 @@ class Supervisor:
         self._free.wait(_LET_GO_SECONDS)
         self._thread.join(_TICK_SECONDS)
         self._watch.stop()
-        self._heart.stop()
+        self._heartbeat.stop()
         release_connection()

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from callbacks.models import Event, Subscription
 from jobs import lifecycle
-from jobs.maintenance import leftovers
+from jobs.maintenance import retention
 from jobs.models import Job
 from tests.helpers.factories import claimed, make_job
 
@@ -40,7 +40,7 @@ def test_a_job_is_forgotten_with_its_events_once_it_is_old_enough(wrong_clock: N
     age(recent, RETENTION - timedelta(minutes=1))
 
     # When what is old is forgotten, I expect it to be the first one alone
-    assert leftovers.forget_old_jobs(RETENTION) == 1
+    assert retention.delete_old_jobs(RETENTION) == 1
     assert set(Job.objects.values_list("uuid", flat=True)) == {recent.uuid, unfinished.uuid}
     assert set(Subscription.objects.values_list("stream", flat=True)) == {recent.uuid, unfinished.uuid}
     assert Event.objects.exclude(subscription__stream=recent.uuid).count() == 0

@@ -13,7 +13,7 @@ from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.engine.protocol import Observation
 from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted, OwnershipLost, StartLost
-from jobs.maintenance.dead_workers import bury
+from jobs.maintenance.dead_workers import sign_off
 from jobs.maintenance.leftovers import remove_leftovers
 from jobs.models import Job, LogChunk, Node
 from jobs.running.claimed_container import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
@@ -140,7 +140,7 @@ def test_a_worker_killed_around_any_commit_is_taken_over(
     monkeypatch.undo()
 
     # When its death is noticed and another worker of the node goes on
-    bury(first._heart.worker_id)
+    sign_off(first._heartbeat.worker_id)
     workers.another().run_jobs()
 
     # I expect the same story as without the crash, and the container to have run once
@@ -178,7 +178,7 @@ def test_an_output_that_was_sent_is_not_sent_again(workers: Workers, monkeypatch
         monkeypatch.undo()
 
         # When another worker goes on
-        bury(first._heart.worker_id)
+        sign_off(first._heartbeat.worker_id)
         workers.another().run_jobs()
 
         # I expect each file to have been sent once
@@ -250,7 +250,7 @@ def test_a_worker_that_comes_back_from_the_dead_does_nothing_more(engine: FakeEn
     first = workers.another()
     thread = workers.run(first)
     running(job)
-    bury(first._heart.worker_id)
+    sign_off(first._heartbeat.worker_id)
 
     # When another takes over and the process ends
     workers.run(workers.another())
@@ -737,7 +737,7 @@ def test_a_busy_process_calls_no_thread_that_it_has_not(workers: Workers, monkey
     called: list[str] = []
     ticks: list[int] = []
     monkeypatch.setattr("jobs.worker.supervisor.hint", lambda queue, *_: not called.append(queue))
-    monkeypatch.setattr("jobs.worker.supervisor.Observer.look", lambda _: ticks.append(1))
+    monkeypatch.setattr("jobs.worker.supervisor.DeadWorkerDetector.check", lambda _: ticks.append(1))
     job = make_job(command="exec sleep 60")
     thread = workers.run(workers.another(worker_threads=1))
     running(job)

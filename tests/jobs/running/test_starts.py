@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jobs import lifecycle, services, start_breaker
 from jobs.api.waiting_reason import waiting_for
 from jobs.errors import EngineInTrouble, OwnershipLost, StartFailed, StartRefused
-from jobs.maintenance.dead_workers import bury
+from jobs.maintenance.dead_workers import sign_off
 from jobs.models import Job, Node
 from jobs.running import claiming
 from jobs.states import Reason, State
@@ -53,7 +53,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody looks around, and tries again, sooner than they need to."""
     for name, value in {
         "worker.supervisor._TICK_SECONDS": QUICK,
-        "running.engine_watch._ASK_SECONDS": QUICK,
+        "worker.engine_watch._ASK_SECONDS": QUICK,
         "running.runner._PAUSES": (QUICK,),
         "start_breaker._FIRST_PAUSE": QUICK,
         "start_breaker._LONGEST_PAUSE": QUICK,
@@ -241,7 +241,7 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
     monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)
 
     # When another goes on
-    bury(first._heart.worker_id)
+    sign_off(first._heartbeat.worker_id)
     run(workers)
 
     # I expect

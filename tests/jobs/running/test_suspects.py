@@ -10,13 +10,14 @@ from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.engine.protocol import Frame
 from jobs.logs.log_writer import Reader
-from jobs.maintenance.dead_workers import Heart, bury
+from jobs.maintenance.dead_workers import declare_dead, sign_off
 from jobs.models import Job, Worker
 from jobs.running import claiming
 from jobs.running.runner import Run
 from jobs.running.suspects import GIVEN_UP_AFTER, SUSPECT_AFTER, Suspects
 from jobs.spec import OutputSpec
 from jobs.states import OutputType, Reason, State
+from jobs.worker.heartbeat import Heartbeat
 from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
@@ -36,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def die(worker: Any) -> None:
     """As observers do with a worker that stands still."""
-    assert bury(worker, Worker.objects.get(pk=worker).counter)
+    assert declare_dead(worker, Worker.objects.get(pk=worker).counter)
 
 
 def deaths(job: Job) -> int:
@@ -56,7 +57,7 @@ def test_the_death_of_a_worker_counts_and_its_stop_does_not() -> None:
     assert deaths(job) == 1
     again = claiming.claim(node.pk, make_worker(node))
     assert again is not None
-    bury(again.owner)
+    sign_off(again.owner)
 
     # I expect one death
     assert deaths(job) == again.deaths == 1
@@ -77,7 +78,7 @@ def test_a_job_that_runs_well_for_a_while_has_its_deaths_forgotten(workers: Work
     first = workers.another()
     workers.run(first)
     running(job)
-    die(first._heart.worker_id)
+    die(first._heartbeat.worker_id)
     assert deaths(job) == 1
 
     # When another one drives it
@@ -94,19 +95,19 @@ def test_a_worker_that_was_cut_off_from_the_database_did_not_die_of_its_jobs(
     workers: Workers, monkeypatch: pytest.MonkeyPatch, cut_off: bool
 ) -> None:
     # Given a worker that has a job
-    monkeypatch.setattr("jobs.worker.supervisor.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("jobs.worker.supervisor._HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr("jobs.worker.supervisor.WELL_AFTER", 60.0)
     job = make_job(command=FOREVER)
     supervisor = workers.another()
     workers.run(supervisor)
     running(job)
     wait_for(lambda: supervisor._owned == {job.pk}, 10, "a look at its rows")
-    first = supervisor._heart.worker_id
+    first = supervisor._heartbeat.worker_id
 
     # When its heart does not get through for a while, or stands still, and others declare it dead
-    may_beat, beat, tried = threading.Event(), Heart.beat, []
+    may_beat, beat, tried = threading.Event(), Heartbeat.beat, []
 
-    def no_beat(heart: Heart, **options: Any) -> bool:
+    def no_beat(heart: Heartbeat, **options: Any) -> bool:
         if may_beat.is_set():
             return beat(heart, **options)
         if cut_off:
@@ -116,12 +117,12 @@ def test_a_worker_that_was_cut_off_from_the_database_did_not_die_of_its_jobs(
         may_beat.wait(20)
         return beat(heart, **options)
 
-    monkeypatch.setattr(Heart, "beat", no_beat)
+    monkeypatch.setattr(Heartbeat, "beat", no_beat)
     wait_for(lambda: len(tried) >= 3, 10, "it to fail")
     die(first)
     assert deaths(job) == 1
     may_beat.set()
-    wait_for(lambda: supervisor._heart.worker_id != first, 10, "it to start anew")
+    wait_for(lambda: supervisor._heartbeat.worker_id != first, 10, "it to start anew")
 
     # I expect the death to count only where it stood still
     wait_for(lambda: deaths(job) == (0 if cut_off else 1), 10, "the count")
@@ -165,7 +166,7 @@ def test_a_job_that_takes_down_its_workers_ends_without_another_look_at_it(
             supervisor = workers.another()
             with pytest.raises(Killed):
                 supervisor.run_jobs()
-            die(supervisor._heart.worker_id)
+            die(supervisor._heartbeat.worker_id)
 
     # When the next one comes by
     before = engine.list({})
@@ -219,7 +220,7 @@ def test_jobs_beside_the_guilty_one_go_on(workers: Workers, monkeypatch: pytest.
 
     # When one worker after the other dies of it
     def end(supervisor: Supervisor) -> None:
-        die(supervisor._heart.worker_id)
+        die(supervisor._heartbeat.worker_id)
         gone.set()
         supervisor.stop()
 

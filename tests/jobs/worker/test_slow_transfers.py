@@ -7,7 +7,7 @@ import pytest
 from callbacks.models import Event
 from jobs import services
 from jobs.api.waiting_reason import waiting_for
-from jobs.maintenance.dead_workers import bury
+from jobs.maintenance.dead_workers import sign_off
 from jobs.models import Job, Worker
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State, TransferStatus
@@ -28,7 +28,7 @@ MANY = 1000  # requests
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supervisors look around sooner than they need to, and call threads themselves."""
     monkeypatch.setattr("jobs.worker.supervisor._TICK_SECONDS", QUICK)
-    monkeypatch.setattr("jobs.worker.supervisor.HEARTBEAT_SECONDS", QUICK)
+    monkeypatch.setattr("jobs.worker.supervisor._HEARTBEAT_SECONDS", QUICK)
     monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)
 
 
@@ -182,7 +182,7 @@ def test_what_a_worker_leaves_to_be_uploaded_is_uploaded_by_the_next(workers: Wo
         first.stop()
         assert not Job.objects.exclude(owner=None).exists()
     else:
-        bury(first._heart.worker_id)
+        sign_off(first._heartbeat.worker_id)
 
     # I expect all outputs to be uploaded
     workers.another(worker_threads=THREADS)

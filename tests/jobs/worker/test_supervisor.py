@@ -42,7 +42,7 @@ class Engine(FakeEngine):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody looks around sooner than they need to."""
-    for name in ("worker.supervisor._TICK_SECONDS", "worker.supervisor.HEARTBEAT_SECONDS"):
+    for name in ("worker.supervisor._TICK_SECONDS", "worker.supervisor._HEARTBEAT_SECONDS"):
         monkeypatch.setattr(f"jobs.{name}", QUICK)
     for name in ("_ASK_SECONDS", "_ASK_AGAIN_SECONDS"):
         monkeypatch.setattr(f"jobs.worker.engine_watch.{name}", QUICK)
@@ -98,7 +98,7 @@ def test_the_node_is_seen_only_while_its_engine_answers_and_the_worker_lives_on(
     # I expect the worker to go on, with its job, and the node's time to stand still
     beats(3)
     assert Node.objects.get().seen_at == seen_at
-    assert Job.objects.get().owner_id == supervisor._heart.worker_id
+    assert Job.objects.get().owner_id == supervisor._heartbeat.worker_id
 
     # And to move when the engine is back
     give_back(engine)
@@ -199,7 +199,7 @@ def test_a_primary_that_was_demoted_is_no_unexpected_error_of_the_supervisor(
 ) -> None:
     # Given a database that takes reads only
     error = InternalError("cannot execute UPDATE in a read-only transaction")
-    monkeypatch.setattr("jobs.worker.supervisor.Observer.look", failing(error))
+    monkeypatch.setattr("jobs.worker.supervisor.DeadWorkerDetector.check", failing(error))
 
     # When the supervisor looks around
     workers.another()

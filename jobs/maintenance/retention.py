@@ -1,0 +1,24 @@
+"""Deletes jobs, with their logs and events, once JOB_RETENTION is over."""
+
+from datetime import timedelta
+
+from django.db.models.functions import Now
+
+from jobs import events
+from jobs.models import Job, LogChunk
+from orchestrator_site.base.db.transactions import delete_in_batches, short_read
+
+_BATCH = 200
+_ROWS_PER_DELETE = 20  # a chunk of a log may be large
+
+
+def delete_old_jobs(retention: timedelta) -> int:
+    """Delete a batch of jobs that were complete for `retention`, by the database's clock. Return how many."""
+    with short_read():
+        expired = Job.objects.filter(completed_at__lt=Now() - retention).order_by("completed_at")
+        jobs = list(expired.values_list("uuid", flat=True)[:_BATCH])
+    if jobs:
+        events.forget(jobs)
+        delete_in_batches(LogChunk.objects.filter(job__in=jobs), _ROWS_PER_DELETE)
+        delete_in_batches(Job.objects.filter(uuid__in=jobs), _ROWS_PER_DELETE)
+    return len(jobs)

@@ -1,0 +1,26 @@
+"""Takes over the container that an earlier owner of a job has left, such as a worker that crashed."""
+
+from jobs.engine.protocol import Engine
+from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
+
+
+def adopt(engine: Engine, labels: dict[str, str], name: str) -> None:
+    """Rename the job's container, found by `labels`, to `name`, and remove it if it never started.
+
+    The rename comes first: whatever the earlier owner still asks for is then answered with 404. Only then is the container
+    inspected, and it is removed without force, so that a start that slipped in before the rename makes the removal fail.
+    Raises `EngineUnavailable` if the container changed meanwhile: try again.
+    """
+    others = [container for container in engine.list(labels) if container.name != name]
+    for container in sorted(others, key=lambda container: container.phase == "created"):  # a started one first
+        try:
+            engine.rename(container.name, name)
+            if container.phase == "created" and engine.inspect(name).phase == "created":
+                engine.remove(name)
+        except ContainerNotFound as error:
+            # Renamed by a late owner, or removed, after it was listed.
+            raise EngineUnavailable(f"the container changed while it was taken over: {error}") from error
+        except ContainerConflict:
+            # Either it has started after all, and is ours now; or a started one has the name already. Then this one was
+            # created by an owner that has lost the job, and is removed as a leftover.
+            continue

@@ -1,0 +1,64 @@
+"""The network that the jobs of a node run on: created, created again, and removed where a crash left one behind.
+
+It exists on one engine only, so its id tells which engine a node's row belongs to.
+"""
+
+import secrets
+
+from django.db.models import Q
+
+from jobs.engine.protocol import Engine, EngineInfo
+from jobs.errors import JobError
+from jobs.models import Node
+from jobs.running.claimed_container import INSTANCE_LABEL
+from orchestrator_site.base.db.transactions import short_read, short_transaction
+
+
+class NodeNameTaken(JobError):
+    """Another engine uses this node name: `NODE_NAME` must differ from engine to engine."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(f"another engine is the node {node.name}: set NODE_NAME to a name of this engine's own")
+
+
+def create(engine: Engine, node: Node, info: EngineInfo, instance: str) -> None:
+    """Create a network and store it in the node's row, unless another worker of this engine was faster.
+
+    The name is random and used once: engines allow several networks of one name, and then refuse to start containers on
+    them. Raises `NodeNameTaken` if a worker of another engine was faster.
+    """
+    name = f"{instance}-{secrets.token_hex(4)}"
+    network_id = engine.create_network(name, {INSTANCE_LABEL: instance})
+    with short_transaction():
+        stored = Node.objects.filter(pk=node.pk, network_id=node.network_id).update(
+            network_id=network_id, network_name=name, engine_id=info.id
+        )
+    if stored:
+        return
+    engine.remove_network(network_id)
+    node.refresh_from_db()
+    if engine.find_network(node.network_id) != node.network_name:
+        raise NodeNameTaken(node)
+
+
+def renew(engine: Engine, node: Node, instance: str) -> None:
+    """Create the node's network again if it was removed, as `docker system prune` does while no job runs.
+
+    Updates `node` in place: whatever shares it creates the next containers on the new network.
+    """
+    with short_read():
+        current = Node.objects.get(pk=node.pk)
+    if engine.find_network(current.network_id) is None:
+        create(engine, current, engine.info(), instance)
+        with short_read():
+            current.refresh_from_db()
+    node.network_id, node.network_name = current.network_id, current.network_name
+
+
+def remove_stale(engine: Engine, instance: str) -> None:
+    """Remove networks that a crash between their creation and the update of the node's row has left on an engine."""
+    with short_read():
+        in_use = set(Node.objects.filter(~Q(network_id="")).values_list("network_id", flat=True))
+    for network_id in engine.list_networks({INSTANCE_LABEL: instance}):
+        if network_id not in in_use:
+            engine.remove_network(network_id)

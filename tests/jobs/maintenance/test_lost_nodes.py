@@ -1,0 +1,48 @@
+"""Which nodes are lost."""
+
+import pytest
+
+from jobs.maintenance.dead_workers import sign_off
+from jobs.maintenance.lost_nodes import LostNodeDetector
+from jobs.models import Job, Worker
+from tests.helpers.clock import ManualClock
+from tests.helpers.factories import claimed, make_job, make_node, make_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_node_without_a_worker_is_lost_after_its_time() -> None:
+    # Given a job on a node whose worker is gone
+    node = make_node()
+    claimed(make_job(), node)
+    sign_off(Worker.objects.get().pk)
+    clock = ManualClock()
+    detector = LostNodeDetector(60, clock=clock)
+
+    # I expect the node to be lost after 60 s of observation
+    assert detector.check() == []
+    assert clock.advance(59, detector.check) == []
+    assert clock.advance(2, detector.check) == [node.pk]
+
+    # And not any more as soon as it has a worker again
+    make_worker(node)
+    assert clock.advance(1, detector.check) == []
+    assert Job.objects.get().node == node
+
+
+def test_a_database_outage_makes_no_node_lost() -> None:
+    # Given a node whose worker is gone
+    node = make_node()
+    claimed(make_job(), node)
+    sign_off(Worker.objects.get().pk)
+    clock = ManualClock()
+    detector = LostNodeDetector(60, clock=clock)
+    detector.check()
+
+    # When nothing could be checked for an hour
+    clock.now += 3600
+
+    # I expect the time to start over
+    assert detector.check() == []
+    assert clock.advance(59, detector.check) == []
+    assert clock.advance(1, detector.check) == [node.pk]
