@@ -15,9 +15,7 @@ from django.db.models import Q
 from jobs import lifecycle, start_breaker
 from jobs.engine.protocol import Engine, Observation, PullPolicy
 from jobs.errors import (
-    ContainerConflict,
     ContainerNotFound,
-    DiskFull,
     EngineInTrouble,
     EngineRefused,
     EngineSilent,
@@ -49,7 +47,6 @@ logger = logging.getLogger(__name__)
 
 _OOM_EXIT_CODE = 137
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries while the engine or the database does not answer
-_TRANSIENT = (EngineUnavailable, ContainerConflict, ContainerNotFound, StartRefused, DiskFull, *DATABASE_UNAVAILABLE)
 _VANISHED_LIMIT = 20  # so many times between its pull and its use, and it is not to be had
 _UNEXPECTED_LIMIT = 5  # so many errors that nobody foresaw, in a row, and the job is given up
 _LAST_LOOK_SECONDS = 3.0  # for a silent engine to say whether a process whose time is up has ended by itself
@@ -124,8 +121,7 @@ class Run:
                 # Only while it runs, which its time-out bounds: another step may take long each time that it fails.
                 if self.status == State.RUNNING and time.monotonic() - began > _WELL_SECONDS:
                     failures = unexpected = 0
-                if isinstance(error, _TRANSIENT):
-                    # Of a container: an earlier start whose answer was lost, or somebody removed or took it. Look again.
+                if _is_temporary(error):
                     self._log(logging.WARNING, f"trying again: {error}")
                     self._pause(failures)
                     failures += 1
@@ -343,6 +339,10 @@ class Run:
 
     def _log(self, level: int, message: str, exc_info: bool = False) -> None:
         logger.log(level, message, exc_info=exc_info, extra={"job": self._job_id, "container": self._container.name})
+
+
+def _is_temporary(error: Exception) -> bool:
+    return isinstance(error, DATABASE_UNAVAILABLE) or (isinstance(error, JobError) and error.retry)
 
 
 def _is_to_upload(job: Job) -> bool:
