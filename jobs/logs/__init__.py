@@ -1,1 +1,1 @@
-"""Copies the log of a job's container into the database."""
+"""Copies the log of a job's container into the database and its events."""

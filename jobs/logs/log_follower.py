@@ -1,90 +1,104 @@
-"""Reading a container's log from where its job's row says, whatever became of the log meanwhile."""
+"""Reads a container's log from where the job's row says, even if the engine has rotated the log since."""
 
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
+from contextlib import AbstractContextManager, contextmanager
 
 from jobs.engine.protocol import Engine, Frame
 from jobs.errors import EngineRefused
 from jobs.interrupt import Interrupt
-from jobs.logs.log_writer import Reader
+from jobs.logs.log_writer import LogWriter
+from orchestrator_site.base.intervals import LogIntervals
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 0.5  # how often a busy reader looks whether the process has ended
-_SHORTEST_PAUSE: Final = 0.25  # seconds between looks at a callback that is behind, doubled at each
-_LONGEST_PAUSE: Final = 4.0
 
+class LogFollower:
+    """Reads the log of one container into a `LogWriter`.
 
-def follow(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -> None:
-    """Store the log as it comes, no faster than the job's callback takes it.
-
-    Returns when the process has ended or nobody wants the rest; the caller looks which. Raises what the engine's calls
-    raise, `EngineRefused` where it cannot read its own log.
+    Its methods raise what the engine's and the writer's methods raise.
     """
-    if not _wait_for_callback(engine, name, reader, interrupt):
-        return
-    looked = time.monotonic()
-    with _frames(engine, name, reader, interrupt, following=True) as frames:
-        for frame in frames:
-            if not reader.take(frame) or not _wait_for_callback(engine, name, reader, interrupt):
-                return
-            now = time.monotonic()
-            if frame is not None and now - looked >= _LOOK_SECONDS:
-                # Much log: it is decided when the process ends, however much is still to be read.
-                looked = now
-                if engine.inspect(name).phase == "ended":
-                    return
-    reader.take(None)  # what it holds may be gone from the engine's log when that is read again
-    engine.wait(name, interrupt, timeout=_LOOK_SECONDS)
 
+    def __init__(
+        self, engine: Engine, container: str, writer: LogWriter, interrupt: Interrupt, intervals: LogIntervals = LogIntervals()
+    ) -> None:
+        self._engine = engine
+        self._container = container
+        self._writer = writer
+        self._interrupt = interrupt
+        self._intervals = intervals
 
-def read_rest(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -> None:
-    """Store what the log of an ended process still holds, its unfinished last lines too. Waits for no callback.
+    def follow(self) -> None:
+        """Store the log as it is printed, but no faster than the job's callback accepts it.
 
-    It is read again without following: some engines lose the last line of a followed log.
-    """
-    try:
-        with _frames(engine, name, reader, interrupt, following=False) as frames:
+        Return when the process has ended, or when no more lines are wanted. Raises `EngineRefused` if the engine cannot
+        read its own log.
+        """
+        if not self._wait_for_callback():
+            return
+        checked_at = time.monotonic()
+        with self._frames(following=True) as frames:
             for frame in frames:
-                if not reader.take(frame):
-                    break
-        reader.finish()
-    except EngineRefused as error:
-        logger.error("the engine cannot read the rest of the log: %s", error, extra={"container": name})
-        reader.finish(unreadable=True)
+                if not self._writer.write(frame) or not self._wait_for_callback():
+                    return
+                now = time.monotonic()
+                # A job that prints a lot is decided when its process ends, even if much of the log is still unread.
+                if frame is not None and now - checked_at >= self._intervals.exit_check:
+                    checked_at = now
+                    if self._has_ended():
+                        return
+        self._writer.write(None)  # the engine may have rotated these lines away by the time the log is read again
+        self._engine.wait(self._container, self._interrupt, timeout=self._intervals.exit_check)
 
+    def read_rest(self) -> None:
+        """Store the rest of an ended process's log, including unfinished lines, without waiting for the callback.
 
-def _wait_for_callback(engine: Engine, name: str, reader: Reader, interrupt: Interrupt) -> bool:
-    """Return at once unless the job's callback is behind; then once it is not, or False once the process has ended.
+        The log is read again without following it, because some engines lose the last line of a followed log.
+        """
+        if not self._writer.wants_more:
+            return
+        try:
+            with self._frames(following=False) as frames:
+                for frame in frames:
+                    if not self._writer.write(frame):
+                        break
+            self._writer.finish()
+        except EngineRefused as error:
+            logger.error("the engine cannot read the rest of the log: %s", error, extra={"container": self._container})
+            self._writer.finish(unreadable=True)
 
-    The engine keeps what is printed meanwhile. Its log stays open: to open it again is to read it from its start.
-    """
-    pause = _SHORTEST_PAUSE
-    while reader.callback_is_behind():
-        engine.wait(name, interrupt, timeout=pause)
-        if engine.inspect(name).phase == "ended":
-            return False
-        pause = min(2 * pause, _LONGEST_PAUSE)
-    return True
+    def _wait_for_callback(self) -> bool:
+        """Wait while the backlog of undelivered events is full; return False if the process has ended by then.
 
+        Meanwhile the engine keeps what is printed. The log stays open, because reopening it means reading it from its start.
+        """
+        pause = self._intervals.backlog_check
+        while self._writer.backlog.is_full():
+            self._engine.wait(self._container, self._interrupt, timeout=pause)
+            if self._has_ended():
+                return False
+            pause = min(2 * pause, self._intervals.backlog_check_max)
+        return True
 
-@contextmanager
-def _frames(
-    engine: Engine, name: str, reader: Reader, interrupt: Interrupt, *, following: bool
-) -> Iterator[Iterator[Frame | None]]:
-    """The frames behind the last stored one; where the log is not as it was left, all that there are."""
-    skip = reader.frames
-    if skip:
-        with engine.logs(name, skip=skip - 1, follow=False, interrupt=interrupt) as left:
-            as_left = reader.is_last(next(left, None))
-            if as_left and not following:
-                yield left
-                return
-        if not as_left:
-            reader.rotated()
-            skip = 0
-    with engine.logs(name, skip=skip, follow=following, interrupt=interrupt) as frames:
-        yield frames
+    def _has_ended(self) -> bool:
+        return self._engine.inspect(self._container).phase == "ended"
+
+    @contextmanager
+    def _frames(self, *, following: bool) -> Iterator[Iterator[Frame | None]]:
+        """Open the log after the last stored frame or, if it was rotated since, at the first frame that is left."""
+        skip = self._writer.stored_frames
+        if skip:
+            with self._open(skip - 1, following=False) as rest:
+                is_as_left = self._writer.rotation.is_last_accepted(next(rest, None))
+                if is_as_left and not following:
+                    yield rest
+                    return
+            if not is_as_left:
+                self._writer.rotation.restart()
+                skip = 0
+        with self._open(skip, following=following) as frames:
+            yield frames
+
+    def _open(self, skip: int, *, following: bool) -> AbstractContextManager[Iterator[Frame | None]]:
+        return self._engine.logs(self._container, skip=skip, follow=following, interrupt=self._interrupt)

@@ -31,8 +31,8 @@ from jobs.errors import (
 )
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import NO_EXIT_CODE, Claim
-from jobs.logs import log_follower
-from jobs.logs.log_writer import Reader
+from jobs.logs.log_follower import LogFollower
+from jobs.logs.log_writer import LogWriter
 from jobs.models import Job, Node
 from jobs.running import job_network
 from jobs.running.claimed_container import Container
@@ -241,7 +241,7 @@ class Run:
             if job.log_full and not job.wants_logs:
                 self._engine.wait(self._container.name, self.interrupt)
             else:
-                log_follower.follow(self._engine, self._container.name, self._reader(job), self.interrupt)
+                self._log_follower(job).follow()
         except ContainerNotFound:
             return  # looked at again, and decided
         except EngineRefused as error:  # it cannot read its own log: the process runs on all the same
@@ -306,16 +306,16 @@ class Run:
         if seen.phase == "running":
             self._uninterrupted.stop(self._container.name, self._configuration.shutdown_grace)
             seen = self._engine.inspect(self._container.name)
-        reader = self._reader(job)
-        if reader.reads:
-            log_follower.read_rest(self._engine, self._container.name, reader, self.interrupt)
+        self._log_follower(job).read_rest()
         seen_code = NO_EXIT_CODE if seen.lost else seen.exit_code
         lifecycle.exited(self.claim, seen_code if job.exit_code is None else job.exit_code)
 
     # -- what the steps share -----------------------------------------------------------------------------
 
-    def _reader(self, job: Job) -> Reader:
-        return Reader(self.claim, job, self._configuration.log_limit, self._configuration.engine_log_limit)
+    def _log_follower(self, job: Job) -> LogFollower:
+        limits = self._configuration
+        writer = LogWriter(self.claim, job, log_limit=limits.log_limit, engine_log_limit=limits.engine_log_limit)
+        return LogFollower(self._engine, self._container.name, writer, self.interrupt)
 
     def _pause(self, failures: int) -> None:
         try:  # not all at once: what fails many jobs together may be that they all want it

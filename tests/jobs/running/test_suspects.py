@@ -9,7 +9,7 @@ from django.db import OperationalError
 from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.engine.protocol import Frame
-from jobs.logs.log_writer import Reader
+from jobs.logs.log_writer import LogWriter
 from jobs.maintenance.dead_workers import declare_dead, sign_off
 from jobs.models import Job, Worker
 from jobs.running import claiming
@@ -327,9 +327,9 @@ def test_a_job_that_gets_a_step_further_has_its_deaths_forgotten(step: str) -> N
         case "output done":
             lifecycle.output_done(claim, job.outputs.get(), 1, "1")
         case "log read on":
-            reader = Reader(claim, Job.objects.get(), limit=10**9, engine_limit=10**9)
-            reader.take(Frame(stream="stdout", time="2026-01-01T00:00:00Z", data=b"line\n"))
-            reader.finish()
+            writer = LogWriter(claim, Job.objects.get(), log_limit=10**9, engine_log_limit=10**9)
+            writer.write(Frame(stream="stdout", time="2026-01-01T00:00:00Z", data=b"line\n"))
+            writer.finish()
 
     # I expect
     assert deaths(job) == 0
