@@ -136,7 +136,7 @@ class EngineConnection:
             self._client = _client(host)
         except DockerException as error:
             raise EngineRefused(f"DOCKER_HOST cannot be used: {error}") from error
-        self._client.headers["EngineConnection"] = "keep-alive" if keep_open else "close"
+        self._client.headers["Connection"] = "keep-alive" if keep_open else "close"
         self._about = _About()
         self.interrupt = Interrupt()  # ends the calls over this connection
         self._patience = float("inf")
