@@ -1,5 +1,6 @@
 """Tests of the documents: their examples work, and the paths and links in them exist."""
 
+import ast
 import json
 import re
 import subprocess
@@ -19,6 +20,9 @@ POSTED = re.compile(r"-d '(\{.*?\n\})'", re.DOTALL)
 WHOLE = re.compile(r"Everything a job can have:\n\n```json\n(.*?)```", re.DOTALL)
 
 MODULE = re.compile(r"[\w./-]+\.(?:py|c)\b")
+PRODUCT = ("jobs/", "callbacks/", "orchestrator_site/")
+COMMANDS = ("docker ", "kill ", "python ", "modprobe ", "sysctl ", "ulimit ", "GET ")
+ENGINE_MESSAGES = ("no space left on device", "id already in use")
 OTHER_PATHS = ("CHANGELOG.md", "callbacks.md")  # of earlier releases, and of programs that are shown
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -57,7 +61,7 @@ def test_paths_in_the_documents_exist(document: Path) -> None:
 def test_the_architecture_names_every_package() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     packages = {Path(path).parent for path in tracked() if path.endswith("/__init__.py")}
-    product = {package for package in packages if package.parts[0] in ("jobs", "callbacks", "orchestrator_site")}
+    product = {package for package in packages if f"{package}/".startswith(PRODUCT)}
     unmentioned = {"migrations", "management", "commands", "formats", "en"}
 
     assert {package.name for package in product} - unmentioned <= set(re.findall(r"(\w+)/", text))
@@ -72,6 +76,21 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
         target = document.parent / path if path else document
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_messages_in_the_operations_guide_are_those_of_the_service() -> None:
+    modules = [path for path in tracked() if path.endswith(".py") and path.startswith(PRODUCT)]
+    constants = [
+        node for path in modules for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Constant)
+    ]
+    printed = "\n".join(str(constant.value) for constant in constants)
+    quoted = re.findall(r"`([a-zA-Z]+ [^`]+)`", (ROOT / "docs" / "operations.md").read_text())
+    messages = [text for text in quoted if not text.startswith(COMMANDS) and text not in ENGINE_MESSAGES]
+
+    unknown = [text for text in messages for part in re.split(r"…|\n| +(?=…)", text) if part.strip() not in printed]
+
+    assert len(messages) > 15
+    assert not unknown
 
 
 def test_every_decision_is_in_the_index() -> None:
