@@ -1,6 +1,7 @@
 """gunicorn's configuration, for `web` (docs/configuration.md)."""
 
 from orchestrator_site.base.config import configuration
+from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.ops.json_logs import JSONFormatter
 from orchestrator_site.settings import WEB_THREADS
 
@@ -10,7 +11,7 @@ bind = f"{_configuration.host}:{_configuration.port}"
 worker_class = "orchestrator_site.web.gunicorn_worker.WebWorker"
 workers = _configuration.web_processes
 threads = WEB_THREADS
-timeout = 60
+timeout = round(WebIntervals().watchdog)
 graceful_timeout = max(1, round(_configuration.shutdown_grace))
 forwarder_headers = ""  # a path is what the client asks for: SCRIPT_NAME would take it past the rules of a proxy
 header_map = "drop"  # X_Forwarded_Proto is not X-Forwarded-Proto

@@ -7,6 +7,7 @@ import dj_database_url
 
 from orchestrator_site.base.config import configuration
 from orchestrator_site.base.db import postgresql
+from orchestrator_site.base.intervals import DatabaseIntervals, WebIntervals
 
 CONFIGURATION = configuration.load()
 
@@ -19,7 +20,7 @@ if _public.scheme == "https":
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
-    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_HSTS_SECONDS = round(WebIntervals().hsts)
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
 
@@ -92,7 +93,7 @@ if CONFIGURATION.embedded:
             "NAME": CONFIGURATION.state_dir / "orchestrator.sqlite3",
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",
-                "timeout": 30,
+                "timeout": DatabaseIntervals().sqlite_lock,
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
             },
             "TEST": {"NAME": CONFIGURATION.state_dir / "test.sqlite3"},

@@ -12,7 +12,7 @@ from jobs.lifecycle import Claim
 from jobs.models import Input, Job, Output
 from jobs.states import InputType, OutputType, TransferStatus
 from orchestrator_site.base.config.configuration import Configuration
-from orchestrator_site.base.db.postgresql import answers_within
+from orchestrator_site.base.db.postgresql import answer_limit
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
 
 _TELL_SECONDS = 2.0
@@ -156,7 +156,7 @@ class _Teller:
             return
         pause = _TELL_SECONDS
         try:
-            with answers_within(_TELL_SECONDS):
+            with answer_limit(_TELL_SECONDS):
                 lifecycle.doing(self._claim, transfers.described(stage, self._item.name, self._item.path, done, total))
         except DATABASE_UNAVAILABLE:
             pause = _TELL_AGAIN_SECONDS

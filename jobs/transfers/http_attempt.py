@@ -19,6 +19,7 @@ from jobs.interrupt import Interrupt
 from jobs.transfers.sentences import clipped
 from orchestrator_site.base.egress import http_client
 from orchestrator_site.base.egress.retry_after import seconds
+from orchestrator_site.base.intervals import TransferIntervals
 
 Result = TypeVar("Result")
 
@@ -32,10 +33,8 @@ class TransferLimits:
     size: int  # bytes of one file
     deadline: float  # on the monotonic clock; all tries and pauses end before it
     spool_directory: Path  # where downloads wait, without a name, until they are complete
-    connect_timeout: float = 10.0
-    read_timeout: float = 60.0  # without a byte
     tries: int = 6
-    pause: float = 1.0  # before the second try; it doubles, and up to half is added at random
+    intervals: TransferIntervals = TransferIntervals()
 
 
 class TryAgain(Exception):
@@ -63,7 +62,7 @@ def persistently(attempt: Callable[[], Result], limits: TransferLimits, interrup
     Between tries it pauses, longer each time and never shorter than the peer's Retry-After. Raises `TransferFailed`
     with the last try's sentence, and `Interrupted`.
     """
-    pause = limits.pause
+    pause = limits.intervals.retry
     for number in range(1, limits.tries + 1):
         interrupt.check()
         try:
@@ -107,8 +106,8 @@ def exchange(
                 url,
                 headers=headers,
                 body=body,
-                connect_timeout=min(limits.connect_timeout, left),
-                read_timeout=min(limits.read_timeout, left),
+                connect_timeout=min(limits.intervals.connect, left),
+                read_timeout=min(limits.intervals.read, left),
                 total_timeout=left,
                 on_socket=on_socket,
             ) as answer:

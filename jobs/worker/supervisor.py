@@ -23,7 +23,7 @@ from jobs.worker.heartbeat import Heartbeat
 from jobs.worker.upload_pool import Senders
 from orchestrator_site.base.broker import hint
 from orchestrator_site.base.config.configuration import Configuration
-from orchestrator_site.base.db.postgresql import answers_within
+from orchestrator_site.base.db.postgresql import answer_limit
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, release_connection, short_read
 
 logger = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class Supervisor:
     def _tick_until_stopped(self) -> None:
         while not self._stopping.is_set():
             try:
-                with answers_within(_ANSWER_SECONDS):
+                with answer_limit(_ANSWER_SECONDS):
                     self._tick()
                 self._failed_looks = 0
             except DATABASE_UNAVAILABLE as error:

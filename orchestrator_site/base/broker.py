@@ -1,7 +1,7 @@
 """The Dramatiq broker: Redis in production, in this process when embedded.
 
-A message is a hint: the rows say what is to be done, and `relay` finds what no message came for. So a
-broker that is away costs a second, and never an answer.
+A message is a hint: the rows say what is to be done, and `relay` finds rows whose message was lost. So without the broker
+jobs and events are a second late, and no request fails.
 """
 
 import logging
@@ -17,43 +17,46 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from orchestrator_site.base.config.configuration import Configuration
+from orchestrator_site.base.intervals import BrokerIntervals
 
 logger = logging.getLogger(__name__)
 
-# Dramatiq's consumers poll Redis with a back-off up to this: what an idle system may wait to start a job.
-_POLL_MILLISECONDS = 100
-# Idle threads, and consumers of delayed messages (there are none), look up so often whether they shall end.
-_IDLE_MILLISECONDS = 1000
-_CONNECTIONS = 16  # hundreds of threads may be done at once: they wait for one another
-_CONNECTION_SECONDS = 2
-_SECONDS_BETWEEN_TRIES = 1.0
-_SECONDS_TO_ASK = 5.0  # more than a try can take
+_CONNECTIONS = 16  # hundreds of threads may finish at once: they then wait for a free connection
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 class PollingRedisBroker(RedisBroker):
-    """Dramatiq knows one time-out for consumers and threads; a process has a few of the former and dozens of the latter."""
+    """Polls often for new messages only: Dramatiq itself has one time-out for consumers and for dozens of idle threads."""
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = _IDLE_MILLISECONDS) -> dramatiq.Consumer:
-        """A consumer that answers a new message soon, where messages are to be expected."""
-        delayed = queue_name.endswith(".DQ")
-        return super().consume(queue_name, prefetch, timeout if delayed else _POLL_MILLISECONDS)
+    def __init__(self, client: redis.Redis, intervals: BrokerIntervals) -> None:
+        super().__init__(client=client, middleware=[], namespace="orchestrator")  # type: ignore[no-untyped-call]
+        self._intervals = intervals
+
+    def consume(
+        self, queue_name: str, prefetch: int = 1, timeout: int = _milliseconds(BrokerIntervals().idle_check)
+    ) -> dramatiq.Consumer:
+        """Return a consumer that polls often, or at every `timeout` for delayed messages, which this service never sends."""
+        if not queue_name.endswith(".DQ"):
+            timeout = _milliseconds(self._intervals.poll)
+        return super().consume(queue_name, prefetch, timeout)
 
 
-def make_broker(configuration: Configuration) -> dramatiq.Broker:
-    """A broker without Dramatiq's retries, time limits and age limits: these live in the rows."""
+def make_broker(configuration: Configuration, intervals: BrokerIntervals = BrokerIntervals()) -> dramatiq.Broker:
+    """Return a broker without Dramatiq's retries, time limits and age limits: rows hold these."""
     if configuration.embedded:
         return StubBroker(middleware=[])
     pool = redis.BlockingConnectionPool.from_url(
         configuration.redis_url,
         max_connections=_CONNECTIONS,
-        timeout=_CONNECTION_SECONDS,
-        socket_connect_timeout=1,
-        socket_timeout=1,
+        timeout=intervals.connection_wait,
+        socket_connect_timeout=intervals.connect,
+        socket_timeout=intervals.answer,
         retry=Retry(NoBackoff(), 0),
     )
-    return PollingRedisBroker(  # type: ignore[no-untyped-call]
-        client=redis.Redis.from_pool(pool), middleware=[], namespace="orchestrator"
-    )
+    return PollingRedisBroker(redis.Redis.from_pool(pool), intervals)
 
 
 broker = make_broker(settings.CONFIGURATION)
@@ -61,27 +64,28 @@ dramatiq.set_broker(broker)
 
 
 class _Hints:
-    """Sends messages. While the broker does not answer one caller at a time asks it, and the others do not wait for it."""
+    """Sends messages. While the broker fails, one thread at a time tries it and the others skip it."""
 
-    def __init__(self) -> None:
+    def __init__(self, intervals: BrokerIntervals = BrokerIntervals()) -> None:
+        self._intervals = intervals
         self._failing = False
-        self._silent_until = float("-inf")
+        self._skip_until = float("-inf")
 
     def send(self, queue: str, actor: str, *args: Any) -> bool:
         now = time.monotonic()
-        if now < self._silent_until:
+        if now < self._skip_until:
             return False
         if self._failing:
-            self._silent_until = now + _SECONDS_TO_ASK
+            self._skip_until = now + self._intervals.send
         message: dramatiq.Message[Any] = dramatiq.Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
         try:
             broker.declare_queue(queue)
             broker.enqueue(message)
         except Exception as error:
-            self._failing, self._silent_until = True, time.monotonic() + _SECONDS_BETWEEN_TRIES
-            logger.warning("the broker takes no message: %s", error, extra={"queue": queue, "actor": actor})
+            self._failing, self._skip_until = True, time.monotonic() + self._intervals.retry
+            logger.warning("the broker did not accept a message: %s", error, extra={"queue": queue, "actor": actor})
             return False
-        self._failing, self._silent_until = False, float("-inf")
+        self._failing, self._skip_until = False, float("-inf")
         return True
 
 
@@ -89,12 +93,15 @@ _hints = _Hints()
 
 
 def hint(queue: str, actor: str, *args: Any) -> bool:
-    """Send a message; False where that failed, which is logged and never raised. `args` are ids, never data."""
+    """Send a message; return whether the broker accepted it. Failures are logged and never raised.
+
+    `args` are ids, never data.
+    """
     return _hints.send(queue, actor, *args)
 
 
 def backlog(queue: str) -> int:
-    """How many messages wait in this queue or are at work; 0 where the broker does not answer (it takes none either)."""
+    """Return how many messages of a queue are waiting or being processed, 0 if the broker is unreachable."""
     try:
         if isinstance(broker, RedisBroker):
             return int(broker.do_qsize(queue))
@@ -104,15 +111,18 @@ def backlog(queue: str) -> int:
 
 
 def ping() -> None:
-    """Raise what the broker's client raises where it does not answer."""
+    """Raise redis' `RedisError` or `OSError` if the broker does not answer."""
     if isinstance(broker, RedisBroker):
         broker.client.ping()
 
 
-def make_worker(queues: set[str], threads: int) -> dramatiq.Worker:
-    """Threads that consume these queues. Messages are not hoarded where another process could take them."""
+def make_worker(queues: set[str], threads: int, intervals: BrokerIntervals = BrokerIntervals()) -> dramatiq.Worker:
+    """Return `threads` threads, not yet started, that consume `queues`.
+
+    They prefetch no more messages than there are threads: another process could handle the rest.
+    """
     for queue in queues:
         broker.declare_queue(queue)
-    worker = dramatiq.Worker(broker, queues=queues, worker_timeout=_IDLE_MILLISECONDS, worker_threads=threads)
+    worker = dramatiq.Worker(broker, queues=queues, worker_timeout=_milliseconds(intervals.idle_check), worker_threads=threads)
     worker.queue_prefetch = threads
     return worker

@@ -80,11 +80,11 @@ class LogIntervals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferIntervals:
-    """Downloads and uploads of a job's files."""
+    """Downloads and uploads of a job's files; docs/usage.md promises `read`."""
 
     connect: float = 10.0
     read: float = 60.0  # without a byte
-    retry: float = 1.0  # before the second try; doubles, and up to half is added at random
+    retry: float = 1.0  # before the second attempt; doubles each time, and up to half is added at random
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,41 +145,55 @@ class RelayIntervals:
 class BrokerIntervals:
     """Redis and Dramatiq."""
 
-    poll: float = 0.1  # the longest back-off of a consumer: how late an idle worker may start a job
-    idle_check: float = 1.0  # how often idle threads look whether they shall end
+    poll: float = 0.1  # a consumer's longest back-off: how late an idle worker may start a job
+    idle_check: float = 1.0  # how often idle threads check whether to stop
     connect: float = 1.0
     answer: float = 1.0
-    connection_wait: float = 2.0  # for one of the connections of the pool
-    retry: float = 1.0  # a broker that failed is left alone for so long
-    silence: float = 5.0  # more than a try can take: one caller asks a silent broker, the others go on without it
-    stop: float = 3.0  # for the threads of a process at its stop
+    connection_wait: float = 2.0  # for a free connection of the pool
+    retry: float = 1.0  # no message is sent for this long after one has failed
+    send: float = 5.0  # longer than one message can take: while one thread tries a broker that failed, the others skip it
+    stop: float = 3.0  # for the threads of a stopping process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseIntervals:
-    """PostgreSQL. Its own limits come first, ours are for a server that is gone or frozen."""
+    """PostgreSQL and SQLite. The server's own limits come first; ours are for a server that is gone or frozen."""
 
     statement: float = 15.0  # the longest statements delete a batch of old rows
     lock: float = 10.0
     idle_in_transaction: float = 15.0  # a frozen process must not hold rows that others need
-    answer: float = 18.0  # the statement's limit and three seconds for the network
-    pool_check: float = 3.0  # whether a pooled connection still works
+    answer: float = 18.0  # `statement` and three seconds for the network
+    connect: float = 5.0
+    keepalive: float = 5.0  # before the first probe of an idle connection, and between probes
+    unacknowledged: float = 15.0  # the kernel then gives up a server that acknowledges nothing
+    pool_check: float = 3.0  # for a pooled connection to show that it still works
+    pool_wait: float = 8.0  # for a connection of the pool
+    pool_idle: float = 60.0  # an unused connection is then closed
+    pool_reconnect: float = 5.0  # short, so that the next caller tries at once: the pool itself doubles its pauses
+    sqlite_lock: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressIntervals:
+    """Outgoing HTTP; the time-outs of a request belong to its caller."""
+
+    reuse: float = 2.0  # servers keep idle connections for longer, so none is closed while a request is on its way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebIntervals:
     """The web server and its clients."""
 
-    idle: float = 75.0  # longer than the 60 s of the usual proxies: they close first, so no request meets a closed connection
+    idle: float = 75.0  # more than the 60 s of common proxies: they close first, so no request meets a closed connection
     head: float = 15.0
     body: float = 45.0  # 1 MiB at 24 KB/s
-    stall: float = 30.0  # in which a client takes nothing of its answer
-    slow: float = 60.0  # for a whole answer, and more as the client takes more
-    linger: float = 30.0  # for a client to send the rest of a refused request, and to read the answer
+    stall: float = 30.0  # in which a client reads nothing of its answer
+    slow: float = 60.0  # for a whole answer; more for what the client has read
+    linger: float = 30.0  # for a client to send the rest of a refused request and to read the answer
     stop: float = 2.0  # at a stop: for a request that may be on its way on an idle connection
     tick: float = 1.0  # how exactly these are kept
-    watchdog: float = 60.0  # gunicorn ends a process that shows no life for so long
+    watchdog: float = 60.0  # gunicorn restarts a process that has not reported for this long
     health_query: float = 3.0  # for each query of a health check: a probe must not wait longer
-    poll: float = 0.02  # of a long poll, before its second look at the database; grows to `poll_max`
+    poll: float = 0.02  # before a long poll's second look at the database; grows to `poll_max`
     poll_max: float = 0.1
-    reuse: float = 2.0  # of outgoing connections: servers keep idle ones for longer, so none is closed under a request
+    hsts: float = 365 * DAY  # browsers then use HTTPS only

@@ -1,7 +1,6 @@
-"""`/livez` and `/readyz`, for whatever watches over this process. They need no key and take any host name.
+"""`/livez` and `/readyz`, for whatever monitors this process. They need no API key and accept any host name.
 
-What goes wrong is told in words of our own: a driver's message may hold addresses and user names, and anybody
-may ask.
+Messages never repeat a driver's error: it may contain addresses and user names, and anyone may send a request.
 """
 
 import logging
@@ -17,18 +16,17 @@ from redis import RedisError
 
 from jobs.models import Node
 from orchestrator_site.base import broker
-from orchestrator_site.base.db.postgresql import answers_within, lends_within
+from orchestrator_site.base.db.postgresql import answer_limit, check_pool
 from orchestrator_site.base.http.api_errors import error_response
+from orchestrator_site.base.intervals import WebIntervals, WorkerIntervals
 
 logger = logging.getLogger(__name__)
 
-FRESH: Final = timedelta(seconds=30)
-_SHOWN_NODES = 20
-_ANSWER_SECONDS: Final = 3.0  # for each question to the database: who watches over us waits no longer than it must
+_MAX_SHOWN_NODES: Final = 20
 
 
 class ProbeMiddleware:
-    """Answers the probes before a middleware looks at the host name, a session or anything else."""
+    """Answers the probes before any middleware checks the host name or loads a session."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -48,15 +46,15 @@ class ProbeMiddleware:
 
 
 def livez() -> HttpResponse:
-    """200 while the process serves."""
+    """Return 200: the process answers."""
     return JsonResponse({"status": "healthy"})
 
 
-def readyz() -> HttpResponse:
-    """Whether a job that is posted now would be stored and run."""
-    with answers_within(_ANSWER_SECONDS):
-        database = _check_database()
-        engine = _check_engine() if _is_healthy(database) else _unhealthy("unknown while the database does not answer")
+def readyz(intervals: WebIntervals = WebIntervals()) -> HttpResponse:
+    """Return 200 if a job created now would be stored and run, else 503; the body has a status for each dependency."""
+    with answer_limit(intervals.health_query):
+        database = _check_database(intervals)
+        engine = _check_engine() if _is_healthy(database) else _unhealthy("unknown: database unreachable")
     checks = {"database": database, "broker": _check_broker(), "engine": engine}
     healthy = all(_is_healthy(check) for check in checks.values())
     return JsonResponse(
@@ -66,14 +64,14 @@ def readyz() -> HttpResponse:
     )
 
 
-def _check_database() -> dict[str, str]:
+def _check_database(intervals: WebIntervals) -> dict[str, str]:
     try:
-        lends_within(connection, _ANSWER_SECONDS)
+        check_pool(connection, intervals.health_query)
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except (DatabaseError, InterfaceError):
-        logger.exception("the database does not answer")
-        return _unhealthy("the database does not answer")
+        logger.exception("database unreachable")
+        return _unhealthy("database unreachable")
     return _healthy()
 
 
@@ -81,27 +79,28 @@ def _check_broker() -> dict[str, str]:
     try:
         broker.ping()
     except (RedisError, OSError):
-        logger.exception("the broker does not answer")
-        return _unhealthy("the broker does not answer; jobs go on, up to a second later, and events wait for it")
+        logger.exception("broker unreachable")
+        return _unhealthy("broker unreachable: jobs still run (up to 1 s late), events are queued")
     return _healthy()
 
 
 def _check_engine() -> dict[str, str]:
-    """Healthy while some node's heartbeat is fresh by the database's clock, and containers start there.
+    """Return healthy if at least one node has a recent heartbeat (by the database's clock) and starts containers.
 
-    Says which do not, and what limits are not enforced.
+    The message names the nodes that have not and lists limits that are not enforced.
     """
+    recent = timedelta(seconds=WorkerIntervals().healthy_node)
     try:
-        fresh = list(Node.objects.filter(seen_at__gt=Now() - FRESH).order_by("name")[:_SHOWN_NODES])
-        stale = list(Node.objects.exclude(pk__in=[node.pk for node in fresh]).order_by("name")[:_SHOWN_NODES])
+        fresh = list(Node.objects.filter(seen_at__gt=Now() - recent).order_by("name")[:_MAX_SHOWN_NODES])
+        stale = list(Node.objects.exclude(pk__in=[node.pk for node in fresh]).order_by("name")[:_MAX_SHOWN_NODES])
     except (DatabaseError, InterfaceError):
-        logger.exception("the nodes cannot be read")
-        return _unhealthy("the nodes cannot be read")
+        logger.exception("cannot read the nodes")
+        return _unhealthy("the nodes could not be read from the database")
     refusing = [node for node in fresh if node.next_start_at is not None]
-    failing = f"every start of a container fails on {_names(refusing)}: the log and the admin say why" if refusing else ""
+    failing = f"containers fail to start on {_names(refusing)}: see the log or the admin" if refusing else ""
     silent = f"no heartbeat from {_names(stale)}" if stale else ""
     if not fresh:
-        return _unhealthy(silent or "no worker has ever reported a container engine")
+        return _unhealthy(silent or "no worker has connected to a container engine yet")
     alive = f"heartbeat from {_names(fresh)}"
     warnings = [f"{node.name}: {warning}" for node in fresh for warning in node.warnings]
     message = "; ".join(filter(None, [alive, failing, silent, *warnings]))

@@ -10,6 +10,7 @@ from gunicorn.config import Config
 from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.web.event_loop import Server
 
@@ -17,17 +18,18 @@ _LIMITS: Final = Limits(connections=50, long_answers=1)
 
 
 def serve_metrics() -> None:
-    """Serve from two threads of this process, until it ends.
+    """Serve metrics from two threads of this process until it ends.
 
-    prometheus_client's own server starts a thread for each connection, for as long as the client likes.
+    prometheus_client's own server would start a thread for each connection and keep it as long as the client likes.
     """
     registry: CollectorRegistry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     listener = _listen(settings.CONFIGURATION.host, settings.CONFIGURATION.metrics_port)
-    server = Server([listener], _gunicorn_settings(), make_wsgi_app(registry), _LIMITS)
-    threading.Thread(target=_serve, args=(server,), name="metrics", daemon=True).start()
+    intervals = WebIntervals()
+    server = Server([listener], _gunicorn_settings(), make_wsgi_app(registry), _LIMITS, intervals)
+    threading.Thread(target=_serve, args=(server, intervals.tick), name="metrics", daemon=True).start()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -42,6 +44,6 @@ def _gunicorn_settings() -> Config:
     return gunicorn_settings
 
 
-def _serve(server: Server) -> None:
+def _serve(server: Server, tick: float) -> None:
     while True:
-        server.serve(1)
+        server.serve(tick)

@@ -1,4 +1,4 @@
-"""All connections of a web server: what each waits for and how long it may, how many there are and how much memory they take."""
+"""All connections of a web server: their number, their memory, and until when each may wait for its client."""
 
 import selectors
 import socket
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.web.client_connection import ClientConnection, Phase, Waiting
 from orchestrator_site.web.refusals import Refusal
 from orchestrator_site.web.wsgi_answer import ClientGone, WsgiAnswer
@@ -21,30 +22,28 @@ _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What clients may take of a web process. Seconds and bytes."""
+    """How much of a web process clients may use."""
 
-    connections: int = 1000
-    # Longer than the 60 s for which the usual proxies keep a connection: they close it, and meet none that we have just closed.
-    idle_seconds: float = 75
-    head_seconds: float = 15
-    body_seconds: float = 45  # 1 MiB at 24 KB/s
-    stall_seconds: float = 30  # in which a client takes nothing of its answer
-    # A client that takes little at a time has this long, and a second more for every so many bytes that it has taken.
-    slow_seconds: float = 60
-    slow_bytes: int = 8 * 1024
-    linger_seconds: float = 30  # for a client to send the rest of a refused request, and read the answer
-    stop_seconds: float = 2  # at a stop: for a request that may be on its way on an idle connection
+    connections: int = 1000  # an idle one uses some 5 KB
     memory_bytes: int = 64 * 1024**2  # all requests and answers that wait for a client or for a thread
-    long_answers: int = 4  # threads that produce answers past their first turn, at the same time
+    long_answers: int = 4  # how many threads may produce answers past their first turn
+    slow_bytes: int = 8 * 1024  # for each such number of bytes it has read, a client gets a second more for its answer
 
 
 class ConnectionTable:
     """Belongs to the event loop's thread."""
 
-    def __init__(self, selector: selectors.BaseSelector, limits: Limits, abandon: Callable[[WsgiAnswer], object]) -> None:
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        limits: Limits,
+        intervals: WebIntervals,
+        abandon: Callable[[WsgiAnswer], object],
+    ) -> None:
         """`abandon` is called with the unfinished answer of a connection that is closed."""
         self._selector = selector
         self._limits = limits
+        self._intervals = intervals
         self._abandon = abandon
         self._all: set[ClientConnection] = set()
         self._waiting = Waiting()
@@ -58,16 +57,16 @@ class ConnectionTable:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more can be taken, if need be in place of one that waits for its client."""
+        """Whether one more can be accepted, if need be in place of one that waits for its client."""
         return len(self._all) < self._limits.connections or bool(self._waiting)
 
     @property
     def needs_memory(self) -> bool:
-        """Whether all together take more than they may."""
+        """Whether all connections together use more memory than allowed."""
         return self._memory > self._limits.memory_bytes
 
     def add(self, connection: ClientConnection) -> None:
-        """Take a new connection. If there are too many, it replaces another."""
+        """Add a new connection. If there are too many, it replaces another."""
         if len(self._all) >= self._limits.connections:
             self.make_room()
         self._all.add(connection)
@@ -76,7 +75,7 @@ class ConnectionTable:
     def make_room(self) -> None:
         """Close the least important connection that waits for its client, if there is any.
 
-        It is closed at once, because its place is needed, so the client may lose the answer that says why.
+        It is closed at once, so the client may lose the answer that says why.
         """
         victim = self._waiting.first(*Phase)
         if victim is None:
@@ -90,7 +89,7 @@ class ConnectionTable:
         self.drop(victim, reset=victim.phase is Phase.SENDING)
 
     def wait(self, connection: ClientConnection, phase: Phase, *, anew: bool = False) -> None:
-        """Wait for its client: since it came into this phase, or from now on."""
+        """Wait for the client of `connection`. Its time counts from when it entered this phase, or from now if `anew`."""
         if anew or connection.phase is not phase:
             self._waiting.remove(connection)
             self._waiting.add(connection, phase, self.now + self._seconds_for(phase))
@@ -103,9 +102,9 @@ class ConnectionTable:
         connection.registered = events
 
     def leave(self, connection: ClientConnection) -> None:
-        """Wait for its client no longer.
+        """Stop waiting for the client of `connection`.
 
-        It stays registered for reading. Most clients send nothing before they have their answer, so this saves two system
+        It stays registered for reading: most clients send nothing before they have their answer, so this saves two system
         calls for each request.
         """
         self._waiting.remove(connection)
@@ -113,27 +112,27 @@ class ConnectionTable:
             self.ignore(connection)
 
     def ignore(self, connection: ClientConnection) -> None:
-        """Let the selector look for nothing on it, until it waits again."""
+        """Remove `connection` from the selector until it waits again."""
         if connection.registered:
             self._selector.unregister(connection.sock)
             connection.registered = 0
 
     def count(self, connection: ClientConnection) -> None:
-        """Note how much memory it takes."""
+        """Update the sum of memory with what `connection` uses now."""
         self._memory += connection.held - connection.counted
         connection.counted = connection.held
 
     def to_free_memory(self) -> ClientConnection | None:
-        """Return one to be given up, if all together take too much memory and there is any that waits for its client."""
+        """Return a waiting connection to give up, or None if memory is within the limit or nothing waits for its client."""
         return self._waiting.first(Phase.BODY, Phase.HEAD, Phase.SENDING) if self.needs_memory else None
 
     def is_too_slow(self, connection: ClientConnection) -> bool:
-        """Whether its client, which waits to be sent more, has taken too little of its answer for the time that it had."""
+        """Add the time since `connection` began to wait; return whether its client has read too little of its answer for it."""
         connection.sending_seconds += self.now - connection.waits_since
-        return connection.sending_seconds > self._limits.slow_seconds + connection.output.sent / self._limits.slow_bytes
+        return connection.sending_seconds > self._intervals.slow + connection.output.sent / self._limits.slow_bytes
 
     def drop(self, connection: ClientConnection, *, reset: bool = False) -> None:
-        """Close it at once, if it is open. `reset` tells the client that its answer is not complete."""
+        """Close `connection` at once, if it is open. `reset` shows the client that its answer is not complete."""
         if connection not in self._all:
             return
         self.leave(connection)
@@ -148,14 +147,14 @@ class ConnectionTable:
         self._memory -= connection.counted
 
     def overdue(self) -> Iterator[ClientConnection]:
-        """Yield those that have waited too long. The caller must move or drop each before it asks for the next."""
+        """Yield connections that have waited too long. The caller must move or drop each before it asks for the next."""
         return self._waiting.overdue(self.now)
 
     def stop(self) -> None:
-        """Wait for no new request any longer than a moment."""
+        """Give clients only a moment more to send a new request."""
         self._stopping = True
         for phase in (Phase.IDLE, Phase.LINGERING):
-            self._waiting.bring_forward(phase, self.now + self._limits.stop_seconds)
+            self._waiting.bring_forward(phase, self.now + self._intervals.stop)
 
     def close(self) -> None:
         for connection in self._all:
@@ -164,14 +163,14 @@ class ConnectionTable:
     def _seconds_for(self, phase: Phase) -> float:
         match phase:
             case Phase.IDLE | Phase.LINGERING if self._stopping:
-                return self._limits.stop_seconds
+                return self._intervals.stop
             case Phase.LINGERING:
-                return self._limits.linger_seconds
+                return self._intervals.linger
             case Phase.IDLE:
-                return self._limits.idle_seconds
+                return self._intervals.idle
             case Phase.HEAD:
-                return self._limits.head_seconds
+                return self._intervals.head
             case Phase.BODY:
-                return self._limits.body_seconds
+                return self._intervals.body
             case Phase.SENDING:
-                return self._limits.stall_seconds
+                return self._intervals.stall

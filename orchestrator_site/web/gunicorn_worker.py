@@ -8,25 +8,28 @@ from typing import Any, Final
 
 from gunicorn.workers.base import Worker
 
+from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.base.stopping import stopping
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.web.event_loop import Server
 
 logger = logging.getLogger(__name__)
 
-CONNECTIONS: Final = 1000  # of clients, each process: a connection that waits takes some 5 KB
-_OTHER_FILES: Final = 1024  # of the rest of the process: the embedded one also has the connections of all its jobs
-_WAIT_SECONDS: Final = 1.0  # gunicorn ends a worker that it has not heard of for its `timeout`
+CONNECTIONS: Final = Limits().connections
+_OTHER_FILES: Final = 1024  # the rest of the process; an embedded one also has the connections of all its jobs
 
 
 class WebWorker(Worker):  # type: ignore[misc]
     """Serves HTTP with one thread that waits for clients, and a pool of threads that only have complete requests."""
 
     _server: Server
+    _tick: float  # how often gunicorn hears of this process
 
     def init_process(self) -> None:
         limits = Limits(connections=connections_for(CONNECTIONS), long_answers=max(1, self.cfg.threads // 4))
-        self._server = Server(self.sockets, self.cfg, self._application, limits)
+        intervals = WebIntervals()
+        self._tick = intervals.tick
+        self._server = Server(self.sockets, self.cfg, self._application, limits, intervals)
         super().init_process()
 
     def _application(self, environ: Any, start_response: Any) -> Any:
@@ -42,12 +45,12 @@ class WebWorker(Worker):  # type: ignore[misc]
     def _serve(self) -> None:
         while self.alive and self.is_parent_alive():
             self.notify()
-            self._server.serve(_WAIT_SECONDS)
+            self._server.serve(self._tick)
         self._server.stop()
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while not self._server.is_done and time.monotonic() < deadline:
             self.notify()
-            self._server.serve(_WAIT_SECONDS)
+            self._server.serve(self._tick)
         self._server.close()
 
     def is_parent_alive(self) -> bool:
@@ -69,7 +72,7 @@ class WebWorker(Worker):  # type: ignore[misc]
 
 
 def connections_for(wanted: int) -> int:
-    """Let this process open that many connections beside its other files; return how many it may open."""
+    """Raise the limit of open files for `wanted` connections; return how many connections this process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -1,8 +1,7 @@
-"""PostgreSQL behind a network that may swallow everything: no call waits for its answer for ever.
+"""PostgreSQL connections on which no call waits for ever.
 
-A server that lives ends what takes too long by itself, and a kernel gives up a peer that acknowledges nothing. Neither helps
-where somebody in between takes our bytes and passes nothing on, or where the server is frozen: only we can tell that
-no answer comes.
+A live server ends slow statements by itself, and the kernel gives up a peer that acknowledges nothing. Neither helps if a
+proxy accepts our bytes and forwards nothing, or if the server is frozen: then the client has to give up.
 """
 
 from collections.abc import Iterator
@@ -10,42 +9,37 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
 from time import monotonic
-from typing import Any, Final
+from typing import Any, ClassVar
 
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.abc import RV, PQGen
 from psycopg.waiting import Ready
 
-STATEMENT_SECONDS: Final = 15  # what the server gives a statement; the longest of ours delete a batch of old rows
-LOCK_SECONDS: Final = 10
-# A frozen process must not hold rows that others need. Our transactions wait for nothing but the database.
-IDLE_IN_TRANSACTION_SECONDS: Final = 15
-ANSWER_SECONDS: Final = STATEMENT_SECONDS + 3.0  # what we give it: its own limit comes first, where it lives
-CHECK_SECONDS: Final = 3.0
+from orchestrator_site.base.intervals import DatabaseIntervals
 
-_limit: ContextVar[float] = ContextVar("limit", default=ANSWER_SECONDS)
+_limit: ContextVar[float | None] = ContextVar("limit", default=None)
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """Closes itself and raises psycopg's `OperationalError` where an answer does not come in time.
+    """A connection that closes itself and raises psycopg's `OperationalError` if an answer does not come in time.
 
-    What it had asked for may have been done: as with every connection that is lost.
+    As with every lost connection, the statement may have been executed.
     """
 
+    intervals: ClassVar = DatabaseIntervals()
+
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        return super().wait(self._bounded(gen, _limit.get()), interval, timeout)
+        limit = _limit.get()
+        return super().wait(self._bounded(gen, self.intervals.answer if limit is None else limit), interval, timeout)
 
     def execute(self, *args: Any, **options: Any) -> Any:
-        """The pool asks by this whether it may hand the connection out: one that is well says so at once.
-
-        Nobody else does, Django has cursors of its own.
-        """
-        with answers_within(CHECK_SECONDS):
+        """Execute a statement with a short limit: only the pool's health check calls this, Django uses cursors."""
+        with answer_limit(self.intervals.pool_check):
             return super().execute(*args, **options)
 
     def _bounded(self, gen: PQGen[RV], seconds: float) -> PQGen[RV]:
-        """Psycopg asks at every interval in which nothing came, too."""
+        """Raise `OperationalError` after `seconds`. Psycopg also resumes `gen` after each interval without data."""
         deadline = monotonic() + seconds
         try:
             wanted = next(gen)
@@ -53,7 +47,7 @@ class BoundedConnection(psycopg.Connection[Any]):
                 ready = yield wanted
                 if ready == Ready.NONE and monotonic() > deadline:
                     self.pgconn.finish()
-                    raise psycopg.OperationalError(f"no answer within {seconds:g} s: the connection is given up")
+                    raise psycopg.OperationalError(f"no answer within {seconds:g} s: connection closed")
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: RV = end.value
@@ -61,8 +55,8 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 @contextmanager
-def answers_within(seconds: float) -> Iterator[None]:
-    """Another limit for each of this thread's calls."""
+def answer_limit(seconds: float) -> Iterator[None]:
+    """Set another limit for each of this thread's calls inside the block."""
     token = _limit.set(seconds)
     try:
         yield
@@ -70,10 +64,10 @@ def answers_within(seconds: float) -> Iterator[None]:
         _limit.reset(token)
 
 
-def lends_within(connection: BaseDatabaseWrapper, seconds: float) -> None:
-    """Raise Django's `OperationalError` where its pool has no connection that is well so soon: a request waits longer for one.
+def check_pool(connection: BaseDatabaseWrapper, seconds: float) -> None:
+    """Raise Django's `OperationalError` unless the connection's pool has a working connection within `seconds`.
 
-    Does nothing for a database without a pool.
+    A request would wait longer for one. Do nothing for a database without a pool.
     """
     pool = getattr(connection, "pool", None)
     if pool is not None:
@@ -84,39 +78,39 @@ def lends_within(connection: BaseDatabaseWrapper, seconds: float) -> None:
 
 @contextmanager
 def unlimited(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """No limit on what this thread does with this connection, except on its waiting for locks."""
+    """Remove the time limits of this thread on this connection, except the one on waiting for locks."""
     limits = ("statement_timeout", "idle_in_transaction_session_timeout")
     with connection.cursor() as cursor:
         for name in limits:
             cursor.execute(f"SET {name} = 0")
-    with answers_within(inf):
+    with answer_limit(inf):
         yield
     with connection.cursor() as cursor:
         for name in limits:
             cursor.execute(f"RESET {name}")
 
 
-def options() -> dict[str, Any]:
-    """Django's OPTIONS for this."""
+def options(intervals: DatabaseIntervals = DatabaseIntervals()) -> dict[str, Any]:
+    """Return the OPTIONS of Django's database settings."""
+    limits = {
+        "lock_timeout": intervals.lock,
+        "statement_timeout": intervals.statement,
+        "idle_in_transaction_session_timeout": intervals.idle_in_transaction,
+    }
     return {
-        "connect_timeout": 5,
-        # A peer that acknowledges nothing is given up by the kernel, before we do it.
+        "connect_timeout": round(intervals.connect),
         "keepalives": 1,
-        "keepalives_idle": 5,
-        "keepalives_interval": 5,
+        "keepalives_idle": round(intervals.keepalive),
+        "keepalives_interval": round(intervals.keepalive),
         "keepalives_count": 2,
-        "tcp_user_timeout": 15_000,  # milliseconds
-        "options": (
-            f"-c lock_timeout={LOCK_SECONDS}s -c statement_timeout={STATEMENT_SECONDS}s"
-            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
-        ),
+        "tcp_user_timeout": round(intervals.unacknowledged * 1000),
+        "options": " ".join(f"-c {name}={round(seconds * 1000)}ms" for name, seconds in limits.items()),
         "pool": {
             "connection_class": BoundedConnection,
             "min_size": 0,
             "max_size": 16,
-            "max_idle": 60,
-            "timeout": 8,
-            # Soon, so that whoever comes next has it tried at once: the pool itself waits twice as long each time.
-            "reconnect_timeout": 5,
+            "max_idle": intervals.pool_idle,
+            "timeout": intervals.pool_wait,
+            "reconnect_timeout": intervals.pool_reconnect,
         },
     }

@@ -23,10 +23,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from orchestrator_site.base.egress.allowed_addresses import is_allowed
 from orchestrator_site.base.egress.bounded_responses import BoundedResponse
 from orchestrator_site.base.egress.deadlines import Watchdog
+from orchestrator_site.base.intervals import EgressIntervals
 from orchestrator_site.base.values.http_urls import HttpUrl
 
 watchdog: Final = Watchdog()
-_REUSE_SECONDS: Final = 2.0  # less than what servers keep an idle connection for: none is closed under a request
 _POOLS: Final = 32
 _IDLE_CONNECTIONS: Final = 8  # per origin: as many as DELIVERIES_PER_HOST has at once by default
 
@@ -67,15 +67,21 @@ class Handle(socket.socket):
 
 
 class Call:
-    """One request: its URL, its time-outs in seconds, and the connection that it is on."""
+    """One request: its URL, its time-outs in seconds and its connection."""
 
     def __init__(
-        self, url: HttpUrl, connect_timeout: float, read_timeout: float, on_socket: Callable[[socket.socket], object] | None
+        self,
+        url: HttpUrl,
+        connect_timeout: float,
+        read_timeout: float,
+        on_socket: Callable[[socket.socket], object] | None,
+        intervals: EgressIntervals = EgressIntervals(),
     ) -> None:
         self.host = url.host
         self.target = url.target
         self.connect_timeout = connect_timeout
         self.read_timeout = read_timeout
+        self.intervals = intervals
         self.expired = False
         self._on_socket = on_socket
         self._lock = threading.Lock()
@@ -215,7 +221,8 @@ class _Checked(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        return super().is_connected and time.monotonic() - self._last_request < _REUSE_SECONDS
+        idle = time.monotonic() - self._last_request
+        return super().is_connected and idle < current_call.get().intervals.reuse
 
 
 class _CheckedHTTPConnection(_Checked):

@@ -26,6 +26,7 @@ from orchestrator_site.base.egress.guarded_connections import (
     current_call,
     watchdog,
 )
+from orchestrator_site.base.intervals import EgressIntervals
 from orchestrator_site.base.values.http_urls import HttpUrl, InvalidUrl, parse
 
 __all__ = ["EgressDenied", "EgressError", "EgressFailed", "chunks", "open", "origin_of", "redact"]
@@ -56,6 +57,7 @@ def open(
     read_timeout: float,
     total_timeout: float | None = None,
     on_socket: Callable[[socket.socket], object] | None = None,
+    intervals: EgressIntervals = EgressIntervals(),
 ) -> Iterator[requests.Response]:
     """Send a request; yield the answer, whatever its status, with its body unread (see `chunks`).
 
@@ -67,7 +69,7 @@ def open(
     """
     parsed = _parse(url)
     request = _prepare(method, parsed, headers or {}, body)
-    call = Call(parsed, connect_timeout, read_timeout, on_socket)
+    call = Call(parsed, connect_timeout, read_timeout, on_socket, intervals)
     with ExitStack() as stack:
         stack.callback(call.close)
         if total_timeout is not None:

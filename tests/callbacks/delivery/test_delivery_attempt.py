@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ import pytest
 from callbacks.delivery import delivery_attempt
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.egress import guarded_connections, http_client
+from orchestrator_site.base.intervals import EgressIntervals
 from tests.helpers.receiver import Answer, Receiver, certificate, tls_server
 
 pytestmark = pytest.mark.stateless
@@ -48,7 +50,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def patient_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine: an idle connection is used again."""
-    monkeypatch.setattr(guarded_connections, "_REUSE_SECONDS", 60)
+    monkeypatch.setattr(http_client, "open", partial(http_client.open, intervals=EgressIntervals(reuse=60)))
 
 
 @pytest.fixture

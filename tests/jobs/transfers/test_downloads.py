@@ -259,7 +259,7 @@ class TestRetries:
     def test_silence_is_tried_again(self, place: Place, server: FileServer, download: Download) -> None:
         server.serve("/file", CONTENT, ETag='"1"')
         url = server.fault("/file", fileserver.hang, cut(1000, hang=True))
-        assert download(url, read_timeout=0.2) == len(CONTENT)
+        assert download(url, read=0.2) == len(CONTENT)
         assert arrived(place) == CONTENT
 
     def test_retry_after_is_waited_for(self, server: FileServer, download: Download) -> None:
@@ -332,7 +332,7 @@ class TestRetries:
             interrupt.wake()
 
         with pytest.raises(Interrupted):
-            download(server.fault("/file", fail_and_wake), interrupt=interrupt, pause=10.0)
+            download(server.fault("/file", fail_and_wake), interrupt=interrupt, retry=10.0)
 
 
 class TestResume:

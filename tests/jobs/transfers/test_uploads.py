@@ -169,7 +169,7 @@ class TestRetries:
 
     def test_a_server_that_takes_nothing_is_silent_too(self, place: Place, server: FileServer, upload: Upload) -> None:
         put_file(place, "out.bin", CONTENT * 4)
-        assert upload(server.fault("/file", fileserver.hang), read_timeout=0.3) == len(CONTENT) * 4
+        assert upload(server.fault("/file", fileserver.hang), read=0.3) == len(CONTENT) * 4
 
     def test_a_deadline_ends_it(self, place: Place, server: FileServer, upload: Upload) -> None:
         put_file(place, "out.bin", b"x")

@@ -15,6 +15,7 @@ from typing import Any
 from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine, RunSpec, User
 from jobs.transfers import Place, TransferLimits
+from orchestrator_site.base.intervals import TransferIntervals
 from tests.fake_engine import FakeEngine, FakeImage
 from tests.helpers import built_images
 
@@ -72,10 +73,11 @@ def _docker_image(host: str, user: str, links: tuple[tuple[str, str], ...]) -> s
     return built_images.import_busybox(host, reference, [f"USER {user}"] if user else [], links=dict(links))
 
 
-def limits(spool_directory: Path, **changed: Any) -> TransferLimits:
-    """Those of a test: short pauses, half a minute in all."""
-    usual: dict[str, Any] = {"size": 64 * 1024**2, "deadline": time.monotonic() + 30, "pause": 0.001, "read_timeout": 10.0}
-    return TransferLimits(spool_directory=spool_directory, **{**usual, **changed})
+def limits(spool_directory: Path, *, read: float = 10.0, retry: float = 0.001, **changed: Any) -> TransferLimits:
+    """Return the limits of a test: short pauses, half a minute in all."""
+    usual: dict[str, Any] = {"size": 64 * 1024**2, "deadline": time.monotonic() + 30}
+    intervals = TransferIntervals(read=read, retry=retry)
+    return TransferLimits(spool_directory=spool_directory, intervals=intervals, **{**usual, **changed})
 
 
 def entry(place: Place, path: str) -> tarfile.TarInfo:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator_site.web import request_reader
+from orchestrator_site.web.connection_table import Limits
 from tests.helpers.waiting import wait_for
 from tests.site.web.web_servers import THREADS, Web, is_at_end, read_answer, serving
 
@@ -202,14 +203,14 @@ class TestSlowClients:
             # I expect others to be served
             expect_served(web)
 
-    @pytest.mark.parametrize(("half", "limit"), [(HALF_HEAD, "head_seconds"), (HALF_BODY, "body_seconds")])
+    @pytest.mark.parametrize(("half", "limit"), [(HALF_HEAD, "head"), (HALF_BODY, "body")])
     def test_one_that_stops_in_the_middle_is_answered_408(self, half: bytes, limit: str) -> None:
         with serving(echo, **{limit: 0.1}) as web, web.connect(half) as client:
             answer = read_answer(client)
             assert (answer.status, answer.closes) == (408, True)
             assert is_at_end(client)
 
-    @pytest.mark.parametrize(("half", "limit"), [(HALF_HEAD, "head_seconds"), (HALF_BODY[:-5], "body_seconds")])
+    @pytest.mark.parametrize(("half", "limit"), [(HALF_HEAD, "head"), (HALF_BODY[:-5], "body")])
     def test_one_that_sends_a_byte_now_and_then_gets_no_more_time(self, half: bytes, limit: str) -> None:
         # When a client never stops for long
         with serving(echo, **{limit: 1}) as web, web.connect(half) as client:
@@ -229,13 +230,13 @@ class TestSlowClients:
             wait_for(is_answered, what="the answer 408")
 
     def test_one_that_says_nothing_is_told_nothing(self) -> None:
-        with serving(echo, idle_seconds=0.1) as web, web.connect() as new, web.connect(GET) as kept:
+        with serving(echo, idle=0.1) as web, web.connect() as new, web.connect(GET) as kept:
             assert read_answer(kept).status == 200
             assert new.recv(1) == b""
             assert kept.recv(1) == b""
 
     def test_one_that_keeps_its_side_open_after_the_last_answer_is_closed(self) -> None:
-        with serving(echo, linger_seconds=0.1) as web, web.connect(TOO_LONG) as client:
+        with serving(echo, linger=0.1) as web, web.connect(TOO_LONG) as client:
             assert read_answer(client).status == 413
             wait_for(lambda: web.server.is_done, what="the connection to be closed")
 
@@ -243,7 +244,7 @@ class TestSlowClients:
 class TestTooManyConnections:
     def test_the_oldest_idle_one_makes_room(self) -> None:
         # Given as many connections as may be, of which two are idle
-        with serving(echo, connections=3) as web, web.connect(GET + HALF_HEAD) as half:
+        with serving(echo, Limits(connections=3)) as web, web.connect(GET + HALF_HEAD) as half:
             assert read_answer(half).status == 200
             with web.connect() as older, web.connect() as younger:
                 # When there is one more, I expect the one to be closed that has been idle for longest
@@ -255,7 +256,11 @@ class TestTooManyConnections:
                 assert read_answer(half).status == 200
 
     def test_then_the_oldest_half_request(self) -> None:
-        with serving(echo, connections=2) as web, web.connect(HALF_HEAD) as older, web.connect(GET + HALF_HEAD) as younger:
+        with (
+            serving(echo, Limits(connections=2)) as web,
+            web.connect(HALF_HEAD) as older,
+            web.connect(GET + HALF_HEAD) as younger,
+        ):
             assert read_answer(younger).status == 200
             expect_served(web)  # by then both have been read
             answer = read_answer(older)
@@ -274,7 +279,7 @@ class TestTooManyConnections:
             assert go_on.wait(30)
             return echo(environ, start_response)
 
-        with serving(wait, connections=2) as web, ExitStack() as clients:
+        with serving(wait, Limits(connections=2)) as web, ExitStack() as clients:
             sent = [clients.enter_context(web.connect(GET)) for _ in range(2)]
             wait_for(lambda: begun == 2, what="both to be begun")
 
@@ -286,7 +291,7 @@ class TestTooManyConnections:
     def test_half_requests_share_a_limit_of_memory(self) -> None:
         # Given that the memory is enough for three of these
         half = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 900_000
-        with serving(echo, memory_bytes=3_000_000) as web, ExitStack() as clients:
+        with serving(echo, Limits(memory_bytes=3_000_000)) as web, ExitStack() as clients:
             sent = [clients.enter_context(web.connect(half)) for _ in range(4)]
 
             # I expect the first to be given up for the fourth
@@ -304,7 +309,7 @@ class TestTooManyConnections:
             start_response("204 No Content", [])
             return []
 
-        with serving(wait, memory_bytes=2_000_000) as web, ExitStack() as clients:
+        with serving(wait, Limits(memory_bytes=2_000_000)) as web, ExitStack() as clients:
             for _ in range(THREADS):
                 clients.enter_context(web.connect(GET))
             # When there are three
@@ -318,7 +323,7 @@ class TestTooManyConnections:
 
     def test_what_comes_after_the_last_request_takes_no_memory(self) -> None:
         # Given clients that send more after their last request and stay connected, and little memory
-        with serving(echo, memory_bytes=200_000) as web, ExitStack() as clients:
+        with serving(echo, Limits(memory_bytes=200_000)) as web, ExitStack() as clients:
             for _ in range(4):
                 client = clients.enter_context(web.connect(LAST_GET + b"x" * 60_000))
                 assert read_answer(client).status == 200
@@ -367,7 +372,7 @@ class TestClientsThatDoNotRead:
             start_response("200 OK", [("Content-Length", "5000000")])
             return [b"x" * 5_000_000]
 
-        with serving(large, memory_bytes=16_000_000) as web, ExitStack() as clients:
+        with serving(large, Limits(memory_bytes=16_000_000)) as web, ExitStack() as clients:
             # When five clients do not read theirs at once
             sent = [clients.enter_context(web.connect(LAST_GET, receive_buffer=4096)) for _ in range(5)]
             wait_for(lambda: begun == 5, what="all answers to be made")
@@ -381,7 +386,7 @@ class TestClientsThatDoNotRead:
 
     def test_they_are_given_up_after_a_while(self) -> None:
         application = Long()
-        with serving(application, stall_seconds=0.1) as web, web.connect(GET, receive_buffer=4096) as client:
+        with serving(application, stall=0.1) as web, web.connect(GET, receive_buffer=4096) as client:
             wait_for(lambda: application.closed == 1, what="the answer to be closed")
             with pytest.raises(ConnectionResetError):
                 read_to_end(client)
@@ -389,8 +394,10 @@ class TestClientsThatDoNotRead:
     def test_so_are_those_that_read_next_to_nothing(self) -> None:
         # Given a client that takes a little every now and then
         application = Long()
-        limits = {"slow_seconds": 0.5, "slow_bytes": 100_000_000}
-        with serving(application, **limits) as web, web.connect(GET, receive_buffer=4096) as client:
+        with (
+            serving(application, Limits(slow_bytes=100_000_000), slow=0.5) as web,
+            web.connect(GET, receive_buffer=4096) as client,
+        ):
 
             def is_closed() -> bool:
                 with suppress(ConnectionResetError):
@@ -410,7 +417,7 @@ class TestClientsThatDoNotRead:
                 assert go_on.wait(30)
 
         application = Long(between)
-        with serving(application, long_answers=2) as web:
+        with serving(application, Limits(long_answers=2)) as web:
             readers = [threading.Thread(target=lambda: web.exchange(GET)) for _ in range(MANY)]
             for reader in readers:
                 reader.start()
@@ -499,7 +506,7 @@ class TestStop:
                 assert go_on.wait(30)
             return echo(environ, start_response)
 
-        with serving(wait, stop_seconds=0.2) as web, web.connect(GET) as idle, web.connect(HALF_BODY) as arriving:
+        with serving(wait, stop=0.2) as web, web.connect(GET) as idle, web.connect(HALF_BODY) as arriving:
             assert read_answer(idle).status == 200
             with web.connect(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n") as waiting:
                 assert begun.wait(30)

@@ -87,9 +87,9 @@ class Interrupted(WebWorker):
 
     def __init__(self, listener: socket.socket) -> None:
         self.cfg = config()
-        self.alive, self.ppid = True, os.getppid()
+        self.alive, self.ppid, self._tick = True, os.getppid(), 1.0
         self._server = Server([listener], self.cfg, lambda *_: [], Limits())
-        self._server._threads._adjust_thread_count = self._quit  # type: ignore[method-assign]
+        self._server._threads._pool._adjust_thread_count = self._quit  # type: ignore[method-assign]
 
     def _quit(self) -> None:
         self.handle_quit(signal.SIGQUIT, None)

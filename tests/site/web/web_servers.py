@@ -10,6 +10,7 @@ from typing import Any
 
 from gunicorn.config import Config
 
+from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.web.event_loop import Server
 
@@ -26,9 +27,9 @@ def config() -> Config:
 class Web:
     """The server, serving until the test ends."""
 
-    def __init__(self, listener: socket.socket, application: Application, limits: Limits) -> None:
+    def __init__(self, listener: socket.socket, application: Application, limits: Limits, intervals: WebIntervals) -> None:
         self.address = listener.getsockname()
-        self.server = Server([listener], config(), application, limits)
+        self.server = Server([listener], config(), application, limits, intervals)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -114,9 +115,9 @@ def is_at_end(client: socket.socket) -> bool:
 
 
 @contextmanager
-def serving(application: Application, **limits: Any) -> Iterator[Web]:
+def serving(application: Application, limits: Limits = Limits(), **intervals: float) -> Iterator[Web]:
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        web = Web(listener, application, Limits(**limits))
+        web = Web(listener, application, limits, WebIntervals(**intervals))
         try:
             yield web
         finally:

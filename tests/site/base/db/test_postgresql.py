@@ -15,13 +15,15 @@ from django.db.models.signals import pre_migrate
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from orchestrator_site.base.db import postgresql
-from orchestrator_site.base.db.postgresql import ANSWER_SECONDS, CHECK_SECONDS, BoundedConnection, answers_within
+from orchestrator_site.base.db.postgresql import BoundedConnection, answer_limit
+from orchestrator_site.base.intervals import DatabaseIntervals
 from tests.helpers.service_processes import Service
 from tests.helpers.tcp_proxy import TcpProxy
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.production
 
+INTERVALS = DatabaseIntervals()
 JOB = {"image": "alpine:latest"}
 
 
@@ -78,7 +80,7 @@ def test_a_call_that_is_not_answered_gives_the_connection_up(url: str, proxy: Tc
         proxy.partition()
 
         # I expect a call to fail, and the connection to be closed: nothing else is asked of it
-        with answers_within(0.3), pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.3 s"):
+        with answer_limit(0.3), pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.3 s"):
             cursor.execute("SELECT 2")
         assert connection.closed
 
@@ -96,7 +98,7 @@ def test_an_answer_that_comes_late_but_in_time_is_taken(url: str, proxy: TcpProx
         healing.start()
 
         # When it comes before the limit, I expect it to be as any other
-        with answers_within(30):
+        with answer_limit(30):
             assert connection.cursor().execute("SELECT 1").fetchone() == (1,)
         healing.join()
 
@@ -129,7 +131,7 @@ def test_a_pool_of_silent_connections_is_well_again_with_the_network(
 
     # And when it is well, I expect the pool to be so soon
     proxy.heal()
-    wait_for(lambda: works(pool), 2 * CHECK_SECONDS, "the pool to work again")
+    wait_for(lambda: works(pool), 2 * INTERVALS.pool_check, "the pool to work again")
     with several(pool, 16) as connections:
         assert len({id(connection) for connection in connections}) == 16
 
@@ -149,7 +151,7 @@ def test_a_pool_whose_connections_are_cut_is_well_again_with_the_server(
 
     # When the server takes connections again, I expect the pool to have some soon
     proxy.restore()
-    wait_for(lambda: works(pool), 2 * CHECK_SECONDS, "the pool to work again")
+    wait_for(lambda: works(pool), 2 * INTERVALS.pool_check, "the pool to work again")
 
 
 # -- the service --------------------------------------------------------------------------------------
@@ -178,7 +180,7 @@ def test_a_partition_is_a_clean_503_until_it_is_over(service: Service, proxy: Tc
 
     # And all to go on by itself when it is over
     proxy.heal()
-    wait_for(lambda: ready(service)[1] == "healthy", ANSWER_SECONDS, "the database to be healthy")
+    wait_for(lambda: ready(service)[1] == "healthy", INTERVALS.answer, "the database to be healthy")
     assert service.get_job(identity)["status"] == "accepted"
     service.post_job()
 
@@ -190,7 +192,7 @@ def test_who_watches_over_a_service_waits_no_longer_than_a_request(service: Serv
 
     # When the database refuses connections, I expect /readyz to say so before the pool would have given a request up
     proxy.cut()
-    assert ready(service, timeout=postgresql.options()["pool"]["timeout"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "unhealthy")
+    assert ready(service, timeout=INTERVALS.pool_wait) == (HTTPStatus.SERVICE_UNAVAILABLE, "unhealthy")
 
 
 # -- migrations -------------------------------------------------------------------------------------

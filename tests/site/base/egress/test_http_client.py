@@ -3,10 +3,12 @@
 import io
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator_site.base.egress import allowed_addresses, guarded_connections, http_client
+from orchestrator_site.base.intervals import EgressIntervals
 from tests.helpers.receiver import Answer, Received, Receiver, certificate, tls_server
 from tests.site.base.values.test_http_urls import PATHS, QUERIES
 
@@ -187,11 +190,20 @@ def test_connections_are_kept(receiver: Receiver) -> None:
     assert len({received.peer for received in receiver.requests}) == 1
 
 
-def test_connections_are_kept_for_several_requests_at_once(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, fresh_adapter: None
-) -> None:
+def test_an_idle_connection_is_not_reused(receiver: Receiver) -> None:
+    # Given a connection that has been idle for longer than allowed
+    intervals = EgressIntervals(reuse=0.05)
+    get(receiver.url, intervals=intervals)
+    time.sleep(2 * intervals.reuse)
+
+    # When there is another request, I expect it on a new connection
+    get(receiver.url, intervals=intervals)
+    assert len({received.peer for received in receiver.requests}) == 2
+    assert EgressIntervals().reuse == 2.0
+
+
+def test_connections_are_kept_for_several_requests_at_once(receiver: Receiver, fresh_adapter: None) -> None:
     # Given a server that answers only so many requests at once
-    monkeypatch.setattr(guarded_connections, "_REUSE_SECONDS", 60)
     http_client._adapter()  # threads that are the first to ask, all at once, would make one each
     count = guarded_connections._IDLE_CONNECTIONS
     together = threading.Barrier(count, timeout=10)
@@ -203,9 +215,10 @@ def test_connections_are_kept_for_several_requests_at_once(
     receiver.respond = respond
 
     # When they come again and again, I expect them on the same connections
+    get_reusing = partial(get, intervals=EgressIntervals(reuse=60))
     with ThreadPoolExecutor(count) as threads:
         for _ in range(3):
-            assert list(threads.map(get, [receiver.url] * count)) == [(200, b"")] * count
+            assert list(threads.map(get_reusing, [receiver.url] * count)) == [(200, b"")] * count
     assert len({received.peer for received in receiver.requests}) == count
 
 
