@@ -1,12 +1,17 @@
-"""Which of the database's errors mean no more than that it is to be asked again."""
+"""Database errors that mean "try again", and connections that are given back."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from threading import Thread
 
 import psycopg
 import pytest
+from django.db import connection
 from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
-from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read, short_transaction
 
 pytestmark = pytest.mark.stateless
 
@@ -25,14 +30,32 @@ pytestmark = pytest.mark.stateless
         psycopg.InterfaceError,
     ],
 )
-def test_a_server_that_does_not_answer_as_it_should_is_unavailable(error: type[psycopg.Error]) -> None:
+def test_errors_of_an_unreachable_database_mean_unavailable(error: type[psycopg.Error]) -> None:
     with pytest.raises(DATABASE_UNAVAILABLE), DatabaseWrapper({}).wrap_database_errors:
         raise error
 
 
 @pytest.mark.parametrize("error", [errors.UniqueViolation, errors.UndefinedTable, errors.StringDataRightTruncation])
-def test_what_is_wrong_with_the_question_is_not(error: type[psycopg.Error]) -> None:
+def test_errors_of_a_statement_do_not_mean_unavailable(error: type[psycopg.Error]) -> None:
     with pytest.raises(Exception) as caught, DatabaseWrapper({}).wrap_database_errors:  # noqa: PT011 - the next line looks
         raise error
 
     assert not isinstance(caught.value, DATABASE_UNAVAILABLE)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("block", [short_read, short_transaction])
+def test_a_thread_holds_no_connection_after_a_short_block(block: Callable[[], AbstractContextManager[None]]) -> None:
+    held: list[bool] = []
+
+    def use() -> None:
+        with block(), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            held.append(connection.connection is not None)
+        held.append(connection.connection is not None)
+        connection.close()
+
+    thread = Thread(target=use)
+    thread.start()
+    thread.join()
+    assert held == [True, False]
