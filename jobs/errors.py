@@ -1,6 +1,21 @@
 """The errors that cross a module boundary inside `jobs`, and whether the step that raised one is tried again."""
 
+from enum import StrEnum
 from typing import ClassVar
+
+
+class ErrorCode(StrEnum):
+    """What failed, for programs: `error.code` in the data of an event (docs/usage.md)."""
+
+    JOB_OOM = "job_oom"
+    JOB_EXIT_NONZERO = "job_exit_nonzero"
+    JOB_FAILED = "job_failed"
+    ARTIFACT_WRITE_FAILED = "artifact_write_failed"
+    DOWNLOAD_HTTP_ERROR = "download_http_error"
+    DOWNLOAD_FAILED = "download_failed"
+    ARTIFACT_NOT_FOUND = "artifact_not_found"
+    ARTIFACT_READ_FAILED = "artifact_read_failed"
+    UPLOAD_FAILED = "upload_failed"
 
 
 class JobError(Exception):
@@ -79,7 +94,45 @@ class StartLost(JobError):
 
 
 class TransferFailed(JobError):
-    """A file could not be brought in or out, and trying again will not change that."""
+    """An input or output failed, and trying again will not change that. `code` names the failure in its event."""
+
+    code: ClassVar[ErrorCode]
+
+
+class WriteFailed(TransferFailed):
+    """The file cannot be put into the container."""
+
+    code = ErrorCode.ARTIFACT_WRITE_FAILED
+
+
+class DownloadFailed(TransferFailed):
+    """The file could not be downloaded whole."""
+
+    code = ErrorCode.DOWNLOAD_FAILED
+
+
+class DownloadRefused(TransferFailed):
+    """The server answered with a status that is not the file."""
+
+    code = ErrorCode.DOWNLOAD_HTTP_ERROR
+
+
+class OutputNotFound(TransferFailed):
+    """The job left no file at the output's path."""
+
+    code = ErrorCode.ARTIFACT_NOT_FOUND
+
+
+class ReadFailed(TransferFailed):
+    """There is something at the output's path that cannot be taken out: not a regular file, too large, not UTF-8."""
+
+    code = ErrorCode.ARTIFACT_READ_FAILED
+
+
+class UploadFailed(TransferFailed):
+    """The file could not be sent to its URL."""
+
+    code = ErrorCode.UPLOAD_FAILED
 
 
 class DiskFull(JobError):

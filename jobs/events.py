@@ -9,10 +9,11 @@ from uuid import UUID
 
 from callbacks import outbox
 from callbacks.cloudevents import RawJson
+from jobs.errors import ErrorCode
 from jobs.log_lines import Ending, Line
 from jobs.models import Input, Job, Output
 from jobs.spec import CallbackSpec
-from jobs.states import State
+from jobs.states import NO_EXIT_CODE, Reason, State
 
 _SERVICE = "orchestrator/service"
 _SIDECAR = "orchestrator/sidecar"
@@ -30,7 +31,11 @@ def duration_seconds(job: Job) -> float:
     """From the process's start to its end (or the decision that ends it); 0 where it never ran."""
     if job.started_at is None or job.finished_at is None:
         return 0.0
-    return max(0.0, round((job.finished_at - job.started_at).total_seconds(), 3))
+    return _rounded((job.finished_at - job.started_at).total_seconds())
+
+
+def _rounded(seconds: float) -> float:
+    return max(0.0, round(seconds, 3))
 
 
 def subscribe(job: Job, callback: CallbackSpec) -> None:
@@ -65,13 +70,30 @@ def logged(job: Job, lines: Sequence[Line]) -> None:
 
 
 def exited(job: Job) -> None:
-    data: dict[str, Any] = {"exitCode": -1 if job.exit_code is None else job.exit_code, "image": job.image}
+    data: dict[str, Any] = {
+        "exitCode": NO_EXIT_CODE if job.exit_code is None else job.exit_code,
+        "status": job.status,
+        "image": job.image,
+        "durationSeconds": duration_seconds(job),
+    }
     if job.reason:
         data["reason"] = job.reason
-    if job.status == State.FAILED:
-        data["error"] = job.error
-    data["durationSeconds"] = duration_seconds(job)
+    if job.status != State.COMPLETED:
+        data["error"] = _error(_exit_error_code(job), job.error or "the job was cancelled")
     _publish(job, EXIT, _SERVICE, data | _dropped(job))
+
+
+def _exit_error_code(job: Job) -> ErrorCode:
+    """Return the code of a job that is not completed. One that was stopped may have ended with any exit code, 0 included."""
+    if job.reason == Reason.OOM:
+        return ErrorCode.JOB_OOM
+    if job.started_at is None or job.exit_code in (None, NO_EXIT_CODE):
+        return ErrorCode.JOB_FAILED
+    return ErrorCode.JOB_EXIT_NONZERO
+
+
+def _error(code: ErrorCode, message: str) -> dict[str, str]:
+    return {"code": code, "message": message}
 
 
 def _dropped(job: Job) -> dict[str, int]:
@@ -79,18 +101,34 @@ def _dropped(job: Job) -> dict[str, int]:
     return {"droppedLines": job.log_dropped} if job.log_dropped else {}
 
 
-def input_done(job: Job, item: Input) -> None:
-    data = {"inputId": item.name, "status": item.status, "path": item.path}
-    _publish(job, INPUT, _SIDECAR, data | ({"error": item.error} if item.error else {}))
+def input_done(job: Job, item: Input, seconds: float, code: ErrorCode | None = None) -> None:
+    """Publish that an input is in place, or has failed with `code`; the transfer took `seconds`."""
+    data: dict[str, Any] = {
+        "inputId": item.name,
+        "status": item.status,
+        "path": item.path,
+        "durationSeconds": _rounded(seconds),
+    }
+    if code is not None:
+        data["error"] = _error(code, item.error)
+    _publish(job, INPUT, _SIDECAR, data)
 
 
-def output_done(job: Job, item: Output, content: str | None = None) -> None:
-    """`content`: what an `event` output holds, as JSON."""
-    data: dict[str, Any] = {"outputId": item.name, "outputType": item.type, "status": item.status}
+def output_done(job: Job, item: Output, seconds: float, code: ErrorCode | None = None, *, content: str | None = None) -> None:
+    """Publish that an output was taken out, or has failed with `code`; the transfer took `seconds`.
+
+    `content` is what an `event` output holds, as JSON.
+    """
+    data: dict[str, Any] = {
+        "outputId": item.name,
+        "outputType": item.type,
+        "status": item.status,
+        "durationSeconds": _rounded(seconds),
+    }
     if content is not None:
         data["content"] = RawJson(content)
-    if item.error:
-        data["error"] = item.error
+    if code is not None:
+        data["error"] = _error(code, item.error)
     _publish(job, OUTPUT, _SIDECAR, data)
 
 

@@ -17,12 +17,11 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from jobs import events, node_hints, start_breaker
-from jobs.errors import OwnershipLost
+from jobs.errors import ErrorCode, OwnershipLost
 from jobs.models import Input, Job, Node, Output
-from jobs.states import DECIDED, UNDECIDED, Reason, State, TransferStatus, sources
+from jobs.states import DECIDED, NO_EXIT_CODE, UNDECIDED, Reason, State, TransferStatus, sources
 from orchestrator_site.base.db.transactions import short_transaction
 
-NO_EXIT_CODE = -1  # an exit code that nobody knows, or of a process that never ran
 _ERROR_BYTES = 1000
 _DOING_LENGTH = 640
 
@@ -70,18 +69,18 @@ def doing(claim: Claim, text: str) -> None:
         pass
 
 
-def input_done(claim: Claim, item: Input, size: int, following: str) -> None:
+def input_done(claim: Claim, item: Input, size: int, following: str, seconds: float) -> None:
     """An input is in place, and `following` is done next. Put again into a new container it emits no second event."""
     with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), doing=following[:_DOING_LENGTH]) as job:
         if _settle(item, TransferStatus.SUCCESS, size):
-            events.input_done(job, item)
+            events.input_done(job, item, seconds)
 
 
-def input_failed(claim: Claim, item: Input, error: str) -> None:
+def input_failed(claim: Claim, item: Input, code: ErrorCode, error: str, seconds: float) -> None:
     """An input cannot be brought in: the job is decided, its container never starts."""
     with _decided(claim.uuid, claim.guard & Q(status=State.ACCEPTED), State.FAILED, Reason.INPUT_FAILED, error) as job:
         if _settle(item, TransferStatus.FAILED, None, error):
-            events.input_done(job, item)
+            events.input_done(job, item, seconds, code)
 
 
 def put_back(claim: Claim) -> None:
@@ -159,18 +158,18 @@ def exited(claim: Claim, exit_code: int | None) -> None:
         events.exited(job)
 
 
-def output_done(claim: Claim, item: Output, size: int, content: str | None = None) -> None:
+def output_done(claim: Claim, item: Output, size: int, seconds: float, content: str | None = None) -> None:
     """An output was taken out; `content` is what an `event` output holds, as JSON."""
     with changed(claim.uuid, claim.guard & _ENDING, owner_deaths=0, doing="") as job:
         if _settle(item, TransferStatus.SUCCESS, size):
-            events.output_done(job, item, content)
+            events.output_done(job, item, seconds, content=content)
 
 
-def output_failed(claim: Claim, item: Output, error: str) -> None:
+def output_failed(claim: Claim, item: Output, code: ErrorCode, error: str, seconds: float) -> None:
     """An output cannot be taken out. It changes nothing of the job's status."""
     with changed(claim.uuid, claim.guard & _ENDING, owner_deaths=0, doing="") as job:
         if _settle(item, TransferStatus.FAILED, None, error):
-            events.output_done(job, item)
+            events.output_done(job, item, seconds, code)
 
 
 def completed(claim: Claim) -> None:
@@ -252,7 +251,7 @@ def _conclude(job: Job) -> None:
     if job.started_at is not None and job.status != State.CANCELLED and job.outputs_cancelled_at is None:
         for item in job.outputs.filter(status=TransferStatus.PENDING):
             if _settle(item, TransferStatus.FAILED, None, "the container is gone, and its files with it"):
-                events.output_done(job, item)
+                events.output_done(job, item, 0.0, ErrorCode.ARTIFACT_READ_FAILED)
     _complete(job)
 
 

@@ -26,6 +26,8 @@ class Reason(models.TextChoices):
     ENGINE_LOST = "engine_lost"
 
 
+NO_EXIT_CODE: Final = -1  # the process never ran, or its exit code is unknown
+
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     State.ACCEPTED: frozenset({State.RUNNING, State.FAILED, State.CANCELLED}),
     State.RUNNING: frozenset({State.COMPLETED, State.FAILED, State.CANCELLED}),

@@ -134,7 +134,8 @@ def check(events: list[Event], peers: Peers, status: dict[str, Any]) -> None:
         f"The events came as {', '.join(kinds)}.": once != ORDER,
         "The events are not numbered 1, 2, 3, ...": [event.body["jobsequence"] for event in events]
         != list(range(1, len(events) + 1)),
-        "The job did not end with exit code 0.": status.get("status") != "completed" or not exits or exits[0]["exitCode"] != 0,
+        "The job did not end with exit code 0.": [status.get("status"), *((data["status"], data["exitCode"]) for data in exits)]
+        != ["completed", ("completed", 0)],
         "What was uploaded is not the download in capitals.": peers.uploads.get("/output.txt") != TEXT.upper(),
         "The event output is not what the job wrote.": outputs.get("metrics", {}).get("content") != METRICS,
     }

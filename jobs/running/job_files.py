@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from jobs import lifecycle, transfers
 from jobs.engine.protocol import Engine
-from jobs.errors import ContainerNotFound, DiskFull, EngineRefused, JobError, TransferFailed
+from jobs.errors import ContainerNotFound, DiskFull, EngineRefused, ErrorCode, JobError, TransferFailed
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.models import Input, Job, Output
@@ -22,11 +22,13 @@ _Item = TypeVar("_Item", Input, Output)
 
 
 class InputFailed(JobError):
-    """This input cannot be brought in, so the job cannot run. The text says why, and the cause whose fault it is."""
+    """This input cannot be brought in, so the job cannot run. `seconds` is how long it was tried."""
 
-    def __init__(self, item: Input, error: JobError) -> None:
+    def __init__(self, item: Input, error: TransferFailed | DiskFull, seconds: float) -> None:
         super().__init__(str(error))
         self.item = item
+        self.code = ErrorCode.DOWNLOAD_FAILED if isinstance(error, DiskFull) else error.code
+        self.seconds = seconds
 
 
 class JobFiles:
@@ -41,6 +43,7 @@ class JobFiles:
         self._no_room_since: float | None = None  # on the monotonic clock
         self._seconds_for_outputs = configuration.transfer_timeout  # that are left for all of them
         self._begun: Output | None = None  # the output that is being taken out
+        self._began = 0.0  # when the input or output under way was begun, on the monotonic clock
 
     def bring_in(self, job: Job) -> None:
         """Put all inputs into the created container, those of an earlier try again.
@@ -55,14 +58,15 @@ class JobFiles:
         if steps:
             lifecycle.doing(self._claim, steps[0])
         for item, following in zip(items, [*steps, "starting"][1:], strict=True):
+            self._began = time.monotonic()
             try:
                 size = self._bring_one_in(place, item, limits)
             except DiskFull as error:
                 self._wait_for_room(item, error)
                 raise
             except TransferFailed as error:
-                raise InputFailed(item, error) from error
-            lifecycle.input_done(self._claim, item, size, following)
+                raise InputFailed(item, error, self._seconds) from error
+            lifecycle.input_done(self._claim, item, size, following, self._seconds)
         self._no_room_since = None
 
     def take_out(self, job: Job) -> None:
@@ -73,7 +77,8 @@ class JobFiles:
         """
         if job.outputs_cancelled_at is not None:
             if self._begun is not None:
-                lifecycle.output_failed(self._claim, self._begun, "cancelled")
+                code = ErrorCode.UPLOAD_FAILED if self._begun.type == OutputType.UPLOAD else ErrorCode.ARTIFACT_READ_FAILED
+                lifecycle.output_failed(self._claim, self._begun, code, "cancelled", self._seconds)
             return
         pending = [item for item in _items(job, Output) if item.status == TransferStatus.PENDING]
         if not pending:
@@ -88,11 +93,13 @@ class JobFiles:
     def _take_all_out(self, place: transfers.Place, items: list[Output], limits: transfers.TransferLimits) -> None:
         for item in items:
             self._interrupt.check()
-            self._begun = item
+            self._begun, self._began = item, time.monotonic()
             try:
                 self._take_one_out(place, item, limits)
-            except (TransferFailed, EngineRefused, ContainerNotFound) as error:
-                lifecycle.output_failed(self._claim, item, str(error))
+            except TransferFailed as error:
+                lifecycle.output_failed(self._claim, item, error.code, str(error), self._seconds)
+            except (EngineRefused, ContainerNotFound) as error:
+                lifecycle.output_failed(self._claim, item, ErrorCode.ARTIFACT_READ_FAILED, str(error), self._seconds)
             self._begun = None
 
     def _wait_for_room(self, item: Input, error: DiskFull) -> None:
@@ -100,7 +107,7 @@ class JobFiles:
         now = time.monotonic()
         self._no_room_since = self._no_room_since or now
         if now - self._no_room_since >= self._configuration.transfer_timeout:
-            raise InputFailed(item, error) from error
+            raise InputFailed(item, error, now - self._no_room_since) from error
         lifecycle.doing(self._claim, "room on the worker's disk")
 
     def _bring_one_in(self, place: transfers.Place, item: Input, limits: transfers.TransferLimits) -> int:
@@ -125,10 +132,15 @@ class JobFiles:
             size = transfers.send_upload(
                 place, item.path, item.url, item.method, item.headers, limits=limits, interrupt=self._interrupt
             )
-            lifecycle.output_done(self._claim, item, size)
+            lifecycle.output_done(self._claim, item, size, self._seconds)
         else:
             size, content = transfers.read_event(place, item.path)
-            lifecycle.output_done(self._claim, item, size, content)
+            lifecycle.output_done(self._claim, item, size, self._seconds, content)
+
+    @property
+    def _seconds(self) -> float:
+        """How long the input or output under way has taken so far: what an owner before this one did is not counted."""
+        return time.monotonic() - self._began
 
     def _place(self, job: Job) -> transfers.Place:
         user = self._engine.resolve_user(self._container)

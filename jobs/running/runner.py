@@ -30,7 +30,7 @@ from jobs.errors import (
     StartRefused,
 )
 from jobs.interrupt import Interrupt
-from jobs.lifecycle import NO_EXIT_CODE, Claim
+from jobs.lifecycle import Claim
 from jobs.logs.log_follower import LogFollower
 from jobs.logs.log_writer import LogWriter
 from jobs.models import Job, Node
@@ -38,7 +38,7 @@ from jobs.running import job_network
 from jobs.running.claimed_container import Container
 from jobs.running.job_files import InputFailed, JobFiles
 from jobs.running.registry_guard import check_registry
-from jobs.states import Reason, State
+from jobs.states import NO_EXIT_CODE, Reason, State
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
 from orchestrator_site.base.values.image_patterns import is_allowed
@@ -178,7 +178,7 @@ class Run:
                 lifecycle.decide(self.claim, State.FAILED, Reason.ENGINE_LOST, str(error), exit_code=NO_EXIT_CODE)
                 return
             except InputFailed as error:
-                lifecycle.input_failed(self.claim, error.item, str(error))
+                lifecycle.input_failed(self.claim, error.item, error.code, str(error), error.seconds)
                 return
             began = time.monotonic()
             seen = self._engine.inspect(self._container.name)

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from jobs.errors import DiskFull, TransferFailed
+from jobs.errors import DiskFull, DownloadFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.http_attempt import PeerAnswer, TransferLimits, TryAgain, exchange, out_of_time, persistently, unsuccessful
 from jobs.transfers.progress import Progress
@@ -38,7 +38,7 @@ def fetched(
     """The whole content of `url`, checked, as a file that is gone afterwards.
 
     `headers` go to the URL's own origin only; Range, If-Range and Accept-Encoding among them are left out. `sha256` is
-    hexadecimal. Raises `TransferFailed`, `Interrupted`, and `DiskFull` having given back what it took of the disk.
+    hexadecimal. Raises `DownloadFailed`, `Interrupted`, and `DiskFull` having given back what it took of the disk.
     """
     with Spool(limits.spool_directory) as spool:
         persistently(_Download(url, headers, sha256, limits, interrupt, spool, progress).attempt, limits, interrupt)
@@ -48,7 +48,7 @@ def fetched(
 class Spool:
     """What was received so far, in a file without a name: a crash leaves nothing of it.
 
-    Raises `DiskFull`, `TransferFailed` where the disk does not take it for another reason.
+    Raises `DiskFull`, `DownloadFailed` where the disk does not take it for another reason.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -114,7 +114,7 @@ class _Download:
         self._encoding = ""  # Content-Encoding of that version
 
     def attempt(self) -> None:
-        """Receive the file or what is missing of it. Raises `TryAgain`, `TransferFailed`, `Interrupted`."""
+        """Receive the file or what is missing of it. Raises `TryAgain`, `DownloadFailed`, `Interrupted`."""
         resuming = bool(self._validator and self._spool.size)
         with self._answer(resuming) as (url, answer):
             if resuming and answer.status_code == HTTPStatus.PARTIAL_CONTENT:
@@ -130,7 +130,7 @@ class _Download:
         if self._sha256 is not None and self._spool.sha256 != self._sha256:
             if resuming:  # maybe parts of two versions: the server's word for it was not enough
                 raise self._from_the_start("its resumed content has another sha256")
-            raise TransferFailed(f"{self._shown} has another sha256 than the job says: {self._spool.sha256}")
+            raise DownloadFailed(f"{self._shown} has another sha256 than the job says: {self._spool.sha256}")
 
     @property
     def _shown(self) -> str:
@@ -150,13 +150,13 @@ class _Download:
             url = self._redirected(url, location)
             if not self._is_home(url):
                 headers = {}  # and they stay away, even when it leads back
-        raise TransferFailed(f"{self._shown} redirects more than {_MAX_REDIRECTS} times")
+        raise DownloadFailed(f"{self._shown} redirects more than {_MAX_REDIRECTS} times")
 
     def _redirected(self, url: str, location: str) -> str:
         try:
             return follow(url, location)
         except InvalidUrl as error:
-            raise TransferFailed(f"{self._shown} redirects to a URL that cannot be requested: {error}") from error
+            raise DownloadFailed(f"{self._shown} redirects to a URL that cannot be requested: {error}") from error
 
     def _is_home(self, url: str) -> bool:
         """Whether a URL has the origin that the client's headers are for."""
@@ -171,7 +171,7 @@ class _Download:
         length = answer.headers.get("Content-Length")
         if length is not None:
             if not _LENGTH.fullmatch(length.strip()):
-                raise TransferFailed(f"{self._shown} announces a length that cannot be read")
+                raise DownloadFailed(f"{self._shown} announces a length that cannot be read")
             self._expect(int(length))
 
     def _resume(self, answer: PeerAnswer) -> None:
@@ -193,22 +193,22 @@ class _Download:
 
     def _expect(self, length: int) -> None:
         if length > self._limits.size:
-            raise TransferFailed(f"{self._shown} has {length} bytes, more than the {self._limits.size} that are allowed")
+            raise DownloadFailed(f"{self._shown} has {length} bytes, more than the {self._limits.size} that are allowed")
         self._expected = length
 
     def _receive(self, answer: PeerAnswer) -> None:
         while data := answer.raw.read1(_CHUNK_BYTES, decode_content=False):
             received = self._spool.size + len(data)
             if self._expected is not None and received > self._expected:
-                raise TransferFailed(f"{self._shown} is longer than the {self._expected} bytes announced")
+                raise DownloadFailed(f"{self._shown} is longer than the {self._expected} bytes announced")
             if received > self._limits.size:
-                raise TransferFailed(f"{self._shown} has more than the {self._limits.size} bytes that are allowed")
+                raise DownloadFailed(f"{self._shown} has more than the {self._limits.size} bytes that are allowed")
             self._spool.append(data)
             self._progress("downloading", received, self._expected)
             self._check_time()
         self._check_time()
         if self._expected is not None and self._spool.size < self._expected:
-            raise TryAgain(f"{self._shown} broke off after {self._spool.size} of {self._expected} bytes")
+            raise TryAgain(DownloadFailed(f"{self._shown} broke off after {self._spool.size} of {self._expected} bytes"))
 
     def _check_time(self) -> None:
         """Also at the end: where it is not announced, a connection that was shut down for us looks complete."""
@@ -219,7 +219,7 @@ class _Download:
     def _from_the_start(self, why: str) -> TryAgain:
         self._spool.clear()
         self._validator = ""
-        return TryAgain(f"{self._shown} cannot be completed: {why}")
+        return TryAgain(DownloadFailed(f"{self._shown} cannot be completed: {why}"))
 
 
 def _validator(headers: Mapping[str, str]) -> str:
@@ -243,4 +243,4 @@ def _on_disk() -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise DiskFull("the worker's disk has no room for the download") from error
-        raise TransferFailed(f"the download cannot be kept on the node's disk: {error.strerror}") from error
+        raise DownloadFailed(f"the download cannot be kept on the node's disk: {error.strerror}") from error

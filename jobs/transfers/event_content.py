@@ -3,7 +3,7 @@
 import json
 from typing import Final
 
-from jobs.errors import PathNotFound, TransferFailed
+from jobs.errors import OutputNotFound, PathNotFound, ReadFailed
 from jobs.transfers import tar_files
 from jobs.transfers.sentences import quoted
 from jobs.transfers.workspace import Place, find_file
@@ -17,7 +17,7 @@ _POLICY: Final = Policy(max_depth=100, allow_nul=True, any_magnitude=True)
 def read_event(place: Place, path: str) -> tuple[int, str]:
     """The size in bytes of the regular file at `path`, and its content as JSON: a string where it is not strict JSON itself.
 
-    Raises `TransferFailed` where it is no regular file, no UTF-8 or too long as encoded, and `EngineUnavailable`.
+    Raises `OutputNotFound`, `ReadFailed` if it is not a regular file, not UTF-8 or too long as encoded, and `EngineUnavailable`.
     """
     absolute, found = find_file(place, path)
     if found.size > _READ_LIMIT:
@@ -28,11 +28,11 @@ def read_event(place: Place, path: str) -> tuple[int, str]:
                 raise _too_long(path)
             data = file.read(file.size)
     except PathNotFound as error:
-        raise TransferFailed(f"{quoted(path)} does not exist") from error
+        raise OutputNotFound(f"{quoted(path)} does not exist") from error
     try:
         return len(data), encoded(data.decode())
     except UnicodeDecodeError as error:
-        raise TransferFailed(f"{quoted(path)} is not valid UTF-8") from error
+        raise ReadFailed(f"{quoted(path)} is not valid UTF-8") from error
     except TooLong as error:
         raise _too_long(path) from error
 
@@ -48,5 +48,5 @@ def encoded(text: str) -> str:
         return string
 
 
-def _too_long(path: str) -> TransferFailed:
-    return TransferFailed(f"{quoted(path)} has more than {ENCODED_LIMIT // 1024} KiB as encoded in an event")
+def _too_long(path: str) -> ReadFailed:
+    return ReadFailed(f"{quoted(path)} has more than {ENCODED_LIMIT // 1024} KiB as encoded in an event")

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from jobs.errors import TransferFailed
+from jobs.errors import DownloadFailed, DownloadRefused, TransferFailed, UploadFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.sentences import clipped
 from orchestrator_site.base.egress import http_client
@@ -38,10 +38,11 @@ class TransferLimits:
 
 
 class TryAgain(Exception):
-    """This try failed and the next may not. The text is a sentence for the client."""
+    """This try failed and the next may not. `failure` is what the transfer ends with if there is no next one."""
 
-    def __init__(self, sentence: str, retry_after: float = 0.0) -> None:
-        super().__init__(sentence)
+    def __init__(self, failure: TransferFailed, retry_after: float = 0.0) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
         self.retry_after = retry_after
 
 
@@ -59,8 +60,8 @@ class PeerAnswer(Protocol):
 def persistently(attempt: Callable[[], Result], limits: TransferLimits, interrupt: Interrupt) -> Result:
     """The result of the first try that does not raise `TryAgain`.
 
-    Between tries it pauses, longer each time and never shorter than the peer's Retry-After. Raises `TransferFailed`
-    with the last try's sentence, and `Interrupted`.
+    Between tries it pauses, longer each time and never shorter than the peer's Retry-After. Raises the last try's failure,
+    with the number of tries in its sentence, and `Interrupted`.
     """
     pause = limits.intervals.retry
     for number in range(1, limits.tries + 1):
@@ -69,10 +70,10 @@ def persistently(attempt: Callable[[], Result], limits: TransferLimits, interrup
             return attempt()
         except TryAgain as error:
             if number == limits.tries:
-                raise TransferFailed(f"{error} (tried {number} times)") from error
+                raise type(error.failure)(f"{error} (tried {number} times)") from error
             wait = max(pause * random.uniform(1.0, 1.5), error.retry_after)  # noqa: S311 - spreads load, hides nothing
             if time.monotonic() + wait >= limits.deadline:
-                raise TransferFailed(f"{error} (try {number}, and there is no time for another)") from error
+                raise type(error.failure)(f"{error} (try {number}, and there is no time for another)") from error
         interrupt.sleep(wait)
         pause *= 2
     raise AssertionError("at least one try")
@@ -113,25 +114,32 @@ def exchange(
             ) as answer:
                 yield answer
         except http_client.EgressDenied as error:
-            raise TransferFailed(f"{_what(method, url)}: {clipped(str(error))}") from error
+            raise _failed(method, f"{_what(method, url)}: {clipped(str(error))}") from error
         except http_client.EgressFailed as error:
             interrupt.check()  # a connection that was shut down to wake us looks like a broken one
             if time.monotonic() >= limits.deadline:
                 raise out_of_time(method, url) from error
-            raise TryAgain(f"{_what(method, url)}: {clipped(str(error))}") from error
+            raise TryAgain(_failed(method, f"{_what(method, url)}: {clipped(str(error))}")) from error
 
 
 def unsuccessful(method: str, url: str, answer: PeerAnswer) -> TryAgain | TransferFailed:
     """The error that an answer's status stands for."""
-    sentence = f"{_what(method, url)} was answered {_status(answer.status_code)}"
+    failure = _failed(method, f"{_what(method, url)} was answered {_status(answer.status_code)}", answered=True)
     if answer.status_code in _RETRIED or answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         asked = seconds(answer.headers.get("Retry-After", ""), datetime.now(UTC), answer.headers.get("Date"))
-        return TryAgain(sentence, asked)
-    return TransferFailed(sentence)
+        return TryAgain(failure, asked)
+    return failure
 
 
 def out_of_time(method: str, url: str) -> TransferFailed:
-    return TransferFailed(f"{_what(method, url)} was not done in the time that transfers have")
+    return _failed(method, f"{_what(method, url)} was not done in the time that transfers have")
+
+
+def _failed(method: str, sentence: str, *, answered: bool = False) -> TransferFailed:
+    """Return the error of a request. GET downloads, the other methods upload. `answered`: with a status that is a failure."""
+    if method != "GET":
+        return UploadFailed(sentence)
+    return DownloadRefused(sentence) if answered else DownloadFailed(sentence)
 
 
 def _what(method: str, url: str) -> str:

@@ -14,7 +14,7 @@ DEFAULT_MODE = 0o644
 def put_file(place: Place, path: str, content: bytes, mode: int = DEFAULT_MODE) -> None:
     """Put a file at `path` in the workspace, the image's user's own; directories that are missing are made (0755).
 
-    What the image has keeps its owner and mode. Raises `TransferFailed`, `EngineUnavailable`.
+    What the image has keeps its owner and mode. Raises `WriteFailed`, `EngineUnavailable`.
     """
     put(place, find_target(place, path), mode, len(content), [content])
 
@@ -33,8 +33,8 @@ def put_download(
 ) -> int:
     """Put what `url` gives at `path`, as `put_file` does; how many bytes. It is complete and checked, or not there.
 
-    `headers` and `sha256` are as in `download.fetched`. Raises `TransferFailed`, `EngineUnavailable`, `Interrupted`,
-    `DiskFull`.
+    `headers` and `sha256` are as in `download.fetched`. Raises `WriteFailed`, `DownloadFailed`, `EngineUnavailable`,
+    `Interrupted`, `DiskFull`.
     """
     target = find_target(place, path)
     with fetched(url, headers, sha256, limits, interrupt, progress) as spool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from jobs.errors import PathNotFound, TransferFailed
+from jobs.errors import OutputNotFound, PathNotFound, ReadFailed, UploadFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers import tar_files
 from jobs.transfers.http_attempt import TransferLimits, TryAgain, exchange, persistently, unsuccessful
@@ -23,18 +23,19 @@ def send_upload(
 ) -> int:
     """Send the regular file at `path` to `url`; how many bytes. A redirect is a failure.
 
-    Each try starts at the first byte. Raises `TransferFailed`, `EngineUnavailable`, `Interrupted`.
+    Each try starts at the first byte. Raises `OutputNotFound`, `ReadFailed`, `UploadFailed`,
+    `EngineUnavailable`, `Interrupted`.
     """
     absolute, found = find_file(place, path)
     if found.size > limits.size:
-        raise TransferFailed(f"{quoted(path)} has {found.size} bytes, more than the {limits.size} that are allowed")
+        raise ReadFailed(f"{quoted(path)} has {found.size} bytes, more than the {limits.size} that are allowed")
 
     def attempt() -> int:
         try:
             with place.engine.get(place.container, absolute) as chunks, tar_files.unpack(chunks) as file:
                 return _send(file, url, method, headers, limits, interrupt)
         except PathNotFound as error:
-            raise TransferFailed(f"{quoted(path)} does not exist") from error
+            raise OutputNotFound(f"{quoted(path)} does not exist") from error
 
     return persistently(attempt, limits, interrupt)
 
@@ -47,5 +48,5 @@ def _send(
         if not HTTPStatus.OK <= answer.status_code < HTTPStatus.MULTIPLE_CHOICES:
             raise unsuccessful(method, url, answer)
         if file.consumed < file.size:
-            raise TryAgain(f"{method} was answered {answer.status_code} before the whole file was sent")
+            raise TryAgain(UploadFailed(f"{method} was answered {answer.status_code} before the whole file was sent"))
     return file.size

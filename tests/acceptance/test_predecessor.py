@@ -96,6 +96,7 @@ def test_the_full_request(running: Service) -> None:
             "jobId": "my-full-job",
             "meta": {"project": "demo"},
             "exitCode": 0,
+            "status": "completed",
             "image": PYTHON,
             "durationSeconds": pytest.approx(job_seconds(job), abs=0.01),
         }

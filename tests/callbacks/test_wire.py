@@ -96,7 +96,7 @@ def tell(job: Job, log: bytes, content: str) -> list[str]:
         for part in group(lines):
             events.logged(job, part)
         events.exited(job)
-        events.output_done(job, output, encoded(content))
+        events.output_done(job, output, 0.5, content=encoded(content))
         events.completed(job)
     return [line.text for line in lines]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from callbacks.models import Event
 from jobs import lifecycle, services
-from jobs.errors import OwnershipLost
+from jobs.errors import ErrorCode, OwnershipLost
 from jobs.lifecycle import Claim
 from jobs.models import Job
 from jobs.spec import InputSpec, OutputSpec
@@ -42,13 +42,13 @@ def test_a_job_from_start_to_end() -> None:
     claim = claimed(job)
 
     # When everything goes well but the second output
-    lifecycle.input_done(claim, job.inputs.get(), 1, "starting")
+    lifecycle.input_done(claim, job.inputs.get(), 1, "starting", 0.5)
     lifecycle.started(claim, STARTED_AT)
     lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
     lifecycle.exited(claim, 0)
     one, two = job.outputs.all()
-    lifecycle.output_done(claim, one, 2, '{"a":1}')
-    lifecycle.output_failed(claim, two, "no such file")
+    lifecycle.output_done(claim, one, 2, 0.5, '{"a":1}')
+    lifecycle.output_failed(claim, two, ErrorCode.ARTIFACT_NOT_FOUND, "no such file", 0.5)
     lifecycle.completed(claim)
 
     # I expect each step's event, in order, and a row without an owner
@@ -64,8 +64,8 @@ def test_an_input_put_again_after_a_crash_has_no_second_event() -> None:
     job = make_job(inputs=(an_input("in"),))
     claim = claimed(job)
 
-    lifecycle.input_done(claim, job.inputs.get(), 1, "starting")
-    lifecycle.input_done(claim, job.inputs.get(), 1, "starting")
+    lifecycle.input_done(claim, job.inputs.get(), 1, "starting", 0.5)
+    lifecycle.input_done(claim, job.inputs.get(), 1, "starting", 0.5)
 
     assert event_types() == ["input"]
 
@@ -75,10 +75,10 @@ def test_a_failed_input_ends_the_job_and_skips_what_follows() -> None:
     job = make_job(inputs=tuple(an_input(name) for name in "abc"), outputs=(an_output("out"),))
     claim = claimed(job)
     first, second, _ = job.inputs.all()
-    lifecycle.input_done(claim, first, 1, "starting")
+    lifecycle.input_done(claim, first, 1, "starting", 0.5)
 
     # When
-    lifecycle.input_failed(claim, second, "404")
+    lifecycle.input_failed(claim, second, ErrorCode.DOWNLOAD_HTTP_ERROR, "404", 0.5)
     lifecycle.concluded(claim)
 
     # I expect no start, no output event, and exit code -1
@@ -204,11 +204,11 @@ def steps(claim: Claim, job: Job) -> dict[str, Any]:
         "times out": lambda: lifecycle.decide(claim, State.FAILED, Reason.TIMEOUT, "long"),
         "cancelled": lambda: services.cancel(job.id),
         "exited": lambda: lifecycle.exited(claim, 0),
-        "output": lambda: lifecycle.output_done(claim, job.outputs.get(), 1, '"x"'),
+        "output": lambda: lifecycle.output_done(claim, job.outputs.get(), 1, 0.5, '"x"'),
         "completed": lambda: lifecycle.completed(claim),
         "concluded": lambda: lifecycle.concluded(claim),
-        "input": lambda: lifecycle.input_done(claim, job.inputs.get(), 1, "starting"),
-        "input fails": lambda: lifecycle.input_failed(claim, job.inputs.get(), "no"),
+        "input": lambda: lifecycle.input_done(claim, job.inputs.get(), 1, "starting", 0.5),
+        "input fails": lambda: lifecycle.input_failed(claim, job.inputs.get(), ErrorCode.DOWNLOAD_FAILED, "no", 0.5),
         "node lost": lambda: lifecycle.lost_with_node(job.uuid, "node"),
     }
 

@@ -1,5 +1,6 @@
 """What a job's files may run into, on the fake engine: the worker's own disk, and an image that somebody deletes."""
 
+import json
 import re
 import time
 from typing import Any
@@ -9,17 +10,18 @@ from django.db import OperationalError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.api.waiting_reason import waiting_for
-from jobs.errors import DiskFull, EngineUnavailable, ImageUnavailable
+from jobs.errors import DiskFull, EngineRefused, EngineUnavailable, ImageUnavailable
 from jobs.models import Job
-from jobs.spec import InputSpec
-from jobs.states import InputType, Reason, State
+from jobs.spec import InputSpec, OutputSpec
+from jobs.states import InputType, OutputType, Reason, State
 from jobs.transfers import TransferLimits
 from jobs.transfers.sentences import size
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import make_job
-from tests.helpers.fileserver import FileServer, drip_body
+from tests.helpers.fileserver import Exchange, FileServer, drip_body, status
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed
 from tests.jobs.running.test_runner import told
@@ -78,6 +80,9 @@ def test_a_job_waits_no_longer_for_room_than_its_inputs_may_take(workers: Worker
     job = completed(job)
     assert (job.status, job.reason) == (State.FAILED, Reason.INPUT_FAILED)
     assert job.error == "the worker's disk has no room for the download"
+    assert codes(job, "input") == {"small": "", "in": "download_failed"}
+    [*_, failed] = Event.objects.filter(type="orchestrator.job.input").order_by("sequence")
+    assert json.loads(bytes(failed.body))["data"]["durationSeconds"] >= 0.3
 
 
 def test_an_engine_that_is_away_for_long_spends_no_time_of_the_inputs(
@@ -116,6 +121,104 @@ def test_an_image_that_is_deleted_before_it_is_used_is_pulled_again(engine: Fake
 
     # I expect the job to run
     assert completed(job).status == State.COMPLETED
+
+
+def codes(job: Job, type_: str) -> dict[str, str]:
+    """The error codes in the events of a job's inputs or outputs, by id; empty for those that succeeded."""
+    rows = Event.objects.filter(subscription__stream=job.uuid, type=f"orchestrator.job.{type_}").order_by("sequence")
+    bodies = [json.loads(bytes(row.body))["data"] for row in rows]
+    return {body[f"{type_}Id"]: body.get("error", {}).get("code", "") for body in bodies}
+
+
+@pytest.mark.parametrize(
+    ("path", "url", "code"),
+    [
+        ("data/in", "/missing", "download_http_error"),
+        ("data/in", "ftp://host/", "download_failed"),
+        ("in/in", "/here", "artifact_write_failed"),
+    ],
+)
+def test_an_input_that_fails_has_a_code(workers: Workers, path: str, url: str, code: str) -> None:
+    # Given a job with an input that is in place, and a download that cannot be
+    with FileServer() as server:
+        server.serve("/here", b"x")
+        small = InputSpec(id="small", type=InputType.FILE, path="in", content=b"x")
+        url = server.url(url) if url.startswith("/") else url
+        job = make_job(inputs=(small, InputSpec(id="data", type=InputType.DOWNLOAD, path=path, url=url)))
+
+        # When it runs
+        workers.another().run_jobs()
+
+    # I expect the event of the second to say what failed
+    assert completed(job).reason == Reason.INPUT_FAILED
+    assert codes(job, "input") == {"small": "", "data": code}
+
+
+def test_outputs_that_fail_have_a_code(workers: Workers) -> None:
+    # Given a job with outputs of which one is in order
+    with FileServer() as server:
+        server.serve("/up", b"")
+        server.fault("/no", status(403))
+        uploads = {"good": ("out", "/up"), "gone": ("missing", "/up"), "kind": ("dir", "/up"), "refused": ("out", "/no")}
+        results = {"result": "out", "lost": "missing", "binary": "binary"}
+        job = make_job(
+            command="echo x > out; mkdir dir; printf '\\377' > binary",
+            outputs=(
+                *(
+                    OutputSpec(id=id_, type=OutputType.UPLOAD, path=path, url=server.url(url))
+                    for id_, (path, url) in uploads.items()
+                ),
+                *(OutputSpec(id=id_, type=OutputType.EVENT, path=path) for id_, path in results.items()),
+            ),
+        )
+
+        # When it has ended
+        workers.another().run_jobs()
+        assert completed(job).status == State.COMPLETED
+
+    # I expect each event to say what failed
+    assert codes(job, "output") == {
+        "good": "",
+        "gone": "artifact_not_found",
+        "kind": "artifact_read_failed",
+        "refused": "upload_failed",
+        "result": "",
+        "lost": "artifact_not_found",
+        "binary": "artifact_read_failed",
+    }
+
+
+def test_an_output_that_the_engine_refuses_has_a_code(engine: FakeEngine, workers: Workers) -> None:
+    job = make_job(command="echo x > out", outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
+    engine.fail_next("stat", EngineRefused("bad parameter"))
+    workers.another().run_jobs()
+    assert completed(job).outputs.get().error == "bad parameter"
+    assert codes(job, "output") == {"out": "artifact_read_failed"}
+
+
+def test_a_transfer_says_how_long_it_took(workers: Workers) -> None:
+    # Given a job with an input and an output whose server takes its time
+    def slow(exchange: Exchange) -> None:
+        time.sleep(0.3)
+        status(200, b"x")(exchange)
+
+    with FileServer() as server:
+        server.fault("/in", slow)
+        server.fault("/out", slow)
+        small = InputSpec(id="small", type=InputType.FILE, path="small", content=b"x")
+        upload = OutputSpec(id="out", type=OutputType.UPLOAD, path="data/input.txt", url=server.url("/out"))
+        job = make_job(command="sleep 0.4", inputs=(a_download(server, "/in"), small), outputs=(upload,))
+
+        # When it runs
+        workers.another().run_jobs()
+        completed(job)
+
+    # I expect each event to say how long its own transfer took
+    rows = Event.objects.filter(subscription__stream=job.uuid, type__endswith="put").order_by("sequence")
+    download, quick, sent = [json.loads(bytes(row.body))["data"]["durationSeconds"] for row in rows]
+    assert 0.3 <= download < 0.6
+    assert 0 <= quick < 0.3
+    assert 0.3 <= sent < 0.6
 
 
 def a_download(server: FileServer, path: str) -> InputSpec:

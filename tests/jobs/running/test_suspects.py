@@ -325,7 +325,7 @@ def test_a_job_that_gets_a_step_further_has_its_deaths_forgotten(step: str) -> N
         case "exited":
             lifecycle.exited(claim, 0)
         case "output done":
-            lifecycle.output_done(claim, job.outputs.get(), 1, "1")
+            lifecycle.output_done(claim, job.outputs.get(), 1, 0.5, "1")
         case "log read on":
             writer = LogWriter(claim, Job.objects.get(), log_limit=10**9, engine_log_limit=10**9)
             writer.write(Frame(stream="stdout", time="2026-01-01T00:00:00Z", data=b"line\n"))

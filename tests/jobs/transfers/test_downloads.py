@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import Interrupted, TransferFailed
+from jobs.errors import DownloadFailed, DownloadRefused, Interrupted, WriteFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers import Place, put_download
 from tests.helpers import fileserver
@@ -105,7 +105,7 @@ class TestDownload:
         "target", ["/a%2fb/%7Ex?sig=a%2bb%3d%7e", "/bucket/a/../b?x=1", "/a/./b?x", "//a//b", "/?", '/{"a"}|^`<>?[]', "/%zz%"]
     )
     def test_path_and_query_are_sent_as_they_are(self, server: FileServer, download: Download, target: str) -> None:
-        with pytest.raises(TransferFailed, match="404"):
+        with pytest.raises(DownloadRefused, match="404"):
             download(f"{server.url('')}{target}#fragment")
         assert [request.target for request in server.requests] == [target]
 
@@ -117,7 +117,7 @@ class TestDownload:
         self, place: Place, server: FileServer, download: Download
     ) -> None:
         workspaces.plant(place, "/workspace", ("in.bin", b"5", ""))
-        with pytest.raises(TransferFailed, match="directory"):
+        with pytest.raises(WriteFailed, match="directory"):
             download(server.serve("/file", b"x"))
         assert server.requests == []
 
@@ -129,20 +129,20 @@ class TestChecks:
 
     def test_another_sha256_is_a_failure_and_never_a_file(self, place: Place, server: FileServer, download: Download) -> None:
         url = server.serve("/file", CONTENT[:-1])
-        with pytest.raises(TransferFailed, match=r"has another sha256 than the job says: [0-9a-f]{64}"):
+        with pytest.raises(DownloadFailed, match=r"has another sha256 than the job says: [0-9a-f]{64}"):
             download(url, sha256=SHA256)
         assert never_arrived(place)
         assert len(server.requests) == 1
 
     def test_what_is_announced_too_large_is_not_even_read(self, server: FileServer, download: Download) -> None:
         url = server.fault("/file", raw("HTTP/1.1 200 OK\nContent-Length: 10001\n", hang=True))
-        with pytest.raises(TransferFailed, match="has 10001 bytes, more than the 10000 that are allowed"):
+        with pytest.raises(DownloadFailed, match="has 10001 bytes, more than the 10000 that are allowed"):
             download(url, size=10_000)
 
     def test_what_is_too_large_without_saying_so_is_stopped(self, place: Place, server: FileServer, download: Download) -> None:
         chunk = b"1000\r\n" + bytes(4096) + b"\r\n"
         url = server.fault("/file", raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n", chunk * 100, hang=True))
-        with pytest.raises(TransferFailed, match="more than the 10000 bytes that are allowed"):
+        with pytest.raises(DownloadFailed, match="more than the 10000 bytes that are allowed"):
             download(url, size=10_000)
         assert never_arrived(place)
 
@@ -153,7 +153,7 @@ class TestChecks:
         # Given a server that always announces more than it sends
         faults = [raw("HTTP/1.1 200 OK\nContent-Length: 6\n", b"abcde")] * 6
         # When it is downloaded
-        with pytest.raises(TransferFailed, match=r"tried 6 times"):
+        with pytest.raises(DownloadFailed, match=r"tried 6 times"):
             download(server.fault("/file", *faults))
         # I expect no file
         assert never_arrived(place)
@@ -163,7 +163,7 @@ class TestChecks:
         self, place: Place, server: FileServer, download: Download, length: str
     ) -> None:
         head = f"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: {length}\n"
-        with pytest.raises(TransferFailed, match=r"longer than|broke off"):
+        with pytest.raises(DownloadFailed, match=r"longer than|broke off"):
             download(server.fault("/file", *[raw(head, b"5\r\nabcde\r\n0\r\n\r\n")] * 6))
         assert never_arrived(place)
 
@@ -172,7 +172,7 @@ class TestChecks:
         self, place: Place, server: FileServer, download: Download, length: str
     ) -> None:
         url = server.fault("/file", *[raw(f"HTTP/1.1 200 OK\nContent-Length: {length}\n", b"abcde")] * 6)
-        with pytest.raises(TransferFailed):
+        with pytest.raises(DownloadFailed):
             download(url)
         assert never_arrived(place)
 
@@ -190,29 +190,29 @@ class TestChecks:
     @pytest.mark.parametrize("code", [201, 204, 206, 304, 400, 401, 403, 404, 410, 418, 451])
     def test_every_answer_but_200_is_final(self, server: FileServer, download: Download, code: int) -> None:
         url = server.fault("/file", status(code))
-        with pytest.raises(TransferFailed, match=f"GET http://127.0.0.1:.*/file was answered {code}"):
+        with pytest.raises(DownloadRefused, match=f"GET http://127.0.0.1:.*/file was answered {code}"):
             download(url)
         assert len(server.requests) == 1
 
     def test_a_message_holds_no_secret(self, server: FileServer, download: Download) -> None:
         url = server.fault("/file", status(403)).replace("http://", "http://user:pa55word@") + "?token=t0ken#fragment"
-        with pytest.raises(TransferFailed) as failure:
+        with pytest.raises(DownloadRefused) as failure:
             download(url, SECRETS)
         assert not any(secret in str(failure.value) for secret in ("s3cret", "pa55word", "t0ken", "user"))
 
     @pytest.mark.parametrize("path", ["%F0%9F%98%80" * 500, "😀" * 500])
     def test_a_message_is_short(self, server: FileServer, download: Download, path: str) -> None:
-        with pytest.raises(TransferFailed) as failure:
+        with pytest.raises(DownloadRefused) as failure:
             download(server.url("/" + path))
         assert len(str(failure.value).encode()) <= 1024
 
     def test_what_egress_denies_is_final(self, download: Download) -> None:
-        with pytest.raises(TransferFailed, match="EGRESS_ALLOW"):
+        with pytest.raises(DownloadFailed, match="EGRESS_ALLOW"):
             download("http://169.254.169.254/latest/meta-data")
 
     def test_a_disk_that_takes_nothing_is_a_failure(self, server: FileServer, place: Place, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(TransferFailed, match="cannot be kept on the node's disk"):
+        with pytest.raises(DownloadFailed, match="cannot be kept on the node's disk"):
             put_download(
                 place,
                 "x",
@@ -241,19 +241,19 @@ class TestRetries:
 
     def test_six_tries_are_all(self, server: FileServer, download: Download) -> None:
         url = server.fault("/file", *[status(503)] * 10)
-        with pytest.raises(TransferFailed, match=r"was answered 503 Service Unavailable \(tried 6 times\)"):
+        with pytest.raises(DownloadRefused, match=r"was answered 503 Service Unavailable \(tried 6 times\)"):
             download(url)
         assert len(server.requests) == 6
 
     def test_interim_answers_without_an_end_are_failures(self, server: FileServer, download: Download) -> None:
         endless = raw("HTTP/1.1 103 Early Hints\n", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, hang=True)
-        with pytest.raises(TransferFailed, match=r"it sent more than 10 interim answers \(tried 6 times\)"):
+        with pytest.raises(DownloadFailed, match=r"it sent more than 10 interim answers \(tried 6 times\)"):
             download(server.fault("/file", *[endless] * 6))
 
     def test_nobody_listening_is_tried_again_too(self, download: Download) -> None:
         with FileServer() as gone:
             url = gone.url("/file")
-        with pytest.raises(TransferFailed, match=r"GET http://127\.0\.0\.1:\d+/file.*tried 6 times"):
+        with pytest.raises(DownloadFailed, match=r"GET http://127\.0\.0\.1:\d+/file.*tried 6 times"):
             download(url)
 
     def test_silence_is_tried_again(self, place: Place, server: FileServer, download: Download) -> None:
@@ -276,7 +276,7 @@ class TestRetries:
         self, server: FileServer, download: Download, later: str
     ) -> None:
         url = server.fault("/file", status(503, Retry_After=later))
-        with pytest.raises(TransferFailed, match="there is no time for another"):
+        with pytest.raises(DownloadRefused, match="there is no time for another"):
             download(url)
         assert len(server.requests) == 1
 
@@ -285,7 +285,7 @@ class TestRetries:
         server.serve("/file", b"x")
         url = server.fault("/file", status(503, Retry_After=nonsense))
         if nonsense.isdigit():
-            with pytest.raises(TransferFailed, match="no time for another"):
+            with pytest.raises(DownloadRefused, match="no time for another"):
                 download(url)
         else:
             assert download(url) == 1
@@ -297,12 +297,12 @@ class TestRetries:
             while not exchange.files.closing.wait(0.01):
                 exchange.wfile.write(b"x")
 
-        with pytest.raises(TransferFailed, match="was not done in the time that transfers have"):
+        with pytest.raises(DownloadFailed, match="was not done in the time that transfers have"):
             download(server.fault("/file", drip), deadline=time.monotonic() + 0.5)
         assert never_arrived(place)
 
     def test_a_deadline_that_is_over_asks_nobody(self, server: FileServer, download: Download) -> None:
-        with pytest.raises(TransferFailed, match="time"):
+        with pytest.raises(DownloadFailed, match="time"):
             download(server.serve("/file", b"x"), deadline=time.monotonic() - 1)
         assert server.requests == []
 
@@ -429,7 +429,7 @@ class TestResume:
     def test_a_rest_that_is_too_long_is_a_failure(self, place: Place, server: FileServer, download: Download) -> None:
         server.serve("/file", CONTENT, ETag='"1"')
         rest = status(206, CONTENT[1000:] + b"x", Content_Range=f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT)}")
-        with pytest.raises(TransferFailed, match="longer than"):
+        with pytest.raises(DownloadFailed, match="longer than"):
             download(server.fault("/file", cut(1000), rest))
         assert never_arrived(place)
 
@@ -437,7 +437,7 @@ class TestResume:
         # Given a first answer that hid how much it is
         server.serve("/file", CONTENT, ETag='"1"')
         hidden = raw('HTTP/1.1 200 OK\nETag: "1"\nTransfer-Encoding: chunked\n', b"3e8\r\n" + CONTENT[:1000] + b"\r\n")
-        with pytest.raises(TransferFailed, match="more than the 10000 that are allowed"):
+        with pytest.raises(DownloadFailed, match="more than the 10000 that are allowed"):
             download(server.fault("/file", hidden), size=10_000)
 
 
@@ -459,13 +459,13 @@ class TestRedirects:
         ],
     )
     def test_they_are_followed_exactly(self, server: FileServer, download: Download, location: str, target: str) -> None:
-        with pytest.raises(TransferFailed, match="404"):
+        with pytest.raises(DownloadRefused, match="404"):
             download(server.fault("/dir/moved", redirect(location)))
         assert [request.target for request in server.requests] == ["/dir/moved", target]
 
     def test_they_are_followed_exactly_to_another_host(self, server: FileServer, download: Download) -> None:
         url = server.url("/a/../b?sig=%2b", host="localhost")
-        with pytest.raises(TransferFailed, match="404"):
+        with pytest.raises(DownloadRefused, match="404"):
             download(server.fault("/moved", redirect(url)))
         assert server.requests[-1].target == "/a/../b?sig=%2b"
 
@@ -476,7 +476,7 @@ class TestRedirects:
         assert download(server.url("/0")) == 1
         for number in range(6):
             server.fault(f"/{number}", redirect(f"/{number + 1}"))
-        with pytest.raises(TransferFailed, match="redirects more than 5 times"):
+        with pytest.raises(DownloadFailed, match="redirects more than 5 times"):
             download(server.url("/0"))
 
     def test_headers_stay_with_their_origin(self, server: FileServer, download: Download) -> None:
@@ -521,16 +521,16 @@ class TestRedirects:
         "location", ["ftp://127.0.0.1/file", "file:///etc/passwd", "http://[", "//:0", "mailto:x", "/\ta", "//\xe2\x98\x95.test"]
     )
     def test_they_lead_to_http_only(self, server: FileServer, download: Download, location: str) -> None:
-        with pytest.raises(TransferFailed, match="redirects to a URL that cannot be requested"):
+        with pytest.raises(DownloadFailed, match="redirects to a URL that cannot be requested"):
             download(server.fault("/start", redirect(location)))
         assert len(server.requests) == 1
 
     def test_each_is_checked(self, server: FileServer, download: Download) -> None:
-        with pytest.raises(TransferFailed, match=r"169\.254\.169\.254"):
+        with pytest.raises(DownloadFailed, match=r"169\.254\.169\.254"):
             download(server.fault("/start", redirect("http://169.254.169.254/")))
 
     def test_one_that_says_not_where_is_a_failure(self, server: FileServer, download: Download) -> None:
-        with pytest.raises(TransferFailed, match="302 Found"):
+        with pytest.raises(DownloadRefused, match="302 Found"):
             download(server.fault("/start", status(302)))
 
     def test_its_body_is_not_read(self, server: FileServer, download: Download) -> None:

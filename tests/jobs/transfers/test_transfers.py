@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 import pytest
 
 from jobs.engine.protocol import User
-from jobs.errors import EngineRefused, EngineUnavailable, TransferFailed
+from jobs.errors import EngineRefused, EngineUnavailable, OutputNotFound, ReadFailed, WriteFailed
 from jobs.transfers import Place, prepare_workspace, put_file, read_event
 from jobs.transfers.event_content import ENCODED_LIMIT
 from jobs.transfers.workspace import Target, put
@@ -222,14 +222,14 @@ class TestPutFile:
         )
         if path.startswith("pipe"):
             plant_pipe(place)
-        with pytest.raises(TransferFailed, match=words) as failure:
+        with pytest.raises(WriteFailed, match=words) as failure:
             put_file(place, path, b"x")
         assert path in str(failure.value)
         assert entry(place, "/workspace/directory/kept").isreg()
 
     @pytest.mark.parametrize("path", ["../out", "a/../../out", "", ".", "/", "x" * 256, "a/" * 3000 + "b", "\x01😀" * 300])
     def test_a_path_that_the_front_door_should_have_refused_is_refused(self, place: Place, path: str) -> None:
-        with pytest.raises(TransferFailed) as failure:
+        with pytest.raises(WriteFailed) as failure:
             put_file(place, path, b"x")
         assert len(str(failure.value).encode()) <= 1024
 
@@ -238,19 +238,19 @@ class TestPutFile:
     )
     def test_a_file_that_the_job_would_never_see_is_refused(self, workspace: str, path: str) -> None:
         # Given a place over which engines mount something when the container starts
-        with fake_place(workspace) as place, pytest.raises(TransferFailed, match="the engine has its own /"):
+        with fake_place(workspace) as place, pytest.raises(WriteFailed, match="the engine has its own /"):
             # When a file is to go there, I expect it to fail, and not to be lost without a word
             put_file(place, path, b"x")
 
     def test_neither_is_it_put_there_through_a_link(self, new_place: NewPlace) -> None:
         # Given links in the image that lead to such a place, the one through the other
         place = new_place("/work", links=(("/work", "/root-of-all/dev/shm"), ("/root-of-all", "/")))
-        with pytest.raises(TransferFailed, match="the engine has its own /dev in every container"):
+        with pytest.raises(WriteFailed, match="the engine has its own /dev in every container"):
             put_file(place, "in", b"x")
 
     def test_what_the_engine_refuses_is_a_failure(self, place: Place) -> None:
         place.engine.fail_next("put", EngineRefused("read-only file system"))  # type: ignore[attr-defined]
-        with pytest.raises(TransferFailed, match=r'"in\.txt" cannot be put there: read-only file system'):
+        with pytest.raises(WriteFailed, match=r'"in\.txt" cannot be put there: read-only file system'):
             put_file(place, "in.txt", b"x")
 
     def test_an_engine_that_does_not_answer_is_no_failure_of_the_file(self, place: Place) -> None:
@@ -282,19 +282,19 @@ class TestReadEvent:
         assert read_event(place, "fits")[0] == ENCODED_LIMIT - 2
         assert json.loads(read_event(place, "shrinks")[1]) == {"a": "😀" * 1000}
         for path in ("over", "grows"):
-            with pytest.raises(TransferFailed, match=f'"{path}" has more than 48 KiB as encoded in an event'):
+            with pytest.raises(ReadFailed, match=f'"{path}" has more than 48 KiB as encoded in an event'):
                 read_event(place, path)
 
     def test_a_large_file_is_not_even_read(self, place: Place) -> None:
         # Given a file that can be no event, and an engine that would refuse to give it
         put_file(place, "large", b" " * (2 * 1024**2))
         place.engine.fail_next("get", AssertionError("it was read"))  # type: ignore[attr-defined]
-        with pytest.raises(TransferFailed, match="more than 48 KiB"):
+        with pytest.raises(ReadFailed, match="more than 48 KiB"):
             read_event(place, "large")
 
     def test_what_is_not_utf8_fails_and_says_so(self, place: Place) -> None:
         put_file(place, "result", b"\xff\xfe")
-        with pytest.raises(TransferFailed, match='"result" is not valid UTF-8'):
+        with pytest.raises(ReadFailed, match='"result" is not valid UTF-8'):
             read_event(place, "result")
 
     @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ class TestReadEvent:
         )
         if path == "pipe":
             plant_pipe(place)
-        with pytest.raises(TransferFailed, match=f'"{path}" {words}'):
+        with pytest.raises(OutputNotFound if words == "does not exist" else ReadFailed, match=f'"{path}" {words}'):
             read_event(place, path)
 
     @pytest.mark.parametrize("path", ["dev/shm/out", "dev/out", "proc/out", "sys/out", "link/out", "link/deep/out"])
@@ -332,7 +332,7 @@ class TestReadEvent:
         place = new_place("/")
         plant(place, "/", ("link", tarfile.SYMTYPE, "/dev/shm"))
         mounted = "/" + path.partition("/")[0].replace("link", "dev")
-        with pytest.raises(TransferFailed, match=f'"{path}" cannot be taken out: files below {mounted} end with the process'):
+        with pytest.raises(ReadFailed, match=f'"{path}" cannot be taken out: files below {mounted} end with the process'):
             read_event(place, path)
 
     def test_neither_is_what_the_engine_has_there_taken_for_it(self, new_place: NewPlace) -> None:
@@ -340,7 +340,7 @@ class TestReadEvent:
         place = new_place("/")
         plant(place, "/", ("dev", tarfile.DIRTYPE, ""), ("dev/console", tarfile.REGTYPE, ""), ("link", tarfile.SYMTYPE, "/dev"))
         # When it is an output, I expect it to fail, and not to be an empty success
-        with pytest.raises(TransferFailed, match='"link/console" cannot be taken out: files below /dev end with the process'):
+        with pytest.raises(ReadFailed, match='"link/console" cannot be taken out: files below /dev end with the process'):
             read_event(place, "link/console")
 
     def test_nor_is_a_file_that_the_image_has_there(self, new_place: NewPlace) -> None:
@@ -348,7 +348,7 @@ class TestReadEvent:
         place = new_place("/")
         plant(place, "/", ("dev", tarfile.DIRTYPE, ""))
         put(place, Target("out", "/dev", (), "out"), 0o644, 1, iter([b"x"]))
-        with pytest.raises(TransferFailed, match='"dev/out" cannot be taken out: files below /dev end with the process'):
+        with pytest.raises(ReadFailed, match='"dev/out" cannot be taken out: files below /dev end with the process'):
             read_event(place, "dev/out")
 
     def test_a_link_on_the_way_leads_nowhere_outside(self, new_place: NewPlace) -> None:

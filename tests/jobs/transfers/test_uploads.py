@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import EngineUnavailable, Interrupted, TransferFailed
+from jobs.errors import EngineUnavailable, Interrupted, OutputNotFound, ReadFailed, UploadFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers import Place, put_file, send_upload
 from tests.helpers import fileserver
@@ -89,14 +89,14 @@ class TestUpload:
     @pytest.mark.parametrize("code", [300, 301, 307, 308])
     def test_a_redirect_is_a_failure(self, place: Place, server: FileServer, upload: Upload, code: int) -> None:
         put_file(place, "out.bin", b"x")
-        with pytest.raises(TransferFailed, match=f"PUT http://127.0.0.1:.*/file was answered {code}"):
+        with pytest.raises(UploadFailed, match=f"PUT http://127.0.0.1:.*/file was answered {code}"):
             upload(server.fault("/file", redirect("/elsewhere", code)))
         assert len(server.requests) == 1
 
     @pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 410, 413, 415])
     def test_another_4xx_is_final(self, place: Place, server: FileServer, upload: Upload, code: int) -> None:
         put_file(place, "out.bin", b"x")
-        with pytest.raises(TransferFailed, match=f"was answered {code}"):
+        with pytest.raises(UploadFailed, match=f"was answered {code}"):
             upload(server.fault("/file", status(code)))
         assert len(server.requests) == 1
 
@@ -110,27 +110,27 @@ class TestUpload:
     )
     def test_only_a_regular_file_is_sent(self, place: Place, server: FileServer, upload: Upload, path: str, words: str) -> None:
         plant(place, "/workspace", ("directory", tarfile.DIRTYPE, ""), ("link", tarfile.SYMTYPE, "/etc/passwd"))
-        with pytest.raises(TransferFailed, match=f'"{path}" {words}'):
+        with pytest.raises(OutputNotFound if path == "missing" else ReadFailed, match=f'"{path}" {words}'):
             upload(server.url("/file"), path=path)
         assert server.requests == []
 
     def test_a_file_over_the_limit_is_not_sent(self, place: Place, server: FileServer, upload: Upload) -> None:
         put_file(place, "out.bin", bytes(11))
-        with pytest.raises(TransferFailed, match="has 11 bytes, more than the 10 that are allowed"):
+        with pytest.raises(ReadFailed, match="has 11 bytes, more than the 10 that are allowed"):
             upload(server.url("/file"), size=10)
         assert server.requests == []
 
     @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "Host"])
     def test_headers_cannot_reframe_the_request(self, place: Place, server: FileServer, upload: Upload, name: str) -> None:
         put_file(place, "out.bin", b"x")
-        with pytest.raises(TransferFailed, match=name):
+        with pytest.raises(UploadFailed, match=name):
             upload(server.url("/file"), headers={name: "1"})
         assert server.requests == []
 
     def test_a_message_holds_no_secret(self, place: Place, server: FileServer, upload: Upload) -> None:
         put_file(place, "out.bin", b"x")
         url = server.fault("/file", status(403)).replace("http://", "http://user:pa55word@") + "?signature=s1gn"
-        with pytest.raises(TransferFailed) as failure:
+        with pytest.raises(UploadFailed) as failure:
             upload(url, headers={"Authorization": "Bearer s3cret"})
         assert not any(secret in str(failure.value) for secret in ("s3cret", "pa55word", "s1gn", "user"))
 
@@ -149,14 +149,14 @@ class TestRetries:
 
     def test_six_tries_are_all(self, place: Place, server: FileServer, upload: Upload) -> None:
         put_file(place, "out.bin", b"x")
-        with pytest.raises(TransferFailed, match=r"was answered 503 Service Unavailable \(tried 6 times\)"):
+        with pytest.raises(UploadFailed, match=r"was answered 503 Service Unavailable \(tried 6 times\)"):
             upload(server.fault("/file", *[status(503)] * 10))
         assert len(server.requests) == 6
 
     def test_an_early_no_is_heard(self, place: Place, server: FileServer, upload: Upload) -> None:
         # Given a server that refuses after the first bytes of a file, and hangs up
         put_file(place, "out.bin", CONTENT)
-        with pytest.raises(TransferFailed, match="was answered 413"):
+        with pytest.raises(UploadFailed, match="was answered 413"):
             upload(server.fault("/file", *[early(413, after=1000)] * 6))
 
     def test_an_early_yes_is_not_believed(self, place: Place, server: FileServer, upload: Upload) -> None:
@@ -173,7 +173,7 @@ class TestRetries:
 
     def test_a_deadline_ends_it(self, place: Place, server: FileServer, upload: Upload) -> None:
         put_file(place, "out.bin", b"x")
-        with pytest.raises(TransferFailed, match="was not done in the time that transfers have"):
+        with pytest.raises(UploadFailed, match="was not done in the time that transfers have"):
             upload(server.fault("/file", fileserver.hang), deadline=time.monotonic() + 0.3)
 
     @pytest.mark.parametrize("data", [b"x", CONTENT * 4], ids=["while it waits", "while it sends"])

@@ -1,5 +1,6 @@
 """Hosts that drip bytes: they hold some of a worker's threads for a while, and never all of them."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -111,6 +112,8 @@ def test_a_cancel_of_a_decided_job_ends_its_outputs_and_nothing_else(workers: Wo
     job = completed(job)
     assert (job.status, job.reason, job.exit_code, job.error) == (State.FAILED, Reason.EXIT_CODE, 3, "exit code 3")
     assert outputs(job) == [("success", ""), ("failed", "cancelled"), ("skipped", "")]
+    cancelled = Event.objects.filter(type="orchestrator.job.output").order_by("sequence")[1]
+    assert json.loads(bytes(cancelled.body))["data"]["error"] == {"code": "upload_failed", "message": "cancelled"}
     assert [type_.rpartition(".")[2] for type_ in Event.objects.order_by("sequence").values_list("type", flat=True)] == [
         "start",
         "exit",
