@@ -93,11 +93,13 @@ def test_messages_in_the_operations_guide_are_those_of_the_service() -> None:
     assert not unknown
 
 
-def test_every_decision_is_in_the_index() -> None:
+def test_decision_records_have_one_form_and_an_index() -> None:
     folder = ROOT / "docs" / "adr"
     index = (folder / "README.md").read_text()
 
     for record in sorted(folder.glob("0*.md")):
+        headings = re.findall(r"^## (.+)$", record.read_text(), re.MULTILINE)
+        assert headings[:4] == ["Status", "Context", "Decision", "Consequences"], record.name
         number, title = record.read_text().splitlines()[0].removeprefix("# ").split(". ", 1)
         assert f"| {number} | [{title}]({record.name}) |" in index
 
