@@ -5,7 +5,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 
-from orchestrator_site.base.egress.retry_after import seconds
+from orchestrator_site.base.egress.retry_after import parse_retry_after
 
 SCHEDULE: Final = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0)
 JITTER: Final = 0.2
@@ -27,4 +27,4 @@ def retry_after(status: int, header: str | None, now: datetime, date: str | None
     """What an answer's `Retry-After` asks for; 0 where there is none that is to be believed. `date`: its own `Date`."""
     if status not in _BELIEVED or header is None:
         return 0.0
-    return min(seconds(header, now, date), LONGEST_RETRY_AFTER)
+    return min(parse_retry_after(header, now, date), LONGEST_RETRY_AFTER)

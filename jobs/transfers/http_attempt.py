@@ -18,7 +18,7 @@ from jobs.errors import DownloadFailed, DownloadRefused, TransferFailed, UploadF
 from jobs.interrupt import Interrupt
 from jobs.transfers.sentences import clipped
 from orchestrator_site.base.egress import http_client
-from orchestrator_site.base.egress.retry_after import seconds
+from orchestrator_site.base.egress.retry_after import parse_retry_after
 from orchestrator_site.base.intervals import TransferIntervals
 
 Result = TypeVar("Result")
@@ -126,7 +126,7 @@ def unsuccessful(method: str, url: str, answer: PeerAnswer) -> TryAgain | Transf
     """The error that an answer's status stands for."""
     failure = _failed(method, f"{_what(method, url)} was answered {_status(answer.status_code)}", answered=True)
     if answer.status_code in _RETRIED or answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        asked = seconds(answer.headers.get("Retry-After", ""), datetime.now(UTC), answer.headers.get("Date"))
+        asked = parse_retry_after(answer.headers.get("Retry-After", ""), datetime.now(UTC), answer.headers.get("Date"))
         return TryAgain(failure, asked)
     return failure
 

@@ -1,23 +1,22 @@
-"""Read the answers of other servers within limits: what comes before the body is bounded and has an end."""
+"""An HTTP response whose status line and headers are bounded, for servers that are not trusted."""
 
 import re
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from io import BufferedReader, BytesIO
 from typing import Any, Final
 
-_HEAD_BYTES: Final = 64 * 1024
-_INTERIM_ANSWERS: Final = 10
-# 101 is an answer: after it no other comes.
+_MAX_HEAD_BYTES: Final = 64 * 1024
+_MAX_INTERIM_ANSWERS: Final = 10
+# 1xx but 101, which is a final answer.
 _INTERIM: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+1(?!01)[0-9]{2}(?![0-9])")
 _FIELD: Final = re.compile(rb"[!-9;-~]+:")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*[;\r\n]")
 
 
 class BoundedResponse(HTTPResponse):
-    """An answer with a whole head of at most 64 KiB, after at most 10 interim answers (1xx).
+    """A response with a complete head of at most 64 KiB, after at most 10 interim answers (1xx).
 
-    http.client limits the number of headers instead, takes half a head for a whole one, and waits for the end of interim
-    answers for ever.
+    http.client limits the number of headers instead, accepts an incomplete head and reads interim answers without end.
     """
 
     fp: BufferedReader | BytesIO  # type: ignore[assignment]
@@ -27,7 +26,7 @@ class BoundedResponse(HTTPResponse):
         self.fp = _Stream(self.fp.detach())
 
     def begin(self) -> None:
-        """Read the head. Raises `HTTPException` for one that is too long or not whole."""
+        """Read the head. Raise `HTTPException` if it is too long or incomplete."""
         stream = self.fp
         self.fp = _Head(_final_head(stream))
         try:
@@ -37,29 +36,29 @@ class BoundedResponse(HTTPResponse):
         values = self.headers.get_all("Transfer-Encoding", [])
         codings = {coding.strip().lower() for value in values for coding in value.split(",")} - {"", "identity"}
         if codings != ({"chunked"} if self.chunked else set()):
-            raise HTTPException("it used a transfer coding that was not asked for")
+            raise HTTPException("the server used a transfer coding that was not requested")
 
     def _read_next_chunk_size(self) -> int:
-        """Take hexadecimal digits only: http.client reads `-1` as a size, too, and then all that comes."""
+        """Accept hexadecimal digits only: http.client also accepts `-1`, and then reads to the end of the connection."""
         line = self.fp.readline()
         if not line:
-            raise RemoteDisconnected("it ended within the body of the answer")
+            raise RemoteDisconnected("the connection ended within the body of the answer")
         chunk = _CHUNK.match(line)
         if chunk is None:
-            raise HTTPException("it sent a chunk whose size cannot be read")
+            raise HTTPException("the server sent a chunk with an invalid size")
         return int(chunk[1], 16)
 
 
 class _Stream(BufferedReader):
-    """The bytes of a connection. The lines between two pieces of data (a head, trailers) have at most 64 KiB together."""
+    """The bytes of a connection. Consecutive lines (a head, trailers) have at most 64 KiB together."""
 
     _line_bytes = 0
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        left = _HEAD_BYTES - self._line_bytes
+        left = _MAX_HEAD_BYTES - self._line_bytes
         line = super().readline(left + 1 if size is None or size < 0 else min(size, left + 1))
         if len(line) > left:
-            raise HTTPException(f"it sent more than {_HEAD_BYTES} bytes of headers")
+            raise HTTPException(f"the server sent more than {_MAX_HEAD_BYTES} bytes of headers")
         self._line_bytes += len(line)
         return line
 
@@ -77,25 +76,25 @@ class _Stream(BufferedReader):
 
 
 class _Head(BytesIO):
-    """A head that reads as two lines, the status and all the rest, because http.client takes no more than 100 lines."""
+    """A head that reads as two lines, the status and all the rest, because http.client accepts no more than 100 lines."""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         return self.read() if self.tell() else super().readline(size)
 
 
 def _final_head(stream: BufferedReader | BytesIO) -> bytes:
-    for _ in range(_INTERIM_ANSWERS + 1):
+    for _ in range(_MAX_INTERIM_ANSWERS + 1):
         head = _read_head(stream)
         if not _INTERIM.match(head):
             return head
-    raise HTTPException(f"it sent more than {_INTERIM_ANSWERS} interim answers")
+    raise HTTPException(f"the server sent more than {_MAX_INTERIM_ANSWERS} interim answers")
 
 
 def _read_head(stream: BufferedReader | BytesIO) -> bytes:
-    """Read a head up to its empty line; only the first line of what is not HTTP.
+    """Read a head up to its empty line, or only the first line of what is not HTTP.
 
-    Folded lines become one, since urllib3 takes quadratic time to unfold them. Lines that are not headers are left out:
-    http.client would ignore all headers after such a line, the length of the body among them.
+    Folded lines become one: urllib3 needs quadratic time to unfold them. Lines that are not headers are dropped: http.client
+    would ignore all headers after such a line, including the length of the body.
     """
     status = stream.readline()
     if not status.startswith(b"HTTP/"):
@@ -109,4 +108,4 @@ def _read_head(stream: BufferedReader | BytesIO) -> bytes:
             head += b" " + content
         elif _FIELD.match(content):
             head += b"\n" + content
-    raise RemoteDisconnected("it ended within the headers of the answer")
+    raise RemoteDisconnected("the connection ended within the headers of the answer")

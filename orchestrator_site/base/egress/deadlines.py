@@ -1,6 +1,6 @@
-"""Ends what blocks for too long: one thread that calls back at a deadline, however busy the peer keeps us.
+"""A thread that calls functions at their deadlines, to end calls that block for too long.
 
-A socket's own time-out starts anew with every byte, so a peer that drips bytes never meets it.
+A socket's own time-out restarts with every byte, so a server that sends a byte now and then never reaches it.
 """
 
 import logging
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """Thread-safe. Its thread starts with the first use, also in a process that was forked after one."""
+    """Calls functions at their deadlines. Thread-safe; its thread starts at the first use, also after a fork."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -23,7 +23,7 @@ class Watchdog:
 
     @contextmanager
     def limit(self, seconds: float, expire: Callable[[], object]) -> Iterator[None]:
-        """While inside, `expire` is called once, in another thread, when so many seconds have passed. It must not block."""
+        """Call `expire` once, in another thread, if the block takes longer than `seconds`. It must not block."""
         key = object()
         deadline = time.monotonic() + seconds
         with self._condition:
@@ -45,16 +45,16 @@ class Watchdog:
                 try:
                     expire()
                 except Exception:
-                    logger.exception("a deadline could not be enforced")
+                    logger.exception("enforcing a deadline failed")
 
     def _wait(self) -> list[Callable[[], object]]:
-        """What is over, once something is or may be."""
+        """Sleep until the next deadline; return the functions whose deadline has passed."""
         with self._condition:
             self._wakes_at = min((deadline for deadline, _ in self._deadlines.values()), default=float("inf"))
             pause = self._wakes_at - time.monotonic()
             if pause > 0:
                 self._condition.wait(min(pause, threading.TIMEOUT_MAX))
-            self._wakes_at = float("-inf")  # awake: looks at everything again before it sleeps
+            self._wakes_at = float("-inf")  # awake: it checks all deadlines before it sleeps again
             now = time.monotonic()
-            over = [key for key, (deadline, _) in self._deadlines.items() if deadline <= now]
-            return [self._deadlines.pop(key)[1] for key in over]
+            expired = [key for key, (deadline, _) in self._deadlines.items() if deadline <= now]
+            return [self._deadlines.pop(key)[1] for key in expired]

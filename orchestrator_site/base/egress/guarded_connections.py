@@ -1,7 +1,7 @@
-"""Connections that reach only addresses that were checked, for as long as their request may take.
+"""urllib3 connections that reach only checked addresses, and only for as long as their request may take.
 
-`http_client` is the door; this is what stands behind it: urllib3's connections and pools, with the resolving,
-checking and connecting done here, so that no second look at the URL or at DNS can lead elsewhere.
+They resolve the name, check its addresses and connect in one step, so no second look at the URL or at DNS can lead elsewhere.
+Requests are sent through `http_client`.
 """
 
 import os
@@ -27,30 +27,30 @@ from orchestrator_site.base.intervals import EgressIntervals
 from orchestrator_site.base.values.http_urls import HttpUrl
 
 watchdog: Final = Watchdog()
-_POOLS: Final = 32
-_IDLE_CONNECTIONS: Final = 8  # per origin: as many as DELIVERIES_PER_HOST has at once by default
+_MAX_POOLS: Final = 32
+MAX_IDLE_CONNECTIONS: Final = 8  # per origin: the default of DELIVERIES_PER_HOST
 
 
 class EgressError(Exception):
-    """Base of both. `str(error)` is one sentence without userinfo, query or header values."""
+    """Base of the errors of outgoing requests. `str(error)` is one sentence without userinfo, query or header values."""
 
 
 class EgressDenied(EgressError):
-    """The request itself is at fault: what it names may not be reached, or it cannot be sent at all."""
+    """The request itself is at fault: its host may not be reached, or it is invalid."""
 
 
 class EgressFailed(EgressError):
-    """The other end could not be reached, or did not keep to HTTP, TLS or the time."""
+    """The server could not be reached, violated HTTP or TLS, or was too slow."""
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
 
 
-class Handle(socket.socket):
-    """A second descriptor of a connection, to end it from another thread whoever uses (and wraps, and closes) the first.
+class SocketHandle(socket.socket):
+    """A second descriptor of a connection, with which another thread can end it however the first is wrapped or closed.
 
-    The lock keeps a late `shutdown` from a stranger's socket that got the same number.
+    The lock keeps a late `shutdown` from hitting an unrelated socket that got the same descriptor number.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -66,7 +66,7 @@ class Handle(socket.socket):
             super().close()
 
 
-class Call:
+class OutgoingRequest:
     """One request: its URL, its time-outs in seconds and its connection."""
 
     def __init__(
@@ -85,22 +85,22 @@ class Call:
         self.expired = False
         self._on_socket = on_socket
         self._lock = threading.Lock()
-        self._handle: Handle | None = None
+        self._handle: SocketHandle | None = None
 
     def attach(self, connection: socket.socket) -> None:
-        """From now on `expire` ends this connection. Raises `EgressFailed` where time is up already."""
-        handle = Handle(connection)
+        """Let `expire` end this connection from now on. Raise `EgressFailed` if time is up already."""
+        handle = SocketHandle(connection)
         with self._lock:
             if self._handle is not None:
                 self._handle.close()
             self._handle = handle
-        if self.expired:  # looked at after the handle is in place, set before it is taken: one of the two sees the other
+        if self.expired:  # checked after the handle is set; `expire` sets it before it reads the handle: one sees the other
             raise EgressFailed(f"{self.host} did not answer in time", timed_out=True)
         if self._on_socket is not None:
             self._on_socket(handle)
 
     def expire(self) -> None:
-        """Time is up: end whatever blocks. Called by the watchdog's thread."""
+        """End the connection because time is up. Called by the watchdog's thread."""
         self.expired = True
         with self._lock:
             if self._handle is not None:
@@ -113,27 +113,27 @@ class Call:
 
 
 def shut_down(connection: socket.socket) -> None:
-    """End all reading and writing on it; no error where it has ended."""
+    """End all reading and writing on a connection; do nothing if it has ended."""
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
         return
 
 
-current_call: ContextVar[Call] = ContextVar("current_call")
+current_request: ContextVar[OutgoingRequest] = ContextVar("current_request")
 
 
-def check(host: str, address: str) -> None:
-    """Raise `EgressDenied` where a URL with this host may not reach this address."""
+def check_address(host: str, address: str) -> None:
+    """Raise `EgressDenied` if a URL with this `host` may not reach this `address`."""
     configuration = settings.CONFIGURATION
     if not is_allowed(ip_address(address), host, configuration.egress_networks, configuration.egress_hosts):
-        raise EgressDenied(f"{host} is at {address}, which is no public address and not in EGRESS_ALLOW")
+        raise EgressDenied(f"{host} resolves to {address}, a non-public address not in EGRESS_ALLOW")
 
 
 def resolve(host: str, port: int, timeout: float) -> list[tuple[int, Any]]:
-    """Family and socket address of every address of `host`, the system's preferred first.
+    """Return family and socket address of every address of `host`, the system's preferred first. Raise `EgressFailed`.
 
-    In a thread, because the system's resolver takes no time-out and cannot be interrupted.
+    The system's resolver runs in a thread, because it has no time-out and cannot be interrupted.
     """
     answer: list[Any] = []
 
@@ -147,25 +147,25 @@ def resolve(host: str, port: int, timeout: float) -> list[tuple[int, Any]]:
     thread.start()
     thread.join(timeout)
     if not answer:
-        raise EgressFailed(f"the name {host} could not be resolved in {timeout:g} s", timed_out=True)
+        raise EgressFailed(f"{host} could not be resolved within {timeout:g} s", timed_out=True)
     found = answer[0]
     if isinstance(found, Exception):
-        reason = found.strerror if isinstance(found, OSError) else "it is no host name"
-        raise EgressFailed(f"the name {host} could not be resolved: {reason}") from found
+        reason = found.strerror if isinstance(found, OSError) else "invalid host name"
+        raise EgressFailed(f"{host} could not be resolved: {reason}") from found
     return [(family, address) for family, _, _, _, address in found]
 
 
-def dial(host: str, port: int, timeout: float) -> socket.socket:
-    """A connection to the first allowed address of `host` that answers, all of them within `timeout` seconds.
+def connect(host: str, port: int, timeout: float) -> socket.socket:
+    """Connect to the first allowed address of `host` that answers; all attempts share `timeout` seconds.
 
-    Raises `EgressDenied` where none is allowed, `EgressFailed` where none answers.
+    Raise `EgressDenied` if no address is allowed, `EgressFailed` if none answers.
     """
     deadline = time.monotonic() + timeout
     denied: EgressDenied | None = None
     failed: EgressFailed | None = None
     for family, address in resolve(host, port, timeout):
         try:
-            check(host, address[0])
+            check_address(host, address[0])
         except EgressDenied as error:
             denied = denied or error
             continue
@@ -179,86 +179,87 @@ def dial(host: str, port: int, timeout: float) -> socket.socket:
             connection.connect(address)
         except OSError as error:
             connection.close()
-            reason = f"not within {timeout:g} s" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
-            failed = EgressFailed(f"no connection to {host} port {port}: {reason}", timed_out=isinstance(error, TimeoutError))
+            timed_out = isinstance(error, TimeoutError)
+            reason = f"timed out after {timeout:g} s" if timed_out else (error.strerror or str(error)).lower()
+            failed = EgressFailed(f"cannot connect to {host} port {port}: {reason}", timed_out=timed_out)
         else:
             return connection
-    raise failed or denied or EgressFailed(f"no connection to {host} port {port} within {timeout:g} s", timed_out=True)
+    raise failed or denied or EgressFailed(f"cannot connect to {host} port {port}: timed out after {timeout:g} s", timed_out=True)
 
 
-class _Checked(HTTPConnection):
-    """What both kinds of connection do otherwise than urllib3's."""
+class _GuardedConnection(HTTPConnection):
+    """What plain and TLS connections have in common."""
 
     response_class = BoundedResponse
     _last_request = float("-inf")
 
     def _new_conn(self) -> socket.socket:
-        call = current_call.get()
-        connection = dial(self._dns_host, self.port, call.connect_timeout)
+        request = current_request.get()
+        connection = connect(self._dns_host, self.port, request.connect_timeout)
         try:
-            call.attach(connection)
+            request.attach(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
     def connect(self) -> None:
-        """Connect, with TLS where it is spoken, within the connect time-out; from then on the read time-out holds."""
-        call = current_call.get()
-        with watchdog.limit(call.connect_timeout, call.expire):  # a handshake can be dripped like an answer
+        """Connect, TLS included, within the connect time-out; from then on the read time-out applies."""
+        request = current_request.get()
+        with watchdog.limit(request.connect_timeout, request.expire):  # a server can drip bytes of a handshake, too
             super().connect()
-        self.sock.settimeout(call.read_timeout)
+        self.sock.settimeout(request.read_timeout)
 
-    def request(self, method: str, url: str, *args: Any, **options: Any) -> None:  # noqa: ARG002 - see below
-        """Send the request with the call's own target: requests and urllib3 normalise the URL that they are given."""
-        call = current_call.get()
+    def request(self, method: str, url: str, *args: Any, **options: Any) -> None:  # noqa: ARG002 - replaced by the target
+        """Send the request with the target of the `OutgoingRequest`: requests and urllib3 normalise URLs."""
+        request = current_request.get()
         if self.sock is not None:
-            check(self.host, self.sock.getpeername()[0])  # it was allowed when it was made; the rules may be others now
-            call.attach(self.sock)
-        self.timeout = call.read_timeout  # urllib3 would send with the connect time-out
+            check_address(self.host, self.sock.getpeername()[0])  # the rules may have changed since it was connected
+            request.attach(self.sock)
+        self.timeout = request.read_timeout  # urllib3 would send with the connect time-out
         self._last_request = time.monotonic()
-        super().request(method, call.target, *args, **options)
+        super().request(method, request.target, *args, **options)
 
     @property
     def is_connected(self) -> bool:
         idle = time.monotonic() - self._last_request
-        return super().is_connected and idle < current_call.get().intervals.reuse
+        return super().is_connected and idle < current_request.get().intervals.reuse
 
 
-class _CheckedHTTPConnection(_Checked):
+class _GuardedHTTPConnection(_GuardedConnection):
     pass
 
 
-class _CheckedHTTPSConnection(_Checked, HTTPSConnection):
+class _GuardedHTTPSConnection(_GuardedConnection, HTTPSConnection):
     pass
 
 
-class _CheckedHTTPPool(HTTPConnectionPool):
-    ConnectionCls = _CheckedHTTPConnection
+class _GuardedHTTPPool(HTTPConnectionPool):
+    ConnectionCls = _GuardedHTTPConnection
 
 
-class _CheckedHTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _CheckedHTTPSConnection
+class _GuardedHTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _GuardedHTTPSConnection
 
 
-class CheckedAdapter(HTTPAdapter):
-    """requests' transport over these connections. Give each request its `current_call`.
+class GuardedAdapter(HTTPAdapter):
+    """The transport of requests over guarded connections. Set `current_request` before each request.
 
-    Raises `EgressFailed` where CA_BUNDLE can no longer be read.
+    Raises `EgressFailed` if CA_BUNDLE can no longer be read.
     """
 
     def __init__(self) -> None:
-        self._trust = ssl.create_default_context(cafile=certifi.where())
+        self._tls_context = ssl.create_default_context(cafile=certifi.where())
         if bundle := settings.CONFIGURATION.ca_bundle:
             try:
-                self._trust.load_verify_locations(bundle)
+                self._tls_context.load_verify_locations(bundle)
             except OSError as error:
                 raise EgressFailed(f"CA_BUNDLE cannot be read: {error.strerror}") from error
-        super().__init__(pool_connections=_POOLS, pool_maxsize=_IDLE_CONNECTIONS)
+        super().__init__(pool_connections=_MAX_POOLS, pool_maxsize=MAX_IDLE_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._trust, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _CheckedHTTPPool, "https": _CheckedHTTPSPool}
+        super().init_poolmanager(*args, ssl_context=self._tls_context, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
 
     def cert_verify(self, *args: Any) -> None:
-        """The shared context verifies; requests would read the certificates again for every connection."""
+        """Do nothing: the shared context verifies, and requests would read the certificates again for every connection."""

@@ -1,7 +1,7 @@
-"""The only door for outgoing HTTP: callbacks, downloads and uploads all leave through `open`.
+"""The HTTP client for all outgoing requests: callbacks, downloads and uploads.
 
-It reaches public addresses and what EGRESS_ALLOW names, connects to the very address that it checked, follows
-no redirect, keeps no cookie, asks no proxy and no `.netrc`, and ends at the deadline whatever the peer does.
+It reaches public addresses and those of EGRESS_ALLOW only, connects to the very address it has checked, follows no redirects,
+keeps no cookies, uses no proxy and no `.netrc`, and ends at the deadline whatever the server does.
 """
 
 import re
@@ -18,12 +18,12 @@ import urllib3
 from requests.structures import CaseInsensitiveDict
 
 from orchestrator_site.base.egress.guarded_connections import (
-    Call,
-    CheckedAdapter,
     EgressDenied,
     EgressError,
     EgressFailed,
-    current_call,
+    GuardedAdapter,
+    OutgoingRequest,
+    current_request,
     watchdog,
 )
 from orchestrator_site.base.intervals import EgressIntervals
@@ -33,13 +33,13 @@ __all__ = ["EgressDenied", "EgressError", "EgressFailed", "chunks", "open", "ori
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# How a request is framed, and whose it is, follows from the URL and the body alone.
-_OURS: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade"})
-_SHOWN_CHARACTERS: Final = 200
+# Headers that follow from the URL and the body.
+_SET_HERE: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade"})
+_MAX_SHOWN_CHARACTERS: Final = 200
 
 
 class SizedReader(Protocol):
-    """A body that is streamed: exactly `len()` bytes come out of `read`."""
+    """A body to stream: `read` returns exactly `len()` bytes in all."""
 
     def __len__(self) -> int: ...
 
@@ -61,31 +61,32 @@ def open(
 ) -> Iterator[requests.Response]:
     """Send a request; yield the answer, whatever its status, with its body unread (see `chunks`).
 
-    Times are in seconds: `connect_timeout` for name, connection and TLS handshake each, `read_timeout` without a byte
-    in either direction, `total_timeout` from here to the end of the `with` block. `on_socket` gets a socket for the
-    connection, more than once where several are made; `shutdown` on it, from any thread, ends what blocks. The URL's path
-    and query are sent as `http_urls.parse` reads them; userinfo becomes Basic authentication. Raises `EgressDenied` or
-    `EgressFailed`, inside the block too while the body is read.
+    Times are in seconds: `connect_timeout` for name resolution, connection and TLS handshake each, `read_timeout` without
+    a byte in either direction, `total_timeout` from here to the end of the `with` block. `on_socket` gets a socket for each
+    connection that is made; `shutdown` on it, from any thread, ends a blocked call. The URL's path and query are sent as
+    `http_urls.parse` reads them; userinfo becomes Basic authentication.
+
+    Raises `EgressDenied` or `EgressFailed`, also inside the block while the body is read.
     """
     parsed = _parse(url)
-    request = _prepare(method, parsed, headers or {}, body)
-    call = Call(parsed, connect_timeout, read_timeout, on_socket, intervals)
+    prepared = _prepare(method, parsed, headers or {}, body)
+    request = OutgoingRequest(parsed, connect_timeout, read_timeout, on_socket, intervals)
     with ExitStack() as stack:
-        stack.callback(call.close)
+        stack.callback(request.close)
         if total_timeout is not None:
-            stack.enter_context(watchdog.limit(total_timeout, call.expire))
-        stack.enter_context(_translated(call))
-        yield stack.enter_context(_send(request, call))
+            stack.enter_context(watchdog.limit(total_timeout, request.expire))
+        stack.enter_context(_translating_errors(request))
+        yield stack.enter_context(_send(prepared, request))
 
 
 @contextmanager
-def _send(request: requests.PreparedRequest, call: Call) -> Iterator[requests.Response]:
-    """Without a `requests.Session`: that reads the body of a redirect to its end, however long."""
-    token = current_call.set(call)
+def _send(prepared: requests.PreparedRequest, request: OutgoingRequest) -> Iterator[requests.Response]:
+    """Send without a `requests.Session`, which would read the body of a redirect to its end, however long."""
+    token = current_request.set(request)
     try:
-        response = _adapter().send(request, stream=True, timeout=(call.connect_timeout, call.read_timeout))
+        response = _adapter().send(prepared, stream=True, timeout=(request.connect_timeout, request.read_timeout))
     finally:
-        current_call.reset(token)
+        current_request.reset(token)
     try:
         yield response
     finally:
@@ -93,41 +94,41 @@ def _send(request: requests.PreparedRequest, call: Call) -> Iterator[requests.Re
 
 
 def chunks(response: requests.Response, size: int = 65536) -> Iterator[bytes]:
-    """The bytes of the answer as the peer sent them, at most `size` at a time; what it compressed unasked stays so."""
+    """Yield the body as the server sent it, at most `size` bytes at a time. A content encoding is not decoded."""
     while data := response.raw.read1(size, decode_content=False):
         yield data
 
 
 @contextmanager
-def _translated(call: Call) -> Iterator[None]:
-    """Turn what requests and urllib3 raise into `EgressFailed`; so too an answer whose end was only the watchdog's."""
+def _translating_errors(request: OutgoingRequest) -> Iterator[None]:
+    """Turn errors of requests and urllib3 into `EgressFailed`, and so an answer that the watchdog has ended."""
     try:
         yield
     except EgressError:
         raise
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _failure(call, error) from error
-    if call.expired:
-        raise _failure(call, None)
+        raise _failure(request, error) from error
+    if request.expired:
+        raise _failure(request, None)
 
 
-def _failure(call: Call, error: Exception | None) -> EgressFailed:
+def _failure(request: OutgoingRequest, error: Exception | None) -> EgressFailed:
     reason = _innermost(error) if error else None
-    if call.expired or reason is None:
-        return EgressFailed(f"{call.host} did not answer in time", timed_out=True)
+    if request.expired or reason is None:
+        return EgressFailed(f"{request.host} did not answer in time", timed_out=True)
     if isinstance(reason, TimeoutError | urllib3.exceptions.TimeoutError):
-        return EgressFailed(f"{call.host} sent nothing for {call.read_timeout:g} s", timed_out=True)
-    words = (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__
-    return EgressFailed(f"the connection to {call.host} failed: {_shown(words)}")
+        return EgressFailed(f"{request.host} sent nothing for {request.read_timeout:g} s", timed_out=True)
+    text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__
+    return EgressFailed(f"the connection to {request.host} failed: {_printable(text)}")
 
 
-def _shown(words: str) -> str:
-    """What may be the peer's own words (a status line that is none), fit for a sentence, a log and any database."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in words.strip()[:_SHOWN_CHARACTERS])
+def _printable(text: str) -> str:
+    """Shorten `text` and replace unprintable characters: it may quote the server, an invalid status line for example."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text.strip()[:_MAX_SHOWN_CHARACTERS])
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What really happened: the outer errors' texts hold the URL with its query."""
+    """Return the root cause: the texts of outer errors contain the URL with its query."""
     causes = [getattr(error, "reason", None), *error.args, error.__cause__]
     for cause in causes:
         if isinstance(cause, BaseException):
@@ -136,18 +137,18 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 @cache
-def _adapter() -> CheckedAdapter:
-    return CheckedAdapter()
+def _adapter() -> GuardedAdapter:
+    return GuardedAdapter()
 
 
 def _prepare(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes | SizedReader | None) -> requests.PreparedRequest:
-    """Build the request without `PreparedRequest.prepare`, which rewrites URLs. The target comes from the `Call`."""
+    """Build the request without `PreparedRequest.prepare`, which rewrites URLs. The `OutgoingRequest` has the target."""
     sent: CaseInsensitiveDict[Any] = CaseInsensitiveDict({"Accept-Encoding": "identity"})
     if url.userinfo is not None:
         user, _, password = url.userinfo.partition(":")
         pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
         sent["Authorization"] = f"Basic {b64encode(pair).decode()}"
-    sent.update(_checked(headers))
+    sent.update(_encode_headers(headers))
     if body is not None:
         sent["Content-Length"] = str(len(body))
     request = requests.PreparedRequest()
@@ -156,23 +157,23 @@ def _prepare(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes 
     return request
 
 
-def _checked(headers: Mapping[str, str]) -> dict[str, bytes]:
+def _encode_headers(headers: Mapping[str, str]) -> dict[str, bytes]:
     """Return the headers with their values in Latin-1.
 
-    Raises `EgressDenied` for what Latin-1 cannot hold, could end a header early or would reframe the request.
+    Raise `EgressDenied` for a value outside Latin-1 or with control characters, and for headers that frame the request.
     """
     sent: dict[str, bytes] = {}
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
-            raise EgressDenied(f"{name[:_SHOWN_CHARACTERS]!r} is no name of a header")
-        if name.lower() in _OURS:
-            raise EgressDenied(f"the header {name} follows from the request and cannot be given")
+            raise EgressDenied(f"{name[:_MAX_SHOWN_CHARACTERS]!r} is not a valid header name")
+        if name.lower() in _SET_HERE:
+            raise EgressDenied(f"the header {name} is set by the service and cannot be overridden")
         if _CONTROL.search(value):
-            raise EgressDenied(f"the value of the header {name} holds a control character")
+            raise EgressDenied(f"the value of the header {name} contains a control character")
         try:
             sent[name] = value.strip(" \t").encode("latin-1")
         except UnicodeEncodeError as error:
-            raise EgressDenied(f"the value of the header {name} holds a character outside Latin-1") from error
+            raise EgressDenied(f"the value of the header {name} contains a character outside Latin-1") from error
     return sent
 
 
@@ -184,12 +185,12 @@ def _parse(url: str) -> HttpUrl:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port in one spelling: `https://example.com:443`. Raises `EgressDenied` where it is no http(s) URL."""
+    """Return scheme, host and port in one spelling: `https://example.com:443`. Raise `EgressDenied` for other URLs."""
     return _parse(url).origin
 
 
 def redact(url: str) -> str:
-    """The URL without userinfo, query and fragment, for messages and logs."""
+    """Return the URL without userinfo, query and fragment, for messages and logs."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,32 +1,31 @@
-"""Whether a host may be reached by somebody else's request: an engine that pulls from a registry.
+"""Whether a container engine may connect to a host, a registry it pulls from.
 
-The rules are those of `http_client` (EGRESS_ALLOW in docs/configuration.md). They are stricter in one way: every address of the
-host must be allowed, since it is not ours to choose which one is connected to.
+The rules are those of `http_client`, but every address of the host must be allowed, since the engine chooses one.
 """
 
 import re
 from ipaddress import IPv4Address
 from typing import Final
 
-from orchestrator_site.base.egress.guarded_connections import EgressDenied, check, resolve
+from orchestrator_site.base.egress.guarded_connections import EgressDenied, check_address, resolve
 
-_PORT: Final = 443  # of no importance: only addresses are looked at
+_PORT: Final = 443  # any: only the addresses matter
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 
 
 def check_host(host: str, timeout: float) -> None:
     """Raise `EgressDenied` unless all addresses of `host` may be reached.
 
-    Raises `EgressFailed` where it cannot be resolved within `timeout` seconds.
+    Raise `EgressFailed` if it cannot be resolved within `timeout` seconds.
     """
     if _NUMBER.fullmatch(host.rpartition(".")[2]):
         _check_plain_address(host)
     for _, address in resolve(host, _PORT, timeout):
-        check(host, address[0])
+        check_address(host, address[0])
 
 
 def _check_plain_address(host: str) -> None:
-    """Refuse 127.1, 0x7f.0.0.1 and 010.0.0.1: resolvers disagree about which address these are."""
+    """Refuse spellings such as 127.1, 0x7f.0.0.1 and 010.0.0.1: resolvers disagree on which addresses they mean."""
     try:
         IPv4Address(host)
     except ValueError as error:

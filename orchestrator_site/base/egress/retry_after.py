@@ -1,28 +1,29 @@
-"""The header `Retry-After` (RFC 9110, 10.2.3), in both of its forms."""
+"""The `Retry-After` header (RFC 9110, 10.2.3)."""
 
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-_LONGEST: Final = 86400.0 * 366  # seconds; more digits than this has are no number that anybody means
+from orchestrator_site.base.intervals import DAY
+
+_MAX_SECONDS: Final = 366 * DAY  # longer numbers make no sense
 
 
-def seconds(header: str, now: datetime, date: str | None = None) -> float:
-    """What it asks for, 0 where it cannot be read.
+def parse_retry_after(header: str, now: datetime, date: str | None = None) -> float:
+    """Return the seconds to wait, 0 for an invalid header.
 
-    `date` is the answer's own `Date`: where there is one, it is by the clock that the other date is by, which may not be ours.
+    `date` is the answer's `Date` header: a date in `Retry-After` is by the server's clock, which may differ from ours.
     """
     text = header.strip()
     if re.fullmatch(r"[0-9]+", text):
-        return min(float(text[:300]), _LONGEST)
-    then = _moment(text)
-    answered = _moment(date) if date is not None else None
+        return min(float(text[:300]), _MAX_SECONDS)
+    then = _parse_date(text)
+    answered = _parse_date(date) if date is not None else None
     return 0.0 if then is None else max(0.0, (then - (answered or now)).total_seconds())
 
 
-def _moment(date: str) -> datetime | None:
-    """What an HTTP date says; None where it says nothing."""
+def _parse_date(date: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(date)
     except (ValueError, TypeError, IndexError, OverflowError):

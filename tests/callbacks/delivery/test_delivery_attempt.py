@@ -299,7 +299,7 @@ def test_nobody_listens() -> None:
 def test_a_name_that_is_not_known() -> None:
     outcome = send("http://hook.invalid")
     assert_no_answer(outcome)
-    assert outcome.error == "the name hook.invalid could not be resolved: Name or service not known"
+    assert outcome.error == "hook.invalid could not be resolved: Name or service not known"
 
 
 @pytest.mark.parametrize("place", ["ftp://hook.test", "http://hook.test:99999", "http://[::1", "http://"])

@@ -247,7 +247,7 @@ class TestRetries:
 
     def test_interim_answers_without_an_end_are_failures(self, server: FileServer, download: Download) -> None:
         endless = raw("HTTP/1.1 103 Early Hints\n", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, hang=True)
-        with pytest.raises(DownloadFailed, match=r"it sent more than 10 interim answers \(tried 6 times\)"):
+        with pytest.raises(DownloadFailed, match=r"the server sent more than 10 interim answers \(tried 6 times\)"):
             download(server.fault("/file", *[endless] * 6))
 
     def test_nobody_listening_is_tried_again_too(self, download: Download) -> None:

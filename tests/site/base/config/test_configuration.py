@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from orchestrator_site.base.config.configuration import Configuration, load
 from orchestrator_site.base.config.variables import ConfigurationError, parse_duration, parse_size
-from orchestrator_site.base.egress.guarded_connections import _IDLE_CONNECTIONS
+from orchestrator_site.base.egress.guarded_connections import MAX_IDLE_CONNECTIONS
 from orchestrator_site.base.values.image_patterns import read_pattern
 from tests.helpers.receiver import certificate
 
@@ -77,7 +77,7 @@ class TestDefaults:
         assert configuration.shutdown_grace == 10
         assert configuration.ca_bundle is None
         assert configuration.images_allow == ()
-        assert configuration.deliveries_per_host == _IDLE_CONNECTIONS == 8
+        assert configuration.deliveries_per_host == MAX_IDLE_CONNECTIONS == 8
         assert ip_network("127.0.0.0/8") in configuration.egress_networks
         assert "localhost" in configuration.egress_hosts
 
