@@ -1,0 +1,59 @@
+"""Texts that people read use the field's usual words."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.stateless
+
+ROOT = Path(__file__).resolve().parents[2]
+PHRASES = {  # what to avoid: what to write
+    r"(?<!there )\b(?:is|are) no (?!longer\b|more\b|other\b)": "is not a",
+    r"\b(?:some|no|every)body\b": "name who or what it is",
+    r"\bwhoever\b": "name who or what it is",
+    r"\bso (?:many|few)\b": "the number",
+    r"\bsay since\b": "`since` is required",
+    r"(?:^|[.:;,] )write an? ": "must be a",
+    r"\b(?:is|are|be|for) well\b": "healthy",
+    r"\b(?:tell|tells|told) of\b": "report, publish, notify",
+    r"\bbur(?:y|ies|ied)\b": "delete, end",
+    r"\b(?:take|takes|taken|took) up\b": "claim, adopt",
+    r"\b(?:come|comes|came) to nothing\b": "fail",
+    r"\bspeaks? of\b": "name, refer to",
+    r"\bamid\b": "in the middle of",
+    r"\bas ever\b": "as usual, as before",
+    r"\bshall\b": "must, should",
+    r"\bbehind (?:our|its|their) backs?\b": "by hand, from outside",
+    r"\ball the while\b": "during that time",
+    r"\bhand(?:s|ed)? on\b": "pass to",
+    r"\bservice's own to\b": "set by the service",
+    r"\bnothing at this address\b": "not found",
+    r"\bwhere (?:it|there|one) is (?:no|none|one|not)\b": "if",
+}
+
+
+def tracked(*endings: str) -> list[Path]:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [ROOT / file for file in files if file.endswith(endings)]
+
+
+def documents() -> Iterator[tuple[Path, str]]:
+    """Yield each document without the programs that it shows."""
+    for path in tracked(".md"):
+        yield path, re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def quaint(texts: Iterator[tuple[Path, str]]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}: {' '.join(text[max(0, found.start() - 40) : found.end() + 40].split())!r} ({better})"
+        for path, text in texts
+        for phrase, better in PHRASES.items()
+        for found in re.finditer(phrase, text, re.IGNORECASE)
+    ]
+
+
+def test_documents_use_plain_words() -> None:
+    assert quaint(documents()) == []
