@@ -23,6 +23,25 @@ MODULE = re.compile(r"[\w./-]+\.(?:py|c)\b")
 PRODUCT = ("jobs/", "callbacks/", "orchestrator_site/")
 COMMANDS = ("docker ", "kill ", "python ", "modprobe ", "sysctl ", "ulimit ", "GET ")
 ENGINE_MESSAGES = ("no space left on device", "id already in use")
+EXAMPLE_TEXTS = (
+    "the URL must begin with http:// or https://",
+    "does not exist",
+    "cannot connect to ",
+    ": timed out after ",
+    "answered ",
+    "interrupted",
+    "exit code ",
+    "image is for ",
+    "no node with ",
+    "; the largest has ",
+    " ahead",
+    "no node has a living worker",
+    "pulling ",
+    "creating the container",
+    "downloading input ",
+    "starting",
+    "cancelled",
+)
 OTHER_PATHS = ("CHANGELOG.md", "callbacks.md")  # of earlier releases, and of programs that are shown
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -78,12 +97,17 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_messages_in_the_operations_guide_are_those_of_the_service() -> None:
+@pytest.fixture(scope="module")
+def printed() -> str:
+    """All string constants of the product."""
     modules = [path for path in tracked() if path.endswith(".py") and path.startswith(PRODUCT)]
     constants = [
         node for path in modules for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Constant)
     ]
-    printed = "\n".join(str(constant.value) for constant in constants)
+    return "\n".join(str(constant.value) for constant in constants)
+
+
+def test_messages_in_the_operations_guide_are_those_of_the_service(printed: str) -> None:
     quoted = re.findall(r"`([a-zA-Z]+ [^`]+)`", (ROOT / "docs" / "operations.md").read_text())
     messages = [text for text in quoted if not text.startswith(COMMANDS) and text not in ENGINE_MESSAGES]
 
@@ -91,6 +115,12 @@ def test_messages_in_the_operations_guide_are_those_of_the_service() -> None:
 
     assert len(messages) > 15
     assert not unknown
+
+
+@pytest.mark.parametrize("text", EXAMPLE_TEXTS)
+def test_texts_in_the_examples_are_those_of_the_service(printed: str, text: str) -> None:
+    assert text in USAGE
+    assert text in printed
 
 
 def test_decision_records_have_one_form_and_an_index() -> None:
