@@ -22,6 +22,7 @@ from jobs.maintenance.lost_nodes import LostNodeDetector
 from jobs.node_hints import queue_of
 from jobs.worker import actors
 from jobs.worker.supervisor import Supervisor
+from orchestrator_site.base import open_files
 from orchestrator_site.base.broker import make_worker
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import release_connection
@@ -32,6 +33,8 @@ Duty = tuple[float, Callable[[], object]]  # every so many seconds
 
 _STOP_MILLISECONDS = 3000
 _RETRY_SECONDS = 1.0
+_FILES_PER_JOB = 4  # a running job has two, and so has each of half as many uploads
+_OTHER_FILES = 512
 
 
 class WorkerProcess:
@@ -46,6 +49,7 @@ class WorkerProcess:
 
         Raises `NodeNameTaken`.
         """
+        open_files.raise_limit(_FILES_PER_JOB * self._configuration.worker_threads + _OTHER_FILES)  # usually it is 1024
         engine = make_engine(self._configuration)
         while not stopping.is_set():
             try:

@@ -2,12 +2,12 @@
 
 import logging
 import os
-import resource
 import time
 from typing import Any, Final
 
 from gunicorn.workers.base import Worker
 
+from orchestrator_site.base import open_files
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.base.stopping import stopping
 from orchestrator_site.web.connection_table import Limits
@@ -73,14 +73,6 @@ class WebWorker(Worker):  # type: ignore[misc]
 
 def connections_for(wanted: int) -> int:
     """Raise the limit of open files for `wanted` connections; return how many connections this process may open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-        soft = raised
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
-    possible = min(wanted, soft // 2)
-    logger.warning("the limit of open files (RLIMIT_NOFILE) is low", extra={"files": soft, "connections": possible})
-    return possible
+    files = open_files.raise_limit(needed)
+    return wanted if files is None or files >= needed else min(wanted, files // 2)

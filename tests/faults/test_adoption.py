@@ -31,7 +31,7 @@ def test_two_hundred_running_jobs_are_adopted_in_seconds(service: Service, engin
     # Given 200 jobs that run and print
     for kind in ("web", "relay", "deliver"):
         service.start(kind)
-    service.start("worker", WORKER_THREADS="256")
+    service.start("worker")
     jobs = [service.post_job(command=COMMAND, cpu=0.01, memory=8) for _ in range(JOBS)]
     wait_for(lambda: count(service, "status = 'running'") == JOBS, 200, "all to run")
     before = processes(service, engine)

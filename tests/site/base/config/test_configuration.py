@@ -72,7 +72,7 @@ class TestDefaults:
         assert (configuration.log_limit, configuration.engine_log_limit) == (10 * 2**20, 2**30)
         assert (configuration.pull_timeout, configuration.transfer_timeout) == (1800, 3600)
         assert configuration.transfer_limit == 10 * 2**30
-        assert (configuration.worker_threads, configuration.cpu_overcommit) == (64, 4)
+        assert (configuration.worker_threads, configuration.cpu_overcommit) == (512, 4)
         assert (configuration.node_cpus, configuration.node_memory) == (None, None)
         assert configuration.shutdown_grace == 10
         assert configuration.ca_bundle is None
