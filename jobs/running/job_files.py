@@ -90,7 +90,7 @@ class JobFiles:
         finally:
             self._seconds_for_outputs -= time.monotonic() - began
 
-    def _take_all_out(self, place: transfers.Place, items: list[Output], limits: transfers.TransferLimits) -> None:
+    def _take_all_out(self, place: transfers.Workspace, items: list[Output], limits: transfers.TransferLimits) -> None:
         for item in items:
             self._interrupt.check()
             self._begun, self._began = item, time.monotonic()
@@ -110,7 +110,7 @@ class JobFiles:
             raise InputFailed(item, error, now - self._no_room_since) from error
         lifecycle.doing(self._claim, "room on the worker's disk")
 
-    def _bring_one_in(self, place: transfers.Place, item: Input, limits: transfers.TransferLimits) -> int:
+    def _bring_one_in(self, place: transfers.Workspace, item: Input, limits: transfers.TransferLimits) -> int:
         if item.type == InputType.FILE:
             content = b64decode(item.content)
             transfers.put_file(place, item.path, content, item.mode)
@@ -127,14 +127,14 @@ class JobFiles:
             progress=_Teller(self._claim, item),
         )
 
-    def _take_one_out(self, place: transfers.Place, item: Output, limits: transfers.TransferLimits) -> None:
+    def _take_one_out(self, place: transfers.Workspace, item: Output, limits: transfers.TransferLimits) -> None:
         if item.type == OutputType.UPLOAD:
-            size = transfers.send_upload(
+            size = transfers.upload_file(
                 place, item.path, item.url, item.method, item.headers, limits=limits, interrupt=self._interrupt
             )
             lifecycle.output_done(self._claim, item, size, self._seconds)
         else:
-            size, content = transfers.read_event(place, item.path)
+            size, content = transfers.read_event_content(place, item.path)
             lifecycle.output_done(self._claim, item, size, self._seconds, content)
 
     @property
@@ -142,9 +142,9 @@ class JobFiles:
         """How long the input or output under way has taken so far: what an owner before this one did is not counted."""
         return time.monotonic() - self._began
 
-    def _place(self, job: Job) -> transfers.Place:
+    def _place(self, job: Job) -> transfers.Workspace:
         user = self._engine.resolve_user(self._container)
-        return transfers.Place(self._engine, self._container, job.workspace, user)
+        return transfers.Workspace(self._engine, self._container, job.workspace, user)
 
     def _limits(self, seconds: float) -> transfers.TransferLimits:
         return transfers.TransferLimits(
@@ -169,14 +169,14 @@ class _Teller:
         pause = _TELL_SECONDS
         try:
             with answer_limit(_TELL_SECONDS):
-                lifecycle.doing(self._claim, transfers.described(stage, self._item.name, self._item.path, done, total))
+                lifecycle.doing(self._claim, transfers.describe_progress(stage, self._item.name, self._item.path, done, total))
         except DATABASE_UNAVAILABLE:
             pause = _TELL_AGAIN_SECONDS
         self._due = time.monotonic() + pause
 
 
 def _step(item: Input) -> str:
-    return transfers.described("copying" if item.type == InputType.FILE else "downloading", item.name, item.path)
+    return transfers.describe_progress("copying" if item.type == InputType.FILE else "downloading", item.name, item.path)
 
 
 def _items(job: Job, model: type[_Item]) -> list[_Item]:

@@ -1,26 +1,25 @@
-"""What goes into a job's container before it starts, and what comes out after it has ended.
+"""The files of a job: inputs go into its container before it starts, outputs come out after it has ended.
 
-Values in, values out: this knows no row and no event. Memory does not grow with a file. Every failure that the client
-has to know of is a `TransferFailed` whose text is one short sentence without secrets; `EngineUnavailable`,
-`ContainerNotFound` and `Interrupted` pass through.
+This package knows no models and no events, and its memory does not grow with a file. Failures that the client must know of
+are `TransferFailed`, with one short sentence without secrets; `EngineUnavailable`, `ContainerNotFound` and `Interrupted`
+pass through.
 """
 
-from jobs.transfers.event_content import read_event
-from jobs.transfers.http_attempt import TransferLimits
-from jobs.transfers.progress import Progress, Stage, described
+from jobs.transfers.event_content import read_event_content
+from jobs.transfers.http_attempts import TransferLimits
+from jobs.transfers.progress import Stage, describe_progress
 from jobs.transfers.put_inputs import put_download, put_file
-from jobs.transfers.upload import send_upload
-from jobs.transfers.workspace import Place, prepare_workspace
+from jobs.transfers.upload import upload_file
+from jobs.transfers.workspace import Workspace, prepare_workspace
 
 __all__ = [
-    "Place",
-    "Progress",
     "Stage",
     "TransferLimits",
-    "described",
+    "Workspace",
+    "describe_progress",
     "prepare_workspace",
     "put_download",
     "put_file",
-    "read_event",
-    "send_upload",
+    "read_event_content",
+    "upload_file",
 ]

@@ -1,52 +1,52 @@
-"""The content of a small file, as it goes into an event."""
+"""Read a small file from a container, to send it in an event."""
 
 import json
 from typing import Final
 
-from jobs.errors import OutputNotFound, PathNotFound, ReadFailed
+from jobs.errors import PathNotFound, ReadFailed
 from jobs.transfers import tar_files
-from jobs.transfers.sentences import quoted
-from jobs.transfers.workspace import Place, find_file
+from jobs.transfers.formatting import quote_path
+from jobs.transfers.workspace import Workspace, find_file, not_found
 from orchestrator_site.base.values.strict_json import NotStrict, Policy, TooLong, compact
 
-ENCODED_LIMIT: Final = 48 * 1024  # bytes
-_READ_LIMIT: Final = 1024**2  # bytes: JSON may shrink as it is encoded, by its white space and its escapes
+MAX_CONTENT_BYTES: Final = 48 * 1024  # as encoded in an event
+_MAX_FILE_BYTES: Final = 1024**2  # larger, since white space and escapes of JSON shrink
 _POLICY: Final = Policy(max_depth=100, allow_nul=True, any_magnitude=True)
 
 
-def read_event(place: Place, path: str) -> tuple[int, str]:
-    """The size in bytes of the regular file at `path`, and its content as JSON: a string where it is not strict JSON itself.
+def read_event_content(workspace: Workspace, path: str) -> tuple[int, str]:
+    """Return the size in bytes of the regular file at `path`, and its content as JSON (see `encode_content`).
 
-    Raises `OutputNotFound`, `ReadFailed` if it is not a regular file, not UTF-8 or too long as encoded, and `EngineUnavailable`.
+    Raises `OutputNotFound`, `ReadFailed` (it is not a regular file, not UTF-8 or too large), and `EngineUnavailable`.
     """
-    absolute, found = find_file(place, path)
-    if found.size > _READ_LIMIT:
-        raise _too_long(path)
+    absolute, found = find_file(workspace, path)
+    if found.size > _MAX_FILE_BYTES:
+        raise _too_large(path)
     try:
-        with place.engine.get(place.container, absolute) as chunks, tar_files.unpack(chunks) as file:
-            if file.size > _READ_LIMIT:
-                raise _too_long(path)
+        with workspace.engine.get(workspace.container, absolute) as chunks, tar_files.unpack(chunks) as file:
+            if file.size > _MAX_FILE_BYTES:
+                raise _too_large(path)
             data = file.read(file.size)
     except PathNotFound as error:
-        raise OutputNotFound(f"{quoted(path)} does not exist") from error
+        raise not_found(path) from error
     try:
-        return len(data), encoded(data.decode())
+        return len(data), encode_content(data.decode())
     except UnicodeDecodeError as error:
-        raise ReadFailed(f"{quoted(path)} is not valid UTF-8") from error
+        raise ReadFailed(f"{quote_path(path)} is not valid UTF-8") from error
     except TooLong as error:
-        raise _too_long(path) from error
+        raise _too_large(path) from error
 
 
-def encoded(text: str) -> str:
-    """`text` itself where it is strict JSON, made compact, else as a JSON string. Raises `TooLong`."""
+def encode_content(text: str) -> str:
+    """Return `text` as compact JSON if it is strict JSON, else as a JSON string. Raise `TooLong`."""
     try:
-        return compact(text, _POLICY, ENCODED_LIMIT)
+        return compact(text, _POLICY, MAX_CONTENT_BYTES)
     except NotStrict:
         string = json.dumps(text, ensure_ascii=False)
-        if len(string.encode()) > ENCODED_LIMIT:
+        if len(string.encode()) > MAX_CONTENT_BYTES:
             raise TooLong from None
         return string
 
 
-def _too_long(path: str) -> ReadFailed:
-    return ReadFailed(f"{quoted(path)} has more than {ENCODED_LIMIT // 1024} KiB as encoded in an event")
+def _too_large(path: str) -> ReadFailed:
+    return ReadFailed(f"{quote_path(path)} exceeds {MAX_CONTENT_BYTES // 1024} KiB when encoded in an event")

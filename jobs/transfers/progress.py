@@ -1,20 +1,20 @@
-"""How far a transfer is, and how that is said to a person."""
+"""How far a transfer has got, and the sentence that shows it."""
 
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from jobs.transfers.sentences import escaped, quoted, size
+from jobs.transfers.formatting import escape_path, format_size, quote_path
 
 Stage = Literal["downloading", "copying"]
-Progress = Callable[[Stage, int, int | None], object]  # so many bytes of all, where that is known. Called for every chunk
+ProgressCallback = Callable[[Stage, int, int | None], object]  # bytes done, bytes in all if known; called for every chunk
 
 
-def untold(stage: Stage, done: int, total: int | None) -> None:
-    """Tell nobody."""
+def no_progress(stage: Stage, done: int, total: int | None) -> None:
+    """Ignore the progress."""
 
 
-def counted(chunks: Iterator[bytes], total: int, progress: Progress) -> Iterator[bytes]:
-    """The same chunks, their bytes counted as they go into the container."""
+def report_copying(chunks: Iterator[bytes], total: int, progress: ProgressCallback) -> Iterator[bytes]:
+    """Yield `chunks`, and report each to `progress` once it is in the container."""
     done = 0
     for chunk in chunks:
         yield chunk
@@ -22,9 +22,9 @@ def counted(chunks: Iterator[bytes], total: int, progress: Progress) -> Iterator
         progress("copying", done, total)
 
 
-def described(stage: Stage, name: str, path: str, done: int = 0, total: int | None = None) -> str:
-    """One sentence, such as `downloading input "data" to data/input.txt: 1.5 GiB of 4 GiB`."""
-    sentence = f"{stage} input {quoted(name)} to {escaped(path)}"
+def describe_progress(stage: Stage, name: str, path: str, done: int = 0, total: int | None = None) -> str:
+    """Return a sentence such as `downloading input "data" to data/input.txt: 1.5 GiB of 4 GiB`."""
+    sentence = f"{stage} input {quote_path(name)} to {escape_path(path)}"
     if total is not None:
-        return f"{sentence}: {size(done)} of {size(total)}"
-    return f"{sentence}: {size(done)}" if done else sentence
+        return f"{sentence}: {format_size(done)} of {format_size(total)}"
+    return f"{sentence}: {format_size(done)}" if done else sentence

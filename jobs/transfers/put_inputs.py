@@ -1,26 +1,26 @@
-"""Files that are put into a container before it starts."""
+"""Put files into a container before it starts."""
 
 from collections.abc import Mapping
 
 from jobs.interrupt import Interrupt
-from jobs.transfers.download import fetched
-from jobs.transfers.http_attempt import TransferLimits
-from jobs.transfers.progress import Progress, counted, untold
-from jobs.transfers.workspace import Place, find_target, put
+from jobs.transfers.download import download_to_spool
+from jobs.transfers.http_attempts import TransferLimits
+from jobs.transfers.progress import ProgressCallback, no_progress, report_copying
+from jobs.transfers.workspace import Workspace, find_target, write_file
 
 DEFAULT_MODE = 0o644
 
 
-def put_file(place: Place, path: str, content: bytes, mode: int = DEFAULT_MODE) -> None:
-    """Put a file at `path` in the workspace, the image's user's own; directories that are missing are made (0755).
+def put_file(workspace: Workspace, path: str, content: bytes, mode: int = DEFAULT_MODE) -> None:
+    """Write a file at `path` in the workspace, and its missing directories with mode 0755; the image's user owns them.
 
-    What the image has keeps its owner and mode. Raises `WriteFailed`, `EngineUnavailable`.
+    Files and directories of the image keep their owner and mode. Raises `WriteFailed`, `EngineUnavailable`.
     """
-    put(place, find_target(place, path), mode, len(content), [content])
+    write_file(workspace, find_target(workspace, path), mode, len(content), [content])
 
 
 def put_download(
-    place: Place,
+    workspace: Workspace,
     path: str,
     url: str,
     headers: Mapping[str, str],
@@ -29,14 +29,14 @@ def put_download(
     *,
     limits: TransferLimits,
     interrupt: Interrupt,
-    progress: Progress = untold,
+    progress: ProgressCallback = no_progress,
 ) -> int:
-    """Put what `url` gives at `path`, as `put_file` does; how many bytes. It is complete and checked, or not there.
+    """Download `url` to `path`, with owner and directories as in `put_file`; return its size in bytes.
 
-    `headers` and `sha256` are as in `download.fetched`. Raises `WriteFailed`, `DownloadFailed`, `EngineUnavailable`,
-    `Interrupted`, `DiskFull`.
+    The file is complete and checked before any of it is written. `headers` and `sha256` are as in `download_to_spool`. Raises
+    `WriteFailed`, `DownloadFailed`, `EngineUnavailable`, `Interrupted`, `DiskFull`.
     """
-    target = find_target(place, path)
-    with fetched(url, headers, sha256, limits, interrupt, progress) as spool:
-        put(place, target, mode, spool.size, counted(spool.chunks(), spool.size, progress))
+    target = find_target(workspace, path)
+    with download_to_spool(url, headers, sha256, limits, interrupt, progress) as spool:
+        write_file(workspace, target, mode, spool.size, report_copying(spool.chunks(), spool.size, progress))
         return spool.size

@@ -1,4 +1,4 @@
-"""Tar streams made and read on the fly: the form in which an engine takes and gives files."""
+"""Write and read tar streams, in which engines accept and return files, without holding a file in memory."""
 
 import tarfile
 import time
@@ -16,8 +16,8 @@ _END: Final = bytes(2 * tarfile.BLOCKSIZE)
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file to be packed; `chunks` give exactly `size` bytes."""
+class PackedFile:
+    """A file to pack; `chunks` yield exactly `size` bytes."""
 
     name: str
     mode: int
@@ -25,8 +25,8 @@ class File:
     chunks: Iterable[bytes]
 
 
-def pack(directories: Iterable[str], file: File | None, owner: User) -> Iterator[bytes]:
-    """A tar stream with these directories and then the file, all of them `owner`'s. Names are relative."""
+def pack(directories: Iterable[str], file: PackedFile | None, owner: User) -> Iterator[bytes]:
+    """Yield a tar stream with `directories` and then `file`, all owned by `owner`. Names are relative."""
     for directory in directories:
         yield _header(directory, tarfile.DIRTYPE, _DIRECTORY_MODE, 0, owner)
     if file is not None:
@@ -44,8 +44,8 @@ def _header(name: str, kind: bytes, mode: int, size: int, owner: User) -> bytes:
     return entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
-class Unpacked:
-    """The one file of a tar stream: read once, from start to end, while the stream is open."""
+class UnpackedFile:
+    """The file in a tar stream. It can be read once, while the stream is open."""
 
     def __init__(self, entry: tarfile.TarInfo, content: IO[bytes] | None) -> None:
         self.size = entry.size if content is not None else 0
@@ -57,32 +57,32 @@ class Unpacked:
         return self.size
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes, none at the end. Raises `EngineUnavailable` where the stream ends too early."""
+        """Return at most `size` bytes, none at the end. Raise `EngineUnavailable` if the stream ends too early."""
         if self._content is None:
             return b""
-        with _readable():
+        with _translating_errors():
             data = self._content.read(size)
         self.consumed += len(data)
         return data
 
 
 @contextmanager
-def unpack(chunks: Iterator[bytes]) -> Iterator[Unpacked]:
-    """The file in a tar stream that has only one. Raises `EngineUnavailable` where it cannot be read."""
-    with _readable():
+def unpack(chunks: Iterator[bytes]) -> Iterator[UnpackedFile]:
+    """Yield the file in a tar stream that contains one. Raise `EngineUnavailable` if the stream is invalid."""
+    with _translating_errors():
         archive = tarfile.open(fileobj=ChunkReader(chunks), mode="r|")  # noqa: SIM115 - closed below
     with archive:
-        with _readable():
+        with _translating_errors():
             entry = archive.next()
             if entry is None:
-                raise EngineUnavailable("the engine gave an archive without the file")
+                raise EngineUnavailable("the engine returned an archive without the file")
             content = archive.extractfile(entry) if entry.isreg() else None
-        yield Unpacked(entry, content)
+        yield UnpackedFile(entry, content)
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _translating_errors() -> Iterator[None]:
     try:
         yield
     except tarfile.TarError as error:
-        raise EngineUnavailable(f"the engine's archive cannot be read: {error}") from error
+        raise EngineUnavailable(f"the engine returned an invalid archive: {error}") from error

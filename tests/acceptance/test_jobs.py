@@ -191,7 +191,7 @@ def test_a_workspace_behind_a_link_of_the_image_is_the_users(running: Service) -
     # I expect it to end well, and to hear why the second file is not to be had
     job = running.wait_complete(job_id)
     assert (job["status"], job["outputs"][0]["status"]) == ("completed", "success")
-    assert job["outputs"][1]["error"] == '"memory/out" cannot be taken out: files below /dev end with the process'
+    assert job["outputs"][1]["error"] == '"memory/out" cannot be read: files below /dev are lost when the process ends'
     assert log_of(running, job_id) == "out\n"
     built_images.remove(host, LINKED)
 

@@ -25,7 +25,7 @@ from jobs.engine.protocol import Frame
 from jobs.log_lines import LineSplitter, group
 from jobs.models import Job
 from jobs.spec import CallbackSpec
-from jobs.transfers.event_content import encoded
+from jobs.transfers.event_content import encode_content
 from tests.helpers.factories import make_job
 from tests.helpers.receiver import Received, Receiver
 
@@ -96,7 +96,7 @@ def tell(job: Job, log: bytes, content: str) -> list[str]:
         for part in group(lines):
             events.logged(job, part)
         events.exited(job)
-        events.output_done(job, output, 0.5, content=encoded(content))
+        events.output_done(job, output, 0.5, content=encode_content(content))
         events.completed(job)
     return [line.text for line in lines]
 
@@ -128,8 +128,8 @@ def test_what_arrives_is_what_was_frozen_and_signed(
     told = [received.json["data"] for received in receiver.requests]
     assert [line for data in told for line in data.get("lines", [])] == lines
     assert all("\ud800" not in line and "\0" not in line for line in lines)
-    assert same(told[-2]["content"], json.loads(encoded(content)))
-    assert encoded(content).encode() in receiver.requests[-2].body
+    assert same(told[-2]["content"], json.loads(encode_content(content)))
+    assert encode_content(content).encode() in receiver.requests[-2].body
     assert all(data["meta"] == meta for data in told)
 
 

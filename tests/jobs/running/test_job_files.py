@@ -18,7 +18,7 @@ from jobs.models import Job
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
 from jobs.transfers import TransferLimits
-from jobs.transfers.sentences import size
+from jobs.transfers.formatting import format_size
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import make_job
 from tests.helpers.fileserver import Exchange, FileServer, drip_body, status
@@ -39,7 +39,7 @@ class Disk:
 
     def put_download(self, *_: Any, **__: Any) -> int:
         if not self.has_room:
-            raise DiskFull("the worker's disk has no room for the download")
+            raise DiskFull("the worker's disk is full")
         return 0
 
 
@@ -79,7 +79,7 @@ def test_a_job_waits_no_longer_for_room_than_its_inputs_may_take(workers: Worker
     # I expect the input to have failed, and the job with it
     job = completed(job)
     assert (job.status, job.reason) == (State.FAILED, Reason.INPUT_FAILED)
-    assert job.error == "the worker's disk has no room for the download"
+    assert job.error == "the worker's disk is full"
     assert codes(job, "input") == {"small": "", "in": "download_failed"}
     [*_, failed] = Event.objects.filter(type="orchestrator.job.input").order_by("sequence")
     assert json.loads(bytes(failed.body))["data"]["durationSeconds"] >= 0.3
@@ -322,12 +322,12 @@ def test_a_download_goes_on_while_the_database_is_away(workers: Workers, monkeyp
     ],
 )
 def test_a_size_is_shown_in_a_unit_that_fits(count: int, shown: str) -> None:
-    assert size(count) == shown
+    assert format_size(count) == shown
 
 
 @given(st.integers(min_value=0, max_value=2**60))
 def test_a_size_that_is_shown_is_the_size(count: int) -> None:
-    number, unit = size(count).split()
+    number, unit = format_size(count).split()
     factor = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[unit]
     assert abs(float(number) * factor - count) <= 0.0501 * factor
     assert float(number) >= 1 or count == 0

@@ -1,4 +1,4 @@
-"""Which files go into an event as JSON, and that these arrive as they were written."""
+"""Which texts are sent in an event as JSON, and that these arrive unchanged."""
 
 import json
 import tracemalloc
@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from callbacks.cloudevents import Envelope, RawJson
-from jobs.transfers.event_content import ENCODED_LIMIT, encoded
+from jobs.transfers.event_content import MAX_CONTENT_BYTES, encode_content
 from orchestrator_site.base.values.strict_json import TooLong
 
 pytestmark = pytest.mark.stateless
@@ -17,20 +17,20 @@ pytestmark = pytest.mark.stateless
 
 @dataclass(frozen=True)
 class Number:
-    """As it is written."""
+    """A number as it is written."""
 
     text: str
 
 
 def read(text: str) -> object:
-    """A JSON value that keeps every digit. Raises ValueError."""
+    """Parse JSON, keeping every digit. Raise `ValueError`."""
     return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=int)
 
 
 def delivered(text: str) -> object:
-    """What a receiver reads that keeps every digit, where a job's file holds `text`."""
+    """Return what a receiver parses, keeping every digit, if the file of a job contains `text`."""
     envelope = Envelope(id="1", source="s", type="t", subject="s", time="2026-01-01T00:00:00Z", jobsequence=1)
-    body = read(envelope.body({"content": RawJson(encoded(text))}).decode())
+    body = read(envelope.body({"content": RawJson(encode_content(text))}).decode())
     assert isinstance(body, dict)
     return body["data"]["content"]
 
@@ -66,12 +66,12 @@ LIKE_JSON = st.text('[]{}",:0123456789.eE+-\\udNnaIflrts\n \x00\x1f\ufeff', max_
 
 @given(DOCUMENTS, SPACE)
 @example('{"a":0.1000000000000000055511151231257827,"b":[1e400,-0,-0.0,1.0,1E+2]}', "\n")
-def test_what_is_strict_json_arrives_as_it_was_written(document: str, space: str) -> None:
+def test_strict_json_arrives_with_every_digit(document: str, space: str) -> None:
     assert delivered(space + document + space) == read(document)
 
 
 @given(DOCUMENTS | LIKE_JSON | STRINGS, st.integers(0, 30), LIKE_JSON)
-def test_whatever_is_in_a_file_arrives_as_json_or_as_a_string(document: str, cut: int, inserted: str) -> None:
+def test_any_text_arrives_as_the_same_json_or_string(document: str, cut: int, inserted: str) -> None:
     # Given a text that may be JSON, or almost
     text = document[:cut] + inserted + document[cut:]
 
@@ -95,8 +95,8 @@ def test_whatever_is_in_a_file_arrives_as_json_or_as_a_string(document: str, cut
         (" {} ", "{}"),
     ],
 )
-def test_strict_json_is_sent_as_it_is(text: str, sent: str) -> None:
-    assert encoded(text) == sent
+def test_strict_json_is_made_compact(text: str, sent: str) -> None:
+    assert encode_content(text) == sent
 
 
 @pytest.mark.parametrize(
@@ -139,27 +139,27 @@ def test_strict_json_is_sent_as_it_is(text: str, sent: str) -> None:
         "truefalse",
     ],
 )
-def test_anything_else_is_sent_as_a_string(text: str) -> None:
-    assert json.loads(encoded(text)) == text
+def test_other_text_is_sent_as_a_string(text: str) -> None:
+    assert json.loads(encode_content(text)) == text
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 @pytest.mark.parametrize("inside", ["", "1"])
-def test_a_hundred_levels_are_the_most(opening: str, closing: str, inside: str) -> None:
+def test_json_may_be_nested_100_levels_deep(opening: str, closing: str, inside: str) -> None:
     inside = inside or ("[]" if opening == "[" else "{}")
     levels = 100 if inside == "1" else 99
     good = opening * levels + inside + closing * levels
-    assert encoded(good) == good
+    assert encode_content(good) == good
     for deeper in (opening + good + closing, opening * 5000):
-        assert json.loads(encoded(deeper)) == deeper
+        assert json.loads(encode_content(deeper)) == deeper
 
 
 @pytest.mark.parametrize("sign", ["", "-"])
-def test_an_integer_has_4300_digits_at_most(sign: str) -> None:
+def test_an_integer_may_have_4300_digits(sign: str) -> None:
     good = sign + "9" * 4300
-    assert encoded(good) == good
-    assert encoded(good + "9") == f'"{good}9"'
-    assert encoded(good + "9.0") == good + "9.0"
+    assert encode_content(good) == good
+    assert encode_content(good + "9") == f'"{good}9"'
+    assert encode_content(good + "9.0") == good + "9.0"
 
 
 @pytest.mark.parametrize(
@@ -178,27 +178,27 @@ def test_an_integer_has_4300_digits_at_most(sign: str) -> None:
     ],
     ids=["numbers", "arrays", "depth", "names", "no end", "escapes", "digits", "digits and a dot", "decimals", "spaces"],
 )
-def test_a_text_that_is_too_long_is_given_up_before_it_is_read(text: str) -> None:
-    """In linear time (the test would not end otherwise), and in little more memory than the text and the event need."""
+def test_too_long_a_text_needs_little_time_and_memory(text: str) -> None:
+    """The time is linear: otherwise the test would not end."""
     tracemalloc.start()
     try:
         with pytest.raises(TooLong):
-            encoded(text)
+            encode_content(text)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 8 * 1024**2
 
 
-def test_space_counts_for_nothing() -> None:
+def test_white_space_does_not_count() -> None:
     document = json.dumps({"a": "😀" * 1000}, indent=200)
-    assert encoded(" " * 500_000 + document) == '{"a":"' + "😀" * 1000 + '"}'
+    assert encode_content(" " * 500_000 + document) == '{"a":"' + "😀" * 1000 + '"}'
 
 
-def test_the_limit_is_on_what_the_event_holds() -> None:
-    # Given JSON of just 48 KiB, and of one byte more
-    fits = "[" + "1," * (ENCODED_LIMIT // 2 - 2) + "10]"
-    assert len(fits) == ENCODED_LIMIT
-    assert encoded(fits) == fits
+def test_the_limit_applies_to_the_encoded_content() -> None:
+    # Given JSON of exactly 48 KiB, and of one byte more
+    fits = "[" + "1," * (MAX_CONTENT_BYTES // 2 - 2) + "10]"
+    assert len(fits) == MAX_CONTENT_BYTES
+    assert encode_content(fits) == fits
     with pytest.raises(TooLong):
-        encoded(fits[:-1] + "0]")
+        encode_content(fits[:-1] + "0]")

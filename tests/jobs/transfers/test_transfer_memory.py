@@ -1,4 +1,4 @@
-"""Memory does not grow with a file, in either direction."""
+"""The memory of a download and an upload does not grow with the file."""
 
 import os
 import subprocess
@@ -14,12 +14,12 @@ MIB = 1024**2
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("engine", "size"), [("fake", 128), pytest.param("docker", 1024, marks=pytest.mark.engine)])
-def test_memory_stays_as_it_is(engine: str, size: int, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_file(engine: str, size: int, tmp_path: Path) -> None:
     # Given a process of its own that downloads a large file into a container and uploads it from there
     program = [sys.executable, "-m", "tests.jobs.transfers.transfer_memory", engine, str(size)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     # When it is done
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=550)
     assert done.returncode == 0, done.stderr
-    # I expect that it needed but a few buffers
+    # I expect that it needed a few buffers only
     assert int(done.stdout) < 32 * MIB

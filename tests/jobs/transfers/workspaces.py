@@ -1,4 +1,4 @@
-"""Containers that were made and never started, for tests that put files into them and take files out."""
+"""Containers that were created and never started, for tests of files in their workspaces."""
 
 import hashlib
 import io
@@ -14,14 +14,14 @@ from typing import Any
 
 from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine, RunSpec, User
-from jobs.transfers import Place, TransferLimits
+from jobs.transfers import TransferLimits, Workspace
 from orchestrator_site.base.intervals import TransferIntervals
 from tests.fake_engine import FakeEngine, FakeImage
 from tests.helpers import built_images
 
 
-def made(engine: Engine, image: str, workspace: str) -> Place:
-    """A created container's workspace, as the runner makes it."""
+def created(engine: Engine, image: str, directory: str) -> Workspace:
+    """Create a container as the runner does; return its workspace."""
     name = f"transfers-{secrets.token_hex(6)}"
     engine.create(
         RunSpec(
@@ -29,7 +29,7 @@ def made(engine: Engine, image: str, workspace: str) -> Place:
             image=image,
             command=("/bin/true",),
             environment={},
-            workspace=workspace,
+            workspace=directory,
             cpu_millis=100,
             memory_mib=16,
             network=None,
@@ -38,33 +38,35 @@ def made(engine: Engine, image: str, workspace: str) -> Place:
             log_limit_bytes=2 * 1024**2,
         )
     )
-    return Place(engine, name, workspace, engine.resolve_user(name))
+    return Workspace(engine, name, directory, engine.resolve_user(name))
 
 
 @contextmanager
-def fake_place(workspace: str = "/workspace", user: str = "", links: tuple[tuple[str, str], ...] = ()) -> Iterator[Place]:
+def fake_workspace(directory: str = "/workspace", user: str = "", links: tuple[tuple[str, str], ...] = ()) -> Iterator[Workspace]:
     engine = FakeEngine()
     engine.images["image:latest"] = FakeImage(user=user, links=dict(links))
     try:
-        yield made(engine, "image", workspace)
+        yield created(engine, "image", directory)
     finally:
         engine.close()
 
 
 @contextmanager
-def docker_place(workspace: str = "/workspace", user: str = "", links: tuple[tuple[str, str], ...] = ()) -> Iterator[Place]:
+def docker_workspace(
+    directory: str = "/workspace", user: str = "", links: tuple[tuple[str, str], ...] = ()
+) -> Iterator[Workspace]:
     host = os.environ["DOCKER_HOST"]
     engine = DockerEngine(host)
-    place = made(engine, _docker_image(host, user, links), workspace)
+    workspace = created(engine, _docker_image(host, user, links), directory)
     try:
-        yield place
+        yield workspace
     finally:
-        engine.remove(place.container, force=True)
+        engine.remove(workspace.container, force=True)
 
 
 @cache
 def _docker_image(host: str, user: str, links: tuple[tuple[str, str], ...]) -> str:
-    """Busybox with some links, to run as `user`; made once, and like the other images of tests left for the next run."""
+    """Build an image of busybox with some links that runs as `user`; it is kept for the next run of the tests."""
     linked = f"-{hashlib.sha256(repr(links).encode()).hexdigest()[:12]}" if links else ""
     reference = f"orchestrator-test/transfers-{user or 'root'}{linked}:latest"
     with closing(built_images.client(host)) as docker:
@@ -80,16 +82,16 @@ def limits(spool_directory: Path, *, read: float = 10.0, retry: float = 0.001, *
     return TransferLimits(spool_directory=spool_directory, intervals=intervals, **{**usual, **changed})
 
 
-def entry(place: Place, path: str) -> tarfile.TarInfo:
-    """What a path is, not followed at its last component: kind, owner, mode."""
-    with place.engine.get(place.container, path) as chunks, _archive(chunks) as archive:
+def entry(workspace: Workspace, path: str) -> tarfile.TarInfo:
+    """Return kind, owner and mode of a path; a link at its end is not followed."""
+    with workspace.engine.get(workspace.container, path) as chunks, _archive(chunks) as archive:
         found = archive.next()
     assert found is not None
     return found
 
 
-def content(place: Place, path: str) -> bytes:
-    with place.engine.get(place.container, path) as chunks, _archive(chunks) as archive:
+def content(workspace: Workspace, path: str) -> bytes:
+    with workspace.engine.get(workspace.container, path) as chunks, _archive(chunks) as archive:
         found = archive.next()
         assert found is not None
         file = archive.extractfile(found)
@@ -97,24 +99,24 @@ def content(place: Place, path: str) -> bytes:
         return file.read()
 
 
-def owner(place: Place, path: str) -> User:
-    found = entry(place, path)
+def owner(workspace: Workspace, path: str) -> User:
+    found = entry(workspace, path)
     return User(found.uid, found.gid)
 
 
-def mode(place: Place, path: str) -> int:
-    return entry(place, path).mode & 0o7777
+def mode(workspace: Workspace, path: str) -> int:
+    return entry(workspace, path).mode & 0o7777
 
 
-def plant(place: Place, directory: str, *entries: tuple[str, bytes, str]) -> None:
-    """Put tar entries there, by name, type and (a link's) target: what an image or a job might leave."""
+def plant(workspace: Workspace, directory: str, *entries: tuple[str, bytes, str]) -> None:
+    """Put tar entries, given by name, type and link target, into a directory, as an image or a job might leave them."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, kind, target in entries:
             info = tarfile.TarInfo(name)
             info.type, info.linkname, info.mode = kind, target, 0o755 if kind == tarfile.DIRTYPE else 0o644
             tar.addfile(info)
-    place.engine.put(place.container, directory, [archive.getvalue()])
+    workspace.engine.put(workspace.container, directory, [archive.getvalue()])
 
 
 def _archive(chunks: Iterator[bytes]) -> tarfile.TarFile:

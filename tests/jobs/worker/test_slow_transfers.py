@@ -132,7 +132,7 @@ def test_one_deadline_is_for_all_outputs_of_a_job(workers: Workers, server: File
     workers.another(transfer_timeout=0.5)
 
     # I expect the first to have used it up
-    sentence = f"PUT {server.url('/out')} was not done in the time that transfers have"
+    sentence = f"PUT {server.url('/out')} did not finish within TRANSFER_TIMEOUT"
     assert outputs(completed(job)) == [("failed", sentence)] * 10
     assert len(server.of("/out")) == 1
 
@@ -151,7 +151,7 @@ def test_an_upload_that_begins_again_gets_no_more_time(workers: Workers, server:
     wait_for(completed_though_woken, 20, "the time to be up")
 
     # I expect the time to be used up by all of them together
-    sentence = f"PUT {server.url('/out')} was not done in the time that transfers have"
+    sentence = f"PUT {server.url('/out')} did not finish within TRANSFER_TIMEOUT"
     assert outputs(job) == [("failed", sentence)]
 
 
@@ -167,7 +167,7 @@ def test_a_download_that_drips_ends_at_the_deadline(workers: Workers, server: Fi
     job = completed(job)
     assert (job.reason, job.error) == (
         Reason.INPUT_FAILED,
-        f"GET {server.url(fault)} was not done in the time that transfers have",
+        f"GET {server.url(fault)} did not finish within TRANSFER_TIMEOUT",
     )
 
 

@@ -1,0 +1,156 @@
+"""The HTTP requests of a transfer, and when they are retried.
+
+docs/usage.md promises up to 6 attempts after connection errors, 60 s without a byte, 408, 425, 429 and 5xx.
+"""
+
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from jobs.errors import DownloadFailed, DownloadRefused, TransferFailed, UploadFailed
+from jobs.interrupt import Interrupt
+from jobs.transfers.formatting import truncate
+from orchestrator_site.base.egress import http_client
+from orchestrator_site.base.egress.retry_after import parse_retry_after
+from orchestrator_site.base.intervals import TransferIntervals
+
+Result = TypeVar("Result")
+
+_RETRIED_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferLimits:
+    """How large a transfer may be, how long it may take and how often it is tried."""
+
+    size: int  # bytes of one file
+    deadline: float  # on the monotonic clock; all attempts and pauses end before it
+    spool_directory: Path  # for downloads that are not complete yet, in files without a name
+    attempts: int = 6
+    intervals: TransferIntervals = TransferIntervals()
+
+
+class RetryableError(Exception):
+    """An attempt failed and the next may succeed. Without a next one the transfer ends with `failure`."""
+
+    def __init__(self, failure: TransferFailed, retry_after: float = 0.0) -> None:
+        """`retry_after` is the number of seconds that the server asks to wait."""
+        super().__init__(str(failure))
+        self.failure = failure
+        self.retry_after = retry_after
+
+
+class Answer(Protocol):
+    """The parts of a streamed `requests.Response` that transfers use."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def raw(self) -> Any: ...
+
+
+def with_retries(attempt: Callable[[], Result], limits: TransferLimits, interrupt: Interrupt) -> Result:
+    """Return the result of the first attempt that does not raise `RetryableError`.
+
+    The pauses between attempts double, and are never shorter than the server's Retry-After. Raises the failure of the last
+    attempt, with the number of attempts in its message, and `Interrupted`.
+    """
+    pause = limits.intervals.retry
+    for number in range(1, limits.attempts + 1):
+        interrupt.check()
+        try:
+            return attempt()
+        except RetryableError as error:
+            if number == limits.attempts:
+                raise type(error.failure)(f"{error} ({number} attempts)") from error
+            wait = max(pause * random.uniform(1.0, 1.5), error.retry_after)  # noqa: S311 - spreads load, hides nothing
+            if time.monotonic() + wait >= limits.deadline:
+                raise type(error.failure)(f"{error} (attempt {number}, no time left for another)") from error
+        interrupt.sleep(wait)
+        pause *= 2
+    raise AssertionError("at least one attempt")
+
+
+@contextmanager
+def send_request(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: http_client.SizedReader | None,
+    limits: TransferLimits,
+    interrupt: Interrupt,
+) -> Iterator[Answer]:
+    """Send a request; yield the answer, whatever its status, with its body unread.
+
+    Raises `TransferFailed` if the URL may not be reached or the deadline has passed, `RetryableError` if the connection
+    fails, and `Interrupted`, also inside the block while the body is read.
+    """
+    left = limits.deadline - time.monotonic()
+    if left <= 0:
+        raise deadline_exceeded(method, url)
+    with ExitStack() as wakers:
+
+        def on_socket(connected: socket.socket) -> None:
+            wakers.enter_context(interrupt.waking(lambda: connected.shutdown(socket.SHUT_RDWR)))
+
+        try:
+            with http_client.open(
+                method,
+                url,
+                headers=headers,
+                body=body,
+                connect_timeout=min(limits.intervals.connect, left),
+                read_timeout=min(limits.intervals.read, left),
+                total_timeout=left,
+                on_socket=on_socket,
+            ) as answer:
+                yield answer
+        except http_client.EgressDenied as error:
+            raise _failure(method, f"{_describe(method, url)}: {truncate(str(error))}") from error
+        except http_client.EgressFailed as error:
+            interrupt.check()  # its `shutdown` looks like a broken connection
+            if time.monotonic() >= limits.deadline:
+                raise deadline_exceeded(method, url) from error
+            raise RetryableError(_failure(method, f"{_describe(method, url)}: {truncate(str(error))}")) from error
+
+
+def error_for_status(method: str, url: str, answer: Answer) -> RetryableError | TransferFailed:
+    """Return the error for an answer whose status is not a success."""
+    failure = _failure(method, describe_answer(method, url, answer), answered=True)
+    if answer.status_code in _RETRIED_STATUSES or answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        asked = parse_retry_after(answer.headers.get("Retry-After", ""), datetime.now(UTC), answer.headers.get("Date"))
+        return RetryableError(failure, asked)
+    return failure
+
+
+def deadline_exceeded(method: str, url: str) -> TransferFailed:
+    return _failure(method, f"{_describe(method, url)} did not finish within TRANSFER_TIMEOUT")
+
+
+def describe_answer(method: str, url: str, answer: Answer) -> str:
+    """Return the beginning of a sentence such as `PUT https://example.com/a returned 503 Service Unavailable`."""
+    try:
+        status = f"{answer.status_code} {HTTPStatus(answer.status_code).phrase}"
+    except ValueError:
+        status = str(answer.status_code)
+    return f"{_describe(method, url)} returned {status}"
+
+
+def _failure(method: str, message: str, *, answered: bool = False) -> TransferFailed:
+    """Return the error of a request: GET downloads, other methods upload. `answered`: the status of its answer is an error."""
+    if method != "GET":
+        return UploadFailed(message)
+    return DownloadRefused(message) if answered else DownloadFailed(message)
+
+
+def _describe(method: str, url: str) -> str:
+    return f"{method} {truncate(http_client.redact(url))}"
