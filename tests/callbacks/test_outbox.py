@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from callbacks import delivery_hints, outbox
 from callbacks.cloudevents import EventTooLarge
@@ -206,6 +207,29 @@ def test_forgetting_leaves_nothing_of_a_stream_and_all_of_the_others(stream: UUI
     assert list(Subscription.objects.values_list("stream", flat=True)) == [other]
     assert set(Event.objects.values_list("subscription__stream", flat=True)) == {other}
     assert Attempt.objects.count() == 5
+
+
+def test_forgetting_takes_the_lease_away_before_it_deletes(stream: UUID) -> None:
+    # Given a stream whose event is being delivered
+    subscribe(stream)
+    publish(stream, START)
+    Subscription.objects.update(lease_token=uuid.uuid4(), lease_until=Now() + timedelta(seconds=30), waiting_since=Now())
+    seen: list[tuple[Any, ...]] = []
+
+    def look(_: int) -> None:
+        seen.extend(Subscription.objects.values_list("lease_token", "lease_until", "next_attempt_at", "waiting_since"))
+
+    def look_before(execute: Any, statement: str, *args: Any) -> Any:
+        if statement.startswith('DELETE FROM "callbacks_event"'):
+            in_threads(1, look)  # with a connection of its own
+        return execute(statement, *args)
+
+    # When it is forgotten
+    with connection.execute_wrapper(look_before):
+        outbox.forget([stream])
+
+    # I expect the delivery to have lost its lease, and no other to begin, before the first event is gone
+    assert seen == [(None, None, None, None)]
 
 
 def test_forgetting_lets_others_in_after_each_small_batch(stream: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
