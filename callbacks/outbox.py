@@ -16,9 +16,9 @@ from callbacks import delivery_hints
 from callbacks.cloudevents import Envelope, timestamp
 from callbacks.delivery import destination_queue
 from callbacks.models import Event, Subscription, new_event_id
-from callbacks.rules.event_verdict import LIFETIME_SECONDS
 from orchestrator_site.base.db.transactions import delete_in_batches
 from orchestrator_site.base.egress.http_client import origin_of
+from orchestrator_site.base.intervals import DeliveryIntervals
 
 _BATCH: Final = 200
 
@@ -58,7 +58,9 @@ def subscribe(
     )
 
 
-def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> None:
+def publish(
+    stream: UUID, type_: str, source: str, data: Mapping[str, Any], intervals: DeliveryIntervals = DeliveryIntervals()
+) -> None:
     """Keep an event, to be sent once the caller's transaction is committed. Nothing happens where nobody takes it.
 
     Raises `EventTooLarge` and ValueError as `Envelope.body` does.
@@ -79,7 +81,7 @@ def publish(stream: UUID, type_: str, source: str, data: Mapping[str, Any]) -> N
         time=timestamp(timezone.now()),
         jobsequence=sequence,
     )
-    expires_at = Now() + timedelta(seconds=LIFETIME_SECONDS)
+    expires_at = Now() + timedelta(seconds=intervals.lifetime)
     Event.objects.create(
         id=UUID(envelope.id),
         subscription=subscription,

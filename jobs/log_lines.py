@@ -18,10 +18,10 @@ from enum import StrEnum
 from typing import Final
 
 from jobs.engine.protocol import Frame, StreamName
+from orchestrator_site.base.intervals import LogIntervals
 
 ENCODED_LIMIT: Final = 48 * 1024  # bytes of the lines of one event, as JSON
 BATCH_LIMIT: Final = 8 * ENCODED_LIMIT  # of those that are committed together
-DUE_AFTER: Final = 0.25  # seconds that a line may wait for others
 _STREAMS: Final[tuple[StreamName, ...]] = ("stdout", "stderr")
 _SEPARATOR: Final = 2  # bytes: `, ` after a text, or its share of the brackets
 _LARGEST_CHARACTER: Final = 6  # bytes: \u001b
@@ -81,8 +81,9 @@ class LineSplitter:
     It holds one batch, which is due at 384 KiB (eight events), and at most 48 KiB of an unfinished line of each stream.
     """
 
-    def __init__(self, cursor: Cursor | None = None) -> None:
+    def __init__(self, cursor: Cursor | None = None, intervals: LogIntervals = LogIntervals()) -> None:
         cursor = cursor or Cursor()
+        self._intervals = intervals
         self._frames = cursor.frames
         self._unfinished = {
             "stdout": _Unfinished("stdout", cursor.stdout, cursor.stdout_time),
@@ -105,7 +106,7 @@ class LineSplitter:
         if not self._lines:
             return False
         if self._due_at is None:
-            self._due_at = now + DUE_AFTER
+            self._due_at = now + self._intervals.batch
         return self._encoded_size >= BATCH_LIMIT or now >= self._due_at
 
     def take(self) -> Batch:

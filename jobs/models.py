@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import Q
 from uuid_utils.compat import uuid7
 
+from jobs.engine.protocol import PullPolicy
 from jobs.states import UNDECIDED, InputType, OutputType, Reason, State, TransferStatus
 from orchestrator_site.base.db.encryption import EncryptedJSONField, EncryptedTextField
 
@@ -96,7 +97,7 @@ class Job(models.Model):
     environment = EncryptedJSONField(default=dict)
     meta = models.JSONField(default=dict)
     workspace = models.CharField(max_length=1024)
-    pull_policy = models.CharField(max_length=16)
+    pull_policy: "models.CharField[PullPolicy, PullPolicy]" = models.CharField(max_length=16)
     network = models.CharField(max_length=16)
     wants_logs = models.BooleanField(default=False, help_text="Its callback takes log events.")
     has_downloads = models.BooleanField(default=False, db_default=False, help_text="Some of its inputs are downloaded.")

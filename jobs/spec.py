@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jobs.engine.protocol import PullPolicy as PullPolicy  # part of a description, so it is imported from here, too
 from jobs.states import InputType, OutputType
 
-PullPolicy = Literal["missing", "always", "never"]
 Network = Literal["bridge", "none"]
 UploadMethod = Literal["PUT", "POST"]
 

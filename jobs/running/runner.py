@@ -13,7 +13,7 @@ from datetime import datetime
 from django.db.models import Q
 
 from jobs import lifecycle, start_breaker
-from jobs.engine.protocol import Engine, Observation, PullPolicy
+from jobs.engine.protocol import Engine, Observation
 from jobs.errors import (
     ContainerNotFound,
     EngineInTrouble,
@@ -209,8 +209,7 @@ class Run:
     def _make_container(self, job: Job) -> None:
         if not is_allowed(job.image, self._configuration.images_allow):  # it may have been posted under another IMAGES_ALLOW
             raise ImageUnavailable("no pattern in IMAGES_ALLOW matches the image")
-        policy: PullPolicy = job.pull_policy  # type: ignore[assignment]
-        self._engine.ensure_image(job.image, policy, self._configuration.pull_timeout, self.interrupt, check_registry)
+        self._engine.ensure_image(job.image, job.pull_policy, self._configuration.pull_timeout, self.interrupt, check_registry)
         lifecycle.doing(self.claim, "creating the container")
         try:
             self._engine.create(self._container.spec(job))
