@@ -1,28 +1,20 @@
 """Hints to workers that something may be claimed. Losing one costs a second (see `jobs.worker.supervisor`)."""
 
-from datetime import timedelta
-
 from django.db import transaction
 from django.db.models import F
-from django.db.models.functions import Now
 
 from jobs import start_breaker
-from jobs.models import Job, Node
+from jobs.healthy_nodes import healthy_nodes
+from jobs.models import Job
 from orchestrator_site.base.broker import hint
 
 RUN_ACTOR = "run_jobs"
 SWEEP_ACTOR = "sweep_containers"
-ALIVE_WITHIN = timedelta(seconds=30)
 
 
 def queue_of(node_id: int) -> str:
     """The queue that the workers of a node share: only they can reach its engine."""
     return f"jobs.{node_id}"
-
-
-def living_nodes() -> list[int]:
-    """Nodes that had a heartbeat lately, by the database's clock."""
-    return list(Node.objects.filter(seen_at__gt=Now() - ALIVE_WITHIN).values_list("pk", flat=True))
 
 
 def node_on_commit(node_id: int) -> None:
@@ -38,9 +30,8 @@ def somebody_on_commit(job: Job) -> None:
     """
 
     def tell() -> None:
-        room = Node.objects.filter(
+        room = healthy_nodes().filter(
             start_breaker.TAKES_JOBS,
-            seen_at__gt=Now() - ALIVE_WITHIN,
             cpu_millis__gte=job.cpu_millis,
             cpu_millis_reserved__lte=F("cpu_millis_total") - job.cpu_millis,
             memory_mib_reserved__lte=F("memory_mib") - job.memory_mib,

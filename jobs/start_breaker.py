@@ -18,18 +18,16 @@ from django.db.models.functions import Now
 from jobs.errors import OwnershipLost
 from jobs.models import Job, Node
 from orchestrator_site.base.db.transactions import short_transaction
+from orchestrator_site.base.intervals import ClaimIntervals
 
 logger = logging.getLogger(__name__)
 
 TAKES_JOBS: Final = Q(next_start_at=None)
 MAY_PROBE: Final = Q(next_start_at__lte=Now())
-PROBE_LEASE: Final = timedelta(seconds=60)  # a job that is to show whether starts work again may have to pull its image
 
 _IMAGES: Final = 2  # so many, or
 _JOBS: Final = 3  # so many jobs that fail in a row in the same words make it the engine's fault
 _TRIES: Final = 5  # of one job, while nothing shows that it is the engine's
-_FIRST_PAUSE: Final = 5  # seconds, doubled with each job that fails
-_LONGEST_PAUSE: Final = 60
 _REMEMBERED: Final = 16
 
 Verdict = Literal["try again", "put back", "give up"]
@@ -42,7 +40,9 @@ def succeeded(node_id: int) -> None:
         logger.info("a container was started where others had failed", extra={"node": node_id})
 
 
-def refused(uuid: UUID, guard: Q, node_id: int, words: str, *, certain: bool = False) -> Verdict:
+def refused(
+    uuid: UUID, guard: Q, node_id: int, words: str, *, certain: bool = False, intervals: ClaimIntervals = ClaimIntervals()
+) -> Verdict:
     """Write down that the start of this job failed, and say what is to become of it.
 
     `certain`: the engine says that it is at fault; then the job is never given up. Raises `OwnershipLost` where `guard` does
@@ -61,7 +61,7 @@ def refused(uuid: UUID, guard: Q, node_id: int, words: str, *, certain: bool = F
             job.save(update_fields=["refused_starts"])
         closed = was_closed or _is_enough(node, certain=certain, tries=job.refused_starts)
         if closed:
-            _close(node, job)
+            _close(node, job, intervals)
         node.save(update_fields=["start_refused", "start_refusal", "start_pause"])
     if not certain and job.refused_starts >= _TRIES and not (was_closed and is_nodes_fault):
         return "give up"  # others are started, or all that fail are of its image
@@ -86,13 +86,13 @@ def _is_enough(node: Node, *, certain: bool, tries: int) -> bool:
     return len(images_refused(node)) >= _IMAGES or jobs >= _JOBS or (certain and tries >= _JOBS)
 
 
-def _close(node: Node, job: Job) -> None:
+def _close(node: Node, job: Job, intervals: ClaimIntervals) -> None:
     """Let the node take one job, but only after a pause, by the database's clock. What was under way makes it no longer."""
     if node.next_start_at is None:
-        node.start_pause = _FIRST_PAUSE
+        node.start_pause = int(intervals.start_pause)
         logger.error("the node takes no more jobs, every start fails: %s", node.start_refusal, extra={"node": node.name})
     elif node.start_probe == job.uuid:
-        node.start_pause = min(2 * (node.start_pause or _FIRST_PAUSE), _LONGEST_PAUSE)
+        node.start_pause = int(min(2 * (node.start_pause or intervals.start_pause), intervals.start_pause_max))
         logger.warning("the node still starts nothing: %s", node.start_refusal, extra={"node": node.name})
     else:
         return

@@ -1,6 +1,6 @@
 """The embedded mode: the API, worker, deliveries, relay and metrics in one process, on SQLite.
 
-gunicorn's parent process only watches over that process, and starts it again should it die.
+gunicorn's parent process only watches that process, and starts it again if it dies.
 """
 
 import logging
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class EmbeddedWorker(WebWorker):
-    """The worker of `web` with everything else beside it."""
+    """The worker class of `web`, with all other parts beside it."""
 
     def init_process(self) -> None:
         self._runtime: Runtime = embedded_runtime()
@@ -35,7 +35,7 @@ class EmbeddedWorker(WebWorker):
             self._runtime.start()
         except JobError as error:
             logger.critical("cannot start: %s", error)
-            os._exit(Arbiter.APP_LOAD_ERROR)  # the parent ends too, rather than try for ever
+            os._exit(Arbiter.APP_LOAD_ERROR)  # the parent then ends too instead of trying for ever
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self._hand_over()
@@ -46,14 +46,14 @@ class EmbeddedWorker(WebWorker):
         super().handle_quit(sig, frame)
 
     def _hand_over(self) -> threading.Thread:
-        """Let go of jobs while the last requests are answered; the process ends when both are done."""
+        """Hand over the jobs while the last requests are answered; the process ends when both are done."""
         thread = threading.Thread(target=self._runtime.stop, name="stop")
         thread.start()
         return thread
 
 
 class EmbeddedApplication(BaseApplication):  # type: ignore[misc]
-    """gunicorn with one worker process of the above kind."""
+    """gunicorn with one `EmbeddedWorker`."""
 
     def load_config(self) -> None:
         for name in ("bind", "threads", "timeout", "graceful_timeout", "forwarder_headers", "header_map", "logconfig_dict"):

@@ -1,4 +1,4 @@
-"""What each process of the Procfile is made of. Embedded, one process is all of them."""
+"""Puts together the processes of the Procfile. In embedded mode one process holds all of them."""
 
 import logging
 import os
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+import dramatiq
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
@@ -26,13 +27,12 @@ from orchestrator_site.base import open_files
 from orchestrator_site.base.broker import make_worker
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import release_connection
+from orchestrator_site.base.intervals import BrokerIntervals, JobIntervals, RelayIntervals, WorkerIntervals
 
 logger = logging.getLogger(__name__)
 
-Duty = tuple[float, Callable[[], object]]  # every so many seconds
+Duty = tuple[float, Callable[[], object]]  # the seconds between two calls, and what to call
 
-_STOP_MILLISECONDS = 3000
-_RETRY_SECONDS = 1.0
 _FILES_PER_JOB = 4  # a running job has two, and so has each of half as many uploads
 _OTHER_FILES = 512
 
@@ -40,12 +40,19 @@ _OTHER_FILES = 512
 class WorkerProcess:
     """Runs jobs on one engine."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        intervals: JobIntervals = JobIntervals(),
+        broker_intervals: BrokerIntervals = BrokerIntervals(),
+    ) -> None:
         self._configuration = configuration
+        self._intervals = intervals
+        self._broker_intervals = broker_intervals
         self._supervisor: Supervisor | None = None
 
     def start(self, stopping: threading.Event) -> None:
-        """Wait for engine and database, then take up jobs; returns early where `stopping` is set meanwhile.
+        """Wait until engine and database answer, then run jobs. Return early if `stopping` is set.
 
         Raises `NodeNameTaken`.
         """
@@ -53,33 +60,36 @@ class WorkerProcess:
         engine = make_engine(self._configuration)
         while not stopping.is_set():
             try:
-                self._supervisor = Supervisor(engine, self._configuration)
+                self._supervisor = Supervisor(engine, self._configuration, self._intervals)
                 break
-            except (EngineUnavailable, DatabaseError, InterfaceError, OSError) as error:  # OSError: STATE_DIR takes no file
+            except (EngineUnavailable, DatabaseError, InterfaceError, OSError) as error:  # OSError: STATE_DIR is not writable
                 logger.warning("cannot start yet: %s", error)
                 release_connection()
-                stopping.wait(_RETRY_SECONDS)
+                stopping.wait(self._intervals.worker.start_retry)
         if self._supervisor is None:
             return
-        actors.attach(self._supervisor)
+        actors.declare(self._supervisor)
         self._threads = make_worker({queue_of(self._supervisor.node.pk)}, self._configuration.worker_threads)
         self._threads.start()
         self._supervisor.start()
-        logger.info("the worker runs", extra={"node": self._supervisor.node.name})
+        logger.info("the worker is running", extra={"node": self._supervisor.node.name})
 
     def stop(self) -> None:
-        """Hand all jobs over, and meanwhile take up no message: idle threads need seconds to find that they shall end."""
+        """Hand all jobs over, and meanwhile stop the threads: idle ones need seconds to notice."""
         if self._supervisor is not None:
-            idle = threading.Thread(target=self._threads.stop, args=(_STOP_MILLISECONDS,), name="stop threads")
-            idle.start()
+            threads = threading.Thread(target=_stop_threads, args=(self._threads, self._broker_intervals), name="stop threads")
+            threads.start()
             try:
                 self._supervisor.stop()
             finally:
-                idle.join()
+                threads.join()
 
 
 class DeliverProcess:
     """Sends events."""
+
+    def __init__(self, intervals: BrokerIntervals = BrokerIntervals()) -> None:
+        self._intervals = intervals
 
     def start(self, stopping: threading.Event) -> None:  # noqa: ARG002 - as all parts
         stream_delivery.start()
@@ -87,40 +97,51 @@ class DeliverProcess:
         self._threads.start()
 
     def stop(self) -> None:
-        """What is not answered soon is sent again, by whoever is next."""
+        """Abandon the requests that are not answered soon: another process sends these events again."""
         stream_delivery.let_go()
-        self._threads.stop(timeout=_STOP_MILLISECONDS)
+        _stop_threads(self._threads, self._intervals)
         stream_delivery.abandon()
 
 
 class RelayProcess:
-    """Finds what messages forgot, and forgets what is old. The latter has a thread of its own: it may take long."""
+    """Does the periodic duties: finds what lost messages were about, and deletes what is old."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._dead_workers = DeadWorkerDetector()
-        self._lost_nodes = LostNodeDetector(configuration.node_lost_after)
+    def __init__(
+        self,
+        configuration: Configuration,
+        intervals: RelayIntervals = RelayIntervals(),
+        worker_intervals: WorkerIntervals = WorkerIntervals(),
+    ) -> None:
+        self._intervals = intervals
+        self._retention = timedelta(seconds=configuration.job_retention)
+        self._dead_workers = DeadWorkerDetector(worker_intervals)
+        self._lost_nodes = LostNodeDetector(configuration.node_lost_after, worker_intervals)
 
     def start(self, stopping: threading.Event) -> None:
+        every = self._intervals
         frequent: list[Duty] = [
-            (0.5, due_streams.Finder().look),
-            (1.0, destination_queue.wake_available),
-            (5.0, destination_queue.mark_waiting),
-            (1.0, redelivery.work_off),
-            (1.0, self._look_after_workers),
-            (5.0, missed_hints.wake_workers),
-            (30.0, leftovers.request_removal),
+            (every.due_streams, due_streams.Finder().look),
+            (every.destinations_available, destination_queue.wake_available),
+            (every.destinations_waiting, destination_queue.mark_waiting),
+            (every.redeliveries, redelivery.work_off),
+            (every.dead_workers, self._check_workers),
+            (every.job_hints, missed_hints.wake_workers),
+            (every.leftovers, leftovers.request_removal),
         ]
-        forgetting: list[Duty] = [(1.0, self._forget_jobs), (60.0, destination_queue.forget_unused)]
+        deleting: list[Duty] = [
+            (every.retention, self._delete_old_jobs),
+            (every.unused_destinations, destination_queue.forget_unused),
+        ]
+        # Deleting has a thread of its own, because it may take long.
         self._threads = [
             threading.Thread(target=self._run, args=(duties, stopping), name=name, daemon=True)
-            for name, duties in (("relay", frequent), ("retention", forgetting))
+            for name, duties in (("relay", frequent), ("retention", deleting))
         ]
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        deadline = time.monotonic() + _STOP_MILLISECONDS / 1000
+        deadline = time.monotonic() + self._intervals.stop
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -144,20 +165,23 @@ class RelayProcess:
         finally:
             release_connection()
 
-    def _look_after_workers(self) -> None:
+    def _check_workers(self) -> None:
         self._dead_workers.check()
         lost_nodes.end_jobs(self._lost_nodes.check())
 
-    def _forget_jobs(self) -> None:
-        """A batch at a time: retention keeps up with any load."""
-        retention.delete_old_jobs(timedelta(seconds=self._configuration.job_retention))
+    def _delete_old_jobs(self) -> None:
+        retention.delete_old_jobs(self._retention)
+
+
+def _stop_threads(threads: dramatiq.Worker, intervals: BrokerIntervals) -> None:
+    threads.stop(timeout=int(intervals.stop * 1000))
 
 
 Part = WorkerProcess | DeliverProcess | RelayProcess
 
 
 class Runtime:
-    """Some of the parts, started together and stopped together."""
+    """Parts that are started and stopped together."""
 
     def __init__(self, *parts: Part) -> None:
         self._parts = parts
@@ -172,7 +196,7 @@ class Runtime:
             self._started.append(part)
 
     def stop(self) -> None:
-        """Bounded by a few seconds; may be called twice."""
+        """Stop all parts that were started, within a few seconds. Does nothing the second time."""
         self.stopping.set()
         threads = [threading.Thread(target=self._stop_part, args=(part,), name="stop") for part in self._started]
         self._started = []
@@ -186,29 +210,27 @@ class Runtime:
         try:
             part.stop()
         except (DatabaseError, InterfaceError) as error:
-            logger.warning("the database does not answer, others will find out: %s", error)
+            logger.warning("the database does not answer, other processes will find this one dead: %s", error)
         finally:
             release_connection()
 
     def run_until_signal(self) -> None:
         """Run in the foreground until SIGINT or SIGTERM, then stop and end the process."""
-        asked = threading.Event()
 
-        def ask(*_: object) -> None:
+        def request_stop(*_: object) -> None:
             self.stopping.set()
-            asked.set()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, ask)
+            signal.signal(number, request_stop)
         self.start()
-        asked.wait()
+        self.stopping.wait()
         self.stop()
         logging.shutdown()
-        # Threads that still block on an engine or a peer hold nothing that anybody needs: their claims are given up.
+        # Threads may still block on an engine or a peer. Nothing waits for them: their claims are released.
         os._exit(0)
 
 
 def embedded_runtime() -> Runtime:
-    """Worker, deliveries and relay in one process."""
+    """Return worker, deliveries and relay as parts of one process."""
     configuration = settings.CONFIGURATION
     return Runtime(DeliverProcess(), RelayProcess(configuration), WorkerProcess(configuration))

@@ -1,11 +1,10 @@
 """What an accepted job waits for, in one sentence."""
 
 from django.db.models import Max
-from django.db.models.functions import Now
 
 from jobs import start_breaker
-from jobs.models import Job, Node, Worker
-from jobs.node_hints import ALIVE_WITHIN
+from jobs.healthy_nodes import healthy_nodes
+from jobs.models import Job, Worker
 from jobs.running.claiming import unclaimed
 from jobs.states import State
 
@@ -16,7 +15,7 @@ def waiting_for(job: Job) -> str | None:
     """One sentence that says what an accepted job waits for; None for any other."""
     if job.status != State.ACCEPTED:
         return None
-    nodes = Node.objects.filter(seen_at__gt=Now() - ALIVE_WITHIN)
+    nodes = healthy_nodes()
     if job.node_id is not None:
         if job.owner_id is None:
             return "a worker of its node"

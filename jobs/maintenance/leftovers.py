@@ -7,9 +7,10 @@ from uuid import UUID
 from jobs import node_hints
 from jobs.engine.protocol import Engine, Observation
 from jobs.errors import ContainerConflict
+from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Job, Node
 from jobs.running import job_network
-from jobs.running.claimed_container import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from orchestrator_site.base.broker import hint
 from orchestrator_site.base.db.transactions import short_read
 from orchestrator_site.base.intervals import RelayIntervals
@@ -22,7 +23,7 @@ _BATCH = 200
 def request_removal() -> None:
     """Ask a worker of every healthy node to remove the leftovers on its engine."""
     with short_read():
-        nodes = node_hints.living_nodes()
+        nodes = list(healthy_nodes().values_list("pk", flat=True))
     for node in nodes:
         hint(node_hints.queue_of(node), node_hints.SWEEP_ACTOR)
 

@@ -1,52 +1,97 @@
-"""The container of one claim: its name, its description, and how an older claim's becomes ours."""
+"""The container of one claim: its name, its description, and the engine's calls for it."""
 
 import math
 
 from jobs.engine.protocol import Engine, Observation, RunSpec
-from jobs.errors import ContainerNotFound
+from jobs.errors import ContainerNotFound, EngineSilent, JobError
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
+from jobs.running import job_network
 from jobs.running.container_adoption import adopt
-from orchestrator_site.base.config.configuration import Configuration
-
-INSTANCE_LABEL = "orchestrator.instance"
-UUID_LABEL = "orchestrator.job"
-NODE_LABEL = "orchestrator.node"
+from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 
 
-class Container:
+class ClaimedContainer:
     """Found by its labels once, then addressed by its name: `<instance>-<uuid>-<claim number>`."""
 
     def __init__(
-        self, engine: Engine, claim: Claim, instance: str, configuration: Configuration, node: Node, interrupt: Interrupt
+        self,
+        engine: Engine,
+        claim: Claim,
+        node: Node,
+        instance: str,
+        interrupt: Interrupt,
+        *,
+        stop_grace: float,
+        engine_log_limit: int,
     ) -> None:
-        """`interrupt` ends whatever waits for the engine, but the removal at the end."""
+        """Describe it without a call to the engine.
+
+        `interrupt` ends all calls but three: `start`, because newer engines undo a start whose caller is gone, and the next
+        owner would run the job twice; and `stop` and `remove`, which carry out a decision. Their time-outs bound these.
+        `stop_grace` is the number of seconds between SIGTERM and SIGKILL, `engine_log_limit` a number of bytes.
+        """
         self.name = f"{instance}-{claim.uuid}-{claim.number}"
         self._engine = engine.bound(interrupt)
         self._uninterrupted = engine
-        self._labels = {INSTANCE_LABEL: instance, UUID_LABEL: str(claim.uuid)}
-        self._configuration = configuration
+        self._interrupt = interrupt
         self._node = node
-        self._adopted = claim.number == 1  # nobody had it before
+        self._instance = instance
+        self._labels = {INSTANCE_LABEL: instance, UUID_LABEL: str(claim.uuid)}
+        self._stop_grace = stop_grace
+        self._engine_log_limit = engine_log_limit
+        self._is_adopted = claim.number == 1  # there is no earlier owner
 
     def find(self) -> Observation | None:
-        """What the engine says of it; None where there is none.
-
-        A container of an earlier claim is renamed first, so that its earlier owner, should it still live,
-        gets a 404 for whatever it does; only then is it looked at. One that never started is removed
-        (never by force: a start that slipped in before the rename makes the removal fail, and is adopted).
-        """
-        if not self._adopted:
+        """Return what the engine says about it, or None if there is none. The first call adopts that of an earlier claim."""
+        if not self._is_adopted:
             adopt(self._engine, self._labels, self.name)
-            self._adopted = True
+            self._is_adopted = True
         try:
             return self._engine.inspect(self.name)
         except ContainerNotFound:
             return None
 
-    def spec(self, job: Job) -> RunSpec:
-        """How the engine is to make it."""
+    def inspect(self) -> Observation:
+        """Return what the engine says about it. Raises `ContainerNotFound`."""
+        return self._engine.inspect(self.name)
+
+    def is_engine_silent(self, seconds: float) -> bool:
+        """Return whether the engine sends nothing for `seconds` when it is asked about the container, as a frozen one does."""
+        try:
+            self._uninterrupted.bound(Interrupt(), seconds).inspect(self.name)
+        except EngineSilent:
+            return True
+        except JobError:  # any other answer is one
+            return False
+        return False
+
+    def create(self, job: Job) -> None:
+        """Create it. Raises `ImageUnavailable` if the image is not on the engine."""
+        self._engine.create(self._spec(job))
+
+    def start(self) -> None:
+        """Start its process."""
+        self._uninterrupted.start(self.name)
+
+    def wait(self) -> None:
+        """Return when its process has ended."""
+        self._engine.wait(self.name, self._interrupt)
+
+    def stop(self) -> None:
+        """Ask its process to end, and kill it after the grace."""
+        self._uninterrupted.stop(self.name, self._stop_grace)
+
+    def remove(self) -> None:
+        """Remove it, running or not."""
+        self._uninterrupted.remove(self.name, force=True)
+
+    def renew_network(self) -> None:
+        """Create the network of the node's jobs again if it is gone."""
+        job_network.renew(self._engine, self._node, self._instance)
+
+    def _spec(self, job: Job) -> RunSpec:
         command = ("/bin/sh", "-c", job.command) if isinstance(job.command, str) else job.command
         return RunSpec(
             name=self.name,
@@ -58,10 +103,6 @@ class Container:
             memory_mib=job.memory_mib,
             network=self._node.network_name if job.network == "bridge" else None,
             labels={**self._labels, NODE_LABEL: str(self._node.pk)},
-            stop_grace_seconds=math.ceil(self._configuration.shutdown_grace),
-            log_limit_bytes=self._configuration.engine_log_limit,
+            stop_grace_seconds=math.ceil(self._stop_grace),
+            log_limit_bytes=self._engine_log_limit,
         )
-
-    def remove(self) -> None:
-        """Remove it, running or not."""
-        self._uninterrupted.remove(self.name, force=True)

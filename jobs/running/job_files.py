@@ -1,7 +1,8 @@
-"""The files of one job: into its container before the process starts, out of it after the process has ended."""
+"""Puts the inputs of one job into its container before the start, and takes its outputs out after the end."""
 
 import time
 from base64 import b64decode
+from pathlib import Path
 from typing import TypeVar
 
 from jobs import lifecycle, transfers
@@ -11,18 +12,15 @@ from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.models import Input, Job, Output
 from jobs.states import InputType, OutputType, TransferStatus
-from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.postgresql import answer_limit
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
-
-_TELL_SECONDS = 2.0
-_TELL_AGAIN_SECONDS = 30.0  # after the database did not answer
+from orchestrator_site.base.intervals import RunIntervals
 
 _Item = TypeVar("_Item", Input, Output)
 
 
 class InputFailed(JobError):
-    """This input cannot be brought in, so the job cannot run. `seconds` is how long it was tried."""
+    """An input failed after `seconds`, so the job cannot run. The text is that of the error that made it fail."""
 
     def __init__(self, item: Input, error: TransferFailed | DiskFull, seconds: float) -> None:
         super().__init__(str(error))
@@ -32,53 +30,73 @@ class InputFailed(JobError):
 
 
 class JobFiles:
-    """What one owner of a job carries. `container` is the name of its container."""
+    """Moves the files of one job while one worker owns it."""
 
-    def __init__(self, claim: Claim, engine: Engine, container: str, configuration: Configuration, interrupt: Interrupt) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        engine: Engine,
+        container: str,
+        interrupt: Interrupt,
+        *,
+        timeout: float,
+        size_limit: int,
+        spool_directory: Path,
+        intervals: RunIntervals = RunIntervals(),
+    ) -> None:
+        """Prepare to move files into and out of the container with the name `container`.
+
+        `timeout` is TRANSFER_TIMEOUT in seconds: all inputs share it, and so do all outputs. `size_limit` is in bytes, for
+        each file.
+        """
         self._claim = claim
         self._engine = engine
         self._container = container
-        self._configuration = configuration
         self._interrupt = interrupt
-        self._no_room_since: float | None = None  # on the monotonic clock
-        self._seconds_for_outputs = configuration.transfer_timeout  # that are left for all of them
-        self._begun: Output | None = None  # the output that is being taken out
-        self._began = 0.0  # when the input or output under way was begun, on the monotonic clock
+        self._timeout = timeout
+        self._size_limit = size_limit
+        self._spool_directory = spool_directory
+        self._intervals = intervals
+        self._disk_full_since: float | None = None  # by `time.monotonic`
+        self._seconds_for_outputs = timeout  # what is left of it
+        self._current_output: Output | None = None
+        self._current_began = 0.0  # when the current input or output was begun, by `time.monotonic`
 
     def bring_in(self, job: Job) -> None:
-        """Put all inputs into the created container, those of an earlier try again.
+        """Put all inputs into the created container, including those of an earlier try.
 
-        Raises `InputFailed`, what the engine's calls and the lifecycle's raise, and `DiskFull` for as long as TRANSFER_TIMEOUT.
+        Raises `InputFailed` if an input cannot be put in, `DiskFull` while the worker's disk is full, for at most
+        TRANSFER_TIMEOUT, and whatever the engine's and the lifecycle's calls raise.
         """
         place = self._place(job)
         transfers.prepare_workspace(place)
-        limits = self._limits(self._configuration.transfer_timeout)
+        limits = self._limits(self._timeout)
         items = _items(job, Input)
         steps = [_step(item) for item in items]
         if steps:
             lifecycle.doing(self._claim, steps[0])
         for item, following in zip(items, [*steps, "starting"][1:], strict=True):
-            self._began = time.monotonic()
+            self._current_began = time.monotonic()
             try:
                 size = self._bring_one_in(place, item, limits)
             except DiskFull as error:
-                self._wait_for_room(item, error)
+                self._report_disk_full(item, error)
                 raise
             except TransferFailed as error:
                 raise InputFailed(item, error, self._seconds) from error
             lifecycle.input_done(self._claim, item, size, following, self._seconds)
-        self._no_room_since = None
+        self._disk_full_since = None
 
     def take_out(self, job: Job) -> None:
-        """Handle all outputs that no earlier try has handled. Raises what the engine's calls and the lifecycle's raise.
+        """Handle all outputs that no earlier try has handled. Raises whatever the engine's and the lifecycle's calls raise.
 
-        They share one TRANSFER_TIMEOUT, which time spent elsewhere (an engine that is away) does not use up. Where they
-        were cancelled, the one that was under way fails and the others stay pending.
+        Time spent elsewhere, as on an engine that is away, uses up nothing of their TRANSFER_TIMEOUT. If they were cancelled,
+        the current one fails and the others stay pending.
         """
         if job.outputs_cancelled_at is not None:
-            if self._begun is not None:
-                code = ErrorCode.UPLOAD_FAILED if self._begun.type == OutputType.UPLOAD else ErrorCode.ARTIFACT_READ_FAILED
-                lifecycle.output_failed(self._claim, self._begun, code, "cancelled", self._seconds)
+            if (item := self._current_output) is not None:
+                code = ErrorCode.UPLOAD_FAILED if item.type == OutputType.UPLOAD else ErrorCode.ARTIFACT_READ_FAILED
+                lifecycle.output_failed(self._claim, item, code, "cancelled", self._seconds)
             return
         pending = [item for item in _items(job, Output) if item.status == TransferStatus.PENDING]
         if not pending:
@@ -93,21 +111,21 @@ class JobFiles:
     def _take_all_out(self, place: transfers.Workspace, items: list[Output], limits: transfers.TransferLimits) -> None:
         for item in items:
             self._interrupt.check()
-            self._begun, self._began = item, time.monotonic()
+            self._current_output, self._current_began = item, time.monotonic()
             try:
                 self._take_one_out(place, item, limits)
             except TransferFailed as error:
                 lifecycle.output_failed(self._claim, item, error.code, str(error), self._seconds)
             except (EngineRefused, ContainerNotFound) as error:
                 lifecycle.output_failed(self._claim, item, ErrorCode.ARTIFACT_READ_FAILED, str(error), self._seconds)
-            self._begun = None
+            self._current_output = None
 
-    def _wait_for_room(self, item: Input, error: DiskFull) -> None:
-        """Say so; raise `InputFailed` where it has lasted for TRANSFER_TIMEOUT."""
+    def _report_disk_full(self, item: Input, error: DiskFull) -> None:
+        """Store what the job waits for; raise `InputFailed` if it has waited for TRANSFER_TIMEOUT."""
         now = time.monotonic()
-        self._no_room_since = self._no_room_since or now
-        if now - self._no_room_since >= self._configuration.transfer_timeout:
-            raise InputFailed(item, error, now - self._no_room_since) from error
+        self._disk_full_since = self._disk_full_since or now
+        if now - self._disk_full_since >= self._timeout:
+            raise InputFailed(item, error, now - self._disk_full_since) from error
         lifecycle.doing(self._claim, "room on the worker's disk")
 
     def _bring_one_in(self, place: transfers.Workspace, item: Input, limits: transfers.TransferLimits) -> int:
@@ -124,7 +142,7 @@ class JobFiles:
             item.mode,
             limits=limits,
             interrupt=self._interrupt,
-            progress=_Teller(self._claim, item),
+            progress=_ProgressReport(self._claim, item, self._intervals),
         )
 
     def _take_one_out(self, place: transfers.Workspace, item: Output, limits: transfers.TransferLimits) -> None:
@@ -139,8 +157,8 @@ class JobFiles:
 
     @property
     def _seconds(self) -> float:
-        """How long the input or output under way has taken so far: what an owner before this one did is not counted."""
-        return time.monotonic() - self._began
+        """How long the current input or output has taken under this owner."""
+        return time.monotonic() - self._current_began
 
     def _place(self, job: Job) -> transfers.Workspace:
         user = self._engine.resolve_user(self._container)
@@ -148,30 +166,31 @@ class JobFiles:
 
     def _limits(self, seconds: float) -> transfers.TransferLimits:
         return transfers.TransferLimits(
-            size=self._configuration.transfer_limit,
+            size=self._size_limit,
             deadline=time.monotonic() + seconds,
-            spool_directory=self._configuration.state_dir / "spool",
+            spool_directory=self._spool_directory,
         )
 
 
-class _Teller:
-    """Says in the job's row how far a download is, now and then. Called for every chunk."""
+class _ProgressReport:
+    """Stores the progress of a download in the job's row from time to time. Called for every chunk."""
 
-    def __init__(self, claim: Claim, item: Input) -> None:
+    def __init__(self, claim: Claim, item: Input, intervals: RunIntervals) -> None:
         self._claim = claim
         self._item = item
-        self._due = time.monotonic() + _TELL_SECONDS
+        self._intervals = intervals
+        self._due = time.monotonic() + intervals.progress
 
     def __call__(self, stage: transfers.Stage, done: int, total: int | None) -> None:
-        """Raises `OwnershipLost`, which ends the download. A database that is away does not."""
+        """Raise `OwnershipLost`, which ends the download, if the job is not ours any more. A database outage is ignored."""
         if time.monotonic() < self._due:
             return
-        pause = _TELL_SECONDS
+        pause = self._intervals.progress
         try:
-            with answer_limit(_TELL_SECONDS):
+            with answer_limit(self._intervals.progress):
                 lifecycle.doing(self._claim, transfers.describe_progress(stage, self._item.name, self._item.path, done, total))
         except DATABASE_UNAVAILABLE:
-            pause = _TELL_AGAIN_SECONDS
+            pause = self._intervals.progress_retry
         self._due = time.monotonic() + pause
 
 

@@ -10,7 +10,7 @@ from django.db.models import Q
 from jobs.engine.protocol import Engine, EngineInfo
 from jobs.errors import JobError
 from jobs.models import Node
-from jobs.running.claimed_container import INSTANCE_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL
 from orchestrator_site.base.db.transactions import short_read, short_transaction
 
 

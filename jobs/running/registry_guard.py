@@ -1,7 +1,6 @@
-"""Whether an engine may be asked to pull an image: its pull is a request of the service's like any other."""
+"""Applies the egress rules to the registries from which an engine is asked to pull."""
 
 import logging
-from typing import Final
 
 from jobs.engine import registry_errors
 from jobs.engine.pullable_reference import DOCKER_HUB, Reference
@@ -11,21 +10,20 @@ from orchestrator_site.base.egress.reachability import check_host
 
 logger = logging.getLogger(__name__)
 
-_LOOK_UP_SECONDS: Final = 10.0
 
-
-def check_registry(reference: Reference) -> None:
+def check_registry(reference: Reference, timeout: float) -> None:
     """Raise `ImageUnavailable` unless the egress rules allow the registry of `reference`.
 
-    Docker Hub is not looked up: it is public, and an engine may have a mirror for it.
+    `timeout` is for resolving its name, in seconds. Docker Hub is not checked: it is public, and an engine may have a mirror
+    for it.
     """
     if reference.registry == DOCKER_HUB:
         return
     try:
-        check_host(reference.registry.partition(":")[0], _LOOK_UP_SECONDS)
+        check_host(reference.registry.partition(":")[0], timeout)
     except EgressDenied as error:
-        logger.warning("a registry is not allowed: %s", error)
+        logger.warning("registry not allowed: %s", error)
         raise ImageUnavailable(registry_errors.not_allowed(reference.text)) from error
     except EgressFailed as error:
-        logger.warning("a registry is not found: %s", error)
+        logger.warning("registry not found: %s", error)
         raise ImageUnavailable(registry_errors.unreachable(reference.text)) from error

@@ -1,9 +1,9 @@
-"""Jobs whose owners die: how many owners one job may take with it, and how the guilty one is told from those beside it.
+"""Tells a job that kills its workers from the jobs that ran beside it, and gives it up.
 
-A worker that is killed or freezes has all of its jobs orphaned, and the death counts against each of them. It is forgotten when
-a job gets a step further (it starts, its log is read on, it is decided, an output is done) or has been driven well for a while.
-After a few deaths a job is a suspect: a process then takes such jobs one at a time, the worst first, so the next death counts
-against the guilty job alone. In the end that job is given up.
+When a worker is killed or freezes, its death counts against each of its jobs. The count is forgotten when a job gets a step
+further (it starts, more of its log is read, it is decided, an output is done) or has been driven for a while. After a few
+deaths a job is a suspect: a worker then claims such jobs one at a time, the one with most deaths first, so that the next death
+counts against that job alone. In the end it is given up.
 """
 
 import threading
@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from typing import Final
 
 from jobs.lifecycle import Claim
+from orchestrator_site.base.intervals import WorkerIntervals
 
-SUSPECT_AFTER: Final = 3  # deaths: a deploy that goes wrong may cost one or two
-GIVEN_UP_AFTER: Final = 10  # an innocent job may be on trial while somebody kills workers again and again
-GIVEN_UP: Final = f"{GIVEN_UP_AFTER} workers in a row died while they drove the job: it is not tried again"
-WELL_AFTER: Final = 5.0  # seconds: what kills an owner does so as soon as it is looked at
-_TRIAL_SECONDS: Final = 30.0  # for one that has yet to start: a pull may take long, and the others wait
+SUSPECT_AFTER: Final = 3  # deaths: a deployment that goes wrong may cost one or two
+GIVEN_UP_AFTER: Final = 10  # deaths: a harmless job may be on trial while an operator kills workers again and again
+GIVEN_UP: Final = f"{GIVEN_UP_AFTER} workers in a row died while they ran the job: it is given up"
 
 
 class Suspects:
-    """Those of one worker process. Thread-safe."""
+    """The suspects of one worker process. Thread-safe."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, intervals: WorkerIntervals = WorkerIntervals(), clock: Callable[[], float] = time.monotonic) -> None:
+        self._trial = intervals.trial
         self._clock = clock
         self._turn = threading.Lock()
         self._lock = threading.Lock()
@@ -33,26 +33,26 @@ class Suspects:
 
     @contextmanager
     def turn(self) -> Iterator[bool]:
-        """Whether a suspect may be claimed inside: by one thread, and while no other is on trial."""
-        mine = self._turn.acquire(blocking=False)
+        """Yield whether a suspect may be claimed inside: only by one thread, and only while no suspect is on trial."""
+        acquired = self._turn.acquire(blocking=False)
         try:
-            yield mine and not self._is_one_on_trial()
+            yield acquired and not self._is_trial_running()
         finally:
-            if mine:
+            if acquired:
                 self._turn.release()
 
-    def taken(self, claim: Claim) -> None:
-        """Called inside `turn` with what was claimed."""
+    def put_on_trial(self, claim: Claim) -> None:
+        """Put a job that was claimed inside `turn` on trial, if it is a suspect."""
         if claim.deaths >= SUSPECT_AFTER:
             with self._lock:
                 self._on_trial, self._since = claim, self._clock()
 
-    def cleared(self, claim: Claim) -> None:
-        """Its owner has survived it, or drives it no more."""
+    def clear(self, claim: Claim) -> None:
+        """End the trial of a job that its worker has survived, or does not drive any more."""
         with self._lock:
             if self._on_trial == claim:
                 self._on_trial = None
 
-    def _is_one_on_trial(self) -> bool:
+    def _is_trial_running(self) -> bool:
         with self._lock:
-            return self._on_trial is not None and self._clock() - self._since < _TRIAL_SECONDS
+            return self._on_trial is not None and self._clock() - self._since < self._trial

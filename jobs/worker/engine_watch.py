@@ -1,7 +1,7 @@
-"""Whether the engine answers, and what its clock says.
+"""Watches whether the engine answers, and what its clock says.
 
-A thread of its own asks: a frozen engine keeps whoever asks it for a minute, and neither the supervisor nor a thread
-that may claim a job waits so long.
+In a thread of its own: a frozen engine blocks a call for a minute, which neither the supervisor nor a thread that may claim a
+job can wait for.
 """
 
 import logging
@@ -11,20 +11,19 @@ from datetime import datetime, timedelta
 
 from jobs.engine.protocol import Engine
 from jobs.errors import JobError
+from orchestrator_site.base.intervals import EngineIntervals
 
 logger = logging.getLogger(__name__)
 
-_ASK_SECONDS = 5.0
-_ASK_AGAIN_SECONDS = 1.0  # after it did not answer
-_RECENT_SECONDS = 10.0
-
 
 class EngineWatch:
-    """Asks one engine, from `start` to `stop`. It counts as answering until it fails to, or is silent for too long."""
+    """Asks one engine for its state, from `start` to `stop`."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Asks for the first time: raises what the engine's call raises."""
+    def __init__(self, engine: Engine, node: str, intervals: EngineIntervals = EngineIntervals()) -> None:
+        """Ask for the first time. `node` is the name in log messages. Raises what the engine's call raises."""
         self._engine = engine
+        self._node = node
+        self._intervals = intervals
         self._stopping = threading.Event()
         self._failed = False
         self._ask()
@@ -33,35 +32,39 @@ class EngineWatch:
         threading.Thread(target=self._ask_until_stopped, name="engine watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Ask no more. A question that is not answered yet may take its time: nobody waits for it."""
+        """Stop asking. Does not wait for an answer that is still due."""
         self._stopping.set()
 
     @property
     def answers(self) -> bool:
-        return not self._failed and time.monotonic() - self._answered_at < _RECENT_SECONDS
+        """Whether the last call succeeded, and not too long ago."""
+        return not self._failed and time.monotonic() - self._answered_at < self._intervals.watch_valid
 
     def clock(self) -> datetime:
-        """The engine's time, from its last answer and what has passed since."""
+        """Return the engine's time, extrapolated from its last answer."""
         return self._time_zero + timedelta(seconds=time.monotonic())
 
     def _ask(self) -> None:
         info = self._engine.info()
         self._answered_at = time.monotonic()
-        self.warnings = info.warnings  # the limits that it did not enforce as it last answered
+        self.warnings = info.warnings  # the limits that the engine does not enforce, as of its last answer
         self._time_zero = info.clock - timedelta(seconds=self._answered_at)
 
     def _ask_until_stopped(self) -> None:
-        while not self._stopping.wait(_ASK_AGAIN_SECONDS if self._failed else _ASK_SECONDS):
+        while not self._stopping.wait(self._intervals.watch_retry if self._failed else self._intervals.watch):
             try:
                 self._ask()
             except JobError as error:
                 if not self._failed:
-                    logger.warning("the engine does not answer, no job is taken up until it does: %s", error)
+                    self._log(logging.WARNING, f"the engine does not answer, no job is claimed until it does: {error}")
                 self._failed = True
             except Exception:
-                logger.exception("an unexpected error in the engine watch")
+                self._log(logging.ERROR, "an unexpected error in the engine watch", exc_info=True)
                 self._failed = True
             else:
                 if self._failed:
-                    logger.info("the engine answers again")
+                    self._log(logging.INFO, "the engine answers again")
                 self._failed = False
+
+    def _log(self, level: int, message: str, *, exc_info: bool = False) -> None:
+        logger.log(level, message, exc_info=exc_info, extra={"node": self._node})

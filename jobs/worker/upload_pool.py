@@ -1,4 +1,4 @@
-"""Uploads the outputs of ended jobs, in threads of its own: however slow their receivers are, other jobs start."""
+"""Uploads the outputs of ended jobs in threads of its own, so that slow receivers do not keep other jobs from starting."""
 
 import logging
 import threading
@@ -11,27 +11,27 @@ from orchestrator_site.base.db.transactions import release_connection
 logger = logging.getLogger(__name__)
 
 
-class Senders:
-    """A number of threads, and the runs that wait for one in the order in which they came."""
+class UploadPool:
+    """A number of threads, and a queue of runs that wait for one."""
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="outputs")
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="uploads")
         self._futures: dict[Run, Future[None]] = {}
         self._stopped = False
         self._lock = threading.Lock()
 
     @property
-    def jobs(self) -> int:
-        """How many runs they have, waiting ones included."""
+    def size(self) -> int:
+        """The number of runs in it, waiting ones included."""
         with self._lock:
             return len(self._futures)
 
-    def take(self, run: Run, done: Callable[[Run], object]) -> bool:
-        """Drive this run to its end and then call `done`, also where it is withdrawn. False where they have stopped."""
+    def submit(self, run: Run, done: Callable[[Run], object]) -> bool:
+        """Drive the run to its end and then call `done`, also if it is cancelled. Return False if the pool has stopped."""
         with self._lock:
             if self._stopped:
                 return False
-            future = self._futures[run] = self._pool.submit(_send, run)
+            future = self._futures[run] = self._executor.submit(_drive, run)
 
         def forget(_: Future[None]) -> None:
             with self._lock:
@@ -41,23 +41,23 @@ class Senders:
         future.add_done_callback(forget)
         return True
 
-    def withdraw(self, run: Run) -> bool:
-        """Give up a run that still waits for a thread; False where one drives it."""
+    def cancel(self, run: Run) -> bool:
+        """Drop a run that still waits for a thread. Return False if a thread drives it, or if it is not here."""
         with self._lock:
             future = self._futures.get(run)
         return future is not None and future.cancel()
 
     def stop(self) -> None:
-        """Begin no more. Runs that threads drive are let go by who stops this."""
+        """Drop all runs that wait. Those that threads drive go on until they are handed over."""
         with self._lock:
             self._stopped = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _send(run: Run) -> None:
+def _drive(run: Run) -> None:
     try:
-        run.drive(sending=True)
+        run.drive(uploading=True)
     except Exception:
-        logger.exception("a thread that sends outputs has failed", extra={"job": run.claim.uuid})
+        logger.exception("an upload thread has failed", extra={"job": run.claim.uuid})
     finally:
         release_connection()

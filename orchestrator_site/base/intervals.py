@@ -88,6 +88,18 @@ class TransferIntervals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobIntervals:
+    """All of the above: what a worker process passes on to its parts."""
+
+    worker: WorkerIntervals = WorkerIntervals()
+    run: RunIntervals = RunIntervals()
+    claim: ClaimIntervals = ClaimIntervals()
+    engine: EngineIntervals = EngineIntervals()
+    log: LogIntervals = LogIntervals()
+    transfer: TransferIntervals = TransferIntervals()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryIntervals:
     """Delivering events; docs/callbacks.md promises the first six."""
 

@@ -5,20 +5,19 @@ Messages never repeat a driver's error: it may contain addresses and user names,
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
 
 from django.db import DatabaseError, InterfaceError, connection
-from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from redis import RedisError
 
+from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Node
 from orchestrator_site.base import broker
 from orchestrator_site.base.db.postgresql import answer_limit, check_pool
 from orchestrator_site.base.http.api_errors import error_response
-from orchestrator_site.base.intervals import WebIntervals, WorkerIntervals
+from orchestrator_site.base.intervals import WebIntervals
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +88,8 @@ def _check_engine() -> dict[str, str]:
 
     The message names the nodes that have not and lists limits that are not enforced.
     """
-    recent = timedelta(seconds=WorkerIntervals().healthy_node)
     try:
-        fresh = list(Node.objects.filter(seen_at__gt=Now() - recent).order_by("name")[:_MAX_SHOWN_NODES])
+        fresh = list(healthy_nodes().order_by("name")[:_MAX_SHOWN_NODES])
         stale = list(Node.objects.exclude(pk__in=[node.pk for node in fresh]).order_by("name")[:_MAX_SHOWN_NODES])
     except (DatabaseError, InterfaceError):
         logger.exception("cannot read the nodes")

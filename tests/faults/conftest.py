@@ -13,7 +13,7 @@ import docker
 import pytest
 
 from jobs.engine.docker import init
-from jobs.running.claimed_container import INSTANCE_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL
 from tests.faults.load import Load
 from tests.faults.witnesses import Readiness, Starts
 from tests.helpers.fileserver import FileServer

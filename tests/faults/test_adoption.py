@@ -9,7 +9,7 @@ from typing import Any
 import docker
 import pytest
 
-from jobs.running.claimed_container import INSTANCE_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL
 from tests.helpers.service_processes import Service
 from tests.helpers.waiting import wait_for
 

@@ -98,7 +98,7 @@ def test_a_worker_is_frozen_while_another_takes_over(system: System) -> None:
 
     # I expect its writes to be refused, and every job to become what it had to, started once
     system.check()
-    assert "was declared dead and starts anew" in system.service.log("worker-1")
+    assert "was declared dead and starts over" in system.service.log("worker-1")
 
 
 @pytest.mark.long

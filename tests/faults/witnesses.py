@@ -11,7 +11,7 @@ import docker
 import requests
 from docker.types.daemon import CancellableStream
 
-from jobs.running.claimed_container import INSTANCE_LABEL, UUID_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL, UUID_LABEL
 
 _PAUSE = 0.25
 

@@ -1,10 +1,10 @@
-"""Worker processes of one engine, as threads of the test."""
+"""Workers on one engine, as threads of the test."""
 
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from django.conf import settings
@@ -14,27 +14,41 @@ from jobs.engine.protocol import Engine
 from jobs.models import Job
 from jobs.states import State
 from jobs.worker.supervisor import Supervisor
+from orchestrator_site.base.intervals import EngineIntervals, JobIntervals, RunIntervals, WorkerIntervals
 from tests.fake_engine import FakeEngine
 from tests.helpers.waiting import wait_for
 
+QUICK: Final = JobIntervals(
+    worker=WorkerIntervals(tick=0.1),
+    run=RunIntervals(retries=(0.05,)),
+    engine=EngineIntervals(watch=0.1, watch_retry=0.1),
+)
+
 
 class Workers:
-    """Supervisors, and threads that work for them."""
+    """Supervisors with short intervals, and threads that work for them."""
 
     def __init__(self, engine: Engine, state_dir: Path) -> None:
         self._engine = engine
+        self._intervals = QUICK
         self._configuration = replace(settings.CONFIGURATION, state_dir=state_dir, node_name="node", shutdown_grace=0.3)
         self._supervisors: list[Supervisor] = []
         self._threads: list[threading.Thread] = []
 
+    def set_intervals(self, **groups: dict[str, Any]) -> None:
+        """Change intervals of the workers to come: `set_intervals(run={"stable": 0.0})`."""
+        changed = {name: replace(getattr(self._intervals, name), **values) for name, values in groups.items()}
+        self._intervals = replace(self._intervals, **changed)
+
     def another(self, **values: Any) -> Supervisor:
-        supervisor = Supervisor(self._engine, replace(self._configuration, **values))
+        """Start a supervisor. `values` replace those of the configuration."""
+        supervisor = Supervisor(self._engine, replace(self._configuration, **values), self._intervals)
         supervisor.start()
         self._supervisors.append(supervisor)
         return supervisor
 
     def run(self, supervisor: Supervisor) -> threading.Thread:
-        """One of its worker threads takes what there is."""
+        """Let a job thread run the jobs that there are."""
 
         def work() -> None:
             try:
@@ -70,7 +84,7 @@ def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
 
 
 def completed(job: Job) -> Job:
-    """The job, once it is at its end."""
+    """Wait for the job to be complete, and return it."""
 
     def row() -> Job | None:
         job.refresh_from_db()
@@ -80,4 +94,5 @@ def completed(job: Job) -> Job:
 
 
 def running(job: Job) -> None:
+    """Wait for the job to run."""
     wait_for(lambda: Job.objects.get(pk=job.pk).status == State.RUNNING, 20, "the job to run")

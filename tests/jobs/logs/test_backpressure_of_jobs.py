@@ -13,14 +13,12 @@ from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine
 from jobs.logs import backpressure
 from jobs.logs.backpressure import Backlog
-from jobs.logs.log_follower import LogFollower
 from jobs.models import Job
 from jobs.running.claimed_container import INSTANCE_LABEL
 from jobs.spec import CallbackSpec, OutputSpec
 from jobs.states import OutputType, Reason, State
 from jobs.worker.nodes import instance_name
 from jobs.worker.supervisor import Supervisor
-from orchestrator_site.base.intervals import LogIntervals
 from tests.fake_engine import FakeEngine
 from tests.helpers.engines import tar_of
 from tests.helpers.factories import make_job
@@ -43,20 +41,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 PRINTED: Final = numbered(1, 500)
 PRINT: Final = "seq -f %04g 500"
+QUICK_LOG: Final = {"backlog_check": 0.01, "backlog_check_max": 0.05}
 UNTIL_GO: Final = "while [ ! -e go ]; do sleep 0.02; done"
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the intervals of supervisors and followers."""
-    monkeypatch.setattr("jobs.worker.supervisor._TICK_SECONDS", 0.1)
-    intervals = LogIntervals(backlog_check=0.01, backlog_check_max=0.05)
-    monkeypatch.setattr("jobs.running.runner.LogFollower", partial(LogFollower, intervals=intervals))
-
-
-@pytest.fixture
-def workers(engine: FakeEngine, tmp_path: Path, small_limits: None, quick: None) -> Iterator[Workers]:
+def workers(engine: FakeEngine, tmp_path: Path, small_limits: None) -> Iterator[Workers]:
     workers = Workers(engine, tmp_path)
+    workers.set_intervals(log=QUICK_LOG)
     yield workers
     workers.stop()
 
@@ -153,7 +145,7 @@ def test_a_stalled_job_can_be_cancelled_and_times_out(workers: Workers, stalls: 
     if cancelled:
         services.cancel(job.id)
     else:
-        (run,) = supervisor._snapshot()
+        (run,) = supervisor._runs.snapshot()
         run.deadline = time.monotonic()
 
     # I expect the process to be stopped, and a complete stored log
@@ -171,7 +163,7 @@ def test_a_stalled_job_stays_stalled_when_handed_over(engine: FakeEngine, worker
 
     # When its worker stops and another one continues
     first.stop()
-    assert first._snapshot() == []
+    assert first._runs.snapshot() == []
     workers.run(workers.another())
     stalls.wait_for_stall()
 
@@ -201,11 +193,12 @@ def test_a_job_without_log_events_is_read_while_it_runs(engine: FakeEngine, work
 
 @pytest.mark.engine
 def test_docker_keeps_the_log_of_a_stalled_job(
-    docker_host: str, tmp_path: Path, quick: None, stalls: StallDetector, request: pytest.FixtureRequest
+    docker_host: str, tmp_path: Path, stalls: StallDetector, request: pytest.FixtureRequest
 ) -> None:
     # Given a job that prints 100,000 lines and keeps running, and a callback that accepts nothing
     engine = DockerEngine(docker_host)
     workers, labels = Workers(engine, tmp_path), {INSTANCE_LABEL: instance_name()}  # type: ignore[arg-type]
+    workers.set_intervals(log=QUICK_LOG)
     request.addfinalizer(partial(remove_all, engine, labels))
     request.addfinalizer(workers.stop)
     padding = "x" * 200

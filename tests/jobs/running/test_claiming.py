@@ -13,14 +13,16 @@ from jobs import lifecycle
 from jobs.api.waiting_reason import waiting_for
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
-from jobs.node_hints import ALIVE_WITHIN
 from jobs.running import claiming
-from jobs.running.claiming import PASSED_OVER_FOR, startable
+from jobs.running.claiming import startable
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, State
+from orchestrator_site.base.intervals import ClaimIntervals
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+PASSED_OVER = timedelta(seconds=ClaimIntervals().passed_over)
 
 
 def reserved(node: Node) -> tuple[int, int]:
@@ -98,7 +100,7 @@ def test_waiting_says_that_engines_do_not_answer() -> None:
     assert waiting_for(mine) == "preparing"
 
     # When the node is not seen any more, its worker being alive
-    Node.objects.update(seen_at=timezone.now() - ALIVE_WITHIN - timedelta(seconds=1))
+    Node.objects.update(seen_at=timezone.now() - timedelta(seconds=31))
 
     # I expect
     assert waiting_for(mine) == "an answer of its node's engine"
@@ -115,7 +117,7 @@ def test_a_small_job_overtakes_a_large_one_only_for_so_long() -> None:
     small = make_job(memory_mib=100, cpu_millis=100)
 
     # When the large one has been passed over for too long, I expect nothing to be claimed
-    Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now() - PASSED_OVER_FOR - timedelta(seconds=1))
+    Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now() - PASSED_OVER - timedelta(seconds=1))
     assert claiming.claim(node.pk, worker) is None
 
     # Before that, I expect the small one
@@ -129,7 +131,7 @@ def test_a_job_too_large_for_this_node_holds_nobody_back_on_it() -> None:
     # Given an old job that only another node could hold
     node = make_node(memory_mib=1000)
     large = make_job(memory_mib=2000)
-    Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now() - 2 * PASSED_OVER_FOR)
+    Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now() - 2 * PASSED_OVER)
     small = make_job()
 
     # I expect the young one to start here
@@ -225,7 +227,7 @@ def test_jobs_that_a_worker_has_no_threads_for_hold_nobody_back(files: dict[str,
     # Given an old job with transfers, and a worker whose threads for these are all taken
     node = make_node()
     old = make_job(**files)
-    Job.objects.filter(uuid=old.uuid).update(created_at=timezone.now() - 2 * PASSED_OVER_FOR)
+    Job.objects.filter(uuid=old.uuid).update(created_at=timezone.now() - 2 * PASSED_OVER)
     worker = make_worker(node)
 
     # I expect it to claim a younger job instead, and the old one when it has threads again

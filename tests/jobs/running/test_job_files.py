@@ -96,7 +96,7 @@ def test_an_engine_that_is_away_for_long_spends_no_time_of_the_inputs(
         return 0
 
     monkeypatch.setattr("jobs.running.job_files.transfers.put_download", put_download)
-    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.2,))
+    workers.set_intervals(run={"retries": (0.2,)})
     job = make_job(inputs=(A_DOWNLOAD,))
     for _ in range(3):
         engine.fail_next("start", EngineUnavailable("away"))
@@ -231,7 +231,7 @@ def waiting(job: Job) -> str:
 
 def test_a_job_says_which_input_it_downloads_and_how_far_it_is(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a job with two inputs, the second of which comes slowly
-    monkeypatch.setattr("jobs.running.job_files._TELL_SECONDS", 0.05)
+    workers.set_intervals(run={"progress": 0.05})
     with FileServer() as server:
         server.fault("/in", drip_body)
         small = InputSpec(id="small", type=InputType.FILE, path="small", content=b"x")
@@ -285,7 +285,7 @@ def test_each_step_before_the_start_is_told(workers: Workers, monkeypatch: pytes
 
 def test_a_download_goes_on_while_the_database_is_away(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a download whose progress cannot be written down
-    monkeypatch.setattr("jobs.running.job_files._TELL_SECONDS", 0.0)
+    workers.set_intervals(run={"progress": 0.0})
     asked: list[str] = []
     doing = lifecycle.doing
 

@@ -70,7 +70,7 @@ def test_a_registry_at_an_address_that_is_not_public_is_refused(names: dict[str,
     }
 
     with configured(**NOTHING), pytest.raises(ImageUnavailable, match="EGRESS_ALLOW") as refused:
-        check_registry(parse_reference(f"{registry}/team/x:1"))
+        check_registry(parse_reference(f"{registry}/team/x:1"), timeout=5)
 
     assert "192.168" not in str(refused.value)
 
@@ -82,7 +82,7 @@ def test_an_address_that_programs_read_in_different_ways_is_refused(host: str) -
 
     # Even where every network is allowed
     with configured(egress_networks=(ip_network("0.0.0.0/0"),)), pytest.raises(ImageUnavailable, match="EGRESS_ALLOW"):
-        check_registry(parse_reference(text))
+        check_registry(parse_reference(text), timeout=5)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_registries_at_public_addresses_and_listed_ones_may_be_reached(names: di
     listed = {"egress_networks": (ip_network("10.1.0.0/16"),), "egress_hosts": frozenset({"internal.example"})}
 
     with configured(**listed):
-        check_registry(parse_reference(f"{registry}/team/x:1"))
+        check_registry(parse_reference(f"{registry}/team/x:1"), timeout=5)
 
 
 def test_docker_hub_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,12 +103,12 @@ def test_docker_hub_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     # I expect all spellings of Docker Hub to pass
     with configured(**NOTHING):
         for name in ("alpine", "team/app", "docker.io/alpine", "index.docker.io/team/app"):
-            check_registry(parse_reference(name))
+            check_registry(parse_reference(name), timeout=5)
 
 
 def test_a_registry_without_an_address_reads_as_one_that_does_not_answer(names: dict[str, list[str]]) -> None:
     with configured(**NOTHING), pytest.raises(ImageUnavailable) as refused:
-        check_registry(parse_reference("nowhere.example/x:1"))
+        check_registry(parse_reference("nowhere.example/x:1"), timeout=5)
 
     assert str(refused.value) == explain("connect: connection refused", "nowhere.example/x:1")
 

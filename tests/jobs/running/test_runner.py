@@ -16,7 +16,7 @@ from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted, Owner
 from jobs.maintenance.dead_workers import sign_off
 from jobs.maintenance.leftovers import remove_leftovers
 from jobs.models import Job, LogChunk, Node
-from jobs.running.claimed_container import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
 from tests.fake_engine import FakeEngine, FakeImage
@@ -24,20 +24,9 @@ from tests.helpers.engines import Bench, tar_of
 from tests.helpers.factories import make_job
 from tests.helpers.receiver import Receiver
 from tests.helpers.waiting import wait_for
-from tests.helpers.workers import Workers, completed, running
+from tests.helpers.workers import QUICK, Workers, completed, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-QUICK_TICK = 0.1  # seconds
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Supervisors look around, and runs try again, sooner than they need to."""
-    monkeypatch.setattr("jobs.worker.supervisor._TICK_SECONDS", QUICK_TICK)
-    monkeypatch.setattr("jobs.worker.engine_watch._ASK_SECONDS", QUICK_TICK)
-    monkeypatch.setattr("jobs.worker.engine_watch._ASK_AGAIN_SECONDS", QUICK_TICK)
-    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.05,))
 
 
 def told(job: Job) -> list[str]:
@@ -536,14 +525,14 @@ def test_a_job_whose_time_is_up_while_its_engine_is_away_keeps_nobody_busy(engin
     supervisor = workers.another()
     workers.run(supervisor)
     running(job)
-    (run,) = supervisor._snapshot()
+    (run,) = supervisor._runs.snapshot()
     engine.unavailable = True
 
     # When its time is up
     wait_for(lambda: run.overdue, 10, "the time-out")
 
     # I expect the supervisor to look at its usual pace
-    assert supervisor._seconds_to_next() == QUICK_TICK
+    assert supervisor._seconds_to_next_tick() == QUICK.worker.tick
 
     # And the job to end as it should once the engine is back
     engine.unavailable = False
@@ -594,9 +583,8 @@ def test_an_error_that_nobody_foresaw_ends_the_job_too(
 ) -> None:
     # Given a bug in the way a container is described, found after however long a pull
     job = make_job()
-    monkeypatch.setattr("jobs.running.claimed_container.Container.spec", lambda *_: 1 / 0)
-    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.01,))
-    monkeypatch.setattr("jobs.running.runner._WELL_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.running.claimed_container.ClaimedContainer._spec", lambda *_: 1 / 0)
+    workers.set_intervals(run={"retries": (0.01,), "stable": 0.0})
     workers.run(workers.another())
 
     # I expect the job to end and to say so
@@ -609,8 +597,8 @@ def test_an_error_that_nobody_foresaw_ends_the_job_too(
 def test_a_job_is_given_up_once_the_database_takes_that(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a bug in the way a container is described, and a database that takes no writes for a moment
     job = make_job()
-    monkeypatch.setattr("jobs.running.claimed_container.Container.spec", lambda *_: 1 / 0)
-    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.01,))
+    monkeypatch.setattr("jobs.running.claimed_container.ClaimedContainer._spec", lambda *_: 1 / 0)
+    workers.set_intervals(run={"retries": (0.01,)})
     fail_to_decide(monkeypatch, READ_ONLY)
 
     # When
@@ -621,7 +609,7 @@ def test_a_job_is_given_up_once_the_database_takes_that(workers: Workers, monkey
 
 
 @pytest.mark.parametrize(
-    ("well_after", "reason"),
+    ("stable_after", "reason"),
     [pytest.param(60.0, Reason.ENGINE_LOST, id="in a row"), pytest.param(0.0, Reason.EXIT_CODE, id="far apart")],
 )
 def test_errors_that_nobody_foresaw_end_a_running_job_where_they_come_in_a_row(
@@ -629,12 +617,11 @@ def test_errors_that_nobody_foresaw_end_a_running_job_where_they_come_in_a_row(
     workers: Workers,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    well_after: float,
+    stable_after: float,
     reason: Reason,
 ) -> None:
     # Given a job whose log cannot be followed five times, and what time without an error is enough
-    monkeypatch.setattr("jobs.running.runner._WELL_SECONDS", well_after)
-    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.01,))
+    workers.set_intervals(run={"retries": (0.01,), "stable": stable_after})
     for _ in range(5):
         engine.fail_next("logs", KeyError("ID"))
     job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; exit 5")
@@ -654,7 +641,7 @@ def test_errors_with_something_foreseen_between_them_are_not_in_a_row(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, between: Exception
 ) -> None:
     # Given a job whose log cannot be followed eight times, and half-way a look at its row that found all well
-    monkeypatch.setattr("jobs.running.runner._PAUSES", (0.01,))
+    workers.set_intervals(run={"retries": (0.01,)})
     for failure in [KeyError("ID")] * 4 + [between] + [KeyError("ID")] * 4:
         engine.fail_next("logs", failure)
     job = make_job(command="while [ ! -e go ]; do sleep 0.02; done; exit 5")

@@ -49,16 +49,11 @@ class Engine(FakeEngine):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everybody looks around, and tries again, sooner than they need to."""
-    for name, value in {
-        "worker.supervisor._TICK_SECONDS": QUICK,
-        "worker.engine_watch._ASK_SECONDS": QUICK,
-        "running.runner._PAUSES": (QUICK,),
-        "start_breaker._FIRST_PAUSE": QUICK,
-        "start_breaker._LONGEST_PAUSE": QUICK,
-    }.items():
-        monkeypatch.setattr(f"jobs.{name}", value)
+def quick(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten intervals, and have supervisors start threads of their own."""
+    workers.set_intervals(
+        worker={"tick": QUICK}, run={"retries": (QUICK,)}, claim={"start_pause": QUICK, "start_pause_max": QUICK}
+    )
     monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)  # then supervisors have threads of their own
 
 
@@ -268,13 +263,6 @@ def seconds_to_next(node: Node) -> float:
     return (node.next_start_at - node.now).total_seconds()  # type: ignore[attr-defined, no-any-return]
 
 
-@pytest.fixture
-def usual_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.start_breaker._FIRST_PAUSE", 5)
-    monkeypatch.setattr("jobs.start_breaker._LONGEST_PAUSE", 300)
-
-
-@pytest.mark.usefixtures("usual_pauses")
 def test_a_node_that_refuses_takes_one_job_after_each_pause() -> None:
     # Given a node that has refused jobs of two images, and more jobs that wait
     node = make_node(cpus=64)
@@ -304,7 +292,6 @@ def test_a_node_that_refuses_takes_one_job_after_each_pause() -> None:
     assert claiming.claim(node.pk, worker) is not None
 
 
-@pytest.mark.usefixtures("usual_pauses")
 def test_failures_of_jobs_that_were_under_way_make_no_pause_longer() -> None:
     node = make_node(cpus=64)
 

@@ -62,8 +62,8 @@ def test_an_engine_whose_runtime_is_too_old_ends_no_job(
     refusing: Refusing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)  # then it has threads of its own
-    monkeypatch.setattr("jobs.start_breaker._LONGEST_PAUSE", 1)
     workers = Workers(DockerEngine(refusing.host), tmp_path)
+    workers.set_intervals(claim={"start_pause_max": 1})
     try:
         # Given an engine that refuses every start
         refusing.refuse()

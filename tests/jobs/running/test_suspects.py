@@ -30,9 +30,8 @@ FOREVER = "exec sleep 60"
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.worker.supervisor._TICK_SECONDS", 0.05)
-    monkeypatch.setattr("jobs.worker.supervisor.WELL_AFTER", 0.2)
+def quick(workers: Workers) -> None:
+    workers.set_intervals(worker={"tick": 0.05, "proven_harmless": 0.2})
 
 
 def die(worker: Any) -> None:
@@ -95,13 +94,12 @@ def test_a_worker_that_was_cut_off_from_the_database_did_not_die_of_its_jobs(
     workers: Workers, monkeypatch: pytest.MonkeyPatch, cut_off: bool
 ) -> None:
     # Given a worker that has a job
-    monkeypatch.setattr("jobs.worker.supervisor._HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr("jobs.worker.supervisor.WELL_AFTER", 60.0)
+    workers.set_intervals(worker={"heartbeat": 0.05, "proven_harmless": 60.0})
     job = make_job(command=FOREVER)
     supervisor = workers.another()
     workers.run(supervisor)
     running(job)
-    wait_for(lambda: supervisor._owned == {job.pk}, 10, "a look at its rows")
+    wait_for(lambda: supervisor._job_watch.owned == {job.pk}, 10, "a look at its rows")
     first = supervisor._heartbeat.worker_id
 
     # When its heart does not get through for a while, or stands still, and others declare it dead
@@ -154,7 +152,7 @@ def test_a_job_that_takes_down_its_workers_ends_without_another_look_at_it(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, dies_in: str, reason: Reason, story: list[str]
 ) -> None:
     # Given a job that kills each worker as it gets to one step, at once
-    monkeypatch.setattr("jobs.worker.supervisor.WELL_AFTER", 60.0)
+    workers.set_intervals(worker={"proven_harmless": 60.0})
     job = make_job(command=FOREVER, outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
 
     def kill(*_: Any, **__: Any) -> None:
@@ -260,18 +258,18 @@ def suspect(job: Job, count: int = SUSPECT_AFTER) -> lifecycle.Claim:
 def test_a_second_suspect_waits_until_the_first_is_cleared_or_has_had_its_time() -> None:
     # Given a suspect that was taken
     clock = Clock()
-    suspects, job = Suspects(clock), make_job()
+    suspects, job = Suspects(clock=clock), make_job()
     with suspects.turn() as may_take:
         assert may_take
-        suspects.taken(suspect(job))
+        suspects.put_on_trial(suspect(job))
 
     # I expect no other to be taken before it is cleared
     with suspects.turn() as may_take:
         assert not may_take
-    suspects.cleared(suspect(job))
+    suspects.clear(suspect(job))
     with suspects.turn() as may_take:
         assert may_take
-        suspects.taken(suspect(job))
+        suspects.put_on_trial(suspect(job))
 
     # Nor for 30 s
     clock.now = 29.0

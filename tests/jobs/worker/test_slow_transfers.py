@@ -20,16 +20,14 @@ from tests.helpers.workers import Workers, completed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-QUICK = 0.05  # seconds
 THREADS = 4
 MANY = 1000  # requests
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Supervisors look around sooner than they need to, and call threads themselves."""
-    monkeypatch.setattr("jobs.worker.supervisor._TICK_SECONDS", QUICK)
-    monkeypatch.setattr("jobs.worker.supervisor._HEARTBEAT_SECONDS", QUICK)
+def quick(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten intervals, and have supervisors start threads of their own."""
+    workers.set_intervals(worker={"tick": 0.05, "heartbeat": 0.05})
     monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)
 
 
@@ -144,7 +142,7 @@ def test_an_upload_that_begins_again_gets_no_more_time(workers: Workers, server:
 
     # When the run is woken over and over, and each time begins again
     def completed_though_woken() -> bool:
-        for run in worker._snapshot():
+        for run in worker._runs.snapshot():
             run.interrupt.wake()
         return Job.objects.get(pk=job.pk).completed_at is not None
 
@@ -176,7 +174,7 @@ def test_what_a_worker_leaves_to_be_uploaded_is_uploaded_by_the_next(workers: Wo
     # Given a worker that uploads the outputs of some jobs, while others wait for that
     jobs = [uploading(server.url("/out"), count=2) for _ in range(6)]
     first = workers.another(worker_threads=THREADS)
-    wait_for(lambda: first._senders.jobs == len(jobs), 20, "the jobs to end")
+    wait_for(lambda: first._upload_pool.size == len(jobs), 20, "the jobs to end")
     dripping(server, requests=THREADS // 2)
 
     # When it loses them, and the host is well again

@@ -15,6 +15,7 @@ from jobs.models import Job, Node, Worker
 from jobs.states import State
 from jobs.worker.engine_watch import EngineWatch
 from jobs.worker.supervisor import Supervisor
+from orchestrator_site.base.intervals import EngineIntervals
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
@@ -23,6 +24,7 @@ from tests.helpers.workers import Workers, completed, running
 pytestmark = pytest.mark.django_db(transaction=True)
 
 QUICK = 0.05  # seconds
+INTERVALS = EngineIntervals(watch=QUICK, watch_retry=QUICK, watch_valid=1.0)
 
 
 class Engine(FakeEngine):
@@ -40,13 +42,10 @@ class Engine(FakeEngine):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everybody looks around sooner than they need to."""
-    for name in ("worker.supervisor._TICK_SECONDS", "worker.supervisor._HEARTBEAT_SECONDS"):
-        monkeypatch.setattr(f"jobs.{name}", QUICK)
-    for name in ("_ASK_SECONDS", "_ASK_AGAIN_SECONDS"):
-        monkeypatch.setattr(f"jobs.worker.engine_watch.{name}", QUICK)
-    monkeypatch.setattr("jobs.worker.engine_watch._RECENT_SECONDS", 1.0)
+def quick(workers: Workers) -> None:
+    workers.set_intervals(
+        worker={"tick": QUICK, "heartbeat": QUICK}, engine={"watch": QUICK, "watch_retry": QUICK, "watch_valid": 1.0}
+    )
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def beats(times: int) -> None:
 
 
 def stops_answering(supervisor: Supervisor) -> None:
-    wait_for(lambda: not supervisor._watch.answers, 10, "the watch to notice")
+    wait_for(lambda: not supervisor._engine_watch.answers, 10, "the watch to notice")
 
 
 both = pytest.mark.parametrize("how", ["away", "frozen"])
@@ -191,7 +190,7 @@ def test_a_database_that_does_not_say_whether_there_is_more_costs_no_claim(
     # I expect its first claim to have been driven to the end
     job = completed(job)
     assert (job.status, job.claims) == (State.COMPLETED, 1)
-    assert f"cannot look for more to run: {error}" in caplog.text
+    assert f"cannot look for more jobs: {error}" in caplog.text
 
 
 def test_a_primary_that_was_demoted_is_no_unexpected_error_of_the_supervisor(
@@ -214,7 +213,7 @@ def test_a_primary_that_was_demoted_is_no_unexpected_error_of_the_supervisor(
 
 def test_the_engines_clock_goes_on_between_its_answers(engine: Engine) -> None:
     # Given an engine that is frozen after its first answer
-    watch = EngineWatch(engine)
+    watch = EngineWatch(engine, "node", INTERVALS)
     first = watch.clock()
     engine.moves.clear()
     watch.start()
@@ -228,7 +227,7 @@ def test_the_engines_clock_goes_on_between_its_answers(engine: Engine) -> None:
 
 def test_an_error_that_nobody_foresaw_does_not_end_the_watch(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     # Given an engine that answers nonsense
-    watch = EngineWatch(engine)
+    watch = EngineWatch(engine, "node", INTERVALS)
     engine.fail_next("info", KeyError("ID"))
 
     # When it is asked
@@ -243,4 +242,4 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_watch(engine: Engine, cap
 def test_a_watch_needs_an_engine_that_answers(engine: Engine) -> None:
     engine.unavailable = True
     with pytest.raises(EngineUnavailable):
-        EngineWatch(engine)
+        EngineWatch(engine, "node", INTERVALS)

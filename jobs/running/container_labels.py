@@ -1,0 +1,5 @@
+"""The labels by which the service finds its containers and networks on an engine that it may share with others."""
+
+INSTANCE_LABEL = "orchestrator.instance"
+UUID_LABEL = "orchestrator.job"
+NODE_LABEL = "orchestrator.node"

@@ -1,0 +1,121 @@
+"""From a claimed job to a running process: image, container, inputs, start."""
+
+from functools import partial
+from typing import Final
+
+from django.db.models import Q
+
+from jobs import lifecycle, start_breaker
+from jobs.engine.protocol import Engine
+from jobs.errors import (
+    EngineInTrouble,
+    EngineRefused,
+    EngineUnavailable,
+    ImageUnavailable,
+    NetworkMissing,
+    StartFailed,
+    StartLost,
+    StartRefused,
+)
+from jobs.interrupt import Interrupt
+from jobs.lifecycle import Claim
+from jobs.models import Job, Node
+from jobs.running.claimed_container import ClaimedContainer
+from jobs.running.job_files import InputFailed, JobFiles
+from jobs.running.registry_guard import check_registry
+from jobs.states import NO_EXIT_CODE, Reason, State
+from orchestrator_site.base.intervals import JobIntervals
+from orchestrator_site.base.values.image_patterns import ImagePattern, is_allowed
+
+_MAX_VANISHED: Final = 20  # times that an image is deleted between its pull and its use, before the job fails
+
+
+class JobStart:
+    """Starts the process of one accepted job. Each step may be repeated."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        engine: Engine,
+        node: Node,
+        container: ClaimedContainer,
+        files: JobFiles,
+        interrupt: Interrupt,
+        *,
+        images_allow: tuple[ImagePattern, ...],
+        pull_timeout: float,
+        intervals: JobIntervals = JobIntervals(),
+    ) -> None:
+        """`interrupt` ends the pull, `pull_timeout` is in seconds, `images_allow` is IMAGES_ALLOW."""
+        self._claim = claim
+        self._engine = engine
+        self._node = node
+        self._container = container
+        self._files = files
+        self._interrupt = interrupt
+        self._images_allow = images_allow
+        self._pull_timeout = pull_timeout
+        self._check_registry = partial(check_registry, timeout=intervals.run.registry_lookup)
+        self._claim_intervals = intervals.claim
+        self._image_vanished = 0  # times
+
+    def start(self, job: Job) -> bool:
+        """Return True if the process was started, False if the job was decided or requeued instead.
+
+        Raises temporary errors of the engine and of the lifecycle: call it again.
+        """
+        try:
+            lifecycle.doing(self._claim, f"pulling {job.image}")
+            self._create_container(job)
+            self._files.bring_in(job)
+            lifecycle.doing(self._claim, "starting")  # the fence: a late owner does not get past this write
+            self._container.start()
+        except ImageUnavailable as error:
+            self._fail(Reason.IMAGE_PULL, error)
+        except NetworkMissing:
+            self._container.renew_network()
+            raise
+        except (EngineRefused, StartFailed) as error:
+            self._fail(Reason.START_FAILED, error)
+        except StartLost as error:
+            self._fail(Reason.ENGINE_LOST, error)
+        except InputFailed as error:
+            lifecycle.input_failed(self._claim, error.item, error.code, str(error), error.seconds)
+        except (StartRefused, EngineInTrouble) as error:
+            self._report_refusal(error)
+        else:
+            return True
+        return False
+
+    def _create_container(self, job: Job) -> None:
+        if not is_allowed(job.image, self._images_allow):  # IMAGES_ALLOW may have changed since the job was created
+            raise ImageUnavailable("no pattern in IMAGES_ALLOW matches the image")
+        self._engine.ensure_image(job.image, job.pull_policy, self._pull_timeout, self._interrupt, self._check_registry)
+        lifecycle.doing(self._claim, "creating the container")
+        try:
+            self._container.create(job)
+        except ImageUnavailable as error:
+            self._image_vanished += 1
+            if self._image_vanished >= _MAX_VANISHED:
+                raise
+            # It was deleted after the pull. If it cannot be pulled again, the next try says so.
+            raise EngineUnavailable(f"the image is gone again: {error}") from error
+
+    def _report_refusal(self, error: StartRefused | EngineInTrouble) -> None:
+        """Fail the job or requeue it, as the node's start breaker decides; raise `error` to try again."""
+        guard = self._claim.guard & Q(status=State.ACCEPTED)
+        certain = isinstance(error, EngineInTrouble)
+        words = str(error) if isinstance(error, EngineInTrouble) else error.words
+        match start_breaker.refused(
+            self._claim.uuid, guard, self._node.pk, words, certain=certain, intervals=self._claim_intervals
+        ):
+            case "try again":
+                raise error
+            case "put back":
+                self._container.remove()
+                lifecycle.put_back(self._claim)
+            case "give up":
+                self._fail(Reason.START_FAILED, error)
+
+    def _fail(self, reason: Reason, error: Exception) -> None:
+        lifecycle.decide(self._claim, State.FAILED, reason, str(error), exit_code=NO_EXIT_CODE)

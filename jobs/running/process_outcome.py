@@ -1,0 +1,40 @@
+"""How a job ends, by what its engine says about the container. No I/O."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from jobs.engine.protocol import Observation
+from jobs.states import NO_EXIT_CODE, Reason, State
+
+_OOM_EXIT_CODE: Final = 137
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a job that had started."""
+
+    status: State
+    reason: Reason | None
+    exit_code: int
+    error: str = ""
+    ended_at: datetime | None = None  # by the engine's clock; None: no process of which the engine knows
+
+
+def outcome_of(container: Observation | None, memory_mib: int) -> Outcome | None:
+    """Return how a job that had started ends; None while its process runs."""
+    if container is None or container.phase == "created":
+        return Outcome(State.FAILED, Reason.ENGINE_LOST, NO_EXIT_CODE, "the container is gone")
+    if container.phase == "running":
+        return None
+    ended_at = container.finished_at
+    if container.lost:
+        error = "the engine or its host was restarted while the job ran: its exit code is unknown"
+        return Outcome(State.FAILED, Reason.ENGINE_LOST, NO_EXIT_CODE, error, ended_at)
+    code = NO_EXIT_CODE if container.exit_code is None else container.exit_code
+    if code == 0:
+        return Outcome(State.COMPLETED, None, code, ended_at=ended_at)
+    if container.oom_killed and code == _OOM_EXIT_CODE:
+        return Outcome(State.FAILED, Reason.OOM, code, f"out of memory: the job exceeded its {memory_mib} MiB", ended_at)
+    error = f"exit code {code}: {container.wrong_platform}" if container.wrong_platform else f"exit code {code}"
+    return Outcome(State.FAILED, Reason.EXIT_CODE, code, error, ended_at)
