@@ -12,7 +12,7 @@ import dramatiq
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_shares
+from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_limiter
 from callbacks.delivery.actors import deliver
 from callbacks.operators import redelivery
 from jobs.engine import make_engine
@@ -93,7 +93,7 @@ class DeliverProcess:
 
     def start(self, stopping: threading.Event) -> None:  # noqa: ARG002 - as all parts
         stream_delivery.start()
-        self._threads = make_worker({deliver.queue_name}, thread_shares.THREADS)
+        self._threads = make_worker({deliver.queue_name}, thread_limiter.THREADS)
         self._threads.start()
 
     def stop(self) -> None:

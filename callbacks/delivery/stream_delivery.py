@@ -19,8 +19,8 @@ from django.db.models.functions import Coalesce, Now
 
 from callbacks import delivery_hints, signing
 from callbacks.cloudevents import Envelope
-from callbacks.delivery import attempt_results, delivery_attempt, destination_queue, thread_shares
-from callbacks.delivery.thread_shares import Permit
+from callbacks.delivery import attempt_results, delivery_attempt, destination_queue, thread_limiter
+from callbacks.delivery.thread_limiter import Permit
 from callbacks.models import Event, Subscription
 from callbacks.rules import destination_breaker
 from callbacks.rules.destination_breaker import LEASE_SECONDS
@@ -66,7 +66,7 @@ def drain(subscription_id: int) -> None:
         sent = 0
         while turn is not None:
             event, before = turn.event, turn.event.subscription.destination
-            with thread_shares.waiting_for(before):
+            with thread_limiter.waiting_for(before):
                 outcome = _attempt(event, turn.now)
             sent += 1
             out_of_time = time.monotonic() > stop_at or _work.stopping
@@ -189,7 +189,7 @@ def _proceed(subscription: Subscription, now: datetime, token: UUID, permit: Per
         # One that waited was due only when its event would be too old: now it is as soon as the lease is over.
         due_at = min(subscription.next_attempt_at or now, now)
         _change(subscription, next_attempt_at=due_at, waiting_since=None, sending=event.pk, sending_since=now, **lease)
-        if thread_shares.is_trusted(subscription.destination):
+        if thread_limiter.is_trusted(subscription.destination):
             permit.release()
         event.subscription = subscription
         return _Turn(token, event, now)

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 from django.test import Client
 
-from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_shares
+from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_limiter
 from callbacks.delivery.actors import deliver
-from callbacks.delivery.thread_shares import THREADS, Places, is_trusted
+from callbacks.delivery.thread_limiter import THREADS, Places, is_trusted
 from callbacks.models import Attempt, Destination, Event
 from callbacks.rules import destination_breaker
 from orchestrator_site.base.broker import make_worker
@@ -89,7 +89,7 @@ def test_twenty_slow_hosts_leave_threads_for_all_others(receiver: Receiver) -> N
 
 def test_a_host_that_becomes_slow_keeps_few_threads_waiting(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with one thread for the slow, and a host that has been quick
-    monkeypatch.setattr(thread_shares, "places", Places(untrusted=2, slow=1))
+    monkeypatch.setattr(thread_limiter, "places", Places(untrusted=2, slow=1))
     work_until_delivered(*streams_to(receiver.url, 1, START, LOG, EXIT))
     assert Destination.objects.get().window == 8
 

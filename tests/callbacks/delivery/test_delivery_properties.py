@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callbacks import outbox
-from callbacks.delivery import attempt_results, delivery_attempt, destination_queue, due_streams, stream_delivery, thread_shares
-from callbacks.delivery.thread_shares import Places
+from callbacks.delivery import attempt_results, delivery_attempt, destination_queue, due_streams, stream_delivery, thread_limiter
+from callbacks.delivery.thread_limiter import Places
 from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.operators import redelivery
 from callbacks.rules.outcome import Outcome
@@ -182,7 +182,7 @@ def world() -> Iterator[World]:
     with (
         patch.object(delivery_attempt, "send", world.send),
         patch.object(stream_delivery, "_record", world.record),
-        patch.object(thread_shares, "places", places),
+        patch.object(thread_limiter, "places", places),
         patch.object(stream_delivery, "_MOST_ATTEMPTS", 2),
         patch.object(attempt_results, "_EXPIRED_BATCH", 2),
         configured(deliveries_per_host=AT_ONCE),

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from django.db.models import F
 
-from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_shares
-from callbacks.delivery.thread_shares import Places
+from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_limiter
+from callbacks.delivery.thread_limiter import Places
 from callbacks.models import Attempt, Event, Subscription
 from callbacks.rules import destination_breaker
 from tests.helpers.delivery_fixtures import (
@@ -149,7 +149,7 @@ def test_a_killed_probe_is_replaced(receiver: Receiver, monkeypatch: pytest.Monk
 
 def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with two threads for the unproven, a host that has proven itself, and four that hang
-    monkeypatch.setattr(thread_shares, "places", Places(untrusted=2, slow=1))
+    monkeypatch.setattr(thread_limiter, "places", Places(untrusted=2, slow=1))
     work_until_delivered(*streams_to(receiver.url, 2))
     with Receiver("0.0.0.0") as hanging:
         gate = Gate(hanging)
@@ -174,7 +174,7 @@ def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeyp
 
 def test_a_host_that_proves_itself_leaves_its_thread_to_the_unproven(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a process with one thread for the unproven, and a host that has answered well once
-    monkeypatch.setattr(thread_shares, "places", Places(untrusted=1, slow=1))
+    monkeypatch.setattr(thread_limiter, "places", Places(untrusted=1, slow=1))
     with Receiver() as other:
         (stream,) = streams_to(other.url, 1)
 
