@@ -21,10 +21,8 @@ from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminSplitDateTimeVerticalWidget
 
-from callbacks.api.destination_operations import WAITING_COUNTED
-from callbacks.delivery import destination_queue
 from callbacks.models import Attempt, Destination, Event, Subscription
-from callbacks.operators import redelivery
+from callbacks.operators import destinations, redelivery
 from callbacks.rules import destination_breaker
 from orchestrator_site.base.egress.http_client import redact
 from orchestrator_site.base.read_only_admin import ReadOnly
@@ -76,7 +74,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Destination]:
         rows: QuerySet[Destination] = super().get_queryset(request)
-        return destination_queue.timed(rows)
+        return destinations.destinations(rows)
 
     @_label(
         "Condition",
@@ -101,7 +99,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @admin.display(description="Deliveries at once")
     def at_once(self, destination: Destination) -> int:
-        return destination_breaker.at_once(destination, destination_queue.most_at_once())
+        return destinations.max_in_flight(destination)
 
     @admin.display(description="Streams wait")
     def streams_wait(self, destination: Destination) -> str | None:
@@ -114,41 +112,41 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @admin.display(description="Load")
     def load(self, destination: Destination) -> str:
-        load = destination_queue.load(destination, WAITING_COUNTED)
-        more = " or more" if load.waiting == WAITING_COUNTED else ""
-        return f"{load.under_way} under way, {load.waiting}{more} waiting"
+        load = destinations.load(destination)
+        more = " or more" if load.waiting == destinations.MAX_WAITING_COUNTED else ""
+        return f"{load.in_flight} under way, {load.waiting}{more} waiting"
 
     # -- what may be done about one ---------------------------------------------------------------------
 
     @_button("Pause", "Nothing is sent there until it is resumed. Events still die 24 hours after they happened.")
     def pause(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        return self._do(request, destination_queue.pause, object_id, "paused")
+        return self._do(request, destinations.pause, object_id, "paused")
 
     @_button("Resume", "What waits is sent, the oldest first.")
     def resume(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        return self._do(request, destination_queue.resume, object_id, "resumed")
+        return self._do(request, destinations.resume, object_id, "resumed")
 
     @_button("Reset", "Closes the breaker, forgets a 429, and tries at once what the host left unanswered.")
     def reset(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        return self._do(request, destination_queue.reset, object_id, "taken for well")
+        return self._do(request, destinations.reset, object_id, "taken for well")
 
     @_button("Redeliver", "Sends dead events of all jobs again, in order within each job.", RedeliverForm)
     def redeliver(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        redelivery.redeliver_dead_of(int(object_id), form.cleaned_data["since"])
+        redelivery.request_redelivery(int(object_id), form.cleaned_data["since"])
         messages.success(request, "What died there since then will be sent again.")
         return _back_to(self, object_id)
 
     @admin.action(description="Pause", permissions=["operate"])
     def pause_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
-        self._do_all(request, destination_queue.pause, rows, "paused")
+        self._do_all(request, destinations.pause, rows, "paused")
 
     @admin.action(description="Resume", permissions=["operate"])
     def resume_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
-        self._do_all(request, destination_queue.resume, rows, "resumed")
+        self._do_all(request, destinations.resume, rows, "resumed")
 
     @admin.action(description="Reset", permissions=["operate"])
     def reset_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
-        self._do_all(request, destination_queue.reset, rows, "taken for well")
+        self._do_all(request, destinations.reset, rows, "taken for well")
 
     def _do(self, request: HttpRequest, act: Callable[[int], None], object_id: str, done: str) -> HttpResponse:
         self._do_all(request, act, Destination.objects.filter(pk=object_id), done)

@@ -1,4 +1,4 @@
-"""Messages that say which stream to look at. They are hints: the relay finds what none came for."""
+"""Messages to deliverers that a stream may be due. A lost one only delays the stream: the relay polls for due streams."""
 
 from functools import partial
 from typing import Final
@@ -11,11 +11,11 @@ QUEUE: Final = "deliveries"
 ACTOR: Final = "deliver"
 
 
-def deliverer(subscription_id: int) -> None:
-    """Have somebody look at this stream."""
+def send(subscription_id: int) -> None:
+    """Ask a deliverer to look at this stream."""
     hint(QUEUE, ACTOR, subscription_id)
 
 
-def deliverer_on_commit(subscription_id: int) -> None:
-    """Do so once the transaction is committed."""
-    transaction.on_commit(partial(deliverer, subscription_id), robust=True)
+def send_on_commit(subscription_id: int) -> None:
+    """Ask a deliverer to look at this stream once the current transaction is committed."""
+    transaction.on_commit(partial(send, subscription_id), robust=True)

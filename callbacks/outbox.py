@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from callbacks import delivery_hints
 from callbacks.cloudevents import Envelope, timestamp
-from callbacks.delivery import destination_queue
+from callbacks.delivery import destination_rows
 from callbacks.models import Event, Subscription, new_event_id
 from orchestrator_site.base.db.transactions import delete_in_batches
 from orchestrator_site.base.egress.http_client import origin_of
@@ -53,7 +53,7 @@ def subscribe(
         key=key,
         previous_key=previous_key,
         headers=dict(headers) if headers else None,
-        destination=destination_queue.find(origin_of(url)),
+        destination=destination_rows.get_or_create(origin_of(url)),
         types=sorted(set(types)),
     )
 
@@ -100,7 +100,7 @@ def publish(
         row.update(last_sequence=sequence, next_attempt_at=expires_at, waiting_since=Now())
     else:
         row.update(last_sequence=sequence, next_attempt_at=Now())
-        delivery_hints.deliverer_on_commit(subscription.pk)
+        delivery_hints.send_on_commit(subscription.pk)
 
 
 def pending(stream: UUID, most: int) -> int:

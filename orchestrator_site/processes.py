@@ -12,8 +12,11 @@ import dramatiq
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_limiter
-from callbacks.delivery.actors import deliver
+from callbacks import delivery_hints
+from callbacks.delivery import actors as delivery_actors
+from callbacks.delivery import destination_queue, destination_rows, due_streams
+from callbacks.delivery.stream_delivery import Deliverer
+from callbacks.delivery.thread_limiter import THREADS
 from callbacks.operators import redelivery
 from jobs.engine import make_engine
 from jobs.errors import EngineUnavailable
@@ -92,15 +95,16 @@ class DeliverProcess:
         self._intervals = intervals
 
     def start(self, stopping: threading.Event) -> None:  # noqa: ARG002 - as all parts
-        stream_delivery.start()
-        self._threads = make_worker({deliver.queue_name}, thread_limiter.THREADS)
+        self._deliverer = Deliverer()
+        delivery_actors.attach(self._deliverer)
+        self._threads = make_worker({delivery_hints.QUEUE}, THREADS)
         self._threads.start()
 
     def stop(self) -> None:
         """Abandon the requests that are not answered soon: another process sends these events again."""
-        stream_delivery.let_go()
+        self._deliverer.stop()
         _stop_threads(self._threads, self._intervals)
-        stream_delivery.abandon()
+        self._deliverer.release_leases()
 
 
 class RelayProcess:
@@ -120,17 +124,17 @@ class RelayProcess:
     def start(self, stopping: threading.Event) -> None:
         every = self._intervals
         frequent: list[Duty] = [
-            (every.due_streams, due_streams.Finder().look),
+            (every.due_streams, due_streams.Finder().enqueue),
             (every.destinations_available, destination_queue.wake_available),
             (every.destinations_waiting, destination_queue.mark_waiting),
-            (every.redeliveries, redelivery.work_off),
+            (every.redeliveries, redelivery.process_requests),
             (every.dead_workers, self._check_workers),
             (every.job_hints, missed_hints.wake_workers),
             (every.leftovers, leftovers.request_removal),
         ]
         deleting: list[Duty] = [
             (every.retention, self._delete_old_jobs),
-            (every.unused_destinations, destination_queue.forget_unused),
+            (every.unused_destinations, destination_rows.delete_unused),
         ]
         # Deleting has a thread of its own, because it may take long.
         self._threads = [

@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 
+from callbacks.operators.destinations import MAX_WAITING_COUNTED
 from callbacks.rules.destination_breaker import BreakerState
 from orchestrator_site.base.http.openapi_parts import (
     CURSOR,
@@ -24,7 +25,6 @@ from orchestrator_site.base.http.openapi_parts import (
 )
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-WAITING_COUNTED: Final = 10_000
 _DESTINATION: Final = {
     "id": integer(1),
     "origin": string(description="Scheme, host and port."),
@@ -53,7 +53,9 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {
             **_DESTINATION,
             "underWay": integer(0, description="Deliveries at this moment."),
-            "waiting": integer(0, WAITING_COUNTED, description="Jobs whose events wait for it; no more than this are counted."),
+            "waiting": integer(
+                0, MAX_WAITING_COUNTED, description="Jobs whose events wait for it; at most this many are counted."
+            ),
         },
         (*_ALWAYS, "underWay", "waiting"),
     ),

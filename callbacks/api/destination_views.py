@@ -9,8 +9,7 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from callbacks.api import destination_operations
-from callbacks.delivery import destination_queue
-from callbacks.operators import redelivery
+from callbacks.operators import destinations, redelivery
 from callbacks.rules import destination_breaker
 from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
@@ -26,7 +25,7 @@ class DestinationsView(ApiView):
         """Hosts that events go to, in the order in which they were first used."""
         parameters = Parameters(request._request, ("limit", "cursor", "origin", "paused"))
         limit = parameters.page_limit()
-        rows = destination_queue.timed().filter(pk__gt=parameters.integer("cursor", 0, _ID_MAX) or 0).order_by("pk")
+        rows = destinations.destinations().filter(pk__gt=parameters.integer("cursor", 0, _ID_MAX) or 0).order_by("pk")
         if (origin := parameters.text("origin")) is not None:
             rows = rows.filter(origin=_origin(origin))
         if (paused := parameters.choice("paused", ("true", "false"))) is not None:
@@ -48,21 +47,21 @@ class PauseView(ApiView):
     @destination_operations.pause_destination
     def post(self, request: Request, destination_id: int) -> HttpResponse:
         """Send nothing there for now."""
-        return _done(destination_queue.pause, request, destination_id)
+        return _done(destinations.pause, request, destination_id)
 
 
 class ResumeView(ApiView):
     @destination_operations.resume_destination
     def post(self, request: Request, destination_id: int) -> HttpResponse:
         """Send there again."""
-        return _done(destination_queue.resume, request, destination_id)
+        return _done(destinations.resume, request, destination_id)
 
 
 class ResetView(ApiView):
     @destination_operations.reset_destination
     def post(self, request: Request, destination_id: int) -> HttpResponse:
         """Take it for well."""
-        return _done(destination_queue.reset, request, destination_id)
+        return _done(destinations.reset, request, destination_id)
 
 
 class RedeliverView(ApiView):
@@ -72,7 +71,7 @@ class RedeliverView(ApiView):
         since = Parameters(request._request, ("since",)).moment("since")
         if since is None:
             raise InvalidRequest("say since when", field="since")
-        redelivery.redeliver_dead_of(_find(destination_id).pk, min(max(since, _FIRST_MOMENT), _LAST_MOMENT))
+        redelivery.request_redelivery(_find(destination_id).pk, min(max(since, _FIRST_MOMENT), _LAST_MOMENT))
         return _answer(destination_id, HTTPStatus.ACCEPTED)
 
 
@@ -96,7 +95,7 @@ def _no_such_destination() -> ApiError:
 
 def _find(destination_id: int) -> Any:
     """The row, with the database's time as `now`."""
-    destination = destination_queue.timed().filter(pk=min(destination_id, _ID_MAX)).first()
+    destination = destinations.destinations().filter(pk=min(destination_id, _ID_MAX)).first()
     if destination is None:
         raise _no_such_destination()
     return destination
@@ -104,8 +103,8 @@ def _find(destination_id: int) -> Any:
 
 def _answer(destination_id: int, status: int = HTTPStatus.OK) -> HttpResponse:
     destination = _find(destination_id)
-    load = destination_queue.load(destination, destination_operations.WAITING_COUNTED)
-    return json_response({**_summary(destination), "underWay": load.under_way, "waiting": load.waiting}, status=status)
+    load = destinations.load(destination)
+    return json_response({**_summary(destination), "underWay": load.in_flight, "waiting": load.waiting}, status=status)
 
 
 def _summary(destination: Any) -> dict[str, Any]:
@@ -119,6 +118,6 @@ def _summary(destination: Any) -> dict[str, Any]:
         "failures": destination.failures,
         "slow": destination_breaker.is_slow(destination),
         **{name: rfc3339(moment) for name, moment in moments.items() if moment is not None},
-        "atOnce": destination_breaker.at_once(destination, destination_queue.most_at_once()),
+        "atOnce": destinations.max_in_flight(destination),
         **({"redelivering": {"since": rfc3339(since), "until": rfc3339(until)}} if since and until else {}),
     }

@@ -1,4 +1,4 @@
-"""One attempt to deliver: bytes out, and what came of it as a plain value."""
+"""One attempt to deliver an event over HTTP."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -8,17 +8,16 @@ from typing import Final
 from callbacks.rules.outcome import Outcome
 from callbacks.rules.retry_schedule import retry_after
 from orchestrator_site.base.egress import http_client
+from orchestrator_site.base.intervals import DeliveryIntervals
 
-CONNECT_SECONDS = 5.0
-WHOLE_SECONDS = 15.0
-_READ_BYTES: Final = 64 * 1024
-_KEPT_BYTES: Final = 2 * 1024
-_MOST_ERROR_CHARACTERS: Final = 512
+_MAX_READ_BYTES: Final = 64 * 1024
+_MAX_KEPT_BYTES: Final = 2 * 1024
+_MAX_ERROR_CHARACTERS: Final = 512
 _USER_AGENT: Final = "Orchestrator/1 (CloudEvents)"
 
 
-def send(url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-    """POST it once. Never raises for what the destination, its name or the network do."""
+def send(url: str, headers: Mapping[str, str], body: bytes, intervals: DeliveryIntervals = DeliveryIntervals()) -> Outcome:
+    """POST an event once and return the outcome. Never raise for what the destination, its name or the network do."""
     began, start = datetime.now(UTC), time.monotonic()
 
     def latency() -> int:
@@ -30,31 +29,34 @@ def send(url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
             url,
             headers={"User-Agent": _USER_AGENT, **headers},
             body=body,
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=WHOLE_SECONDS,
-            total_timeout=WHOLE_SECONDS,
+            connect_timeout=intervals.connect,
+            read_timeout=intervals.answer,
+            total_timeout=intervals.answer,
         ) as response:
             status, asked, date = response.status_code, response.headers.get("Retry-After"), response.headers.get("Date")
             answer = _beginning(http_client.chunks(response))
     except http_client.EgressError as error:
-        return Outcome(time=began, latency_ms=latency(), error=str(error)[:_MOST_ERROR_CHARACTERS])
+        return Outcome(time=began, latency_ms=latency(), error=str(error)[:_MAX_ERROR_CHARACTERS])
     return Outcome(
         time=began,
         latency_ms=latency(),
         status=status,
         error="" if 200 <= status < 300 else f"answered {status}",
         answer=answer,
-        retry_after=retry_after(status, asked, datetime.now(UTC), date),
+        retry_after=retry_after(status, asked, datetime.now(UTC), intervals, date),
     )
 
 
 def _beginning(chunks: Iterator[bytes]) -> str:
-    """What is kept of an answer, as text that any database takes. A usual answer is read to its end, an endless one is not."""
+    """Return the first 2 KiB of an answer as text that any database accepts.
+
+    Read on to the end of an answer of usual size, so that its connection can be used again, but not of an endless one.
+    """
     read, kept = 0, b""
     for chunk in chunks:
-        kept += chunk[: _KEPT_BYTES - len(kept)]
+        kept += chunk[: _MAX_KEPT_BYTES - len(kept)]
         read += len(chunk)
-        if read >= _READ_BYTES:
+        if read >= _MAX_READ_BYTES:
             break
     text = kept.decode("utf-8", "replace").replace("\0", "\ufffd")
-    return text.encode()[:_KEPT_BYTES].decode("utf-8", "ignore")
+    return text.encode()[:_MAX_KEPT_BYTES].decode("utf-8", "ignore")

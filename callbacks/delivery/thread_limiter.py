@@ -1,101 +1,76 @@
-"""Which of a process's threads may wait for which destination.
+"""Limits how many threads of a process wait for destinations that may not answer soon.
 
-A trusted destination, one that has answered well and quickly, may use any thread. All others share half of the threads, and
-those that are known to be slow share half of that half. So events for trusted and for new hosts find a thread however many
-hosts hang or are slow.
+A fast destination may use any thread. All others, be they new, failing or slow, are restricted to half of the threads, and
+slow ones to half of that half. So however many hosts hang or are slow, events for fast and for new hosts find a thread.
 """
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+from uuid import UUID
 
 from callbacks.models import Destination
 from callbacks.rules import destination_breaker
+from orchestrator_site.base.intervals import DeliveryIntervals
 
 THREADS: Final = 64  # of a process
 
-_attempts: dict[object, tuple[int, float]] = {}  # that this process has under way: destination, and when it began
 
+class ThreadLimiter:
+    """The threads of one process that restricted destinations may use."""
 
-class Places:
-    """How many threads may wait for destinations that are not trusted, and which of the slow ones have some."""
-
-    def __init__(self, untrusted: int, slow: int) -> None:
+    def __init__(
+        self, intervals: DeliveryIntervals = DeliveryIntervals(), *, restricted: int = THREADS // 2, slow: int = THREADS // 4
+    ) -> None:
+        """Allow `restricted` threads for all destinations that are not fast, and `slow` of these for slow ones."""
+        self._intervals, self._restricted, self._slow = intervals, restricted, slow
         self._lock = threading.Lock()
-        self._untrusted, self._slow = untrusted, slow
-        self._taken = 0
-        self._taken_by_slow: Counter[int] = Counter()
+        self._held: dict[UUID, tuple[int, bool]] = {}  # destination of each holder, and whether it is slow
+        self._attempts: dict[UUID, tuple[int, float]] = {}  # in flight: destination of each holder, and when it began
 
-    def take(self, destination_id: int, *, slow: bool) -> bool:
-        with self._lock:
-            if self._taken == self._untrusted or (slow and not self._has_room_for_slow(destination_id)):
-                return False
-            self._taken += 1
-            if slow:
-                self._taken_by_slow[destination_id] += 1
+    def acquire(self, holder: UUID, destination: Destination) -> bool:
+        """Return True if the thread of `holder` may wait for this destination, after any other that it has waited for."""
+        if self.is_fast(destination):
             return True
-
-    def give_back(self, destination_id: int, *, slow: bool) -> None:
+        wanted = (destination.pk, self._is_slow(destination))
         with self._lock:
-            self._taken -= 1
-            if slow:
-                self._taken_by_slow[destination_id] -= 1
-                self._taken_by_slow += Counter()  # keeps those that have some
-
-    def _has_room_for_slow(self, destination_id: int) -> bool:
-        """Keep half of the places for slow destinations that have none: slightly slow hosts do not wait for very slow ones."""
-        room = self._slow if destination_id not in self._taken_by_slow else self._slow - self._slow // 2
-        return self._taken_by_slow.total() < room
-
-
-places = Places(untrusted=THREADS // 2, slow=THREADS // 4)
-
-
-class Permit:
-    """The right of one thread to wait for a destination."""
-
-    def __init__(self) -> None:
-        self._place: tuple[int, bool] | None = None
-
-    def allows(self, destination: Destination) -> bool:
-        """Whether the thread may wait for this one; takes a place for it, where one is needed."""
-        if is_trusted(destination):
-            return True
-        wanted = (destination.pk, _is_slow(destination))
-        if self._place != wanted:
-            self.release()
-            if not places.take(wanted[0], slow=wanted[1]):
-                return False
-            self._place = wanted
+            if self._held.get(holder) != wanted:
+                self._held.pop(holder, None)
+                if not self._is_free(*wanted):
+                    return False
+                self._held[holder] = wanted
         return True
 
-    def release(self) -> None:
-        if self._place is not None:
-            places.give_back(self._place[0], slow=self._place[1])
-            self._place = None
+    def release(self, holder: UUID) -> None:
+        """Leave the thread to others, if it was restricted."""
+        with self._lock:
+            self._held.pop(holder, None)
 
+    def is_fast(self, destination: Destination) -> bool:
+        """Return True if its last answers were good and quick, and no attempt of this process has been slow since."""
+        return destination_breaker.is_fast(destination) and not self._is_slow(destination)
 
-@contextmanager
-def waiting_for(destination: Destination) -> Iterator[None]:
-    """While an attempt is under way."""
-    key = object()
-    _attempts[key] = (destination.pk, time.monotonic())
-    try:
-        yield
-    finally:
-        del _attempts[key]
+    @contextmanager
+    def attempt(self, holder: UUID, destination: Destination) -> Iterator[None]:
+        """Mark an attempt as in flight: one that takes long makes its destination slow before it is answered."""
+        self._attempts[holder] = (destination.pk, time.monotonic())
+        try:
+            yield
+        finally:
+            del self._attempts[holder]
 
+    def _is_free(self, destination_id: int, slow: bool) -> bool:
+        if len(self._held) >= self._restricted:
+            return False
+        holding = [held for held, is_slow in self._held.values() if is_slow]
+        # Half is kept for slow destinations that hold none, so that slightly slow hosts do not wait for very slow ones.
+        allowed = self._slow - self._slow // 2 if destination_id in holding else self._slow
+        return not slow or len(holding) < allowed
 
-def is_trusted(destination: Destination) -> bool:
-    return destination_breaker.is_proven(destination) and not _is_slow(destination)
-
-
-def _is_slow(destination: Destination) -> bool:
-    """Return whether its answers were slow, or an attempt under way has already taken that long."""
-    if destination_breaker.is_slow(destination):
-        return True
-    slow_since = time.monotonic() - destination_breaker.SLOW_SECONDS
-    return any(to == destination.pk and began < slow_since for to, began in list(_attempts.values()))
+    def _is_slow(self, destination: Destination) -> bool:
+        if destination_breaker.is_slow(destination):
+            return True
+        slow_since = time.monotonic() - self._intervals.slow
+        return any(to == destination.pk and began < slow_since for to, began in list(self._attempts.values()))

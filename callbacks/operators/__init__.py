@@ -1,1 +1,1 @@
-"""What clients and operators may ask of events: what became of them, and sending them again."""
+"""What clients and operators ask for: how events were delivered, redelivery, and control over destinations."""

@@ -1,4 +1,4 @@
-"""What became of the events of a stream, to be read a page at a time."""
+"""The events of a stream with their attempts, a page at a time."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,12 +12,21 @@ _PAGE_LENGTH: Final = 2 * 1024**2  # characters of answers and errors in one pag
 
 @dataclass(frozen=True, slots=True)
 class Page:
+    """Some events of a stream, in order."""
+
     events: list[Event]  # with their attempts, the oldest first
-    next_after: int | None  # the sequence after which the next page begins; None: there is nothing more
+    next_after: int | None  # the sequence after which the next page begins; None: this is the last page
 
 
 def page_of_events(stream: UUID, *, after: int, limit: int, state: str | None) -> Page:
-    """At most `limit` events that follow the sequence `after`, in order; fewer where much was answered."""
+    """Return events with a sequence higher than `after`: at most `limit`, and fewer if their answers are long.
+
+    Args:
+        stream: Whose events.
+        after: 0 for the first page, then the `next_after` of the page before.
+        limit: 1 or more.
+        state: Only events in this state; None for all.
+    """
     rows = Event.objects.filter(subscription__stream=stream).order_by("sequence").defer("body").prefetch_related("attempts")
     if state is not None:
         rows = rows.filter(state=state)

@@ -1,4 +1,4 @@
-"""Sends again what an operator or a client asks for: under the same ids, with all the tries and the time of a new event."""
+"""Redelivery: sends events again under the same ids, with as many tries and as much time as new events have."""
 
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,59 +10,66 @@ from django.db.models.functions import Coalesce, Least, Now
 
 from callbacks import delivery_hints
 from callbacks.models import Destination, Event, Subscription
-from callbacks.rules.event_verdict import LIFETIME_SECONDS
 from orchestrator_site.base.db.transactions import short_read
+from orchestrator_site.base.intervals import DeliveryIntervals
 
-_STREAMS: Final = 100  # of a destination, worked off at a time
+_STREAMS_BATCH: Final = 100  # of one destination
+_LIFETIME: Final = timedelta(seconds=DeliveryIntervals().lifetime)
 
 
 def redeliver(stream: UUID, event_id: UUID) -> bool:
-    """Send this event again, whatever became of it; one that waits for its next try is tried now. False: there is none."""
+    """Send an event again, whatever its state; a pending one is tried now. Return False if it does not exist."""
     with transaction.atomic():
-        subscription = _locked(stream)
+        subscription = _lock(stream)
         if subscription is None:
             return False
         event = subscription.events.filter(pk=event_id)
         tried_now = event.filter(state=Event.State.PENDING).update(next_attempt_at=None)
         if not (tried_now or _revive(event)):
             return False
-        _begin(subscription)
+        _make_due(subscription)
     return True
 
 
 def redeliver_dead(stream: UUID, since: datetime | None = None, until: datetime | None = None) -> int:
-    """Send all dead events of a stream again, in order; how many. `since` and `until`: those that died between these."""
+    """Send the dead events of a stream again, in order; return how many.
+
+    Args:
+        stream: Whose events.
+        since: Only those that died at this time or later.
+        until: Only those that died at this time or earlier.
+    """
     with transaction.atomic():
-        subscription = _locked(stream)
+        subscription = _lock(stream)
         if subscription is None:
             return 0
         revived = _revive(_dead(since, until).filter(subscription=subscription))
         if revived:
-            _begin(subscription)
+            _make_due(subscription)
     return revived
 
 
-def redeliver_dead_of(destination_id: int, since: datetime) -> None:
-    """Have the relay send again what died at this destination from then (at the latest now) until now.
+def request_redelivery(destination_id: int, since: datetime) -> None:
+    """Have the relay send again what died at this destination since then; a time in the future counts as now.
 
-    The request is kept in the row until it is worked off; a second one widens it.
+    The request is kept in the destination's row until it is done. A second one widens the first.
     """
     earliest = Least(Coalesce("revive_since", Value(since)), Value(since), Now())
     Destination.objects.filter(pk=destination_id).update(revive_since=earliest, revive_until=Now())
 
 
-def work_off() -> None:
-    """Go on with what was asked for, some streams of each destination at a time."""
+def process_requests() -> None:
+    """Continue all requested redeliveries, by a batch of streams for each destination."""
     with short_read():
-        asked = list(Destination.objects.filter(revive_until__isnull=False))
-    for destination in asked:
+        requested = list(Destination.objects.filter(revive_until__isnull=False))
+    for destination in requested:
         with short_read():
             dead = _dead(destination.revive_since, destination.revive_until).filter(subscription__destination=destination)
-            streams = list(dead.values_list("subscription__stream", flat=True).order_by().distinct()[:_STREAMS])
+            streams = list(dead.values_list("subscription__stream", flat=True).order_by().distinct()[:_STREAMS_BATCH])
         for stream in streams:
             redeliver_dead(stream, destination.revive_since, destination.revive_until)
         if not streams:
-            done = Destination.objects.filter(pk=destination.pk, revive_until__lte=destination.revive_until)  # unless asked again
+            done = Destination.objects.filter(pk=destination.pk, revive_until__lte=destination.revive_until)  # no newer request
             done.update(revive_since=None, revive_until=None)
 
 
@@ -71,7 +78,7 @@ def _dead(since: datetime | None, until: datetime | None) -> QuerySet[Event]:
     return Event.objects.filter(state=Event.State.DEAD, **{name: value for name, value in between.items() if value is not None})
 
 
-def _locked(stream: UUID) -> Subscription | None:
+def _lock(stream: UUID) -> Subscription | None:
     return Subscription.objects.select_for_update().defer(*Subscription.SECRETS).filter(stream=stream).first()
 
 
@@ -82,14 +89,14 @@ def _revive(events: QuerySet[Event]) -> int:
         silences=0,
         next_attempt_at=None,
         settled_at=None,
-        expires_at=Now() + timedelta(seconds=LIFETIME_SECONDS),
+        expires_at=Now() + _LIFETIME,
     )
 
 
-def _begin(subscription: Subscription) -> None:
-    """Have the stream looked at now. One that waits for its destination keeps waiting there."""
+def _make_due(subscription: Subscription) -> None:
+    """Have the stream delivered now. One that is parked keeps its position in the queue of its destination."""
     row = Subscription.objects.filter(pk=subscription.pk)
     row.update(bulk_refused=False)
     if subscription.waiting_since is None:
         row.update(next_attempt_at=Now())
-        delivery_hints.deliverer_on_commit(subscription.pk)
+        delivery_hints.send_on_commit(subscription.pk)

@@ -1,1 +1,1 @@
-"""The rules of delivery, without I/O: what an attempt's outcome means for the event and for its destination."""
+"""The rules of delivery, without I/O: what an attempt's outcome means for its event and for its destination."""

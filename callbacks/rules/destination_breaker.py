@@ -1,11 +1,12 @@
-"""How much a destination may be sent now (docs/callbacks.md, "When your server is in trouble"). Pure: rows in, rows changed.
+"""How many deliveries a destination may get now (docs/callbacks.md, "When your server is in trouble").
 
-A destination that answers well is trusted with twice as many deliveries at once, up to the most there may be; a
-failure makes that one. So a host that hangs holds a thread or two and not all of them, and one that comes back is
-not run over. Failures in a row open the breaker; when its time is up, one probe at a time finds out.
+Without I/O: the functions read and change a `Destination` in memory, and the caller locks and saves the row.
 
-A slow answer takes away the trust that lets deliveries use any thread, as a failure does. It also divides how many there are
-at once by the seconds that it took: a slightly slow host gets half of them, a very slow one gets one.
+- **Window.** A destination starts with one delivery at a time. Each good answer doubles that, up to `DELIVERIES_PER_HOST`; a
+  failure sets it back to one. So a host that hangs occupies few threads, and one that recovers is not overrun.
+- **Slowness.** A slow answer divides the window by the seconds that it took; it takes several quick ones to make up for it.
+- **Breaker.** Failures in a row open it: nothing is sent for a while, then one probe at a time (half open).
+- **Throttle.** After a 429 nothing is sent for as long as the destination asked for, or as the retry schedule says.
 """
 
 import math
@@ -18,138 +19,137 @@ from uuid import UUID
 from callbacks.models import Destination
 from callbacks.rules import retry_schedule
 from callbacks.rules.outcome import Outcome
+from orchestrator_site.base.intervals import DeliveryIntervals
 
-LEASE_SECONDS: Final = 30.0  # of a delivery, and of the probe that it may be; an attempt takes 15 at most
-FAILURES: Final = 5  # in a row
-OPEN_SECONDS: Final = 30.0  # the first time; twice that each time after
-LONGEST_SECONDS: Final = 600.0  # that a destination is left alone, whatever it asks for: others may share it
-SLOW_SECONDS: Final = 1.0  # an answer that takes longer is slow
+FAILURES_TO_OPEN: Final = 5  # in a row
 
 
 class BreakerState(StrEnum):
-    """Of the breaker."""
+    """Whether a destination's breaker lets deliveries through."""
 
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
+    CLOSED = "closed"  # yes
+    OPEN = "open"  # no
+    HALF_OPEN = "half_open"  # one probe at a time
 
 
 def state(destination: Destination, now: datetime) -> BreakerState:
+    """Return the state of the destination's breaker."""
     if destination.open_until is None:
         return BreakerState.CLOSED
-    return BreakerState.OPEN if _lies_ahead(destination.open_until, now) else BreakerState.HALF_OPEN
+    return BreakerState.OPEN if _is_future(destination.open_until, now) else BreakerState.HALF_OPEN
 
 
-def is_closed_to_all(destination: Destination, now: datetime) -> bool:
-    """Whether nothing may be sent there now, not even a probe."""
-    return destination.paused or _lies_ahead(destination.open_until, now) or _lies_ahead(destination.throttled_until, now)
+def is_blocked(destination: Destination, now: datetime) -> bool:
+    """Return True if nothing may be sent now, not even a probe: paused, breaker open, or throttled."""
+    return destination.paused or _is_future(destination.open_until, now) or _is_future(destination.throttled_until, now)
 
 
-def _full_trust(most: int) -> int:
-    """More than the one delivery that an unproven destination gets, even where no more than one is ever sent at once."""
-    return max(most, 2)
-
-
-def is_proven(destination: Destination) -> bool:
-    """Whether its last answers were good and quick."""
+def is_fast(destination: Destination) -> bool:
+    """Return True if its last answers were good and quick. False for a destination that is new, failing or slow."""
     return destination.window > 1 and not is_slow(destination)
 
 
 def is_slow(destination: Destination) -> bool:
-    """Return whether it has answered slowly, and not quickly often enough since."""
+    """Return True if it has answered slowly, and not quickly often enough since."""
     return destination.slowness > 0
 
 
-def at_once(destination: Destination, most: int) -> int:
-    """How many deliveries it may get at once while its breaker is closed. `most`: DELIVERIES_PER_HOST."""
-    return max(1, min(destination.window, most) // max(destination.slowness, 1))
+def max_in_flight(destination: Destination, limit: int) -> int:
+    """Return how many deliveries it may get at once while its breaker is closed. `limit`: `DELIVERIES_PER_HOST`."""
+    return max(1, min(destination.window, limit) // max(destination.slowness, 1))
 
 
-def has_gained(before: Destination, after: Destination) -> bool:
-    """Whether it is trusted with more deliveries at once than before."""
+def may_get_more(before: Destination, after: Destination) -> bool:
+    """Return True if it may get more deliveries at once than before."""
     return after.window > before.window or after.slowness < before.slowness
 
 
-def room(destination: Destination, now: datetime, under_way: int, most: int) -> int:
-    """How many more deliveries it may get at once. `most`: DELIVERIES_PER_HOST."""
-    if is_closed_to_all(destination, now):
+def free_slots(destination: Destination, now: datetime, in_flight: int, limit: int) -> int:
+    """Return how many more deliveries may start now, with `in_flight` under way. `limit`: `DELIVERIES_PER_HOST`."""
+    if is_blocked(destination, now):
         return 0
     if destination.open_until is not None:
-        return 0 if _lies_ahead(destination.probe_until, now) else 1
-    return max(0, at_once(destination, most) - under_way)
+        return 0 if _is_future(destination.probe_until, now) else 1
+    return max(0, max_in_flight(destination, limit) - in_flight)
 
 
-def enter(destination: Destination, now: datetime, token: UUID) -> bool:
-    """A delivery begins for which there is room. Whether that changes the row: it is the probe of a half-open breaker."""
+def start_delivery(destination: Destination, now: datetime, token: UUID, intervals: DeliveryIntervals) -> bool:
+    """Take a free slot for the delivery `token`. Return True if that changes the row: it is the probe of a half-open breaker."""
     if destination.open_until is None:
         return False
-    destination.probe_token, destination.probe_until = token, now + timedelta(seconds=LEASE_SECONDS)
+    destination.probe_token, destination.probe_until = token, now + timedelta(seconds=intervals.lease)
     return True
 
 
-def learns_nothing(destination: Destination, outcome: Outcome, most: int) -> bool:
-    """Whether `learn` would change nothing: a good answer of one that is well. Most are, and cost no lock."""
-    well = destination.open_until is None and not destination.failures and not destination.throttles and not is_slow(destination)
-    return outcome.accepted and well and not _is_slow_answer(outcome) and destination.window >= _full_trust(most)
+def is_unchanged_by(outcome: Outcome, destination: Destination, limit: int, intervals: DeliveryIntervals) -> bool:
+    """Return True if `record` would change nothing, as after most answers: then the row need not be locked."""
+    steady = not (destination.open_until or destination.failures or destination.throttles or is_slow(destination))
+    return steady and outcome.accepted and not _is_slow_answer(outcome, intervals) and destination.window >= _full_window(limit)
 
 
-def learn(destination: Destination, now: datetime, token: UUID, outcome: Outcome, most: int) -> None:
-    """What an attempt says of its destination."""
-    _learn_pace(destination, outcome)
+def record(
+    destination: Destination, now: datetime, token: UUID, outcome: Outcome, limit: int, intervals: DeliveryIntervals
+) -> None:
+    """Change the row by the outcome of the delivery `token`. `limit`: `DELIVERIES_PER_HOST`."""
+    _record_latency(destination, outcome, intervals)
     if outcome.status is None or outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _fail(destination, now, token)
+        _fail(destination, now, token, intervals)
         return
     close(destination)
     if outcome.status == HTTPStatus.TOO_MANY_REQUESTS:
-        _throttle(destination, now, outcome.retry_after)
+        _throttle(destination, now, outcome.retry_after, intervals)
     else:
         destination.throttles = 0
-        destination.window = min(destination.window * 2, _full_trust(most))
+        destination.window = min(destination.window * 2, _full_window(limit))
 
 
 def close(destination: Destination) -> None:
-    """It has answered: the count begins anew."""
+    """Close the breaker, forgetting its failures and its probe."""
     destination.failures = destination.openings = 0
     destination.open_until = destination.probe_token = destination.probe_until = None
 
 
-def _is_slow_answer(outcome: Outcome) -> bool:
-    return outcome.latency_ms > SLOW_SECONDS * 1000
+def _full_window(limit: int) -> int:
+    """Return the largest window: at least 2, so that a fast destination differs from a new one whatever the limit."""
+    return max(limit, 2)
 
 
-def _learn_pace(destination: Destination, outcome: Outcome) -> None:
-    """It takes several quick answers to make up for a slow one: a host that mixes both stays slow."""
-    if _is_slow_answer(outcome):
+def _is_slow_answer(outcome: Outcome, intervals: DeliveryIntervals) -> bool:
+    return outcome.latency_ms > intervals.slow * 1000
+
+
+def _record_latency(destination: Destination, outcome: Outcome, intervals: DeliveryIntervals) -> None:
+    if _is_slow_answer(outcome, intervals):
         destination.slowness = max(destination.slowness, math.ceil(outcome.latency_ms / 1000))
     elif outcome.status is not None:
-        destination.slowness //= 2
+        destination.slowness //= 2  # gradually, so that a host that mixes both stays slow
 
 
-def _fail(destination: Destination, now: datetime, token: UUID) -> None:
+def _fail(destination: Destination, now: datetime, token: UUID, intervals: DeliveryIntervals) -> None:
     destination.window = 1
     if destination.open_until is None:
         destination.failures += 1
-        if destination.failures >= FAILURES:
-            _open(destination, now)
-    elif destination.probe_token == token:  # others were under way when it opened: they say nothing new
-        _open(destination, now)
+        if destination.failures >= FAILURES_TO_OPEN:
+            _open(destination, now, intervals)
+    elif destination.probe_token == token:  # others were in flight when it opened: their failures are no news
+        _open(destination, now, intervals)
 
 
-def _open(destination: Destination, now: datetime) -> None:
-    seconds = min(OPEN_SECONDS * 2 ** min(destination.openings, 10), LONGEST_SECONDS)
+def _open(destination: Destination, now: datetime, intervals: DeliveryIntervals) -> None:
+    seconds = min(intervals.breaker_open * 2 ** min(destination.openings, 10), intervals.breaker_open_max)
     destination.openings += 1
     destination.open_until = now + timedelta(seconds=seconds)
     destination.probe_token = destination.probe_until = None
 
 
-def _throttle(destination: Destination, now: datetime, retry_after: float) -> None:
+def _throttle(destination: Destination, now: datetime, retry_after: float, intervals: DeliveryIntervals) -> None:
     destination.window = 1
-    if not _lies_ahead(destination.throttled_until, now):  # otherwise it was asked together with one that was counted
+    if not _is_future(destination.throttled_until, now):  # otherwise this 429 belongs to one that was counted
         destination.throttles += 1
-    seconds = min(max(retry_schedule.delay(destination.throttles), retry_after), LONGEST_SECONDS)
-    until = now + timedelta(seconds=seconds)
+    delay = retry_schedule.delay(destination.throttles, intervals)
+    until = now + timedelta(seconds=min(max(delay, retry_after), intervals.breaker_open_max))
     destination.throttled_until = max(until, destination.throttled_until or until)
 
 
-def _lies_ahead(moment: datetime | None, now: datetime) -> bool:
+def _is_future(moment: datetime | None, now: datetime) -> bool:
     return moment is not None and moment > now

@@ -1,4 +1,4 @@
-"""What an attempt means for its event: delivered, once more, or dead (docs/usage.md, "Delivery"). Pure."""
+"""What an attempt means for its event: delivered, retry, or dead (docs/callbacks.md). Without I/O."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -6,28 +6,28 @@ from typing import Final
 
 from callbacks.rules import retry_schedule
 from callbacks.rules.outcome import Outcome
+from orchestrator_site.base.intervals import DeliveryIntervals
 
-LIFETIME_SECONDS: Final = 86400.0
-MOST_TRIES: Final = 10
-MOST_BULK_TRIES: Final = 5
-# Many, and each of little worth: what a destination cannot take of them may hold up the rest for minutes, not for hours.
-BULK_TYPES: Final = frozenset({"orchestrator.job.log"})
-_FINAL: Final = frozenset({HTTPStatus.GONE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})
+MAX_TRIES: Final = 10
+MAX_BEST_EFFORT_TRIES: Final = 5
+# Numerous events, each of little value: those that a destination refuses may delay the rest for minutes, not for hours.
+BEST_EFFORT_TYPES: Final = frozenset({"orchestrator.job.log"})
+PERMANENT_STATUSES: Final = frozenset({HTTPStatus.GONE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The destination took it."""
+    """The destination accepted the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """It will not be tried again."""
+    """The event is not tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """It is due again after `seconds`."""
+    """The event is tried again after `seconds`."""
 
     seconds: float
 
@@ -35,25 +35,34 @@ class Retry:
 Verdict = Delivered | Dead | Retry
 
 
-def is_bulk(type_: str) -> bool:
-    return type_ in BULK_TYPES
+def is_best_effort(type_: str) -> bool:
+    """Return True if events of this type get few tries."""
+    return type_ in BEST_EFFORT_TYPES
 
 
-def judge(outcome: Outcome, *, type_: str, tries: int, silences: int, bulk_refused: bool) -> Verdict:
-    """`tries`: how many the destination has answered, `silences`: how many it left unanswered in a row, both with this one.
+def judge(
+    outcome: Outcome, intervals: DeliveryIntervals, *, type_: str, tries: int, unanswered: int, best_effort_refused: bool
+) -> Verdict:
+    """Return what becomes of the event. Its age does not matter here: expired events are not tried in the first place.
 
-    `bulk_refused`: the stream's last bulk event died. Age is not judged here: an event's `expires_at` holds whatever happens.
+    Args:
+        outcome: Of the attempt.
+        intervals: The retry schedule.
+        type_: Of the event.
+        tries: How many attempts the destination has answered, this one included.
+        unanswered: How many attempts in a row it has not answered, this one included.
+        best_effort_refused: The last best-effort event of the stream died, so the next ones get one try each.
     """
     if outcome.accepted:
         return Delivered()
     if outcome.status is None:
-        return Retry(retry_schedule.delay(silences))
-    if outcome.status in _FINAL or tries >= _most_tries(type_, bulk_refused):
+        return Retry(retry_schedule.delay(unanswered, intervals))
+    if outcome.status in PERMANENT_STATUSES or tries >= _max_tries(type_, best_effort_refused):
         return Dead()
-    return Retry(retry_schedule.delay(tries, outcome.retry_after))
+    return Retry(retry_schedule.delay(tries, intervals, outcome.retry_after))
 
 
-def _most_tries(type_: str, bulk_refused: bool) -> int:
-    if not is_bulk(type_):
-        return MOST_TRIES
-    return 1 if bulk_refused else MOST_BULK_TRIES
+def _max_tries(type_: str, best_effort_refused: bool) -> int:
+    if not is_best_effort(type_):
+        return MAX_TRIES
+    return 1 if best_effort_refused else MAX_BEST_EFFORT_TRIES

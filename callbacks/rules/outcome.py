@@ -1,4 +1,4 @@
-"""What came of one attempt to deliver, as a plain value."""
+"""The outcome of one attempt to deliver an event."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,15 +6,16 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """`status` is None where there was no (whole) answer; then `error` says why. It says what is wrong with an answer, too."""
+    """What an attempt resulted in: an answer, or the reason why there was none."""
 
     time: datetime  # when the attempt began
     latency_ms: int
-    status: int | None = None
-    error: str = ""
-    answer: str = ""  # how its body begins
+    status: int | None = None  # of the answer; None: there was none, or only a part
+    error: str = ""  # why there was no answer, or what is wrong with it
+    answer: str = ""  # the beginning of its body
     retry_after: float = 0.0  # seconds that the destination asked for
 
     @property
     def accepted(self) -> bool:
+        """True if the destination accepted the event."""
         return self.status is not None and 200 <= self.status < 300

@@ -1,4 +1,4 @@
-"""When to try again (docs/usage.md, "Delivery"). All times in seconds."""
+"""When to try again (docs/callbacks.md). All times are in seconds."""
 
 import random
 from datetime import datetime
@@ -6,25 +6,35 @@ from http import HTTPStatus
 from typing import Final
 
 from orchestrator_site.base.egress.retry_after import parse_retry_after
+from orchestrator_site.base.intervals import DeliveryIntervals
 
-SCHEDULE: Final = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0)
-JITTER: Final = 0.2
-LONGEST_RETRY_AFTER: Final = 86400.0
-_BELIEVED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+RETRY_AFTER_STATUSES: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
-def delay(failures: int, retry_after: float = 0.0, fraction: float | None = None) -> float:
-    """How long to wait after so many failures (1 or more): the schedule plus up to a fifth, never less than `retry_after`.
+def delay(failures: int, intervals: DeliveryIntervals, retry_after: float = 0.0, fraction: float | None = None) -> float:
+    """Return how long to wait before the next try.
 
-    `fraction` (0 to 1) is how much of the jitter to add; None: at random.
+    Args:
+        failures: How many tries have failed, 1 or more.
+        intervals: The schedule and its jitter.
+        retry_after: The shortest wait, as the destination asked for it.
+        fraction: How much of the jitter to add, from 0 to 1; random by default.
     """
-    step = SCHEDULE[min(failures, len(SCHEDULE)) - 1]
+    step = intervals.retries[min(failures, len(intervals.retries)) - 1]
     jitter = random.random() if fraction is None else fraction  # noqa: S311 - spreads load, hides nothing
-    return max(step * (1 + JITTER * jitter), retry_after)
+    return max(step * (1 + intervals.retry_jitter * jitter), retry_after)
 
 
-def retry_after(status: int, header: str | None, now: datetime, date: str | None = None) -> float:
-    """What an answer's `Retry-After` asks for; 0 where there is none that is to be believed. `date`: its own `Date`."""
-    if status not in _BELIEVED or header is None:
+def retry_after(status: int, header: str | None, now: datetime, intervals: DeliveryIntervals, date: str | None = None) -> float:
+    """Return the wait that an answer asks for in `Retry-After`, or 0 if its status or the header's value does not count.
+
+    Args:
+        status: The answer's status.
+        header: Its `Retry-After`.
+        now: When it arrived.
+        intervals: The longest wait that is honored.
+        date: Its `Date`: a `Retry-After` that is a date is by that clock.
+    """
+    if status not in RETRY_AFTER_STATUSES or header is None:
         return 0.0
-    return min(parse_retry_after(header, now, date), LONGEST_RETRY_AFTER)
+    return min(parse_retry_after(header, now, date), intervals.retry_after_max)

@@ -101,11 +101,11 @@ class JobIntervals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryIntervals:
-    """Delivering events; docs/callbacks.md promises the first six."""
+    """Delivering events. docs/callbacks.md promises those up to `breaker_open_max`."""
 
     connect: float = 5.0
-    answer: float = 15.0  # the whole answer, connecting included
-    lifetime: float = DAY  # then an event is dead
+    answer: float = 15.0  # the whole attempt, connecting included
+    lifetime: float = DAY  # of an event; one that is still undelivered then is dead
     retries: tuple[float, ...] = (
         1.0,
         5.0,
@@ -116,24 +116,24 @@ class DeliveryIntervals:
         3600.0,
         7200.0,
         14400.0,
-    )  # between tries
-    retry_jitter: float = 0.2  # up to this part of a pause is added at random
-    retry_after_max: float = DAY  # of what a receiver may ask for
-    lease: float = 30.0  # of a stream or a probe: an attempt takes 15 s at most
-    turn: float = 2.0  # then a stream makes room for others
-    thread_wait: tuple[float, float] = (2.0, 6.0)  # at random between these: until a stream asks again for a free thread
-    message_again: float = 5.0  # before a second message for a stream whose first seems to be unread
+    )  # before each retry; the last repeats
+    retry_jitter: float = 0.2  # up to this fraction of a pause is added at random
+    retry_after_max: float = DAY  # longest `Retry-After` that is honored for an event
+    breaker_open: float = 30.0  # the first time; doubles each time after
+    breaker_open_max: float = 600.0  # also of a `Retry-After`: many jobs may share the destination
+    slow: float = 1.0  # an answer that takes longer is slow
+    lease: float = 30.0  # of a stream, and of a breaker's probe: longer than an attempt can take
+    turn: float = 2.0  # then a thread goes on to another stream, if others wait
+    thread_wait: tuple[float, float] = (2.0, 6.0)  # a stream that finds no free thread is due again after a random time between
+    repeat_hint: float = 5.0  # before a second message for a stream whose first one is probably unread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerIntervals:
-    """The breaker of a destination; docs/callbacks.md promises the first two."""
+class DestinationIntervals:
+    """Keeping the rows of destinations."""
 
-    open: float = 30.0  # the first time; doubles each time after
-    open_max: float = 600.0  # whatever the destination asks for: others may share it
-    slow: float = 1.0  # an answer that takes longer is slow
-    touch: float = 3600.0  # how exactly it is known when a destination was last used
-    unused: float = DAY  # then it is forgotten
+    touch: float = 3600.0  # how exactly the last use is recorded
+    unused: float = DAY  # then the row is deleted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,13 +55,15 @@ def main() -> None:
 
 def measure() -> dict[str, float]:
     """Medians in milliseconds."""
-    from callbacks.delivery import due_streams, stream_delivery
+    from callbacks.delivery import due_streams
+    from callbacks.delivery.stream_delivery import Deliverer
     from tests.bench.stream_load import load
 
+    deliverer = Deliverer()
     with Receiver() as receiver:
         load(STREAMS, receiver.url)
         looking = [timed(lambda: due_streams.due(100)) for _ in range(50)]
-        delivering = [timed(lambda identity=identity: stream_delivery.drain(identity)) for identity in due_streams.due(STREAMS)]
+        delivering = [timed(lambda identity=identity: deliverer.deliver(identity)) for identity in due_streams.due(STREAMS)]
         assert len(receiver.requests) == STREAMS
     return {"find what is due": statistics.median(looking), "deliver an event": statistics.median(delivering)}
 
@@ -74,7 +76,8 @@ def timed(work: Any) -> float:
 
 def print_plans() -> None:
     """What PostgreSQL does for each read of a delivery and of the relay, with the million rows in place."""
-    from callbacks.delivery import destination_queue, due_streams, stream_delivery
+    from callbacks.delivery import destination_queue, due_streams
+    from callbacks.delivery.stream_delivery import Deliverer
     from callbacks.models import Destination
     from tests.bench.stream_load import load
 
@@ -89,7 +92,7 @@ def print_plans() -> None:
         load(2, receiver.url)
         statements.clear()
         for identity in due_streams.due(100):
-            stream_delivery.drain(identity)
+            Deliverer().deliver(identity)
         destination_queue.wake_available()
         destination_queue.wake_waiting(Destination.objects.order_by("-pk").values_list("pk", flat=True)[0])
     with connection.cursor() as cursor:

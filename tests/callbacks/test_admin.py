@@ -117,7 +117,7 @@ def test_what_died_at_a_host_since_a_time_is_sent_again(browser: Client, event: 
 
     # and when it is, the event to be sent again
     press(browser, "destination", destination, "redeliver", since_0=f"{since:%Y-%m-%d}", since_1=f"{since:%H:%M:%S}")
-    redelivery.work_off()
+    redelivery.process_requests()
     assert Event.objects.get().state == Event.State.PENDING
 
 

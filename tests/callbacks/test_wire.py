@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from callbacks.delivery import stream_delivery
+from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.models import Event, Subscription
 from jobs import events
 from jobs.engine.protocol import Frame
@@ -113,7 +113,7 @@ def test_what_arrives_is_what_was_frozen_and_signed(
     # When its events are published and sent
     lines = tell(job, log, content)
     subscription = Subscription.objects.get(stream=job.uuid)
-    stream_delivery.drain(subscription.pk)
+    Deliverer().deliver(subscription.pk)
 
     # I expect all of them, byte for byte as they were frozen
     frozen = [bytes(event.body) for event in Event.objects.filter(subscription=subscription).order_by("sequence")]

@@ -1,8 +1,8 @@
-"""Streams, relay and deliverers as a test plays them, with a clock that it turns. The fixtures are there for every test."""
+"""Streams, deliverers and the relay, as tests use them. The fixtures are there for every test."""
 
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,15 +15,20 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from callbacks import delivery_hints, outbox
-from callbacks.delivery import delivery_attempt, destination_queue, due_streams, stream_delivery
+from callbacks.delivery import actors, destination_queue, due_streams
+from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.models import Attempt, Destination, Event, Subscription
-from orchestrator_site.base.broker import broker
+from orchestrator_site.base.broker import broker, make_worker
+from orchestrator_site.base.intervals import DeliveryIntervals
 from tests.helpers.receiver import Answer, Received, Receiver
 from tests.helpers.waiting import wait_for
 
 KEY = "the key"
 START, LOG, EXIT = "orchestrator.job.start", "orchestrator.job.log", "orchestrator.job.exit"
 PENDING, DELIVERED, DEAD = Event.State.PENDING, Event.State.DELIVERED, Event.State.DEAD
+
+PATIENT = DeliveryIntervals(answer=25.0)  # a slow machine may delay an answer for longer than an attempt may take
+IMPATIENT = DeliveryIntervals(connect=0.2, answer=0.2)  # for hosts that do not answer
 
 
 @pytest.fixture
@@ -32,20 +37,6 @@ def empty_queue() -> Iterator[None]:
     broker.flush_all()
     yield
     broker.flush_all()
-    stream_delivery.start()  # a test may have stopped it
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine may hold an answer back for longer than an attempt may take."""
-    monkeypatch.setattr(delivery_attempt, "WHOLE_SECONDS", 25.0)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt takes half a second at most."""
-    monkeypatch.setattr(delivery_attempt, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(delivery_attempt, "WHOLE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -55,38 +46,45 @@ def receiver() -> Iterator[Receiver]:
 
 
 class Stream:
-    """A subscription and what a test does with it."""
+    """A subscription, and a process that delivers it."""
 
     def __init__(
-        self, url: str, *, keys: Sequence[str] = (KEY,), headers: Mapping[str, str] | None = None, subject: str = "job-1"
+        self,
+        url: str,
+        *,
+        keys: Sequence[str] = (KEY,),
+        headers: Mapping[str, str] | None = None,
+        subject: str = "job-1",
+        deliverer: Deliverer | None = None,
     ) -> None:
         self.uuid = uuid.uuid4()
         outbox.subscribe(self.uuid, subject, url, keys=keys, headers=headers)
         self.pk = Subscription.objects.get(stream=self.uuid).pk
+        self.deliverer = deliverer or Deliverer(PATIENT)
 
     def publish(self, *types: str) -> None:
         with transaction.atomic():
             for type_ in types or (START,):
                 outbox.publish(self.uuid, type_, "orchestrator/service", {"jobId": "j", "meta": {}})
 
-    def drain(self) -> None:
-        stream_delivery.drain(self.pk)
+    def deliver(self) -> None:
+        self.deliverer.deliver(self.pk)
 
-    def try_now(self, times: int = 1) -> None:
-        """As if the time of the next attempt had come, so many times."""
+    def retry_now(self, times: int = 1) -> None:
+        """Deliver as if the time of the next attempt had come, as many times as asked for."""
         for _ in range(times):
             Event.objects.filter(subscription=self.pk).update(next_attempt_at=None)
             Destination.objects.filter(open_until__isnull=False).update(open_until=Now())
             Destination.objects.update(throttled_until=None)
             Subscription.objects.filter(pk=self.pk, next_attempt_at__isnull=False).update(next_attempt_at=Now())
-            self.drain()
+            self.deliver()
 
     def age(self, by: timedelta) -> None:
-        """As if everything had been published so much earlier."""
+        """Make all events of the stream older."""
         Event.objects.filter(subscription=self.pk).update(created_at=F("created_at") - by, expires_at=F("expires_at") - by)
 
-    def lose_lease(self) -> None:
-        """As if the process that holds the lease had died long ago."""
+    def expire_lease(self) -> None:
+        """End the lease, as if the process that holds it had died long ago."""
         assert Subscription.objects.filter(pk=self.pk, lease_token__isnull=False).update(lease_until=Now())
 
     @property
@@ -102,19 +100,20 @@ class Stream:
         return [event.state for event in self.events]
 
     @property
-    def waits(self) -> float:
-        """Seconds until the next attempt."""
+    def due_in(self) -> float:
+        """Seconds until the stream is due."""
         due_at = self.row.next_attempt_at
         assert due_at is not None
         return (due_at - timezone.now()).total_seconds()
 
 
 def attempts(event: Event) -> list[tuple[int | None, str]]:
+    """Status and answer of each attempt."""
     return [(attempt.status, attempt.answer) for attempt in event.attempts.order_by("pk")]
 
 
-def in_threads(count: int, work: Any) -> None:
-    """Run `work(number)` in so many threads and raise what they raise."""
+def in_threads(count: int, work: Callable[[int], Any]) -> None:
+    """Run `work(number)` in `count` threads at once and raise what they raise."""
 
     def run(number: int) -> None:
         try:
@@ -135,10 +134,10 @@ _TIMES = {
 
 
 class Gate:
-    """A host that answers nothing until it is opened, and counts what stands before it."""
+    """A host that holds all requests until the gate is opened, and counts them."""
 
     def __init__(self, receiver: Receiver, answer: Answer | None = None) -> None:
-        self.inside = self.most = 0
+        self.inside = self.max_inside = 0
         self._answer = answer or Answer()
         self._lock = threading.Lock()
         self._open = threading.Event()
@@ -147,64 +146,67 @@ class Gate:
     def _respond(self, _: Received) -> Answer:
         with self._lock:
             self.inside += 1
-            self.most = max(self.most, self.inside)
+            self.max_inside = max(self.max_inside, self.inside)
         self._open.wait(30)
         with self._lock:
             self.inside -= 1
         return self._answer
 
     def wait_for(self, count: int = 1) -> None:
-        """Until so many stand before it."""
-        wait_for(lambda: self.inside == count, what=f"{count} requests before the gate")
+        """Wait until the gate holds this many requests."""
+        wait_for(lambda: self.inside == count, what=f"{count} requests at the gate")
 
     def open(self) -> None:
         self._open.set()
 
 
-def streams_to(url: str, count: int, *types: str) -> list[Stream]:
-    """So many streams with events, each about something else."""
-    streams = [Stream(url, subject=f"job-{number}") for number in range(count)]
+def streams_to(url: str, count: int, *types: str, deliverer: Deliverer | None = None) -> list[Stream]:
+    """Make streams with the same events, for `job-0`, `job-1`, …, that one process delivers."""
+    deliverer = deliverer or Deliverer(PATIENT)
+    streams = [Stream(url, subject=f"job-{number}", deliverer=deliverer) for number in range(count)]
     for stream in streams:
         stream.publish(*types)
     return streams
 
 
 def time_passes(seconds: float) -> None:
-    """As if all that is written down had been so much earlier."""
+    """Move all times in the database into the past."""
     by = timedelta(seconds=seconds)
     for model, names in _TIMES.items():
         model.objects.update(**{name: F(name) - by for name in names})
 
 
-def work() -> None:
-    """What relay and deliverers do together, once."""
+def relay_and_deliver(deliverer: Deliverer | None = None) -> None:
+    """Do once what the relay and a deliverer do all the time."""
+    deliverer = deliverer or Deliverer(PATIENT)
     destination_queue.mark_waiting()
     destination_queue.wake_available()
     for identity in due_streams.due(1000):
-        stream_delivery.drain(identity)
+        deliverer.deliver(identity)
 
 
-def work_until_delivered(*streams: Stream) -> None:
+def deliver_all(*streams: Stream, deliverer: Deliverer | None = None) -> None:
+    """Relay and deliver until every event of these streams is delivered."""
     others = Event.objects.filter(subscription__in=[stream.pk for stream in streams]).exclude(state=DELIVERED)
 
     def all_delivered() -> bool:
-        work()
+        relay_and_deliver(deliverer)
         return not others.exists()
 
-    wait_for(all_delivered, 60, "all to be delivered")
+    wait_for(all_delivered, 60, "all events to be delivered")
 
 
 @contextmanager
-def under_way(*streams: Stream) -> Iterator[list[threading.Thread]]:
-    """Somebody delivers each of these; all have ended at the end."""
+def delivering(*streams: Stream) -> Iterator[list[threading.Thread]]:
+    """Deliver each stream in a thread of its own; wait for the threads at the end."""
 
-    def drain(stream: Stream) -> None:
+    def deliver(stream: Stream) -> None:
         try:
-            stream.drain()
+            stream.deliver()
         finally:
             connections.close_all()
 
-    threads = [threading.Thread(target=drain, args=(stream,)) for stream in streams]
+    threads = [threading.Thread(target=deliver, args=(stream,)) for stream in streams]
     for thread in threads:
         thread.start()
     try:
@@ -214,11 +216,24 @@ def under_way(*streams: Stream) -> Iterator[list[threading.Thread]]:
             thread.join()
 
 
-def waiting() -> int:
-    """How many streams wait for a destination."""
+@contextmanager
+def deliver_process(deliverer: Deliverer, threads: int) -> Iterator[None]:
+    """Run the threads of a process that delivers what messages ask for."""
+    actors.attach(deliverer)
+    worker = make_worker({delivery_hints.QUEUE}, threads)
+    worker.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        actors.attach(None)
+
+
+def parked() -> int:
+    """Count the streams that are parked for a destination."""
     return Subscription.objects.filter(waiting_since__isnull=False).count()
 
 
 def sent(receiver: Receiver) -> list[tuple[str, int]]:
-    """Subject and number of each request."""
+    """Subject and sequence number of each request."""
     return [(received.json["subject"], received.json["jobsequence"]) for received in receiver.requests]

@@ -127,7 +127,7 @@ def test_what_died_since_a_time_is_sent_again(client: Client) -> None:
     found = act(client, recent, f"redeliver?since={since}", 202)
     assert found["redelivering"]["since"].startswith(since[:-1])
     while Destination.objects.filter(revive_until__isnull=False).exists():
-        redelivery.work_off()
+        redelivery.process_requests()
 
     # I expect the one, and the request to be done
     assert [event.state for event in Event.objects.order_by("created_at")] == ["pending", "dead", "dead"]

@@ -1,4 +1,4 @@
-"""One attempt to deliver, against real servers: whatever they do, an outcome in time, and no secret in it."""
+"""One attempt to deliver, against real servers: it always ends in time, with an outcome that contains no secret."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ import pytest
 from callbacks.delivery import delivery_attempt
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.egress import guarded_connections, http_client
-from orchestrator_site.base.intervals import EgressIntervals
+from orchestrator_site.base.intervals import DeliveryIntervals, EgressIntervals
 from tests.helpers.receiver import Answer, Receiver, certificate, tls_server
 
 pytestmark = pytest.mark.stateless
@@ -23,11 +23,13 @@ pytestmark = pytest.mark.stateless
 SECRET = "s3cr3t"
 BODY = b'{"id": "1"}'
 GIB = 1024**3
+PATIENT = DeliveryIntervals(answer=25.0)
+IMPATIENT = DeliveryIntervals(connect=0.3, answer=0.3)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class StoppedClock(datetime):
-    """A `datetime` for which it is always `NOW`."""
+    """A `datetime` whose `now` is always `NOW`."""
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> Self:
@@ -36,7 +38,7 @@ class StoppedClock(datetime):
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A DNS of the test's own: no name under .invalid is known, all others are this machine's."""
+    """Resolve names under .invalid to nothing, and all others to this machine."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, *args: Any, **options: Any) -> Any:
@@ -49,15 +51,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def patient_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine: an idle connection is used again."""
+    """Reuse idle connections however slow the machine is."""
     monkeypatch.setattr(http_client, "open", partial(http_client.open, intervals=EgressIntervals(reuse=60)))
-
-
-@pytest.fixture
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For those that wait for the end of the time."""
-    monkeypatch.setattr(delivery_attempt, "CONNECT_SECONDS", 0.3)
-    monkeypatch.setattr(delivery_attempt, "WHOLE_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -66,14 +61,16 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def send(place: str, headers: Mapping[str, str] | None = None, body: bytes = BODY) -> Outcome:
-    """To this scheme, host and port, with secrets in the URL."""
-    url = place.replace("://", f"://user:{SECRET}@") + f"/hook?token={SECRET}"
-    return delivery_attempt.send(url, headers or {"Content-Type": "application/json"}, body)
+def send(
+    origin: str, headers: Mapping[str, str] | None = None, body: bytes = BODY, intervals: DeliveryIntervals = PATIENT
+) -> Outcome:
+    """Send an event to this scheme, host and port, with secrets in the URL."""
+    url = origin.replace("://", f"://user:{SECRET}@") + f"/hook?token={SECRET}"
+    return delivery_attempt.send(url, headers or {"Content-Type": "application/json"}, body, intervals)
 
 
 def assert_no_answer(outcome: Outcome) -> None:
-    """A failure that says why, and no more than may be shown."""
+    """Check that the outcome says why there was no answer, without a secret."""
     assert (outcome.status, outcome.answer, outcome.retry_after) == (None, "", 0.0)
     assert not outcome.accepted
     assert outcome.error.isprintable()
@@ -86,12 +83,8 @@ def assert_no_answer(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", BODY, bytes(300_000)], ids=["empty", "short", "long"])
-def test_a_request_has_its_length_and_says_who_sends_it(receiver: Receiver, body: bytes) -> None:
-    # Given a destination
-    # When something is sent to it
+def test_a_request_has_a_length_and_a_user_agent(receiver: Receiver, body: bytes) -> None:
     assert send(receiver.url, {"X-A": "b"}, body).accepted
-
-    # I expect it whole, announced with its length
     (received,) = receiver.requests
     assert (received.method, received.path, received.body) == ("POST", f"/hook?token={SECRET}", body)
     assert received.headers["content-length"] == str(len(body))
@@ -101,24 +94,24 @@ def test_a_request_has_its_length_and_says_who_sends_it(receiver: Receiver, body
 
 
 @pytest.mark.parametrize("target", ["/a%2fb/%7Ex?sig=a%2bb%3d%7e", "/bucket/a/../b?x=1", "/a/./b?x", "//x", "/?"])
-def test_path_and_query_are_sent_as_they_are(receiver: Receiver, target: str) -> None:
+def test_path_and_query_are_sent_unchanged(receiver: Receiver, target: str) -> None:
     delivery_attempt.send(f"{receiver.url}{target}#fragment", {}, BODY)
     assert [received.target for received in receiver.requests] == [target]
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 410, 500])
-def test_a_connection_is_used_again(receiver: Receiver, status: int) -> None:
-    # Given an answer, good or bad, of usual length
+def test_a_connection_is_reused(receiver: Receiver, status: int) -> None:
+    # Given an answer of usual length, good or bad
     receiver.will(Answer(status, body=b"" if status == 204 else b"x" * 60_000))
 
-    # When something is sent twice, I expect one connection
+    # When two events are sent, I expect one connection
     assert send(receiver.url).status == status
     assert send(receiver.url).status == 200
     assert len({received.peer for received in receiver.requests}) == 1
 
 
 @pytest.mark.parametrize("fault", ["half", "half_headers", "endless", "endless_chunks", "garbage", "reset"])
-def test_a_connection_with_an_unread_or_broken_answer_is_not_used_again(receiver: Receiver, fault: Any) -> None:
+def test_a_connection_with_an_unread_answer_is_not_reused(receiver: Receiver, fault: Any) -> None:
     receiver.will(Answer(fault=fault))
     send(receiver.url)
     assert send(receiver.url).answer == ""
@@ -128,7 +121,7 @@ def test_a_connection_with_an_unread_or_broken_answer_is_not_used_again(receiver
 # -- whole answers ---------------------------------------------------------------------------------
 
 
-def test_an_answer_is_its_status_and_its_beginning(receiver: Receiver) -> None:
+def test_an_outcome_has_the_status_and_start_of_the_answer(receiver: Receiver) -> None:
     receiver.will(Answer(202, body="tak\0 grüß".encode() + b"\xff"))
     outcome = send(receiver.url)
     assert outcome.accepted
@@ -143,18 +136,18 @@ def test_an_answer_may_have_no_body(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("before", [b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
-def test_what_comes_before_the_answer_is_none(receiver: Receiver, before: bytes) -> None:
+def test_interim_answers_are_skipped(receiver: Receiver, before: bytes) -> None:
     receiver.will(Answer(fault="raw", body=2 * before + b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"))
     assert send(receiver.url).status == 410
 
 
 @pytest.mark.parametrize("status", [200, 410])
-def test_an_answer_counts_however_many_headers_it_has(receiver: Receiver, status: int) -> None:
+def test_an_answer_may_have_many_headers(receiver: Receiver, status: int) -> None:
     receiver.will(Answer(status, {f"X-{number}": "x" for number in range(150)}))
     assert send(receiver.url).status == status
 
 
-def test_an_old_server_may_answer(receiver: Receiver) -> None:
+def test_a_server_may_answer_with_http_1_0(receiver: Receiver) -> None:
     receiver.will(Answer(fault="raw", body=b"HTTP/1.0 200 OK\r\nServer: old\r\n\r\nwell"))
     outcome = send(receiver.url)
     assert outcome.accepted
@@ -171,19 +164,19 @@ def test_a_redirect_is_not_followed(receiver: Receiver, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_what_a_destination_asks_for_in_seconds(receiver: Receiver, status: int) -> None:
+def test_retry_after_in_seconds_is_honored(receiver: Receiver, status: int) -> None:
     receiver.will(Answer(status, {"Retry-After": "120"}))
     outcome = send(receiver.url)
     assert (outcome.status, outcome.error, outcome.retry_after) == (status, f"answered {status}", 120)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_what_a_destination_asks_for_as_a_date(receiver: Receiver, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a destination that wants nothing for an hour from now, by its own clock: ours has stopped
+def test_retry_after_as_a_date_is_honored(receiver: Receiver, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a destination that asks to wait for an hour by its own clock, while ours has stopped
     monkeypatch.setattr(delivery_attempt, "datetime", StoppedClock)
     receiver.will(Answer(status, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)}))
 
-    # When something is sent to it, I expect this hour
+    # When an event is sent to it, I expect one hour
     outcome = send(receiver.url)
     assert (outcome.status, outcome.error) == (status, f"answered {status}")
     assert 3500 < outcome.retry_after <= 3600
@@ -192,14 +185,14 @@ def test_what_a_destination_asks_for_as_a_date(receiver: Receiver, status: int, 
 
 @pytest.mark.parametrize("status", [200, 410, 415, 500])
 @pytest.mark.parametrize("asked", ["120", "Fri, 31 Dec 2100 23:59:59 GMT"])
-def test_other_answers_ask_for_nothing(receiver: Receiver, status: int, asked: str) -> None:
+def test_retry_after_of_other_answers_is_ignored(receiver: Receiver, status: int, asked: str) -> None:
     receiver.will(Answer(status, {"Retry-After": asked}))
     outcome = send(receiver.url)
     assert (outcome.status, outcome.retry_after) == (status, 0.0)
     assert outcome.error == ("" if status == 200 else f"answered {status}")
 
 
-# -- answers without an end ------------------------------------------------------------------------
+# -- endless answers -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,7 +204,7 @@ def test_other_answers_ask_for_nothing(receiver: Receiver, status: int, asked: s
     ],
     ids=["a GiB", "until the end of the connection", "chunks"],
 )
-def test_of_a_long_answer_only_the_beginning_is_read(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_beginning_of_a_long_answer_is_read(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given an answer that is a GiB long, or longer
     read: list[int] = []
     chunks = http_client.chunks
@@ -225,10 +218,10 @@ def test_of_a_long_answer_only_the_beginning_is_read(answer: Answer, monkeypatch
     with Receiver() as receiver:
         receiver.will(answer)
 
-        # When something is sent there
+        # When an event is sent there
         outcome = send(receiver.url)
 
-    # I expect its status and beginning, when 64 KiB of it were read, and besides what the system took ahead
+    # I expect its status and beginning after 64 KiB were read, apart from what the system buffered
     assert (outcome.status, outcome.answer) == (500, "x" * 2048)
     assert 65536 <= sum(read) < 2 * 65536
     assert receiver.streamed < GIB / 16
@@ -239,34 +232,34 @@ def test_of_a_long_answer_only_the_beginning_is_read(answer: Answer, monkeypatch
     [b"X-A: b\r\n" * 10_000 + b"\r\n", b"X-A: " + b"b" * 1_000_000],
     ids=["many", "long"],
 )
-def test_too_much_in_the_headers_is_no_answer(receiver: Receiver, head: bytes) -> None:
+def test_too_large_headers_are_not_an_answer(receiver: Receiver, head: bytes) -> None:
     receiver.will(Answer(fault="raw", body=b"HTTP/1.1 200 OK\r\n" + head))
     assert_no_answer(send(receiver.url))
 
 
 @pytest.mark.parametrize("fault", ["endless_interim", "endless_trailers"])
-def test_what_comes_to_no_end_is_no_answer(receiver: Receiver, fault: Any) -> None:
+def test_endless_interim_answers_or_trailers_are_not_an_answer(receiver: Receiver, fault: Any) -> None:
     receiver.will(Answer(fault=fault))
     assert_no_answer(send(receiver.url))
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip", "drip_headers"])
-def test_it_ends_in_time_whatever_the_destination_does(receiver: Receiver, hurry: None, fault: Any) -> None:
+def test_an_attempt_ends_in_time_whatever_the_host_does(receiver: Receiver, fault: Any) -> None:
     receiver.will(Answer(fault=fault))
-    assert_no_answer(send(receiver.url))
+    assert_no_answer(send(receiver.url, intervals=IMPATIENT))
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_it_ends_in_time_where_nobody_takes_the_connection(hurry: None, scheme: str) -> None:
+def test_an_attempt_ends_in_time_if_the_host_never_accepts(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert_no_answer(send(f"{scheme}://127.0.0.1:{server.getsockname()[1]}"))
+        assert_no_answer(send(f"{scheme}://127.0.0.1:{server.getsockname()[1]}", intervals=IMPATIENT))
 
 
 # -- no answer at all ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["half", "half_headers", "garbage", "reset"])
-def test_a_broken_answer_is_none(receiver: Receiver, fault: Any) -> None:
+def test_a_broken_answer_is_not_an_answer(receiver: Receiver, fault: Any) -> None:
     receiver.will(Answer(fault=fault))
     assert_no_answer(send(receiver.url))
     assert len(receiver.requests) == 1
@@ -283,12 +276,12 @@ def test_a_broken_answer_is_none(receiver: Receiver, fault: Any) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
     ],
 )
-def test_what_is_no_whole_answer_is_none(receiver: Receiver, answer: bytes) -> None:
+def test_an_incomplete_or_invalid_answer_is_not_an_answer(receiver: Receiver, answer: bytes) -> None:
     receiver.will(Answer(fault="raw", body=answer))
     assert_no_answer(send(receiver.url))
 
 
-def test_nobody_listens() -> None:
+def test_a_refused_connection_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     outcome = send(f"http://127.0.0.1:{port}")
@@ -296,15 +289,15 @@ def test_nobody_listens() -> None:
     assert "connection refused" in outcome.error
 
 
-def test_a_name_that_is_not_known() -> None:
+def test_an_unknown_host_name_is_reported() -> None:
     outcome = send("http://hook.invalid")
     assert_no_answer(outcome)
     assert outcome.error == "hook.invalid could not be resolved: Name or service not known"
 
 
-@pytest.mark.parametrize("place", ["ftp://hook.test", "http://hook.test:99999", "http://[::1", "http://"])
-def test_what_is_no_url(place: str) -> None:
-    assert_no_answer(send(place))
+@pytest.mark.parametrize("url", ["ftp://hook.test", "http://hook.test:99999", "http://[::1", "http://"])
+def test_an_invalid_url_is_reported(url: str) -> None:
+    assert_no_answer(send(url))
 
 
 # -- TLS -------------------------------------------------------------------------------------------
@@ -312,7 +305,7 @@ def test_what_is_no_url(place: str) -> None:
 
 @pytest.fixture
 def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """A server with a certificate for hook.test, which is as good as a public one."""
+    """A server with a certificate for hook.test that clients trust."""
     path = certificate(tmp_path, "hook.test")
     monkeypatch.setattr(guarded_connections.certifi, "where", lambda: str(path))
     http_client._adapter.cache_clear()
@@ -321,19 +314,18 @@ def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver
     http_client._adapter.cache_clear()
 
 
-def test_a_certificate_is_for_the_name(secure: Receiver) -> None:
-    # Given a server with a certificate for hook.test
-    # When something is sent to that name, I expect an answer
+def test_a_certificate_is_checked_against_the_host_name(secure: Receiver) -> None:
+    # When an event is sent to the name in the certificate, I expect an answer
     assert send(f"https://hook.test:{secure.port}").accepted
 
-    # When it is sent to another, I expect none, and nothing sent
+    # When it is sent to another name, I expect nothing to be sent
     outcome = send(f"https://other.test:{secure.port}")
     assert_no_answer(outcome)
     assert "certificate" in outcome.error
     assert len(secure.requests) == 1
 
 
-def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+def test_a_self_signed_certificate_is_refused(tmp_path: Path) -> None:
     with Receiver(tls=tls_server(certificate(tmp_path, "hook.test"))) as receiver:
         outcome = send(f"https://hook.test:{receiver.port}")
     assert_no_answer(outcome)
@@ -341,11 +333,11 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
     assert receiver.requests == []
 
 
-def test_a_server_that_speaks_no_tls() -> None:
-    # Given a server that answers in the clear, to whatever comes
+def test_a_server_without_tls_is_reported() -> None:
+    # Given a server that answers anything in plain HTTP
     def serve() -> None:
         connection, _ = server.accept()
-        with connection, suppress(OSError):  # whom it answers hangs up
+        with connection, suppress(OSError):  # the client hangs up
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
             while connection.recv(65536):  # closed with something unread it would be reset
                 pass
@@ -354,7 +346,7 @@ def test_a_server_that_speaks_no_tls() -> None:
         thread = threading.Thread(target=serve)
         thread.start()
 
-        # When something is sent there over TLS, I expect no answer
+        # When an event is sent there over TLS, I expect no answer
         outcome = send(f"https://127.0.0.1:{server.getsockname()[1]}")
         thread.join()
     assert_no_answer(outcome)

@@ -1,264 +1,263 @@
-"""A host or a process is in trouble: nobody else is, and nothing is lost."""
+"""A host fails or a process stops: other hosts are not affected, and nothing is lost."""
 
 import socket
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db.models import F
 
-from callbacks.delivery import destination_queue, due_streams, stream_delivery, thread_limiter
-from callbacks.delivery.thread_limiter import Places
+from callbacks.delivery import delivery_attempt, destination_queue, due_streams
+from callbacks.delivery.stream_delivery import Deliverer
+from callbacks.delivery.thread_limiter import ThreadLimiter
 from callbacks.models import Attempt, Event, Subscription
-from callbacks.rules import destination_breaker
+from callbacks.rules.outcome import Outcome
+from orchestrator_site.base.intervals import DeliveryIntervals
 from tests.helpers.delivery_fixtures import (
     DEAD,
     DELIVERED,
     EXIT,
     LOG,
+    PATIENT,
     PENDING,
     START,
     Gate,
     Stream,
     attempts,
+    deliver_all,
+    delivering,
     in_threads,
+    parked,
+    relay_and_deliver,
     sent,
     streams_to,
     time_passes,
-    under_way,
-    waiting,
-    work,
-    work_until_delivered,
 )
 from tests.helpers.receiver import Answer, Received, Receiver
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue", "patient")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
 
 
 def open_breaker(receiver: Receiver) -> None:
-    """Have it opened by a stream of its own; half a minute is ahead."""
+    """Open the breaker of the receiver, for 30 seconds, by a stream that is deleted afterwards."""
     receiver.will(*[Answer(500)] * 5)
     (stream,) = streams_to(receiver.url, 1)
-    stream.try_now(5)
+    stream.retry_now(5)
     assert len(receiver.requests) == 5
     receiver.requests.clear()
     Subscription.objects.filter(pk=stream.pk).delete()
 
 
-# -- a host that is away ---------------------------------------------------------------------------
+# -- a host that is down ---------------------------------------------------------------------------
 
 
-def test_a_dead_host_costs_nobody_anything_and_gets_everything_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given pauses that do not pass by themselves, and many streams for a port where nobody listens
+def test_streams_for_a_dead_host_are_parked_until_it_is_back() -> None:
+    # Given pauses that are longer than the test, and many streams for a port on which nothing listens
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    monkeypatch.setattr(destination_breaker, "OPEN_SECONDS", 3600.0)
-    monkeypatch.setattr(destination_breaker, "LONGEST_SECONDS", 4 * 3600.0)
-    streams = streams_to(f"http://127.0.0.1:{port}/", 200)
+    deliverer = Deliverer(DeliveryIntervals(answer=25.0, breaker_open=3600.0, breaker_open_max=4 * 3600.0))
+    streams = streams_to(f"http://127.0.0.1:{port}/", 60)
     for stream in streams[:20]:
         stream.publish(EXIT)
-    work()
+    relay_and_deliver(deliverer)
     time_passes(2)
-    work()
+    relay_and_deliver(deliverer)
 
-    # When its breaker has opened, I expect them all to wait, due for nobody, and nothing to be tried any more
-    assert (waiting(), due_streams.due(1000)) == (200, [])
+    # When its breaker has opened, I expect all to be parked, none to be due, and nothing more to be tried
+    assert (parked(), due_streams.due(1000)) == (60, [])
     assert Attempt.objects.count() == 5
-    work()
+    relay_and_deliver(deliverer)
     assert Attempt.objects.count() == 5
     assert not Event.objects.exclude(tries=0, state=PENDING).exists()
 
-    # and one probe whenever its time has come
+    # and one probe after each pause
     for number, hours in enumerate((1, 2, 4, 4), start=6):
         time_passes((hours - 0.5) * 3600)
-        work()
+        relay_and_deliver(deliverer)
         assert Attempt.objects.count() == number - 1
         time_passes(0.5 * 3600)
-        work()
-        work()
+        relay_and_deliver(deliverer)
+        relay_and_deliver(deliverer)
         assert Attempt.objects.count() == number
     assert not Event.objects.exclude(tries=0, state=PENDING).exists()
 
-    # and what gets too old to die all the same
+    # and parked events to expire
     streams[0].age(timedelta(days=1))
     Subscription.objects.filter(pk=streams[0].pk).update(next_attempt_at=F("next_attempt_at") - timedelta(days=1))
-    work()
+    relay_and_deliver(deliverer)
     assert (streams[0].states, streams[0].row.waiting_since) == ([DEAD, DEAD], None)
 
-    # and when it is back, all else to arrive, in order, without a try lost
+    # and all others to arrive in order once the host is back, each with its first counted try
     time_passes(4 * 3600)
     with Receiver(port=port) as receiver:
-        work_until_delivered(*streams[1:])
+        deliver_all(*streams[1:], deliverer=deliverer)
         receiver.check_order()
-        assert len(receiver.requests) == 199 + 19
+        assert len(receiver.requests) == 59 + 19
     assert not Event.objects.filter(state=DELIVERED).exclude(tries=1).exists()
 
 
-def test_one_probe_however_many_deliver(receiver: Receiver) -> None:
-    # Given a breaker that is half open, with many streams
+def test_a_half_open_breaker_has_one_probe_however_many_deliver(receiver: Receiver) -> None:
+    # Given a half-open breaker, and many streams
     open_breaker(receiver)
-    streams = streams_to(receiver.url, 12)
+    streams = streams_to(receiver.url, 8)
     time_passes(30)
     gate = Gate(receiver)
 
-    # When many try at once, I expect one request, while it lasts
+    # When many threads deliver at once, I expect one request as long as it lasts
     def deliver(number: int) -> None:
         destination_queue.wake_available()
         for stream in streams[number:] + streams[:number]:
-            stream.drain()
+            stream.deliver()
 
-    crowd = threading.Thread(target=in_threads, args=(12, deliver))
+    crowd = threading.Thread(target=in_threads, args=(8, deliver))
     crowd.start()
-    wait_for(lambda: gate.inside == 1 and waiting() == 11, what="a probe, and the others to wait")
+    wait_for(lambda: gate.inside == 1 and parked() == 7, what="a probe, and the others to be parked")
     assert due_streams.due(100) == []
     gate.open()
     crowd.join()
 
-    # and all the others when it has been answered
-    work_until_delivered(*streams)
-    assert len(receiver.requests) == 12
+    # and all others when it has been answered
+    deliver_all(*streams)
+    assert len(receiver.requests) == 8
 
 
-def test_a_killed_probe_is_replaced(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a probe whose process dies
+def test_a_killed_probe_is_replaced(receiver: Receiver) -> None:
+    # Given a probe whose process dies before it records the answer
     open_breaker(receiver)
     streams = streams_to(receiver.url, 3)
     time_passes(30)
 
-    def die(*_: object, **__: object) -> None:
+    def send_and_die(*arguments: Any) -> Outcome:
+        delivery_attempt.send(*arguments)
         raise SystemExit
 
-    with monkeypatch.context() as patch:
-        patch.setattr(stream_delivery, "_record", die)
-        with pytest.raises(SystemExit):
-            streams[1].drain()
+    with pytest.raises(SystemExit):
+        Deliverer(PATIENT, send=send_and_die).deliver(streams[1].pk)
     assert len(receiver.requests) == 1
 
-    # When nobody can know yet, I expect nothing to be sent
-    work()
+    # Until its lease expires, I expect nothing to be sent
+    relay_and_deliver()
     assert len(receiver.requests) == 1
 
-    # and then everything, and the lost attempt accounted for
-    time_passes(destination_breaker.LEASE_SECONDS)
-    work_until_delivered(*streams)
+    # and then everything, and the lost attempt to be stored
+    time_passes(PATIENT.lease)
+    deliver_all(*streams)
     receiver.check_order()
     assert attempts(streams[1].events[0])[0] == (None, "")
     assert streams[1].events[0].tries == 1
 
 
-def test_a_host_that_hangs_leaves_threads_for_others(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a process with two threads for the unproven, a host that has proven itself, and four that hang
-    monkeypatch.setattr(thread_limiter, "places", Places(untrusted=2, slow=1))
-    work_until_delivered(*streams_to(receiver.url, 2))
+def test_hosts_that_hang_leave_threads_for_others(receiver: Receiver) -> None:
+    # Given a process with two threads for restricted destinations, a fast host, and four that hang
+    deliverer = Deliverer(PATIENT, threads=ThreadLimiter(PATIENT, restricted=2, slow=1))
+    deliver_all(*streams_to(receiver.url, 2), deliverer=deliverer)
     with Receiver("0.0.0.0") as hanging:
         gate = Gate(hanging)
-        stuck = [Stream(f"http://127.0.0.{number}:{hanging.port}/") for number in (1, 2, 3, 4)]
+        stuck = [Stream(f"http://127.0.0.{number}:{hanging.port}/", deliverer=deliverer) for number in (1, 2, 3, 4)]
         for stream in stuck:
             stream.publish()
 
         # When all are delivered, I expect two of the four to be tried
-        with under_way(*stuck) as deliverers:
-            wait_for(lambda: sum(thread.is_alive() for thread in deliverers) == 2 and gate.inside == 2)
+        with delivering(*stuck) as threads:
+            wait_for(lambda: sum(thread.is_alive() for thread in threads) == 2 and gate.inside == 2)
 
-            # and the other host to get what is for it meanwhile
-            well = streams_to(receiver.url, 3, START, EXIT)
-            work_until_delivered(*well)
+            # and the fast host to get its events meanwhile
+            deliver_all(*streams_to(receiver.url, 3, START, EXIT), deliverer=deliverer)
             gate.open()
 
-        # and the two others after a while
+        # and the two others a few seconds later
         time_passes(6)
-        work_until_delivered(*stuck)
-        assert gate.most == 2
+        deliver_all(*stuck, deliverer=deliverer)
+        assert gate.max_inside == 2
 
 
-def test_a_host_that_proves_itself_leaves_its_thread_to_the_unproven(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a process with one thread for the unproven, and a host that has answered well once
-    monkeypatch.setattr(thread_limiter, "places", Places(untrusted=1, slow=1))
+def test_a_host_that_becomes_fast_gives_its_thread_back(receiver: Receiver) -> None:
+    # Given a process with one thread for restricted destinations, and a host that has answered well once
+    deliverer = Deliverer(PATIENT, threads=ThreadLimiter(PATIENT, restricted=1, slow=1))
     with Receiver() as other:
-        (stream,) = streams_to(other.url, 1)
+        (stream,) = streams_to(other.url, 1, deliverer=deliverer)
 
         def respond(received: Received) -> Answer:
             if received.json["jobsequence"] == 2:
-                in_threads(1, lambda _: stream.drain())
+                in_threads(1, lambda _: stream.deliver())
             return Answer()
 
-        # When it takes a second event, I expect another new host to be tried meanwhile
+        # When it gets a second event, I expect another new host to be tried meanwhile
         receiver.respond = respond
-        streams_to(receiver.url, 1, START, EXIT)[0].drain()
+        streams_to(receiver.url, 1, START, EXIT, deliverer=deliverer)[0].deliver()
         assert len(other.requests) == 1
 
 
-# -- a host that asks to slow down -----------------------------------------------------------------
+# -- a host that answers 429 -----------------------------------------------------------------------
 
 
-def test_429_holds_up_all_streams_of_the_host(receiver: Receiver) -> None:
-    # Given a host that asks one stream for five minutes
+def test_429_blocks_all_streams_of_the_host(receiver: Receiver) -> None:
+    # Given a host that asks one stream to wait for five minutes
     asked, other = streams_to(receiver.url, 2)
     receiver.will(Answer(429, {"Retry-After": "300"}))
-    asked.drain()
+    asked.deliver()
 
-    # When others go there, I expect them to wait, without a try
-    other.drain()
+    # When another stream is delivered, I expect it to be parked, without a try
+    other.deliver()
     time_passes(200)
-    work()
+    relay_and_deliver()
     assert len(receiver.requests) == 1
     assert (other.events[0].tries, other.row.lease_token) == (0, None)
 
-    # and all to go on when the time is over
+    # and both to go on when the time is over
     time_passes(100)
-    work_until_delivered(asked, other)
+    deliver_all(asked, other)
     assert len(receiver.requests) == 3
 
 
-# -- a process that ends ---------------------------------------------------------------------------
+# -- a process that stops --------------------------------------------------------------------------
 
 
-def test_who_lets_go_ends_what_is_under_way_and_begins_nothing(receiver: Receiver) -> None:
-    # Given a delivery under way of a stream with more events
+def test_a_stopped_deliverer_records_what_is_in_flight(receiver: Receiver) -> None:
+    # Given a delivery in flight, of a stream with more events
     (stream,) = streams_to(receiver.url, 1, START, LOG, EXIT)
     gate = Gate(receiver)
-    with under_way(stream):
+    with delivering(stream):
         gate.wait_for(1)
 
-        # When the process lets go, I expect the answer still to count
-        stream_delivery.let_go()
+        # When its process stops, I expect the answer to be recorded
+        stream.deliverer.stop()
         gate.open()
     assert stream.states == [DELIVERED, PENDING, PENDING]
 
-    # and the stream to be due for another
+    # and the stream to be due for another process
     assert due_streams.due(10) == [stream.pk]
-    stream_delivery.start()
-    stream.drain()
+    Deliverer(PATIENT).deliver(stream.pk)
     assert sent(receiver) == [("job-0", 1), ("job-0", 2), ("job-0", 3)]
     assert Attempt.objects.count() == 3
 
 
-def test_who_has_let_go_takes_up_no_other_stream(receiver: Receiver) -> None:
+def test_a_stopped_deliverer_sends_nothing_more(receiver: Receiver) -> None:
     (stream,) = streams_to(receiver.url, 1)
-    stream_delivery.let_go()
-    stream.drain()
+    stream.deliverer.stop()
+    stream.deliver()
     assert (receiver.requests, due_streams.due(10)) == ([], [stream.pk])
 
 
-def test_what_is_abandoned_is_taken_up_at_once_and_accounted_for(receiver: Receiver) -> None:
-    # Given a delivery under way
+def test_a_stream_whose_lease_is_released_is_due_at_once(receiver: Receiver) -> None:
+    # Given a delivery in flight
     (stream,) = streams_to(receiver.url, 1, START, EXIT)
     gate = Gate(receiver)
-    with under_way(stream):
+    with delivering(stream):
         gate.wait_for(1)
         assert due_streams.due(10) == []
 
         # When its process gives up, I expect another to send the same event at once
-        stream_delivery.let_go()
-        stream_delivery.abandon()
+        stream.deliverer.stop()
+        stream.deliverer.release_leases()
         assert due_streams.due(10) == [stream.pk]
-        stream_delivery.start()
         receiver.respond = lambda _: Answer(201)
-        stream.drain()
+        Deliverer(PATIENT).deliver(stream.pk)
         gate.open()
 
-    # and the first to say nothing any more
+    # and the first to record nothing any more
     assert stream.states == [DELIVERED, DELIVERED]
     assert sent(receiver) == [("job-0", 1), ("job-0", 1), ("job-0", 2)]
     lost, known = stream.events[0].attempts.order_by("pk")

@@ -1,4 +1,4 @@
-"""What is asked for again is sent again: the same event, in its place among the others, with the chances of a new one."""
+"""Redelivered events are sent again: the same bytes, in their order, with as many tries and as much time as new ones."""
 
 import uuid
 from datetime import datetime, timedelta
@@ -6,31 +6,31 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from callbacks.delivery import destination_queue, due_streams
+from callbacks.delivery import due_streams
 from callbacks.models import Destination, Event
-from callbacks.operators import redelivery
-from callbacks.rules.event_verdict import LIFETIME_SECONDS
+from callbacks.operators import destinations, redelivery
 from tests.helpers.delivery_fixtures import (
     DEAD,
     DELIVERED,
     EXIT,
+    KEY,
     LOG,
     PENDING,
     START,
     Gate,
     Stream,
+    deliver_all,
+    delivering,
+    relay_and_deliver,
     sent,
     streams_to,
     time_passes,
-    under_way,
-    work,
-    work_until_delivered,
 )
 from tests.helpers.receiver import Answer, Receiver
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue", "patient")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
 
-HOUR = 3600.0
+HOUR, DAY = 3600.0, 86400.0
 
 
 @pytest.fixture
@@ -39,195 +39,197 @@ def stream(receiver: Receiver) -> Stream:
 
 
 def die(stream: Stream, receiver: Receiver, *types: str) -> None:
-    """Have it publish these, which its destination refuses for ever."""
+    """Publish events that the destination refuses for good."""
     receiver.will(*[Answer(410)] * len(types))
     stream.publish(*types)
-    stream.drain()
+    stream.deliver()
     assert set(stream.states) <= {DEAD, DELIVERED}
 
 
 def ago(seconds: float) -> datetime:
+    """Return the time that many seconds before now."""
     return timezone.now() - timedelta(seconds=seconds)
 
 
 def sequence(receiver: Receiver) -> list[int]:
+    """Return the sequence numbers of the events as they arrived."""
     return [number for _, number in sent(receiver)]
 
 
 # -- one event -----------------------------------------------------------------------------------------
 
 
-def test_a_delivered_event_is_sent_again_as_it_was(stream: Stream, receiver: Receiver) -> None:
-    # Given what has arrived
+def test_a_delivered_event_is_redelivered_unchanged(stream: Stream, receiver: Receiver) -> None:
+    # Given delivered events
     stream.publish(START, EXIT)
-    stream.drain()
+    stream.deliver()
 
-    # When one of them is asked for again
+    # When one of them is redelivered
     event = stream.events[0]
     assert redelivery.redeliver(stream.uuid, event.pk)
     assert due_streams.due(10) == [stream.pk]
-    stream.drain()
+    stream.deliver()
 
-    # I expect the same id and bytes, with a signature of its own, and nothing else
+    # I expect the same id and bytes, with a new signature, and nothing else
     assert sequence(receiver) == [1, 2, 1]
     first, _, again = receiver.requests
     assert first.body == again.body
     assert first.headers["webhook-id"] == again.headers["webhook-id"] == str(event.pk)
-    again.verify("the key")
+    again.verify(KEY)
     assert stream.states == [DELIVERED, DELIVERED]
     assert [attempt.status for attempt in stream.events[0].attempts.order_by("pk")] == [200, 200]
 
 
-def test_a_dead_event_gets_all_its_tries_and_a_day(stream: Stream, receiver: Receiver) -> None:
-    # Given a log event that has had its tries, days ago
+def test_a_redelivered_event_gets_all_tries_and_a_day(stream: Stream, receiver: Receiver) -> None:
+    # Given a log event that died days ago
     receiver.respond = lambda _: Answer(413)
     stream.publish(LOG)
-    stream.drain()
-    stream.try_now(4)
+    stream.deliver()
+    stream.retry_now(4)
     assert stream.states == [DEAD]
     time_passes(72 * HOUR)
 
-    # When it is asked for again and still refused, I expect five tries as of a new one
+    # When it is redelivered and still refused, I expect five tries, as for a new one
     assert redelivery.redeliver(stream.uuid, stream.events[0].pk)
-    assert abs((stream.events[0].expires_at - timezone.now()).total_seconds() - LIFETIME_SECONDS) < HOUR
-    stream.drain()
+    assert abs((stream.events[0].expires_at - timezone.now()).total_seconds() - DAY) < HOUR
+    stream.deliver()
     assert (stream.states, stream.events[0].tries) == ([PENDING], 1)
-    stream.try_now(4)
+    stream.retry_now(4)
     assert (stream.states, stream.events[0].tries) == ([DEAD], 5)
     assert stream.events[0].attempts.count() == 10
 
 
-def test_a_pending_event_is_tried_now(stream: Stream, receiver: Receiver) -> None:
-    # Given one that is to be tried in an hour
+def test_a_redelivered_pending_event_is_tried_now(stream: Stream, receiver: Receiver) -> None:
+    # Given an event that is due in an hour
     receiver.will(Answer(503, {"Retry-After": "3600"}))
     stream.publish(START, EXIT)
-    stream.drain()
+    stream.deliver()
 
-    # When it is asked for, I expect no wait, and its tries to be counted on
+    # When it is redelivered, I expect it to be sent at once, and its tries not to be reset
     assert redelivery.redeliver(stream.uuid, stream.events[0].pk)
-    stream.drain()
+    stream.deliver()
     assert sequence(receiver) == [1, 1, 2]
     assert stream.events[0].tries == 2
 
 
-def test_what_does_not_exist_is_not_sent(stream: Stream, receiver: Receiver) -> None:
+def test_an_event_that_does_not_exist_is_not_redelivered(stream: Stream, receiver: Receiver) -> None:
     stream.publish()
-    stream.drain()
+    stream.deliver()
     other = Stream(receiver.url, subject="job-2")
     assert not redelivery.redeliver(uuid.uuid4(), stream.events[0].pk)
     assert not redelivery.redeliver(stream.uuid, uuid.uuid4())
     assert not redelivery.redeliver(other.uuid, stream.events[0].pk)
     assert redelivery.redeliver_dead(uuid.uuid4()) == redelivery.redeliver_dead(stream.uuid) == 0
-    redelivery.redeliver_dead_of(2**40, timezone.now())
+    redelivery.request_redelivery(2**40, timezone.now())
     assert due_streams.due(10) == []
 
 
-# -- among others --------------------------------------------------------------------------------------
+# -- the order ------------------------------------------------------------------------------------------
 
 
-def test_it_goes_before_later_ones_that_are_due(stream: Stream, receiver: Receiver) -> None:
+def test_a_redelivered_event_goes_before_later_due_ones(stream: Stream, receiver: Receiver) -> None:
     die(stream, receiver, START)
     stream.publish(LOG, EXIT)
     redelivery.redeliver(stream.uuid, stream.events[0].pk)
-    stream.drain()
+    stream.deliver()
     assert sequence(receiver) == [1, 1, 2, 3]
 
 
-def test_it_goes_before_a_later_one_that_waits_for_its_next_try(stream: Stream, receiver: Receiver) -> None:
-    # Given a second event that waits
+def test_a_redelivered_event_goes_before_a_later_retry(stream: Stream, receiver: Receiver) -> None:
+    # Given a second event whose retry is due in an hour
     die(stream, receiver, START)
     receiver.will(Answer(503, {"Retry-After": "3600"}))
     stream.publish(EXIT)
-    stream.drain()
+    stream.deliver()
 
-    # When the first is asked for again, I expect it to be sent now, and the second one in its time
+    # When the first is redelivered, I expect it to be sent now, and the second when it is due
     redelivery.redeliver(stream.uuid, stream.events[0].pk)
-    stream.drain()
+    stream.deliver()
     assert sequence(receiver) == [1, 2, 1]
-    assert 3000 < stream.waits <= 3600
+    assert 3000 < stream.due_in <= 3600
     time_passes(HOUR)
-    stream.drain()
+    stream.deliver()
     assert sequence(receiver) == [1, 2, 1, 2]
 
 
-def test_it_goes_next_while_a_later_one_is_under_way(stream: Stream, receiver: Receiver) -> None:
-    # Given a second event under way
+def test_a_redelivered_event_follows_one_in_flight(stream: Stream, receiver: Receiver) -> None:
+    # Given a second event in flight
     die(stream, receiver, START)
     gate = Gate(receiver)
     stream.publish(LOG, EXIT)
-    with under_way(stream):
+    with delivering(stream):
         gate.wait_for(1)
 
-        # When the first is asked for again, I expect nobody to send it at the same time
+        # When the first is redelivered, I expect it not to be sent at the same time
         redelivery.redeliver(stream.uuid, stream.events[0].pk)
-        stream.drain()
+        stream.deliver()
         gate.open()
 
-    # and the same delivery to go on with it
+    # but next, by the same delivery
     assert sequence(receiver) == [1, 2, 1, 3]
-    assert gate.most == 1
+    assert gate.max_inside == 1
 
 
-def test_what_is_under_way_itself_is_not_sent_twice_where_it_arrives(stream: Stream, receiver: Receiver) -> None:
+def test_an_event_redelivered_while_in_flight_is_not_repeated(stream: Stream, receiver: Receiver) -> None:
     gate = Gate(receiver)
     stream.publish(START, EXIT)
-    with under_way(stream):
+    with delivering(stream):
         gate.wait_for(1)
         redelivery.redeliver(stream.uuid, stream.events[0].pk)
         gate.open()
     assert sequence(receiver) == [1, 2]
 
 
-def test_a_stream_that_waits_keeps_its_place(receiver: Receiver) -> None:
-    # Given streams that wait for a host that is paused, and a dead event of the first of them
+def test_a_parked_stream_keeps_its_place_in_the_queue(receiver: Receiver) -> None:
+    # Given streams that are parked for a paused host, and a dead event of the first of them
     streams = [Stream(receiver.url, subject=f"job-{number}") for number in range(3)]
     die(streams[0], receiver, START)
     destination = streams[0].row.destination_id
-    destination_queue.pause(destination)
+    destinations.pause(destination)
     for stream in streams:
         stream.publish(LOG)
-        stream.drain()
+        stream.deliver()
     places = [stream.row.waiting_since for stream in streams]
     receiver.requests.clear()
 
-    # When it is asked for, I expect the stream to wait as before
+    # When it is redelivered, I expect the stream to stay parked
     assert redelivery.redeliver_dead(streams[0].uuid) == 1
     assert due_streams.due(10) == []
-    streams[0].drain()
+    streams[0].deliver()
     assert [stream.row.waiting_since for stream in streams] == places
 
-    # and to be the first, with the earlier event first
-    destination_queue.resume(destination)
-    work_until_delivered(*streams)
+    # and to be the first once the host is resumed, with the earlier event first
+    destinations.resume(destination)
+    deliver_all(*streams)
     assert sent(receiver)[:2] == [("job-0", 1), ("job-0", 2)]
 
 
 # -- all of a stream -----------------------------------------------------------------------------------
 
 
-def test_all_dead_of_a_stream_are_sent_again_in_order(stream: Stream, receiver: Receiver) -> None:
+def test_all_dead_events_of_a_stream_are_redelivered_in_order(stream: Stream, receiver: Receiver) -> None:
     # Given dead events between others, logs among them
     die(stream, receiver, START)
     stream.publish(LOG)
-    stream.drain()
+    stream.deliver()
     die(stream, receiver, LOG, LOG, EXIT)
     receiver.requests.clear()
 
-    # When all are asked for again
+    # When all are redelivered
     assert redelivery.redeliver_dead(stream.uuid) == 4
     receiver.will(Answer(200), Answer(413))
-    stream.drain()
+    stream.deliver()
 
-    # I expect these and no others, and a log to have more than one try although one died before
+    # I expect these and no others, and more than one try for a log event although one died before
     assert sequence(receiver) == [1, 3]
     assert stream.states == [DELIVERED, DELIVERED, PENDING, PENDING, PENDING]
-    stream.try_now()
+    stream.retry_now()
     assert sequence(receiver) == [1, 3, 3, 4, 5]
     assert redelivery.redeliver_dead(stream.uuid) == 0
 
 
-def test_only_what_died_between_two_moments_is_sent_again(stream: Stream, receiver: Receiver) -> None:
-    # Given one that died three hours ago, one two, and one an hour ago
+def test_only_events_that_died_in_a_period_are_redelivered(stream: Stream, receiver: Receiver) -> None:
+    # Given events that died three hours, two hours and one hour ago
     for _ in range(3):
         die(stream, receiver, START)
         time_passes(HOUR)
@@ -243,18 +245,18 @@ def test_only_what_died_between_two_moments_is_sent_again(stream: Stream, receiv
 # -- all of a host -------------------------------------------------------------------------------------
 
 
-def work_off() -> None:
-    """All that was asked for, as the relay does: a batch after the other."""
+def finish_requests() -> None:
+    """Do all requested redeliveries, batch by batch, as the relay does."""
     rounds = 0
     while Destination.objects.filter(revive_until__isnull=False).exists():
-        redelivery.work_off()
+        redelivery.process_requests()
         rounds += 1
-        assert rounds < 20, "it does not end"
+        assert rounds < 20, "the requests are never done"
 
 
-def test_all_dead_of_a_host_are_sent_again_in_batches(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given streams to a host with dead events, some of them old, and another host
-    monkeypatch.setattr(redelivery, "_STREAMS", 2)
+def test_dead_events_of_a_host_are_redelivered_in_batches(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given streams with dead events, some of them old, and one to another host
+    monkeypatch.setattr(redelivery, "_STREAMS_BATCH", 2)
     old = Stream(receiver.url, subject="old")
     with Receiver() as elsewhere:
         other = Stream(elsewhere.url)
@@ -266,64 +268,64 @@ def test_all_dead_of_a_host_are_sent_again_in_batches(receiver: Receiver, monkey
             die(stream, receiver, START, EXIT)
         receiver.requests.clear()
 
-        # When those of the last hour are asked for, and the relay dies when it has done some
+        # When those of the last hour are requested, and the relay dies after one batch
         destination = old.row.destination_id
-        redelivery.redeliver_dead_of(destination, ago(HOUR))
-        redelivery.work_off()
+        redelivery.request_redelivery(destination, ago(HOUR))
+        redelivery.process_requests()
         assert sum(PENDING in stream.states for stream in streams) == 2
 
-        # I expect the next one to go on with it to the end
-        work_off()
-        work_until_delivered(*streams)
+        # I expect the next relay to continue
+        finish_requests()
+        deliver_all(*streams)
         assert len(receiver.requests) == 10
         receiver.check_order()
         assert (old.states, other.states) == ([DEAD], [DEAD])
 
-        # and the older ones when these are asked for, too
-        redelivery.redeliver_dead_of(destination, ago(3 * HOUR))
-        work_off()
-        work_until_delivered(old)
+        # and the older ones once these are requested, too
+        redelivery.request_redelivery(destination, ago(3 * HOUR))
+        finish_requests()
+        deliver_all(old)
         assert len(receiver.requests) == 11
 
 
 def test_a_second_request_widens_the_first(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given one dead event of three hours ago, one of an hour ago, and a request that has only begun
-    monkeypatch.setattr(redelivery, "_STREAMS", 1)
+    # Given events that died two hours and one hour ago, and a request for the later one
+    monkeypatch.setattr(redelivery, "_STREAMS_BATCH", 1)
     streams = streams_to(receiver.url, 2)
     destination = streams[0].row.destination_id
     for stream in streams:
         receiver.will(Answer(410))
-        stream.drain()
+        stream.deliver()
         time_passes(HOUR)
-    redelivery.redeliver_dead_of(destination, ago(1.5 * HOUR))
+    redelivery.request_redelivery(destination, ago(1.5 * HOUR))
 
-    # When another one asks for less and another for more
-    redelivery.redeliver_dead_of(destination, ago(0.5 * HOUR))
-    redelivery.redeliver_dead_of(destination, ago(2.5 * HOUR))
+    # When a second one asks for less and a third for more
+    redelivery.request_redelivery(destination, ago(0.5 * HOUR))
+    redelivery.request_redelivery(destination, ago(2.5 * HOUR))
 
-    # I expect all of it
-    work_off()
-    work_until_delivered(*streams)
+    # I expect both to be redelivered
+    finish_requests()
+    deliver_all(*streams)
 
 
-def test_what_dies_again_is_not_sent_for_ever(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a host that still refuses everything
-    monkeypatch.setattr(redelivery, "_STREAMS", 1)
+def test_an_event_that_dies_again_is_redelivered_once(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given dead events, and a host that still refuses everything
+    monkeypatch.setattr(redelivery, "_STREAMS_BATCH", 1)
     streams = streams_to(receiver.url, 3)
     receiver.respond = lambda _: Answer(410)
-    work()
-    work()
+    relay_and_deliver()
+    relay_and_deliver()
     time_passes(1)
-    sent_before = len(receiver.requests)
+    requests_before = len(receiver.requests)
 
-    # When its dead are asked for, and die again while there are others
-    redelivery.redeliver_dead_of(streams[0].row.destination_id, ago(HOUR))
+    # When they are redelivered, and some die again before the others are sent
+    redelivery.request_redelivery(streams[0].row.destination_id, ago(HOUR))
     time_passes(1)
     while Destination.objects.filter(revive_until__isnull=False).exists():
-        redelivery.work_off()
-        work()
-        assert len(receiver.requests) <= sent_before + 3, "one was sent twice"
+        redelivery.process_requests()
+        relay_and_deliver()
+        assert len(receiver.requests) <= requests_before + 3, "an event was sent twice"
 
     # I expect one try for each
-    assert len(receiver.requests) == sent_before + 3
+    assert len(receiver.requests) == requests_before + 3
     assert not Event.objects.exclude(state=DEAD).exists()

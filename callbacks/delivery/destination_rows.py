@@ -1,0 +1,75 @@
+"""The rows of destinations: created when first used, locked, and deleted when unused."""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.conf import settings
+from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models.functions import Now
+
+from callbacks.models import Destination, Subscription
+from orchestrator_site.base.db.transactions import short_transaction
+from orchestrator_site.base.intervals import DestinationIntervals
+
+_DELETED_BATCH: Final = 500
+BREAKER_FIELDS: Final[tuple[str, ...]] = (  # what `destination_breaker` changes of a row
+    "failures",
+    "openings",
+    "open_until",
+    "probe_token",
+    "probe_until",
+    "throttles",
+    "throttled_until",
+    "window",
+    "slowness",
+)
+
+
+def max_in_flight() -> int:
+    """Return the configured maximum of concurrent deliveries to one destination."""
+    maximum: int = settings.CONFIGURATION.deliveries_per_host
+    return maximum
+
+
+def get_or_create(origin: str, intervals: DestinationIntervals = DestinationIntervals()) -> Destination:
+    """Return the row for an origin, for use in the current transaction: until that ends, it is not deleted as unused."""
+    while True:
+        destination, created = Destination.objects.get_or_create(origin=origin, defaults={"used_at": Now()})
+        row = Destination.objects.filter(pk=destination.pk)
+        recently_used = row.filter(used_at__gt=Now() - timedelta(seconds=intervals.touch))
+        if created or recently_used.exists() or row.update(used_at=Now()):
+            return destination
+
+
+def with_database_time(rows: QuerySet[Destination] | None = None) -> QuerySet[Any]:
+    """Annotate rows (all by default) with the database's time as `now`, to which the times in them are compared."""
+    return (Destination.objects.all() if rows is None else rows).annotate(now=Now())
+
+
+def lock(pk: int) -> tuple[Destination, datetime]:
+    """Lock the row until the transaction ends; return it with the database's time.
+
+    Lock a subscription first if both are needed: everyone does so in this order.
+
+    Raises:
+        Destination.DoesNotExist: It was deleted.
+    """
+    destination = with_database_time().select_for_update().get(pk=pk)
+    return destination, destination.now
+
+
+def in_flight(destination: Destination, now: datetime | Now) -> int:
+    """Count the deliveries to it that are under way. The count is exact while its row is locked."""
+    return destination.subscriptions.filter(lease_token__isnull=False, lease_until__gt=now).count()
+
+
+def delete_unused(intervals: DestinationIntervals = DestinationIntervals()) -> int:
+    """Delete a batch of destinations that no stream has gone to for a while; return how many. Paused ones are kept."""
+    streams = Subscription.objects.filter(destination=OuterRef("pk"))
+    last_used = Now() - timedelta(seconds=intervals.unused)
+    unused = Destination.objects.filter(~Exists(streams), paused=False, used_at__lt=last_used)
+    with short_transaction():
+        # Locked, so that `get_or_create`, which has to move `used_at` first, creates a new row rather than use one of these.
+        batch = list(unused.select_for_update(of=("self",)).values_list("pk", flat=True)[:_DELETED_BATCH])
+        Destination.objects.filter(pk__in=batch).delete()
+    return len(batch)

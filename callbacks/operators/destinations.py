@@ -1,0 +1,80 @@
+"""What operators see of destinations and do about them: pause, resume and reset."""
+
+from typing import Any, Final, NamedTuple
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from callbacks.delivery import destination_queue, destination_rows
+from callbacks.models import Destination, Event, Subscription
+from callbacks.rules import destination_breaker
+from orchestrator_site.base.db.transactions import short_transaction
+
+MAX_WAITING_COUNTED: Final = 10_000
+_BATCH: Final = 500
+
+
+class Load(NamedTuple):
+    """How much a destination is sent at this moment."""
+
+    in_flight: int  # deliveries
+    waiting: int  # streams, counted up to `MAX_WAITING_COUNTED`
+
+
+def destinations(rows: QuerySet[Destination] | None = None) -> QuerySet[Any]:
+    """Return destinations (all by default), each with the database's time as `now`."""
+    return destination_rows.with_database_time(rows)
+
+
+def load(destination: Destination) -> Load:
+    """Count the deliveries in flight to a destination and the streams that wait for it."""
+    waiting = destination_queue.waiting_streams(destination)[:MAX_WAITING_COUNTED]
+    return Load(destination_rows.in_flight(destination, Now()), waiting.count())
+
+
+def max_in_flight(destination: Destination) -> int:
+    """Return how many deliveries it may get at once while its breaker is closed."""
+    return destination_breaker.max_in_flight(destination, destination_rows.max_in_flight())
+
+
+def pause(pk: int) -> None:
+    """Send nothing more to the destination; deliveries in flight may finish. Its events still expire."""
+    Destination.objects.filter(pk=pk).update(paused=True)
+
+
+def resume(pk: int) -> None:
+    """Send to a paused destination again, the longest waiting streams first."""
+    Destination.objects.filter(pk=pk).update(paused=False)
+    destination_queue.wake_waiting(pk)
+
+
+def reset(pk: int) -> None:
+    """Mark the destination as healthy: close its breaker, forget 429s and slow answers, retry unanswered events now.
+
+    Raises:
+        Destination.DoesNotExist: It was deleted.
+    """
+    with transaction.atomic():
+        destination, _ = destination_rows.lock(pk)
+        destination_breaker.close(destination)
+        destination.throttles, destination.throttled_until, destination.slowness = 0, None, 0
+        destination.save(update_fields=destination_rows.BREAKER_FIELDS)
+    _retry_unanswered(pk)
+    destination_queue.wake_waiting(pk)
+
+
+def _retry_unanswered(pk: int) -> None:
+    """Make streams due whose last attempt got no answer. The relay finds them."""
+    last = 0
+    while True:
+        with short_transaction():
+            later = Subscription.objects.filter(destination=pk, waiting_since=None, next_attempt_at__gt=Now(), pk__gt=last)
+            # Locked in order, so that two resets at once cannot deadlock.
+            streams = list(later.select_for_update().order_by("pk").values_list("pk", flat=True)[:_BATCH])
+            unanswered = Event.objects.filter(subscription__in=streams, state=Event.State.PENDING, silences__gt=0)
+            unanswered.update(next_attempt_at=None)
+            Subscription.objects.filter(pk__in=streams).update(next_attempt_at=Now())
+        if len(streams) < _BATCH:
+            return
+        last = streams[-1]
