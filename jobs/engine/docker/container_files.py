@@ -12,7 +12,15 @@ from typing import Any, Final, Literal
 import requests
 
 from jobs.engine.container_user import resolve
-from jobs.engine.docker.api_client import LONG, EngineAnswer, EngineConnection, is_trouble, quoted, transport_errors, unavailable
+from jobs.engine.docker.transport.api_client import (
+    LONG,
+    EngineAnswer,
+    EngineConnection,
+    is_trouble,
+    quoted,
+    transport_errors,
+    unavailable,
+)
 from jobs.engine.protocol import Stat, User
 from jobs.engine.tar_chunks import ChunkReader
 from jobs.errors import EngineRefused, EngineUnavailable, JobError, PathNotFound

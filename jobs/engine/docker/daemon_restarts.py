@@ -33,8 +33,8 @@ from typing import Any, Final
 
 from docker.utils import parse_host
 
-from jobs.engine.docker.api_client import EngineAnswer, EngineConnection, transport_errors, unavailable
 from jobs.engine.docker.container_json import moment
+from jobs.engine.docker.transport.api_client import EngineAnswer, EngineConnection, transport_errors, unavailable
 from jobs.engine.protocol import Observation
 from jobs.interrupt import Interrupt
 

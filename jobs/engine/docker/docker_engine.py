@@ -10,8 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.engine.docker.answer_stream import ByteStream
-from jobs.engine.docker.api_client import LONG, SHORT, EngineAnswer, EngineConnection, quoted
 from jobs.engine.docker.container_files import ContainerFiles
 from jobs.engine.docker.container_json import description, listed, observation
 from jobs.engine.docker.daemon_restarts import Restarts
@@ -20,6 +18,8 @@ from jobs.engine.docker.init import Init
 from jobs.engine.docker.kernel_log import tells_of_oom_kill
 from jobs.engine.docker.log_frames import read_frames
 from jobs.engine.docker.start_errors import NO_COMMAND, cause_of, check_arguments
+from jobs.engine.docker.transport.answer_stream import ByteStream
+from jobs.engine.docker.transport.api_client import LONG, SHORT, EngineAnswer, EngineConnection, quoted
 from jobs.engine.docker.unenforced_limits import Warnings, flagged
 from jobs.engine.protocol import EngineInfo, Frame, Observation, PullPolicy, RegistryCheck, RunSpec, Stat, User, any_registry
 from jobs.errors import (

@@ -10,9 +10,9 @@ import requests
 from docker.auth import encode_header, load_config
 from docker.errors import DockerException
 
-from jobs.engine.docker.answer_stream import ByteStream
-from jobs.engine.docker.api_client import LONG, EngineAnswer, EngineConnection, is_trouble_in_pull, quoted
 from jobs.engine.docker.daemon_restarts import Restarts
+from jobs.engine.docker.transport.answer_stream import ByteStream
+from jobs.engine.docker.transport.api_client import LONG, EngineAnswer, EngineConnection, is_trouble_in_pull, quoted
 from jobs.engine.protocol import PullPolicy, RegistryCheck
 from jobs.engine.pullable_reference import DOCKER_HUB, Reference, parse_reference
 from jobs.engine.registry_errors import engines_own, explain

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from jobs.engine.docker.answer_stream import ByteStream
+from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.protocol import Frame, StreamName
 from jobs.errors import EngineRefused, EngineUnavailable
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from jobs import exec_limits
 from jobs.engine.docker import init
-from jobs.engine.docker.api_client import is_trouble
+from jobs.engine.docker.transport.api_client import is_trouble
 from jobs.errors import StartFailed
 
 _LONGEST = 4096  # characters that are looked at

@@ -13,7 +13,7 @@ import pytest
 from django.test import Client
 
 from jobs.engine.docker import DockerEngine
-from jobs.engine.docker.api_client import is_trouble_in_pull
+from jobs.engine.docker.transport.api_client import is_trouble_in_pull
 from jobs.engine.pullable_reference import parse_reference
 from jobs.engine.registry_errors import engines_own, explain
 from jobs.errors import ImageUnavailable

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from jobs.engine.docker.api_client import LONG, EngineAnswer, EngineConnection, quoted, transport_errors, unavailable
+from jobs.engine.docker.transport.api_client import LONG, EngineAnswer, EngineConnection, quoted, transport_errors, unavailable
 from jobs.errors import EngineInTrouble, EngineUnavailable
 
 DIRECTORY: Final = "/dev/orchestrator"  # every engine mounts its own /dev, so no image can have anything there

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.engine.docker import DockerEngine, init
-from jobs.engine.docker.api_client import EngineConnection
+from jobs.engine.docker.transport.api_client import EngineConnection
 from jobs.engine.protocol import Frame, RunSpec
 from jobs.engine.registry_errors import explain
 from jobs.errors import (
@@ -658,7 +658,7 @@ def test_image_with_a_huge_configuration_is_refused(daemon: ScriptedDaemon) -> N
 
 
 def test_answer_without_an_end_is_not_read_to_it(daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.engine.docker.api_client._LONGEST_ANSWER", 1000)
+    monkeypatch.setattr("jobs.engine.docker.transport.api_client._LONGEST_ANSWER", 1000)
     daemon.answers["/info"] = answer(200, {"ID": "x" * 1000})
 
     with pytest.raises(EngineRefused, match="too long"):

@@ -15,8 +15,8 @@ import image as stand_in
 import pytest
 
 from jobs.engine.docker import DockerEngine, init
-from jobs.engine.docker.api_client import EngineConnection
 from jobs.engine.docker.container_json import description
+from jobs.engine.docker.transport.api_client import EngineConnection
 from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt
 from tests.helpers import built_images

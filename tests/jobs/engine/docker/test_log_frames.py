@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.engine.docker import log_frames
-from jobs.engine.docker.answer_stream import ByteStream
+from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.protocol import Frame
 
 pytestmark = pytest.mark.stateless

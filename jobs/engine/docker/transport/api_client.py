@@ -22,7 +22,7 @@ from docker import APIClient
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env, parse_host
 
-from jobs.engine.docker.breakable_sockets import EngineCall, TcpAdapter, UnixAdapter
+from jobs.engine.docker.transport.breakable_sockets import EngineCall, TcpAdapter, UnixAdapter
 from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,

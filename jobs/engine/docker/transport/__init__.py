@@ -1,0 +1,1 @@
+"""HTTP with one Docker engine."""
