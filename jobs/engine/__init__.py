@@ -1,18 +1,19 @@
-"""Container engines: `protocol` says what one has to do, `docker` does it."""
+"""Container engines: the contract is in `protocol`, its implementation in `docker`."""
 
 from typing import Protocol
 
 from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine
+from orchestrator_site.base.intervals import EngineIntervals
 
 
-class EngineChoice(Protocol):
-    """What of the configuration is about the engine."""
+class EngineSettings(Protocol):
+    """The part of the configuration that concerns the engine."""
 
     @property
     def docker_host(self) -> str: ...
 
 
-def make_engine(choice: EngineChoice) -> Engine:
-    """The engine that this worker drives; connects at its first call. Raises `EngineRefused` for a host that cannot be read."""
-    return DockerEngine(choice.docker_host)
+def make_engine(settings: EngineSettings, intervals: EngineIntervals = EngineIntervals()) -> Engine:
+    """Return the engine that this worker drives, not yet connected. Raises `EngineRefused` for an invalid host."""
+    return DockerEngine(settings.docker_host, intervals)

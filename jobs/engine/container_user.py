@@ -1,4 +1,4 @@
-"""Who an image's process runs as, by the rules of runc (libcontainer/user, GetExecUser)."""
+"""Resolves the user of an image by the rules of runc (libcontainer/user, GetExecUser)."""
 
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -8,14 +8,14 @@ from jobs.engine.protocol import User
 
 ROOT: Final = User(uid=0, gid=0)
 
-_HIGHEST_ID = 2**31 - 1
+_MAX_ID: Final = 2**31 - 1
 
 
 def resolve(user: str, read: Callable[[str], str]) -> User:
-    """The numeric user for an image's `user` (`name`, `uid`, either with `:group` or `:gid`, or empty).
+    """Return the numeric user for an image's `user`: `name` or `uid`, either with `:group` or `:gid`, or empty.
 
-    `read` gives the text of a file of the container, empty where there is none. A number is never taken
-    for a name; a bare uid takes its gid from /etc/passwd, else 0. Root where it cannot be told.
+    `read` returns the text of a file of the container, empty if it does not exist. A number is never looked up as a name. A
+    uid without a group has the gid of its entry in /etc/passwd, else 0. Return root if the user cannot be determined.
     """
     name, _, group = user.partition(":")
     found = _passwd_entry(name or "0", read("/etc/passwd"))
@@ -53,7 +53,7 @@ def _entries(text: str, at_least: int) -> Iterator[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    """A user or group id; None where it is not one."""
+    """Return a user or group id, or None if `text` is not a valid one."""
     if not (text.isascii() and text.isdigit()) or len(text) > 10:
         return None
-    return number if (number := int(text)) <= _HIGHEST_ID else None
+    return number if (number := int(text)) <= _MAX_ID else None

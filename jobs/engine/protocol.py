@@ -1,10 +1,13 @@
-"""What Orchestrator asks of a container engine. Knows no model, no Django and no event.
+"""The contract of a container engine. It knows no model, no Django and no event.
 
-A container is addressed by its name, always, so that a rename fences out whoever knows the old one.
-Every call raises `EngineUnavailable` where the engine does not answer or is not able to right now
-(connection refused, time-out, 5xx that says nothing about the container); that is never a statement
-about the job. Calls that take an `Interrupt` raise `Interrupted` soon after it is set, and so do all calls of a bound
-engine (see `Engine.bound`): whatever they wait for, be it a connection, the answer or its end.
+A container is always addressed by its name, so that a rename fences out whoever knows only the old name.
+
+Errors that every call may raise:
+
+- `EngineUnavailable`: the engine does not answer, or cannot do it right now (connection refused, time-out, an error
+  that says nothing about the container). It never says anything about the job.
+- `Interrupted`: soon after the call's `Interrupt` was set, or that of the bound engine (see `Engine.bound`), whatever the
+  call is waiting for.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,25 +22,25 @@ from jobs.interrupt import Interrupt
 PullPolicy = Literal["missing", "always", "never"]
 StreamName = Literal["stdout", "stderr"]
 
-# Of every running container, over what its image has there: what the process writes into them ends with it.
+# Mounted over what the image has there, in every running container. Files that the process writes there are lost at its end.
 MOUNTED_DIRECTORIES: Final = ("/dev", "/proc", "/sys")
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """A container to be made."""
+    """The description of a container to be created."""
 
     name: str
     image: str
     command: tuple[str, ...] | None  # exact argument vector in place of entrypoint and command; None: the image's own
     environment: dict[str, str]
-    workspace: str  # absolute; the working directory
+    workspace: str  # absolute path of the working directory
     cpu_millis: int  # thousandths of a core
-    memory_mib: int  # hard limit, no swap
+    memory_mib: int  # hard limit, without swap
     network: str | None  # name of the bridge network; None: no network
     labels: dict[str, str]
     stop_grace_seconds: int
-    log_limit_bytes: int  # the engine keeps so much of the log, in two files
+    log_limit_bytes: int  # what the engine keeps of the log, in two files of half of it
 
 
 Phase = Literal["created", "running", "ended"]
@@ -45,23 +48,23 @@ Phase = Literal["created", "running", "ended"]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the engine says of a container. Times are the engine's own clock, aware, UTC."""
+    """The state of a container. Times are those of the engine's clock, in UTC."""
 
     name: str
-    phase: Phase  # created: never started; ended: started once and runs no more
+    phase: Phase  # created: never started; ended: started once, and not running any more
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    exit_code: int | None = None  # set when ended
+    exit_code: int | None = None  # set if ended
     oom_killed: bool = False  # Docker misses a kill within about 40 ms of the start (measured)
-    lost: bool = False  # it had ended when the engine was last started: ended by that, for all that can be known
-    wrong_platform: str = ""  # if a program could not be executed and its image is for another architecture: which
+    lost: bool = False  # it had ended when the engine was last started, so the engine or the host may have ended it
+    wrong_platform: str = ""  # if a program could not be executed, and its image is for another architecture: the two names
     labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One write of the process, as the engine kept it. A line may span several frames."""
+    """A piece of a log: a whole line, or a part of a long one."""
 
     stream: StreamName
     time: str  # RFC 3339 with nanoseconds, as the engine wrote it
@@ -70,15 +73,15 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """A path inside a container, its last component not followed."""
+    """A path inside a container. A symbolic link is described itself, not its target."""
 
-    size: int
+    size: int  # bytes
     kind: Literal["file", "directory", "symlink", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who the image's process runs as, resolved in the container's own /etc/passwd."""
+    """The numeric user and group of a container's process."""
 
     uid: int
     gid: int
@@ -86,50 +89,48 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """The engine's own account of itself."""
+    """The engine's description of itself and its host."""
 
     id: str
     name: str
-    cpus: float
+    cpus: float  # cores
     memory_bytes: int
-    warnings: tuple[str, ...]  # what limits it cannot enforce, one sentence each
+    warnings: tuple[str, ...]  # one sentence for each limit that the engine cannot enforce
     clock: datetime
 
 
-RegistryCheck = Callable[[Reference], None]  # raises `ImageUnavailable` where nothing may be pulled from there
+RegistryCheck = Callable[[Reference], None]  # raises `ImageUnavailable` if nothing may be pulled from that registry
 
 
-def any_registry(reference: Reference) -> None:
-    """A `RegistryCheck` that lets every registry be asked."""
+def allow_any_registry(reference: Reference) -> None:
+    """Accept every registry; a `RegistryCheck`."""
 
 
 class Engine(Protocol):
-    """One container engine. Thread-safe: every thread of a worker shares one instance."""
+    """One container engine. Thread-safe: all threads of a worker share one instance."""
 
-    schedules: bool  # it places containers itself: admission by Node rows is off
-    tells_streams: bool  # it tells stdout from stderr
+    def bound(self, interrupt: Interrupt, max_silence: float | None = None) -> "Engine":
+        """Return the same engine with calls that raise `Interrupted` soon after `interrupt` is set.
 
-    def bound(self, interrupt: Interrupt, patience: float | None = None) -> "Engine":
-        """Return this engine with calls that raise `Interrupted` soon after `interrupt` is set.
-
-        The engine may still do what such a call asked for. With `patience` they raise `EngineSilent` after so many
-        seconds without a byte.
+        The engine may still do what an interrupted call asked for. With `max_silence` its calls raise `EngineSilent` after
+        that many seconds without a byte.
         """
 
-    def info(self) -> EngineInfo: ...
+    def info(self) -> EngineInfo:
+        """Return the engine's description of itself."""
 
     # -- networks ------------------------------------------------------------------------------
     def create_network(self, name: str, labels: dict[str, str]) -> str:
-        """Make a bridge network on which containers cannot reach one another; its id."""
+        """Create a bridge network on which containers cannot reach one another, and return its id."""
 
     def find_network(self, network_id: str) -> str | None:
-        """The name of that network, None where there is none."""
+        """Return the name of the network with exactly this id, or None if there is none."""
 
     def list_networks(self, labels: dict[str, str]) -> dict[str, str]:
-        """id → name of the networks with these labels."""
+        """Return the ids and names of all networks that have these labels."""
 
     def remove_network(self, network_id: str) -> None:
-        """Remove it; no error where it is gone."""
+        """Remove a network; do nothing if it does not exist. Raises `ContainerConflict` if a container uses it."""
 
     # -- images --------------------------------------------------------------------------------
     def ensure_image(
@@ -138,81 +139,96 @@ class Engine(Protocol):
         policy: PullPolicy,
         timeout: float,
         interrupt: Interrupt,
-        check_registry: RegistryCheck = any_registry,
+        check_registry: RegistryCheck = allow_any_registry,
     ) -> None:
-        """Have the image here as `policy` says; concurrent pulls of one image are one pull.
+        """Pull an image if `policy` requires it. Concurrent pulls of one image share a single pull.
 
-        `timeout` is in seconds. `check_registry` is called before each pull, and not where the image is here already; what it
-        raises comes out. Raises `ImageUnavailable`, never in the registry's words. Somebody may delete it at any moment:
-        that it is still here is for `create` to say.
+        `timeout` is in seconds. `check_registry` is called right before each pull, and its errors are passed on.
+
+        Raises `ImageUnavailable`, whose text never contains the registry's own words. The image may be deleted at any moment
+        afterwards, in which case `create` raises it.
         """
 
     def resolve_user(self, name: str) -> User:
-        """The user that the created container `name` will run as (root where it cannot be told)."""
+        """Return the user that the process of a created container will run as; root if it cannot be determined."""
 
     # -- containers ----------------------------------------------------------------------------
     def create(self, spec: RunSpec) -> None:
-        """Make the container; it does not run. One of this name that never started is replaced.
+        """Create a container without starting it. Replace one of the same name that never started.
 
-        Raises `ImageUnavailable`, `EngineRefused` (the description is at fault), `StartRefused` (it is not clear who is),
-        `NetworkMissing`, `ContainerConflict` (one of this name has started).
+        Raises `ImageUnavailable`, `NetworkMissing`, `EngineRefused` (the job is at fault), `EngineInTrouble` (the engine is),
+        `StartRefused` (either may be), and `ContainerConflict` if a container of this name has started.
         """
 
     def rename(self, name: str, new_name: str) -> None:
-        """From now on `name` answers `ContainerNotFound`. Raises that, or `ContainerConflict`."""
+        """Rename a container; calls with its old name raise `ContainerNotFound` from then on.
+
+        Raises `ContainerNotFound`, and `ContainerConflict` if the new name is taken.
+        """
 
     def start(self, name: str) -> None:
-        """Run the process, under an init and without a shell: a program that does not exist is exit code 127, one that the
-        kernel cannot execute 126.
+        """Start the process of a created container, under an init and without a shell.
 
-        Raises `StartFailed` (the job is at fault), `StartRefused` (it is not clear who is), `StartLost`, `NetworkMissing`,
-        `ContainerNotFound`; started already: `ContainerConflict` (it is never run twice).
-        Of calls at the same moment more than one may succeed. After `EngineUnavailable` it may run or not: inspect.
+        A program that does not exist ends with exit code 127, one that the kernel cannot execute with 126.
+
+        No process is started twice, but several simultaneous calls may succeed. After `EngineUnavailable` the process may or
+        may not run: call `inspect`.
+
+        Raises `ContainerNotFound`, `NetworkMissing`, `StartFailed` (the job is at fault), `EngineInTrouble` (the engine is),
+        `StartRefused` (either may be), `StartLost`, and `ContainerConflict` if the container has started before.
         """
 
     def inspect(self, name: str) -> Observation:
-        """Raises `ContainerNotFound`."""
+        """Return the state of a container. Raises `ContainerNotFound`."""
 
     def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
-        """Return when the process has ended, or after `timeout` seconds. Raises `ContainerNotFound`, `Interrupted`."""
+        """Return when the process is not running, at the latest after `timeout` seconds. Raises `ContainerNotFound`."""
 
     def stop(self, name: str, grace: float) -> None:
-        """Send SIGTERM to every process of the container, SIGKILL after `grace` seconds, and return when all have ended.
+        """Send SIGTERM to all processes of a container, SIGKILL after `grace` seconds, and return when all have ended.
 
-        The exit code is that of the process that was started, or 137 if any had to be killed. No error where it has ended or
-        never started.
-
-        Raises `ContainerNotFound`.
+        The exit code is that of the process that was started, or 137 if any process had to be killed. Do nothing if the
+        container has ended or never started. Raises `ContainerNotFound`.
         """
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove it with its anonymous volumes; no error where it is gone. Running and not `force`: `ContainerConflict`."""
+        """Remove a container and its anonymous volumes; do nothing if it does not exist.
+
+        Raises `ContainerConflict` if it is running, unless `force` is set.
+        """
 
     def list(self, labels: dict[str, str]) -> list[Observation]:
-        """All containers with these labels, whatever their state (exit codes, and whether they are lost, may be left out)."""
+        """Return all containers that have these labels, in any phase. Exit codes and `lost` may be missing."""
 
     # -- logs ----------------------------------------------------------------------------------
     def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> AbstractContextManager[Iterator[Frame | None]]:
-        """The frames from the log's start, both streams in file order, without the first `skip`.
+        """Open a log and yield its frames, both streams in the order of the engine's file, without the first `skip`.
 
-        Following, the iterator ends when the process has ended; None says, once per silence, that nothing
-        came for 250 ms, so that the reader may put away what it holds. Leaving the context frees the
-        connection. Raises `ContainerNotFound`; while reading `Interrupted`, `EngineUnavailable` (the stream
-        broke off: read again), `EngineRefused` (the engine cannot read its own log: there is no more).
+        With `follow` the iterator ends when the process has ended, and yields None once per pause of at least 250 ms, so that
+        the reader can commit what it has. Leaving the context closes the connection.
+
+        Raises `ContainerNotFound`. Reading raises `EngineUnavailable` if the stream breaks off (read again), and
+        `EngineRefused` if the engine cannot read its own log (no more frames can be read).
         """
 
     # -- files ---------------------------------------------------------------------------------
     def stat(self, name: str, path: str) -> Stat | None:
-        """None where there is no such path. Parents are resolved inside the container's root."""
+        """Return what is at a path, or None. Links in its parents are followed inside the container's root."""
 
     def real_path(self, name: str, path: str) -> str:
-        """`path` with its symbolic links followed inside the container, also where they lead to nothing; not a circle of them."""
+        """Return a path with its symbolic links resolved inside the container, even if they lead to nothing.
+
+        Links that form a cycle are left unresolved.
+        """
 
     def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
-        """Those of `paths`, all of them real, that this container has and its image has not."""
+        """Return those of `paths` (real paths) that are directories of the container but not of its image."""
 
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
-        """Unpack a tar stream into an existing directory. Raises `PathNotFound`, `EngineRefused`."""
+        """Unpack a tar stream into an existing directory. Errors that `tar` raises are passed on unchanged.
+
+        Raises `ContainerNotFound`, `PathNotFound`, and `EngineRefused` if the archive cannot be unpacked there.
+        """
 
     def get(self, name: str, path: str) -> AbstractContextManager[Iterator[bytes]]:
-        """A tar stream with the one path. Raises `PathNotFound`."""
+        """Open a tar stream of the file or directory at a path. Raises `ContainerNotFound`, `PathNotFound`."""

@@ -10,17 +10,17 @@ __all__ = ["DOCKER_HUB", "Reference", "parse_reference"]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One image. `text` always has a tag or a digest, so that it never means all tags or an image's id."""
+    """One image. `text` always has a tag or a digest, because without one it could mean all tags, or an image's id."""
 
     text: str
-    registry: str  # host and port, `docker.io` where none is given
-    repository: str  # the rest of the name, as the registry has it
+    registry: str  # host and port; `docker.io` if the reference names none
+    repository: str  # the rest of the name
 
 
 def parse_reference(text: str) -> Reference:
-    """Read `text`; without tag and digest it means `:latest`, a digest outweighs a tag.
+    """Return the reference in `text`. The default tag is `latest`; a tag is dropped if there is a digest.
 
-    Raises `ImageUnavailable` where it is malformed: no registry can have such an image.
+    Raises `ImageUnavailable` if it is malformed, since no registry can have such an image.
     """
     try:
         read = read_reference(text)

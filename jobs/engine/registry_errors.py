@@ -1,7 +1,8 @@
-"""What became of a pull, in fixed sentences of our own.
+"""Explains failed pulls in fixed sentences.
 
-What an engine says of a failed pull holds the words of whoever answered: a registry, or any other server at the address that
-a job's image names. None of that is shown, and a port that is closed reads like one where something else listens.
+An engine's message about a failed pull quotes whoever answered: a registry, or any other server at the address that the
+image names. Nothing of it is shown to users, so a closed port reads like one on which something else listens.
+See docs/adr/0013-image-pulls-are-guarded.md.
 """
 
 import re
@@ -9,35 +10,36 @@ from typing import Final
 
 from jobs.engine.pullable_reference import Reference
 
-_LONGEST = 4096  # characters that are looked at
+_MAX_LENGTH: Final = 4096  # of a message; the rest is ignored
 
 _NOT_FOUND: Final = "the image {image} was not found, or pulling it is not allowed"
 _NEEDS_CREDENTIALS: Final = "the registry of {image} refused the worker's credentials, or the worker has none for it"
-_TOO_MANY: Final = "the registry of {image} refused the pull because of too many requests"
+_TOO_MANY_REQUESTS: Final = "the registry of {image} refused the pull because of too many requests"
 _NO_PLATFORM: Final = "the image {image} does not exist for the platform of the engine"
 _UNREACHABLE: Final = "the registry of {image} could not be reached, or did not answer as a registry does"
-_NOT_ALLOWED: Final = "the registry of {image} may not be reached: it has an address that is neither public nor in EGRESS_ALLOW"
+_NOT_ALLOWED: Final = "the registry of {image} resolves to a non-public address that is not in EGRESS_ALLOW"
 
-# How messages begin that go on with text of the registry's own choice, or of a web page.
+# Beginnings of messages that continue with text chosen by the registry, or by a web page.
 _BEGINNINGS: Final = {
     "error parsing http": _UNREACHABLE,
     "unknown: ": _UNREACHABLE,
     "unsupported: ": _UNREACHABLE,
-    "toomanyrequests: ": _TOO_MANY,
+    "toomanyrequests: ": _TOO_MANY_REQUESTS,
     "manifest for ": _NOT_FOUND,
     "repository ": _NOT_FOUND,
-    "pull access denied": _NOT_FOUND,  # what Docker Hub says of an image that does not exist
+    "pull access denied": _NOT_FOUND,  # Docker Hub's answer for an image that does not exist
     "unauthorized: ": _NEEDS_CREDENTIALS,
     "denied: ": _NEEDS_CREDENTIALS,
 }
-_QUOTES_FOLLOW: Final = ("malformed ", "server message: ")  # what stands behind is the other end's, too
+_BEFORE_QUOTES: Final = ("malformed ", "server message: ")  # what follows is chosen by the server, too
 
-# The same of what the engine says of itself: a server also chooses the text of its status and the names in its certificate.
-_FOREIGN_FOLLOWS: Final = (*_QUOTES_FOLLOW, "unexpected http status", "unexpected status", "x509: ")
-_FOREIGN: Final = re.compile(r"https?://\S*+|\blookup \S++")  # a server chooses where it redirects to
+# More such words, for the search for the engine's own text: a server also chooses the text of its status line, the names in
+# its certificate, and where it redirects to.
+_BEFORE_SERVER_TEXT: Final = (*_BEFORE_QUOTES, "unexpected http status", "unexpected status", "x509: ")
+_SERVER_TEXT: Final = re.compile(r"https?://\S*+|\blookup \S++")
 
 _MEANINGS: Final = (
-    ("429 too many requests", _TOO_MANY),
+    ("429 too many requests", _TOO_MANY_REQUESTS),
     ("no matching manifest", _NO_PLATFORM),
     ("no match for platform", _NO_PLATFORM),
     ("pull access denied", _NOT_FOUND),
@@ -50,12 +52,12 @@ _MEANINGS: Final = (
 
 
 def explain(message: str, image: str) -> str:
-    """One sentence about the failed pull of `image`, for what an engine said of it."""
-    text = message[:_LONGEST].lower()
+    """Return a sentence for users about the failed pull of `image`, given the engine's message."""
+    text = message[:_MAX_LENGTH].lower()
     for beginning, meaning in _BEGINNINGS.items():
         if text.startswith(beginning):
             return meaning.format(image=image)
-    for words in _QUOTES_FOLLOW:
+    for words in _BEFORE_QUOTES:
         text = text.partition(words)[0]
     for words, meaning in _MEANINGS:
         if words in text:
@@ -63,14 +65,14 @@ def explain(message: str, image: str) -> str:
     return unreachable(image)
 
 
-def engines_own(message: str, reference: Reference) -> str:
-    """Return the part of a message that neither a server nor the image's name chose, in lower case: it may tell of the engine."""
-    text = message[:_LONGEST].lower()
+def engine_text(message: str, reference: Reference) -> str:
+    """Return the part of a message, in lower case, that neither a server nor the name of the image can have chosen."""
+    text = message[:_MAX_LENGTH].lower()
     if text.startswith(tuple(_BEGINNINGS)):
         return ""
-    for words in _FOREIGN_FOLLOWS:
+    for words in _BEFORE_SERVER_TEXT:
         text = text.partition(words)[0]
-    text = _FOREIGN.sub("", text)
+    text = _SERVER_TEXT.sub("", text)
     tag = re.split("[:@]", reference.text)[-1]
     for name in (reference.repository, reference.registry, tag):
         text = re.sub(rf"(?<![\w-]){re.escape(name.lower())}(?![\w-])", "", text)
@@ -78,15 +80,15 @@ def engines_own(message: str, reference: Reference) -> str:
 
 
 def not_found(image: str) -> str:
-    """The sentence for an image that a registry does not have."""
+    """Return the sentence for an image that its registry does not have."""
     return _NOT_FOUND.format(image=image)
 
 
 def unreachable(image: str) -> str:
-    """The sentence for a registry that gives no answer, or one that makes no sense."""
+    """Return the sentence for a registry that does not answer, or not as a registry does."""
     return _UNREACHABLE.format(image=image)
 
 
 def not_allowed(image: str) -> str:
-    """The sentence for a registry that the egress rules forbid."""
+    """Return the sentence for a registry that the egress rules forbid."""
     return _NOT_ALLOWED.format(image=image)

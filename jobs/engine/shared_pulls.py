@@ -1,4 +1,4 @@
-"""One pull at a time per image: whoever wants the same image meanwhile waits and shares the outcome."""
+"""Shares one pull between all callers that need the same image at the same time."""
 
 import threading
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from jobs.interrupt import Interrupt
 Pull = Callable[[Interrupt], None]
 
 
-class _Shared:
-    """A pull that goes on and those who wait for it."""
+class _RunningPull:
+    """A pull, and how many callers wait for it."""
 
     def __init__(self) -> None:
         self.outcome: Future[None] = Future()
@@ -20,66 +20,66 @@ class _Shared:
 
 
 class SharedPulls:
-    """The pulls that go on in this process.
+    """The pulls that are running in this process.
 
-    A pull has a thread of its own, so that the one who asked first may leave (a cancelled job) without
-    taking it from the others; when the last one leaves it is aborted.
+    Each runs in a thread of its own, so that the caller who started it may leave (a cancelled job) while others still
+    wait. It is aborted when the last caller leaves.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._going_on: dict[str, _Shared] = {}
+        self._running: dict[str, _RunningPull] = {}
 
     def share(self, image: str, pull: Pull, timeout: float, interrupt: Interrupt) -> None:
-        """Run `pull`, or wait for the one of `image` that goes on; raise what it raises.
+        """Run `pull`, or wait for a running pull of `image`, and raise what it raises.
 
-        Raises `ImageUnavailable` after `timeout` seconds and `Interrupted` when `interrupt` is set. `pull`
-        gets an `Interrupt` that is set when nobody waits for it any more.
+        Raises `ImageUnavailable` after `timeout` seconds, and `Interrupted` when `interrupt` is set. `pull` is given an
+        `Interrupt` that is set when no caller waits for it any more.
         """
-        shared = self._join(image, pull)
+        running = self._join(image, pull)
         try:
             woken = threading.Event()
-            shared.outcome.add_done_callback(lambda _: woken.set())
+            running.outcome.add_done_callback(lambda _: woken.set())
             with interrupt.waking(woken.set):
                 woken.wait(timeout)
             interrupt.check()
-            if not shared.outcome.done():
+            if not running.outcome.done():
                 raise ImageUnavailable(f"pulling {image} took longer than {timeout:g} seconds")
-            shared.outcome.result()
+            running.outcome.result()
         finally:
-            self._leave(image, shared)
+            self._leave(image, running)
 
-    def _join(self, image: str, pull: Pull) -> _Shared:
+    def _join(self, image: str, pull: Pull) -> _RunningPull:
         with self._lock:
-            shared = self._going_on.get(image)
-            if shared is None:
-                shared = _Shared()
-                threading.Thread(target=self._run, args=(image, shared, pull), name=f"pull {image}", daemon=True).start()
-                self._going_on[image] = shared  # after the start: a thread that could not start leaves nothing behind
-            shared.waiters += 1
-            return shared
+            running = self._running.get(image)
+            if running is None:
+                running = _RunningPull()
+                threading.Thread(target=self._run, args=(image, running, pull), name=f"pull {image}", daemon=True).start()
+                self._running[image] = running  # only once the thread has started, which may fail
+            running.waiters += 1
+            return running
 
-    def _leave(self, image: str, shared: _Shared) -> None:
+    def _leave(self, image: str, running: _RunningPull) -> None:
         with self._lock:
-            shared.waiters -= 1
-            if shared.waiters:
+            running.waiters -= 1
+            if running.waiters:
                 return
-            self._forget(image, shared)
-        shared.abort.wake()
+            self._forget(image, running)
+        running.abort.wake()
 
-    def _run(self, image: str, shared: _Shared, pull: Pull) -> None:
+    def _run(self, image: str, running: _RunningPull, pull: Pull) -> None:
         failure: BaseException | None = None
         try:
-            pull(shared.abort)
-        except BaseException as error:  # whatever it is, it belongs to those who wait
+            pull(running.abort)
+        except BaseException as error:  # of any kind: the waiting callers raise it
             failure = error
-        with self._lock:  # before the outcome is known: who comes after it gets a pull of their own
-            self._forget(image, shared)
+        with self._lock:  # before the outcome is set: later callers start a new pull
+            self._forget(image, running)
         if failure is None:
-            shared.outcome.set_result(None)
+            running.outcome.set_result(None)
         else:
-            shared.outcome.set_exception(failure)
+            running.outcome.set_exception(failure)
 
-    def _forget(self, image: str, shared: _Shared) -> None:
-        if self._going_on.get(image) is shared:
-            del self._going_on[image]
+    def _forget(self, image: str, running: _RunningPull) -> None:
+        if self._running.get(image) is running:
+            del self._running[image]

@@ -1,4 +1,4 @@
-"""Tar archives that pass by in chunks."""
+"""Reads tar archives that arrive in chunks."""
 
 import io
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class ChunkReader(io.RawIOBase):
-    """Chunks as the file object that `tarfile` wants for mode `r|`; holds one of them at a time."""
+    """A file object over chunks, as `tarfile` needs it for mode `r|`. Holds one chunk at a time."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from jobs.engine.docker.start_errors import WORKSPACE_IS_NOT_A_DIRECTORY
 from jobs.engine.protocol import Stat
 from jobs.engine.tar_chunks import ChunkReader
 from jobs.errors import EngineRefused, EngineUnavailable, PathNotFound
@@ -60,7 +61,7 @@ class FileTree:
         try:
             self.host(real).mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise EngineRefused("the workspace or one of its parents is not a directory in the image") from error
+            raise EngineRefused(WORKSPACE_IS_NOT_A_DIRECTORY) from error
         return real
 
     def read_text(self, path: str) -> str:

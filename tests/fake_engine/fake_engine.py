@@ -1,71 +1,55 @@
-"""The fake engine itself: its containers by name, its images and networks, and the faults that tests ask for."""
+"""The fake engine: its containers by name, its images and its networks."""
 
-import functools
 import secrets
 import shutil
 import tempfile
 import threading
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
 
 from jobs.engine import container_user, registry_errors
-from jobs.engine.protocol import EngineInfo, Frame, Observation, PullPolicy, RegistryCheck, RunSpec, Stat, User, any_registry
+from jobs.engine.docker import start_errors
+from jobs.engine.protocol import (
+    EngineInfo,
+    Frame,
+    Observation,
+    PullPolicy,
+    RegistryCheck,
+    RunSpec,
+    Stat,
+    User,
+    allow_any_registry,
+)
 from jobs.engine.pullable_reference import parse_reference
 from jobs.engine.shared_pulls import SharedPulls
 from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
     EngineRefused,
-    EngineUnavailable,
     ImageUnavailable,
     NetworkMissing,
     PathNotFound,
     StartFailed,
 )
 from jobs.interrupt import Interrupt
+from tests.fake_engine.fault_injection import FaultInjection, fallible
 from tests.fake_engine.process_container import FakeContainer, FakeImage
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_GATE_LOOK = 0.01  # seconds
+_PULL_GATE_CHECK = 0.01  # seconds
 _RESTART_GRACE = 1.0  # seconds
 
 
-def _fallible(
-    method: Callable[Concatenate["FakeEngine", P], R],
-) -> Callable[Concatenate["FakeEngine", P], R]:
-    """A call that fails when the engine is away or a test has asked for it."""
+class FakeEngine(FaultInjection):
+    """An engine with the images in `images`, and those in `registry` after a pull. `pulls` lists the pulled ones in order.
 
-    @functools.wraps(method)
-    def call(self: "FakeEngine", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        self._check_available()
-        failure, after = self._next_fault(method.__name__)
-        if failure is not None and not after:
-            raise failure
-        result = method(self, *args, **kwargs)
-        if failure is not None:
-            raise failure
-        return result
-
-    return call
-
-
-class FakeEngine:
-    """Takes images from `images` (here already) and `registry` (after a pull); `pulls` has those pulled, in order.
-
-    Clear `pulls_allowed` to hold all pulls (`pulls_begun` counts them). `close` ends all containers and removes their files.
+    Clear `pulls_allowed` to hold all pulls; `pulls_begun` counts them. Call `close` at the end.
     """
 
-    schedules = False
-    tells_streams = True
-
     def __init__(self, *, name: str = "fake", cpus: float = 8, memory_bytes: int = 16 * 1024**3) -> None:
+        super().__init__()
         self.images: dict[str, FakeImage] = {"alpine:latest": FakeImage()}
         self.registry: dict[str, FakeImage] = {}
         self.warnings: tuple[str, ...] = ()
@@ -79,34 +63,11 @@ class FakeEngine:
         self._containers: dict[str, FakeContainer] = {}
         self._networks: dict[str, tuple[str, dict[str, str]]] = {}
         self._shared_pulls = SharedPulls()
-        self._faults: defaultdict[str, deque[tuple[Exception, bool]]] = defaultdict(deque)
-        self._unavailable = False
         self._began = datetime.now(UTC)
         self._directory = Path(tempfile.mkdtemp(prefix="fake-engine-"))
 
-    # -- faults ----------------------------------------------------------------------------------
-    @property
-    def unavailable(self) -> bool:
-        """While true every call raises `EngineUnavailable`, and so do those that are blocked."""
-        return self._unavailable
-
-    @unavailable.setter
-    def unavailable(self, value: bool) -> None:
-        self._unavailable = value
-        with self._lock:
-            containers = list(self._containers.values())
-        for container in containers:
-            container.notify()
-
-    def fail_next(self, method: str, failure: Exception, *, after: bool = False) -> None:
-        """The next call of `method` raises `failure`, instead of its effect or `after` it; may be queued."""
-        if not callable(getattr(self, method)):
-            raise TypeError(f"{method} is no call")
-        with self._lock:
-            self._faults[method].append((failure, after))
-
     def restart(self) -> None:
-        """Be stopped and started again: every process is asked to end, and what has ended is lost."""
+        """Stop and start the engine: every process is asked to end, and what has ended is lost."""
         self.unavailable = True
         for container in list(self._containers.values()):
             container.stop(_RESTART_GRACE)
@@ -115,29 +76,27 @@ class FakeEngine:
 
     def close(self) -> None:
         """End all containers and remove their files."""
-        self._unavailable = False
+        self.unavailable = False
         for container in list(self._containers.values()):
             container.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _next_fault(self, method: str) -> tuple[Exception | None, bool]:
+    def _wake_blocked_calls(self) -> None:
         with self._lock:
-            return self._faults[method].popleft() if self._faults[method] else (None, False)
-
-    def _check_available(self) -> None:
-        if self._unavailable:
-            raise EngineUnavailable("the engine does not answer")
+            containers = list(self._containers.values())
+        for container in containers:
+            container.notify()
 
     # -- the engine ------------------------------------------------------------------------------
-    def bound(self, interrupt: Interrupt, patience: float | None = None) -> "FakeEngine":
-        """No call of this one takes long, but those that have an interrupt of their own, and `stop`."""
+    def bound(self, interrupt: Interrupt, max_silence: float | None = None) -> "FakeEngine":
+        """Return itself: apart from `stop`, calls that may block have an interrupt of their own."""
         return self
 
-    @_fallible
+    @fallible
     def info(self) -> EngineInfo:
         return EngineInfo(self._id, self._name, self._cpus, self._memory_bytes, self.warnings, datetime.now(UTC))
 
-    @_fallible
+    @fallible
     def create_network(self, name: str, labels: dict[str, str]) -> str:
         with self._lock:
             if any(name == taken for taken, _ in self._networks.values()):
@@ -146,17 +105,17 @@ class FakeEngine:
             self._networks[network_id] = (name, labels)
             return network_id
 
-    @_fallible
+    @fallible
     def find_network(self, network_id: str) -> str | None:
         with self._lock:
             return self._networks.get(network_id, (None, {}))[0]
 
-    @_fallible
+    @fallible
     def list_networks(self, labels: dict[str, str]) -> dict[str, str]:
         with self._lock:
             return {key: name for key, (name, theirs) in self._networks.items() if labels.items() <= theirs.items()}
 
-    @_fallible
+    @fallible
     def remove_network(self, network_id: str) -> None:
         with self._lock:
             name, _ = self._networks.get(network_id, (None, {}))
@@ -165,14 +124,14 @@ class FakeEngine:
             self._networks.pop(network_id, None)
 
     # -- images ------------------------------------------------------------------------------------
-    @_fallible
+    @fallible
     def ensure_image(
         self,
         image: str,
         policy: PullPolicy,
         timeout: float,
         interrupt: Interrupt,
-        check_registry: RegistryCheck = any_registry,
+        check_registry: RegistryCheck = allow_any_registry,
     ) -> None:
         reference = parse_reference(image)
         interrupt.check()
@@ -190,29 +149,29 @@ class FakeEngine:
     def _pull(self, reference: str, abort: Interrupt) -> None:
         with self._lock:
             self.pulls_begun += 1
-        while not self.pulls_allowed.wait(_GATE_LOOK):
+        while not self.pulls_allowed.wait(_PULL_GATE_CHECK):
             abort.check()
         if reference not in self.registry:
             raise ImageUnavailable(registry_errors.not_found(reference))
         self.pulls.append(reference)
         self.images[reference] = self.registry[reference]
 
-    @_fallible
+    @fallible
     def resolve_user(self, name: str) -> User:
         container = self._find(name)
         return container_user.resolve(container.image.user, container.files.read_text)
 
     # -- containers --------------------------------------------------------------------------------
-    @_fallible
+    @fallible
     def create(self, spec: RunSpec) -> None:
         reference = parse_reference(spec.image).text
         image = self.images.get(reference)
         if image is None:
             raise ImageUnavailable(f"the image {reference} is not on the engine")
         if not (spec.command or image.command):
-            raise EngineRefused("the image has no command, and the job has none either")
+            raise EngineRefused(start_errors.NO_COMMAND)
         if spec.cpu_millis > self._cpus * 1000:
-            raise EngineRefused("the engine has fewer cpus")
+            raise EngineRefused(start_errors.FEWER_CPUS)
         with self._lock:
             taken = self._containers.get(spec.name)
             if taken is not None:
@@ -222,7 +181,7 @@ class FakeEngine:
             root = Path(tempfile.mkdtemp(dir=self._directory))
             self._containers[spec.name] = FakeContainer(replace(spec, labels=dict(spec.labels)), image, root)
 
-    @_fallible
+    @fallible
     def rename(self, name: str, new_name: str) -> None:
         with self._lock:
             container = self._find(name)
@@ -231,31 +190,31 @@ class FakeEngine:
             container.name = new_name
             self._containers[new_name] = self._containers.pop(name)
 
-    @_fallible
+    @fallible
     def start(self, name: str) -> None:
         container = self._find(name)
         network, user = container.spec.network, container.image.user.partition(":")[0]
         if network is not None and network not in {taken for taken, _ in self._networks.values()}:
             raise NetworkMissing(f"network {network} not found")
         if user and not user.isdigit() and f"\n{user}:" not in f"\n{container.files.read_text('/etc/passwd')}":
-            raise StartFailed("the image's user is not in its /etc/passwd")
+            raise StartFailed(start_errors.UNKNOWN_USER)
         container.start()
 
-    @_fallible
+    @fallible
     def inspect(self, name: str) -> Observation:
         seen = self._find(name).observe()
-        self._check_available()  # a restart that is under way may be what has ended it
+        self.check_available()  # a restart in progress may have ended the process
         return replace(seen, lost=seen.finished_at is not None and seen.finished_at <= self._began)
 
-    @_fallible
+    @fallible
     def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
-        self._find(name).wait(interrupt, timeout, self._check_available)
+        self._find(name).wait(interrupt, timeout, self.check_available)
 
-    @_fallible
+    @fallible
     def stop(self, name: str, grace: float) -> None:
         self._find(name).stop(grace)
 
-    @_fallible
+    @fallible
     def remove(self, name: str, *, force: bool = False) -> None:
         with self._lock:
             container = self._containers.get(name)
@@ -268,7 +227,7 @@ class FakeEngine:
         del self._containers[container.name]
         shutil.rmtree(container.root, ignore_errors=True)
 
-    @_fallible
+    @fallible
     def list(self, labels: dict[str, str]) -> list[Observation]:
         with self._lock:
             found = list(self._containers.values())
@@ -282,21 +241,21 @@ class FakeEngine:
         return container
 
     # -- logs ----------------------------------------------------------------------------------------
-    @_fallible
+    @fallible
     def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> AbstractContextManager[Iterator[Frame | None]]:
         return self._logs(self._find(name), skip, follow, interrupt)
 
     @contextmanager
     def _logs(self, container: FakeContainer, skip: int, follow: bool, interrupt: Interrupt) -> Iterator[Iterator[Frame | None]]:
         with interrupt.waking(container.notify):
-            yield container.frames(skip, follow=follow, interrupt=interrupt, check=self._check_available)
+            yield container.frames(skip, follow=follow, interrupt=interrupt, check=self.check_available)
 
     # -- files ---------------------------------------------------------------------------------------
-    @_fallible
+    @fallible
     def stat(self, name: str, path: str) -> Stat | None:
         return self._find(name).files.stat(path)
 
-    @_fallible
+    @fallible
     def real_path(self, name: str, path: str) -> str:
         files = self._find(name).files
         try:
@@ -304,16 +263,16 @@ class FakeEngine:
         except PathNotFound:
             return path
 
-    @_fallible
+    @fallible
     def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
         container = self._find(name)
         return (container.files.directories() - container.image_directories).intersection(paths)
 
-    @_fallible
+    @fallible
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
         self._find(name).files.unpack(directory, tar)
 
-    @_fallible
+    @fallible
     def get(self, name: str, path: str) -> AbstractContextManager[Iterator[bytes]]:
         return self._get(self._find(name), path)
 

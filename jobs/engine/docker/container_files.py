@@ -1,4 +1,4 @@
-"""Files of a container, by the engine's archive calls: paths are resolved inside the container's root."""
+"""Files of a container, through the engine's archive calls: paths are resolved inside the container's root."""
 
 import base64
 import json
@@ -12,14 +12,13 @@ from typing import Any, Final, Literal
 import requests
 
 from jobs.engine.container_user import resolve
-from jobs.engine.docker.transport.api_client import (
-    LONG,
+from jobs.engine.docker.transport import (
+    TRANSPORT_ERRORS,
     EngineAnswer,
-    EngineConnection,
-    is_trouble,
+    EngineClient,
+    engine_unavailable,
+    is_engine_trouble,
     quoted,
-    transport_errors,
-    unavailable,
 )
 from jobs.engine.protocol import Stat, User
 from jobs.engine.tar_chunks import ChunkReader
@@ -27,24 +26,24 @@ from jobs.errors import EngineRefused, EngineUnavailable, JobError, PathNotFound
 
 logger = logging.getLogger(__name__)
 
-_CHUNK: Final = 64 * 1024
-_LONGEST_DATABASE = 4 * 1024**2  # of an /etc/passwd or /etc/group
-_LINK_HOPS = 16
+_CHUNK_BYTES: Final = 64 * 1024
+_MAX_DATABASE_BYTES: Final = 4 * 1024**2  # read of an /etc/passwd or /etc/group
+_MAX_LINK_HOPS: Final = 16
 
-# Bits of Go's os.FileMode (the engine's JSON has these, not stat(2)'s).
+# Bits of Go's os.FileMode, which the engine's JSON has in place of stat(2)'s.
 _DIRECTORY, _SYMLINK = 1 << 31, 1 << 27
 _SPECIAL = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19  # device, pipe, socket, character device, irregular
 
-_IN_THE_WAY = ("not a directory", "overwrite", "too many links", "too many levels of symbolic links")
+_PATH_IS_BLOCKED: Final = ("not a directory", "overwrite", "too many links", "too many levels of symbolic links")
 
-_ADDED = 1  # a kind in `GET /containers/<name>/changes`
+_ADDED: Final = 1  # a kind of change in `GET /containers/<name>/changes`
 
 
 class ContainerFiles:
     """The files of one engine's containers."""
 
-    def __init__(self, connection: EngineConnection) -> None:
-        self._connection = connection
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
 
     def stat(self, name: str, path: str) -> Stat | None:
         """See `Engine.stat`."""
@@ -53,37 +52,40 @@ class ContainerFiles:
 
     def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
         """See `Engine.added_directories`."""
-        changes = self._connection.call("GET", f"/containers/{quoted(name)}/changes") or []
+        changes = self._client.call("GET", f"/containers/{quoted(name)}/changes") or []
         added = {change["Path"] for change in changes if change["Kind"] == _ADDED}
         return added.intersection(paths)
 
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
         """See `Engine.put`."""
-        if self._stat(name, directory) is None:  # before the first byte: the engine's own no may be lost in its hanging up
+        # Check before the first byte is sent: the engine may close the connection before its own error has been read.
+        if self._stat(name, directory) is None:
             raise PathNotFound(f"there is no directory {directory}")
         params = {"path": directory, "noOverwriteDirNonDir": "1"}
-        answer = self._connection.upload(_archive(name), params=params, chunks=tar)
+        answer = self._client.upload(_archive(name), params=params, chunks=tar)
         if not answer.failed:
             return
-        if _is_about_path(answer):
-            logger.warning("the engine took no file: %s", answer.message, extra={"container": name})
-            raise EngineRefused(_refusal(answer.message))  # what was in the tar, or where it should go
+        if _is_about_path(answer):  # or about the archive
+            logger.warning("the engine did not unpack an archive: %s", answer.message, extra={"container": name})
+            raise EngineRefused(_refusal(answer.message))
         raise _path_error(answer)
 
     @contextmanager
     def get(self, name: str, path: str) -> Iterator[Iterator[bytes]]:
         """See `Engine.get`."""
-        with self._connection.stream("GET", _archive(name), params={"path": path}, timeout=LONG) as response:
+        with self._client.stream(
+            "GET", _archive(name), params={"path": path}, timeout=self._client.intervals.long_call
+        ) as response:
             if isinstance(response, EngineAnswer):
                 raise _path_error(response)
             yield _chunks(response)
 
     def resolve_user(self, name: str, user: str) -> User:
-        """The numeric user of `user`, as the image has it, in that container."""
+        """Return the numeric user for the image's `user` in a container."""
         return resolve(user, lambda path: self._read_text(name, path))
 
     def _stat(self, name: str, path: str) -> Mapping[str, Any] | None:
-        status, headers = self._connection.head(_archive(name), params={"path": path})
+        status, headers = self._client.head(_archive(name), params={"path": path})
         if status >= 400:
             self._check_that_absent(name, path)
             return None
@@ -94,9 +96,9 @@ class ContainerFiles:
         return dict(found)
 
     def _check_that_absent(self, name: str, path: str) -> None:
-        """Raise what else may be wrong than that there is no such path: an answer to HEAD has no body to say so."""
+        """Raise what GET raises unless the path does not exist: a failed answer to HEAD has no body with the reason."""
         with suppress(PathNotFound), self.get(name, path):
-            raise EngineUnavailable(f"the engine says nothing of {path}")
+            raise EngineUnavailable(f"the engine has {path} but does not describe it")
 
     def real_path(self, name: str, path: str) -> str:
         """See `Engine.real_path`."""
@@ -107,15 +109,15 @@ class ContainerFiles:
                 continue
             step = posixpath.normpath(posixpath.join(real, component))
             found = self._stat(name, step)
-            if found and int(found["mode"]) & _SYMLINK and hops < _LINK_HOPS:
+            if found and int(found["mode"]) & _SYMLINK and hops < _MAX_LINK_HOPS:
                 real, rest, hops = "/", f"{posixpath.join(real, found['linkTarget'])}/{rest}", hops + 1
             else:
                 real = step
         return real
 
     def _read_text(self, name: str, path: str) -> str:
-        """A small file of the container, empty where there is none. Follows symlinks inside the container."""
-        for _ in range(_LINK_HOPS):
+        """Return the text of a small file, empty if it does not exist. Symbolic links are followed inside the container."""
+        for _ in range(_MAX_LINK_HOPS):
             try:
                 with self.get(name, path) as chunks, tarfile.open(fileobj=ChunkReader(chunks), mode="r|") as archive:
                     member = archive.next()
@@ -123,7 +125,7 @@ class ContainerFiles:
                         return ""
                     if member.isreg():
                         content = archive.extractfile(member)
-                        return content.read(_LONGEST_DATABASE).decode(errors="replace") if content else ""
+                        return content.read(_MAX_DATABASE_BYTES).decode(errors="replace") if content else ""
                     path = posixpath.join(posixpath.dirname(path), member.linkname)
             except (PathNotFound, EngineRefused, tarfile.TarError):
                 return ""
@@ -132,9 +134,9 @@ class ContainerFiles:
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
     try:
-        yield from response.raw.stream(_CHUNK, decode_content=False)
-    except transport_errors() as error:
-        raise unavailable(error) from error
+        yield from response.raw.stream(_CHUNK_BYTES, decode_content=False)
+    except TRANSPORT_ERRORS as error:
+        raise engine_unavailable(error) from error
 
 
 def _archive(name: str) -> str:
@@ -150,29 +152,29 @@ def _kind(mode: int) -> Literal["file", "directory", "symlink", "other"]:
 
 
 def _refusal(message: str) -> str:
-    """A sentence for what the engine said as it did not unpack an archive: its words name paths of its host."""
-    if _is_in_the_way(message):
+    """Return a sentence for the client: the engine's message may contain paths of its host."""
+    if _is_blocked(message):
         return "a directory or something else is in the way"
     return "the engine could not unpack it; the service's log has the details"
 
 
-def _is_in_the_way(message: str) -> bool:
-    return any(words in message for words in _IN_THE_WAY)
+def _is_blocked(message: str) -> bool:
+    return any(words in message for words in _PATH_IS_BLOCKED)
 
 
 def _is_about_path(answer: EngineAnswer) -> bool:
-    """Whether a failed archive call is due to the path or the archive.
+    """Return whether an archive call failed because of the path or the archive.
 
-    The known words for that are looked for first, since a job's paths may have the words of an engine in trouble in them.
+    The known words for that are checked first, since a job's paths may contain the words of an engine in trouble.
     """
-    return answer.status >= 500 and (_is_in_the_way(answer.message) or not is_trouble(answer.message))
+    return answer.status >= 500 and (_is_blocked(answer.message) or not is_engine_trouble(answer.message))
 
 
 def _path_error(answer: EngineAnswer) -> JobError:
-    """What a failed archive call means. A file for a directory on the way, or a circle of symlinks, is answered with 500."""
+    """Return what a failed archive call means. The engine answers 500 if a parent is a file, or links form a cycle."""
     if answer.status == 404:
         gone = answer.message.startswith("No such container")
         return answer.error() if gone else PathNotFound("there is no such path")
     if _is_about_path(answer):
-        return PathNotFound("there is no such path: a file stands for a directory, or links lead in a circle")
+        return PathNotFound("there is no such path: a parent is not a directory, or symbolic links form a cycle")
     return answer.error()

@@ -1,4 +1,4 @@
-"""A run as Docker wants it described, and what Docker says of a container in our words."""
+"""Translates between the engine's JSON descriptions of containers and `jobs.engine.protocol`."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,16 +10,17 @@ from jobs.engine.pullable_reference import parse_reference
 
 PIDS_LIMIT: Final = 1024
 
-# What ordinary images need as root and no more (docs/adr/0002-container-privileges.md).
+# All that ordinary images need as root (docs/adr/0002-container-privileges.md).
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 
 _LOG_FILES = 2
 
 
-def description(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
-    """The body of `POST /containers/create`. Raises `ImageUnavailable` for a malformed reference.
+def creation_body(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
+    """Return the body of `POST /containers/create`.
 
-    The process runs under the init of the container `init_holder`, which needs `spec.command`; without one, under Docker's.
+    The process runs under the init in the volume of the container `init_holder`, which requires `spec.command`; without a
+    holder it runs under Docker's init. Raises `ImageUnavailable` for a malformed reference.
     """
     memory = spec.memory_mib * 1024**2
     body: dict[str, Any] = {
@@ -31,7 +32,7 @@ def description(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
         "StopTimeout": spec.stop_grace_seconds,
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            # PID 1 ignores SIGTERM: without an init every stop would wait the whole grace.
+            # PID 1 ignores SIGTERM: without an init every stop would take the whole grace period.
             "Init": not init_holder,
             "VolumesFrom": [f"{init_holder}:ro"] if init_holder else [],
             "NanoCpus": spec.cpu_millis * 1_000_000,
@@ -43,7 +44,7 @@ def description(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
             "SecurityOpt": ["no-new-privileges"],
             "NetworkMode": spec.network or "none",
             "LogConfig": {
-                "Type": "local",  # json-file keeps text, not bytes (docs/adr/0010-logs-are-kept-by-the-local-driver.md)
+                "Type": "local",  # json-file does not keep bytes (docs/adr/0010-logs-are-kept-by-the-local-driver.md)
                 "Config": {
                     "max-size": str(max(spec.log_limit_bytes // _LOG_FILES, 1)),
                     "max-file": str(_LOG_FILES),
@@ -60,18 +61,18 @@ def description(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
 
 
 def observation(inspected: Mapping[str, Any]) -> Observation:
-    """From `GET /containers/<name>/json`."""
+    """Return the state of a container, given the answer to `GET /containers/<name>/json`."""
     state = inspected["State"]
-    started_at, finished_at = moment(state["StartedAt"]), moment(state["FinishedAt"])
-    # One whose daemon was killed while it started it, and that the next one found alive, has no start, but an end.
+    started_at, finished_at = parse_time(state["StartedAt"]), parse_time(state["FinishedAt"])
+    # If a daemon was killed while it started a container, and the next one found the process alive, only its end is recorded.
     phase: Phase = "running" if state["Running"] else "ended" if started_at or finished_at else "created"
     ended = phase == "ended"
-    if started_at and finished_at:  # the start is noted once the runtime has returned: a short process has ended before
+    if started_at and finished_at:  # the start is recorded when the runtime returns, by which time a short process has ended
         finished_at = max(started_at, finished_at)
     return Observation(
         name=inspected["Name"].lstrip("/"),
         phase=phase,
-        created_at=moment(inspected["Created"]) or datetime.fromtimestamp(0, UTC),
+        created_at=parse_time(inspected["Created"]) or datetime.fromtimestamp(0, UTC),
         started_at=started_at,
         finished_at=finished_at if ended else None,
         exit_code=state["ExitCode"] if ended else None,
@@ -80,8 +81,8 @@ def observation(inspected: Mapping[str, Any]) -> Observation:
     )
 
 
-def listed(summary: Mapping[str, Any]) -> Observation | None:
-    """From an element of `GET /containers/json`; None for one that is losing its name just now."""
+def listed_observation(summary: Mapping[str, Any]) -> Observation | None:
+    """Return the state of a container, given an item of `GET /containers/json`, or None if it is just being removed."""
     names = summary.get("Names") or []
     if not names:
         return None
@@ -95,6 +96,6 @@ def listed(summary: Mapping[str, Any]) -> Observation | None:
     )
 
 
-def moment(text: str) -> datetime | None:
-    """RFC 3339 as Go writes it; its zero time means never."""
+def parse_time(text: str) -> datetime | None:
+    """Return the time in an RFC 3339 text, or None for Go's zero time, which means never."""
     return None if text.startswith("0001-") else datetime.fromisoformat(text).astimezone(UTC)

@@ -1,4 +1,4 @@
-"""Having an image on the engine, pulled where that is asked for."""
+"""Images on the engine, and pulling them."""
 
 import copy
 import json
@@ -10,39 +10,39 @@ import requests
 from docker.auth import encode_header, load_config
 from docker.errors import DockerException
 
-from jobs.engine.docker.daemon_restarts import Restarts
+from jobs.engine.docker.daemon_restarts import DaemonRestarts
+from jobs.engine.docker.transport import EngineAnswer, EngineClient, is_engine_trouble_in_pull, quoted
 from jobs.engine.docker.transport.answer_stream import ByteStream
-from jobs.engine.docker.transport.api_client import LONG, EngineAnswer, EngineConnection, is_trouble_in_pull, quoted
 from jobs.engine.protocol import PullPolicy, RegistryCheck
 from jobs.engine.pullable_reference import DOCKER_HUB, Reference, parse_reference
-from jobs.engine.registry_errors import engines_own, explain
+from jobs.engine.registry_errors import engine_text, explain
 from jobs.engine.shared_pulls import SharedPulls
 from jobs.errors import EngineUnavailable, ImageUnavailable, JobError
 from jobs.interrupt import Interrupt
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_LINE: Final = 256 * 1024
-_LARGEST_CONFIGURATION: Final = 128 * 1024  # bytes as JSON: environment, labels, command, user
-_ARCHITECTURE: Final = re.compile(r"[a-z0-9_]{1,20}")  # an image may claim anything
+_MAX_PROGRESS_LINE_BYTES: Final = 256 * 1024
+_MAX_CONFIGURATION_BYTES: Final = 128 * 1024  # as JSON: environment, labels, command, user
+_ARCHITECTURE: Final = re.compile(r"[a-z0-9_]{1,20}")  # an image may contain anything here
 
 
-class _BrokenOff(ImageUnavailable):
-    """The pull failed after its first progress."""
+class _PullBrokeOff(ImageUnavailable):
+    """The pull failed after it had begun."""
 
 
 class Images:
     """The images of one engine."""
 
-    def __init__(self, connection: EngineConnection, restarts: Restarts) -> None:
-        self._connection = connection
+    def __init__(self, client: EngineClient, restarts: DaemonRestarts) -> None:
+        self._client = client
         self._restarts = restarts
         self._pulls = SharedPulls()
 
-    def on(self, connection: EngineConnection) -> "Images":
-        """The same images, asked for over another connection."""
+    def using(self, client: EngineClient) -> "Images":
+        """Return the same images, requested through another client."""
         images = copy.copy(self)
-        images._connection = connection
+        images._client = client
         return images
 
     def ensure(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt, check_registry: RegistryCheck) -> None:
@@ -59,44 +59,43 @@ class Images:
             self._pull(reference, abort)
 
         self._pulls.share(reference.text, pull, timeout, interrupt)
-        self._is_here(reference)  # whatever came may be too large
+        self._is_here(reference)  # raises if its configuration is too large
 
     def own_command(self, image: str) -> tuple[str, tuple[str, ...]]:
-        """Return the id of an image on the engine, and the command that it runs by default. Raises `ImageUnavailable`."""
+        """Return the id of an image on the engine, and its default command. Raises `ImageUnavailable`."""
         reference = parse_reference(image)
-        answer = self._connection.exchange("GET", f"/images/{quoted(reference.text)}/json")
+        answer = self._client.exchange("GET", f"/images/{quoted(reference.text)}/json")
         if answer.status == 404:
             raise ImageUnavailable(f"the image {reference.text} is not on the engine")
         if answer.failed:
             raise answer.error()
         configuration = answer.data.get("Config") or {}
         entrypoint = configuration.get("Entrypoint") or []
-        if entrypoint == [""]:  # how a Dockerfile takes back that of its base
+        if entrypoint == [""]:  # how a Dockerfile removes that of its base image
             entrypoint = []
         return answer.data["Id"], (*entrypoint, *(configuration.get("Cmd") or []))
 
     def architecture(self, image_id: str) -> str:
         """Return Docker's name for the architecture of that image, empty if it is unknown."""
-        answer = self._connection.exchange("GET", f"/images/{quoted(image_id)}/json")
-        said = "" if answer.failed else str(answer.data.get("Architecture") or "")
-        return said if _ARCHITECTURE.fullmatch(said) else ""
+        answer = self._client.exchange("GET", f"/images/{quoted(image_id)}/json")
+        name = "" if answer.failed else str(answer.data.get("Architecture") or "")
+        return name if _ARCHITECTURE.fullmatch(name) else ""
 
     def _is_here(self, reference: Reference) -> bool:
-        """Raises `ImageUnavailable` where it is, but too large a configuration would come with each look at its containers."""
-        answer = self._connection.exchange("GET", f"/images/{quoted(reference.text)}/json")
+        """Return whether the engine has the image.
+
+        Raises `ImageUnavailable` if its configuration is too large, since every `inspect` of its containers would contain it.
+        """
+        answer = self._client.exchange("GET", f"/images/{quoted(reference.text)}/json")
         if answer.failed and answer.status != 404:
             raise answer.error()
-        if not answer.failed and len(json.dumps(answer.data.get("Config"))) > _LARGEST_CONFIGURATION:
-            limit = _LARGEST_CONFIGURATION // 1024
+        if not answer.failed and len(json.dumps(answer.data.get("Config"))) > _MAX_CONFIGURATION_BYTES:
+            limit = _MAX_CONFIGURATION_BYTES // 1024
             raise ImageUnavailable(f"the configuration of the image {reference.text} is larger than {limit} KiB")
         return not answer.failed
 
     def _pull(self, reference: Reference, abort: Interrupt) -> None:
-        """Pull it. What an engine that is restarted says of that is not the registry's, whatever the words.
-
-        Of a restart of its containerd alone the engine cannot be asked. It breaks off pulls that have begun: these get
-        a second try, and what a registry says for good it says again.
-        """
+        """Pull an image. See docs/adr/0013-image-pulls-are-guarded.md for what happens if the engine restarts meanwhile."""
         restarts = self._restarts.bound(abort, None)
         incarnation = restarts.incarnation()
         for attempt in (1, 2):
@@ -105,16 +104,16 @@ class Images:
             except ImageUnavailable as error:
                 if restarts.incarnation() != incarnation:
                     raise EngineUnavailable(f"the engine was restarted during a pull: {error}") from error
-                if attempt == 2 or not isinstance(error, _BrokenOff):
+                if attempt == 2 or not isinstance(error, _PullBrokeOff):
                     raise
-                logger.warning("the pull of %s broke off and is tried again: %s", reference.text, error)
+                logger.warning("the pull of %s broke off, trying again: %s", reference.text, error)
             else:
                 return
 
     def _pull_once(self, reference: Reference, abort: Interrupt) -> None:
         params = {"fromImage": reference.text}
-        with self._connection.bound(abort).stream(
-            "POST", "/images/create", params=params, headers=_credentials(reference), timeout=LONG
+        with self._client.bound(abort).stream(
+            "POST", "/images/create", params=params, headers=_credentials(reference), timeout=self._client.intervals.long_call
         ) as response:
             if isinstance(response, EngineAnswer):
                 raise _failure(response.message, reference)
@@ -122,28 +121,28 @@ class Images:
 
     @staticmethod
     def _follow(response: requests.Response, reference: Reference, abort: Interrupt) -> None:
-        """Read the progress to its end; raise the error that it reports."""
+        """Read the progress to its end, and raise the error that it reports."""
         begun = False
-        for line in ByteStream(response, abort).lines(_LONGEST_LINE):
+        for line in ByteStream(response, abort).lines(_MAX_PROGRESS_LINE_BYTES):
             if error := _reported_error(line):
                 failure = _failure(error, reference)
-                raise _BrokenOff(str(failure)) if begun and isinstance(failure, ImageUnavailable) else failure
+                raise _PullBrokeOff(str(failure)) if begun and isinstance(failure, ImageUnavailable) else failure
             begun = True
 
 
 def _failure(message: str, reference: Reference) -> JobError:
-    """What the engine's words about a failed pull mean.
+    """Return what the engine's message about a failed pull means.
 
-    Its status does not tell: it answers 500 for a registry that is away as for a disk of its own that is full.
+    Its status does not help: it is 500 both for a registry that is down and for an engine whose disk is full.
     """
-    if is_trouble_in_pull(engines_own(message, reference)):
+    if is_engine_trouble_in_pull(engine_text(message, reference)):
         return EngineUnavailable(message)
     logger.warning("the engine could not pull %s: %s", reference.text, message)
     return ImageUnavailable(explain(message, reference.text))
 
 
 def _reported_error(line: bytes) -> str:
-    """The error of one line of progress, empty where it reports none."""
+    """Return the error in one line of progress, or an empty string."""
     try:
         progress = json.loads(line)
     except (ValueError, RecursionError):
@@ -151,18 +150,20 @@ def _reported_error(line: bytes) -> str:
     if not isinstance(progress, dict):
         return ""
     detail = progress.get("errorDetail")
-    said = (detail.get("message") if isinstance(detail, dict) else None) or progress.get("error") or ""
-    return str(said)[:1000]
+    error = (detail.get("message") if isinstance(detail, dict) else None) or progress.get("error") or ""
+    return str(error)[:1000]
 
 
 def _credentials(reference: Reference) -> dict[str, str]:
-    """The header with this registry's credentials; read anew for each pull, since tokens are renewed.
+    """Return a header with the registry's credentials, read again for each pull because tokens are renewed.
 
-    Where they cannot be read the pull goes on without, as Docker's own client does: most images are public.
+    If they cannot be read, pull without them as Docker's own client does: most images are public.
     """
     try:
         found = load_config().resolve_authconfig(reference.registry if reference.registry != DOCKER_HUB else None)
     except (DockerException, OSError, ValueError) as error:
-        logger.warning("the Docker config's credentials for %s cannot be read: %s", reference.registry, type(error).__name__)
+        logger.warning(
+            "the credentials for %s cannot be read from the Docker config: %s", reference.registry, type(error).__name__
+        )
         return {}
     return {"X-Registry-Auth": encode_header(found).decode()} if found else {}

@@ -1,8 +1,8 @@
-"""What this host's kernel says of its out-of-memory kills.
+"""Out-of-memory kills in the kernel log of this host.
 
-Docker learns of them from an event that races with the container's end: where the killed process was the container's
-only one, `State.OOMKilled` mostly stays false (measured on 20.10 with cgroup v1: 36 of 36). The kernel writes its line
-before it kills, and names the container's cgroup in it.
+Docker learns of them from an event that races with the container's end: if the killed process was the container's only
+one, `State.OOMKilled` mostly stays false (measured on 20.10 with cgroup v1: 36 of 36 times). The kernel logs a kill before
+it happens, with the container's cgroup.
 """
 
 import os
@@ -11,14 +11,14 @@ from typing import Final
 
 _PATH: Final = "/dev/kmsg"
 _RECORD_BYTES: Final = 8192
-_RECORDS: Final = 100_000  # no kernel keeps more; an end for what should end by itself
+_MAX_RECORDS: Final = 100_000  # more than any kernel keeps, so that the loop ends whatever happens
 
 
-def tells_of_oom_kill(container_id: str) -> bool:
-    """Whether it names that container as one whose memory ran out.
+def reports_oom_kill(container_id: str) -> bool:
+    """Return whether the kernel log says that this container ran out of memory.
 
-    False where it cannot be read: that takes Linux, the engine on this host and the right to (root, or CAP_SYSLOG). The
-    kernel writes no more than 10 such lines in 5 s.
+    Return False if the log cannot be read, which needs Linux, the engine on this host, and root or CAP_SYSLOG. The kernel
+    logs at most 10 kills in 5 s.
     """
     wanted = container_id.encode()
     try:
@@ -26,12 +26,12 @@ def tells_of_oom_kill(container_id: str) -> bool:
     except OSError:
         return False
     try:
-        for _ in range(_RECORDS):
-            with suppress(BrokenPipeError):  # a record was overwritten meanwhile: the next read gives the oldest
+        for _ in range(_MAX_RECORDS):
+            with suppress(BrokenPipeError):  # the record was overwritten: the next read returns the oldest one
                 record = os.read(log, _RECORD_BYTES)
                 if b";oom-kill:" in record and wanted in record:
                     return True
-    except OSError:  # EAGAIN: the end
+    except OSError:  # EAGAIN: the end of the log
         return False
     finally:
         os.close(log)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.engine.docker.container_json import description
+from jobs.engine.docker.container_json import creation_body
 from jobs.engine.protocol import Frame, RunSpec
 from jobs.errors import ContainerNotFound, Interrupted
 from jobs.interrupt import Interrupt
@@ -208,12 +208,12 @@ def test_a_container_is_read_alike_whichever_driver_it_has(
 ) -> None:
     # Given a container as this release makes it, or one that an earlier release made, with long and short lines
     def made(spec: RunSpec, init_holder: str) -> dict[str, Any]:
-        body = description(spec, init_holder)
+        body = creation_body(spec, init_holder)
         options = {"max-size": "1g", "max-file": "2"}
         body["HostConfig"]["LogConfig"] = {"Type": driver, "Config": options}
         return body
 
-    monkeypatch.setattr("jobs.engine.docker.docker_engine.description", made)
+    monkeypatch.setattr("jobs.engine.docker.docker_engine.creation_body", made)
     long = "for n in 20000 16384 3; do head -c $n /dev/zero | tr '\\0' x; echo; done"
     name = docker_bench.ended(shell(f"{long}; seq 1000; {long} >&2; printf end"))
 

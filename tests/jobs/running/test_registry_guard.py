@@ -13,9 +13,9 @@ import pytest
 from django.test import Client
 
 from jobs.engine.docker import DockerEngine
-from jobs.engine.docker.transport.api_client import is_trouble_in_pull
+from jobs.engine.docker.transport import is_engine_trouble_in_pull
 from jobs.engine.pullable_reference import parse_reference
-from jobs.engine.registry_errors import engines_own, explain
+from jobs.engine.registry_errors import engine_text, explain
 from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
 from jobs.running.registry_guard import check_registry
@@ -252,7 +252,7 @@ FULL = "no space left on device"
 def test_nobody_else_can_pass_its_words_off_as_the_engines_trouble(message: str) -> None:
     reference = parse_reference("containerd.sock.example/containerd.sock:containerd.sock")
 
-    assert not is_trouble_in_pull(engines_own(message, reference))
+    assert not is_engine_trouble_in_pull(engine_text(message, reference))
 
 
 @pytest.mark.stateless
@@ -260,7 +260,7 @@ def test_nobody_else_can_pass_its_words_off_as_the_engines_trouble(message: str)
 def test_trouble_of_the_engine_is_seen_whatever_the_image(image: str) -> None:
     message = f"failed to register layer: write /x: {FULL}"
 
-    assert is_trouble_in_pull(engines_own(message, parse_reference(image)))
+    assert is_engine_trouble_in_pull(engine_text(message, parse_reference(image)))
 
 
 Respond = Callable[[str], tuple[int, dict[str, str], bytes]]

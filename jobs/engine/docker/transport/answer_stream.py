@@ -1,8 +1,8 @@
-"""The body of a streamed answer, read straight off its socket.
+"""Reads the body of a streamed answer straight from its socket.
 
-http.client can neither say "nothing came for 250 ms" without giving the connection up, nor be woken by
-another thread without taking that for the end. So the chunked coding (RFC 9112, 7.1) is read here: its
-last chunk is the only proof that an answer is complete.
+http.client cannot report "no byte for 250 ms" without giving up the connection, and cannot be woken by another thread
+without taking that for the end of the body. So the chunked coding (RFC 9112, section 7.1) is decoded here: only its last
+chunk proves that an answer is complete.
 """
 
 import contextlib
@@ -11,19 +11,19 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import requests
 
 from jobs.errors import EngineUnavailable
 from jobs.interrupt import Interrupt
 
-_READ = 64 * 1024
-_LONGEST_SIZE_LINE = 4096
+_RECEIVE_BYTES: Final = 64 * 1024
+_MAX_SIZE_LINE_BYTES: Final = 4096
 
 
 class ByteStream:
-    """One body, for one reader. `interrupt` is what ends the call that it belongs to."""
+    """The body of one answer, for one reader. Setting `interrupt` ends reading with `Interrupted`."""
 
     def __init__(self, response: requests.Response, interrupt: Interrupt) -> None:
         reply: Any = response.raw._fp  # the http.client.HTTPResponse; urllib3 has no public way to the socket
@@ -34,20 +34,20 @@ class ByteStream:
         self._encoded = bytearray()
         self._body = bytearray()
         self._interrupt = interrupt
-        if reply.fp is None:  # a body of length 0: http.client has let go of the connection already
+        if reply.fp is None:  # an empty body: http.client has already released the connection
             return
         self._socket: socket.socket = reply.fp.raw._sock
         self._socket.setblocking(False)
         if self._socket.family != socket.AF_UNIX:
-            _keep_alive(self._socket)
+            _enable_keep_alive(self._socket)
         with contextlib.suppress(ssl.SSLWantReadError):
-            self._encoded += reply.fp.peek()  # what came with the headers; all the rest is still in the socket
+            self._encoded += reply.fp.peek()  # bytes that were received with the headers
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._decode()
 
     def ready(self, seconds: float | None) -> bool:
-        """Wait so long (None: for ever) for a byte or for the end; False where neither came.
+        """Wait for a byte or for the end of the body, at most `seconds`; return False if neither came.
 
         Raises `EngineUnavailable`, `Interrupted`.
         """
@@ -58,7 +58,7 @@ class ByteStream:
         return True
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes; none where the body has ended. Raises `EngineUnavailable`, `Interrupted`."""
+        """Return exactly `size` bytes, or none at the end of the body. Raises `EngineUnavailable`, `Interrupted`."""
         while len(self._body) < size and not self._ended:
             self._receive(None)
         self._interrupt.check()
@@ -66,14 +66,14 @@ class ByteStream:
             raise EngineUnavailable("the engine's answer ended too early")
         return self._take(size)
 
-    def lines(self, longest: int) -> Iterator[bytes]:
-        """The rest of the body, line by line; a longer line comes in pieces. Raises as `read`."""
+    def lines(self, max_length: int) -> Iterator[bytes]:
+        """Yield the rest of the body line by line, and lines over `max_length` bytes in pieces. Raises what `read` raises."""
         while self.ready(None) and self._body:
-            end = self._body.find(b"\n", 0, longest)
+            end = self._body.find(b"\n", 0, max_length)
             if end >= 0:
                 yield self._take(end + 1)
-            elif len(self._body) >= longest or self._ended:
-                yield self._take(longest)
+            elif len(self._body) >= max_length or self._ended:
+                yield self._take(max_length)
             else:
                 self._receive(None)
 
@@ -83,19 +83,19 @@ class ByteStream:
         return taken
 
     def _receive(self, deadline: float | None) -> bool:
-        """Get some more bytes; False at the deadline."""
+        """Receive more bytes; return False if there are none at the deadline."""
         while True:
             self._interrupt.check()
             try:
-                received = self._socket.recv(_READ)
+                received = self._socket.recv(_RECEIVE_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError):
-                if not self._poll.poll(_milliseconds_until(deadline)) and _is_over(deadline):
+                if not self._poll.poll(_milliseconds_until(deadline)) and _has_passed(deadline):
                     return False
                 continue
             except OSError as error:
                 self._interrupt.check()
                 raise EngineUnavailable("the engine closed the connection") from error
-            self._interrupt.check()  # its shutdown looks like an end
+            self._interrupt.check()  # its shutdown of the socket looks like the end of the stream
             if not received:
                 raise EngineUnavailable("the engine closed the connection")
             self._encoded += received
@@ -103,7 +103,7 @@ class ByteStream:
             return True
 
     def _decode(self) -> None:
-        """Move what can be read from the encoded bytes to the body."""
+        """Move all complete data from the encoded bytes to the body."""
         while self._encoded and not self._ended:
             if self._left:
                 moved = self._encoded[: self._left]
@@ -115,11 +115,11 @@ class ByteStream:
                 return
 
     def _next_chunk(self) -> bool:
-        """Read the line with the next chunk's size; False where it is not all there yet."""
+        """Read the line with the size of the next chunk; return False if it is still incomplete."""
         start = 2 if self._between_chunks else 0  # the CRLF after a chunk's data
         end = self._encoded.find(b"\r\n", start)
         if end < 0:
-            if len(self._encoded) > _LONGEST_SIZE_LINE:
+            if len(self._encoded) > _MAX_SIZE_LINE_BYTES:
                 raise EngineUnavailable("the engine's answer cannot be read")
             return False
         size = self._encoded[start:end].partition(b";")[0].strip()
@@ -133,8 +133,8 @@ class ByteStream:
         return True
 
 
-def _keep_alive(connection: socket.socket) -> None:
-    """A host that vanished says nothing: let the kernel find out within about a minute."""
+def _enable_keep_alive(connection: socket.socket) -> None:
+    """Let the kernel detect within about a minute that the engine's host has vanished."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):
@@ -145,5 +145,5 @@ def _milliseconds_until(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
 
 
-def _is_over(deadline: float | None) -> bool:
+def _has_passed(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() >= deadline

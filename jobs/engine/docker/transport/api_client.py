@@ -1,13 +1,11 @@
-"""HTTP with one Docker engine: connections, time-outs, and what its answers mean.
+"""A client of one engine's HTTP API.
 
-docker-py gives the transport (unix socket, TCP with TLS), the version and the registry credentials.
-Its calls are not used: they read logs without telling the streams apart, do not let go of a
-connection when one stops reading, and take a time-out for the end of a log.
+docker-py provides the transport (unix socket, TCP with TLS) and the registry credentials. Its calls are not used: they
+mix the two streams of a log, keep a connection when reading stops early, and take a time-out for the end of a log.
 """
 
 import copy
 import json
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,145 +15,75 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import requests
-import urllib3
 from docker import APIClient
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env, parse_host
 
 from jobs.engine.docker.transport.breakable_sockets import EngineCall, TcpAdapter, UnixAdapter
-from jobs.errors import (
-    ContainerConflict,
-    ContainerNotFound,
-    EngineRefused,
-    EngineSilent,
-    EngineUnavailable,
-    JobError,
-)
+from jobs.engine.docker.transport.engine_answers import TRANSPORT_ERRORS, EngineAnswer, engine_unavailable, read_answer
+from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt
+from orchestrator_site.base.intervals import EngineIntervals
 
-logger = logging.getLogger(__name__)
-
-SHORT: Final = 60.0  # seconds without a byte, for calls that only look something up
-LONG: Final = 300.0  # for calls that make the engine work: create, start, remove, unpack
-
-_CONNECT = 10.0
-_CONNECTIONS = 256  # kept open to a host: a follower and a waiter per running job would drain docker-py's 10
-_CONNECTIONS_OF_PATH = 8  # docker-py has a pool for each path of a unix socket, and fills and empties it place by place
-_SOME_VERSION = "1.41"  # until the engine has said its own
-_LONGEST_MESSAGE = 64 * 1024
-_CHUNK = 64 * 1024
-_LONGEST_ANSWER = 128 * 1024**2  # a list of a thousand containers, each with the largest configuration that an image may have
-_PODMAN = "Podman Engine"  # the name that it gives itself among the components of its version
-_NO_PODMAN = (
-    "DOCKER_HOST leads to Podman, which is not supported: it does not keep jobs apart on their network, among other "
-    "differences; use a Docker engine"
-)
-
-_TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-
-# Words of an engine or host that is in trouble itself, whoever else the engine was talking to.
-_OWN_TROUBLE = (
-    "transport is closing",
-    "context canceled",
-    "shutting down",
-    "no space left on device",
-    "disk quota exceeded",
-    "too many open files",
-    "cannot allocate memory",
-    "resource temporarily unavailable",
-    "containerd.sock",
-)
-# Where it talks to nobody but containerd these are too. What is answered with 500 then says nothing of the job.
-_TROUBLE = (
-    *_OWN_TROUBLE,
-    "transport: error",
-    "connection error",
-    "context deadline exceeded",
-    "failed to dial",
-    "containerd",
-    "not supported by any plugin",
+_MAX_IDLE_CONNECTIONS: Final = 256  # each running job has a log follower and a waiter; docker-py keeps 10
+_MAX_IDLE_CONNECTIONS_PER_PATH: Final = 8  # for a unix socket docker-py has a pool for each path of the API
+_INITIAL_API_VERSION: Final = "1.41"  # until the engine has been asked for its own
+_PODMAN: Final = "Podman Engine"  # its name among the components of `GET /version`
+_PODMAN_REFUSED: Final = (
+    "DOCKER_HOST points to Podman, which is not supported: among other differences, it does not isolate jobs from one another "
+    "on their network; use a Docker engine"
 )
 
 
 def quoted(name: str) -> str:
-    """A name as one segment of a path."""
+    """Return a name as one segment of a URL path."""
     return quote(name, safe="")
 
 
-def is_trouble(message: str) -> bool:
-    """Whether an error's text is about the engine's own state. Paths in it do not count: many have containerd's name in them."""
-    said = re.sub(r"/\S+", "", message.lower())
-    return is_trouble_in_pull(message) or any(words in said for words in _TROUBLE)
-
-
-def is_trouble_in_pull(message: str) -> bool:
-    """The same of a pull, where a connection or a time-out that failed may be the registry's, and a name the image's."""
-    return any(words in message.lower() for words in _OWN_TROUBLE)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineAnswer:
-    """What the engine said. `data` is its JSON, None where there is none."""
-
-    status: int
-    data: Any = None
-    message: str = ""
-
-    @property
-    def failed(self) -> bool:
-        return self.status >= 400
-
-    def error(self) -> JobError:
-        """What a failed answer means where a call has nothing more special to say."""
-        if self.status == 404:
-            return ContainerNotFound("the engine has no such container")
-        if self.status == 409:
-            return ContainerConflict(self.message)
-        if self.status >= 500 or is_trouble(self.message):
-            return EngineUnavailable(self.message)
-        logger.warning("the engine refused a request: %s", self.message)
-        return EngineRefused("the engine refused the request; the service's log has the details")
-
-
 @dataclass(slots=True)
-class _About:
-    """What the engine has said of itself: its version, empty until it was asked."""
+class _SharedState:
+    """What all bound copies of a client share."""
 
-    version: str = ""
+    version: str = ""  # of the engine's API; empty until it was asked for
 
 
-class EngineConnection:
-    """One engine's API; connects, and learns its version, at the first call. Thread-safe."""
+class EngineClient:
+    """A thread-safe client that connects, and learns the engine's API version, at its first call.
 
-    def __init__(self, host: str, *, keep_open: bool = True) -> None:
-        """`host` as in `DOCKER_HOST`, empty for the usual socket; TLS from `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
+    All calls raise `EngineUnavailable` if the engine does not answer, and `Interrupted` if `interrupt` is set.
+    """
 
-        Without `keep_open` every call connects anew. Raises `EngineRefused` where these cannot be read.
+    def __init__(self, host: str, intervals: EngineIntervals, *, keep_open: bool = True) -> None:
+        """`host` is as in `DOCKER_HOST`, empty for the usual socket; TLS is as in `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
+
+        Without `keep_open` each call opens a connection of its own. Raises `EngineRefused` if the host or the TLS files
+        are not usable.
         """
         try:
-            self._client = _client(host)
+            self._session = _session(host, int(intervals.connect))
         except DockerException as error:
             raise EngineRefused(f"DOCKER_HOST cannot be used: {error}") from error
-        self._client.headers["Connection"] = "keep-alive" if keep_open else "close"
-        self._about = _About()
-        self.interrupt = Interrupt()  # ends the calls over this connection
-        self._patience = float("inf")
+        self._session.headers["Connection"] = "keep-alive" if keep_open else "close"
+        self._shared = _SharedState()
+        self._max_silence = float("inf")  # seconds
+        self.intervals = intervals
+        self.interrupt = Interrupt()
 
-    def bound(self, interrupt: Interrupt, patience: float | None = None) -> "EngineConnection":
-        """The same connection; see `Engine.bound`."""
+    def bound(self, interrupt: Interrupt, max_silence: float | None = None) -> "EngineClient":
+        """Return a client over the same connections; see `Engine.bound`."""
         bound = copy.copy(self)
         bound.interrupt = interrupt
-        bound._patience = float("inf") if patience is None else patience
+        bound._max_silence = float("inf") if max_silence is None else max_silence
         return bound
 
     @property
     def api_version(self) -> tuple[int, int]:
-        """The engine's. Raises as a call does, where it has to be asked for."""
+        """The engine's API version. The first access asks the engine for it, and raises what a call raises."""
         major, _, minor = self._version().partition(".")
         return int(major), int(minor)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """The JSON of a good answer; options as for `exchange`. Raises what `EngineAnswer.error` says."""
+        """Return the JSON of a successful answer. Takes the options of `exchange`; raises `EngineAnswer.error` otherwise."""
         answer = self.exchange(method, path, **options)
         if answer.failed:
             raise answer.error()
@@ -168,33 +96,36 @@ class EngineConnection:
         *,
         params: Mapping[str, str] | None = None,
         body: object = None,
-        timeout: float = SHORT,
+        timeout: float | None = None,
     ) -> EngineAnswer:
-        """Send and read the whole answer, whatever its status. Raises `EngineUnavailable`."""
+        """Send a request and return the answer, whatever its status.
+
+        `body` is sent as JSON. `timeout` is the number of seconds without a byte, by default that of a short call.
+        """
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         with self._send(method, path, params=params, data=data, headers=headers, timeout=timeout) as response:
-            return _read_answer(response)
+            return read_answer(response)
 
     def upload(self, path: str, *, params: Mapping[str, str], chunks: Iterable[bytes], method: str = "PUT") -> EngineAnswer:
-        """Send a tar archive of unknown length, chunk by chunk. What `chunks` raises comes out as it is."""
-        failure: list[Exception] = []
+        """Send a tar archive of unknown length. Errors that `chunks` raises are passed on unchanged."""
+        failures: list[Exception] = []
 
-        def guarded() -> Iterator[bytes]:
+        def recorded() -> Iterator[bytes]:
             try:
                 yield from chunks
             except Exception as error:
-                failure.append(error)  # it might be an OSError, which would pass for the engine's
+                failures.append(error)  # an OSError would otherwise be taken for the connection's
                 raise
 
+        headers = {"Content-Type": "application/x-tar"}
+        timeout = self.intervals.long_call
         try:
-            with self._send(
-                method, path, params=params, data=guarded(), headers={"Content-Type": "application/x-tar"}, timeout=LONG
-            ) as response:
-                return _read_answer(response)
+            with self._send(method, path, params=params, data=recorded(), headers=headers, timeout=timeout) as response:
+                return read_answer(response)
         except Exception:
-            if failure:
-                raise failure[0] from None
+            if failures:
+                raise failures[0] from None
             raise
 
     @contextmanager
@@ -205,39 +136,42 @@ class EngineConnection:
         *,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float = SHORT,
+        timeout: float | None = None,
     ) -> Iterator[requests.Response | EngineAnswer]:
-        """A good answer whose body has not been read yet, or a failed one. `timeout` holds up to the first byte of the body.
+        """Yield a successful answer whose body is still unread, or a failed answer. Leaving the context closes the connection.
 
-        Raises `EngineUnavailable`. Leaving the context closes the connection.
+        `timeout` limits the seconds until the first byte of the body, by default to that of a short call.
         """
         with self._send(method, path, params=params, headers=headers or {}, timeout=timeout) as response:
-            yield _read_answer(response) if response.status_code >= 400 else response
+            yield read_answer(response) if response.status_code >= 400 else response
 
     def head(self, path: str, *, params: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
-        """Status and headers."""
-        with self._send("HEAD", path, params=params, headers={}, timeout=SHORT) as response:
+        """Return the status and the headers of the answer to a HEAD request."""
+        with self._send("HEAD", path, params=params, headers={}) as response:
             return response.status_code, response.headers
 
-    def _send(self, method: str, path: str, **options: Any) -> AbstractContextManager[requests.Response]:
-        return self._request(method, f"/v{self._version()}{path}", **options)
+    def _send(
+        self, method: str, path: str, *, timeout: float | None = None, **options: Any
+    ) -> AbstractContextManager[requests.Response]:
+        timeout = self.intervals.short_call if timeout is None else timeout
+        return self._request(method, f"/v{self._version()}{path}", timeout=timeout, **options)
 
     def _version(self) -> str:
-        if not self._about.version:
-            self._about.version = self._ask_version()
-        return self._about.version
+        if not self._shared.version:
+            self._shared.version = self._ask_version()
+        return self._shared.version
 
     def _ask_version(self) -> str:
-        with self._request("GET", "/version", params=None, headers={}, timeout=_CONNECT) as response:
-            answer = _read_answer(response)
+        with self._request("GET", "/version", params=None, headers={}, timeout=self.intervals.connect) as response:
+            answer = read_answer(response)
         if answer.failed:
             raise EngineUnavailable(answer.message)
-        said = answer.data if isinstance(answer.data, dict) else {}
-        if any(part.get("Name") == _PODMAN for part in said.get("Components") or []):
-            raise EngineRefused(_NO_PODMAN)
-        version = str(said.get("ApiVersion"))
+        about = answer.data if isinstance(answer.data, dict) else {}
+        if any(component.get("Name") == _PODMAN for component in about.get("Components") or []):
+            raise EngineRefused(_PODMAN_REFUSED)
+        version = str(about.get("ApiVersion"))
         if not re.fullmatch(r"\d+\.\d+", version, re.ASCII):
-            raise EngineUnavailable("the engine does not say its API version")
+            raise EngineUnavailable("the engine does not report its API version")
         return version
 
     @contextmanager
@@ -252,25 +186,25 @@ class EngineConnection:
         data: bytes | Iterable[bytes] | None = None,
     ) -> Iterator[requests.Response]:
         self.interrupt.check()
-        # While a body is sent the socket has the time-out for connecting: a busy disk must not end an upload.
-        connect = timeout if data is not None else _CONNECT
+        # While a body is sent the socket has the connect time-out: a busy disk of the engine must not end an upload.
+        connect = timeout if data is not None else self.intervals.connect
         call = EngineCall()
         with self.interrupt.waking(call.end):
             try:
                 with call.current():
-                    response = self._client.request(
+                    response = self._session.request(
                         method,
-                        self._client.base_url + path,
+                        self._session.base_url + path,
                         params=params,
                         data=data,
                         headers={"Accept-Encoding": "identity", **headers},
-                        timeout=(min(connect, self._patience), min(timeout, self._patience)),
+                        timeout=(min(connect, self._max_silence), min(timeout, self._max_silence)),
                         stream=True,
                         allow_redirects=False,
                     )
-            except _TRANSPORT_ERRORS as error:
-                self.interrupt.check()  # a connection that was ended by it looks like a broken one
-                raise unavailable(error) from error
+            except TRANSPORT_ERRORS as error:
+                self.interrupt.check()  # a call that the interrupt ended looks like a broken connection
+                raise engine_unavailable(error) from error
             try:
                 yield response
             except EngineUnavailable:
@@ -280,53 +214,16 @@ class EngineConnection:
                 response.close()
 
 
-def _client(host: str) -> APIClient:
-    """docker-py's session, which connects to nothing yet. Raises `DockerException`."""
+def _session(host: str, connect_timeout: int) -> APIClient:
+    """Return docker-py's session, which has not connected yet. Raises `DockerException`."""
     options = kwargs_from_env({**os.environ, "DOCKER_HOST": host})
     address = str(parse_host(host, tls=bool(options.get("tls"))))
-    client = APIClient(version=_SOME_VERSION, timeout=int(_CONNECT), **options)
-    client.trust_env = False  # REQUESTS_CA_BUNDLE would be put before the engine's own authority
+    session = APIClient(version=_INITIAL_API_VERSION, timeout=connect_timeout, **options)
+    session.trust_env = False  # REQUESTS_CA_BUNDLE would take precedence over the engine's own certificate authority
     if address.startswith("http+unix://"):
-        client.mount("http+docker://", UnixAdapter(address, timeout=int(_CONNECT), max_pool_size=_CONNECTIONS_OF_PATH))
-    elif not client.base_url.startswith("http+docker://"):  # docker-py's for SSH stays
+        adapter = UnixAdapter(address, timeout=connect_timeout, max_pool_size=_MAX_IDLE_CONNECTIONS_PER_PATH)
+        session.mount("http+docker://", adapter)
+    elif not session.base_url.startswith("http+docker://"):  # docker-py's adapter for SSH is kept
         for scheme in ("http://", "https://"):
-            client.mount(scheme, TcpAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
-    return client
-
-
-def unavailable(error: Exception) -> EngineUnavailable:
-    """The connection failed; the reason is for the log, since it may name addresses of this machine."""
-    # Amid a body requests has another error for a time-out, with urllib3's in it.
-    causes = (error, *error.args)
-    silent = any(isinstance(cause, (requests.Timeout, urllib3.exceptions.TimeoutError)) for cause in causes)
-    kind = EngineSilent if silent else EngineUnavailable
-    return kind(f"the engine does not answer: {type(error).__name__}: {error}"[:1000])
-
-
-def transport_errors() -> tuple[type[Exception], ...]:
-    """What reading a body may raise."""
-    return _TRANSPORT_ERRORS
-
-
-def _read_answer(response: requests.Response) -> EngineAnswer:
-    try:
-        content = response.raw.read(_LONGEST_MESSAGE) if response.status_code >= 400 else _whole(response)
-    except _TRANSPORT_ERRORS as error:
-        raise unavailable(error) from error
-    try:
-        data = json.loads(content) if content.strip() else None
-    except ValueError:
-        data = None
-    if response.status_code < 400:
-        return EngineAnswer(response.status_code, data)
-    said = data.get("message") if isinstance(data, dict) else content.decode(errors="replace")
-    return EngineAnswer(response.status_code, data, str(said or f"the engine answered {response.status_code}").strip()[:1000])
-
-
-def _whole(response: requests.Response) -> bytes:
-    content = bytearray()
-    for chunk in response.iter_content(_CHUNK):
-        content += chunk
-        if len(content) > _LONGEST_ANSWER:
-            raise EngineRefused("the engine's answer is too long to be read")
-    return bytes(content)
+            session.mount(scheme, TcpAdapter(pool_connections=1, pool_maxsize=_MAX_IDLE_CONNECTIONS))
+    return session

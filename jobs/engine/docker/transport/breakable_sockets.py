@@ -1,7 +1,7 @@
-"""Connections to an engine that another thread can end at any moment: while they connect, send, or wait for an answer.
+"""Connections that another thread can end at any moment: while they connect, send, or wait for an answer.
 
-urllib3 gives a caller the connection only with the headers of the answer, and an engine may take minutes to send these. So
-these connections tell the call that uses them of their socket as soon as there is one.
+urllib3 hands out a connection only with the headers of the answer, and an engine may take minutes to send those. So these
+connections report their socket to the call that uses them as soon as there is one.
 """
 
 import socket
@@ -19,7 +19,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 
 class EngineCall:
-    """One request with its answer. `end` may be called from any thread, at any time."""
+    """One request and its answer. `end` may be called from any thread, at any time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,35 +28,36 @@ class EngineCall:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """While inside, connections that this thread uses tell this call."""
+        """Make this the call to which the connections of this thread report their sockets."""
         token = _current.set(self)
         try:
             yield
         finally:
             _current.reset(token)
 
-    def uses(self, used: socket.socket) -> None:
-        """Note the socket. Raises `ConnectionAbortedError` if the call has been ended."""
+    def use(self, used: socket.socket) -> None:
+        """Record the socket in use. Raises `ConnectionAbortedError` if the call has been ended."""
         with self._lock:
             self._socket = used
             if self._ended:
                 raise ConnectionAbortedError("the call was ended")
 
-    def let_go(self) -> None:
-        """Forget the socket: from now on the next call may use it."""
+    def release(self) -> None:
+        """Forget the socket, which another call may use from now on."""
         with self._lock:
             self._socket = None
 
     def end(self) -> None:
-        """Fail what blocks on the socket now, and whatever the call does next."""
+        """Make whatever blocks on the socket fail, and every later step of the call too."""
         with self._lock:
             self._ended = True
             if self._socket is not None:
                 with suppress(OSError):  # not connected yet, or closed
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # SSLSocket's own would go on in plain text
+                    # Not SSLSocket.shutdown, after which the connection would continue in plain text.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-_current: ContextVar[EngineCall | None] = ContextVar("the call to the engine that this thread makes", default=None)
+_current: ContextVar[EngineCall | None] = ContextVar("the engine call of this thread", default=None)
 
 
 class _Connection(HTTPConnection):
@@ -64,15 +65,15 @@ class _Connection(HTTPConnection):
 
     def connect(self) -> None:
         super().connect()
-        self._tell(self.sock)
+        self._report(self.sock)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # kept open by an earlier call
-            self._tell(self.sock)
+            self._report(self.sock)
         super().request(*args, **kwargs)
 
     def _new_conn(self) -> socket.socket:
-        """Connect with a socket that the call knows already. Raises urllib3's errors and `OSError`."""
+        """Connect a socket that the call already knows. Raises urllib3's errors and `OSError`."""
         failure: OSError = ConnectionError("the host has no address")
         for family, kind, protocol, _, address in socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM):
             made = socket.socket(family, kind, protocol)
@@ -80,20 +81,20 @@ class _Connection(HTTPConnection):
                 for option in self.socket_options or ():
                     made.setsockopt(*option)
                 made.settimeout(self.timeout)
-                self._tell(made)
+                self._report(made)
                 made.connect(address)
             except OSError as error:
                 made.close()
                 failure = error
             else:
                 return made
-        unable = ConnectTimeoutError if isinstance(failure, TimeoutError) else NewConnectionError
-        raise unable(self, f"cannot connect to {self.host}: {failure}") from failure
+        error_class = ConnectTimeoutError if isinstance(failure, TimeoutError) else NewConnectionError
+        raise error_class(self, f"cannot connect to {self.host}: {failure}") from failure
 
-    def _tell(self, used: Any) -> None:
+    def _report(self, used: Any) -> None:
         self.call = _current.get()
         if self.call is not None:
-            self.call.uses(used)
+            self.call.use(used)
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
@@ -108,11 +109,11 @@ class _TlsConnection(_Connection, HTTPSConnection):
                 self._handle = None
 
     def _new_conn(self) -> socket.socket:
-        """During the handshake only the SSL library has the socket: the call gets a second handle of it."""
+        """Connect, and report a second handle of the socket, since only the SSL library has the first during the handshake."""
         made = super()._new_conn()
         try:
             self._handle = made.dup()
-            self._tell(self._handle)
+            self._report(self._handle)
         except OSError:
             made.close()
             raise
@@ -120,7 +121,7 @@ class _TlsConnection(_Connection, HTTPSConnection):
 
 
 class _UnixConnection(_Connection, UnixHTTPConnection):
-    """The same over a unix socket, where connecting does not block."""
+    """A connection over a unix socket, where connecting does not block."""
 
 
 class _Pool(HTTPConnectionPool):
@@ -128,7 +129,7 @@ class _Pool(HTTPConnectionPool):
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None and conn.call is not None:
-            conn.call.let_go()
+            conn.call.release()
             conn.call = None
         super()._put_conn(conn)
 
@@ -143,7 +144,7 @@ class _UnixPool(_Pool, UnixHTTPConnectionPool):
 
 
 class TcpAdapter(HTTPAdapter):
-    """Keeps connections to a host open."""
+    """Keeps breakable connections to a host open."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -151,9 +152,9 @@ class TcpAdapter(HTTPAdapter):
 
 
 class UnixAdapter(UnixHTTPAdapter):
-    """Keeps connections to a unix socket open, in a pool for each path, as docker-py's does."""
+    """Keeps breakable connections to a unix socket open, in one pool for each path as docker-py does."""
 
-    def get_connection(self, url: str | bytes, proxies: object = None) -> _UnixPool:  # noqa: ARG002 - as requests calls it
+    def get_connection(self, url: str | bytes, proxies: object = None) -> _UnixPool:  # noqa: ARG002 - called so by requests
         with self.pools.lock:
             pool: _UnixPool | None = self.pools.get(url)
             if pool is None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jobs.engine.docker import init
-from jobs.engine.docker.container_json import description
+from jobs.engine.docker.container_json import creation_body
 from jobs.engine.protocol import RunSpec
 
 pytestmark = pytest.mark.stateless
@@ -47,29 +47,29 @@ def a_run(**values: Any) -> RunSpec:
     ],
 )
 def test_container_is_held_in_its_place(holder: str, setting: str, value: object) -> None:
-    assert description(a_run(), holder)["HostConfig"][setting] == value
+    assert creation_body(a_run(), holder)["HostConfig"][setting] == value
 
 
 @pytest.mark.parametrize("setting", ["Privileged", "Binds", "Mounts", "Devices", "PidMode", "IpcMode", "UsernsMode"])
 def test_container_gets_nothing_of_the_host(setting: str) -> None:
-    assert setting not in description(a_run(), HOLDER)["HostConfig"]
+    assert setting not in creation_body(a_run(), HOLDER)["HostConfig"]
 
 
 def test_log_is_kept_in_two_files_of_half_the_limit() -> None:
-    log = description(a_run(), HOLDER)["HostConfig"]["LogConfig"]["Config"]
+    log = creation_body(a_run(), HOLDER)["HostConfig"]["LogConfig"]["Config"]
 
     assert log == {"max-size": str(512 * 1024**2), "max-file": "2", "compress": "false"}
 
 
 def test_health_check_of_the_image_does_not_run_and_sigterm_ends_the_container() -> None:
-    body = description(a_run(), HOLDER)
+    body = creation_body(a_run(), HOLDER)
 
     assert (body["Healthcheck"], body["StopSignal"], body["StopTimeout"]) == ({"Test": ["NONE"]}, "SIGTERM", 7)
 
 
 @pytest.mark.parametrize("command", [("echo", "hello"), ("--", "-x"), ("",)])
 def test_command_runs_under_our_init_which_cannot_be_changed(command: tuple[str, ...]) -> None:
-    body = description(a_run(command=command), HOLDER)
+    body = creation_body(a_run(command=command), HOLDER)
 
     assert (body["Entrypoint"], body["Cmd"]) == ([init.COMMAND, *command], [])
     assert (body["HostConfig"]["Init"], body["HostConfig"]["VolumesFrom"]) == (False, [f"{HOLDER}:ro"])
@@ -77,7 +77,7 @@ def test_command_runs_under_our_init_which_cannot_be_changed(command: tuple[str,
 
 @pytest.mark.parametrize(("command", "replaced"), [(("echo", "hello"), {"Entrypoint": ["echo", "hello"], "Cmd": []}), (None, {})])
 def test_command_runs_under_dockers_init_where_we_have_none(command: tuple[str, ...] | None, replaced: dict[str, Any]) -> None:
-    body = description(a_run(command=command))
+    body = creation_body(a_run(command=command))
 
     assert {name: body[name] for name in ("Entrypoint", "Cmd") if name in body} == replaced
     assert (body["HostConfig"]["Init"], body["HostConfig"]["VolumesFrom"]) == (True, [])

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.engine.docker import DockerEngine, init
-from jobs.engine.docker.transport.api_client import EngineConnection
+from jobs.engine.docker.transport import EngineClient
 from jobs.engine.protocol import Frame, RunSpec
 from jobs.engine.registry_errors import explain
 from jobs.errors import (
@@ -40,6 +40,7 @@ from jobs.errors import (
     StartRefused,
 )
 from jobs.interrupt import Interrupt
+from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers.engines import DockerBench, FakeBench, shell, tar_of, untar
 from tests.jobs.engine.test_engine_images import Watched
 
@@ -658,7 +659,7 @@ def test_image_with_a_huge_configuration_is_refused(daemon: ScriptedDaemon) -> N
 
 
 def test_answer_without_an_end_is_not_read_to_it(daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.engine.docker.transport.api_client._LONGEST_ANSWER", 1000)
+    monkeypatch.setattr("jobs.engine.docker.transport.engine_answers._MAX_ANSWER_BYTES", 1000)
     daemon.answers["/info"] = answer(200, {"ID": "x" * 1000})
 
     with pytest.raises(EngineRefused, match="too long"):
@@ -780,7 +781,7 @@ def test_engine_over_tls_does_what_it_does_over_its_socket(docker_bench: DockerB
 def without_init(daemon: ScriptedDaemon) -> ScriptedDaemon:
     """An engine that has no holder of our init yet, and says so when the job's container is created."""
     daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
-    holder = init.Init(EngineConnection(daemon.host)).holder()
+    holder = init.Init(EngineClient(daemon.host, EngineIntervals())).holder()
     daemon.answers |= {
         "/images/load": answer(200, {"stream": "Loaded image"}),
         "create?name=orchestrator-init": answer(404, {"message": "No such image: orchestrator-init"}),
@@ -809,7 +810,7 @@ def test_reason_why_the_image_of_the_init_cannot_be_loaded_is_told(
 
 
 def test_engine_on_which_the_init_cannot_be_had_is_in_trouble(without_init: ScriptedDaemon, spec: RunSpec) -> None:
-    with pytest.raises(EngineInTrouble, match="cannot be brought onto the engine: No such image"):
+    with pytest.raises(EngineInTrouble, match="cannot be installed on the engine: No such image"):
         DockerEngine(without_init.host).create(spec)
 
 
@@ -832,7 +833,7 @@ def test_refusal_that_happens_to_name_the_holder_is_the_jobs(without_init: Scrip
 def test_engine_of_an_architecture_that_has_no_init_uses_its_own(daemon: ScriptedDaemon, architecture: str) -> None:
     daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": architecture})
 
-    assert init.Init(EngineConnection(daemon.host)).checked_holder() == ""
+    assert init.Init(EngineClient(daemon.host, EngineIntervals())).checked_holder() == ""
 
 
 # -- files -------------------------------------------------------------------------------------------------------

@@ -222,7 +222,7 @@ class _WokenAtTheLast(Interrupt):
 
 def kept_sockets(engine: DockerEngine) -> list[socket.socket]:
     """The connections that it keeps open."""
-    pools = engine._connection._client.get_adapter("http+docker://").pools
+    pools = engine._client._session.get_adapter("http+docker://").pools
     kept = [connection for path in pools.keys() for connection in pools[path].pool.queue if connection]  # noqa: SIM118
     return [connection.sock for connection in kept if connection.sock]
 
@@ -263,7 +263,7 @@ def test_engine_that_says_nothing_for_as_long_as_its_caller_has_patience_is_sile
     answering.silent_about = ("/json",)
 
     with pytest.raises(EngineSilent):
-        DockerEngine(answering.host).bound(Interrupt(), patience=0.2).inspect("job")
+        DockerEngine(answering.host).bound(Interrupt(), max_silence=0.2).inspect("job")
 
 
 # -- over TCP ------------------------------------------------------------------------------------------------

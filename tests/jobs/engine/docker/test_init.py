@@ -4,7 +4,6 @@ import io
 import shutil
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -15,10 +14,11 @@ import image as stand_in
 import pytest
 
 from jobs.engine.docker import DockerEngine, init
-from jobs.engine.docker.container_json import description
-from jobs.engine.docker.transport.api_client import EngineConnection
+from jobs.engine.docker.container_json import creation_body
+from jobs.engine.docker.transport import EngineClient
 from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt
+from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers import built_images
 from tests.helpers.engines import DockerBench, shell
 from tests.helpers.waiting import wait_for
@@ -27,7 +27,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.stateless]
 
 SOURCE = Path(init.__file__).parent
 COMPILERS = {"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
-DAY = 24 * 3600
 
 
 @pytest.fixture
@@ -115,13 +114,16 @@ def test_workers_that_bring_it_at_once_do_not_disturb_one_another(docker_bench: 
     specs = [docker_bench.spec(("echo", str(number))) for number in range(8)]
 
     def run(number: int) -> None:
-        engine = DockerEngine(docker_bench.host)  # each a worker of its own
-        while True:
+        engine = DockerEngine(docker_bench.host)  # in a worker of its own
+
+        def create() -> bool:
             try:
                 engine.create(specs[number])
-                break
-            except EngineUnavailable:  # another one is about to bring it: tried again, as by any run
-                time.sleep(0.05)
+            except EngineUnavailable:  # another worker is installing it: every job tries again
+                return False
+            return True
+
+        wait_for(create, 60, "the container to be created")
         engine.start(specs[number].name)
         engine.wait(specs[number].name, Interrupt(), timeout=60)
 
@@ -146,10 +148,8 @@ def test_init_that_a_power_cut_has_emptied_is_brought_again(docker_bench: Docker
     assert docker_bench.output(("echo", "hello")) == "hello\n"
 
 
-def test_holders_of_other_releases_are_removed_after_a_week(
-    docker_bench: DockerBench, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def bring_again() -> list[str]:
+def test_old_holders_of_other_releases_are_removed(docker_bench: DockerBench, client: docker.DockerClient) -> None:
+    def install_again() -> list[str]:
         docker_bench.clean()
         client.containers.get(ours).remove(v=True)
         docker_bench.run(("true",))
@@ -162,18 +162,19 @@ def test_holders_of_other_releases_are_removed_after_a_week(
     client.images.get(docker_bench.image).tag("orchestrator-init", version)
     client.containers.create(f"orchestrator-init:{version}", name="orchestrator-init-other", labels={init.LABEL: version})
 
-    # I expect it to stay, and to be gone when it is old
-    assert bring_again() == sorted([ours, "orchestrator-init-other"])
-    in_eight_days = time.time() + 8 * DAY
-    monkeypatch.setattr(init.time, "time", lambda: in_eight_days)
-    assert bring_again() == [ours]
+    # I expect it to be kept while it is new, and to be removed when it is old
+    assert install_again() == sorted([ours, "orchestrator-init-other"])
+    docker_bench.engine = DockerEngine(docker_bench.host, EngineIntervals(superseded_init=0.0))
+    assert install_again() == [ours]
     with pytest.raises(docker.errors.ImageNotFound):
         client.images.get(f"orchestrator-init:{version}")
 
 
 def test_container_of_a_release_that_used_dockers_init_goes_on(docker_bench: DockerBench) -> None:
     spec = docker_bench.spec(shell("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done"))
-    EngineConnection(docker_bench.host).call("POST", "/containers/create", params={"name": spec.name}, body=description(spec))
+    EngineClient(docker_bench.host, EngineIntervals()).call(
+        "POST", "/containers/create", params={"name": spec.name}, body=creation_body(spec)
+    )
 
     docker_bench.engine.start(spec.name)
     wait_for(lambda: docker_bench.log(spec.name), what="its line")

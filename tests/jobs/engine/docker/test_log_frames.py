@@ -48,7 +48,7 @@ def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -
 
 def read(said: bytes, *, skip: int = 0) -> list[Frame]:
     body = cast("ByteStream", Body(said))
-    return [frame for frame in log_frames.read_frames(body, skip=skip, tell_idle=False) if frame is not None]
+    return [frame for frame in log_frames.read_frames(body, skip=skip, max_pause=None) if frame is not None]
 
 
 def text(frames: Iterable[Frame], stream: str = "stdout") -> bytes:

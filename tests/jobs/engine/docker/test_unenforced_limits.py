@@ -41,7 +41,7 @@ def test_engine_says_whether_bridged_traffic_is_filtered_only_below_api_1_48(
         ("WARNING: No swap limit support", "swap"),
         ("WARNING: No memory limit support", "limit memory"),
         ("WARNING: IPv4 forwarding is disabled", "IPv4"),
-        ("WARNING: something new on tcp://192.0.2.1", "the worker's log has its words"),
+        ("WARNING: something new on tcp://192.0.2.1", "it is in the worker's log"),
         ("WARNING: No blkio throttle.read_bps_device support", ""),
         ("WARNING: bridge-nf-call-iptables is disabled", ""),
         ("WARNING: API is accessible on http://192.0.2.1:2375 without encryption.", ""),
@@ -71,7 +71,7 @@ def test_warnings_of_an_engine_about_itself_are_limits_that_it_does_not_enforce(
         ("Your kernel does not support memory limit capabilities or the cgroup is not mounted.", "limit memory"),
         ("Your kernel does not support PIDs limit capabilities or the cgroup is not mounted.", "limit processes"),
         ("The requested image's platform (linux/arm64) does not match the detected host platform (linux/amd64)", ""),
-        ("option isolate is ignored", "the worker's log has its words"),
+        ("option isolate is ignored", "it is in the worker's log"),
     ],
 )
 def test_warnings_that_come_with_a_container_are_limits_of_its_engine(
