@@ -14,7 +14,7 @@ from jobs.engine.docker.start_errors import cause_of, check_arguments
 from jobs.errors import EngineRefused, StartFailed
 from tests.helpers import built_images
 from tests.helpers.engines import DockerBench, shell
-from tests.jobs.engine.docker.test_engine_broken import NEVER, ScriptedDaemon, answer
+from tests.jobs.engine.docker.scripted_daemon import NEVER, ScriptedDaemon, answer
 
 pytestmark = pytest.mark.stateless
 

@@ -6,9 +6,7 @@ from jobs.engine.docker import DockerEngine
 from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt
 from tests.helpers.engines import FakeBench
-from tests.jobs.engine.docker.test_engine_broken import LATER, ScriptedDaemon, answer, daemon
-
-__all__ = ["daemon"]
+from tests.jobs.engine.docker.scripted_daemon import LATE, ScriptedDaemon, answer
 
 pytestmark = pytest.mark.stateless
 
@@ -16,7 +14,7 @@ ALL_ENFORCED = {"MemoryLimit": True, "SwapLimit": True, "CpuCfsQuota": True, "Pi
 
 
 def told_by(daemon: ScriptedDaemon, **said: object) -> None:
-    about = {"ID": "id", "Name": "name", "NCPU": 2, "MemTotal": 2**30, "SystemTime": LATER}
+    about = {"ID": "id", "Name": "name", "NCPU": 2, "MemTotal": 2**30, "SystemTime": LATE}
     daemon.answers["/info"] = answer(200, about | ALL_ENFORCED | said)
 
 

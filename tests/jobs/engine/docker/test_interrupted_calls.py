@@ -18,17 +18,8 @@ from jobs.errors import EngineSilent, Interrupted
 from jobs.interrupt import Interrupt
 from tests.helpers.engines import FakeBench
 from tests.helpers.waiting import wait_for
-from tests.jobs.engine.docker.test_engine_broken import (
-    ScriptedDaemon,
-    answer,
-    chunked,
-    daemon,
-    frame,
-    inspected,
-    write_certificates,
-)
-
-__all__ = ["daemon"]
+from tests.jobs.engine.docker.scripted_daemon import ScriptedDaemon, answer, chunked, frame, inspected
+from tests.jobs.engine.docker.test_tls import write_certificates
 
 pytestmark = pytest.mark.stateless
 
@@ -118,11 +109,11 @@ def answering(daemon: ScriptedDaemon) -> ScriptedDaemon:
 @pytest.mark.parametrize("about", ["GET /version", *CALLS])
 def test_interrupt_ends_a_call_that_is_not_answered(answering: ScriptedDaemon, about: str) -> None:
     # Given a call that waits for the first byte of the engine's answer
-    answering.silent_about = (about,)
+    answering.unanswered = (about,)
     interrupt = Interrupt()
     engine = DockerEngine(answering.host).bound(interrupt)
     calling = Calling(lambda: CALLS.get(about, CALLS["GET /v1.41/info"])(engine, interrupt))
-    wait_for(lambda: any(about in line for line in answering.asked), 10, "the request")
+    wait_for(lambda: any(about in line for line in answering.request_lines), 10, "the request")
 
     # When
     interrupt.wake()
@@ -139,7 +130,7 @@ def test_interrupt_ends_a_call_whose_answer_does_not_go_on(answering: ScriptedDa
     interrupt = Interrupt()
     engine = DockerEngine(answering.host).bound(interrupt)
     calling = Calling(engine.info)
-    wait_for(lambda: any("/info" in line for line in answering.asked), 10, "the request")
+    wait_for(lambda: any("/info" in line for line in answering.request_lines), 10, "the request")
 
     # When
     interrupt.wake()
@@ -156,16 +147,16 @@ def test_call_is_not_made_while_the_interrupt_is_set(answering: ScriptedDaemon) 
     with pytest.raises(Interrupted):
         engine.stop("job", 10)
 
-    assert answering.asked == []
+    assert answering.request_lines == []
 
 
 def test_interrupt_ends_the_calls_of_its_engine_alone(answering: ScriptedDaemon) -> None:
     # Given two callers of one engine that is silent
-    answering.silent_about = ("/info",)
+    answering.unanswered = ("/info",)
     shared = DockerEngine(answering.host)
     interrupts = [Interrupt(), Interrupt()]
     callings = [Calling(shared.bound(interrupt).info) for interrupt in interrupts]
-    wait_for(lambda: sum("/info" in line for line in answering.asked) == 2, 10, "the requests")
+    wait_for(lambda: sum("/info" in line for line in answering.request_lines) == 2, 10, "the requests")
 
     # When one is interrupted
     interrupts[0].wake()
@@ -179,12 +170,12 @@ def test_interrupt_ends_the_calls_of_its_engine_alone(answering: ScriptedDaemon)
 
 def test_interrupt_ends_a_call_that_waits_for_another_ones_look_at_the_init(answering: ScriptedDaemon) -> None:
     # Given two callers who need the init, and an engine that is silent as the first one looks at it
-    answering.silent_about = (init.COMMAND.replace("/", "%2F"),)
+    answering.unanswered = (init.COMMAND.replace("/", "%2F"),)
     answering.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
     shared = DockerEngine(answering.host)
     interrupts = [Interrupt(), Interrupt()]
     first = Calling(lambda: shared.bound(interrupts[0]).create(FakeBench().spec()))
-    wait_for(lambda: any("/archive" in line for line in answering.asked), 10, "the request")
+    wait_for(lambda: any("/archive" in line for line in answering.request_lines), 10, "the request")
     second = Calling(lambda: shared.bound(interrupts[1]).create(FakeBench().spec()))
     wait_for(lambda: second.is_in("holding"), 10, "the second one to wait")
 
@@ -249,7 +240,7 @@ def test_log_whose_headers_come_late_is_read(answering: ScriptedDaemon) -> None:
             lines.extend(one.data for one in frames if one)
 
     calling = Calling(read)
-    wait_for(lambda: any("/logs" in line for line in answering.asked), 10, "the request")
+    wait_for(lambda: any("/logs" in line for line in answering.request_lines), 10, "the request")
 
     # When the line is printed
     answering.may_answer.set()
@@ -260,7 +251,7 @@ def test_log_whose_headers_come_late_is_read(answering: ScriptedDaemon) -> None:
 
 
 def test_engine_that_says_nothing_for_as_long_as_its_caller_has_patience_is_silent(answering: ScriptedDaemon) -> None:
-    answering.silent_about = ("/json",)
+    answering.unanswered = ("/json",)
 
     with pytest.raises(EngineSilent):
         DockerEngine(answering.host).bound(Interrupt(), max_silence=0.2).inspect("job")

@@ -1,0 +1,71 @@
+"""Installing the init on engines that do not have it, and cannot or will not take it."""
+
+import pytest
+
+from jobs.engine.docker import DockerEngine, init
+from jobs.engine.docker.transport import EngineClient
+from jobs.engine.protocol import RunSpec
+from jobs.errors import EngineInTrouble, EngineRefused, EngineUnavailable
+from orchestrator_site.base.intervals import EngineIntervals
+from tests.helpers.engines import FakeBench
+from tests.jobs.engine.docker.scripted_daemon import ScriptedDaemon, answer
+
+pytestmark = pytest.mark.stateless
+
+DISK_FULL = "no space left on device"
+
+
+@pytest.fixture
+def without_init(daemon: ScriptedDaemon) -> ScriptedDaemon:
+    """An engine without a holder of our init, so that creating the job's container fails."""
+    daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
+    holder = init.Init(EngineClient(daemon.host, EngineIntervals())).holder()
+    daemon.answers |= {
+        "/images/load": answer(200, {"stream": "Loaded image"}),
+        "create?name=orchestrator-init": answer(404, {"message": "No such image: orchestrator-init"}),
+        "create?name=job": answer(400, {"message": f"No such container: {holder}"}),
+        "orchestrator-init": answer(404, {"message": "No such container"}),
+    }
+    return daemon
+
+
+@pytest.fixture
+def spec(fake_bench: FakeBench) -> RunSpec:
+    return fake_bench.spec(name="job")
+
+
+@pytest.mark.parametrize(
+    "reply", [answer(200, {"errorDetail": {"message": DISK_FULL}, "error": DISK_FULL}), answer(500, {"message": DISK_FULL})]
+)
+def test_the_reason_why_the_init_cannot_be_loaded_is_reported(without_init: ScriptedDaemon, spec: RunSpec, reply: bytes) -> None:
+    without_init.answers["/images/load"] = reply
+
+    with pytest.raises(EngineInTrouble, match=f"cannot be loaded: {DISK_FULL}"):
+        DockerEngine(without_init.host).create(spec)
+
+
+def test_an_engine_that_refuses_the_init_is_in_trouble(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    with pytest.raises(EngineInTrouble, match="cannot be installed on the engine: No such image"):
+        DockerEngine(without_init.host).create(spec)
+
+
+def test_a_job_waits_while_another_worker_installs_the_init(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    without_init.answers["create?name=orchestrator-init"] = answer(409, {"message": "the name is in use by another container"})
+
+    with pytest.raises(EngineUnavailable, match="another worker"):
+        DockerEngine(without_init.host).create(spec)
+
+
+def test_an_unrelated_error_that_names_the_holder_is_the_jobs(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    without_init.answers["create?name=orchestrator-init"] = answer(409, {"message": "the name is in use by another container"})
+    without_init.answers["orchestrator-init"] = answer(200, {"Id": "0"})
+
+    with pytest.raises(EngineRefused):
+        DockerEngine(without_init.host).create(spec)
+
+
+@pytest.mark.parametrize("architecture", ["riscv64", ""])
+def test_engines_of_other_architectures_use_dockers_init(daemon: ScriptedDaemon, architecture: str) -> None:
+    daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": architecture})
+
+    assert init.Init(EngineClient(daemon.host, EngineIntervals())).checked_holder() == ""

@@ -1,0 +1,150 @@
+"""The engine over TCP with TLS."""
+
+import datetime
+import ipaddress
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from jobs.engine.docker import DockerEngine
+from jobs.engine.docker.transport.breakable_sockets import EngineCall, TcpAdapter
+from jobs.errors import Interrupted
+from jobs.interrupt import Interrupt
+from tests.helpers.engines import DockerBench, shell, tar_of, untar
+
+pytestmark = pytest.mark.stateless
+
+
+def write_certificates(directory: Path) -> None:
+    """Write `ca.pem`, and `cert.pem` and `key.pem` for both ends, as in `DOCKER_CERT_PATH`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    (directory / "ca.pem").write_bytes(pem)
+    (directory / "cert.pem").write_bytes(pem)
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+@pytest.fixture
+def tls_host(docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The engine under test behind TCP with TLS; clients must present a certificate."""
+    write_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    context.load_verify_locations(tmp_path / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    listener = socket.create_server(("127.0.0.1", 0))
+    opened: list[socket.socket] = [listener]
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client = context.wrap_socket(listener.accept()[0], server_side=True)
+                engine = socket.socket(socket.AF_UNIX)
+                opened.extend((client, engine))
+                engine.connect(docker_host.removeprefix("unix://"))
+                for pair in ((client, engine), (engine, client)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    for one in opened:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+
+
+@pytest.mark.engine
+def test_every_call_works_over_tls(docker_bench: DockerBench, tls_host: str) -> None:
+    if not docker_bench.host.startswith("unix://"):
+        pytest.skip("the engine under test has no socket here")
+    engine, content = DockerEngine(tls_host), os.urandom(300_000)
+    spec = docker_bench.spec(shell("seq 20000; cp in out; sleep 60"))
+    name = spec.name
+    engine.create(spec)
+    engine.put(name, "/workspace", [tar_of("in", content)])
+    engine.start(name)
+    interrupt = Interrupt()
+    lines: list[bytes] = []
+
+    def follow() -> None:
+        with engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
+            for one in frames:
+                if one is None:
+                    threading.Timer(0.2, interrupt.wake).start()
+                else:
+                    lines.append(one.data)
+
+    with pytest.raises(Interrupted):
+        follow()
+
+    assert lines == [b"%d\n" % number for number in range(1, 20001)]
+    with engine.get(name, "/workspace/out") as chunks:
+        assert untar(chunks)["out"][1] == content
+    interrupt.clear()
+    engine.wait(name, interrupt, timeout=0.1)
+    engine.stop(name, 5)
+    engine.wait(name, interrupt)
+    assert engine.inspect(name).phase == "ended"
+
+
+class CallEndedAfterConnecting(EngineCall):
+    """Ends when it is told of the second socket, which is the handle of a TLS connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sockets: list[socket.socket] = []
+
+    def use(self, used: socket.socket) -> None:
+        self.sockets.append(used)
+        if len(self.sockets) == 2:
+            self.end()
+        super().use(used)
+
+
+def test_a_tls_socket_is_closed_if_its_call_has_ended() -> None:
+    call = CallEndedAfterConnecting()
+    with socket.create_server(("127.0.0.1", 0)) as listener, requests.Session() as session:
+        session.mount("https://", TcpAdapter())
+
+        with call.current(), pytest.raises(requests.ConnectionError, match="the call was ended"):
+            session.get(f"https://127.0.0.1:{listener.getsockname()[1]}/")
+
+    assert [used.fileno() for used in call.sockets] == [-1, -1]
