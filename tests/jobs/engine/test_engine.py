@@ -1,4 +1,4 @@
-"""The contract of every engine (`jobs.engine.protocol`): containers, their processes, and who may start them."""
+"""The contract of every engine (`jobs.engine.protocol`): containers, their processes, and their networks."""
 
 import threading
 import uuid
@@ -24,12 +24,12 @@ from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.stateless
 
-# Docker listens for the kernel's verdict only some 40 ms after the start, and misses an earlier one.
+# Docker misses an out-of-memory kill within about 40 ms of the start.
 EATS_MEMORY = shell('sleep 0.5; x=aaaaaaaaaaaaaaaa; while true; do x="$x$x"; done')
 IGNORES_SIGTERM = shell('trap "" TERM; echo ready; while true; do sleep 0.1; done')
 
 
-def test_engine_tells_of_itself(bench: Bench) -> None:
+def test_an_engine_describes_itself(bench: Bench) -> None:
     info = bench.engine.info()
 
     assert info.id
@@ -42,7 +42,7 @@ def test_engine_tells_of_itself(bench: Bench) -> None:
 # -- from created to ended -----------------------------------------------------------------------------
 
 
-def test_start_on_a_network_that_somebody_removed_says_so(bench: Bench) -> None:
+def test_a_start_on_a_removed_network_is_network_missing(bench: Bench) -> None:
     network_id = bench.engine.create_network(network := f"test-{uuid.uuid4().hex}", bench.labels)
     name = bench.created(network=network)
     bench.engine.remove_network(network_id)
@@ -51,7 +51,7 @@ def test_start_on_a_network_that_somebody_removed_says_so(bench: Bench) -> None:
         bench.engine.start(name)
 
 
-def test_created_container_does_not_run(bench: Bench) -> None:
+def test_a_created_container_does_not_run(bench: Bench) -> None:
     name = bench.created()
 
     seen = bench.engine.inspect(name)
@@ -59,7 +59,7 @@ def test_created_container_does_not_run(bench: Bench) -> None:
     assert (seen.name, seen.phase, seen.started_at, seen.exit_code) == (name, "created", None, None)
 
 
-def test_running_container_says_since_when(bench: Bench) -> None:
+def test_a_running_container_has_a_start_time(bench: Bench) -> None:
     before = bench.engine.info().clock
     name = bench.started(shell("sleep 60"))
 
@@ -75,7 +75,7 @@ def test_running_container_says_since_when(bench: Bench) -> None:
     ("script", "exit_code"),
     [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -KILL $$", 137), ("kill -TERM $$", 143), ("nosuchprogram", 127)],
 )
-def test_ended_container_has_an_exit_code(bench: Bench, script: str, exit_code: int) -> None:
+def test_an_ended_container_has_an_exit_code(bench: Bench, script: str, exit_code: int) -> None:
     seen = bench.run(shell(script))
 
     assert (seen.phase, seen.exit_code, seen.oom_killed, seen.lost) == ("ended", exit_code, False, False)
@@ -84,37 +84,37 @@ def test_ended_container_has_an_exit_code(bench: Bench, script: str, exit_code: 
     assert seen.started_at <= seen.finished_at
 
 
-def test_program_that_is_not_there_is_exit_code_127(bench: Bench) -> None:
+def test_a_missing_program_is_exit_code_127(bench: Bench) -> None:
     assert bench.run(("nosuchprogram",)).exit_code == 127
 
 
-def test_out_of_memory_is_137_and_told(bench: Bench) -> None:
+def test_running_out_of_memory_is_137_and_oom_killed(bench: Bench) -> None:
     seen = bench.run(EATS_MEMORY, memory_mib=16)
 
     assert (seen.exit_code, seen.oom_killed) == (137, True)
 
 
-def test_argument_vector_reaches_the_program_as_it_is(bench: Bench) -> None:
+def test_an_argument_vector_reaches_the_program_unchanged(bench: Bench) -> None:
     arguments = ("a b", "", "$HOME", "*", "é\n", '"')
 
     assert bench.output(("printf", "<%s>", *arguments)) == "".join(f"<{argument}>" for argument in arguments)
 
 
-def test_command_replaces_the_images_entrypoint_and_command(bench: Bench) -> None:
+def test_a_command_replaces_the_images_entrypoint_and_command(bench: Bench) -> None:
     image = bench.image_with(command=("echo", "the image's own"))
 
     assert bench.output(("echo", "ours"), image=image) == "ours\n"
     assert bench.output(None, image=image) == "the image's own\n"
 
 
-def test_image_without_a_command_is_refused_where_none_is_given(bench: Bench) -> None:
+def test_a_run_without_any_command_is_refused(bench: Bench) -> None:
     image = bench.image_with(command=None)
 
     with pytest.raises(EngineRefused, match="the image has no command"):
         bench.created(None, image=image)
 
 
-def test_environment_and_working_directory_are_given(bench: Bench) -> None:
+def test_environment_and_working_directory_are_set(bench: Bench) -> None:
     environment = {"NAME": "a=b c\n", "EMPTY": ""}
     script = shell('printf "%s|%s|" "$NAME" "${EMPTY-unset}"; basename "$PWD"; echo "$PATH"')
 
@@ -129,17 +129,17 @@ def test_more_cpu_than_the_engine_has_is_refused(bench: Bench) -> None:
         bench.created(cpu_millis=1000 * 1000)
 
 
-def test_workspace_that_is_a_file_is_refused(bench: Bench) -> None:
+def test_a_workspace_that_is_a_file_is_refused(bench: Bench) -> None:
     with pytest.raises(EngineRefused, match="not a directory in the image"):
         bench.created(workspace="/etc/passwd")
 
 
-def test_unknown_image_cannot_be_created(bench: Bench) -> None:
+def test_an_unknown_image_is_unavailable(bench: Bench) -> None:
     with pytest.raises(ImageUnavailable, match="is not on the engine"):
         bench.created(image="orchestrator-test/nosuch:1")
 
 
-def test_user_that_the_image_lacks_fails_the_start(bench: Bench) -> None:
+def test_an_unknown_user_fails_the_start(bench: Bench) -> None:
     name = bench.created(image=bench.image_with(user="nosuchuser"))
 
     with pytest.raises(StartFailed, match="user is not in its /etc/passwd"):
@@ -159,17 +159,17 @@ def test_user_that_the_image_lacks_fails_the_start(bench: Bench) -> None:
         ("root:nobody", User(0, 65534)),
     ],
 )
-def test_user_is_resolved_in_the_container(bench: Bench, user: str, expected: User) -> None:
+def test_a_user_is_resolved_in_the_container(bench: Bench, user: str, expected: User) -> None:
     name = bench.created(image=bench.image_with(user=user))
 
     assert bench.engine.resolve_user(name) == expected
 
 
-# -- names, and who may start ------------------------------------------------------------------------------
+# -- names and starts ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["inspect", "start", "stop", "wait", "logs", "rename", "resolve_user", "stat", "put", "get"])
-def test_unknown_name_is_not_found(bench: Bench, call: str) -> None:
+def test_an_unknown_name_is_not_found(bench: Bench, call: str) -> None:
     engine, name = bench.engine, f"test-{uuid.uuid4().hex}"
     calls = {
         "inspect": lambda: engine.inspect(name),
@@ -188,7 +188,7 @@ def test_unknown_name_is_not_found(bench: Bench, call: str) -> None:
         calls[call]()
 
 
-def test_container_that_never_started_is_replaced_by_a_new_one(bench: Bench) -> None:
+def test_a_container_that_never_started_is_replaced(bench: Bench) -> None:
     spec = bench.spec(("echo", "first"))
     bench.engine.create(spec)
 
@@ -200,7 +200,7 @@ def test_container_that_never_started_is_replaced_by_a_new_one(bench: Bench) -> 
 
 
 @pytest.mark.parametrize("script", ["sleep 60", "true"])
-def test_container_that_has_started_is_not_replaced(bench: Bench, script: str) -> None:
+def test_a_started_container_is_not_replaced(bench: Bench, script: str) -> None:
     name = bench.started(shell(script))
     if script == "true":
         bench.engine.wait(name, Interrupt())
@@ -211,14 +211,14 @@ def test_container_that_has_started_is_not_replaced(bench: Bench, script: str) -
     assert bench.engine.inspect(name).phase != "created"
 
 
-def test_running_container_is_not_started_again(bench: Bench) -> None:
+def test_a_running_container_is_not_started_again(bench: Bench) -> None:
     name = bench.started(shell("sleep 60"))
 
     with pytest.raises(ContainerConflict):
         bench.engine.start(name)
 
 
-def test_ended_container_is_never_run_a_second_time(bench: Bench) -> None:
+def test_an_ended_container_is_never_run_again(bench: Bench) -> None:
     name = bench.ended(("echo", "once"))
 
     with pytest.raises(ContainerConflict):
@@ -227,7 +227,7 @@ def test_ended_container_is_never_run_a_second_time(bench: Bench) -> None:
     assert [frame.data for frame in bench.log(name)] == [b"once\n"]
 
 
-def test_of_many_starts_at_once_the_process_is_one(bench: Bench) -> None:
+def test_simultaneous_starts_run_one_process(bench: Bench) -> None:
     # Given
     name = bench.created(shell("echo once; sleep 60"))
 
@@ -238,7 +238,7 @@ def test_of_many_starts_at_once_the_process_is_one(bench: Bench) -> None:
             return False
         return True
 
-    # When it is started by five at the same moment (the engine tells more than one of them that it has)
+    # When it is started five times at once (several calls may succeed)
     with ThreadPoolExecutor(5) as pool:
         assert any(pool.map(start, range(5)))
     wait_for(lambda: bench.log(name), what="its line")
@@ -248,7 +248,7 @@ def test_of_many_starts_at_once_the_process_is_one(bench: Bench) -> None:
     assert [frame.data for frame in bench.log(name)] == [b"once\n"]
 
 
-def test_renamed_container_answers_to_its_new_name_only(bench: Bench) -> None:
+def test_a_renamed_container_is_found_only_by_its_new_name(bench: Bench) -> None:
     name = bench.created()
 
     bench.engine.rename(name, f"{name}-2")
@@ -259,14 +259,14 @@ def test_renamed_container_answers_to_its_new_name_only(bench: Bench) -> None:
     assert bench.engine.inspect(f"{name}-2").name == f"{name}-2"
 
 
-def test_name_that_is_taken_cannot_be_given(bench: Bench) -> None:
+def test_a_container_cannot_be_renamed_to_a_taken_name(bench: Bench) -> None:
     first, second = bench.created(), bench.created()
 
     with pytest.raises(ContainerConflict):
         bench.engine.rename(first, second)
 
 
-def test_running_container_is_renamed_while_its_log_is_read(bench: Bench) -> None:
+def test_a_running_container_is_renamed_while_its_log_is_read(bench: Bench) -> None:
     name = bench.started(shell("echo one; while [ ! -e go ]; do sleep 0.05; done; echo two"))
     with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
         first = next(frames)
@@ -281,7 +281,7 @@ def test_running_container_is_renamed_while_its_log_is_read(bench: Bench) -> Non
 # -- removing ------------------------------------------------------------------------------------------
 
 
-def test_removed_container_is_gone_and_removing_it_again_is_no_error(bench: Bench) -> None:
+def test_a_container_can_be_removed_twice(bench: Bench) -> None:
     name = bench.created()
 
     bench.engine.remove(name)
@@ -291,7 +291,7 @@ def test_removed_container_is_gone_and_removing_it_again_is_no_error(bench: Benc
         bench.engine.inspect(name)
 
 
-def test_running_container_is_removed_by_force_only(bench: Bench) -> None:
+def test_a_running_container_is_removed_only_by_force(bench: Bench) -> None:
     name = bench.started(shell("sleep 60"))
 
     with pytest.raises(ContainerConflict):
@@ -303,7 +303,7 @@ def test_running_container_is_removed_by_force_only(bench: Bench) -> None:
         bench.engine.inspect(name)
 
 
-def test_of_many_removals_at_once_none_fails(bench: Bench) -> None:
+def test_simultaneous_removals_all_succeed(bench: Bench) -> None:
     name = bench.started(shell("sleep 60"))
 
     with ThreadPoolExecutor(5) as pool:
@@ -313,7 +313,7 @@ def test_of_many_removals_at_once_none_fails(bench: Bench) -> None:
         bench.engine.inspect(name)
 
 
-def test_start_and_removal_at_once_leave_it_running_or_gone(bench: Bench) -> None:
+def test_a_simultaneous_start_and_removal_leave_it_running_or_gone(bench: Bench) -> None:
     name = bench.created(shell("sleep 60"))
     outcomes: list[Exception | None] = []
 
@@ -341,7 +341,7 @@ def test_containers_are_listed_by_all_given_labels(bench: Bench) -> None:
     ended = bench.ended()
 
     phases = {created: "created", running: "running", ended: "ended"}
-    # A list may say for a moment after `wait` has returned that the process runs (Docker 26).
+    # Docker 26 may list a process as running for a moment after `wait` has returned.
     wait_for(lambda: {seen.name: seen.phase for seen in bench.engine.list(bench.labels)} == phases, what="the phases")
 
     listed = {seen.name: seen for seen in bench.engine.list(bench.labels)}
@@ -353,7 +353,7 @@ def test_containers_are_listed_by_all_given_labels(bench: Bench) -> None:
 # -- waiting and stopping ------------------------------------------------------------------------------------
 
 
-def test_wait_ends_with_the_process(bench: Bench) -> None:
+def test_a_wait_ends_with_the_process(bench: Bench) -> None:
     name = bench.started(shell("sleep 0.3; exit 4"))
 
     bench.engine.wait(name, Interrupt())
@@ -361,12 +361,12 @@ def test_wait_ends_with_the_process(bench: Bench) -> None:
     assert bench.engine.inspect(name).exit_code == 4
 
 
-def test_wait_for_an_ended_or_never_started_container_returns_at_once(bench: Bench) -> None:
+def test_a_wait_for_a_container_that_does_not_run_ends_at_once(bench: Bench) -> None:
     bench.engine.wait(bench.ended(), Interrupt())
     bench.engine.wait(bench.created(), Interrupt())
 
 
-def test_wait_gives_up_after_its_time(bench: Bench) -> None:
+def test_a_wait_ends_after_its_timeout(bench: Bench) -> None:
     name = bench.started(shell("sleep 60"))
 
     bench.engine.wait(name, Interrupt(), timeout=0.1)
@@ -375,7 +375,7 @@ def test_wait_gives_up_after_its_time(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_interrupt_ends_a_wait(bench: Bench, early: bool) -> None:
+def test_an_interrupt_ends_a_wait(bench: Bench, early: bool) -> None:
     name = bench.started(shell("sleep 60"))
     interrupt = Interrupt()
     waker = threading.Timer(0 if early else 0.3, interrupt.wake)
@@ -390,7 +390,7 @@ def test_interrupt_ends_a_wait(bench: Bench, early: bool) -> None:
     assert bench.engine.inspect(name).phase == "running"
 
 
-def test_stop_ends_a_plain_process_long_before_its_grace(bench: Bench) -> None:
+def test_a_plain_process_stops_at_once(bench: Bench) -> None:
     name = bench.started(("sleep", "1000"))
 
     bench.engine.stop(name, 1000)
@@ -399,7 +399,7 @@ def test_stop_ends_a_plain_process_long_before_its_grace(bench: Bench) -> None:
     assert (seen.phase, seen.exit_code) == ("ended", 143)
 
 
-def test_stop_lets_the_process_finish_what_it_does(bench: Bench) -> None:
+def test_a_stop_lets_the_process_finish_its_work(bench: Bench) -> None:
     name = bench.started(shell("trap 'echo bye; exit 5' TERM; echo ready; while true; do sleep 0.05; done"))
     wait_for(lambda: bench.log(name))
 
@@ -409,7 +409,7 @@ def test_stop_lets_the_process_finish_what_it_does(bench: Bench) -> None:
     assert [frame.data for frame in bench.log(name) if frame.stream == "stdout"] == [b"ready\n", b"bye\n"]
 
 
-def test_process_that_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> None:
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> None:
     name = bench.started(IGNORES_SIGTERM)
     wait_for(lambda: bench.log(name))
 
@@ -419,7 +419,7 @@ def test_process_that_ignores_sigterm_is_killed_after_the_grace(bench: Bench) ->
     assert (seen.phase, seen.exit_code, seen.oom_killed) == ("ended", 137, False)
 
 
-def test_stop_of_what_does_not_run_changes_nothing(bench: Bench) -> None:
+def test_a_stop_of_a_container_that_does_not_run_does_nothing(bench: Bench) -> None:
     created, ended = bench.created(), bench.ended(shell("exit 3"))
 
     bench.engine.stop(created, 1)
@@ -432,7 +432,7 @@ def test_stop_of_what_does_not_run_changes_nothing(bench: Bench) -> None:
 # -- networks --------------------------------------------------------------------------------------------
 
 
-def test_network_is_found_by_its_id_and_labels_until_removed(bench: Bench) -> None:
+def test_a_network_is_found_by_its_id_and_labels(bench: Bench) -> None:
     name = f"test-{uuid.uuid4().hex}"
 
     network_id = bench.engine.create_network(name, bench.labels)
@@ -446,7 +446,7 @@ def test_network_is_found_by_its_id_and_labels_until_removed(bench: Bench) -> No
     assert bench.engine.list_networks(bench.labels) == {}
 
 
-def test_network_in_use_is_not_removed(bench: Bench) -> None:
+def test_a_network_in_use_is_not_removed(bench: Bench) -> None:
     name = f"test-{uuid.uuid4().hex}"
     network_id = bench.engine.create_network(name, bench.labels)
     bench.started(shell("sleep 60"), network=name)
@@ -455,7 +455,7 @@ def test_network_in_use_is_not_removed(bench: Bench) -> None:
         bench.engine.remove_network(network_id)
 
 
-def test_network_that_is_gone_says_nothing_about_the_job(bench: Bench) -> None:
+def test_a_missing_network_says_nothing_about_the_job(bench: Bench) -> None:
     name = bench.created(network=f"test-{uuid.uuid4().hex}")
 
     with pytest.raises(EngineUnavailable, match="not found"):
@@ -464,10 +464,10 @@ def test_network_that_is_gone_says_nothing_about_the_job(bench: Bench) -> None:
     assert bench.engine.inspect(name).phase == "created"
 
 
-# -- faults that tests ask the fake for ---------------------------------------------------------------------
+# -- fault injection ---------------------------------------------------------------------
 
 
-def test_fake_fails_before_or_after_the_effect(fake_bench: FakeBench) -> None:
+def test_the_fake_fails_before_or_after_the_effect(fake_bench: FakeBench) -> None:
     engine, name = fake_bench.engine, fake_bench.created()
     engine.fail_next("start", EngineUnavailable("lost"))
     engine.fail_next("start", EngineUnavailable("lost"), after=True)
@@ -480,7 +480,7 @@ def test_fake_fails_before_or_after_the_effect(fake_bench: FakeBench) -> None:
     assert engine.inspect(name).phase != "created"
 
 
-def test_fake_that_is_away_ends_what_blocks(fake_bench: FakeBench) -> None:
+def test_an_unavailable_fake_ends_blocked_calls(fake_bench: FakeBench) -> None:
     engine, name = fake_bench.engine, fake_bench.started(shell("sleep 60"))
     leaving = threading.Timer(0.2, lambda: setattr(engine, "unavailable", True))
     leaving.start()

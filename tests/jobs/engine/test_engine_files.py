@@ -1,4 +1,4 @@
-"""The contract of every engine: files brought into a created container and taken out of an ended one."""
+"""The contract of every engine: files copied into a created container and out of an ended one."""
 
 import os
 import tarfile
@@ -24,11 +24,11 @@ def read(bench: Bench, name: str, path: str) -> dict[str, tuple[tarfile.TarInfo,
         return untar(chunks)
 
 
-# -- in and out ------------------------------------------------------------------------------------------
+# -- put and get ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o600, 0o755, 0o4755])
-def test_file_comes_out_as_it_went_in(bench: Bench, mode: int) -> None:
+def test_a_file_is_returned_as_it_was_put(bench: Bench, mode: int) -> None:
     name = bench.created()
 
     bench.engine.put(name, "/workspace", [tar_of("file", b"content\x00\xff", mode=mode, uid=1234, gid=99)])
@@ -38,7 +38,7 @@ def test_file_comes_out_as_it_went_in(bench: Bench, mode: int) -> None:
     assert (member.mode & 0o7777, member.uid, member.gid) == (mode, 1234, 99)
 
 
-def test_process_finds_its_input_and_leaves_its_output(bench: Bench) -> None:
+def test_a_process_reads_its_input_and_writes_its_output(bench: Bench) -> None:
     name = bench.created(shell("tr a-z A-Z < in > out"))
     bench.engine.put(name, "/workspace", [tar_of("in", b"hello")])
 
@@ -48,7 +48,7 @@ def test_process_finds_its_input_and_leaves_its_output(bench: Bench) -> None:
     assert read(bench, name, "/workspace/out")["out"][1] == b"HELLO"
 
 
-def test_tar_may_come_in_pieces_of_any_size(bench: Bench) -> None:
+def test_a_tar_may_have_chunks_of_any_size(bench: Bench) -> None:
     name = bench.created()
     archive = tar_of("file", os.urandom(100_000))
 
@@ -59,7 +59,7 @@ def test_tar_may_come_in_pieces_of_any_size(bench: Bench) -> None:
     assert read(bench, name, "/workspace/other")["other"][1] == b"x"
 
 
-def test_file_in_a_directory_that_is_not_there_makes_it(bench: Bench) -> None:
+def test_missing_directories_of_a_file_are_created(bench: Bench) -> None:
     name = bench.created()
 
     bench.engine.put(name, "/workspace", [tar_of("a/b/file", b"x")])
@@ -68,7 +68,7 @@ def test_file_in_a_directory_that_is_not_there_makes_it(bench: Bench) -> None:
     assert read(bench, name, "/workspace/a/b/file")["file"][1] == b"x"
 
 
-def test_existing_file_is_replaced_and_an_existing_directory_is_not(bench: Bench) -> None:
+def test_an_existing_file_is_replaced_but_not_a_directory(bench: Bench) -> None:
     name = bench.created()
     bench.engine.put(name, "/workspace", [tar_of("file", b"long content")])
     bench.engine.put(name, "/workspace", [tar_of("directory/file", b"")])
@@ -81,7 +81,7 @@ def test_existing_file_is_replaced_and_an_existing_directory_is_not(bench: Bench
     assert bench.engine.stat(name, "/workspace/directory/file") is not None
 
 
-def test_directory_comes_out_with_all_it_has(bench: Bench) -> None:
+def test_a_directory_is_returned_with_its_content(bench: Bench) -> None:
     name = bench.created()
     bench.engine.put(name, "/workspace", [tar_of("a/b", b"x")])
 
@@ -92,7 +92,7 @@ def test_directory_comes_out_with_all_it_has(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("directory", ["/nosuch", "/workspace/nosuch", "/etc/passwd/below"])
-def test_missing_directory_is_told_before_a_byte_is_taken(bench: Bench, directory: str) -> None:
+def test_a_missing_directory_is_reported_before_any_byte_is_read(bench: Bench, directory: str) -> None:
     name = bench.created()
 
     def never() -> Iterator[bytes]:
@@ -103,13 +103,13 @@ def test_missing_directory_is_told_before_a_byte_is_taken(bench: Bench, director
         bench.engine.put(name, directory, never())
 
 
-def test_stream_that_is_no_tar_is_refused(bench: Bench) -> None:
+def test_a_stream_that_is_not_a_tar_is_refused(bench: Bench) -> None:
     with pytest.raises(EngineRefused):
         bench.engine.put(bench.created(), "/workspace", [b"this is no tar archive" * 1000])
 
 
 @pytest.mark.parametrize("failure", [OSError("broken download"), ValueError("mine"), TimeoutError("slow"), KeyError("x")])
-def test_failure_of_the_tars_source_comes_out_as_it_is(bench: Bench, failure: Exception) -> None:
+def test_errors_of_the_tar_source_are_passed_on_unchanged(bench: Bench, failure: Exception) -> None:
     name = bench.created()
 
     def broken() -> Iterator[bytes]:
@@ -125,7 +125,7 @@ def test_failure_of_the_tars_source_comes_out_as_it_is(bench: Bench, failure: Ex
 
 
 @pytest.mark.parametrize("path", ["/nosuch", "/workspace/nosuch/file", "/etc/passwd/below"])
-def test_missing_path_cannot_be_got_and_has_no_stat(bench: Bench, path: str) -> None:
+def test_a_missing_path_is_not_found(bench: Bench, path: str) -> None:
     name = bench.created()
 
     with pytest.raises(PathNotFound), bench.engine.get(name, path):
@@ -133,7 +133,7 @@ def test_missing_path_cannot_be_got_and_has_no_stat(bench: Bench, path: str) -> 
     assert bench.engine.stat(name, path) is None
 
 
-def test_reader_may_leave_a_stream_in_the_middle(bench: Bench) -> None:
+def test_a_reader_may_leave_a_file_early(bench: Bench) -> None:
     name = bench.created()
     bench.engine.put(name, "/workspace", [tar_of("file", b"x" * 10 * CHUNK)])
 
@@ -144,7 +144,7 @@ def test_reader_may_leave_a_stream_in_the_middle(bench: Bench) -> None:
     assert len(read(bench, name, "/workspace/file")["file"][1]) == 10 * CHUNK
 
 
-def test_large_file_passes_both_ways_in_constant_memory(bench: Bench, file_of_zeros: Path) -> None:
+def test_a_large_file_is_copied_in_constant_memory(bench: Bench, file_of_zeros: Path) -> None:
     name, size = bench.created(), file_of_zeros.stat().st_size
     member = tarfile.TarInfo("large")
     member.size = size
@@ -169,10 +169,10 @@ def test_large_file_passes_both_ways_in_constant_memory(bench: Bench, file_of_ze
     assert peak < 4 * 1024**2
 
 
-# -- what is there -----------------------------------------------------------------------------------------
+# -- stat and paths -----------------------------------------------------------------------------------------
 
 
-def test_stat_tells_kind_and_size(bench: Bench) -> None:
+def test_stat_returns_kind_and_size(bench: Bench) -> None:
     name = bench.ended(shell("printf hello > file; mkdir directory; ln -s file link; ln -s nowhere dangling; mkfifo pipe"))
 
     assert bench.engine.stat(name, "/workspace/file") == Stat(5, "file")
@@ -182,7 +182,7 @@ def test_stat_tells_kind_and_size(bench: Bench) -> None:
         assert found.kind == kind
 
 
-def test_symlinks_lead_nowhere_outside_the_container(bench: Bench, tmp_path: Path) -> None:
+def test_symlinks_do_not_lead_out_of_the_container(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of the host")
     up = "../" * 30
     name = bench.ended(shell(f"ln -s {tmp_path} absolute; ln -s {up}{str(tmp_path)[1:]} relative; ln -s {tmp_path}/secret file"))
@@ -198,7 +198,7 @@ def test_symlinks_lead_nowhere_outside_the_container(bench: Bench, tmp_path: Pat
     assert (tmp_path / "secret").read_text() == "of the host"
 
 
-def test_circle_of_symlinks_is_no_path(bench: Bench) -> None:
+def test_a_path_through_a_symlink_cycle_does_not_exist(bench: Bench) -> None:
     name = bench.ended(shell("ln -s a b; ln -s b a"))
 
     assert bench.engine.stat(name, "/workspace/a/file") is None
@@ -207,7 +207,7 @@ def test_circle_of_symlinks_is_no_path(bench: Bench) -> None:
         pass
 
 
-def test_added_directories_are_those_the_image_has_not(bench: Bench) -> None:
+def test_added_directories_are_not_in_the_image(bench: Bench) -> None:
     name = bench.created(workspace="/some/where")
     bench.engine.put(name, "/some/where", [tar_of("made/here/file", b"")])
     bench.engine.put(name, "/tmp", [tar_of("file", b"")])
@@ -218,7 +218,7 @@ def test_added_directories_are_those_the_image_has_not(bench: Bench) -> None:
     assert added == {"/some", "/some/where", "/some/where/made", "/some/where/made/here"}
 
 
-def test_real_path_follows_the_links_on_the_way(bench: Bench) -> None:
+def test_real_path_resolves_symlinks(bench: Bench) -> None:
     name = bench.created()
     link = tarfile.TarInfo("link")
     link.type, link.linkname = tarfile.SYMTYPE, "/tmp"
@@ -231,7 +231,7 @@ def test_real_path_follows_the_links_on_the_way(bench: Bench) -> None:
 
 
 @pytest.mark.engine
-def test_source_that_fails_leaves_no_connection(docker_bench: DockerBench) -> None:
+def test_a_failed_upload_leaves_no_connection(docker_bench: DockerBench) -> None:
     name = docker_bench.created()
     before = len(os.listdir("/proc/self/fd"))
 

@@ -29,7 +29,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
 class Watched(Interrupt):
-    """Tells when somebody is blocked under it."""
+    """An interrupt that reports when a call is blocked under it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Watched(Interrupt):
         ("cafe", "cafe:latest", "docker.io"),
     ],
 )
-def test_reference_is_read_as_docker_does(given_text: str, text: str, host: str) -> None:
+def test_references_are_read_as_docker_reads_them(given_text: str, text: str, host: str) -> None:
     reference = parse_reference(given_text)
 
     assert (reference.text, reference.registry) == (text, host)
@@ -72,13 +72,13 @@ def test_reference_is_read_as_docker_does(given_text: str, text: str, host: str)
     ["", " ", "UPPER", "a b", "image:", "image:-tag", ":tag", "/image", "image/", "a//b", "http://host/image", "image@sha256:12",
      "image\n", "image:tag\n", "../etc", "a" * 256, "image:" + "t" * 129, "host:port/image", "é", "a..b", "-a", "?x=y", "a%2fb"],
 )  # fmt: skip
-def test_what_no_registry_can_have_is_no_reference(text: str) -> None:
+def test_malformed_references_are_refused(text: str) -> None:
     with pytest.raises(ImageUnavailable, match="is not an image reference"):
         parse_reference(text)
 
 
 @given(st.text(max_size=40))
-def test_reference_is_read_or_refused_and_never_means_all_tags(text: str) -> None:
+def test_no_reference_means_all_tags(text: str) -> None:
     try:
         reference = parse_reference(text)
     except ImageUnavailable:
@@ -99,7 +99,7 @@ GROUP = "root:x:0:\nstaff:x:50:app\n"
         ("", User(0, 0)),
         ("app", User(1000, 1001)),
         ("1000", User(1000, 1001)),
-        ("2000", User(2000, 0)),  # a number is never a name
+        ("2000", User(2000, 0)),  # a number is never looked up as a name
         ("app:staff", User(1000, 50)),
         ("app:7", User(1000, 7)),
         (":staff", User(0, 50)),
@@ -110,14 +110,14 @@ GROUP = "root:x:0:\nstaff:x:50:app\n"
         ("4294967296", container_user.ROOT),
     ],
 )
-def test_user_is_read_as_the_runtime_does(user: str, expected: User) -> None:
+def test_users_are_read_as_the_runtime_reads_them(user: str, expected: User) -> None:
     files = {"/etc/passwd": PASSWD, "/etc/group": GROUP}
 
     assert container_user.resolve(user, files.__getitem__) == expected
 
 
 @given(st.text(max_size=30), st.text(max_size=200), st.text(max_size=200))
-def test_any_image_has_some_user(user: str, passwd: str, group: str) -> None:
+def test_every_image_has_a_user(user: str, passwd: str, group: str) -> None:
     files = {"/etc/passwd": passwd, "/etc/group": group}
 
     found = container_user.resolve(user, files.__getitem__)
@@ -141,7 +141,7 @@ def is_here(bench: Bench, reference: str) -> bool:
     return True
 
 
-def test_missing_image_is_pulled(bench: Bench) -> None:
+def test_a_missing_image_is_pulled(bench: Bench) -> None:
     reference = bench.publish()
     assert not is_here(bench, reference)
 
@@ -151,7 +151,7 @@ def test_missing_image_is_pulled(bench: Bench) -> None:
     bench.created(image=reference)
 
 
-def test_image_that_is_here_is_not_pulled_unless_always_is_asked_for(bench: Bench) -> None:
+def test_an_existing_image_is_pulled_only_with_policy_always(bench: Bench) -> None:
     reference = bench.image_with()
 
     ensure(bench, reference)
@@ -160,12 +160,12 @@ def test_image_that_is_here_is_not_pulled_unless_always_is_asked_for(bench: Benc
         ensure(bench, reference, "always")
 
 
-def test_reference_without_tag_is_latest(bench: Bench) -> None:
+def test_a_reference_without_a_tag_means_latest(bench: Bench) -> None:
     ensure(bench, "alpine", "never")
     bench.created(image="alpine")
 
 
-def test_unknown_tag_is_told(bench: Bench) -> None:
+def test_an_unknown_tag_is_not_found(bench: Bench) -> None:
     reference = bench.publish().removesuffix(":1") + ":2"
 
     with pytest.raises(ImageUnavailable, match="was not found"):
@@ -173,25 +173,25 @@ def test_unknown_tag_is_told(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("reference", ["UPPER", "image:", "http://host/image", "", "a b"])
-def test_malformed_reference_is_an_unavailable_image(bench: Bench, reference: str) -> None:
+def test_a_malformed_reference_is_an_unavailable_image(bench: Bench, reference: str) -> None:
     with pytest.raises(ImageUnavailable):
         ensure(bench, reference)
     with pytest.raises(ImageUnavailable):
         bench.created(image=reference)
 
 
-# -- one pull at a time ----------------------------------------------------------------------------------------
+# -- shared pulls ----------------------------------------------------------------------------------------
 
 
 def pulling(bench: Bench, pool: ThreadPoolExecutor, reference: str, timeout: float = 60) -> tuple[Future[None], Watched]:
-    """A thread that pulls, and what interrupts it; returns when it waits."""
+    """Start a pull in a thread, wait until it is blocked, and return its future and its interrupt."""
     interrupt = Watched()
     future = pool.submit(bench.engine.ensure_image, reference, "missing", timeout, interrupt)
     assert interrupt.blocked.wait(30)
     return future, interrupt
 
 
-def test_pulls_of_one_image_at_once_are_one_and_share_its_outcome(bench: Bench) -> None:
+def test_simultaneous_pulls_of_one_image_share_one_pull(bench: Bench) -> None:
     with bench.held_pulls() as pulls, ThreadPoolExecutor(5) as pool:
         futures = [pulling(bench, pool, pulls.reference)[0] for _ in range(5)]
         wait_for(lambda: pulls.count())
@@ -204,7 +204,7 @@ def test_pulls_of_one_image_at_once_are_one_and_share_its_outcome(bench: Bench) 
                 future.result(30)
 
 
-def test_interrupted_pull_lets_go_at_once_and_the_others_wait_on(bench: Bench) -> None:
+def test_an_interrupted_caller_leaves_a_shared_pull_at_once(bench: Bench) -> None:
     with bench.held_pulls() as pulls, ThreadPoolExecutor(2) as pool:
         first, interrupt = pulling(bench, pool, pulls.reference)
         second, _ = pulling(bench, pool, pulls.reference)
@@ -219,12 +219,12 @@ def test_interrupted_pull_lets_go_at_once_and_the_others_wait_on(bench: Bench) -
             second.result(30)
 
 
-def test_pull_that_takes_too_long_is_an_unavailable_image(bench: Bench) -> None:
+def test_a_pull_that_takes_too_long_is_an_unavailable_image(bench: Bench) -> None:
     with bench.held_pulls() as pulls, pytest.raises(ImageUnavailable, match=r"longer than 0\.2 seconds"):
         ensure(bench, pulls.reference, timeout=0.2)
 
 
-def test_pull_is_aborted_when_the_last_one_leaves() -> None:
+def test_a_pull_is_aborted_when_its_last_caller_leaves() -> None:
     aborted, interrupt = threading.Event(), Interrupt()
     threading.Timer(0.1, interrupt.wake).start()
 
@@ -238,7 +238,7 @@ def test_pull_is_aborted_when_the_last_one_leaves() -> None:
     assert aborted.wait(10)
 
 
-def test_pull_after_a_failed_one_is_a_new_one() -> None:
+def test_a_pull_after_a_failed_one_starts_anew() -> None:
     pulls, outcomes = SharedPulls(), iter([ImageUnavailable("no"), None])
 
     def pull(abort: Interrupt) -> None:
@@ -250,11 +250,11 @@ def test_pull_after_a_failed_one_is_a_new_one() -> None:
     pulls.share("image", pull, 60, Interrupt())
 
 
-# -- Docker alone -----------------------------------------------------------------------------------------------
+# -- Docker only -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.engine
-def test_always_fetches_what_the_tag_is_now(docker_bench: DockerBench) -> None:
+def test_policy_always_fetches_the_current_tag(docker_bench: DockerBench) -> None:
     reference = docker_bench.publish()
     ensure(docker_bench, reference)
     old = built_images.id_of(docker_bench.host, reference)
@@ -268,7 +268,7 @@ def test_always_fetches_what_the_tag_is_now(docker_bench: DockerBench) -> None:
 
 
 @pytest.mark.engine
-def test_image_is_pulled_by_its_digest(docker_bench: DockerBench) -> None:
+def test_an_image_is_pulled_by_its_digest(docker_bench: DockerBench) -> None:
     reference = docker_bench.publish()
     ensure(docker_bench, reference)
     by_digest = built_images.digest_of(docker_bench.host, reference)
@@ -281,7 +281,7 @@ def test_image_is_pulled_by_its_digest(docker_bench: DockerBench) -> None:
 
 
 @pytest.mark.engine
-def test_only_the_asked_tag_is_pulled(docker_bench: DockerBench) -> None:
+def test_only_the_requested_tag_is_pulled(docker_bench: DockerBench) -> None:
     repository = docker_bench.publish().removesuffix(":1")
     docker_bench.republish(f"{repository}:latest")
     built_images.remove(docker_bench.host, f"{repository}:latest")
@@ -293,14 +293,14 @@ def test_only_the_asked_tag_is_pulled(docker_bench: DockerBench) -> None:
 
 
 @pytest.mark.engine
-def test_registry_that_is_not_there_is_told(docker_bench: DockerBench) -> None:
+def test_an_unreachable_registry_is_reported(docker_bench: DockerBench) -> None:
     with pytest.raises(ImageUnavailable, match="could not be reached"):
         ensure(docker_bench, "127.0.0.1:9/image")
 
 
 @pytest.fixture
 def private(tmp_path: Path, docker_bench: DockerBench) -> Iterator[str]:
-    """The reference of an image in a registry that wants credentials."""
+    """Return the reference of an image in a registry that requires credentials."""
     with registries.serve(tmp_path / "registry", private=True) as address:
         here = built_images.import_busybox(docker_bench.host, f"{TEST_LABEL}/private:latest")
         reference = f"{address}/private:1"
@@ -338,7 +338,7 @@ def test_credentials_come_from_the_docker_config(
 
 @pytest.mark.engine
 @pytest.mark.filterwarnings("ignore:docker-credential-nosuchhelper:UserWarning")
-def test_docker_config_that_cannot_be_read_keeps_nobody_from_public_images(
+def test_public_images_are_pulled_despite_an_unreadable_docker_config(
     docker_bench: DockerBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = docker_bench.publish()

@@ -21,16 +21,16 @@ SEVEN_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7))  # as number
         "su -s /bin/sh nobody -c 'exec sleep 60' & while ! kill -0 $!; do :; done; kill $!",
     ],
 )
-def test_root_can_do_what_ordinary_images_do(docker_bench: DockerBench, script: str) -> None:
+def test_root_can_do_what_ordinary_images_need(docker_bench: DockerBench, script: str) -> None:
     assert docker_bench.run(shell(script)).exit_code == 0
 
 
 @pytest.mark.parametrize("script", ["mknod device c 1 3", "mount -t tmpfs none /tmp", "chroot / true", "hostname other"])
-def test_root_cannot_do_what_only_the_host_should(docker_bench: DockerBench, script: str) -> None:
+def test_root_cannot_change_the_host(docker_bench: DockerBench, script: str) -> None:
     assert docker_bench.run(shell(script)).exit_code != 0
 
 
-def test_process_has_seven_capabilities_and_gains_none(docker_bench: DockerBench) -> None:
+def test_a_process_has_seven_capabilities_and_gains_none(docker_bench: DockerBench) -> None:
     status = docker_bench.output(("cat", "/proc/self/status"))
 
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -38,7 +38,7 @@ def test_process_has_seven_capabilities_and_gains_none(docker_bench: DockerBench
     assert fields["NoNewPrivs"] == "1"
 
 
-def test_images_user_runs_the_process_with_no_capability(docker_bench: DockerBench) -> None:
+def test_a_process_of_another_user_has_no_capabilities(docker_bench: DockerBench) -> None:
     image = docker_bench.image_with(user="nobody")
 
     assert docker_bench.output(shell("id -u; grep CapEff /proc/self/status"), image=image).split() == [
@@ -48,29 +48,29 @@ def test_images_user_runs_the_process_with_no_capability(docker_bench: DockerBen
     ]
 
 
-def test_container_without_network_has_only_itself(docker_bench: DockerBench) -> None:
+def test_a_container_without_a_network_has_only_loopback(docker_bench: DockerBench) -> None:
     devices = docker_bench.output(shell("ls /sys/class/net"), network=None)
 
     assert devices.split() == ["lo"]
 
 
 def answer_of_a_neighbour(bench: DockerBench, network: str) -> str:
-    """What a container gets from another one's server on the same network."""
+    """Return what a container receives from the server of another one on the same network."""
     server = bench.started(shell("hostname -i; while :; do echo hello | nc -l -p 8000; done"), network=network)
     (address,) = wait_for(lambda: bench.log(server))
     target = {"SERVER": address.data.decode().strip()}
     return bench.output(shell("nc -w 2 $SERVER 8000 < /dev/null"), environment=target, network=network)
 
 
-def test_containers_of_one_network_do_not_reach_one_another(docker_bench: DockerBench) -> None:
+def test_containers_of_one_network_cannot_reach_one_another(docker_bench: DockerBench) -> None:
     network = f"test-{uuid.uuid4().hex}"
     docker_bench.engine.create_network(network, docker_bench.labels)
 
-    assert answer_of_a_neighbour(docker_bench, "bridge") == "hello\n"  # Docker's own network lets them
+    assert answer_of_a_neighbour(docker_bench, "bridge") == "hello\n"  # Docker's default network does not isolate them
     assert answer_of_a_neighbour(docker_bench, network) == ""
 
 
-def test_dns_answers_with_names_of_containers_and_nothing_else_about_them(docker_bench: DockerBench) -> None:
+def test_dns_reveals_only_the_names_of_containers(docker_bench: DockerBench) -> None:
     network = f"test-{uuid.uuid4().hex}"
     docker_bench.engine.create_network(network, docker_bench.labels)
     neighbour = docker_bench.started(shell("hostname -i; sleep 60"), network=network)
@@ -81,7 +81,7 @@ def test_dns_answers_with_names_of_containers_and_nothing_else_about_them(docker
     assert re.findall(r"name = (\S+)", printed) == [f"{neighbour}.{network}"]
 
 
-def test_process_gets_no_more_cpu_than_it_was_given(docker_bench: DockerBench) -> None:
+def test_a_process_gets_no_more_cpu_than_its_limit(docker_bench: DockerBench) -> None:
     quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max"
 
     assert docker_bench.output(shell(quota), cpu_millis=250) == "25000\n"

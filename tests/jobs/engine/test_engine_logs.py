@@ -1,4 +1,4 @@
-"""The contract of every engine: logs, frame by frame, and how one resumes and stops reading them."""
+"""The contract of every engine: the frames of logs, and how to stop and resume reading them."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ def text(frames: list[Frame], stream: str = "stdout") -> bytes:
 
 
 @pytest.mark.parametrize("follow", [True, False])
-def test_log_of_an_ended_container_is_read_whole(bench: Bench, follow: bool) -> None:
+def test_the_log_of_an_ended_container_is_complete(bench: Bench, follow: bool) -> None:
     name = bench.ended(shell("echo one; echo two; echo three >&2"))
 
     frames = bench.log(name, follow=follow)
@@ -32,7 +32,7 @@ def test_log_of_an_ended_container_is_read_whole(bench: Bench, follow: bool) -> 
     assert (text(frames), text(frames, "stderr")) == (b"one\ntwo\n", b"three\n")
 
 
-def test_frames_carry_the_time_with_nanoseconds(bench: Bench) -> None:
+def test_frames_have_a_time_with_nanoseconds(bench: Bench) -> None:
     seen = bench.run(shell("echo one"))
 
     (frame,) = bench.log(seen.name)
@@ -44,15 +44,15 @@ def test_frames_carry_the_time_with_nanoseconds(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("follow", [True, False])
-def test_silent_container_has_no_frames(bench: Bench, follow: bool) -> None:
+def test_a_silent_container_has_no_frames(bench: Bench, follow: bool) -> None:
     assert bench.log(bench.ended(), follow=follow) == []
 
 
-def test_container_that_never_started_has_no_frames(bench: Bench) -> None:
+def test_a_container_that_never_started_has_no_frames(bench: Bench) -> None:
     assert bench.log(bench.created()) == []
 
 
-def test_followed_log_comes_as_it_is_written_and_ends_with_the_process(bench: Bench) -> None:
+def test_a_followed_log_ends_with_the_process(bench: Bench) -> None:
     name = bench.started(shell("echo one; sleep 0.1; echo two; sleep 0.1; echo three"))
 
     assert text(bench.log(name, follow=True)) == b"one\ntwo\nthree\n"
@@ -61,7 +61,7 @@ def test_followed_log_comes_as_it_is_written_and_ends_with_the_process(bench: Be
     assert bench.engine.inspect(name).phase == "ended"
 
 
-def test_log_that_is_not_followed_ends_while_the_process_runs(bench: Bench) -> None:
+def test_a_log_that_is_not_followed_ends_at_once(bench: Bench) -> None:
     name = bench.started(shell("echo one; sleep 60"))
 
     with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
@@ -70,11 +70,11 @@ def test_log_that_is_not_followed_ends_while_the_process_runs(bench: Bench) -> N
     assert text(bench.log(name)) == b"one\n"
 
 
-def test_last_line_without_newline_is_there_when_read_after_the_end(bench: Bench) -> None:
+def test_a_last_line_without_a_line_feed_is_read_after_the_end(bench: Bench) -> None:
     assert text(bench.log(bench.ended(shell("echo one; printf two")))) == b"one\ntwo"
 
 
-def test_bytes_come_as_they_are(bench: Bench) -> None:
+def test_bytes_are_passed_on_unchanged(bench: Bench) -> None:
     written = b"\xff\xfe \x80 caf\xc3 caf\xc3\xa9 \x01\x00\r\x1b[0m\r\n\r\rx\r\n"
     octal = "".join(f"\\{byte:03o}" for byte in written)
 
@@ -82,8 +82,8 @@ def test_bytes_come_as_they_are(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("follow", [True, False])
-def test_characters_that_the_engine_cuts_are_whole(bench: Bench, follow: bool) -> None:
-    # Given a line of characters of three bytes each, which no 16 KiB hold without a rest
+def test_characters_cut_by_the_engine_are_restored(bench: Bench, follow: bool) -> None:
+    # Given a line of characters of three bytes, so that one lies across each cut at 16 KiB
     name = bench.started(shell("yes 漢字テスト | head -n 3000 | tr -d '\\n'; echo; echo 終"))
 
     assert text(bench.log(name, follow=True)).decode() == "漢字テスト" * 3000 + "\n終\n"
@@ -91,7 +91,7 @@ def test_characters_that_the_engine_cuts_are_whole(bench: Bench, follow: bool) -
 
 
 @pytest.mark.parametrize("size", [16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 100 * 1024])
-def test_long_line_comes_in_several_frames(bench: Bench, size: int) -> None:
+def test_a_long_line_has_several_frames(bench: Bench, size: int) -> None:
     name = bench.ended(shell(f"head -c {size} /dev/zero | tr '\\0' x; echo; echo next"))
 
     frames = bench.log(name)
@@ -100,7 +100,7 @@ def test_long_line_comes_in_several_frames(bench: Bench, size: int) -> None:
     assert max(len(frame.data) for frame in frames) <= 16 * 1024 + 1
 
 
-def test_log_is_the_same_at_every_reading_and_resumes_at_any_frame(bench: Bench) -> None:
+def test_a_log_is_always_the_same_and_can_be_read_from_any_frame(bench: Bench) -> None:
     name = bench.ended(LINES_20000)
 
     whole = bench.log(name)
@@ -112,7 +112,7 @@ def test_log_is_the_same_at_every_reading_and_resumes_at_any_frame(bench: Bench)
     assert bench.log(name, skip=19_000, follow=True) == whole[19_000:]
 
 
-def test_resumed_following_goes_on_with_what_comes_next(bench: Bench) -> None:
+def test_a_followed_log_can_be_resumed(bench: Bench) -> None:
     name = bench.started(shell("echo one; echo two; sleep 60"))
     with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
         first = [next(frames), next(frames)]
@@ -121,20 +121,20 @@ def test_resumed_following_goes_on_with_what_comes_next(bench: Bench) -> None:
         assert next(frames) == first[1]
 
 
-def test_none_says_once_per_silence_that_nothing_comes(bench: Bench) -> None:
+def test_none_is_yielded_once_per_pause(bench: Bench) -> None:
     name = bench.started(shell("echo one; sleep 1.2; echo two; sleep 1.2; echo three"))
 
     with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
         seen = [frame and frame.data for frame in frames]
 
-    told = [piece for piece in seen if piece is not None]
-    assert told == [b"one\n", b"two\n", b"three\n"]
+    data = [piece for piece in seen if piece is not None]
+    assert data == [b"one\n", b"two\n", b"three\n"]
     assert seen[seen.index(b"one\n") + 1 : seen.index(b"two\n")] == [None]
     assert seen[seen.index(b"two\n") + 1 : seen.index(b"three\n")] == [None]
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_interrupt_ends_the_reading_of_a_quiet_log(bench: Bench, early: bool) -> None:
+def test_an_interrupt_ends_the_reading_of_a_quiet_log(bench: Bench, early: bool) -> None:
     name = bench.started(shell("echo one; sleep 60"))
     interrupt, waker = Interrupt(), None
     read: list[Frame | None] = []
@@ -156,7 +156,7 @@ def test_interrupt_ends_the_reading_of_a_quiet_log(bench: Bench, early: bool) ->
     assert bench.engine.inspect(name).phase == "running"
 
 
-def test_interrupt_ends_the_reading_of_a_busy_log(bench: Bench) -> None:
+def test_an_interrupt_ends_the_reading_of_a_busy_log(bench: Bench) -> None:
     name = bench.started(shell("while true; do echo line; done"))
     interrupt = Interrupt()
 
@@ -170,7 +170,7 @@ def test_interrupt_ends_the_reading_of_a_busy_log(bench: Bench) -> None:
         follow()
 
 
-def test_interrupted_log_can_be_read_on(bench: Bench) -> None:
+def test_an_interrupted_log_can_be_resumed(bench: Bench) -> None:
     name = bench.ended(shell("echo one; echo two"))
     interrupt = Interrupt()
     interrupt.wake()
@@ -182,7 +182,7 @@ def test_interrupted_log_can_be_read_on(bench: Bench) -> None:
         assert [frame.data for frame in frames if frame] == [b"two\n"]
 
 
-def test_reader_may_leave_in_the_middle(bench: Bench) -> None:
+def test_a_reader_may_leave_a_log_early(bench: Bench) -> None:
     name = bench.started(shell("while true; do echo line; done"))
 
     for _ in range(20):
@@ -194,7 +194,7 @@ def test_reader_may_leave_in_the_middle(bench: Bench) -> None:
         bench.log(name)
 
 
-def test_what_the_reader_raises_comes_out_as_it_is(bench: Bench) -> None:
+def test_errors_of_the_reader_are_passed_on_unchanged(bench: Bench) -> None:
     name = bench.ended(shell("echo one"))
 
     with pytest.raises(OSError, match="mine"), bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()):
@@ -203,10 +203,8 @@ def test_what_the_reader_raises_comes_out_as_it_is(bench: Bench) -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("driver", ["json-file", "local"])
-def test_a_container_is_read_alike_whichever_driver_it_has(
-    docker_bench: DockerBench, monkeypatch: pytest.MonkeyPatch, driver: str
-) -> None:
-    # Given a container as this release makes it, or one that an earlier release made, with long and short lines
+def test_logs_of_both_drivers_are_read_alike(docker_bench: DockerBench, monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+    # Given a container of this release, or of an earlier one, that prints long and short lines
     def made(spec: RunSpec, init_holder: str) -> dict[str, Any]:
         body = creation_body(spec, init_holder)
         options = {"max-size": "1g", "max-file": "2"}
@@ -229,7 +227,7 @@ def test_a_container_is_read_alike_whichever_driver_it_has(
 
 
 @pytest.mark.engine
-def test_large_log_streams_in_constant_memory(docker_bench: DockerBench) -> None:
+def test_a_large_log_is_read_in_constant_memory(docker_bench: DockerBench) -> None:
     name = docker_bench.ended(shell("yes 0123456789012345678901234567890123456789 | head -n 100000"))
     tracemalloc.start()
     try:
@@ -244,7 +242,7 @@ def test_large_log_streams_in_constant_memory(docker_bench: DockerBench) -> None
 
 
 @pytest.mark.engine
-def test_log_on_the_engines_disk_is_bounded(docker_bench: DockerBench) -> None:
+def test_a_log_is_bounded_on_the_engines_disk(docker_bench: DockerBench) -> None:
     name = docker_bench.ended(shell("seq 100000"), log_limit_bytes=1024**2)
 
     kept = docker_bench.log(name)

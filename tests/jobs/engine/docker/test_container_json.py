@@ -1,4 +1,4 @@
-"""How Docker is told to make a container: what keeps a job in its place is in every description."""
+"""The request that creates a container: every one has the settings that confine a job."""
 
 from typing import Any
 
@@ -40,35 +40,35 @@ def a_run(**values: Any) -> RunSpec:
         ("PidsLimit", 1024),
         ("NanoCpus", 250_000_000),
         ("Memory", 64 * 1024**2),
-        ("MemorySwap", 64 * 1024**2),  # of both together: no swap
+        ("MemorySwap", 64 * 1024**2),  # memory and swap together: no swap
         ("NetworkMode", "none"),
         ("RestartPolicy", {"Name": "no"}),
         ("AutoRemove", False),
     ],
 )
-def test_container_is_held_in_its_place(holder: str, setting: str, value: object) -> None:
+def test_a_container_is_confined(holder: str, setting: str, value: object) -> None:
     assert creation_body(a_run(), holder)["HostConfig"][setting] == value
 
 
 @pytest.mark.parametrize("setting", ["Privileged", "Binds", "Mounts", "Devices", "PidMode", "IpcMode", "UsernsMode"])
-def test_container_gets_nothing_of_the_host(setting: str) -> None:
+def test_a_container_gets_nothing_of_the_host(setting: str) -> None:
     assert setting not in creation_body(a_run(), HOLDER)["HostConfig"]
 
 
-def test_log_is_kept_in_two_files_of_half_the_limit() -> None:
+def test_the_log_is_kept_in_two_files_of_half_the_limit() -> None:
     log = creation_body(a_run(), HOLDER)["HostConfig"]["LogConfig"]["Config"]
 
     assert log == {"max-size": str(512 * 1024**2), "max-file": "2", "compress": "false"}
 
 
-def test_health_check_of_the_image_does_not_run_and_sigterm_ends_the_container() -> None:
+def test_the_images_health_check_and_stop_signal_are_replaced() -> None:
     body = creation_body(a_run(), HOLDER)
 
     assert (body["Healthcheck"], body["StopSignal"], body["StopTimeout"]) == ({"Test": ["NONE"]}, "SIGTERM", 7)
 
 
 @pytest.mark.parametrize("command", [("echo", "hello"), ("--", "-x"), ("",)])
-def test_command_runs_under_our_init_which_cannot_be_changed(command: tuple[str, ...]) -> None:
+def test_a_command_runs_under_our_read_only_init(command: tuple[str, ...]) -> None:
     body = creation_body(a_run(command=command), HOLDER)
 
     assert (body["Entrypoint"], body["Cmd"]) == ([init.COMMAND, *command], [])
@@ -76,7 +76,7 @@ def test_command_runs_under_our_init_which_cannot_be_changed(command: tuple[str,
 
 
 @pytest.mark.parametrize(("command", "replaced"), [(("echo", "hello"), {"Entrypoint": ["echo", "hello"], "Cmd": []}), (None, {})])
-def test_command_runs_under_dockers_init_where_we_have_none(command: tuple[str, ...] | None, replaced: dict[str, Any]) -> None:
+def test_a_command_runs_under_dockers_init_if_we_have_none(command: tuple[str, ...] | None, replaced: dict[str, Any]) -> None:
     body = creation_body(a_run(command=command))
 
     assert {name: body[name] for name in ("Entrypoint", "Cmd") if name in body} == replaced

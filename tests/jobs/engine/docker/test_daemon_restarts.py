@@ -1,4 +1,4 @@
-"""What becomes of processes whose engine, or its host, is stopped, killed or loses its power, and is started again."""
+"""Processes whose engine or host is stopped, killed, or loses power, and is started again."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ SLEEPS = shell("sleep 600")
 CATCHES_SIGTERM = shell('trap "exit 0" TERM; echo ready; while true; do sleep 0.1; done')
 FAILS_ON_SIGTERM = shell('trap "exit 4" TERM; echo ready; while true; do sleep 0.1; done')
 IGNORES_SIGTERM = shell('trap "" TERM; echo ready; while true; do sleep 0.1; done')
-GRACE = 3  # seconds for which a daemon that stops waits for whoever ignores SIGTERM
+GRACE = 3  # seconds that a stopping daemon waits for processes that ignore SIGTERM
 
 WAYS_DOWN = {"stop": OwnDaemon.terminate, "crash": OwnDaemon.kill, "power cut": OwnDaemon.lose_host}
 
@@ -56,7 +56,7 @@ def live_restoring_daemon(startable: None, tmp_path_factory: pytest.TempPathFact
 
 @dataclass(frozen=True)
 class Restartable:
-    """A bench, and its engine's way down and up again."""
+    """A bench, and a function that restarts its engine."""
 
     bench: Bench
     restart: Callable[[], None]
@@ -69,7 +69,7 @@ def bring_down_and_up(daemon: OwnDaemon, way: str) -> None:
 
 @pytest.fixture(params=["fake", *(pytest.param(way, marks=pytest.mark.engine) for way in WAYS_DOWN)])
 def restartable(request: pytest.FixtureRequest) -> Iterator[Restartable]:
-    """Every engine in turn whose processes end with it."""
+    """Each engine whose processes end with it, and for Docker each kind of restart."""
     if request.param == "fake":
         fake: FakeBench = request.getfixturevalue("fake_bench")
         yield Restartable(fake, fake.engine.restart)
@@ -93,20 +93,20 @@ def live_restoring(live_restoring_daemon: OwnDaemon) -> Iterator[DockerBench]:
 
 
 def ready(bench: Bench, command: tuple[str, ...], **values: object) -> str:
-    """The name of a container that has said that it is ready."""
+    """Start a container, wait for its first line, and return its name."""
     name = bench.started(command, stop_grace_seconds=GRACE, **values)
     wait_for(lambda: bench.log(name), 20, "its first line")
     return name
 
 
 def process_of(bench: DockerBench, name: str) -> int:
-    """The number of the container's first process on this machine."""
+    """Return the process id, on this machine, of the container's first process."""
     with closing(built_images.client(bench.host)) as client:
         return int(client.containers.get(name).attrs["State"]["Pid"])
 
 
 def phase_of(bench: Bench, name: str) -> Phase:
-    """As its engine's list of containers has it."""
+    """Return the phase in the engine's list of containers."""
     return next(seen.phase for seen in bench.engine.list(bench.labels) if seen.name == name)
 
 
@@ -122,8 +122,8 @@ def outcome(seen: Observation) -> tuple[str, int | None, bool]:
 # -- engines whose processes end with them -----------------------------------------------------------------
 
 
-def test_processes_that_a_restart_ended_are_lost(restartable: Restartable) -> None:
-    # Given one that SIGTERM ends, one that takes it for a reason to succeed, and one that ended before
+def test_processes_ended_by_a_restart_are_lost(restartable: Restartable) -> None:
+    # Given a process that SIGTERM ends, one that exits with 0 on SIGTERM, and one that ended earlier
     bench = restartable.bench
     names = [bench.started(SLEEPS, stop_grace_seconds=GRACE), ready(bench, CATCHES_SIGTERM), bench.ended(shell("exit 3"))]
     assert not any(bench.engine.inspect(name).lost for name in names)
@@ -131,13 +131,13 @@ def test_processes_that_a_restart_ended_are_lost(restartable: Restartable) -> No
     # When
     restartable.restart()
 
-    # I expect all to be lost: of the last it cannot be told that nobody had looked in time
+    # I expect all to be lost, since the last cannot be told apart from the others
     seen = [bench.engine.inspect(name) for name in names]
     assert [(one.phase, one.lost) for one in seen] == [("ended", True)] * 3
     assert all(one.started_at and one.finished_at and one.started_at <= one.finished_at for one in seen)
 
 
-def test_what_a_lost_process_has_left_is_still_there(restartable: Restartable) -> None:
+def test_log_and_files_of_a_lost_process_are_kept(restartable: Restartable) -> None:
     # Given
     bench = restartable.bench
     name = ready(bench, shell("echo kept | tee file; exec sleep 600"))
@@ -150,8 +150,8 @@ def test_what_a_lost_process_has_left_is_still_there(restartable: Restartable) -
     assert bench.engine.stat(name, "/workspace/file") is not None
 
 
-def test_processes_that_start_after_a_restart_are_not_lost(restartable: Restartable) -> None:
-    # Given a container that was made before, and the jobs' network
+def test_processes_started_after_a_restart_are_not_lost(restartable: Restartable) -> None:
+    # Given a container that was created before, and the jobs' network
     bench = restartable.bench
     network = f"test-{uuid.uuid4().hex}"
     network_id = bench.engine.create_network(network, bench.labels)
@@ -168,12 +168,12 @@ def test_processes_that_start_after_a_restart_are_not_lost(restartable: Restarta
     assert bench.engine.find_network(network_id) == network
 
 
-# -- Docker alone ------------------------------------------------------------------------------------------
+# -- Docker only ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("way", WAYS_DOWN)
-def test_jobs_network_leads_out_after_a_restart(plain: DockerBench, plain_daemon: OwnDaemon, way: str) -> None:
+def test_jobs_reach_the_host_after_a_restart(plain: DockerBench, plain_daemon: OwnDaemon, way: str) -> None:
     # Given
     network = f"test-{uuid.uuid4().hex}"
     plain.engine.create_network(network, plain.labels)
@@ -181,7 +181,7 @@ def test_jobs_network_leads_out_after_a_restart(plain: DockerBench, plain_daemon
     # When
     bring_down_and_up(plain_daemon, way)
 
-    # I expect a job to reach this machine by way of its gateway
+    # I expect a job to reach this machine through its gateway
     with socket.create_server(("", 0)) as server:
         threading.Thread(target=greet, args=(server,), daemon=True).start()
         gateway = "$(ip route | sed -n 's/^default via \\([^ ]*\\) .*/\\1/p')"
@@ -190,21 +190,19 @@ def test_jobs_network_leads_out_after_a_restart(plain: DockerBench, plain_daemon
 
 
 @pytest.mark.engine
-def test_daemon_that_is_stopping_lets_nobody_take_its_own_work_for_an_exit_code(
-    plain: DockerBench, plain_daemon: OwnDaemon
-) -> None:
-    # Given two processes, one of which will hold up the stop, and connections that stay open: there is one for each path
+def test_a_stopping_daemon_is_not_asked_for_exit_codes(plain: DockerBench, plain_daemon: OwnDaemon) -> None:
+    # Given two processes, one of which delays the stop, and an open connection for each path
     name = plain.started(SLEEPS, stop_grace_seconds=GRACE)
     ready(plain, IGNORES_SIGTERM)
     plain.engine.list(plain.labels)
     plain.engine.inspect(plain.ended())
 
-    # When the daemon is told to stop, and goes on answering over these
+    # When the daemon is stopped, and continues to answer on these connections
     plain_daemon.ask_to_stop()
-    with suppress(EngineUnavailable):  # newer engines go on answering nobody
+    with suppress(EngineUnavailable):  # newer engines do not continue to answer
         wait_for(lambda: phase_of(plain, name) == "ended", GRACE, "the first to be ended")
 
-    # I expect nothing to be said of the one that has ended until the daemon runs again
+    # I expect no answer about the ended process until the daemon runs again
     with pytest.raises(EngineUnavailable):
         plain.engine.inspect(name)
     plain_daemon.wait_until_stopped()
@@ -217,8 +215,8 @@ def test_daemon_that_is_stopping_lets_nobody_take_its_own_work_for_an_exit_code(
 def test_processes_that_outlive_their_daemon_are_not_lost(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon, way: str
 ) -> None:
-    # Given one that goes on, one that will end while the daemon is away, and one that ended before
-    goes_on = live_restoring.started(SLEEPS)
+    # Given a process that keeps running, one that will end while the daemon is down, and one that ended earlier
+    keeps_running = live_restoring.started(SLEEPS)
     ends = ready(live_restoring, FAILS_ON_SIGTERM)
     process = process_of(live_restoring, ends)
     ended = live_restoring.ended(shell("exit 3"))
@@ -230,38 +228,36 @@ def test_processes_that_outlive_their_daemon_are_not_lost(
     live_restoring_daemon.start_again()
 
     # I expect
-    assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
-    told = ("ended", 4, False) if live_restoring_daemon.keeps_exit_codes else ("ended", 255, True)
-    assert outcome(live_restoring.engine.inspect(ends)) == told
+    assert outcome(live_restoring.engine.inspect(keeps_running)) == ("running", None, False)
+    expected = ("ended", 4, False) if live_restoring_daemon.keeps_exit_codes else ("ended", 255, True)
+    assert outcome(live_restoring.engine.inspect(ends)) == expected
     assert outcome(live_restoring.engine.inspect(ended)) == ("ended", 3, False)
 
 
 @pytest.mark.engine
-def test_process_of_which_a_daemon_finds_no_trace_is_lost_where_others_outlived_it(
+def test_a_process_without_a_trace_is_lost_despite_live_restore(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
 ) -> None:
     # Given two processes
-    goes_on, vanishes = live_restoring.started(SLEEPS), live_restoring.started(SLEEPS)
+    keeps_running, vanishes = live_restoring.started(SLEEPS), live_restoring.started(SLEEPS)
     with closing(built_images.client(live_restoring.host)) as client:
         container = client.containers.get(vanishes)
 
-    # When one of them vanishes with its shim, which would know its exit code, while the daemon is away
+    # When one of them and its shim, which would know the exit code, are killed while the daemon is down
     live_restoring_daemon.kill()
     for process in [*processes_with_argument(container.id), container.attrs["State"]["Pid"]]:
         os.kill(process, signal.SIGKILL)
     live_restoring_daemon.start_again()
 
     # I expect it to be lost, and not to have ended with Docker's 255
-    assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
+    assert outcome(live_restoring.engine.inspect(keeps_running)) == ("running", None, False)
     assert outcome(live_restoring.engine.inspect(vanishes)) == ("ended", 255, True)
 
 
 @pytest.mark.engine
-def test_process_whose_daemon_was_killed_as_it_took_note_of_its_end_is_lost(
-    live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
-) -> None:
-    # Given one that goes on, and two that end just before the daemon does, of which one fails
-    goes_on = live_restoring.started(SLEEPS)
+def test_a_process_whose_end_was_not_recorded_is_lost(live_restoring: DockerBench, live_restoring_daemon: OwnDaemon) -> None:
+    # Given a process that keeps running, one that fails and one that succeeds just before the daemon ends
+    keeps_running = live_restoring.started(SLEEPS)
     fails, succeeds = ready(live_restoring, FAILS_ON_SIGTERM), ready(live_restoring, CATCHES_SIGTERM)
     processes = [process_of(live_restoring, name) for name in (fails, succeeds)]
     with closing(built_images.client(live_restoring.host)) as client:
@@ -271,22 +267,22 @@ def test_process_whose_daemon_was_killed_as_it_took_note_of_its_end_is_lost(
         os.kill(process, signal.SIGTERM)
     wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 20, "the processes to end")
 
-    # When it has taken the failure from containerd, and has not written it down yet
+    # When the daemon has received the failure from containerd, and is killed before it records it
     live_restoring_daemon.forget_in_containerd(container_id)
     live_restoring_daemon.kill()
     live_restoring_daemon.start_again()
 
-    # I expect it alone to be lost, and not to have ended with Docker's 0, even if the daemon is asked late
+    # I expect only the failed one to be lost in spite of Docker's exit code 0, even if the daemon is asked late
     assert outcome(live_restoring.run(shell("exit 0"))) == ("ended", 0, False)
     keeps = live_restoring_daemon.keeps_exit_codes
     assert outcome(live_restoring.engine.inspect(fails)) == ("ended", 0 if keeps else 255, True)
     assert outcome(live_restoring.engine.inspect(succeeds)) == (("ended", 0, False) if keeps else ("ended", 255, True))
-    assert outcome(live_restoring.engine.inspect(goes_on)) == ("running", None, False)
+    assert outcome(live_restoring.engine.inspect(keeps_running)) == ("running", None, False)
 
 
 @pytest.mark.engine
-def test_success_is_believed_when_the_daemon_has_forgotten_how_it_came_about(live_restoring: DockerBench) -> None:
-    # Given a process that has succeeded since the daemon started, which nobody has looked at, and more events than that keeps
+def test_exit_code_0_is_believed_if_its_event_is_no_longer_kept(live_restoring: DockerBench) -> None:
+    # Given a process that succeeded and was never inspected, and more events than the daemon keeps
     name = live_restoring.started(shell("exit 0"))
     live_restoring.engine.wait(name, Interrupt(), timeout=60)
     with closing(built_images.client(live_restoring.host)) as client:
@@ -295,7 +291,7 @@ def test_success_is_believed_when_the_daemon_has_forgotten_how_it_came_about(liv
             alpine.tag("test", "again")
         client.images.remove("test:again")
 
-    # When a worker comes that has not seen the daemon's start
+    # When a worker inspects it that did not see the daemon's start
     late = DockerEngine(live_restoring.host)
 
     # I expect
@@ -303,7 +299,7 @@ def test_success_is_believed_when_the_daemon_has_forgotten_how_it_came_about(liv
 
 
 @pytest.mark.engine
-def test_power_cut_loses_what_ran_where_processes_outlive_their_daemon(
+def test_a_power_cut_loses_running_processes_despite_live_restore(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
 ) -> None:
     # Given
@@ -313,14 +309,14 @@ def test_power_cut_loses_what_ran_where_processes_outlive_their_daemon(
     # When
     bring_down_and_up(live_restoring_daemon, "power cut")
 
-    # I expect all but that which had ended before to be lost
+    # I expect all to be lost except the one that had ended earlier
     assert [outcome(live_restoring.engine.inspect(name)) for name in ran] == [("ended", 255, True)] * 2
     assert outcome(live_restoring.engine.inspect(ended)) == ("ended", 3, False)
     assert outcome(live_restoring.run(shell("exit 255"))) == ("ended", 255, False)
 
 
 @pytest.mark.engine
-def test_daemon_that_does_not_move_is_waited_for(plain: DockerBench, plain_daemon: OwnDaemon) -> None:
+def test_a_frozen_daemon_is_waited_for(plain: DockerBench, plain_daemon: OwnDaemon) -> None:
     # Given a process whose daemon is frozen
     name = plain.started(SLEEPS, stop_grace_seconds=GRACE)
     plain_daemon.freeze()

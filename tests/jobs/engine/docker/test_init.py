@@ -1,4 +1,4 @@
-"""Our own init in Docker's containers: how it gets there, stays whole, and works with odd images (docs/adr/0014)."""
+"""Our init in Docker's containers: its installation, its repair, and unusual images (docs/adr/0014)."""
 
 import io
 import shutil
@@ -40,7 +40,7 @@ def holders(client: docker.DockerClient) -> list[str]:
 
 
 def remove_init(client: docker.DockerClient) -> None:
-    """As `docker system prune --all --volumes` does while no job's container exists."""
+    """Do what `docker system prune --all --volumes` does while no job's container exists."""
     for found in client.containers.list(all=True, filters={"label": init.LABEL}):
         reference = found.attrs["Config"]["Image"]
         found.remove(v=True)
@@ -49,7 +49,7 @@ def remove_init(client: docker.DockerClient) -> None:
 
 
 def layer_of(files: dict[str, tuple[bytes, int]]) -> bytes:
-    """A tar archive; of each file its content and mode."""
+    """Return a tar archive of files, given the content and mode of each."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for name, (content, mode) in files.items():
@@ -61,14 +61,14 @@ def layer_of(files: dict[str, tuple[bytes, int]]) -> bytes:
 
 @pytest.fixture(scope="module")
 def busybox(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A static program that is whatever it is called."""
+    """Return a static program that acts as the tool it is named after."""
     return stand_in.static_busybox(tmp_path_factory.mktemp("busybox")).read_bytes()
 
 
-# -- bringing it there ---------------------------------------------------------------------------------
+# -- installation ---------------------------------------------------------------------------------
 
 
-def test_init_is_brought_again_after_a_prune(docker_bench: DockerBench, client: docker.DockerClient) -> None:
+def test_the_init_is_installed_again_after_a_prune(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     docker_bench.run(("true",))
     (holder,) = holders(client)
     for _ in range(2):
@@ -79,7 +79,7 @@ def test_init_is_brought_again_after_a_prune(docker_bench: DockerBench, client: 
         assert holders(client) == [holder]
 
 
-def test_prune_under_a_job_takes_nothing_from_it(docker_bench: DockerBench, client: docker.DockerClient) -> None:
+def test_a_prune_does_not_affect_existing_containers(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     created = docker_bench.created(("echo", "started"))
     running = docker_bench.started(shell("trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done"))
     wait_for(lambda: docker_bench.log(running), what="its line")
@@ -98,18 +98,16 @@ def test_prune_under_a_job_takes_nothing_from_it(docker_bench: DockerBench, clie
     assert docker_bench.run(("true",)).exit_code == 0
 
 
-def test_crash_after_the_image_was_loaded_leaves_nothing_in_the_way(
-    docker_bench: DockerBench, client: docker.DockerClient
-) -> None:
+def test_the_init_is_installed_after_a_crash_halfway(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     docker_bench.run(("true",))
     (holder,) = holders(client)
-    client.containers.get(holder).remove(v=True)  # its image is left
+    client.containers.get(holder).remove(v=True)  # its image stays
 
     assert docker_bench.run(("true",)).exit_code == 0
     assert holders(client) == [holder]
 
 
-def test_workers_that_bring_it_at_once_do_not_disturb_one_another(docker_bench: DockerBench, client: docker.DockerClient) -> None:
+def test_simultaneous_workers_install_one_init(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     remove_init(client)
     specs = [docker_bench.spec(("echo", str(number))) for number in range(8)]
 
@@ -136,14 +134,14 @@ def test_workers_that_bring_it_at_once_do_not_disturb_one_another(docker_bench: 
     assert len(client.images.list(filters={"reference": "orchestrator-init"})) == 1
 
 
-def test_init_that_a_power_cut_has_emptied_is_brought_again(docker_bench: DockerBench, client: docker.DockerClient) -> None:
+def test_an_init_emptied_by_a_power_cut_is_installed_again(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     docker_bench.run(("true",))
     (holder,) = holders(client)
     client.containers.run(
         docker_bench.image, ["sh", "-c", f": > {init.COMMAND}"], volumes_from=[holder], remove=True, network_mode="none"
     )
 
-    docker_bench.engine = DockerEngine(docker_bench.host)  # of a worker that starts when the power is back
+    docker_bench.engine = DockerEngine(docker_bench.host)  # of a worker that starts after the power cut
 
     assert docker_bench.output(("echo", "hello")) == "hello\n"
 
@@ -170,7 +168,7 @@ def test_old_holders_of_other_releases_are_removed(docker_bench: DockerBench, cl
         client.images.get(f"orchestrator-init:{version}")
 
 
-def test_container_of_a_release_that_used_dockers_init_goes_on(docker_bench: DockerBench) -> None:
+def test_a_container_of_a_release_with_dockers_init_still_works(docker_bench: DockerBench) -> None:
     spec = docker_bench.spec(shell("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done"))
     EngineClient(docker_bench.host, EngineIntervals()).call(
         "POST", "/containers/create", params={"name": spec.name}, body=creation_body(spec)
@@ -183,7 +181,7 @@ def test_container_of_a_release_that_used_dockers_init_goes_on(docker_bench: Doc
     assert docker_bench.engine.inspect(spec.name).exit_code == 5
 
 
-# -- odd images ------------------------------------------------------------------------------------------
+# -- unusual images ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,7 +194,7 @@ def test_container_of_a_release_that_used_dockers_init_goes_on(docker_bench: Doc
         ([""], ["echo", "b"], "b\n"),
     ],
 )
-def test_images_own_command_is_entrypoint_and_command(
+def test_the_images_command_is_its_entrypoint_and_cmd(
     docker_bench: DockerBench, entrypoint: list[str] | None, command: list[str] | None, printed: str
 ) -> None:
     image = docker_bench.image_of(built_images.busybox_file_system(), Entrypoint=entrypoint, Cmd=command, Env=["PATH=/bin"])
@@ -204,12 +202,12 @@ def test_images_own_command_is_entrypoint_and_command(
     assert docker_bench.output(None, image=image) == printed
 
 
-def test_image_without_configuration_has_no_command(docker_bench: DockerBench) -> None:
+def test_an_image_without_configuration_has_no_command(docker_bench: DockerBench) -> None:
     with pytest.raises(EngineRefused, match="the image has no command"):
         docker_bench.created(None, image=docker_bench.image_of(layer_of({"file": (b"", 0o644)})))
 
 
-def test_image_of_one_program_and_a_user_without_a_name_works(docker_bench: DockerBench, busybox: bytes) -> None:
+def test_an_image_with_one_program_and_a_numeric_user_works(docker_bench: DockerBench, busybox: bytes) -> None:
     layer = layer_of({"echo": (busybox, 0o755)})
     image = docker_bench.image_of(layer, User="1234:99", WorkingDir="/", Entrypoint=["/echo", "alone"])
 
@@ -217,21 +215,21 @@ def test_image_of_one_program_and_a_user_without_a_name_works(docker_bench: Dock
     assert docker_bench.output(("/echo", "ours"), image=image, workspace="/") == "ours\n"
 
 
-def test_image_cannot_put_anything_in_place_of_the_init(docker_bench: DockerBench, busybox: bytes) -> None:
+def test_an_image_cannot_replace_the_init(docker_bench: DockerBench, busybox: bytes) -> None:
     files = {"echo": (busybox, 0o755), init.COMMAND.lstrip("/"): (b"#!/bin/false\n", 0o755)}
     image = docker_bench.image_of(layer_of(files))
 
     assert docker_bench.output(("/echo", "ours"), image=image) == "ours\n"
 
 
-def test_job_cannot_change_the_init_of_other_jobs(docker_bench: DockerBench) -> None:
+def test_a_job_cannot_change_the_init_of_other_jobs(docker_bench: DockerBench) -> None:
     name = docker_bench.ended(shell(f"echo > {init.COMMAND}; rm -f {init.COMMAND}; mount -o remount,rw {init.DIRECTORY}"))
 
     assert docker_bench.engine.inspect(name).exit_code != 0
     assert docker_bench.run(("true",)).exit_code == 0
 
 
-# -- what PID 1 does ---------------------------------------------------------------------------------------
+# -- PID 1 ---------------------------------------------------------------------------------------
 
 
 def test_orphans_are_reaped(docker_bench: DockerBench) -> None:
@@ -241,7 +239,7 @@ def test_orphans_are_reaped(docker_bench: DockerBench) -> None:
     assert docker_bench.output(shell(script)) == "0\n"
 
 
-def test_other_signals_reach_the_program_alone(docker_bench: DockerBench, client: docker.DockerClient) -> None:
+def test_other_signals_reach_only_the_program(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     child = "trap 'echo child' USR1; while :; do sleep 0.05; done"
     parent = "trap 'echo parent; exit 4' USR1; echo ready; while :; do sleep 0.05; done"
     name = docker_bench.started(shell(f'sh -c "{child}" & {parent}'))
@@ -254,7 +252,7 @@ def test_other_signals_reach_the_program_alone(docker_bench: DockerBench, client
     assert docker_bench.engine.inspect(name).exit_code == 4
 
 
-def test_missing_interpreter_is_told_from_a_missing_program(docker_bench: DockerBench) -> None:
+def test_a_missing_interpreter_differs_from_a_missing_program(docker_bench: DockerBench) -> None:
     name = docker_bench.ended(("/script",), image=docker_bench.image_of(layer_of({"script": (b"#!/no/such\n", 0o755)})))
 
     assert docker_bench.engine.inspect(name).exit_code == 126
@@ -262,17 +260,17 @@ def test_missing_interpreter_is_told_from_a_missing_program(docker_bench: Docker
 
 
 @pytest.mark.parametrize(("path", "exit_code"), [("/none", 127), ("/none:/data", 126), ("/none:/data:/echo:/bin", 0)])
-def test_program_is_searched_for_in_the_path(docker_bench: DockerBench, busybox: bytes, path: str, exit_code: int) -> None:
+def test_a_program_is_searched_for_in_the_path(docker_bench: DockerBench, busybox: bytes, path: str, exit_code: int) -> None:
     image = docker_bench.image_of(layer_of({"data/echo": (busybox, 0o644), "echo": (b"", 0o755), "bin/echo": (busybox, 0o755)}))
 
     assert docker_bench.run(("echo",), image=image, environment={"PATH": path}).exit_code == exit_code
 
 
-# -- its binaries --------------------------------------------------------------------------------------------
+# -- binaries --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("architecture", COMPILERS)
-def test_binary_is_made_of_the_source(tmp_path: Path, architecture: str) -> None:
+def test_the_binary_is_built_from_the_source(tmp_path: Path, architecture: str) -> None:
     compiler = COMPILERS[architecture]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout if shutil.which(compiler) else b""
     if b"Debian 12." not in version:

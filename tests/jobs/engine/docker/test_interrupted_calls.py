@@ -1,4 +1,4 @@
-"""Engines that take a request and send nothing: an interrupt ends whatever waits for them."""
+"""Engines that accept a request and send nothing: an interrupt ends every call that waits for them."""
 
 import base64
 import itertools
@@ -29,7 +29,7 @@ A_DIRECTORY = base64.b64encode(json.dumps({"size": 0, "mode": 1 << 31}).encode()
 
 
 class Calling:
-    """A call in a thread of its own."""
+    """A call that runs in a thread of its own."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
@@ -44,7 +44,7 @@ class Calling:
             self._error = error
 
     def is_in(self, *functions: str) -> bool:
-        """Whether its innermost frame is of one of these."""
+        """Return whether the innermost frame of the thread is one of these functions."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         return frame is not None and frame.f_code.co_name in functions
 
@@ -59,7 +59,7 @@ def follow(engine: Engine, interrupt: Interrupt) -> None:
         list(frames)
 
 
-def take_out(engine: Engine) -> None:
+def get_file(engine: Engine) -> None:
     with engine.get("job", "/out") as chunks:
         list(chunks)
 
@@ -68,7 +68,7 @@ def endless_tar() -> Iterator[bytes]:
     yield from itertools.repeat(b"\0" * 65536)
 
 
-# By the part of the request's first line that the engine is silent about.
+# Keyed by the part of the request line that the engine does not answer.
 CALLS: dict[str, Callable[[Engine, Interrupt], object]] = {
     "GET /v1.41/info": lambda engine, _: engine.info(),
     "/networks/create": lambda engine, _: engine.create_network("n", {}),
@@ -81,7 +81,7 @@ CALLS: dict[str, Callable[[Engine, Interrupt], object]] = {
     "/start": lambda engine, _: engine.start("job"),
     "/containers/job/json": lambda engine, _: engine.inspect("job"),
     "/containers/ended/json": lambda engine, _: engine.inspect("ended"),
-    "GET /v1.41/networks?": lambda engine, _: engine.inspect("ended"),  # the look at when the engine began
+    "GET /v1.41/networks?": lambda engine, _: engine.inspect("ended"),  # asks when the engine began
     "/wait": lambda engine, interrupt: engine.wait("job", interrupt),
     "/stop": lambda engine, _: engine.stop("job", 10),
     "DELETE /v1.41/containers/": lambda engine, _: engine.remove("job"),
@@ -90,13 +90,13 @@ CALLS: dict[str, Callable[[Engine, Interrupt], object]] = {
     "HEAD ": lambda engine, _: engine.stat("job", "/"),
     "/changes": lambda engine, _: engine.added_directories("job", ["/"]),
     "PUT ": lambda engine, _: engine.put("job", "/", endless_tar()),
-    "GET /v1.41/containers/job/archive": lambda engine, _: take_out(engine),
+    "GET /v1.41/containers/job/archive": lambda engine, _: get_file(engine),
 }
 
 
 @pytest.fixture
 def answering(daemon: ScriptedDaemon) -> ScriptedDaemon:
-    """One that has an answer to every question that comes before another."""
+    """A daemon that answers all requests that precede the tested one."""
     daemon.answers |= {
         "HEAD ": b"HTTP/1.1 200 X\r\nX-Docker-Container-Path-Stat: %s\r\nConnection: close\r\n\r\n" % A_DIRECTORY,
         "/containers/job/json": inspected(status="created"),
@@ -107,7 +107,7 @@ def answering(daemon: ScriptedDaemon) -> ScriptedDaemon:
 
 
 @pytest.mark.parametrize("about", ["GET /version", *CALLS])
-def test_interrupt_ends_a_call_that_is_not_answered(answering: ScriptedDaemon, about: str) -> None:
+def test_an_interrupt_ends_an_unanswered_call(answering: ScriptedDaemon, about: str) -> None:
     # Given a call that waits for the first byte of the engine's answer
     answering.unanswered = (about,)
     interrupt = Interrupt()
@@ -123,8 +123,8 @@ def test_interrupt_ends_a_call_that_is_not_answered(answering: ScriptedDaemon, a
 
 
 @pytest.mark.parametrize("begun", [answer(200, {})[:-1], chunked(b'{"', end=False)])
-def test_interrupt_ends_a_call_whose_answer_does_not_go_on(answering: ScriptedDaemon, begun: bytes) -> None:
-    # Given an answer that stops in its middle
+def test_an_interrupt_ends_a_call_whose_answer_stalls(answering: ScriptedDaemon, begun: bytes) -> None:
+    # Given an answer that stops in the middle
     answering.close_after_answer = False
     answering.answers = {"/info": begun} | answering.answers
     interrupt = Interrupt()
@@ -139,7 +139,7 @@ def test_interrupt_ends_a_call_whose_answer_does_not_go_on(answering: ScriptedDa
     assert isinstance(calling.error(), Interrupted)
 
 
-def test_call_is_not_made_while_the_interrupt_is_set(answering: ScriptedDaemon) -> None:
+def test_no_call_is_made_while_the_interrupt_is_set(answering: ScriptedDaemon) -> None:
     interrupt = Interrupt()
     engine = DockerEngine(answering.host).bound(interrupt)
     interrupt.wake()
@@ -150,8 +150,8 @@ def test_call_is_not_made_while_the_interrupt_is_set(answering: ScriptedDaemon) 
     assert answering.request_lines == []
 
 
-def test_interrupt_ends_the_calls_of_its_engine_alone(answering: ScriptedDaemon) -> None:
-    # Given two callers of one engine that is silent
+def test_an_interrupt_ends_only_the_calls_bound_to_it(answering: ScriptedDaemon) -> None:
+    # Given two callers of a silent engine
     answering.unanswered = ("/info",)
     shared = DockerEngine(answering.host)
     interrupts = [Interrupt(), Interrupt()]
@@ -162,14 +162,14 @@ def test_interrupt_ends_the_calls_of_its_engine_alone(answering: ScriptedDaemon)
     interrupts[0].wake()
     assert isinstance(callings[0].error(), Interrupted)
 
-    # I expect the other to wait on
+    # I expect the other to keep waiting
     assert callings[1]._thread.is_alive()
     interrupts[1].wake()
     assert isinstance(callings[1].error(), Interrupted)
 
 
-def test_interrupt_ends_a_call_that_waits_for_another_ones_look_at_the_init(answering: ScriptedDaemon) -> None:
-    # Given two callers who need the init, and an engine that is silent as the first one looks at it
+def test_an_interrupt_ends_a_wait_for_another_check_of_the_init(answering: ScriptedDaemon) -> None:
+    # Given two callers that need the init, and an engine that is silent when the first one checks it
     answering.unanswered = (init.COMMAND.replace("/", "%2F"),)
     answering.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
     shared = DockerEngine(answering.host)
@@ -182,28 +182,28 @@ def test_interrupt_ends_a_call_that_waits_for_another_ones_look_at_the_init(answ
     # When the second one is interrupted
     interrupts[1].wake()
 
-    # I expect it to end, and the first one to wait on
+    # I expect it to end, and the first one to keep waiting
     assert isinstance(second.error(), Interrupted)
     assert first._thread.is_alive()
     interrupts[0].wake()
     assert isinstance(first.error(), Interrupted)
 
 
-def test_late_interrupt_does_not_end_the_next_call_over_the_same_connection(answering: ScriptedDaemon) -> None:
+def test_a_late_interrupt_does_not_break_a_kept_connection(answering: ScriptedDaemon) -> None:
     # Given an engine that keeps connections open
     answering.close_after_answer = False
     answering.answers["/"] = answer(200, {}).replace(b"close", b"keep-alive")
     shared = DockerEngine(answering.host)
     shared.list({})
 
-    # When the interrupt comes between the end of an answer and that of its call
-    shared.bound(_WokenAtTheLast()).stop("job", 1)
+    # When the interrupt is set between the end of an answer and the end of its call
+    shared.bound(_SetAtTheEnd()).stop("job", 1)
 
-    # I expect the connection to be as it was
+    # I expect the connection to be unaffected
     assert [_is_quiet(kept) for kept in kept_sockets(shared)] == [True, True]
 
 
-class _WokenAtTheLast(Interrupt):
+class _SetAtTheEnd(Interrupt):
     @contextmanager
     def waking(self, waker: Callable[[], object]) -> Iterator[None]:
         with super().waking(waker):
@@ -212,14 +212,14 @@ class _WokenAtTheLast(Interrupt):
 
 
 def kept_sockets(engine: DockerEngine) -> list[socket.socket]:
-    """The connections that it keeps open."""
+    """Return the connections that the engine keeps open."""
     pools = engine._client._session.get_adapter("http+docker://").pools
     kept = [connection for path in pools.keys() for connection in pools[path].pool.queue if connection]  # noqa: SIM118
     return [connection.sock for connection in kept if connection.sock]
 
 
 def _is_quiet(sock: socket.socket) -> bool:
-    """Whether nothing came, not even the end."""
+    """Return whether neither a byte nor the end of the stream was received."""
     sock.setblocking(False)
     try:
         return sock.recv(1, socket.MSG_PEEK) != b""
@@ -227,8 +227,8 @@ def _is_quiet(sock: socket.socket) -> bool:
         return True
 
 
-def test_log_whose_headers_come_late_is_read(answering: ScriptedDaemon) -> None:
-    # Given an engine that sends no headers of a followed log before its first line, as Podman does
+def test_a_log_with_late_headers_is_read(answering: ScriptedDaemon) -> None:
+    # Given an engine that sends the headers of a followed log only with its first line, as Podman does
     answering.answers = {"/logs": chunked(frame(b"one\n"))} | answering.answers
     engine = DockerEngine(answering.host)
     engine.list({})
@@ -250,7 +250,7 @@ def test_log_whose_headers_come_late_is_read(answering: ScriptedDaemon) -> None:
     assert lines == [b"one\n"]
 
 
-def test_engine_that_says_nothing_for_as_long_as_its_caller_has_patience_is_silent(answering: ScriptedDaemon) -> None:
+def test_an_engine_is_silent_after_max_silence(answering: ScriptedDaemon) -> None:
     answering.unanswered = ("/json",)
 
     with pytest.raises(EngineSilent):
@@ -262,7 +262,7 @@ def test_engine_that_says_nothing_for_as_long_as_its_caller_has_patience_is_sile
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """Takes connections, and says nothing."""
+    """A port that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as taken:
 
         def take() -> None:
@@ -277,7 +277,7 @@ def silent_port() -> Iterator[int]:
 
 @pytest.fixture
 def full_port() -> Iterator[int]:
-    """A listener that leaves whoever connects to it waiting: its queue is full."""
+    """A port on which connecting blocks, because the listener's queue is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as queue:
         address = listener.getsockname()
         while True:
@@ -292,10 +292,10 @@ def full_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("port", ["silent_port", "full_port"])
-def test_interrupt_ends_a_call_to_a_host_that_does_not_answer(
+def test_an_interrupt_ends_a_call_to_an_unresponsive_host(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tls: bool, port: str
 ) -> None:
-    # Given a call that waits for its connection, for the other end of its handshake, or for the answer
+    # Given a call that waits for its connection, for the TLS handshake, or for the answer
     if tls:
         write_certificates(tmp_path)
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")

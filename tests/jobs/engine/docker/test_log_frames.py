@@ -1,4 +1,4 @@
-"""Frames from what Docker's drivers say of a log: above all lines of more than 16 KiB, where versions differ."""
+"""Frames of the logs of Docker's drivers, in particular lines over 16 KiB, where versions differ."""
 
 from collections.abc import Iterable
 from typing import cast
@@ -17,7 +17,7 @@ PIECE = 16 * 1024
 
 
 class Body:
-    """An answer that is all there."""
+    """A complete answer."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -27,12 +27,17 @@ class Body:
         return taken
 
 
-def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -> bytes:
-    """A log as Docker's API gives it; a line is its stream, its text, and whether it has a line feed.
+def read(self, size: int) -> bytes:
+    taken, self._data = self._data[:size], self._data[size:]
+    return taken
 
-    Before 23.0 one of the driver `local` does not keep the line feed of a line that it has cut.
+
+def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -> bytes:
+    """Return a log as Docker's API sends it. A line is its stream, its text, and whether it ends in a line feed.
+
+    Before 23.0 the driver `local` does not keep the line feed of a line that it has cut.
     """
-    said = b""
+    stream = b""
     for number, (stream, text, ended) in enumerate(lines):
         time = b"2026-01-01T00:00:00.%09dZ" % number
         pieces = [text[at : at + PIECE] for at in range(0, len(text) + 1, PIECE)]
@@ -42,12 +47,12 @@ def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -
             pieces[-1] += b"\n"
         for piece in pieces:
             payload = time + b" " + piece
-            said += bytes([stream, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload
-    return said
+            stream += bytes([stream, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload
+    return stream
 
 
-def read(said: bytes, *, skip: int = 0) -> list[Frame]:
-    body = cast("ByteStream", Body(said))
+def read(log: bytes, *, skip: int = 0) -> list[Frame]:
+    body = cast("ByteStream", Body(log))
     return [frame for frame in log_frames.read_frames(body, skip=skip, max_pause=None) if frame is not None]
 
 
@@ -56,7 +61,7 @@ def text(frames: Iterable[Frame], stream: str = "stdout") -> bytes:
 
 
 def lines_of(stream: int, texts: list[bytes], *, ended: bool) -> list[tuple[int, bytes, bool]]:
-    """Lines of a stream, the last one with or without a line feed."""
+    """Return the lines of a stream, the last one with or without a line feed."""
     return [(stream, one, ended or number < len(texts)) for number, one in enumerate(texts, 1)]
 
 
@@ -67,8 +72,8 @@ some_texts = st.lists(
 
 @given(out=some_texts, err=some_texts, ended=st.booleans(), order=st.randoms(use_true_random=False), skip=st.integers(0, 20))
 @settings(max_examples=60)
-def test_every_line_feed_is_there(out: list[bytes], err: list[bytes], ended: bool, order: object, skip: int) -> None:
-    # Given a log of two streams that print long and short lines, in turn
+def test_every_line_feed_is_restored(out: list[bytes], err: list[bytes], ended: bool, order: object, skip: int) -> None:
+    # Given a log of two streams with long and short lines
     queues = [lines_of(1, out, ended=ended), lines_of(2, err, ended=True)]
     lines = []
     while any(queues):
@@ -81,7 +86,7 @@ def test_every_line_feed_is_there(out: list[bytes], err: list[bytes], ended: boo
     for number, stream in ((1, "stdout"), (2, "stderr")):
         assert text(frames, stream) == b"".join(line + b"\n" * end for of, line, end in lines if of == number)
 
-    # When it is read from one that does not, I expect the same, but for the end of a long line that is its stream's last
+    # When it is read from one that does not, I expect the same, except the line feed of a long last line
     older = read(docker(lines, keeps_line_feed=False))
     for stream in ("stdout", "stderr"):
         whole = text(frames, stream)
@@ -89,12 +94,12 @@ def test_every_line_feed_is_there(out: list[bytes], err: list[bytes], ended: boo
         unknown = len(last) > PIECE and len(last) % PIECE
         assert text(older, stream) == (whole.removesuffix(b"\n") if unknown else whole)
 
-    # and the same from any frame on
+    # And the same from any frame on
     assert read(docker(lines, keeps_line_feed=False), skip=skip) == older[skip:]
 
 
-def test_a_line_that_an_engine_restart_cut_in_two_is_not_parted() -> None:
-    # Given a line of which the first engine wrote a piece and the next one, later, the rest
+def test_a_line_cut_by_an_engine_restart_is_not_split() -> None:
+    # Given a line of which the engine wrote a piece before a restart and the rest after it
     first, rest = docker([(1, b"x" * PIECE, False)], keeps_line_feed=True), docker([(1, b"y", True)], keeps_line_feed=True)
 
     frames = read(first + rest.replace(b"00.000000000Z", b"09.000000000Z"))

@@ -1,4 +1,4 @@
-"""Why a container was not made or started: the engine's own words are hostile and private."""
+"""Explanations of failed starts, which repeat nothing of the engine's message that may be private or hostile."""
 
 import logging
 from contextlib import closing
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.stateless
 RUNC = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
 CONFIG = {"Entrypoint": ["/opt/x y"], "Cmd": ["arg"], "WorkingDir": "/work", "User": "app"}
 HOST = "/srv/engine/volumes/617add9e0a18/_data"
-OTHERWISE = "the engine could not start the container"
+UNKNOWN_CAUSE = "the engine could not start the container"
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ OTHERWISE = "the engine could not start the container"
         (f"lstat {HOST}/merged/bin/busybox/x: not a directory", "not a directory in the image"),
         ("Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available", "fewer cpus"),
         ("No command specified", "the image has no command"),
-        (f'{RUNC}exec: "{HOST}": stat {HOST}: no such file or directory: unknown', OTHERWISE),  # a runtime that the host lacks
-        (f'fork/exec {HOST}: no such file or directory', OTHERWISE),
-        (f"write {HOST}: some error of tomorrow", OTHERWISE),
-        ("", OTHERWISE),
+        (f'{RUNC}exec: "{HOST}": stat {HOST}: no such file or directory: unknown', UNKNOWN_CAUSE),  # a missing runtime
+        (f'fork/exec {HOST}: no such file or directory', UNKNOWN_CAUSE),
+        (f"write {HOST}: some error of tomorrow", UNKNOWN_CAUSE),
+        ("", UNKNOWN_CAUSE),
     ],
 )  # fmt: skip
-def test_known_failures_have_sentences_of_their_own(message: str, sentence: str) -> None:
+def test_known_failures_are_explained(message: str, sentence: str) -> None:
     explained = cause_of(message, CONFIG).sentence
 
     assert sentence in explained
@@ -74,7 +74,7 @@ def test_known_failures_have_sentences_of_their_own(message: str, sentence: str)
         (f"error mounting {HOST}: no space left on device", "engine"),
     ],
 )
-def test_whose_fault_it_is_does_not_depend_on_names_that_a_job_chooses(message: str, fault: str) -> None:
+def test_names_that_a_job_chooses_do_not_change_whose_fault_it_is(message: str, fault: str) -> None:
     config = CONFIG | {"Volumes": {"/no space left on device": {}}}
 
     assert cause_of(message, config).fault == fault
@@ -103,14 +103,14 @@ words = st.sampled_from(
 @given(
     st.lists(words, min_size=1, max_size=4).map("".join), st.dictionaries(st.sampled_from(["WorkingDir"]), st.text(max_size=9))
 )
-def test_a_text_of_any_length_is_explained_at_once(piece: str, config: dict[str, Any]) -> None:
+def test_a_message_of_any_length_is_explained_at_once(piece: str, config: dict[str, Any]) -> None:
     explained = cause_of(piece * 200_000, config).sentence
 
     assert len(explained) < 300
 
 
-def test_an_error_of_any_length_freezes_nobody(tmp_path: Path) -> None:
-    # Given a container that the engine could not start, for a user which is a path of 200,000 characters
+def test_an_error_of_any_length_is_explained_at_once(tmp_path: Path) -> None:
+    # Given a container that could not be started, because of a user name of 200,000 characters
     error = f"unable to find user {'/a' * 100_000}: no matching entries in passwd file"
     state = {"Status": "created", "Running": False, "StartedAt": NEVER, "FinishedAt": NEVER, "ExitCode": 128, "OOMKilled": False}
     config = {"Labels": None, "User": "/a" * 100_000}
@@ -126,7 +126,7 @@ def test_an_error_of_any_length_freezes_nobody(tmp_path: Path) -> None:
         daemon.answers |= {"/json": answer(200, about), "/start": answer(500, {"message": error}), "/networks": answer(200, {})}
         engine = DockerEngine(daemon.host)
 
-        # I expect it to be seen, and its start to be explained, in no time
+        # I expect it to be inspected, and the failed start to be explained, at once
         assert engine.inspect("job").phase == "created"
         with pytest.raises(StartFailed) as failed:
             engine.start("job")
@@ -136,10 +136,10 @@ def test_an_error_of_any_length_freezes_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize(("path", "sentence"), [("/proc", "volume"), ("/bin/sh", "volume")])
-def test_a_volume_that_cannot_be_mounted_names_no_path_of_the_host(
+def test_a_failed_mount_names_no_path_of_the_host(
     docker_bench: DockerBench, caplog: pytest.LogCaptureFixture, path: str, sentence: str
 ) -> None:
-    # Given an image whose volume is in the way of something
+    # Given an image whose volume is at a path that something else needs
     image = built_images.import_busybox(
         docker_bench.host, f"orchestrator-test/volume-{path.strip('/').replace('/', '-')}:1", [f"VOLUME {path}"]
     )
@@ -149,7 +149,7 @@ def test_a_volume_that_cannot_be_mounted_names_no_path_of_the_host(
     with pytest.raises((StartFailed, EngineRefused)) as failed:
         docker_bench.started(image=image)
 
-    # I expect a sentence for the user, and the engine's own for the operator
+    # I expect a sentence for the client, and the engine's message in the log
     built_images.remove(docker_bench.host, image)
     assert sentence in str(failed.value)
     assert "/" not in str(failed.value)
@@ -160,7 +160,7 @@ def test_a_volume_that_cannot_be_mounted_names_no_path_of_the_host(
 
 
 @pytest.mark.parametrize("config", [{}, {"Entrypoint": None, "Cmd": None, "Env": None}, {"Env": ["A=" + "x" * 131_069]}])
-def test_arguments_that_linux_passes_are_taken(config: dict[str, Any]) -> None:
+def test_arguments_that_linux_accepts_are_accepted(config: dict[str, Any]) -> None:
     check_arguments(config)
 
 
@@ -196,6 +196,6 @@ def test_the_longest_arguments_reach_the_program(
 
 
 @pytest.mark.engine
-def test_too_many_arguments_fail_the_start_and_not_the_program(docker_bench: DockerBench) -> None:
+def test_too_many_arguments_fail_the_start(docker_bench: DockerBench) -> None:
     with pytest.raises(StartFailed, match="longer than Linux allows"):
         docker_bench.started(("true", *["x" * 100_000] * 21))

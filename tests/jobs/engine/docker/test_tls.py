@@ -126,7 +126,7 @@ def test_every_call_works_over_tls(docker_bench: DockerBench, tls_host: str) -> 
 
 
 class CallEndedAfterConnecting(EngineCall):
-    """Ends when it is told of the second socket, which is the handle of a TLS connection."""
+    """Ends when it is given the second socket, which is the handle of a TLS connection."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the Docker engine's client makes of an engine's account of itself: what it does not enforce, and whether it is one."""
+"""The engine's description of itself: limits that it does not enforce, and whether it is supported at all."""
 
 import pytest
 
@@ -13,24 +13,22 @@ pytestmark = pytest.mark.stateless
 ALL_ENFORCED = {"MemoryLimit": True, "SwapLimit": True, "CpuCfsQuota": True, "PidsLimit": True, "BridgeNfIptables": True}
 
 
-def told_by(daemon: ScriptedDaemon, **said: object) -> None:
+def describe(daemon: ScriptedDaemon, **values: object) -> None:
     about = {"ID": "id", "Name": "name", "NCPU": 2, "MemTotal": 2**30, "SystemTime": LATE}
-    daemon.answers["/info"] = answer(200, about | ALL_ENFORCED | said)
+    daemon.answers["/info"] = answer(200, about | ALL_ENFORCED | values)
 
 
 @pytest.mark.parametrize(
-    ("api_version", "told"),
+    ("api_version", "reported"),
     [("1.41", True), ("1.47", True), ("1.48", False), ("1.49", False), ("1.55", False)],
 )
-def test_engine_says_whether_bridged_traffic_is_filtered_only_below_api_1_48(
-    daemon: ScriptedDaemon, api_version: str, told: bool
-) -> None:
+def test_the_bridge_flag_is_ignored_from_api_1_48_on(daemon: ScriptedDaemon, api_version: str, reported: bool) -> None:
     daemon.answers["/version"] = answer(200, {"ApiVersion": api_version})
-    told_by(daemon, BridgeNfIptables=False)
+    describe(daemon, BridgeNfIptables=False)
 
     warnings = DockerEngine(daemon.host).info().warnings
 
-    assert any("reach one another" in warning for warning in warnings) is told
+    assert any("reach one another" in warning for warning in warnings) is reported
 
 
 @pytest.mark.parametrize(
@@ -45,17 +43,17 @@ def test_engine_says_whether_bridged_traffic_is_filtered_only_below_api_1_48(
         ("WARNING: API is accessible on http://192.0.2.1:2375 without encryption.", ""),
     ],
 )
-def test_warnings_of_an_engine_about_itself_are_limits_that_it_does_not_enforce(
+def test_warnings_of_an_engine_are_explained(
     daemon: ScriptedDaemon, caplog: pytest.LogCaptureFixture, warning: str, expected: str
 ) -> None:
-    told_by(daemon, Warnings=[warning])
+    describe(daemon, Warnings=[warning])
     engine = DockerEngine(daemon.host)
 
-    told = [engine.info().warnings for _ in range(2)][-1]
+    reported = [engine.info().warnings for _ in range(2)][-1]
 
-    assert len(told) == bool(expected)
-    assert "192.0.2.1" not in str(told)
-    assert all(expected in sentence for sentence in told)
+    assert len(reported) == bool(expected)
+    assert "192.0.2.1" not in str(reported)
+    assert all(expected in sentence for sentence in reported)
     assert caplog.text.count(warning) == bool(expected)
 
 
@@ -72,21 +70,21 @@ def test_warnings_of_an_engine_about_itself_are_limits_that_it_does_not_enforce(
         ("option isolate is ignored", "it is in the worker's log"),
     ],
 )
-def test_warnings_that_come_with_a_container_are_limits_of_its_engine(
+def test_warnings_at_the_creation_of_a_container_are_the_engines(
     daemon: ScriptedDaemon, fake_bench: FakeBench, warning: str, expected: str
 ) -> None:
     daemon.answers["/create"] = answer(201, {"Id": "0", "Warnings": [warning]})
-    told_by(daemon)
+    describe(daemon)
     engine = DockerEngine(daemon.host)
     engine.bound(Interrupt()).create(fake_bench.spec())
 
-    told = engine.info().warnings
+    reported = engine.info().warnings
 
-    assert len(told) == bool(expected)
-    assert all(expected in sentence for sentence in told)
+    assert len(reported) == bool(expected)
+    assert all(expected in sentence for sentence in reported)
 
 
-def test_podman_is_refused_in_one_sentence(daemon: ScriptedDaemon) -> None:
+def test_podman_is_refused(daemon: ScriptedDaemon) -> None:
     components = [{"Name": "Podman Engine", "Version": "4.3.1"}, {"Name": "Conmon"}]
     daemon.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Components": components})
 
@@ -94,9 +92,9 @@ def test_podman_is_refused_in_one_sentence(daemon: ScriptedDaemon) -> None:
         DockerEngine(daemon.host).info()
 
 
-@pytest.mark.parametrize("said", [{}, {"ApiVersion": "x"}, [], None])
-def test_engine_that_does_not_say_its_version_is_unavailable(daemon: ScriptedDaemon, said: object) -> None:
-    daemon.answers["/version"] = answer(200, said)
+@pytest.mark.parametrize("about", [{}, {"ApiVersion": "x"}, [], None])
+def test_an_engine_without_a_version_is_unavailable(daemon: ScriptedDaemon, about: object) -> None:
+    daemon.answers["/version"] = answer(200, about)
 
     with pytest.raises(EngineUnavailable):
         DockerEngine(daemon.host).info()
