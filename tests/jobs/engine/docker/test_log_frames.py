@@ -37,7 +37,7 @@ def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -
 
     Before 23.0 the driver `local` does not keep the line feed of a line that it has cut.
     """
-    stream = b""
+    log = b""
     for number, (stream, text, ended) in enumerate(lines):
         time = b"2026-01-01T00:00:00.%09dZ" % number
         pieces = [text[at : at + PIECE] for at in range(0, len(text) + 1, PIECE)]
@@ -47,8 +47,8 @@ def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -
             pieces[-1] += b"\n"
         for piece in pieces:
             payload = time + b" " + piece
-            stream += bytes([stream, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload
-    return stream
+            log += bytes([stream, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload
+    return log
 
 
 def read(log: bytes, *, skip: int = 0) -> list[Frame]:
