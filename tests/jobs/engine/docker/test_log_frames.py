@@ -27,11 +27,6 @@ class Body:
         return taken
 
 
-def read(self, size: int) -> bytes:
-    taken, self._data = self._data[:size], self._data[size:]
-    return taken
-
-
 def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -> bytes:
     """Return a log as Docker's API sends it. A line is its stream, its text, and whether it ends in a line feed.
 
