@@ -1,4 +1,4 @@
-"""Whether this process is about to end, for answers that would otherwise wait longer than it lives."""
+"""Whether this process is stopping, for requests that would otherwise wait too long."""
 
 import threading
 from typing import Final

@@ -1,4 +1,4 @@
-"""Everything the environment says, read once, typed (docs/configuration.md, one row per variable)."""
+"""The configuration of the service, read once from environment variables (docs/configuration.md)."""
 
 import os
 import secrets
@@ -31,7 +31,7 @@ _EMBEDDED_EGRESS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """Durations in seconds, sizes in bytes."""
+    """All settings that operators can change. Durations are in seconds, sizes in bytes."""
 
     embedded: bool
     state_dir: Path
@@ -64,24 +64,24 @@ class Configuration:
     egress_hosts: frozenset[str]
     ca_bundle: Path | None
     deliveries_per_host: int
-    images_allow: tuple[ImagePattern, ...]  # none: all images
+    images_allow: tuple[ImagePattern, ...]  # empty: all images
     shutdown_grace: float
 
 
 def load(variables: Mapping[str, str] = os.environ) -> Configuration:
-    """Read and check every variable. Raises `ConfigurationError`, which names the one at fault."""
+    """Read and check every variable. Raise `ConfigurationError`, whose message begins with the name of the variable."""
     env = Environment(variables)
     database_url, redis_url = env.text("DATABASE_URL"), env.text("REDIS_URL")
     if bool(database_url) != bool(redis_url):
         missing = "REDIS_URL" if database_url else "DATABASE_URL"
-        raise ConfigurationError(f"{missing} is not set: DATABASE_URL and REDIS_URL go together, or neither is set")
+        raise ConfigurationError(f"{missing} is not set: DATABASE_URL and REDIS_URL must be set together")
     embedded = not database_url
     if not embedded:
         _split("DATABASE_URL", database_url, ("postgres", "postgresql"), "postgresql://user:password@host:port/name")
         _split("REDIS_URL", redis_url, ("redis", "rediss", "unix"), "redis://host:port/0")
     state_dir = Path(env.text("STATE_DIR") or Path(__file__).resolve().parents[3] / "var").absolute()
     port = env.integer("PORT", 8080, 0, 65535)
-    public_url = env.text("PUBLIC_URL") if embedded else env.required("PUBLIC_URL", "it is how clients reach the service")
+    public_url = env.text("PUBLIC_URL") if embedded else env.required("PUBLIC_URL", "the URL at which clients reach the service")
     networks, hosts = _egress(env, embedded)
     return Configuration(
         embedded=embedded,
@@ -121,7 +121,7 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
 
 
 def host_name() -> str:
-    """This machine's name, for log lines."""
+    """Return the name of this machine, for log lines."""
     return socket.gethostname()
 
 
@@ -141,10 +141,10 @@ def _certificates(env: Environment, name: str) -> Path | None:
     if path is None:
         return None
     store = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    with suppress(OSError):  # of a file with one that is broken none is taken
+    with suppress(OSError):  # one broken certificate makes the whole file invalid
         store.load_verify_locations(path)
     if not store.cert_store_stats()["x509"]:
-        raise ConfigurationError(f"{name} cannot be read: it holds no PEM certificate, or a broken one: {path}")
+        raise ConfigurationError(f"{name} must contain valid PEM certificates: {path}")
     return path
 
 
@@ -152,20 +152,22 @@ def _public_url(url: str) -> str:
     example = "https://orchestrator.example.com"
     parts = _split("PUBLIC_URL", url, ("http", "https"), example)
     host = parts.hostname or ""
-    if not host or host.startswith(".") or "*" in host or parts.query or parts.fragment:  # patterns would allow other hosts
-        raise ConfigurationError(f"PUBLIC_URL cannot be read: write {example}")
+    if (
+        not host or host.startswith(".") or "*" in host or parts.query or parts.fragment
+    ):  # Django would read a pattern as several hosts
+        raise ConfigurationError(f"PUBLIC_URL must be a URL such as {example}")
     return url.rstrip("/")
 
 
 def _split(name: str, url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
-    """The parts of a URL. What is wrong with it is not repeated: it may hold a password."""
+    """Split a URL. The error does not repeat it: it may contain a password."""
     try:
         parts = urlsplit(url)
         scheme, _ = parts.scheme, parts.port  # a port is checked when it is read
     except ValueError:
         scheme = ""
     if scheme not in schemes:
-        raise ConfigurationError(f"{name} cannot be read: write {example}")
+        raise ConfigurationError(f"{name} must be a URL such as {example}")
     return parts
 
 
@@ -180,31 +182,31 @@ def _egress(env: Environment, embedded: bool) -> tuple[tuple[Network, ...], froz
             networks.append(ip_network(word))
         except ValueError as error:
             if "/" in word or ":" in word:
-                raise ConfigurationError(f"EGRESS_ALLOW cannot be read: {error}") from error
+                raise ConfigurationError(f"EGRESS_ALLOW contains an invalid network: {error}") from error
             try:
                 hosts.add(read_host(word).rstrip("."))
             except InvalidUrl as invalid:
-                raise ConfigurationError("EGRESS_ALLOW cannot be read: write CIDRs, addresses and host names") from invalid
+                raise ConfigurationError("EGRESS_ALLOW must be a list of CIDRs, addresses and host names") from invalid
     return tuple(networks), frozenset(hosts)
 
 
 def _image_patterns(env: Environment) -> tuple[ImagePattern, ...]:
     words = env.words("IMAGES_ALLOW")
     if words == []:
-        raise ConfigurationError("IMAGES_ALLOW cannot be read: it holds no pattern")
+        raise ConfigurationError("IMAGES_ALLOW must contain at least one pattern")
     patterns = []
     for word in words or []:
         try:
             patterns.append(read_pattern(word))
         except ValueError as error:
-            raise ConfigurationError(f"IMAGES_ALLOW cannot be read: {word!r}: {error}") from error
+            raise ConfigurationError(f"IMAGES_ALLOW contains an invalid pattern: {word!r}: {error}") from error
     return tuple(patterns)
 
 
 def _secret(env: Environment, name: str, embedded: bool, state_dir: Path) -> str:
-    """The variable's value; embedded, one that is made once and kept in the state directory."""
+    """Return the variable's value; in embedded mode a generated one, kept in the state directory, if it is not set."""
     if not embedded:
-        return env.required(name, "it is needed wherever DATABASE_URL is set")
+        return env.required(name, "it is required if DATABASE_URL is set")
     given = env.text(name)
     if given:
         return given
@@ -212,12 +214,12 @@ def _secret(env: Environment, name: str, embedded: bool, state_dir: Path) -> str
     with suppress(FileNotFoundError):
         return path.read_text().strip()
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fresh.touch(mode=0o600)
-    fresh.write_text(urlsafe_b64encode(secrets.token_bytes(32)).decode() + "\n")
-    with suppress(FileExistsError):  # two processes start at once: the first one's file stands
-        os.link(fresh, path)
-    fresh.unlink()
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    new.touch(mode=0o600)
+    new.write_text(urlsafe_b64encode(secrets.token_bytes(32)).decode() + "\n")
+    with suppress(FileExistsError):  # another process that starts at the same time was first: its file counts
+        os.link(new, path)
+    new.unlink()
     return path.read_text().strip()
 
 
@@ -225,11 +227,11 @@ def _encryption_keys(text: str) -> tuple[str, ...]:
     keys = tuple(word.strip() for word in text.split(",") if word.strip())
     for key in keys:
         try:
-            good = len(urlsafe_b64decode(key)) == 32
+            is_valid = len(urlsafe_b64decode(key)) == 32
         except ValueError:
-            good = False
-        if not good:
-            raise ConfigurationError("ENCRYPTION_KEYS cannot be read: each key is 32 bytes as URL-safe base64")
+            is_valid = False
+        if not is_valid:
+            raise ConfigurationError("ENCRYPTION_KEYS must be keys of 32 bytes in URL-safe base64")
     if not keys:
-        raise ConfigurationError("ENCRYPTION_KEYS cannot be read: it holds no key")
+        raise ConfigurationError("ENCRYPTION_KEYS must contain at least one key")
     return keys

@@ -1,7 +1,6 @@
-"""Typed readers of environment variables (docs/configuration.md lists every one).
+"""Typed readers of environment variables.
 
-A value that cannot be read raises `ConfigurationError` with the variable's name: no silent default.
-Durations and sizes are written `90s`, `15m`, `7d`, `512KiB`, `10MiB`.
+An invalid value raises `ConfigurationError`; it is never replaced by the default.
 """
 
 import os
@@ -20,27 +19,27 @@ _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 
 
 class ConfigurationError(ImproperlyConfigured):
-    """A variable is missing or cannot be read; the message begins with its name."""
+    """A variable is missing or invalid; the message begins with its name."""
 
 
 def parse_duration(text: str) -> float:
-    """Seconds. Raises ValueError."""
+    """Return the seconds of a duration such as `90s`, `15m` or `7d`. Raise `ValueError`."""
     match = _DURATION.fullmatch(text.strip())
     if not match:
-        raise ValueError("write a duration like 90s, 15m or 7d")
+        raise ValueError("must be a duration such as 90s, 15m or 7d")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_size(text: str) -> int:
-    """Bytes. Raises ValueError."""
+    """Return the bytes of a size such as `512KiB` or `10MiB`. Raise `ValueError`."""
     match = _SIZE.fullmatch(text.strip())
     if not match:
-        raise ValueError("write a size like 512KiB, 10MiB or 1GiB")
+        raise ValueError("must be a size such as 512KiB, 10MiB or 1GiB")
     return int(match[1]) * _BYTES[match[2]]
 
 
 class Environment:
-    """Reads variables from a mapping; an empty value counts as none."""
+    """Reads variables from a mapping; an empty value counts as not set."""
 
     def __init__(self, variables: Mapping[str, str] = os.environ) -> None:
         self._variables = variables
@@ -52,13 +51,13 @@ class Environment:
         try:
             return parse(raw)
         except ValueError as error:
-            raise ConfigurationError(f"{name} cannot be read: {error}") from error
+            raise ConfigurationError(f"{name} {error}") from error
 
     def text(self, name: str, default: str = "") -> str:
         return self._read(name, str, default)
 
     def required(self, name: str, why: str) -> str:
-        """The value; raises `ConfigurationError` with `why` where there is none."""
+        """Return the value. Raise `ConfigurationError` with the reason `why` if it is not set."""
         value = self.text(name)
         if not value:
             raise ConfigurationError(f"{name} is not set: {why}")
@@ -67,7 +66,7 @@ class Environment:
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         def parse(raw: str) -> int:
             if not re.fullmatch(r"\d{1,15}", raw, re.ASCII) or not low <= int(raw) <= high:
-                raise ValueError(f"write a whole number from {low} to {high}")
+                raise ValueError(f"must be an integer between {low} and {high}")
             return int(raw)
 
         return self._read(name, parse, default)
@@ -75,27 +74,27 @@ class Environment:
     def number(self, name: str, default: float | None, low: float, high: float) -> float | None:
         def parse(raw: str) -> float | None:
             if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", raw, re.ASCII) or not low <= float(raw) <= high:
-                raise ValueError(f"write a number from {low:g} to {high:g}")
+                raise ValueError(f"must be a number between {low:g} and {high:g}")
             return float(raw)
 
         return self._read(name, parse, default)
 
     def duration(self, name: str, default: str) -> float:
-        """Seconds."""
+        """Return seconds."""
         return self._read(name, parse_duration, parse_duration(default))
 
     def size(self, name: str, default: str | None) -> int | None:
-        """Bytes."""
+        """Return bytes."""
         return self._read(name, parse_size, None if default is None else parse_size(default))
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         def parse(raw: str) -> str:
             if raw not in choices:
-                raise ValueError(f"write one of {', '.join(choices)}")
+                raise ValueError(f"must be {' or '.join(choices)}")
             return raw
 
         return self._read(name, parse, default)
 
     def words(self, name: str) -> list[str] | None:
-        """Comma separated; None where the variable is not set."""
+        """Return the comma-separated words, None if the variable is not set."""
         return self._read(name, lambda raw: [word.strip() for word in raw.split(",") if word.strip()], None)

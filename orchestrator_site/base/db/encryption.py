@@ -1,6 +1,6 @@
-"""Model fields that are ciphertext in the database (Fernet: AES-128-CBC with HMAC-SHA256).
+"""Model fields that are encrypted in the database (Fernet: AES-128-CBC with HMAC-SHA256).
 
-The newest of `ENCRYPTION_KEYS` encrypts, all of them decrypt, so that keys can be rotated.
+The first of `ENCRYPTION_KEYS` encrypts and all of them decrypt, so keys can be rotated.
 """
 
 import json
@@ -22,7 +22,7 @@ def _current() -> MultiFernet:
 
 
 class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
-    """Text that only processes with a key can read. It cannot be searched for."""
+    """Encrypted text. It cannot be searched for."""
 
     def get_prep_value(self, value: Any) -> Any:
         value = super().get_prep_value(value)
@@ -33,7 +33,7 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
 
 
 class EncryptedJSONField(EncryptedTextField):
-    """Any JSON value, encrypted as a whole."""
+    """A JSON value that is encrypted as a whole."""
 
     _pyi_private_set_type: Any
     _pyi_private_get_type: Any

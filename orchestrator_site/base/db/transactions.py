@@ -1,4 +1,4 @@
-"""Rules for using the database from threads that mostly wait for something else."""
+"""Short transactions and reads for threads that mostly wait for something else."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,21 +7,21 @@ from typing import Final
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 from django.db.models import Model, QuerySet
 
-# The database does not answer as it should, which says nothing of what it was asked: try again. `InternalError` is what
-# psycopg makes of a primary that was demoted (25006, read-only now) and of a session that the server ended because this
-# process was frozen amid a transaction (25P03).
+# The database is unreachable or failing, whatever the statement was: try again. psycopg raises `InternalError` for a primary
+# that was demoted (25006, read-only) and for a session that the server ended because this process was frozen in a
+# transaction (25P03).
 DATABASE_UNAVAILABLE: Final = (OperationalError, InterfaceError, InternalError)
 
 
 def release_connection() -> None:
-    """Give this thread's connection back to the pool, before it blocks on an engine or a peer."""
+    """Give this thread's connection back to the pool, for example before it waits for an engine. Not in a transaction."""
     if not connection.in_atomic_block:
         connection.close()
 
 
 @contextmanager
 def short_transaction() -> Iterator[None]:
-    """One transaction, after which the thread holds no connection (200 running jobs need a handful)."""
+    """Run the block in a transaction, then give the connection back: 200 running jobs need a handful of connections."""
     try:
         with transaction.atomic():
             yield
@@ -31,7 +31,7 @@ def short_transaction() -> Iterator[None]:
 
 @contextmanager
 def short_read() -> Iterator[None]:
-    """A few reads outside a transaction, after which the thread holds no connection."""
+    """Run the block outside a transaction, then give the connection back."""
     try:
         yield
     finally:
@@ -39,10 +39,7 @@ def short_read() -> Iterator[None]:
 
 
 def delete_in_batches(rows: QuerySet[Model], size: int) -> None:
-    """Delete so many rows at a time, each lot in a transaction of its own: nobody waits for long, least of all on SQLite.
-
-    What refers to the rows goes with them.
-    """
+    """Delete `rows` and what refers to them, `size` rows per transaction, so that others do not wait long for their locks."""
     while identities := list(rows.values_list("pk", flat=True)[:size]):
         with short_transaction():
             rows.model._default_manager.filter(pk__in=identities).only("pk").delete()

@@ -1,6 +1,6 @@
-"""Read http and https URLs: which host is meant, and the exact bytes of path and query.
+"""Parse http and https URLs: their host in one spelling, and the exact bytes of path and query.
 
-The API, the egress guard and redirects share this one reading, so what was accepted is what is checked and sent.
+The API, outgoing requests and redirects share this parser, so the URL that was accepted is the one that is checked and sent.
 """
 
 import re
@@ -24,32 +24,32 @@ _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class InvalidUrl(ValueError):
-    """The URL can never be requested. The text is a sentence that repeats nothing of the URL."""
+    """The URL can never be requested. The message repeats nothing of the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpUrl:
-    """An http or https URL, as a request needs it."""
+    """The parts of an http or https URL that a request needs."""
 
     scheme: str
-    host: str  # as `read_host` gives it
+    host: str  # as `read_host` returns it
     port: int
     userinfo: str | None = field(repr=False)  # as written
-    target: str = field(repr=False)  # path and query for the request line: as written, but for what is not ASCII
+    target: str = field(repr=False)  # path and query for the request line: as written, except for characters that are not ASCII
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port in one spelling: `https://example.com:443`."""
+        """Return scheme, host and port in one spelling: `https://example.com:443`."""
         return f"{self.scheme}://{_bracketed(self.host.rstrip('.'))}:{self.port}"
 
     @property
     def root(self) -> str:
-        """The URL without userinfo, path and query."""
+        """Return the URL without userinfo, path and query."""
         return f"{self.scheme}://{_bracketed(self.host)}:{self.port}/"
 
 
 class _Parts(NamedTuple):
-    """The components of a URL or of a relative reference; None stands for one that is absent."""
+    """The components of a URL or a relative reference; None if absent."""
 
     scheme: str | None
     authority: str | None
@@ -58,18 +58,18 @@ class _Parts(NamedTuple):
 
 
 def parse(url: str) -> HttpUrl:
-    """Read a URL. Raises `InvalidUrl` for one that cannot be requested.
+    """Parse a URL. Raise `InvalidUrl` if it cannot be requested.
 
-    Path and query stay as they are; characters beyond ASCII in them become percent-encoded UTF-8, and an empty path `/`.
+    Path and query are unchanged, except that an empty path becomes `/` and non-ASCII characters percent-encoded UTF-8.
     """
     if _FORBIDDEN.search(url):
-        raise InvalidUrl("a URL may not hold spaces, control characters or backslashes")
+        raise InvalidUrl("a URL must not contain spaces, control characters or backslashes")
     parts = _split(url)
     scheme = (parts.scheme or "").lower()
     if scheme not in _PORTS:
         raise InvalidUrl("the URL must begin with http:// or https://")
-    userinfo, at, place = (parts.authority or "").rpartition("@")
-    match = _HOST_AND_PORT.fullmatch(place)
+    userinfo, at, host_and_port = (parts.authority or "").rpartition("@")
+    match = _HOST_AND_PORT.fullmatch(host_and_port)
     if match is None:
         raise InvalidUrl("the URL has no valid host")
     return HttpUrl(
@@ -82,10 +82,10 @@ def parse(url: str) -> HttpUrl:
 
 
 def read_host(host: str) -> str:
-    """Return the name or address that a URL's host stands for, in lower-case ASCII. Raises `InvalidUrl`.
+    """Return the name or address that the host of a URL means, in lower-case ASCII. Raise `InvalidUrl`.
 
-    Names are encoded by UTS 46. A host that ends in a number is an IPv4 address, of which the short, octal and hexadecimal
-    notations are read as the system's resolver would. IPv6 addresses lose their brackets.
+    Names are encoded by UTS 46. A host that ends in a number is an IPv4 address; short, octal and hexadecimal notations are
+    read as the system's resolver does. IPv6 addresses lose their brackets.
     """
     if host.startswith("["):
         return _read_ipv6(host[1:-1])
@@ -96,11 +96,10 @@ def read_host(host: str) -> str:
 
 
 def follow(base: str, location: str) -> str:
-    """Return the URL that a redirect from `base` leads to. Raises `InvalidUrl`.
+    """Return the URL that a redirect from `base` leads to. Raise `InvalidUrl`.
 
-    `location` is the value of the header, read as Latin-1. It is resolved by RFC 3986, and its path and query stay as they
-    are: dot segments go only where a path is relative to that of `base`. Spaces, backslashes and bytes beyond ASCII in
-    them are percent-encoded.
+    `location` is the value of the header, decoded as Latin-1. It is resolved by RFC 3986, but dot segments are removed only
+    from relative paths. Spaces, backslashes and bytes beyond ASCII in path and query are percent-encoded.
     """
     given = _split(location.strip(" \t"))
     path, query = _quote_bytes(given.path), None if given.query is None else _quote_bytes(given.query)
@@ -138,7 +137,7 @@ def _resolve(base: _Parts, path: str, query: str | None) -> _Parts:
 
 
 def _without_dot_segments(path: str) -> str:
-    """RFC 3986, section 5.2.4, for a path that begins with a slash."""
+    """Remove dot segments (RFC 3986, 5.2.4) from a path that begins with a slash."""
     segments = path.split("/")[1:]
     kept: list[str] = []
     for segment in segments:
@@ -156,12 +155,12 @@ def _ascii(text: str) -> str:
 
 
 def _quote_bytes(text: str) -> str:
-    """Encode what a URL cannot hold, byte by byte. Control characters stay, for `parse` to refuse."""
+    """Percent-encode spaces, backslashes and bytes beyond ASCII. Control characters stay, for `parse` to refuse."""
     return re.sub(r"[ \\\x80-\xff]", lambda match: f"%{ord(match[0]):02X}", text)
 
 
 def _utf8(authority: str | None) -> str | None:
-    """The authority of a `Location` header that was read as Latin-1."""
+    """Decode the authority of a `Location` header, which was decoded as Latin-1, as UTF-8."""
     try:
         return authority and authority.encode("latin-1").decode()
     except UnicodeError as error:
@@ -175,7 +174,7 @@ def _bracketed(host: str) -> str:
 def _read_port(text: str) -> int:
     match = _PORT.fullmatch(text)
     if match is None or not 1 <= int(match[1]) <= 65535:
-        raise InvalidUrl("the URL's port must be a number from 1 to 65535")
+        raise InvalidUrl("the port of the URL must be between 1 and 65535")
     return int(match[1])
 
 
@@ -188,7 +187,7 @@ def _read_ipv4(text: str) -> str:
 
 def _read_ipv6(text: str) -> str:
     if "%" in text:
-        raise InvalidUrl("an IPv6 address in a URL may not have a zone")
+        raise InvalidUrl("an IPv6 address in a URL must not have a zone")
     try:
         return str(IPv6Address(text))
     except ValueError as error:
@@ -196,16 +195,16 @@ def _read_ipv6(text: str) -> str:
 
 
 def _encode_name(name: str) -> str:
-    """Encode a host name with characters beyond ASCII by UTS 46, non-transitional.
+    """Encode a host name with characters beyond ASCII by UTS 46, non-transitional. Raise `InvalidUrl`.
 
-    Characters that stand for ASCII, such as full-width digits and ideographic full stops, are refused: they make one host
-    look like another.
+    Characters that map to ASCII, such as full-width digits and ideographic full stops, are refused: they make one host look
+    like another.
     """
     try:
         for character in name:
             if not character.isascii() and idna.uts46_remap(character, std3_rules=False).isascii():
-                raise InvalidUrl("a URL's host may not hold characters that stand for ASCII ones, such as full-width digits")
+                raise InvalidUrl("the host of a URL must not contain characters that map to ASCII, such as full-width digits")
         labels = idna.uts46_remap(name, std3_rules=False).split(".")
         return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels)
     except idna.IDNAError as error:
-        raise InvalidUrl("the URL's host name cannot be encoded by IDNA") from error
+        raise InvalidUrl("the host name of the URL cannot be encoded by IDNA") from error

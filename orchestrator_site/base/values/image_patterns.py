@@ -1,7 +1,7 @@
 """The patterns of IMAGES_ALLOW (docs/configuration.md): which images may run.
 
-A pattern is written like a reference and read like one, so that `python`, `docker.io/library/python` and
-`index.docker.io/library/python` are the same. In each of its parts `*` stands for any characters or none.
+A pattern is read like a reference, so `python`, `docker.io/library/python` and `index.docker.io/library/python` are the same.
+In each of its parts `*` stands for any number of characters.
 """
 
 import re
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator_site.base.values.image_references import (
     DEFAULT_TAG,
+    INVALID_DIGEST,
     ImageReference,
     MalformedReference,
     read_reference,
@@ -21,7 +22,7 @@ _DIGEST_PATTERN = re.compile(r"[a-z0-9:*]+")
 
 @dataclass(frozen=True, slots=True)
 class ImagePattern:
-    """One pattern. Without a tag and a digest it takes all of both."""
+    """One pattern. Without a tag and a digest it matches any tag and digest."""
 
     registry: str
     repository: str
@@ -29,7 +30,7 @@ class ImagePattern:
     digest: str | None
 
     def matches(self, image: ImageReference) -> bool:
-        """Whether the image is one of the pattern's. A tag beside a digest says nothing: the digest decides what runs."""
+        """Return whether the pattern matches an image. A tag next to a digest is ignored, as engines do."""
         if not (_matches(self.registry, image.registry) and _matches(self.repository, image.repository)):
             return False
         if self.digest is not None:
@@ -40,18 +41,18 @@ class ImagePattern:
 
 
 def read_pattern(text: str) -> ImagePattern:
-    """Read one pattern. Raises `ValueError`."""
+    """Parse a pattern. Raise `ValueError`."""
     parts = split_reference(text)
     if parts.tag is not None and parts.digest is not None:
-        raise ValueError("a pattern has a tag or a digest, not both")
+        raise ValueError("a pattern may have a tag or a digest, not both")
     if parts.digest is not None and not _DIGEST_PATTERN.fullmatch(parts.digest):
-        raise ValueError("a digest is sha256, sha384 or sha512 and its hexadecimal digits in lower case")
-    read_reference(text.partition("@")[0].replace("*", "0"))  # a digit may stand wherever a `*` may
+        raise ValueError(INVALID_DIGEST)
+    read_reference(text.partition("@")[0].replace("*", "0"))  # a digit is valid wherever a `*` is
     return ImagePattern(parts.registry, parts.repository, parts.tag, parts.digest)
 
 
 def is_allowed(image: str, patterns: Collection[ImagePattern]) -> bool:
-    """Whether one of `patterns` takes that reference, or there are none. What is no reference is not allowed."""
+    """Return whether one of `patterns` matches, or there are no patterns. An invalid reference is not allowed."""
     if not patterns:
         return True
     try:
@@ -62,7 +63,7 @@ def is_allowed(image: str, patterns: Collection[ImagePattern]) -> bool:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Whether `pattern` covers the whole text. For `*` the leftmost place of each piece is enough: no backtracking."""
+    """Return whether `pattern` matches the whole text. The leftmost match of each piece is enough: no backtracking."""
     first, *pieces = pattern.split("*")
     if not pieces:
         return text == pattern

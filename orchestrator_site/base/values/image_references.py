@@ -1,10 +1,10 @@
-"""Image references as Docker's engines read them (https://github.com/distribution/reference).
+"""Parse image references as container engines do (https://github.com/distribution/reference).
 
-The grammar is the part that all supported engines share. Docker 20.10 refuses what later releases take: an IPv6 address as
-the registry, and an upper-case first component without a dot or a port. Its limit of 255 characters includes the registry.
-An image id and a digest alone are no references: they would name an image that no registry was asked for.
+The grammar is what all supported engines accept. Docker 20.10 refuses what later releases accept: an IPv6 address as the
+registry, and an upper-case first component without a dot or a port. Its limit of 255 characters includes the registry.
+An image id or a digest alone is not a reference, because it names no registry.
 
-Knows neither Django nor an engine. Reading takes linear time: the parts are split off first, and no pattern backtracks.
+Parsing takes linear time: the parts are split first, and no pattern backtracks.
 """
 
 import re
@@ -13,9 +13,10 @@ from typing import Final
 
 DOCKER_HUB: Final = "docker.io"
 DEFAULT_TAG: Final = "latest"
+INVALID_DIGEST: Final = "a digest must be sha256, sha384 or sha512 with hexadecimal digits in lower case"
 
-_LONGEST_REFERENCE = 1024
-_LONGEST_NAME = 255
+_MAX_REFERENCE = 1024
+_MAX_NAME = 255
 _OTHER_DOCKER_HUB = "index.docker.io"
 _OFFICIAL = "library/"
 
@@ -29,44 +30,44 @@ _IMAGE_ID = re.compile(r"[a-f0-9]{64}")
 
 
 class MalformedReference(ValueError):
-    """The text is no image reference; the message is a sentence that says why."""
+    """The text is not an image reference; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """One image. Where there is neither a tag nor a digest, it is the tag `latest`; a digest outweighs a tag."""
+    """An image reference. Without a tag and a digest it means the tag `latest`; with both, the tag is ignored."""
 
     name: str  # as written, without tag and digest
-    registry: str  # host and port; `docker.io` where none is written
+    registry: str  # host and port; `docker.io` if none is written
     repository: str  # with the `library/` that Docker Hub adds
     tag: str | None
     digest: str | None
 
 
 def read_reference(text: str) -> ImageReference:
-    """Read `text`. Raises `MalformedReference`."""
-    if len(text) > _LONGEST_REFERENCE:
-        raise MalformedReference("an image reference has at most 255 characters before its tag")
+    """Parse `text`. Raise `MalformedReference`."""
+    if len(text) > _MAX_REFERENCE:
+        raise MalformedReference("an image reference must have at most 255 characters before its tag")
     if _IMAGE_ID.fullmatch(text) or _DIGEST.fullmatch(text):
-        raise MalformedReference("an image is named by its reference, not by its id")
+        raise MalformedReference("must be an image reference, not an image id")
     parts = split_reference(text)
     if not _REGISTRY.fullmatch(parts.registry):
-        raise MalformedReference("the registry must be a host name or an IPv4 address, with a port where one is needed")
+        raise MalformedReference("the registry must be a host name or an IPv4 address, optionally with a port")
     if parts.repository != parts.repository.lower():
         raise MalformedReference("the name of an image must be in lower case")
     if not _REPOSITORY.fullmatch(parts.repository):
-        raise MalformedReference("it is not a Docker image reference")
-    if len(parts.registry) + 1 + len(parts.repository) > _LONGEST_NAME:
-        raise MalformedReference(f"registry and name may have at most {_LONGEST_NAME} characters together")
+        raise MalformedReference("must be a Docker image reference")
+    if len(parts.registry) + 1 + len(parts.repository) > _MAX_NAME:
+        raise MalformedReference(f"registry and name must have at most {_MAX_NAME} characters together")
     if parts.tag is not None and not _TAG.fullmatch(parts.tag):
-        raise MalformedReference("a tag has 1 to 128 letters, digits, '_', '.' and '-', and does not begin with '.' or '-'")
+        raise MalformedReference("a tag must be 1 to 128 letters, digits, '_', '.' and '-', and must not begin with '.' or '-'")
     if parts.digest is not None and not _DIGEST.fullmatch(parts.digest):
-        raise MalformedReference("a digest is sha256, sha384 or sha512 and its hexadecimal digits in lower case")
+        raise MalformedReference(INVALID_DIGEST)
     return parts
 
 
 def split_reference(text: str) -> ImageReference:
-    """The parts of `text`, unchecked, and in the one spelling that a registry and a repository have."""
+    """Split `text` into its parts without checking them; registry and repository are normalised."""
     named, at, digest = text.partition("@")
     first, slash, rest = named.partition("/")
     is_registry = slash and (first == "localhost" or "." in first or ":" in first)

@@ -1,4 +1,4 @@
-"""The environment: every variable, good and bad, and its place in the documentation."""
+"""The environment variables: valid and invalid values, and that each is documented."""
 
 import math
 import re
@@ -51,12 +51,12 @@ class TestDurationsAndSizes:
         assert parse_size(f"{number}{unit}") == number * BYTES[unit]
 
     @given(text=st.text(max_size=8))
-    def test_anything_else_is_refused(self, text: str) -> None:
+    def test_other_text_is_refused(self, text: str) -> None:
         if not re.fullmatch(r"\d+(\.\d+)?(ms|s|m|h|d)", text.strip()):
-            with pytest.raises(ValueError, match="write a duration"):
+            with pytest.raises(ValueError, match="must be a duration"):
                 parse_duration(text)
         if not re.fullmatch(r"\d+([KMGT]i)?B", text.strip()):
-            with pytest.raises(ValueError, match="write a size"):
+            with pytest.raises(ValueError, match="must be a size"):
                 parse_size(text)
 
 
@@ -88,32 +88,32 @@ class TestDefaults:
         assert configuration.api_auth_required
         assert (configuration.egress_networks, configuration.egress_hosts) == ((), frozenset())
 
-    def test_an_empty_value_counts_as_none(self, tmp_path: Path) -> None:
+    def test_an_empty_value_counts_as_not_set(self, tmp_path: Path) -> None:
         assert embedded(tmp_path, PORT="", JOB_RETENTION=" ").port == 8080
 
-    def test_the_address_follows_the_port(self, tmp_path: Path) -> None:
+    def test_the_public_url_follows_the_port(self, tmp_path: Path) -> None:
         assert embedded(tmp_path, PORT="9000").public_url == "http://127.0.0.1:9000"
 
 
 class TestGenerated:
-    def test_secrets_are_made_once_and_kept_private(self, tmp_path: Path) -> None:
+    def test_secrets_are_generated_once_and_private(self, tmp_path: Path) -> None:
         # Given an embedded service that was started once
         state = tmp_path / "var"
         first = embedded(state)
-        # When it starts again, I expect the same secrets, in files for their owner alone
+        # When it starts again, I expect the same secrets, in files that only their owner can read
         assert embedded(state) == first
         for name in ("secret_key", "encryption_keys"):
             assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
         assert {file.name for file in state.iterdir()} == {"secret_key", "encryption_keys"}
 
-    def test_each_installation_has_its_own(self, tmp_path: Path) -> None:
+    def test_each_installation_has_its_own_secrets(self, tmp_path: Path) -> None:
         assert embedded(tmp_path / "a").secret_key != embedded(tmp_path / "b").secret_key
 
-    def test_what_is_given_is_taken(self, tmp_path: Path) -> None:
+    def test_a_secret_from_the_environment_is_used(self, tmp_path: Path) -> None:
         assert embedded(tmp_path, SECRET_KEY="mine").secret_key == "mine"
 
 
-GOOD: list[tuple[str, str, str, Any]] = [
+VALID: list[tuple[str, str, str, Any]] = [
     ("PORT", "1", "port", 1),
     ("METRICS_PORT", "65535", "metrics_port", 65535),
     ("HOST", "::1", "host", "::1"),
@@ -150,7 +150,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("STATE_DIR", "/state", "state_dir", Path("/state")),
 ]
 
-BAD = [
+INVALID = [
     ("DATABASE_URL", "mysql://h/n"),
     ("DATABASE_URL", "postgresql://user:pass[word@h/n"),
     ("DATABASE_URL", "postgresql://h:5432x/n"),
@@ -207,30 +207,32 @@ BAD = [
 
 
 class TestVariables:
-    @pytest.mark.parametrize(("name", "text", "attribute", "value"), GOOD)
-    def test_good_values(self, name: str, text: str, attribute: str, value: Any) -> None:
+    @pytest.mark.parametrize(("name", "text", "attribute", "value"), VALID)
+    def test_valid_values(self, name: str, text: str, attribute: str, value: Any) -> None:
         assert getattr(production(**{name: text}), attribute) == value
 
-    @pytest.mark.parametrize(("name", "text"), BAD)
-    def test_bad_values_stop_the_start_with_the_name(self, name: str, text: str) -> None:
+    @pytest.mark.parametrize(("name", "text"), INVALID)
+    def test_invalid_values_raise_an_error_with_the_name(self, name: str, text: str) -> None:
         with pytest.raises(ConfigurationError, match=f"^{name} "):
             production(**{name: text})
 
-    def test_a_bundle_has_whole_certificates(self, tmp_path: Path) -> None:
+    def test_a_bundle_must_have_complete_certificates(self, tmp_path: Path) -> None:
         # Given a file with a certificate and its key
         bundle = certificate(tmp_path, "authority.test")
         text = bundle.read_text()
         assert production(CA_BUNDLE=str(bundle)).ca_bundle == bundle
 
-        # When it holds the key alone, or a certificate that was cut behind a whole one, I expect it to be refused
+        # When it contains the key alone, or a truncated certificate after a complete one, I expect it to be refused
         key, certificate_alone = text.split("-----BEGIN CERTIFICATE-----")
         for wrong in (key, text + "-----BEGIN CERTIFICATE-----" + certificate_alone[:100]):
             bundle.write_text(wrong)
-            with pytest.raises(ConfigurationError, match=r"^CA_BUNDLE cannot be read: .*authority\.test\.pem$"):
+            with pytest.raises(
+                ConfigurationError, match=r"^CA_BUNDLE must contain valid PEM certificates: .*authority\.test\.pem$"
+            ):
                 production(CA_BUNDLE=str(bundle))
 
     @pytest.mark.parametrize("name", PRODUCTION)
-    def test_what_production_needs(self, name: str) -> None:
+    def test_production_requires_these_variables(self, name: str) -> None:
         with pytest.raises(ConfigurationError, match=f"^{name} is not set"):
             load({key: value for key, value in PRODUCTION.items() if key != name})
 
@@ -242,7 +244,7 @@ class TestVariables:
 
 
 class _Asked(dict[str, str]):
-    """Variables that remember which of them were asked for."""
+    """Variables that record which of them were read."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         super().__init__(variables)
