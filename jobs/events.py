@@ -1,6 +1,6 @@
-"""What happened to a job, as the payload of an event. The only caller of `callbacks.outbox`.
+"""Publishes what happens to a job: builds the data of each event and hands it to `callbacks.outbox`.
 
-Call these inside the transaction that commits the change they report.
+Call these functions inside the transaction that commits the change they report.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,11 +24,11 @@ EXIT = "orchestrator.job.exit"
 INPUT = "orchestrator.job.input"
 OUTPUT = "orchestrator.job.output"
 COMPLETE = "orchestrator.job.complete"
-ALL = "orchestrator.job.*"  # in a request: every type
+ALL = "orchestrator.job.*"  # in a request: all types
 
 
 def duration_seconds(job: Job) -> float:
-    """From the process's start to its end (or the decision that ends it); 0 where it never ran."""
+    """Return the seconds from the start of the process to its end, or to the decision that ends it; 0 if it never ran."""
     if job.started_at is None or job.finished_at is None:
         return 0.0
     return _rounded((job.finished_at - job.started_at).total_seconds())
@@ -39,18 +39,18 @@ def _rounded(seconds: float) -> float:
 
 
 def subscribe(job: Job, callback: CallbackSpec) -> None:
-    """Send this job's events to that URL from now on."""
+    """Send this job's events to its callback from now on."""
     outbox.subscribe(job.uuid, job.id, callback.url, callback.events, keys=callback.keys, headers=callback.headers)
 
 
 def forget(uuids: Iterable[UUID]) -> None:
-    """Delete what is kept of these jobs' events."""
+    """Delete the events of these jobs."""
     outbox.forget(list(uuids))
 
 
-def undelivered(uuid: UUID, most: int) -> int:
-    """How many of a job's events its callback has not taken yet, counted up to `most`. No transaction is needed."""
-    return outbox.pending(uuid, most)
+def undelivered(uuid: UUID, limit: int) -> int:
+    """Return how many of a job's events are still to be delivered, counting up to `limit`. Needs no transaction."""
+    return outbox.pending(uuid, limit)
 
 
 def _publish(job: Job, type_: str, source: str, data: Mapping[str, Any]) -> None:
@@ -62,7 +62,7 @@ def started(job: Job) -> None:
 
 
 def logged(job: Job, lines: Sequence[Line]) -> None:
-    """Publish lines of one stream."""
+    """Publish lines, all of one stream."""
     data: dict[str, Any] = {"lines": [line.text for line in lines], "stream": lines[0].stream}
     if partial := [index for index, line in enumerate(lines) if line.ending == Ending.PARTIAL]:
         data["partialLines"] = partial
@@ -84,7 +84,7 @@ def exited(job: Job) -> None:
 
 
 def _exit_error_code(job: Job) -> ErrorCode:
-    """Return the code of a job that is not completed. One that was stopped may have ended with any exit code, 0 included."""
+    """Return the code for a job that did not complete. If it was stopped, its exit code may be any number, even 0."""
     if job.reason == Reason.OOM:
         return ErrorCode.JOB_OOM
     if job.started_at is None or job.exit_code in (None, NO_EXIT_CODE):
@@ -97,12 +97,12 @@ def _error(code: ErrorCode, message: str) -> dict[str, str]:
 
 
 def _dropped(job: Job) -> dict[str, int]:
-    """How many lines were lost before this event and since the last one that told of any."""
+    """Return the number of lines lost since the last event that reported any, as members of `data`."""
     return {"droppedLines": job.log_dropped} if job.log_dropped else {}
 
 
-def input_done(job: Job, item: Input, seconds: float, code: ErrorCode | None = None) -> None:
-    """Publish that an input is in place, or has failed with `code`; the transfer took `seconds`."""
+def input_finished(job: Job, item: Input, seconds: float, code: ErrorCode | None = None) -> None:
+    """Publish that an input is in place, or failed with `code`, after `seconds`."""
     data: dict[str, Any] = {
         "inputId": item.name,
         "status": item.status,
@@ -114,11 +114,8 @@ def input_done(job: Job, item: Input, seconds: float, code: ErrorCode | None = N
     _publish(job, INPUT, _SIDECAR, data)
 
 
-def output_done(job: Job, item: Output, seconds: float, code: ErrorCode | None = None, *, content: str | None = None) -> None:
-    """Publish that an output was taken out, or has failed with `code`; the transfer took `seconds`.
-
-    `content` is what an `event` output holds, as JSON.
-    """
+def output_finished(job: Job, item: Output, seconds: float, code: ErrorCode | None = None, *, content: str | None = None) -> None:
+    """Publish that an output was sent, or failed with `code`, after `seconds`. `content` is that of an `event` output, as JSON."""
     data: dict[str, Any] = {
         "outputId": item.name,
         "outputType": item.type,

@@ -1,4 +1,4 @@
-"""The front door: what a client may ask of jobs. Each call is one transaction and waits for no engine."""
+"""What clients may do with jobs: create and cancel them. Neither waits for an engine."""
 
 from base64 import b64encode
 from contextlib import suppress
@@ -19,14 +19,14 @@ class JobNotFound(JobError):
 
 
 def create(spec: JobSpec) -> Job:
-    """Store a job durably and tell a worker. Raises `IdTaken`."""
+    """Store a job durably and hint to a worker. Raises `IdTaken`."""
     uuid = new_uuid()
     wants_logs = spec.callback is not None and (not spec.callback.events or events.LOG in spec.callback.events)
     try:
         with transaction.atomic():
             job = Job.objects.create(
                 uuid=uuid,
-                id=spec.id or str(new_uuid()),  # not `uuid`, which the container's name has: other jobs can learn that by DNS
+                id=spec.id or str(new_uuid()),  # not `uuid`: it is in the container's name, which other jobs can learn by DNS
                 image=spec.image,
                 command=spec.command,
                 cpu_millis=spec.cpu_millis,
@@ -49,19 +49,19 @@ def create(spec: JobSpec) -> Job:
             node_hints.somebody_on_commit(job)
     except IntegrityError as error:
         if Job.objects.filter(id=spec.id).exists():
-            raise IdTaken(f"a job with the id {spec.id} exists") from error
+            raise IdTaken("a job with this id exists") from error
         raise
     return job
 
 
 def cancel(job_id: str) -> None:
-    """Decide `cancelled`, or end the outputs of a job that is decided. A finished job stays as it is. Raises `JobNotFound`."""
+    """Cancel a job, or the remaining outputs of one that is decided. A complete job does not change. Raises `JobNotFound`."""
     uuid = Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
     if uuid is None:
-        raise JobNotFound(f"there is no job {job_id}")
-    for cancel_what_is_left in (lifecycle.cancel, lifecycle.cancel_outputs):
-        with suppress(OwnershipLost):  # it is past that
-            cancel_what_is_left(uuid)
+        raise JobNotFound("no job has this id")
+    for cancel_remaining in (lifecycle.cancel, lifecycle.cancel_outputs):
+        with suppress(OwnershipLost):  # too late for this one
+            cancel_remaining(uuid)
             return
 
 

@@ -96,7 +96,7 @@ def tell(job: Job, log: bytes, content: str) -> list[str]:
         for part in group(lines):
             events.logged(job, part)
         events.exited(job)
-        events.output_done(job, output, 0.5, content=encode_content(content))
+        events.output_finished(job, output, 0.5, content=encode_content(content))
         events.completed(job)
     return [line.text for line in lines]
 
