@@ -115,7 +115,10 @@ def input_finished(job: Job, item: Input, seconds: float, code: ErrorCode | None
 
 
 def output_finished(job: Job, item: Output, seconds: float, code: ErrorCode | None = None, *, content: str | None = None) -> None:
-    """Publish that an output was sent, or failed with `code`, after `seconds`. `content` is that of an `event` output, as JSON."""
+    """Publish that an output was sent, or failed with `code`, after `seconds`.
+
+    `content` is that of an `event` output, as JSON.
+    """
     data: dict[str, Any] = {
         "outputId": item.name,
         "outputType": item.type,

@@ -57,7 +57,7 @@ def changed(uuid: UUID, guard: Q, **values: Any) -> Iterator[Job]:
         yield Job.objects.get(uuid=uuid)
 
 
-def one_sentence(error: str) -> str:
+def storable_error(error: str) -> str:
     """Return an error as rows and events store it: at most 1 KiB, and without NUL, which PostgreSQL refuses."""
     return error.replace("\x00", "�").strip().encode(errors="replace")[:_MAX_ERROR_BYTES].decode(errors="ignore")
 
@@ -65,7 +65,7 @@ def one_sentence(error: str) -> str:
 # -- before the process is started -------------------------------------------------------------------
 
 
-def doing(claim: Claim, text: str) -> None:
+def report_progress(claim: Claim, text: str) -> None:
     """Store what an accepted job is waiting for. Also used as a fence before a step that cannot be undone."""
     with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), doing=text[:_MAX_PROGRESS_LENGTH]):
         pass
@@ -88,10 +88,10 @@ def input_failed(claim: Claim, item: Input, code: ErrorCode, error: str, seconds
             events.input_finished(job, item, seconds, code)
 
 
-def put_back(claim: Claim) -> None:
+def requeue(claim: Claim) -> None:
     """Requeue an accepted job whose node cannot start containers. Its container must have been removed."""
     with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), owner=None) as job:
-        _put_back(job)
+        _requeue(job)
 
 
 def started(claim: Claim, started_at: datetime) -> None:
@@ -100,7 +100,7 @@ def started(claim: Claim, started_at: datetime) -> None:
     with changed(claim.uuid, guard, status=State.RUNNING, started_at=started_at, owner_deaths=0, doing="") as job:
         events.started(job)
         if job.node_id is not None:
-            start_breaker.succeeded(job.node_id)
+            start_breaker.record_success(job.node_id)
 
 
 # -- deciding ----------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def _decided(uuid: UUID, guard: Q, status: State, reason: Reason | None, error: 
     """Decide the job if the transition table allows it, and yield the decided job as `changed` does."""
     values = {"finished_at": Now(), "owner_deaths": 0} | values
     guard &= Q(status__in=sources(status))
-    with changed(uuid, guard, status=status, reason=reason or "", error=one_sentence(error), doing="", **values) as job:
+    with changed(uuid, guard, status=status, reason=reason or "", error=storable_error(error), doing="", **values) as job:
         yield job
 
 
@@ -185,13 +185,13 @@ def completed(claim: Claim) -> None:
         _complete(job)
 
 
-def concluded(claim: Claim) -> None:
+def conclude(claim: Claim) -> None:
     """Complete a decided job that never ran or whose container is gone, and send the events that are missing."""
     with changed(claim.uuid, claim.guard & Q(completed_at=None) & ~Q(status__in=UNDECIDED), owner=None) as job:
         _conclude(job)
 
 
-def lost_with_node(uuid: UUID, node: str) -> None:
+def node_lost(uuid: UUID, node: str) -> None:
     """End a job whose node is lost as `engine_lost`, or requeue it if it had not started.
 
     Raises `OwnershipLost` if a worker of the node has claimed it by now.
@@ -199,15 +199,15 @@ def lost_with_node(uuid: UUID, node: str) -> None:
     unfinished = UNOWNED & Q(completed_at=None) & ~Q(node=None)
     with changed(uuid, unfinished, claims=F("claims") + 1) as job:
         if job.status == State.ACCEPTED:
-            _put_back(job)
+            _requeue(job)
             return
         if not job.decided:
-            error = one_sentence(f"the node {node} went away while the job ran")
+            error = storable_error(f"the node {node} went away while the job ran")
             _write(job, status=State.FAILED, reason=Reason.ENGINE_LOST, finished_at=Now(), error=error)
         _conclude(job)
 
 
-def given_up(claim: Claim, error: str) -> None:
+def give_up(claim: Claim, error: str) -> None:
     """End a job in any state without touching its container: even looking at it may be what kills its owners.
 
     The container is removed later as a leftover.
@@ -215,7 +215,7 @@ def given_up(claim: Claim, error: str) -> None:
     with changed(claim.uuid, claim.guard & Q(completed_at=None), owner=None) as job:
         if not job.decided:
             reason = Reason.START_FAILED if job.status == State.ACCEPTED else Reason.ENGINE_LOST
-            _write(job, status=State.FAILED, reason=reason, finished_at=Now(), error=one_sentence(error))
+            _write(job, status=State.FAILED, reason=reason, finished_at=Now(), error=storable_error(error))
         _conclude(job)
 
 
@@ -227,7 +227,7 @@ def release(job: Job) -> None:
         cpu_millis_reserved=F("cpu_millis_reserved") - job.cpu_millis,
         memory_mib_reserved=F("memory_mib_reserved") - job.memory_mib,
     )
-    node_hints.node_on_commit(job.node_id)
+    node_hints.hint_node_on_commit(job.node_id)
 
 
 # -- parts of the changes above -----------------------------------------------------------------------
@@ -241,15 +241,15 @@ def _write(job: Job, **values: Any) -> None:
 
 def _settle(item: Input | Output, status: TransferStatus, size: int | None, error: str = "") -> bool:
     """Store the result of a transfer; return False if it had one already."""
-    item.status, item.bytes, item.error = status, size, one_sentence(error)
+    item.status, item.bytes, item.error = status, size, storable_error(error)
     rows = type(item).objects.filter(pk=item.pk, status=TransferStatus.PENDING)
     return bool(rows.update(status=status, bytes=size, error=item.error))
 
 
-def _put_back(job: Job) -> None:
+def _requeue(job: Job) -> None:
     release(job)
     Job.objects.filter(uuid=job.uuid).update(owner=None, node=None, doing="")
-    node_hints.somebody_on_commit(job)
+    node_hints.hint_for_job_on_commit(job)
 
 
 def _conclude(job: Job) -> None:

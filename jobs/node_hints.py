@@ -1,4 +1,4 @@
-"""Hints to workers that something may be claimed. Losing one costs a second (see `jobs.worker.supervisor`)."""
+"""Messages to the workers of a node that they may claim a job. A lost one delays a job by a second: workers also poll."""
 
 from django.db import transaction
 from django.db.models import F
@@ -13,31 +13,31 @@ SWEEP_ACTOR = "sweep_containers"
 
 
 def queue_of(node_id: int) -> str:
-    """The queue that the workers of a node share: only they can reach its engine."""
+    """Return the name of the queue that the workers of a node share."""
     return f"jobs.{node_id}"
 
 
-def node_on_commit(node_id: int) -> None:
-    """Tell the node's workers, once the transaction is committed, that a job may be claimed there."""
+def hint_node_on_commit(node_id: int) -> None:
+    """Send a hint to a node once the current transaction is committed."""
     transaction.on_commit(lambda: hint(queue_of(node_id), RUN_ACTOR), robust=True)
 
 
-def somebody_on_commit(job: Job) -> None:
-    """Tell the workers of one node that has room for this new job, once it is committed.
+def hint_for_job_on_commit(job: Job) -> None:
+    """Send a hint to one node with free capacity for this job, once the current transaction is committed.
 
-    The room is looked for after the commit: whoever gives room back later sees the job, whoever gave
-    it back before is seen here. So no job is left waiting beside free capacity.
+    The node is chosen after the commit. A worker that frees capacity later finds the job; capacity that was freed before is
+    found here. So no job waits beside free capacity.
     """
 
-    def tell() -> None:
-        room = healthy_nodes().filter(
-            start_breaker.TAKES_JOBS,
+    def hint_node() -> None:
+        candidates = healthy_nodes().filter(
+            start_breaker.ACCEPTS_JOBS,
             cpu_millis__gte=job.cpu_millis,
             cpu_millis_reserved__lte=F("cpu_millis_total") - job.cpu_millis,
             memory_mib_reserved__lte=F("memory_mib") - job.memory_mib,
         )
-        node_id = room.order_by("cpu_millis_reserved").values_list("pk", flat=True).first()
+        node_id = candidates.order_by("cpu_millis_reserved").values_list("pk", flat=True).first()
         if node_id is not None:
             hint(queue_of(node_id), RUN_ACTOR)
 
-    transaction.on_commit(tell, robust=True)
+    transaction.on_commit(hint_node, robust=True)

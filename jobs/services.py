@@ -46,7 +46,7 @@ def create(spec: JobSpec) -> Job:
             Output.objects.bulk_create([_output(job, position, item) for position, item in enumerate(spec.outputs)])
             if spec.callback is not None:
                 events.subscribe(job, spec.callback)
-            node_hints.somebody_on_commit(job)
+            node_hints.hint_for_job_on_commit(job)
     except IntegrityError as error:
         if Job.objects.filter(id=spec.id).exists():
             raise IdTaken("a job with this id exists") from error

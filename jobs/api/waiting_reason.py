@@ -30,7 +30,7 @@ def waiting_for(job: Job) -> str | None:
     able = nodes.filter(cpu_millis__gte=job.cpu_millis, memory_mib__gte=job.memory_mib)
     if not able.exists():
         return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
-    able = able.filter(start_breaker.TAKES_JOBS)
+    able = able.filter(start_breaker.ACCEPTS_JOBS)
     if not able.exists():
         return "a node that can start containers: every start fails on the nodes that are large enough"
     workers = Worker.objects.filter(node__in=able)

@@ -90,7 +90,7 @@ def _remove(worker_id: UUID, counter: int | None) -> bool:
             jobs = Job.objects.filter(owner=worker_id).update(owner=None, owner_deaths=F("owner_deaths") + int(is_dead))
             Worker.objects.filter(pk=worker_id).delete()
             if jobs:
-                node_hints.node_on_commit(node_id)
+                node_hints.hint_node_on_commit(node_id)
     except IntegrityError:  # it is claiming a job at this moment: the next check removes it
         return False
     with suppress(OSError):

@@ -55,7 +55,7 @@ def end_jobs(node_ids: Collection[int]) -> int:
             jobs = list(claiming.orphans(node.pk).values_list("uuid", flat=True)[:_BATCH])
         for uuid in jobs:
             try:
-                lifecycle.lost_with_node(uuid, node.name)
+                lifecycle.node_lost(uuid, node.name)
             except OwnershipLost:
                 continue
             ended += 1

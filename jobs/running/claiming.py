@@ -83,7 +83,7 @@ def has_work(node_id: int, among: Q = ANY, intervals: ClaimIntervals = ClaimInte
 
 def _accepting(node_id: int) -> Node | None:
     """Return the node, or None if every start fails there and the next try is not due."""
-    return Node.objects.filter(start_breaker.TAKES_JOBS | start_breaker.MAY_PROBE, pk=node_id).first()
+    return Node.objects.filter(start_breaker.ACCEPTS_JOBS | start_breaker.MAY_PROBE, pk=node_id).first()
 
 
 def _could_hold(node: Node) -> Q:
@@ -102,7 +102,7 @@ def _fitting(node: Node | None, among: Q, intervals: ClaimIntervals) -> list[tup
     possible = unclaimed().filter(_could_hold(node) & among)
     now = possible.filter(fits_now).values_list("uuid", "claims", "owner_deaths")
     # If starts have failed, these images may be the reason: another one shows more.
-    others = now.exclude(image__in=start_breaker.images_refused(node)) if node.next_start_at else now
+    others = now.exclude(image__in=start_breaker.failed_images(node)) if node.next_start_at else now
     jobs = list(others[:_CANDIDATES]) or list(now[:_CANDIDATES])
     if not jobs:
         return []
@@ -137,7 +137,7 @@ def _reserve(new: Claim, node_id: int, intervals: ClaimIntervals) -> None:
         }
         probe = {"next_start_at": Now() + timedelta(seconds=intervals.probe_lease), "start_probe": new.uuid}
         if not (
-            with_capacity.filter(start_breaker.TAKES_JOBS).update(**reserved)
+            with_capacity.filter(start_breaker.ACCEPTS_JOBS).update(**reserved)
             or with_capacity.filter(start_breaker.MAY_PROBE).update(**reserved, **probe)
         ):
             raise _Conflict

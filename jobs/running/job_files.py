@@ -74,7 +74,7 @@ class JobFiles:
         items = _items(job, Input)
         steps = [_step(item) for item in items]
         if steps:
-            lifecycle.doing(self._claim, steps[0])
+            lifecycle.report_progress(self._claim, steps[0])
         for item, following in zip(items, [*steps, "starting"][1:], strict=True):
             self._current_began = time.monotonic()
             try:
@@ -126,7 +126,7 @@ class JobFiles:
         self._disk_full_since = self._disk_full_since or now
         if now - self._disk_full_since >= self._timeout:
             raise InputFailed(item, error, now - self._disk_full_since) from error
-        lifecycle.doing(self._claim, "room on the worker's disk")
+        lifecycle.report_progress(self._claim, "room on the worker's disk")
 
     def _bring_one_in(self, place: transfers.Workspace, item: Input, limits: transfers.TransferLimits) -> int:
         if item.type == InputType.FILE:
@@ -188,7 +188,9 @@ class _ProgressReport:
         pause = self._intervals.progress
         try:
             with answer_limit(self._intervals.progress):
-                lifecycle.doing(self._claim, transfers.describe_progress(stage, self._item.name, self._item.path, done, total))
+                lifecycle.report_progress(
+                    self._claim, transfers.describe_progress(stage, self._item.name, self._item.path, done, total)
+                )
         except DATABASE_UNAVAILABLE:
             pause = self._intervals.progress_retry
         self._due = time.monotonic() + pause

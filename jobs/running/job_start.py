@@ -65,10 +65,10 @@ class JobStart:
         Raises temporary errors of the engine and of the lifecycle: call it again.
         """
         try:
-            lifecycle.doing(self._claim, f"pulling {job.image}")
+            lifecycle.report_progress(self._claim, f"pulling {job.image}")
             self._create_container(job)
             self._files.bring_in(job)
-            lifecycle.doing(self._claim, "starting")  # the fence: a late owner does not get past this write
+            lifecycle.report_progress(self._claim, "starting")  # the fence: a late owner does not get past this write
             self._container.start()
         except ImageUnavailable as error:
             self._fail(Reason.IMAGE_PULL, error)
@@ -91,7 +91,7 @@ class JobStart:
         if not is_allowed(job.image, self._images_allow):  # IMAGES_ALLOW may have changed since the job was created
             raise ImageUnavailable("no pattern in IMAGES_ALLOW matches the image")
         self._engine.ensure_image(job.image, job.pull_policy, self._pull_timeout, self._interrupt, self._check_registry)
-        lifecycle.doing(self._claim, "creating the container")
+        lifecycle.report_progress(self._claim, "creating the container")
         try:
             self._container.create(job)
         except ImageUnavailable as error:
@@ -106,14 +106,14 @@ class JobStart:
         guard = self._claim.guard & Q(status=State.ACCEPTED)
         certain = isinstance(error, EngineInTrouble)
         words = str(error) if isinstance(error, EngineInTrouble) else error.words
-        match start_breaker.refused(
+        match start_breaker.record_failure(
             self._claim.uuid, guard, self._node.pk, words, certain=certain, intervals=self._claim_intervals
         ):
-            case "try again":
+            case "retry":
                 raise error
-            case "put back":
+            case "requeue":
                 self._container.remove()
-                lifecycle.put_back(self._claim)
+                lifecycle.requeue(self._claim)
             case "give up":
                 self._fail(Reason.START_FAILED, error)
 

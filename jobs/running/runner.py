@@ -223,7 +223,7 @@ class Run:
             if container is not None:  # cancelled while it started: it may run
                 self._container.stop()
             self._container.remove()
-            lifecycle.concluded(self.claim)
+            lifecycle.conclude(self.claim)
             return
         if job.exited_at is None:
             self._exit(job, container)
@@ -259,7 +259,7 @@ class Run:
                 lifecycle.decide(self.claim, State.FAILED, Reason.ENGINE_LOST, error, exit_code=NO_EXIT_CODE)
             else:
                 self._container.remove()
-                lifecycle.concluded(self.claim)
+                lifecycle.conclude(self.claim)
         except (JobError, *DATABASE_UNAVAILABLE) as failure:
             self._log(logging.WARNING, f"cannot give up yet: {failure}")
 

@@ -135,7 +135,7 @@ class Supervisor:
                         run.hand_over()
                     return run
                 with suppress(OwnershipLost):
-                    lifecycle.given_up(claim, GIVEN_UP)
+                    lifecycle.give_up(claim, GIVEN_UP)
                     logger.error("a job is given up: %s", GIVEN_UP, extra={"job": str(claim.uuid), "node": self.node.name})
         return None
 

@@ -141,5 +141,5 @@ def test_outputs_of_a_lost_container_cannot_be_read() -> None:
     lifecycle.decide(claim, FAILED, Reason.ENGINE_LOST, "the container is gone", exit_code=-1)
 
     # When it is concluded, I expect its output to have failed
-    lifecycle.concluded(claim)
+    lifecycle.conclude(claim)
     assert data_of(job, events.OUTPUT)["error"]["code"] == "artifact_read_failed"

@@ -79,7 +79,7 @@ def test_a_failed_input_ends_the_job_and_skips_what_follows() -> None:
 
     # When
     lifecycle.input_failed(claim, second, ErrorCode.DOWNLOAD_HTTP_ERROR, "404", 0.5)
-    lifecycle.concluded(claim)
+    lifecycle.conclude(claim)
 
     # I expect no start, no output event, and exit code -1
     assert event_types() == ["input", "input", "exit", "complete"]
@@ -136,7 +136,7 @@ def test_a_job_on_a_lost_node_that_had_not_started_is_put_back() -> None:
     Job.objects.update(owner=None)
 
     # When
-    lifecycle.lost_with_node(job.uuid, node.name)
+    lifecycle.node_lost(job.uuid, node.name)
 
     # I expect it to be free for any node, and no event
     job.refresh_from_db()
@@ -151,7 +151,7 @@ def test_a_job_on_a_lost_node_that_had_started_is_engine_lost() -> None:
     Job.objects.update(owner=None)
 
     # When
-    lifecycle.lost_with_node(job.uuid, "node")
+    lifecycle.node_lost(job.uuid, "node")
 
     # I expect its end, outputs failed included
     job.refresh_from_db()
@@ -171,10 +171,10 @@ def test_outputs_that_were_cancelled_are_skipped_where_the_job_ends_without_them
 
     # When nothing of it can be reached any more
     if how == "its container is gone":
-        lifecycle.concluded(claim)
+        lifecycle.conclude(claim)
     else:
         Job.objects.update(owner=None)
-        lifecycle.lost_with_node(job.uuid, "node")
+        lifecycle.node_lost(job.uuid, "node")
 
     # I expect the output to be skipped, without an event
     assert job.outputs.get().status == "skipped"
@@ -186,13 +186,13 @@ def test_a_node_that_came_back_keeps_its_job() -> None:
     claimed(job)
 
     with pytest.raises(OwnershipLost):
-        lifecycle.lost_with_node(job.uuid, "node")
+        lifecycle.node_lost(job.uuid, "node")
 
 
 def test_an_error_is_at_most_one_kibibyte_and_holds_no_nul() -> None:
-    text = lifecycle.one_sentence("é" * 5000 + "\x00")
+    text = lifecycle.storable_error("é" * 5000 + "\x00")
     assert len(text.encode()) <= 1024
-    assert "\x00" not in lifecycle.one_sentence("a\x00b")
+    assert "\x00" not in lifecycle.storable_error("a\x00b")
 
 
 def steps(claim: Claim, job: Job) -> dict[str, Any]:
@@ -206,10 +206,10 @@ def steps(claim: Claim, job: Job) -> dict[str, Any]:
         "exited": lambda: lifecycle.exited(claim, 0),
         "output": lambda: lifecycle.output_done(claim, job.outputs.get(), 1, 0.5, '"x"'),
         "completed": lambda: lifecycle.completed(claim),
-        "concluded": lambda: lifecycle.concluded(claim),
+        "concluded": lambda: lifecycle.conclude(claim),
         "input": lambda: lifecycle.input_done(claim, job.inputs.get(), 1, "starting", 0.5),
         "input fails": lambda: lifecycle.input_failed(claim, job.inputs.get(), ErrorCode.DOWNLOAD_FAILED, "no", 0.5),
-        "node lost": lambda: lifecycle.lost_with_node(job.uuid, "node"),
+        "node lost": lambda: lifecycle.node_lost(job.uuid, "node"),
     }
 
 

@@ -52,7 +52,7 @@ def test_the_end_of_a_job_is_by_the_clock_of_the_database(wrong_clock: None) -> 
     claim = claimed(lost)
     lifecycle.started(claim, datetime.now(UTC))
     Job.objects.filter(uuid=lost.uuid).update(owner=None)
-    lifecycle.lost_with_node(lost.uuid, "node")
+    lifecycle.node_lost(lost.uuid, "node")
 
     # When they have ended, I expect all their times to be the database's: here it is a moment ago
     for job in Job.objects.filter(uuid__in=[cancelled.uuid, lost.uuid]):

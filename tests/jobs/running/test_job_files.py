@@ -287,15 +287,15 @@ def test_a_download_goes_on_while_the_database_is_away(workers: Workers, monkeyp
     # Given a download whose progress cannot be written down
     workers.set_intervals(run={"progress": 0.0})
     asked: list[str] = []
-    doing = lifecycle.doing
+    report_progress = lifecycle.report_progress
 
     def fail(claim: lifecycle.Claim, text: str) -> None:
         if "input.txt: " in text:
             asked.append(text)
             raise OperationalError("away")
-        doing(claim, text)
+        report_progress(claim, text)
 
-    monkeypatch.setattr(lifecycle, "doing", fail)
+    monkeypatch.setattr(lifecycle, "report_progress", fail)
     with FileServer() as server:
         url = server.serve("/in", bytes(4 * 1024**2))
         job = make_job(inputs=(InputSpec(id="data", type=InputType.DOWNLOAD, path="data/input.txt", url=url),))

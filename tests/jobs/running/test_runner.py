@@ -103,7 +103,7 @@ def remove_all(engine: FakeEngine) -> None:
 
 @pytest.mark.parametrize(
     "crash",
-    ["doing", "input_done", "started", "decide", "exited", "output_done", "completed"],
+    ["report_progress", "input_done", "started", "decide", "exited", "output_done", "completed"],
 )
 @pytest.mark.parametrize("committed", [False, True], ids=["before its commit", "after its commit"])
 def test_a_worker_killed_around_any_commit_is_taken_over(

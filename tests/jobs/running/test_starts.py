@@ -93,7 +93,7 @@ def test_a_node_that_starts_nothing_says_so_ends_no_job_and_goes_on_once_it_star
     images: tuple[str, ...],
 ) -> None:
     # Given an engine that refuses every start
-    monkeypatch.setattr("jobs.start_breaker._TRIES", 1000)
+    monkeypatch.setattr("jobs.start_breaker._MAX_ATTEMPTS", 1000)
     engine.refusal = StartRefused(OLD_RUNC, "the engine could not start the container")
     jobs = jobs_of(*images)
 
@@ -229,7 +229,7 @@ def test_a_worker_that_is_killed_as_it_puts_a_job_back_loses_no_job(
     refuse(first.node, "image-0")
     job = make_job(image="image-1")
     with monkeypatch.context() as patched:
-        patched.setattr(lifecycle, "put_back", die)
+        patched.setattr(lifecycle, "requeue", die)
         with pytest.raises(Killed):
             first.run_jobs()
     engine.refusal = None
@@ -250,7 +250,9 @@ def refuse(node: Node, *images: str, words: tuple[str, ...] = ()) -> list[start_
     """Jobs of these images are taken by the node, and then the start of each fails."""
     claims = [claimed(make_job(image=image), node) for image in images]
     said = words or (OLD_RUNC,) * len(claims)
-    return [start_breaker.refused(claim.uuid, claim.guard, node.pk, text) for claim, text in zip(claims, said, strict=True)]
+    return [
+        start_breaker.record_failure(claim.uuid, claim.guard, node.pk, text) for claim, text in zip(claims, said, strict=True)
+    ]
 
 
 def is_due(node: Node) -> None:
@@ -280,9 +282,9 @@ def test_a_node_that_refuses_takes_one_job_after_each_pause() -> None:
     assert claiming.claim(node.pk, worker) is None
 
     # And a longer pause after each that fails
-    start_breaker.refused(probe.uuid, probe.guard, node.pk, OLD_RUNC)
+    start_breaker.record_failure(probe.uuid, probe.guard, node.pk, OLD_RUNC)
     assert 5 < seconds_to_next(node) <= 10
-    lifecycle.put_back(probe)
+    lifecycle.requeue(probe)
 
     # And all that fit after one that is started
     is_due(node)
@@ -348,7 +350,7 @@ def test_ready_while_another_node_starts_containers(client: Client) -> None:
 def test_failures_that_may_be_the_jobs_own_close_no_node(words: tuple[str, ...], images: tuple[str, ...]) -> None:
     node = make_node(cpus=64)
 
-    assert set(refuse(node, *images, words=words)) == {"try again"}
+    assert set(refuse(node, *images, words=words)) == {"retry"}
 
     assert node_refuses() is None
 
@@ -359,7 +361,7 @@ def test_failures_with_a_start_between_them_close_no_node() -> None:
     between = make_job()
     lifecycle.started(claimed(between, node), between.created_at)
 
-    assert refuse(node, "image-1") == ["try again"]
+    assert refuse(node, "image-1") == ["retry"]
     assert node_refuses() is None
 
 
@@ -370,7 +372,7 @@ def test_a_job_that_is_not_ours_any_more_says_nothing_of_the_node() -> None:
     Job.objects.filter(pk=job.pk).update(claims=7)
 
     with pytest.raises(OwnershipLost):
-        start_breaker.refused(job.uuid, claim.guard, node.pk, OLD_RUNC)
+        start_breaker.record_failure(job.uuid, claim.guard, node.pk, OLD_RUNC)
 
     assert Node.objects.get().start_refused is None
 
@@ -380,15 +382,15 @@ def test_a_job_that_one_broken_node_refused_is_not_given_up_at_once_by_another()
     node, other = make_node("n1", cpus=64), make_node("n2", cpus=64)
     refuse(node, "image-0")
     claim = claimed(make_job(image="image-1"), node)
-    verdicts = {start_breaker.refused(claim.uuid, claim.guard, node.pk, OLD_RUNC) for _ in range(10)}
-    assert verdicts == {"put back"}
-    lifecycle.put_back(claim)
+    verdicts = {start_breaker.record_failure(claim.uuid, claim.guard, node.pk, OLD_RUNC) for _ in range(10)}
+    assert verdicts == {"requeue"}
+    lifecycle.requeue(claim)
 
     # When another node cannot start it
     second = claimed(Job.objects.get(uuid=claim.uuid), other)
 
     # I expect
-    assert start_breaker.refused(second.uuid, second.guard, other.pk, OLD_RUNC) == "try again"
+    assert start_breaker.record_failure(second.uuid, second.guard, other.pk, OLD_RUNC) == "retry"
 
 
 def test_words_that_no_database_takes_are_written_down_without_them() -> None:
@@ -403,5 +405,5 @@ def test_words_that_no_database_takes_are_written_down_without_them() -> None:
 def test_ids_and_numbers_make_no_other_words(container: str, number: int) -> None:
     said = "container {} (pid {}): cannot set up namespace"
 
-    assert start_breaker._same(said.format(container, number), said.format("0" * 64, 1))
-    assert not start_breaker._same(said.format(container, number), "cannot mount proc")
+    assert start_breaker._is_same(said.format(container, number), said.format("0" * 64, 1))
+    assert not start_breaker._is_same(said.format(container, number), "cannot mount proc")

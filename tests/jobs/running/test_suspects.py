@@ -189,7 +189,7 @@ def test_a_cancelled_job_that_takes_down_its_workers_ends_as_cancelled() -> None
     services.cancel(job.id)
 
     # When it is given up
-    lifecycle.given_up(claim, "its workers died")
+    lifecycle.give_up(claim, "its workers died")
 
     # I expect the decision to stand
     job.refresh_from_db()
