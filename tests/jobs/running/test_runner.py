@@ -3,7 +3,6 @@
 import itertools
 import threading
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,13 +13,11 @@ from jobs import lifecycle, services
 from jobs.engine.protocol import Observation
 from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted, OwnershipLost, StartLost
 from jobs.maintenance.dead_workers import sign_off
-from jobs.maintenance.leftovers import remove_leftovers
 from jobs.models import Job, LogChunk, Node
-from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
 from tests.fake_engine import FakeEngine, FakeImage
-from tests.helpers.engines import Bench, tar_of
+from tests.helpers.engines import tar_of
 from tests.helpers.factories import make_job
 from tests.helpers.receiver import Receiver
 from tests.helpers.waiting import wait_for
@@ -740,78 +737,3 @@ def test_a_busy_process_calls_no_thread_that_it_has_not(workers: Workers, monkey
     services.cancel(job.id)
     thread.join(10)
     assert completed(waiting).status == State.COMPLETED
-
-
-def test_the_sweep_removes_containers_without_a_job_and_leaves_others(engine: FakeEngine, workers: Workers) -> None:
-    # Given a job that runs, and the containers of jobs that are gone, old and young
-    job = make_job(command="exec sleep 60")
-    supervisor = workers.another()
-    workers.run(supervisor)
-    running(job)
-    (living,) = engine.list({})
-    gone = make_job()
-    Job.objects.filter(pk=gone.pk).delete()
-
-    # When it is swept at a time when all of them are old
-    instance = supervisor.instance
-    clock = FutureClock(engine)
-    leave_container(engine, instance, str(gone.uuid), str(supervisor.node.pk))
-    removed = remove_leftovers(clock, supervisor.node, instance)  # type: ignore[arg-type]
-
-    # I expect only the living job's container to be there
-    assert removed == 1
-    assert [seen.name for seen in engine.list({})] == [living.name]
-    services.cancel(job.id)
-    completed(job)
-
-
-def test_the_sweep_leaves_the_containers_of_another_node_on_the_same_engine(engine: FakeEngine, workers: Workers) -> None:
-    # Given a job that runs on an engine, and a worker that calls the same engine by another name
-    job = make_job(command="exec sleep 60")
-    workers.run(workers.another())
-    running(job)
-    other = workers.another(node_name="renamed")
-
-    # When that one sweeps
-    removed = remove_leftovers(FutureClock(engine), other.node, other.instance)  # type: ignore[arg-type]
-
-    # I expect the job to run on
-    assert removed == 0
-    services.cancel(job.id)
-    assert completed(job).exit_code == 143
-
-
-def test_the_sweep_removes_what_a_job_left_that_went_elsewhere(engine: FakeEngine, workers: Workers) -> None:
-    # Given a container that this node made for a job which was put back
-    supervisor = workers.another()
-    job = make_job()
-    leave_container(engine, supervisor.instance, str(job.uuid), str(supervisor.node.pk))
-
-    # When it is swept
-    removed = remove_leftovers(FutureClock(engine), supervisor.node, supervisor.instance)  # type: ignore[arg-type]
-
-    # I expect it to be gone
-    assert removed == 1
-    assert engine.list({}) == []
-
-
-class FutureClock:
-    """The engine, an hour later."""
-
-    def __init__(self, engine: FakeEngine) -> None:
-        self._engine = engine
-
-    def info(self) -> Any:
-        info = self._engine.info()
-        return replace(info, clock=info.clock + timedelta(hours=1))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-
-def leave_container(engine: FakeEngine, instance: str, uuid: str, node: str) -> Observation:
-    bench = Bench()
-    labels = {INSTANCE_LABEL: instance, UUID_LABEL: uuid, NODE_LABEL: node}
-    spec = replace(bench.spec(), name=f"{instance}-{uuid}-1", labels=labels)
-    engine.create(spec)
-    return engine.inspect(spec.name)

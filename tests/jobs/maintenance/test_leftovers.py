@@ -1,0 +1,113 @@
+"""Which containers are removed as leftovers, on the fake engine."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from jobs import services
+from jobs.engine.protocol import Engine, EngineInfo
+from jobs.maintenance.leftovers import remove_leftovers
+from jobs.models import Job
+from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
+from jobs.worker.supervisor import Supervisor
+from tests.fake_engine import FakeEngine
+from tests.helpers.engines import Bench
+from tests.helpers.factories import make_job
+from tests.helpers.workers import Workers, completed, running
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class LaterEngine:
+    """The engine as it is `seconds` later."""
+
+    def __init__(self, engine: FakeEngine, seconds: float) -> None:
+        self._engine = engine
+        self._later = timedelta(seconds=seconds)
+
+    def info(self) -> EngineInfo:
+        info = self._engine.info()
+        return replace(info, clock=info.clock + self._later)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+
+def leave_container(engine: Engine, supervisor: Supervisor, job: Job) -> None:
+    """Create a container for the job's first claim."""
+    labels = {INSTANCE_LABEL: supervisor.instance, UUID_LABEL: str(job.uuid), NODE_LABEL: str(supervisor.node.pk)}
+    engine.create(replace(Bench().spec(), name=f"{supervisor.instance}-{job.uuid}-1", labels=labels))
+
+
+def remove(engine: FakeEngine, supervisor: Supervisor, *, seconds_later: float = 3600) -> int:
+    later: Engine = LaterEngine(engine, seconds_later)  # type: ignore[assignment]
+    return remove_leftovers(later, supervisor.node, supervisor.instance)
+
+
+def deleted_job() -> Job:
+    """Return a job whose row is gone."""
+    job = make_job()
+    Job.objects.filter(pk=job.pk).delete()
+    return job
+
+
+def test_only_containers_without_a_job_are_removed(engine: FakeEngine, workers: Workers) -> None:
+    # Given a running job, and the container of a job that was deleted
+    job = make_job(command="exec sleep 60")
+    supervisor = workers.another()
+    workers.run(supervisor)
+    running(job)
+    (running_container,) = engine.list({})
+    leave_container(engine, supervisor, deleted_job())
+
+    # When
+    removed = remove(engine, supervisor)
+
+    # I expect only the running job's container to be there
+    assert removed == 1
+    assert [container.name for container in engine.list({})] == [running_container.name]
+    services.cancel(job.id)
+    completed(job)
+
+
+@pytest.mark.parametrize(("age", "removed"), [(29, 0), (31, 1)], ids=["young", "old"])
+def test_containers_younger_than_30_seconds_are_kept(engine: FakeEngine, workers: Workers, age: int, removed: int) -> None:
+    # Given the container of a job that was deleted
+    supervisor = workers.another()
+    leave_container(engine, supervisor, deleted_job())
+
+    # When leftovers are removed at this age, by the engine's clock
+    assert remove(engine, supervisor, seconds_later=age) == removed
+
+    # I expect
+    assert len(engine.list({})) == 1 - removed
+
+
+def test_a_container_of_another_node_on_the_same_engine_is_kept(engine: FakeEngine, workers: Workers) -> None:
+    # Given a running job, and a worker that knows the same engine by another name
+    job = make_job(command="exec sleep 60")
+    workers.run(workers.another())
+    running(job)
+    other = workers.another(node_name="renamed")
+
+    # When that worker removes leftovers
+    removed = remove(engine, other)
+
+    # I expect the job to run on
+    assert removed == 0
+    services.cancel(job.id)
+    assert completed(job).exit_code == 143
+
+
+def test_the_container_of_a_requeued_job_is_removed(engine: FakeEngine, workers: Workers) -> None:
+    # Given a container that this node created for a job that is not on it any more
+    supervisor = workers.another()
+    leave_container(engine, supervisor, make_job())
+
+    # When
+    removed = remove(engine, supervisor)
+
+    # I expect
+    assert removed == 1
+    assert engine.list({}) == []
