@@ -19,67 +19,67 @@ class ErrorCode(StrEnum):
 
 
 class JobError(Exception):
-    """Base of all of them. `str(error)` is one sentence that a client may read; it holds no secret.
+    """Base class of these errors. `str(error)` is one sentence without secrets, which a client may read.
 
-    With `retry` the same step may succeed later although nobody changes anything: a run repeats it after a pause.
+    If `retry` is true, the same step may succeed later without any change: a run repeats it after a pause.
     """
 
     retry: ClassVar[bool] = False
 
 
 class EngineUnavailable(JobError):
-    """The engine does not answer, or answers that it cannot right now. Says nothing about the job."""
+    """The engine does not answer, or cannot do this right now. The job is not at fault."""
 
     retry = True
 
 
 class EngineSilent(EngineUnavailable):
-    """The engine takes connections and sends nothing, as one that is frozen does."""
+    """The engine accepts connections but does not answer, as a frozen one does."""
 
 
 class EngineInTrouble(EngineUnavailable):
-    """The engine cannot make or start a container, and its answer shows that the job is not at fault."""
+    """The engine cannot create or start a container, and its answer shows that the job is not at fault."""
 
 
 class NetworkMissing(EngineUnavailable):
-    """Somebody has removed the network that jobs run on. It can be made anew."""
+    """The network that jobs run on was removed. It can be created again."""
 
 
 class EngineRefused(JobError):
-    """The engine answered, and the answer is a no that will stay one."""
+    """The engine refuses this, and would refuse it again."""
 
 
 class ContainerNotFound(JobError):
-    """No container has that name (any more): it was removed, or its new owner renamed it."""
+    """No container has this name: it was removed, or a new owner renamed it."""
 
     retry = True
 
 
 class ContainerConflict(JobError):
-    """The container's state does not allow this: it runs where it should not, or the name is taken.
+    """The container's state does not allow this: it is running but should not be, or the name is taken.
 
-    An earlier try may have had its effect although its answer was lost.
+    An earlier try may have succeeded although its answer was lost.
     """
 
     retry = True
 
 
 class PathNotFound(JobError):
-    """No such path inside the container."""
+    """The container has no such path."""
 
 
 class ImageUnavailable(JobError):
-    """The image can be neither found nor pulled, or may not be used."""
+    """The image can be neither found nor pulled, or is not allowed."""
 
 
 class StartFailed(JobError):
-    """The engine could not start the process: no such program, not executable, no such user."""
+    """The engine could not start the process, and the job is at fault: its program or user does not exist, for example."""
 
 
 class StartRefused(JobError):
-    """The engine could not start the process, and one failure does not tell whether the job or the engine is at fault.
+    """The engine could not start the process, and the job or the engine may be at fault.
 
-    `words` are the engine's own. They may name paths of its host, so they are for operators alone.
+    `words` is the engine's own message. It may name paths of the engine's host, so only operators may see it.
     """
 
     retry = True
@@ -90,11 +90,11 @@ class StartRefused(JobError):
 
 
 class StartLost(JobError):
-    """The engine ended in the middle of the start, and cannot tell what became of it: the process may have run, or run still."""
+    """The engine was restarted in the middle of the start. The process may have run, or may still be running."""
 
 
 class TransferFailed(JobError):
-    """An input or output failed, and trying again will not change that. `code` names the failure in its event."""
+    """An input or output failed for good. `code` names the failure in its event."""
 
     code: ClassVar[ErrorCode]
 
@@ -106,25 +106,25 @@ class WriteFailed(TransferFailed):
 
 
 class DownloadFailed(TransferFailed):
-    """The file could not be downloaded whole."""
+    """The file could not be downloaded completely."""
 
     code = ErrorCode.DOWNLOAD_FAILED
 
 
 class DownloadRefused(TransferFailed):
-    """The server answered with a status that is not the file."""
+    """The server of a download answered with an error status."""
 
     code = ErrorCode.DOWNLOAD_HTTP_ERROR
 
 
 class OutputNotFound(TransferFailed):
-    """The job left no file at the output's path."""
+    """There is no file at the path of the output."""
 
     code = ErrorCode.ARTIFACT_NOT_FOUND
 
 
 class ReadFailed(TransferFailed):
-    """There is something at the output's path that cannot be taken out: not a regular file, too large, not UTF-8."""
+    """What is at the path of the output cannot be sent: it is not a regular file, for example, or too large."""
 
     code = ErrorCode.ARTIFACT_READ_FAILED
 
@@ -136,17 +136,17 @@ class UploadFailed(TransferFailed):
 
 
 class DiskFull(JobError):
-    """The worker's own disk has no room for a download. Others that are under way will give theirs back."""
+    """The disk of the worker is too full for a download. Space is freed when other downloads end."""
 
     retry = True
 
 
 class Interrupted(JobError):
-    """A cancel, a time-out or a hand-over ended this blocking call: the row says what comes next."""
+    """A cancel, a time-out or a hand-over interrupted a blocking call. Read the row again to see which."""
 
 
 class OwnershipLost(JobError):
-    """The row is not ours any more, or not in a state that allows the change: read it again."""
+    """The job has another owner now, or is in a state that does not allow the change. Read the row again."""
 
 
 class IdTaken(JobError):

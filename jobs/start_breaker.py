@@ -1,9 +1,9 @@
 """A breaker for each node: decides whether a node starts containers, or fails every start (ADR 15).
 
 A start that fails may be the job's fault for certain (`StartFailed`), the engine's for certain (`EngineInTrouble`), or neither
-(`StartRefused`). Failures that are not the job's for certain are recorded in the node's row, which all its workers share. If several
-jobs, or jobs of different images, fail in a row with the same message, the node accepts no more jobs: those that failed are
-requeued, and after a pause one job at a time is tried, until a start succeeds.
+(`StartRefused`). Failures that are not the job's for certain are recorded in the node's row, which all its workers share. If
+several jobs, or jobs of different images, fail in a row with the same message, the node accepts no more jobs: those that failed
+are requeued, and after a pause one job at a time is tried, until a start succeeds.
 """
 
 import logging

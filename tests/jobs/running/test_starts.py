@@ -1,4 +1,4 @@
-"""A node on which every start fails: it says so, takes no more jobs, and tries again. A job that is at fault itself ends."""
+"""A node on which every start fails: it accepts no more jobs, and tries again. A job that is at fault itself fails."""
 
 import threading
 from collections.abc import Iterator
