@@ -1,6 +1,6 @@
-"""Destinations, streams, events and their attempts: to look at, and what an operator may do about deliveries.
+"""Admin pages for destinations, subscriptions and events with their attempts.
 
-Neither keys nor the secret parts of URLs are shown. What is done goes by POST and asks for the right to change.
+Rows are read-only. Actions need the permission to change the model and use POST. Keys and the secret parts of URLs are not shown.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import display_for_value
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
@@ -27,32 +28,51 @@ from callbacks.rules import destination_breaker
 from orchestrator_site.base.egress.http_client import redact
 from orchestrator_site.base.read_only_admin import ReadOnly
 
-_NAMED: Final = 5  # destinations in a message
+_MAX_NAMED: Final = 5  # destinations listed in a message
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _button(title: str, description: str, form: type[BaseDialogForm] | None = None) -> Callable[[Method], Method]:
-    """A button on a row's page that says what it will do, asks, and then posts."""
+    """Return a decorator that makes a method a button on a row's page, with a dialog that describes the action and posts it."""
     dialog = {"title": title, "description": description, "form_class": form, "form_submit_text": title}
     decorator: Callable[[Method], Method] = action(description=title, permissions=["operate"], dialog=dialog)
     return decorator
 
 
 def _label(description: str, colours: dict[str, str], ordering: str | None = None) -> Callable[[Method], Method]:
+    """Return a decorator that shows a method's value as a colored label."""
     decorator: Callable[[Method], Method] = display(description=description, label=colours, ordering=ordering)
     return decorator
 
 
+def _field(name: str, label: str) -> Callable[[ModelAdmin, Any], str]:
+    """Return a column that shows a field of the model under another label."""
+
+    @admin.display(description=label, ordering=name)
+    def column(page: ModelAdmin, row: Any) -> str:
+        return display_for_value(getattr(row, name), page.get_empty_value_display())
+
+    return column
+
+
 def _back_to(page: ModelAdmin, identity: object) -> HttpResponse:
-    """Close the dialog and show the row as it now is."""
+    """Close the dialog and reload the page of the row."""
     options = page.model._meta
     address = reverse(f"admin:{options.app_label}_{options.model_name}_change", args=(identity,))
     return HttpResponse(headers={"HX-Redirect": address})
 
 
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _report_redelivery(request: HttpRequest, count: int) -> None:
+    messages.success(request, f"{count} {'event' if count == 1 else 'events'} will be sent again.")
+
+
 @admin.register(Destination)
 class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
-    list_display = ("origin", "condition", "failures", "open_until", "throttled_until", "at_once", "streams_wait")
+    list_display = ("origin", "condition", "failures", "open_until", "throttled_until", "concurrency", "queue")
     list_filter = ("paused",)
     search_fields = ("origin",)
     show_full_result_count = False
@@ -60,13 +80,19 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     actions = ("pause_selected", "resume_selected", "reset_selected")
     actions_detail = ("pause", "resume", "reset", "redeliver")
     fieldsets = (
-        (None, {"fields": ("origin", "condition", "load", "sent_again", "used_at")}),
-        ("Breaker", {"fields": ("failures", "openings", "open_until", "probe_until")}),
-        ("Pace", {"fields": ("at_once", "throttles", "throttled_until")}),
+        (None, {"fields": ("origin", "condition", "load", "redeliveries", "last_used")}),
+        ("Breaker", {"fields": ("failures_shown", "openings_shown", "open_until_shown", "probe_until_shown")}),
+        ("Concurrency and throttling", {"fields": ("concurrency", "throttles_shown", "throttled_until")}),
     )
+    failures_shown = _field("failures", "Failures in a row")
+    openings_shown = _field("openings", "Times opened in a row")
+    open_until_shown = _field("open_until", "Breaker open until")
+    probe_until_shown = _field("probe_until", "Probe expires")
+    throttles_shown = _field("throttles", "429 answers in a row")
+    last_used = _field("used_at", "Last used")
 
     class RedeliverForm(BaseDialogForm):  # type: ignore[misc]
-        since = forms.SplitDateTimeField(label="Died since", widget=UnfoldAdminSplitDateTimeVerticalWidget, help_text="UTC")
+        since = forms.SplitDateTimeField(label="Dead since", widget=UnfoldAdminSplitDateTimeVerticalWidget, help_text="UTC")
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
@@ -77,14 +103,14 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         return destinations.destinations(rows)
 
     @_label(
-        "Condition",
+        "State",
         {
             "paused": "warning",
             "throttled": "warning",
-            "open": "danger",
-            "half open": "warning",
+            "breaker open": "danger",
+            "breaker half open": "warning",
             "slow": "warning",
-            "well": "success",
+            "healthy": "success",
         },
     )
     def condition(self, destination: Any) -> str:
@@ -94,46 +120,46 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
             return "throttled"
         state = destination_breaker.state(destination, destination.now)
         if state != destination_breaker.BreakerState.CLOSED:
-            return state.replace("_", " ")
-        return "slow" if destination_breaker.is_slow(destination) else "well"
+            return f"breaker {state.replace('_', ' ')}"
+        return "slow" if destination_breaker.is_slow(destination) else "healthy"
 
-    @admin.display(description="Deliveries at once")
-    def at_once(self, destination: Destination) -> int:
+    @admin.display(description="Concurrency")
+    def concurrency(self, destination: Destination) -> int:
         return destinations.max_in_flight(destination)
 
-    @admin.display(description="Streams wait")
-    def streams_wait(self, destination: Destination) -> str | None:
-        return "yes" if destination.waiting else None
+    @admin.display(description="Streams waiting", ordering="waiting")
+    def queue(self, destination: Destination) -> str:
+        return _yes_or_no(destination.waiting)
 
-    @admin.display(description="Sent again")
-    def sent_again(self, destination: Destination) -> str | None:
+    @admin.display(description="Redeliveries")
+    def redeliveries(self, destination: Destination) -> str | None:
         since, until = destination.revive_since, destination.revive_until
-        return f"what died from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC" if since and until else None
+        return f"in progress: events dead since {since:%Y-%m-%d %H:%M:%S} UTC" if since and until else None
 
     @admin.display(description="Load")
     def load(self, destination: Destination) -> str:
         load = destinations.load(destination)
         more = " or more" if load.waiting == destinations.MAX_WAITING_COUNTED else ""
-        return f"{load.in_flight} under way, {load.waiting}{more} waiting"
+        return f"{load.in_flight} deliveries in flight, {load.waiting}{more} streams waiting"
 
-    # -- what may be done about one ---------------------------------------------------------------------
+    # -- actions ----------------------------------------------------------------------------------------
 
-    @_button("Pause", "Nothing is sent there until it is resumed. Events still die 24 hours after they happened.")
+    @_button("Pause", "Stops deliveries until the destination is resumed. Events still expire after 24 hours.")
     def pause(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._do(request, destinations.pause, object_id, "paused")
 
-    @_button("Resume", "What waits is sent, the oldest first.")
+    @_button("Resume", "Starts deliveries again, with the streams that have waited longest.")
     def resume(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._do(request, destinations.resume, object_id, "resumed")
 
-    @_button("Reset", "Closes the breaker, forgets a 429, and tries at once what the host left unanswered.")
+    @_button("Reset", "Closes the breaker, ends throttling, and retries unanswered events now.")
     def reset(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        return self._do(request, destinations.reset, object_id, "taken for well")
+        return self._do(request, destinations.reset, object_id, "marked as healthy")
 
-    @_button("Redeliver", "Sends dead events of all jobs again, in order within each job.", RedeliverForm)
+    @_button("Redeliver", "Sends the dead events of all jobs again, in order within each job.", RedeliverForm)
     def redeliver(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         redelivery.request_redelivery(int(object_id), form.cleaned_data["since"])
-        messages.success(request, "What died there since then will be sent again.")
+        messages.success(request, "Events that died since then will be sent again.")
         return _back_to(self, object_id)
 
     @admin.action(description="Pause", permissions=["operate"])
@@ -146,7 +172,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @admin.action(description="Reset", permissions=["operate"])
     def reset_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
-        self._do_all(request, destinations.reset, rows, "taken for well")
+        self._do_all(request, destinations.reset, rows, "marked as healthy")
 
     def _do(self, request: HttpRequest, act: Callable[[int], None], object_id: str, done: str) -> HttpResponse:
         self._do_all(request, act, Destination.objects.filter(pk=object_id), done)
@@ -157,36 +183,46 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         chosen = list(rows)
         for destination in chosen:
             act(destination.pk)
-        messages.success(
-            request, f"{', '.join(str(one) for one in chosen[:5])}: {done}" if len(chosen) <= 5 else f"{len(chosen)} {done}"
-        )
+        names = ", ".join(str(destination) for destination in chosen)
+        messages.success(request, f"{names if len(chosen) <= _MAX_NAMED else f'{len(chosen)} destinations'}: {done}")
 
 
 @admin.register(Subscription)
 class SubscriptionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
-    list_display = ("subject", "destination", "last_sequence", "next_attempt_at", "waiting_since")
+    list_display = ("job", "destination", "last_sequence", "next_attempt_at", "waiting_since_shown")
     list_select_related = ("destination",)
     search_fields = ("=subject",)
     show_full_result_count = False
     ordering = ("-id",)
     actions_detail = ("redeliver_dead",)
     fieldsets = (
-        (None, {"fields": ("subject", "stream", "url_shown", "signed", "types", "destination")}),
-        ("Delivery", {"fields": ("last_sequence", "bulk_refused", "next_attempt_at", "waiting_since", "lease_until")}),
+        (None, {"fields": ("job", "stream", "url_shown", "signed", "types_shown", "destination")}),
+        ("Delivery", {"fields": ("last_sequence", "log_refused", "next_attempt_at", "waiting_since_shown", "leased_until")}),
     )
+    job = _field("subject", "Job")
+    waiting_since_shown = _field("waiting_since", "Waiting for a slot since")
+    leased_until = _field("lease_until", "Leased until")
+
+    @admin.display(description="Event types")
+    def types_shown(self, subscription: Subscription) -> str:
+        return ", ".join(subscription.types) or "all"
+
+    @admin.display(description="Last log event refused")
+    def log_refused(self, subscription: Subscription) -> str:
+        return _yes_or_no(subscription.bulk_refused)
 
     @admin.display(description="URL")
     def url_shown(self, subscription: Subscription) -> str:
         return redact(subscription.url)
 
-    @admin.display(boolean=True)
-    def signed(self, subscription: Subscription) -> bool:
-        return subscription.key is not None
+    @admin.display
+    def signed(self, subscription: Subscription) -> str:
+        return _yes_or_no(subscription.key is not None)
 
-    @_button("Redeliver dead events", "All dead events of this stream are sent again, in order, under the same ids.")
+    @_button("Redeliver dead events", "Sends all dead events of this job again, in order and with the same ids.")
     def redeliver_dead(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
         subscription = get_object_or_404(Subscription.objects.only("stream"), pk=object_id)
-        messages.success(request, f"{redelivery.redeliver_dead(subscription.stream)} events will be sent again.")
+        _report_redelivery(request, redelivery.redeliver_dead(subscription.stream))
         return _back_to(self, object_id)
 
 
@@ -194,8 +230,9 @@ class AttemptInline(ReadOnly, TabularInline):  # type: ignore[misc]
     model = Attempt
     extra = 0
     hide_title = True
-    fields = ("began", "status", "latency_ms", "error", "answer")
-    readonly_fields = ("began",)
+    fields = ("began", "status", "latency", "error", "answer")
+    readonly_fields = ("began", "latency")
+    latency = _field("latency_ms", "Latency (ms)")
 
     @admin.display(description="Time (UTC)")
     def began(self, attempt: Attempt) -> str:
@@ -204,7 +241,7 @@ class AttemptInline(ReadOnly, TabularInline):  # type: ignore[misc]
 
 @admin.register(Event)
 class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
-    list_display = ("id", "short_type", "subject", "sequence", "state_shown", "tries", "next_attempt_at")
+    list_display = ("identity", "short_type", "subject", "sequence", "state_shown", "tries", "retry_at")
     list_filter = ("state", "type")
     list_select_related = ("subscription__destination",)
     search_fields = ("=subscription__subject",)
@@ -214,9 +251,12 @@ class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     actions = ("redeliver_selected",)
     actions_detail = ("redeliver",)
     fieldsets = (
-        (None, {"fields": ("id", "type", "source", "subscription", "sequence", "time")}),
-        ("Delivery", {"fields": ("state_shown", "tries", "silences", "next_attempt_at", "settled_at", "expires_at")}),
+        (None, {"fields": ("identity", "type", "source", "subscription", "sequence", "time")}),
+        ("Delivery", {"fields": ("state_shown", "tries", "unanswered", "retry_at", "settled_at", "expires_at")}),
     )
+    identity = _field("id", "ID")
+    unanswered = _field("silences", "Unanswered attempts in a row")
+    retry_at = _field("next_attempt_at", "Next retry at")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         rows: QuerySet[Event] = super().get_queryset(request)
@@ -234,7 +274,7 @@ class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     def state_shown(self, event: Event) -> str:
         return event.state
 
-    @_button("Redeliver", "It is sent again under the same id; one that waits for its next try is tried now.")
+    @_button("Redeliver", "Sends the event again with the same id. A pending event is tried now.")
     def redeliver(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
         self._redeliver(request, Event.objects.filter(pk=UUID(object_id)))
         return _back_to(self, object_id)
@@ -246,5 +286,4 @@ class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     @staticmethod
     def _redeliver(request: HttpRequest, rows: QuerySet[Event]) -> None:
         chosen: Iterable[tuple[UUID, UUID]] = rows.values_list("subscription__stream", "pk")
-        count = sum(redelivery.redeliver(stream, event) for stream, event in chosen)
-        messages.success(request, f"{count} {'event' if count == 1 else 'events'} will be sent again.")
+        _report_redelivery(request, sum(redelivery.redeliver(stream, event) for stream, event in chosen))
