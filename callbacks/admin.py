@@ -14,6 +14,7 @@ from django.contrib.admin.utils import display_for_value
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
+from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -67,7 +68,7 @@ def _yes_or_no(value: bool) -> str:
 
 
 def _report_redelivery(request: HttpRequest, count: int) -> None:
-    messages.success(request, f"{count} {'event' if count == 1 else 'events'} will be sent again.")
+    messages.success(request, f"{count} event{pluralize(count)} will be sent again.")
 
 
 @admin.register(Destination)
@@ -140,7 +141,10 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     def load(self, destination: Destination) -> str:
         load = destinations.load(destination)
         more = " or more" if load.waiting == destinations.MAX_WAITING_COUNTED else ""
-        return f"{load.in_flight} deliveries in flight, {load.waiting}{more} streams waiting"
+        return (
+            f"{load.in_flight} deliver{pluralize(load.in_flight, 'y,ies')} in flight, "
+            f"{load.waiting}{more} stream{pluralize(load.waiting)} waiting"
+        )
 
     # -- actions ----------------------------------------------------------------------------------------
 

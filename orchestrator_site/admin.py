@@ -1,4 +1,4 @@
-"""Operators' logins and groups, with forms that look like the rest of the admin."""
+"""Admin pages for operators' accounts and groups, with forms in the style of the other pages."""
 
 from django.contrib import admin
 from django.contrib.auth import admin as auth_admin

@@ -1,4 +1,4 @@
-"""Base classes for the admin: which filters a list accepts, and pages that show rows without changing them."""
+"""Base classes for admin pages: lists with a fixed set of filters, and pages on which rows are read-only."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from django.http import HttpRequest
 
 
 class ListedLookups:
-    """Accepts only the filters that `list_filter` offers.
+    """A list that accepts only the filters in `list_filter`.
 
-    Django accepts any field and lookup, even of fields that the admin hides: their values could be guessed letter by letter.
+    Django accepts lookups of any field, hidden ones included: their values could be guessed letter by letter.
     """
 
-    show_facets = ShowFacets.NEVER  # they count rows for each choice, whenever a request asks for it
+    show_facets = ShowFacets.NEVER  # any request could have the rows counted for each choice
 
     def lookup_allowed(self, lookup: str, value: object, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
         offered = self.get_list_filter(request)  # type: ignore[attr-defined]
@@ -23,14 +23,14 @@ class ListedLookups:
 
 
 def _parameters(model: type[Model], name: str) -> set[str]:
-    """Return the parameters that a filter for this field uses in its links."""
+    """Return the query parameters that a filter for this field uses."""
     field: Any = model._meta.get_field(name)
     exactly = {f"{name}__{field.target_field.name}__exact"} if field.is_relation else {name, f"{name}__exact"}
     return exactly | {f"{name}__isnull"}
 
 
 class ReadOnly(ListedLookups):
-    """Staff with the right to view may look; nobody may add, change or delete."""
+    """A page on which rows can be viewed and operated, but not added, changed or deleted."""
 
     def has_add_permission(self, *_: Any) -> bool:
         return False
@@ -42,7 +42,7 @@ class ReadOnly(ListedLookups):
         return False
 
     def has_operate_permission(self, request: HttpRequest, *_: Any) -> bool:
-        """Whether somebody may use the actions of the page: those whom Django lets change such rows."""
+        """Return True if the user may run the actions of the page: the permission to change the model allows it."""
         options = self.model._meta  # type: ignore[attr-defined]
         user: User = request.user  # type: ignore[assignment]
         return user.has_perm(f"{options.app_label}.{get_permission_codename('change', options)}")
