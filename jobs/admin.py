@@ -1,6 +1,6 @@
-"""Jobs and nodes to look at. Nothing can be changed here, and no secret is shown.
+"""Read-only admin pages of jobs, nodes and workers, without secrets.
 
-Fields are listed one by one: a new one of a model is hidden until somebody decides otherwise.
+Fields are named one by one, so a new field of a model is hidden until it is added here.
 """
 
 from typing import Any
@@ -42,15 +42,15 @@ class JobAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_filter = ("status", "reason", "node")
     list_select_related = ("node",)
     list_per_page = 50
-    show_full_result_count = False  # counting all rows costs more the more there are
-    search_fields = ("=id",)  # exactly, so that an index answers
+    show_full_result_count = False  # counting all rows is slow in a large table
+    search_fields = ("=id",)  # an exact match, which uses the index
     ordering = ("-uuid",)
     inlines = (InputInline, OutputInline)
     fieldsets = (
         (None, {"fields": ("id", "uuid", "status", "reason", "error", "exit_code", "doing", "node", "owner")}),
-        ("What it is", {"fields": ("image", "cpu_millis", "memory_mib", "timeout_seconds", "meta", "workspace")}),
-        ("How it runs", {"fields": ("pull_policy", "network", "claims", "refused_starts", "owner_deaths", "reserved")}),
-        ("When", {"fields": ("created_at", "started_at", "finished_at", "exited_at", "outputs_cancelled_at", "completed_at")}),
+        ("Description", {"fields": ("image", "cpu_millis", "memory_mib", "timeout_seconds", "meta", "workspace")}),
+        ("Execution", {"fields": ("pull_policy", "network", "claims", "refused_starts", "owner_deaths", "reserved")}),
+        ("Times", {"fields": ("created_at", "started_at", "finished_at", "exited_at", "outputs_cancelled_at", "completed_at")}),
         ("Log", {"fields": ("wants_logs", "log_bytes", "log_full", "log_dropped")}),
     )
 
@@ -73,9 +73,9 @@ class NodeAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     ordering = ("name",)
     fieldsets = (
         (None, {"fields": ("name", "engine_id", "network_name", "network_id", "seen_at", "warnings")}),
-        ("Has", {"fields": ("cpu_millis", "cpu_millis_total", "memory_mib")}),
+        ("Capacity", {"fields": ("cpu_millis", "cpu_millis_total", "memory_mib")}),
         ("Reserved", {"fields": ("cpu_millis_reserved", "memory_mib_reserved")}),
-        ("Starts that fail", {"fields": ("next_start_at", "start_refusal", "start_refused", "start_pause", "start_probe")}),
+        ("Failed starts", {"fields": ("next_start_at", "start_refusal", "start_refused", "start_pause", "start_probe")}),
     )
 
 

@@ -1,7 +1,7 @@
-"""How one thread gets another out of a blocking call.
+"""Interrupts a thread that is blocked in a call to an engine or a peer.
 
-A run blocks on an engine or on a peer for as long as these please. Before it does, it registers what
-would unblock it; whoever wants it to look up (a cancel, a time-out, a hand-over) calls `wake`.
+Before a run blocks, it registers a function that unblocks it, usually a `socket.shutdown`. A cancel, a time-out or a hand-over
+calls `wake`.
 """
 
 import threading
@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 
 from jobs.errors import Interrupted
 
-_LOOK_SECONDS = 0.1  # nothing wakes a thread that waits for a lock
+_LOCK_POLL_SECONDS = 0.1  # a thread that waits for a lock cannot be woken
 
 
 class Interrupt:
-    """A flag that stays set until `clear`, and the call-backs that end the blocking calls of one run."""
+    """A flag, and the functions that unblock the calls of one run when it is set."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -22,16 +22,16 @@ class Interrupt:
         self._wakers: list[Callable[[], object]] = []
 
     def wake(self) -> None:
-        """Set the flag and end what blocks. May be called from any thread, any number of times."""
+        """Set the flag and end all blocking calls. May be called from any thread, any number of times."""
         with self._lock:
             self._event.set()
             wakers = list(self._wakers)
         for waker in wakers:
-            with suppress(OSError):  # closed meanwhile: it does not block any more
+            with suppress(OSError):  # the socket was closed, so it does not block any more
                 waker()
 
     def clear(self) -> None:
-        """Take the flag back, before the run looks at what it now has to do."""
+        """Clear the flag. Call this before reading what the run has to do, so that no later `wake` is missed."""
         self._event.clear()
 
     @property
@@ -39,19 +39,19 @@ class Interrupt:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise `Interrupted` where the flag is set."""
+        """Raise `Interrupted` if the flag is set."""
         if self._event.is_set():
             raise Interrupted("interrupted")
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long; raise `Interrupted` as soon as the flag is set."""
+        """Sleep; raise `Interrupted` as soon as the flag is set."""
         if self._event.wait(seconds):
             raise Interrupted("interrupted")
 
     @contextmanager
     def holding(self, lock: threading.Lock) -> Iterator[None]:
-        """Hold `lock` inside. Raise `Interrupted` soon after the flag is set while another thread holds it."""
-        while not lock.acquire(timeout=_LOOK_SECONDS):
+        """Hold `lock` inside the block. Raise `Interrupted` if the flag is set while another thread holds it."""
+        while not lock.acquire(timeout=_LOCK_POLL_SECONDS):
             self.check()
         try:
             yield
@@ -60,9 +60,9 @@ class Interrupt:
 
     @contextmanager
     def waking(self, waker: Callable[[], object]) -> Iterator[None]:
-        """While inside, `wake` calls `waker` (typically a `socket.shutdown`).
+        """Have `wake` call `waker` while inside the block.
 
-        `waker` is called at once where the flag is already set, so that nothing can fall between.
+        If the flag is already set, `waker` is called at once, so no interrupt is missed.
         """
         with self._lock:
             self._wakers.append(waker)

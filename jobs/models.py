@@ -1,4 +1,4 @@
-"""The rows that are the truth: jobs, what goes in and out of them, their logs, and who runs them where."""
+"""The tables of jobs: jobs with their inputs, outputs and logs, and the nodes and workers that run them."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -13,17 +13,17 @@ from orchestrator_site.base.db.encryption import EncryptedJSONField, EncryptedTe
 
 
 def new_uuid() -> UUID:
-    """A time-ordered UUID (RFC 9562, version 7): the order of rows is the order of their making."""
+    """Return a time-ordered UUID (RFC 9562, version 7): rows sorted by it are sorted by age."""
     return uuid7()
 
 
 def made_at(uuid: UUID) -> datetime:
-    """When such a UUID was made, to the millisecond: a row's order and its time never disagree."""
+    """Return when such a UUID was made, to the millisecond. Sorting by time and by UUID is then the same."""
     return datetime.fromtimestamp((uuid.int >> 80) / 1000, UTC)
 
 
 class Instance(models.Model):
-    """This installation's name, made once: what carries another's label on a shared engine is not ours."""
+    """The generated name of this installation. Containers on a shared engine are labelled with it."""
 
     name = models.CharField(max_length=32)
 
@@ -32,27 +32,29 @@ class Instance(models.Model):
 
 
 class Node(models.Model):
-    """One container engine: what it has and what of it is reserved."""
+    """A container engine: its capacity, and how much of it is reserved."""
 
     name = models.CharField(max_length=255, unique=True)
-    engine_id = models.CharField(max_length=255, blank=True, help_text="What the engine calls itself.")
+    engine_id = models.CharField(max_length=255, blank=True, help_text="The engine's own name.")
     network_id = models.CharField(
-        max_length=128, blank=True, help_text="The network that jobs run on. It exists on one engine only: the engine's identity."
+        max_length=128, blank=True, help_text="The id of the network that jobs run on. It identifies the engine."
     )
     network_name = models.CharField(max_length=64, blank=True)
-    cpu_millis = models.PositiveIntegerField(default=0, help_text="Thousandths of a core that one job may have.")
-    cpu_millis_total = models.PositiveIntegerField(default=0, help_text="Thousandths of a core, overcommitted, to share out.")
+    cpu_millis = models.PositiveIntegerField(default=0, help_text="Thousandths of a core: the most that one job can have.")
+    cpu_millis_total = models.PositiveIntegerField(default=0, help_text="Thousandths of a core for all jobs, with overcommit.")
     memory_mib = models.PositiveIntegerField(default=0)
     cpu_millis_reserved = models.BigIntegerField(default=0)
     memory_mib_reserved = models.BigIntegerField(default=0)
-    warnings = models.JSONField(default=list, help_text="Limits that this engine cannot enforce.")
-    seen_at = models.DateTimeField(null=True, help_text="Last heartbeat of one of its workers, by the database's clock.")
-    start_refusal = models.TextField(blank=True, default="", db_default="", help_text="In what words starts fail there in a row.")
-    start_refused = models.JSONField(null=True, help_text="The last of these: image and job of each.")
-    start_pause = models.PositiveIntegerField(null=True, help_text="Seconds between one start that fails and the next try.")
-    start_probe = models.UUIDField(null=True, help_text="The job that is to show whether starts work again.")
+    warnings = models.JSONField(default=list, help_text="Limits that this engine does not enforce.")
+    seen_at = models.DateTimeField(null=True, help_text="The last heartbeat of one of its workers, by the database's clock.")
+    start_refusal = models.TextField(
+        blank=True, default="", db_default="", help_text="The engine's message for the failed starts."
+    )
+    start_refused = models.JSONField(null=True, help_text="The last failed starts in a row: image and job of each.")
+    start_pause = models.PositiveIntegerField(null=True, help_text="Seconds between a failed start and the next try.")
+    start_probe = models.UUIDField(null=True, help_text="The job that tests whether starts work again.")
     next_start_at = models.DateTimeField(
-        null=True, help_text="Every start fails there: when it takes one job more, to try. Empty where it takes jobs."
+        null=True, help_text="When the node may try another job, if every start fails. Empty if it accepts jobs."
     )
 
     def __str__(self) -> str:
@@ -60,9 +62,9 @@ class Node(models.Model):
 
 
 class Worker(models.Model):
-    """A process that runs jobs. It lives as long as its counter moves; the row of a dead one is deleted.
+    """A process that runs jobs. It is alive while its counter increases; the row of a dead one is deleted.
 
-    Its jobs are then without an owner, and what it may still write is refused (see `jobs.maintenance.dead_workers`).
+    Its jobs then have no owner, and anything that it still tries to write is refused (see `jobs.maintenance.dead_workers`).
     """
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
@@ -70,13 +72,13 @@ class Worker(models.Model):
     counter = models.PositiveBigIntegerField(default=0)
     host = models.CharField(max_length=255)
     pid = models.PositiveIntegerField()
-    lock_path = models.TextField(help_text="A file that the process holds locked: whoever can take it knows that it is dead.")
+    lock_path = models.TextField(help_text="A file that the process keeps locked. If it can be locked, the process is dead.")
     started_at = models.DateTimeField()
     takes_downloads = models.BooleanField(
-        default=True, db_default=True, help_text="At its last beat, it could start jobs with downloads."
+        default=True, db_default=True, help_text="Whether it could claim jobs with downloads at its last heartbeat."
     )
     takes_uploads = models.BooleanField(
-        default=True, db_default=True, help_text="At its last beat, it could start jobs with uploads."
+        default=True, db_default=True, help_text="Whether it could claim jobs with uploads at its last heartbeat."
     )
 
     def __str__(self) -> str:
@@ -84,7 +86,7 @@ class Worker(models.Model):
 
 
 class Job(models.Model):
-    """One container to be run to completion. `status` changes in `jobs.lifecycle` only."""
+    """A container to be run to completion. `status` changes only in `jobs.lifecycle`."""
 
     uuid = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     id = models.CharField(max_length=128, unique=True)
@@ -99,9 +101,9 @@ class Job(models.Model):
     workspace = models.CharField(max_length=1024)
     pull_policy: "models.CharField[PullPolicy, PullPolicy]" = models.CharField(max_length=16)
     network = models.CharField(max_length=16)
-    wants_logs = models.BooleanField(default=False, help_text="Its callback takes log events.")
-    has_downloads = models.BooleanField(default=False, db_default=False, help_text="Some of its inputs are downloaded.")
-    has_uploads = models.BooleanField(default=False, db_default=False, help_text="Some of its outputs are uploaded.")
+    wants_logs = models.BooleanField(default=False, help_text="Whether its callback receives log events.")
+    has_downloads = models.BooleanField(default=False, db_default=False, help_text="Whether it has inputs to download.")
+    has_uploads = models.BooleanField(default=False, db_default=False, help_text="Whether it has outputs to upload.")
 
     status = models.CharField(max_length=16, choices=State.choices, default=State.ACCEPTED)
     reason = models.CharField(max_length=16, choices=Reason.choices, blank=True)
@@ -110,34 +112,34 @@ class Job(models.Model):
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True, help_text="When it was decided.")
-    exited_at = models.DateTimeField(null=True, help_text="When its log ended and its exit event came into being.")
-    outputs_cancelled_at = models.DateTimeField(null=True, help_text="When it was cancelled, where it was decided already.")
-    completed_at = models.DateTimeField(null=True, help_text="When its last output was handled.")
+    exited_at = models.DateTimeField(null=True, help_text="When its log ended and its exit event was created.")
+    outputs_cancelled_at = models.DateTimeField(null=True, help_text="When its outputs were cancelled after it had been decided.")
+    completed_at = models.DateTimeField(null=True, help_text="When its last output was finished.")
 
     owner = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="jobs")
     node = models.ForeignKey(Node, null=True, on_delete=models.PROTECT, related_name="jobs")
-    claims = models.PositiveIntegerField(default=0, help_text="How often it was claimed; part of its container's name.")
+    claims = models.PositiveIntegerField(default=0, help_text="How often it was claimed. Part of its container's name.")
     refused_starts = models.PositiveIntegerField(
-        default=0, db_default=0, help_text="How often it failed to start for reasons that may not be its own."
+        default=0, db_default=0, help_text="How often it failed to start for reasons that may not be its fault."
     )
     owner_deaths = models.PositiveSmallIntegerField(
-        default=0, db_default=0, help_text="How many owners died while they drove it, since it last went well."
+        default=0, db_default=0, help_text="How many owners died in a row while they drove it without progress."
     )
-    reserved = models.BooleanField(default=False, help_text="Its cpu and memory count on its node.")
-    doing = models.CharField(max_length=640, blank=True, help_text="What an accepted job's owner is at, in words.")
+    reserved = models.BooleanField(default=False, help_text="Whether its cpu and memory are reserved on its node.")
+    doing = models.CharField("progress", max_length=640, blank=True, help_text="Progress of an accepted job, as a sentence.")
 
-    log_frames = models.PositiveBigIntegerField(default=0, help_text="How much of the engine's log is stored.")
+    log_frames = models.PositiveBigIntegerField(default=0, help_text="How many frames of the engine's log are stored.")
     log_tail_stdout = models.BinaryField(default=b"")
     log_tail_stderr = models.BinaryField(default=b"")
     log_tail_stdout_time = models.CharField(max_length=40, blank=True)
     log_tail_stderr_time = models.CharField(max_length=40, blank=True)
-    log_last_stdout = models.CharField(max_length=40, blank=True, help_text="The engine's time of the last stored frame.")
+    log_last_stdout = models.CharField(max_length=40, blank=True, help_text="The engine's timestamp of the last stored frame.")
     log_last_stderr = models.CharField(max_length=40, blank=True)
-    log_engine_bytes = models.PositiveBigIntegerField(default=0, help_text="What the engine needed for it, at least.")
-    log_next = models.PositiveBigIntegerField(default=1, help_text="Number of the next stored line.")
+    log_engine_bytes = models.PositiveBigIntegerField(default=0, help_text="Bytes that the engine's log had at least.")
+    log_next = models.PositiveBigIntegerField(default=1, help_text="Number of the next line to store.")
     log_bytes = models.PositiveBigIntegerField(default=0)
-    log_full = models.BooleanField(default=False, help_text="LOG_LIMIT is reached; the marker is stored.")
-    log_dropped = models.PositiveBigIntegerField(default=0, help_text="Lines and gaps that no event has told of yet.")
+    log_full = models.BooleanField(default=False, help_text="Whether LOG_LIMIT is reached and the marker is stored.")
+    log_dropped = models.PositiveBigIntegerField(default=0, help_text="Lost lines and gaps that no event has reported yet.")
 
     class Meta:
         indexes = [
@@ -154,15 +156,16 @@ class Job(models.Model):
 
     @property
     def decided(self) -> bool:
+        """Whether its status is final."""
         return self.status not in UNDECIDED
 
 
 class Input(models.Model):
-    """A file to be in place before the container starts."""
+    """A file that is put into the container before it starts."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="inputs")
     position = models.PositiveSmallIntegerField()
-    name = models.CharField(max_length=128, help_text="The client's `id`.")
+    name = models.CharField(max_length=128, help_text="The `id` that the client gave.")
     type = models.CharField(max_length=16, choices=InputType.choices)
     path = models.CharField(max_length=1024)
     mode = models.PositiveSmallIntegerField(default=0o644)
@@ -183,11 +186,11 @@ class Input(models.Model):
 
 
 class Output(models.Model):
-    """A file to be taken out after the process has ended."""
+    """A file that is sent after the process has ended."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="outputs")
     position = models.PositiveSmallIntegerField()
-    name = models.CharField(max_length=128, help_text="The client's `id`.")
+    name = models.CharField(max_length=128, help_text="The `id` that the client gave.")
     type = models.CharField(max_length=16, choices=OutputType.choices)
     path = models.CharField(max_length=1024)
     url = EncryptedTextField(blank=True, default="")
@@ -208,14 +211,14 @@ class Output(models.Model):
 class LogChunk(models.Model):
     """Consecutive lines of a job's log, as `[[stream, time, text], …]`.
 
-    Almost every line ends in a line feed. `unended` has the others, as `[[index, what is there instead], …]`.
+    Almost every line ends in a line feed. `unended` has the others, as `[[index, ending], …]` (`jobs.log_lines.Ending`).
     """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="log_chunks")
-    first = models.PositiveBigIntegerField(help_text="Number of its first line; lines count from 1.")
+    first = models.PositiveBigIntegerField(help_text="Number of its first line, counted from 1.")
     count = models.PositiveIntegerField()
     lines = models.JSONField()
-    unended = models.JSONField(null=True, help_text="Lines that end in no line feed; null where all do.")
+    unended = models.JSONField(null=True, help_text="Lines that do not end in a line feed; null if all do.")
 
     class Meta:
         ordering = ["first"]

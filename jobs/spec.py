@@ -1,6 +1,6 @@
-"""A job as a client described it, checked and with every default filled in.
+"""A job as a client described it, validated and with all defaults filled in.
 
-Plain values without Django: what `jobs.api.new_job` reads out of a request and `jobs.services.create` stores.
+Plain values without database rows: what `jobs.api.new_job` reads out of a request and `jobs.services.create` stores.
 """
 
 from collections.abc import Mapping
@@ -16,33 +16,33 @@ UploadMethod = Literal["PUT", "POST"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
-    """A file to be in place before the container starts. `path` is relative to the workspace, normalised."""
+    """A file to put into the container before it starts. `path` is relative to the workspace and normalised."""
 
     id: str
     type: InputType
     path: str
     mode: int = 0o644
-    content: bytes = field(default=b"", repr=False)  # of a `file`, decoded
-    url: str = field(default="", repr=False)  # of a `download`, as are the members below
+    content: bytes = field(default=b"", repr=False)  # of a `file` input, decoded
+    url: str = field(default="", repr=False)  # of a `download` input, like the fields below
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    sha256: str = ""  # lower-case hex; empty: not checked
+    sha256: str = ""  # lower-case hexadecimal; not checked if empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSpec:
-    """A file to be taken out after the process has ended. `path` is relative to the workspace, normalised."""
+    """A file to send after the process has ended. `path` is relative to the workspace and normalised."""
 
     id: str
     type: OutputType
     path: str
-    url: str = field(default="", repr=False)  # of an `upload`, as are the members below
+    url: str = field(default="", repr=False)  # of an `upload` output, like the fields below
     method: UploadMethod = "PUT"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackSpec:
-    """Where the job's events go.
+    """Where the job's events are sent.
 
     `keys` sign each event: none, one, or two while the receiver changes from the second to the first. `headers` are sent
     with each event. `events` are event types; empty means all.
@@ -56,11 +56,11 @@ class CallbackSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """One container to be run to completion."""
+    """A container to run to completion."""
 
-    id: str | None  # None: one is to be made
+    id: str | None  # None to have one generated
     image: str
-    command: str | list[str] | None  # a string for a shell, an argument vector, or None for the image's own
+    command: str | list[str] | None  # a string for a shell, an argument vector, or None for the image's own command
     cpu_millis: int
     memory_mib: int
     timeout_seconds: int

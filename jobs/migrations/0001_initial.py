@@ -25,28 +25,33 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("name", models.CharField(max_length=255, unique=True)),
-                ("engine_id", models.CharField(blank=True, help_text="What the engine calls itself.", max_length=255)),
+                ("engine_id", models.CharField(blank=True, help_text="The engine's own name.", max_length=255)),
                 (
                     "network_id",
                     models.CharField(
                         blank=True,
-                        help_text="The network that jobs run on. It exists on one engine only: the engine's identity.",
+                        help_text="The id of the network that jobs run on. It identifies the engine.",
                         max_length=128,
                     ),
                 ),
                 ("network_name", models.CharField(blank=True, max_length=64)),
-                ("cpu_millis", models.PositiveIntegerField(default=0, help_text="Thousandths of a core that one job may have.")),
+                (
+                    "cpu_millis",
+                    models.PositiveIntegerField(default=0, help_text="Thousandths of a core: the most that one job can have."),
+                ),
                 (
                     "cpu_millis_total",
-                    models.PositiveIntegerField(default=0, help_text="Thousandths of a core, overcommitted, to share out."),
+                    models.PositiveIntegerField(default=0, help_text="Thousandths of a core for all jobs, with overcommit."),
                 ),
                 ("memory_mib", models.PositiveIntegerField(default=0)),
                 ("cpu_millis_reserved", models.BigIntegerField(default=0)),
                 ("memory_mib_reserved", models.BigIntegerField(default=0)),
-                ("warnings", models.JSONField(default=list, help_text="Limits that this engine cannot enforce.")),
+                ("warnings", models.JSONField(default=list, help_text="Limits that this engine does not enforce.")),
                 (
                     "seen_at",
-                    models.DateTimeField(help_text="Last heartbeat of one of its workers, by the database's clock.", null=True),
+                    models.DateTimeField(
+                        help_text="The last heartbeat of one of its workers, by the database's clock.", null=True
+                    ),
                 ),
             ],
         ),
@@ -59,9 +64,7 @@ class Migration(migrations.Migration):
                 ("pid", models.PositiveIntegerField()),
                 (
                     "lock_path",
-                    models.TextField(
-                        help_text="A file that the process holds locked: whoever can take it knows that it is dead."
-                    ),
+                    models.TextField(help_text="A file that the process keeps locked. If it can be locked, the process is dead."),
                 ),
                 ("started_at", models.DateTimeField()),
                 ("node", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="workers", to="jobs.node")),
@@ -87,7 +90,7 @@ class Migration(migrations.Migration):
                 ("workspace", models.CharField(max_length=1024)),
                 ("pull_policy", models.CharField(max_length=16)),
                 ("network", models.CharField(max_length=16)),
-                ("wants_logs", models.BooleanField(default=False, help_text="Its callback takes log events.")),
+                ("wants_logs", models.BooleanField(default=False, help_text="Whether its callback receives log events.")),
                 (
                     "status",
                     models.CharField(
@@ -126,35 +129,49 @@ class Migration(migrations.Migration):
                 ("finished_at", models.DateTimeField(help_text="When it was decided.", null=True)),
                 (
                     "exited_at",
-                    models.DateTimeField(help_text="When its log ended and its exit event came into being.", null=True),
+                    models.DateTimeField(help_text="When its log ended and its exit event was created.", null=True),
                 ),
-                ("completed_at", models.DateTimeField(help_text="When its last output was handled.", null=True)),
+                ("completed_at", models.DateTimeField(help_text="When its last output was finished.", null=True)),
                 (
                     "claims",
-                    models.PositiveIntegerField(default=0, help_text="How often it was claimed; part of its container's name."),
+                    models.PositiveIntegerField(default=0, help_text="How often it was claimed. Part of its container's name."),
                 ),
-                ("reserved", models.BooleanField(default=False, help_text="Its cpu and memory count on its node.")),
+                (
+                    "reserved",
+                    models.BooleanField(default=False, help_text="Whether its cpu and memory are reserved on its node."),
+                ),
                 (
                     "doing",
-                    models.CharField(blank=True, help_text="What an accepted job's owner is at, in words.", max_length=640),
+                    models.CharField(
+                        blank=True,
+                        help_text="Progress of an accepted job, as a sentence.",
+                        max_length=640,
+                        verbose_name="progress",
+                    ),
                 ),
-                ("log_frames", models.PositiveBigIntegerField(default=0, help_text="How much of the engine's log is stored.")),
+                (
+                    "log_frames",
+                    models.PositiveBigIntegerField(default=0, help_text="How many frames of the engine's log are stored."),
+                ),
                 ("log_tail_stdout", models.BinaryField(default=b"")),
                 ("log_tail_stderr", models.BinaryField(default=b"")),
                 ("log_tail_stdout_time", models.CharField(blank=True, max_length=40)),
                 ("log_tail_stderr_time", models.CharField(blank=True, max_length=40)),
                 (
                     "log_last_stdout",
-                    models.CharField(blank=True, help_text="The engine's time of the last stored frame.", max_length=40),
+                    models.CharField(blank=True, help_text="The engine's timestamp of the last stored frame.", max_length=40),
                 ),
                 ("log_last_stderr", models.CharField(blank=True, max_length=40)),
                 (
                     "log_engine_bytes",
-                    models.PositiveBigIntegerField(default=0, help_text="What the engine needed for it, at least."),
+                    models.PositiveBigIntegerField(default=0, help_text="Bytes that the engine's log had at least."),
                 ),
-                ("log_next", models.PositiveBigIntegerField(default=1, help_text="Number of the next stored line.")),
+                ("log_next", models.PositiveBigIntegerField(default=1, help_text="Number of the next line to store.")),
                 ("log_bytes", models.PositiveBigIntegerField(default=0)),
-                ("log_full", models.BooleanField(default=False, help_text="LOG_LIMIT is reached; the marker is stored.")),
+                (
+                    "log_full",
+                    models.BooleanField(default=False, help_text="Whether LOG_LIMIT is reached and the marker is stored."),
+                ),
                 (
                     "log_dropped",
                     models.PositiveBigIntegerField(default=0, help_text="Gaps in the log that no event has told of."),
@@ -178,7 +195,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("position", models.PositiveSmallIntegerField()),
-                ("name", models.CharField(help_text="The client's `id`.", max_length=128)),
+                ("name", models.CharField(help_text="The `id` that the client gave.", max_length=128)),
                 ("type", models.CharField(choices=[("file", "File"), ("download", "Download")], max_length=16)),
                 ("path", models.CharField(max_length=1024)),
                 ("mode", models.PositiveSmallIntegerField(default=420)),
@@ -212,7 +229,7 @@ class Migration(migrations.Migration):
             name="LogChunk",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("first", models.PositiveBigIntegerField(help_text="Number of its first line; lines count from 1.")),
+                ("first", models.PositiveBigIntegerField(help_text="Number of its first line, counted from 1.")),
                 ("count", models.PositiveIntegerField()),
                 ("lines", models.JSONField()),
                 ("job", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="log_chunks", to="jobs.job")),
@@ -227,7 +244,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("position", models.PositiveSmallIntegerField()),
-                ("name", models.CharField(help_text="The client's `id`.", max_length=128)),
+                ("name", models.CharField(help_text="The `id` that the client gave.", max_length=128)),
                 ("type", models.CharField(choices=[("upload", "Upload"), ("event", "Event")], max_length=16)),
                 ("path", models.CharField(max_length=1024)),
                 ("url", orchestrator_site.base.db.encryption.EncryptedTextField(blank=True, default="")),

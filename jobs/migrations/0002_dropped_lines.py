@@ -12,6 +12,6 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name="job",
             name="log_dropped",
-            field=models.PositiveBigIntegerField(default=0, help_text="Lines and gaps that no event has told of yet."),
+            field=models.PositiveBigIntegerField(default=0, help_text="Lost lines and gaps that no event has reported yet."),
         ),
     ]

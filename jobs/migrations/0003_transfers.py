@@ -21,30 +21,30 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="job",
             name="has_downloads",
-            field=models.BooleanField(db_default=False, default=False, help_text="Some of its inputs are downloaded."),
+            field=models.BooleanField(db_default=False, default=False, help_text="Whether it has inputs to download."),
         ),
         migrations.AddField(
             model_name="job",
             name="has_uploads",
-            field=models.BooleanField(db_default=False, default=False, help_text="Some of its outputs are uploaded."),
+            field=models.BooleanField(db_default=False, default=False, help_text="Whether it has outputs to upload."),
         ),
         migrations.AddField(
             model_name="job",
             name="outputs_cancelled_at",
-            field=models.DateTimeField(help_text="When it was cancelled, where it was decided already.", null=True),
+            field=models.DateTimeField(help_text="When its outputs were cancelled after it had been decided.", null=True),
         ),
         migrations.AddField(
             model_name="worker",
             name="takes_downloads",
             field=models.BooleanField(
-                db_default=True, default=True, help_text="At its last beat, it could start jobs with downloads."
+                db_default=True, default=True, help_text="Whether it could claim jobs with downloads at its last heartbeat."
             ),
         ),
         migrations.AddField(
             model_name="worker",
             name="takes_uploads",
             field=models.BooleanField(
-                db_default=True, default=True, help_text="At its last beat, it could start jobs with uploads."
+                db_default=True, default=True, help_text="Whether it could claim jobs with uploads at its last heartbeat."
             ),
         ),
         migrations.RunPython(mark_transfers, migrations.RunPython.noop),

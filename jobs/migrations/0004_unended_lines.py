@@ -10,6 +10,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="logchunk",
             name="unended",
-            field=models.JSONField(help_text="Lines that end in no line feed; null where all do.", null=True),
+            field=models.JSONField(help_text="Lines that do not end in a line feed; null if all do.", null=True),
         ),
     ]

@@ -11,34 +11,36 @@ class Migration(migrations.Migration):
             model_name="job",
             name="refused_starts",
             field=models.PositiveIntegerField(
-                db_default=0, default=0, help_text="How often it failed to start for reasons that may not be its own."
+                db_default=0, default=0, help_text="How often it failed to start for reasons that may not be its fault."
             ),
         ),
         migrations.AddField(
             model_name="node",
             name="next_start_at",
             field=models.DateTimeField(
-                help_text="Every start fails there: when it takes one job more, to try. Empty where it takes jobs.", null=True
+                help_text="When the node may try another job, if every start fails. Empty if it accepts jobs.", null=True
             ),
         ),
         migrations.AddField(
             model_name="node",
             name="start_pause",
-            field=models.PositiveIntegerField(help_text="Seconds between one start that fails and the next try.", null=True),
+            field=models.PositiveIntegerField(help_text="Seconds between a failed start and the next try.", null=True),
         ),
         migrations.AddField(
             model_name="node",
             name="start_probe",
-            field=models.UUIDField(help_text="The job that is to show whether starts work again.", null=True),
+            field=models.UUIDField(help_text="The job that tests whether starts work again.", null=True),
         ),
         migrations.AddField(
             model_name="node",
             name="start_refusal",
-            field=models.TextField(blank=True, db_default="", default="", help_text="In what words starts fail there in a row."),
+            field=models.TextField(
+                blank=True, db_default="", default="", help_text="The engine's message for the failed starts."
+            ),
         ),
         migrations.AddField(
             model_name="node",
             name="start_refused",
-            field=models.JSONField(help_text="The last of these: image and job of each.", null=True),
+            field=models.JSONField(help_text="The last failed starts in a row: image and job of each.", null=True),
         ),
     ]

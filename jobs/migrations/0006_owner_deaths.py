@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
             model_name="job",
             name="owner_deaths",
             field=models.PositiveSmallIntegerField(
-                db_default=0, default=0, help_text="How many owners died while they drove it, since it last went well."
+                db_default=0, default=0, help_text="How many owners died in a row while they drove it without progress."
             ),
         ),
     ]

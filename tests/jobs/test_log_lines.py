@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobs import log_lines
 from jobs.engine.protocol import Frame, StreamName
-from jobs.log_lines import BATCH_LIMIT, ENCODED_LIMIT, Batch, Cursor, Ending, Line, LineSplitter, encoded_size, group
+from jobs.log_lines import MAX_BATCH_BYTES, MAX_EVENT_BYTES, Batch, Cursor, Ending, Line, LineSplitter, encoded_size, group
 
 pytestmark = pytest.mark.stateless
 
@@ -39,7 +39,7 @@ def read(frames: Iterable[Frame], cursor: Cursor | None = None) -> Batch:
 @contextmanager
 def small_limit() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_lines._Unfinished, "_room", SMALL_LIMIT - len('[""]'))
+        patch.setattr(log_lines._Unfinished, "_max_size", SMALL_LIMIT - len('[""]'))
         yield
 
 
@@ -126,7 +126,7 @@ class TestLines:
         lines = read(frames).lines
         for stream in STREAMS:
             whole = b"".join(frame.data for frame in frames if frame.stream == stream)
-            assert texts(lines, stream) == reference(whole, ENCODED_LIMIT)
+            assert texts(lines, stream) == reference(whole, MAX_EVENT_BYTES)
 
 
 class TestLongLines:
@@ -140,11 +140,11 @@ class TestLongLines:
         # I expect nothing lost, and pieces that each fill an event
         shown = character.replace("\0", "\ufffd")
         assert "".join(pieces) == shown * 100_000
-        assert all(as_json([piece]) <= ENCODED_LIMIT for piece in pieces)
-        assert all(as_json([piece + shown]) > ENCODED_LIMIT for piece in pieces[:-1])
+        assert all(as_json([piece]) <= MAX_EVENT_BYTES for piece in pieces)
+        assert all(as_json([piece + shown]) > MAX_EVENT_BYTES for piece in pieces[:-1])
 
     def test_a_line_that_just_fits_is_one_line(self) -> None:
-        whole = "a" * (ENCODED_LIMIT - 4)
+        whole = "a" * (MAX_EVENT_BYTES - 4)
         assert texts(read([out(whole.encode()), out(b"\nb\n")]).lines) == [whole, "b"]
 
     def test_what_is_held_of_a_line_without_end_is_bounded(self) -> None:
@@ -153,7 +153,7 @@ class TestLongLines:
         for _ in range(64):
             splitter.feed(out(b"\xff\x01\xf0\x9f" * 4096))
             # I expect that little is left when the pieces are taken
-            assert len(splitter.take().cursor.stdout) <= ENCODED_LIMIT
+            assert len(splitter.take().cursor.stdout) <= MAX_EVENT_BYTES
 
     @given(frames=some_frames)
     def test_cuts_do_not_depend_on_frames(self, frames: list[Frame]) -> None:
@@ -180,12 +180,12 @@ class TestEndings:
 
     def test_a_piece_says_that_its_line_goes_on(self) -> None:
         # Given a line that is too long for one event, and one that just fits
-        lines = read([out(b"a" * (2 * ENCODED_LIMIT) + b"\n" + b"b" * (ENCODED_LIMIT - 4) + b"\n")]).lines
+        lines = read([out(b"a" * (2 * MAX_EVENT_BYTES) + b"\n" + b"b" * (MAX_EVENT_BYTES - 4) + b"\n")]).lines
         # I expect all pieces but the last to say so
         assert [line.ending for line in lines] == [Ending.PARTIAL, Ending.PARTIAL, Ending.LINE_FEED, Ending.LINE_FEED]
 
     def test_the_last_piece_of_a_log_without_a_line_feed(self) -> None:
-        lines = read([out(b"a" * (ENCODED_LIMIT + 1))]).lines
+        lines = read([out(b"a" * (MAX_EVENT_BYTES + 1))]).lines
         assert [line.ending for line in lines] == [Ending.PARTIAL, Ending.NOTHING]
 
     def test_pieces_of_one_stream_are_continued_in_it_whatever_the_other_prints(self) -> None:
@@ -289,7 +289,7 @@ class TestBatches:
         splitter = LineSplitter()
         splitter.feed(out(b"a" * 1000 + b"\n"))
         assert not splitter.due(0.0)
-        splitter.feed(out((b"a" * 1000 + b"\n") * (BATCH_LIMIT // 1000)))
+        splitter.feed(out((b"a" * 1000 + b"\n") * (MAX_BATCH_BYTES // 1000)))
         assert splitter.due(0.0)
 
     def test_a_batch_knows_its_size(self) -> None:
@@ -328,7 +328,7 @@ class TestGroups:
     )
     def test_every_group_fits_into_an_event_and_nothing_is_lost(self, lines: list[Line]) -> None:
         groups = group(lines)
-        assert all(as_json([line.text for line in some]) <= ENCODED_LIMIT for some in groups)
+        assert all(as_json([line.text for line in some]) <= MAX_EVENT_BYTES for some in groups)
         assert all(len({line.stream for line in some}) == 1 for some in groups)
         for stream in STREAMS:
             assert [line for some in groups for line in some if line.stream == stream] == [
@@ -336,5 +336,5 @@ class TestGroups:
             ]
 
     def test_the_longest_piece_makes_a_group_of_its_own(self) -> None:
-        lines = read([out(b"a" * (2 * ENCODED_LIMIT) + b"\nb\n")]).lines
+        lines = read([out(b"a" * (2 * MAX_EVENT_BYTES) + b"\nb\n")]).lines
         assert [len(some) for some in group(lines)] == [1, 1, 2]

@@ -43,8 +43,8 @@ MAX_PENDING: Final = BACKLOG - 1 + EVENTS_PER_BATCH  # a batch may start just be
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make events and backlogs so small that few lines fill them."""
     monkeypatch.setattr("jobs.logs.backpressure.MAX_UNDELIVERED", BACKLOG)
-    monkeypatch.setattr("jobs.log_lines.ENCODED_LIMIT", LINES_PER_EVENT * len('"0001", '))
-    monkeypatch.setattr("jobs.log_lines.BATCH_LIMIT", EVENTS_PER_BATCH * LINES_PER_EVENT * len('"0001", '))
+    monkeypatch.setattr("jobs.log_lines.MAX_EVENT_BYTES", LINES_PER_EVENT * len('"0001", '))
+    monkeypatch.setattr("jobs.log_lines.MAX_BATCH_BYTES", EVENTS_PER_BATCH * LINES_PER_EVENT * len('"0001", '))
 
 
 def numbered(first: int, last: int) -> list[str]:

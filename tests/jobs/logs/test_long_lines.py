@@ -9,14 +9,14 @@ from callbacks.models import Event
 from jobs import lifecycle
 from jobs.engine.protocol import Frame
 from jobs.lifecycle import Claim
-from jobs.log_lines import ENCODED_LIMIT
+from jobs.log_lines import MAX_EVENT_BYTES
 from jobs.logs.log_writer import LogWriter
 from jobs.models import Job
 from tests.jobs.logs.log_steps import decide, dropped_lines_in_exit, log_events, log_writer, started
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-PIECE = ENCODED_LIMIT - len('[""]')  # characters of one byte in a piece
+PIECE = MAX_EVENT_BYTES - len('[""]')  # characters of one byte in a piece
 LONG = "x" * (2 * PIECE) + "y"  # a line of three pieces
 
 
