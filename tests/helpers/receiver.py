@@ -1,4 +1,4 @@
-"""A real HTTP server to send to: it records every request and answers as it is told.
+"""A real HTTP server that records every request and answers as planned.
 
 with Receiver() as receiver:
     receiver.will(Answer(500), Answer(200, after="hang"))
@@ -34,23 +34,25 @@ _DRIP_SECONDS = 0.05
 _CHUNK = b"x" * 65536
 
 Fault = Literal[
-    "hang",  # take the request, say nothing
+    "hang",  # read the request, answer nothing
     "half",  # announce a body, send half of it, close
-    "half_headers",  # say that all is well, and close within the headers
-    "endless",  # a body without an end, as fast as it is read
-    "endless_chunks",  # the same in chunks
-    "endless_trailers",  # headers after the last chunk, without an end
-    "endless_interim",  # interim answers (103) without an end
-    "drip",  # a body without an end, one byte at a time
-    "drip_headers",  # headers without an end, one byte at a time
-    "reset",  # take the request, reset the connection
-    "garbage",  # answer something that is no HTTP
-    "raw",  # send the body and nothing else, close
+    "half_headers",  # send a good status, and close within the headers
+    "endless",  # an endless body, as fast as it is read
+    "endless_chunks",  # an endless body in chunks
+    "endless_trailers",  # endless headers after the last chunk
+    "endless_interim",  # endless interim answers (103)
+    "drip",  # an endless body, one byte at a time
+    "drip_headers",  # endless headers, one byte at a time
+    "reset",  # read the request, reset the connection
+    "garbage",  # answer something that is not HTTP
+    "raw",  # send the body as the whole answer, close
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """What the receiver answers; a `fault` says how it breaks the answer."""
+
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -59,10 +61,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Received:
+    """A request as it arrived."""
+
     method: str
     path: str  # with its query
-    target: str  # the same, as it stands in the request line
-    headers: dict[str, str]  # names in lower case
+    target: str  # the same, as in the request line
+    headers: dict[str, str]  # names in lowercase
     body: bytes
     peer: tuple[str, int]  # the client's end of the connection
 
@@ -72,23 +76,23 @@ class Received:
         return event
 
     def verify(self, key: str) -> None:
-        """Raise where either signature is not made with `key` (Standard Webhooks' by their own library)."""
+        """Raise if either signature was not made with `key`; Standard Webhooks' own library checks theirs."""
         expected = "sha256=" + hmac.new(key.encode(), self.body, hashlib.sha256).hexdigest()
-        assert hmac.compare_digest(self.headers["x-signature-256"], expected), "X-Signature-256 does not fit the body"
+        assert hmac.compare_digest(self.headers["x-signature-256"], expected), "X-Signature-256 does not match the body"
         Webhook(key if key.startswith("whsec_") else key.encode()).verify(self.body, self.headers)
 
 
 class Receiver:
-    """Answers 200 unless told otherwise. `respond` may be set to decide for each request."""
+    """Answers 200, or what `will` has planned. Set `respond` to decide for each request."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Received] = []
-        self.most_at_once = 0  # requests that were being answered at the same time
-        self.streamed = 0  # bytes of endless bodies that were sent
+        self.max_at_once = 0  # requests that were being answered at the same time
+        self.streamed = 0  # bytes sent of endless bodies
         self.respond: Callable[[Received], Answer] = self._planned_answer
         self._planned: deque[Answer] = deque()
         self._lock = threading.Lock()
-        self._now = 0
+        self._in_progress = 0
         self._closing = threading.Event()
         self._server = _Server((host, port), self)
         if tls is not None:
@@ -110,35 +114,35 @@ class Receiver:
         self._server.server_close()
 
     def will(self, *answers: Answer) -> None:
-        """Answer the next requests so, one each."""
+        """Plan the answers to the next requests, one each."""
         self._planned.extend(answers)
 
     def wait_for(self, count: int, timeout: float = 30) -> list[Received]:
-        """All requests, once there are so many."""
+        """Wait until this many requests have arrived; return all requests."""
         return wait_for(lambda: self.requests if len(self.requests) >= count else None, timeout, f"{count} requests")
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The CloudEvents received, each at its first arrival."""
-        return list({received.json["id"]: received.json for received in reversed(self.requests)}.values())[::-1]
+        """The CloudEvents received, without repetitions, in the order of their first arrival."""
+        return list({received.json["id"]: received.json for received in self.requests}.values())
 
     def check_order(self) -> None:
-        """Raise where, for any source and subject, an event came for the first time after a later one had come."""
+        """Raise if an event arrived for the first time after a later one of the same subject."""
         last: dict[str, int] = {}
         seen: set[str] = set()
         for received in list(self.requests):
             event = received.json
             if event["id"] not in seen:
                 seen.add(event["id"])
-                assert event["jobsequence"] > last.get(event["subject"], 0), f"{event['type']} came late"
+                assert event["jobsequence"] > last.get(event["subject"], 0), f"{event['type']} arrived late"
                 last[event["subject"]] = event["jobsequence"]
 
     # -- for the handler -----------------------------------------------------------------------
-    def take(self, received: Received) -> Answer:
+    def accept(self, received: Received) -> Answer:
         with self._lock:
             self.requests.append(received)
-            self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
+            self._in_progress += 1
+            self.max_at_once = max(self.max_at_once, self._in_progress)
         return self.respond(received)
 
     def _planned_answer(self, _: Received) -> Answer:
@@ -147,10 +151,10 @@ class Receiver:
 
     def done(self) -> None:
         with self._lock:
-            self._now -= 1
+            self._in_progress -= 1
 
     def pause(self, seconds: float | None = None) -> bool:
-        """Wait; False when the receiver closes."""
+        """Wait; return False when the receiver closes."""
         return not self._closing.wait(seconds)
 
 
@@ -180,7 +184,7 @@ class _Server(ThreadingHTTPServer):
         wait_for(lambda: not self._connections, 5, "connections to be closed")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is part of the tests."""
+        """Ignore clients that disconnect: that is part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -194,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         length = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(length)
-        if len(body) < length:  # the client was killed in the middle of it: no service takes that for a request
+        if len(body) < length:  # the client was killed: an incomplete request does not count
             self.close_connection = True
             return
         received = Received(
@@ -206,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             peer=self.client_address[:2],
         )
         receiver = self.server.receiver
-        answer = receiver.take(received)
+        answer = receiver.accept(received)
         try:
             self._answer(answer, receiver)
         finally:
@@ -216,13 +220,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or answer.fault is not None
         match answer.fault:
             case "hang":
-                while receiver.pause(_DRIP_SECONDS) and self._client_is_there():
+                while receiver.pause(_DRIP_SECONDS) and self._client_is_connected():
                     pass
             case "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
             case "garbage":
-                self.wfile.write(b"\x00\xff this is no answer\r\n\r\n")
+                self.wfile.write(b"\x00\xff this is not HTTP\r\n\r\n")
             case "raw":
                 self.wfile.write(answer.body)
             case "half_headers":
@@ -267,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
             receiver.streamed += len(data)
 
-    def _client_is_there(self) -> bool:
+    def _client_is_connected(self) -> bool:
         self.connection.settimeout(0.001)
         try:
             return self.connection.recv(1, socket.MSG_PEEK) != b""
@@ -277,11 +281,14 @@ class _Handler(BaseHTTPRequestHandler):
             return False
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: the tests say what they expected."""
+        """Log nothing: failing tests say what they expected."""
 
 
 def certificate(directory: Path, name: str, issuer: Path | None = None) -> Path:
-    """A certificate for `name` and its key, in one file. `issuer` is the file of the one that signs it; None: itself."""
+    """Write a certificate for `name` with its key to a file, and return its path.
+
+    It is signed by the certificate in the file `issuer`, or by itself.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = signer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signing_key: Any = key
@@ -308,7 +315,7 @@ def certificate(directory: Path, name: str, issuer: Path | None = None) -> Path:
 
 
 def tls_server(path: Path) -> ssl.SSLContext:
-    """For a server that shows this certificate."""
+    """Return the TLS context of a server with this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     return context

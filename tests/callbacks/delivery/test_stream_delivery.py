@@ -381,7 +381,7 @@ def test_concurrent_deliverers_neither_reorder_nor_repeat(receiver: Receiver) ->
 
     # I expect each event once, one at a time, in order
     assert [received.json["jobsequence"] for received in receiver.requests] == list(range(1, 41))
-    assert receiver.most_at_once == 1
+    assert receiver.max_at_once == 1
     assert set(stream.states) == {DELIVERED}
 
 
