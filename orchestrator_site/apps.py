@@ -1,4 +1,4 @@
-"""The site as a Django application: it brings the checks."""
+"""The site as a Django application, which registers the system checks."""
 
 from django.apps import AppConfig
 from django.core.checks import Tags, register

@@ -1,4 +1,4 @@
-"""gunicorn's configuration, for `web` (docs/configuration.md)."""
+"""The configuration of gunicorn for `web` (docs/configuration.md)."""
 
 from orchestrator_site.base.config import configuration
 from orchestrator_site.base.intervals import WebIntervals
@@ -13,8 +13,8 @@ workers = _configuration.web_processes
 threads = WEB_THREADS
 timeout = round(WebIntervals().watchdog)
 graceful_timeout = max(1, round(_configuration.shutdown_grace))
-forwarder_headers = ""  # a path is what the client asks for: SCRIPT_NAME would take it past the rules of a proxy
-header_map = "drop"  # X_Forwarded_Proto is not X-Forwarded-Proto
+forwarder_headers = ""  # SCRIPT_NAME would let clients bypass a proxy's rules on paths
+header_map = "drop"  # X_Forwarded_Proto must not count as X-Forwarded-Proto
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -1,4 +1,4 @@
-"""Django's settings, all derived from `configuration` (docs/configuration.md)."""
+"""Django settings, derived from `configuration` (docs/configuration.md)."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,7 +54,7 @@ MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "orchestrator_site.browsers.content_security.ContentSecurityMiddleware",
     "orchestrator_site.base.http.api_errors.JsonErrorsMiddleware",
-    "orchestrator_site.ops.health.ProbeMiddleware",  # before the host check: probes answer any host name
+    "orchestrator_site.ops.health.ProbeMiddleware",  # before the host check: probes accept any host name
     "django.middleware.security.SecurityMiddleware",
     "orchestrator_site.browsers.cross_site.CrossSiteMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -83,7 +83,7 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "/static/"
-WHITENOISE_USE_FINDERS = True  # straight out of the packages: nothing has to be collected
+WHITENOISE_USE_FINDERS = True  # serves files from the packages, so there is no need for collectstatic
 
 DATABASES: dict[str, Any]
 if CONFIGURATION.embedded:
@@ -108,12 +108,12 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": [],  # orchestrator_site.base.http.json_body reads bodies: chunked ones too, and strictly
+    "DEFAULT_PARSER_CLASSES": [],  # orchestrator_site.base.http.json_body reads bodies, also chunked ones
     "EXCEPTION_HANDLER": "orchestrator_site.base.http.api_errors.exception_handler",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNAUTHENTICATED_USER": None,
 }
-WEB_THREADS = 16  # of each web process; at most half of them wait in long polls
+WEB_THREADS = 16  # per web process; at most half of them wait in long polls
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024**2
 
 SPECTACULAR_SETTINGS = {
@@ -122,7 +122,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "POSTPROCESSING_HOOKS": ["jobs.api.job_operations.complete_document", "callbacks.api.destination_operations.add_components"],
-    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # else it shows the document to a service elsewhere
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # the default sends the document to another service
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
@@ -138,10 +138,10 @@ LOGGING = {
     "loggers": {
         "django": {"handlers": [], "propagate": True, "level": "WARNING"},
         "dramatiq": {"handlers": [], "propagate": True, "level": "WARNING"},
-        "dramatiq.broker": {"level": "ERROR"},  # it warns of the second worker that embedded mode has on purpose
-        "django.request": {"level": "ERROR"},  # what a client does wrong it is told in its answer
+        "dramatiq.broker": {"level": "ERROR"},  # it warns of the second worker, which embedded mode has on purpose
+        "django.request": {"level": "ERROR"},  # errors of clients are in their responses
         "django.security.DisallowedHost": {"level": "CRITICAL"},
-        "gunicorn.http": {"level": "ERROR"},  # it warns of every HEAD
+        "gunicorn.http": {"level": "ERROR"},  # it warns about every HEAD request
         "urllib3": {"level": "ERROR"},
         "docker": {"level": "WARNING"},
     },

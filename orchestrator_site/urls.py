@@ -1,4 +1,4 @@
-"""Every address of the service, except the probes (see `orchestrator_site.ops.health`)."""
+"""All URLs of the service except the health probes (see `orchestrator_site.ops.health`)."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path

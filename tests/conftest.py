@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Fixtures and settings of all tests."""
 
 import socket
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ pytest_plugins = [
     "tests.helpers.workers",
 ]
 
-# A shared machine is slow at times: how long an example takes says nothing of its rule.
+# A shared machine is slow at times: the duration of an example must not fail a test.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
 
 def connect_or_close(connection: UnixHTTPConnection) -> None:
-    """As docker-py connects, but it forgets the socket where that fails: a warning, in whatever test runs by then."""
+    """Connect like docker-py, but close the socket if that fails: otherwise a later test would get a warning."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(connection.timeout)
     try:
@@ -39,14 +39,14 @@ UnixHTTPConnection.connect = connect_or_close  # type: ignore[method-assign]
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> None:
-    """What a power cut would lose does not matter here (bin/test runs PostgreSQL so too)."""
+    """Turn off fsync: the data need not survive a power failure (bin/test does the same for PostgreSQL)."""
     options = connections.settings["default"]["OPTIONS"]
     if connections["default"].vendor == "sqlite":
         options["init_command"] = options["init_command"].replace("synchronous=FULL", "synchronous=OFF")
 
 
 def is_in_transaction() -> bool:
-    """Whether this thread has a transaction open, besides the one that pytest-django's `db` fixture is."""
+    """Return whether this thread is in a transaction other than that of pytest-django's `db` fixture."""
     return any(
         not block._from_testcase  # type: ignore[attr-defined]
         for connection in connections.all(initialized_only=True)
@@ -56,10 +56,10 @@ def is_in_transaction() -> bool:
 
 @pytest.fixture(autouse=True)
 def no_network_in_a_transaction(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whoever talks to an engine or a peer holds no transaction meanwhile.
+    """Fail a test that calls an engine or another server in a transaction.
 
-    Both doors, `http_client` and the Docker engine, stand on urllib3. The fault is told at the test's end too, because
-    code that retries may swallow the exception.
+    Both the HTTP client and the Docker engine use urllib3. The error is raised again at the end of the test, because code that
+    retries may catch the exception.
     """
     faults: list[str] = []
     urlopen = HTTPConnectionPool.urlopen

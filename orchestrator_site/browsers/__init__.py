@@ -1,1 +1,1 @@
-"""What browsers see: the API's documentation and the admin's errors, and the headers that protect both."""
+"""Requests of browsers: the API documentation, errors of the admin, security headers and cross-site protection."""

@@ -1,4 +1,4 @@
-"""Answer 400 instead of 500 if a value in an address or a form of the admin cannot be read."""
+"""Answer 400 instead of 500 if a URL or form of the admin contains an invalid value."""
 
 import logging
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from orchestrator_site.base.http.api_errors import is_admin
 
 logger = logging.getLogger(__name__)
 
-# What Django, unfold and the databases' drivers raise for an id, a page or a filter value that is not valid.
-_UNREADABLE: Final = (ValueError, OverflowError, ValidationError, InvalidPage, DataError)
+# What Django, unfold and the databases' drivers raise for an invalid id, page or filter value.
+_INVALID: Final = (ValueError, OverflowError, ValidationError, InvalidPage, DataError)
 
 
 class AdminErrorsMiddleware:
-    """Answers 400 if a value of a request to the admin cannot be read. The log has the traceback: it may be our own fault."""
+    """Answers 400 if a request to the admin contains an invalid value, and logs the traceback in case it is a bug."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -28,7 +28,7 @@ class AdminErrorsMiddleware:
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if not is_admin(request) or not isinstance(exception, _UNREADABLE):
+        if not is_admin(request) or not isinstance(exception, _INVALID):
             return None
-        logger.warning("a request to the admin cannot be answered", exc_info=exception)
+        logger.warning("a request to the admin failed", exc_info=exception)
         return defaults.bad_request(request, exception)

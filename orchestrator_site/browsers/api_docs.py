@@ -1,4 +1,4 @@
-"""The OpenAPI document and the page that renders it. Neither needs a key; the page loads nothing from elsewhere."""
+"""The OpenAPI document and the page that renders it, which loads nothing from other hosts. Neither needs an API key."""
 
 import json
 from functools import cache
@@ -25,14 +25,14 @@ class OpenApiView(ApiView):
 
 @cache
 def _document() -> bytes:
-    """Made once: it depends on the code alone, and everybody may ask for it."""
+    """Return the document; it depends on the code alone, so it is generated once."""
     document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return json.dumps(document, ensure_ascii=False).encode()
 
 
 @extend_schema(exclude=True)
 class DocsView(SpectacularSwaggerSplitView):
-    """Serves the page, and under `?script=` the script that starts it, so that the policy can forbid inline scripts."""
+    """Serves the page and, as `?script=`, the script that starts it, so that inline scripts can be forbidden."""
 
     url_name = "openapi"
     url_self = "/v1/docs"
@@ -40,7 +40,7 @@ class DocsView(SpectacularSwaggerSplitView):
     http_method_names = ApiView.http_method_names
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:  # noqa: ARG002 - the base's signature
-        """The page, whatever `Accept` says."""
+        """Ignore the `Accept` header."""
         return super().perform_content_negotiation(request, force=True)
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:

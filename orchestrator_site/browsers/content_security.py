@@ -1,6 +1,6 @@
-"""Set the Content Security Policy: what browsers may load and run on our pages. Nobody may frame them.
+"""Set the Content Security Policy: what browsers may load and run on our pages, which no other page may frame.
 
-Django has this built in from 6.0 on.
+Django has this built in since 6.0.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from orchestrator_site.base.http.api_errors import is_admin
 
 _NOTHING: Final = {"default-src": "'none'", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'"}
-# Everything comes from the service itself, and no page contains a script. Both pages have inline styles.
+# All files come from the service itself, and no page has inline scripts. Pages have inline styles.
 _PAGE: Final = _NOTHING | {
     "script-src": "'self'",
     "style-src": "'self' 'unsafe-inline'",
@@ -28,7 +28,7 @@ def _text(policy: dict[str, str]) -> str:
 
 
 class ContentSecurityMiddleware:
-    """Sets the policy on every answer, not only on pages: any of them can be opened in a browser."""
+    """Sets the policy on every response, not only on pages: any response can be opened in a browser."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

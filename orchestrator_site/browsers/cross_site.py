@@ -1,7 +1,7 @@
-"""Refuses what browsers send to the API for the pages of other sites.
+"""Refuse requests to the API that browsers send on behalf of other sites.
 
-Without this, any page that an operator has open could call a service on the operator's machine or network: it needs no key
-in embedded mode, and some calls need neither a body nor a content type that a browser would ask about first.
+Without this, any page that an operator has open could call a service on the operator's machine or network: embedded mode needs
+no API key, and some requests have neither a body nor a content type that requires a CORS preflight.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from django.http import HttpRequest, HttpResponse
 from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
 from orchestrator_site.base.http.api_errors import error_response, is_api
 
-_OWN: Final = ("same-origin", "none")  # "none": the user's own doing, such as an address that was typed
+_OWN: Final = ("same-origin", "none")  # "none": started by the user, for example by typing the address
 _DOCS: Final = "/v1/docs"
 
 
 class CrossSiteMiddleware:
-    """Answers 403 to a request under `/v1` that comes from a page of another origin, whatever its method.
+    """Answers 403 to a request to `/v1` from a page of another origin, whatever its method.
 
-    Browsers say so in `Origin` or `Sec-Fetch-Site` (Fetch Metadata). Other clients send neither.
+    Browsers send `Origin` or `Sec-Fetch-Site` (Fetch Metadata); other clients send neither.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -30,7 +30,8 @@ class CrossSiteMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if is_api(request) and not _is_link_to_docs(request) and not _is_own(request):
             return error_response(
-                HTTPStatus.FORBIDDEN, "this request comes from another site; browsers may call the API from its own pages only"
+                HTTPStatus.FORBIDDEN,
+                "browsers must not call the API from pages of another site",
             )
         return self._get_response(request)
 
@@ -41,7 +42,7 @@ def _is_own(request: HttpRequest) -> bool:
     origin = request.headers.get("Origin")
     if origin is None:
         return True
-    here = f"{request.scheme}://{request.get_host()}"  # raises DisallowedHost for a name that is not ours (DNS rebinding)
+    here = f"{request.scheme}://{request.get_host()}"  # raises DisallowedHost for a foreign host name (DNS rebinding)
     try:
         return origin_of(origin) in (origin_of(here), origin_of(settings.CONFIGURATION.public_url))
     except EgressDenied:  # such as "null"
@@ -49,7 +50,7 @@ def _is_own(request: HttpRequest) -> bool:
 
 
 def _is_link_to_docs(request: HttpRequest) -> bool:
-    """Return whether the browser follows a link to the documentation, which anybody may read as a page of its own."""
+    """Return whether the browser follows a link to the documentation, which any site may do."""
     return (
         request.path_info == _DOCS
         and request.method == "GET"

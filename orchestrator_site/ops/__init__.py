@@ -1,1 +1,1 @@
-"""What operators watch: health, metrics and the service's own log."""
+"""What operators monitor: health, metrics and the log of the service."""

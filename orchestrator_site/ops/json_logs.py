@@ -1,6 +1,6 @@
-"""Log lines of the service itself: one JSON object each, so that machines can read them.
+"""The log of the service: one JSON object per line.
 
-Give the details as `extra={"job": ..., "node": ...}`; whatever is not a standard attribute of a record becomes a member.
+Pass details as `extra={"job": ..., "node": ...}`: each attribute of a record that is not a standard one becomes a member.
 """
 
 import json
@@ -11,7 +11,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JSONFormatter(logging.Formatter):
-    """`{"time", "level", "logger", "message", ...extra, "exception"?}`"""
+    """Formats a record as `{"time", "level", "logger", "message", ...extra, "exception"?}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

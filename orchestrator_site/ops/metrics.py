@@ -1,4 +1,4 @@
-"""The `/metrics` endpoint on METRICS_PORT, for all processes of this machine."""
+"""The `/metrics` endpoint on METRICS_PORT, with the metrics of all processes of this machine."""
 
 import os
 import socket

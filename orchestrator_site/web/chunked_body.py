@@ -1,4 +1,4 @@
-"""Decodes a body that comes in chunks, as its bytes arrive."""
+"""Decode a chunked request body as its bytes arrive."""
 
 import re
 from collections.abc import Generator
@@ -9,16 +9,16 @@ from gunicorn.http.body import CHUNK_EXT_RE
 
 from orchestrator_site.web.refusals import Refusal
 
-_MAX_LINE_BYTES: Final = 1024  # of a chunk's size with its extensions, or of one trailer: no client needs more
-_MAX_FRAMING_BYTES: Final = 256 * 1024  # all that is not data: bodies in one-byte chunks cost the server more than the client
+_MAX_LINE_BYTES: Final = 1024  # of a chunk size with its extensions, or of one trailer
+_MAX_FRAMING_BYTES: Final = 256 * 1024  # all that is not data: one-byte chunks would cost the server more than the client
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)" + CHUNK_EXT_RE.pattern)
 
 
 def decode_chunks(request: Any, buffer: bytearray, body: bytearray, max_bytes: int) -> Generator[None]:
-    """Move a chunked body from `buffer` to `body`, with its trailers checked and dropped.
+    """Move a chunked body from `buffer` to `body`; check its trailers and drop them. Raise `Refusal`.
 
-    Yields when `buffer` must grow before it can go on, and returns when the body is complete; what then is
-    left in `buffer` is the next request's. Raises `Refusal`.
+    Yield whenever more bytes are needed in `buffer`, and return when the body is complete; the rest of `buffer` then belongs
+    to the next request.
     """
     framing = _MAX_FRAMING_BYTES
     while True:

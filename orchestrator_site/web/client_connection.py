@@ -1,4 +1,4 @@
-"""One client's connection, and those that wait for their client."""
+"""The connection of a client, and the connections that wait for their clients."""
 
 import socket
 from collections.abc import Iterator
@@ -8,17 +8,17 @@ from typing import Any, Final
 from orchestrator_site.web.request_reader import RequestReader
 from orchestrator_site.web.wsgi_answer import Output, WsgiAnswer
 
-_UNFINISHED_BYTES: Final = 256 * 1024  # what the application keeps for an answer until it is complete: some of a log, say
+_UNFINISHED_BYTES: Final = 256 * 1024  # what the application keeps for an unfinished answer, for example part of a log
 
 
 class Phase(Enum):
-    """What the server waits for a client to do. If room is needed, connections in the first of these phases are closed first."""
+    """What the server waits for a client to do. If resources are needed, connections in the first phases are closed first."""
 
     LINGERING = auto()  # to close its side after the last answer
     IDLE = auto()  # to send a request
     HEAD = auto()  # to send the rest of a request's head
     BODY = auto()  # to send the rest of a request's body
-    SENDING = auto()  # to take an answer
+    SENDING = auto()  # to read an answer
 
 
 class ClientConnection:
@@ -48,29 +48,29 @@ class ClientConnection:
         self.reader = RequestReader(cfg, client)
         self.output = Output()
         self.answer: WsgiAnswer | None = None
-        self.request_size = 0  # bytes of the body that the answer's request has
-        self.closing = False  # after what is in `output`
+        self.request_size = 0  # bytes of the body of the request being answered
+        self.closing = False  # once `output` is sent
         self.is_long = False  # the answer was not complete after its first turn
         self.phase: Phase | None = None
-        self.registered = 0  # events that the selector looks for
-        self.counted = 0  # bytes of memory that the server's sum has for it
+        self.registered = 0  # events registered with the selector
+        self.counted = 0  # bytes of it in the server's sum of memory
         self.waits_since = 0.0
-        self.sending_seconds = 0.0  # for which this answer has waited for the client
+        self.sending_seconds = 0.0  # the time that this answer has waited for the client
 
     def begin(self, answer: WsgiAnswer, *, request_size: int) -> None:
-        """Take an answer to be made."""
+        """Start an answer."""
         self.answer, self.request_size = answer, request_size
         self.is_long = False
         self.sending_seconds = 0.0
         self.output.sent = 0
 
     def end(self) -> None:
-        """Forget the answer: what is left of it is in `output`."""
+        """Forget the answer; the rest of it is in `output`."""
         self.answer, self.request_size = None, 0
 
     @property
     def held(self) -> int:
-        """About how many bytes of requests and answers it keeps in memory."""
+        """Return about how many bytes of requests and answers are in memory."""
         unfinished = _UNFINISHED_BYTES if self.answer is not None and self.phase is Phase.SENDING else 0
         return self.reader.held + self.request_size + self.output.size + unfinished
 
@@ -94,11 +94,11 @@ class Waiting:
             connection.phase = None
 
     def first(self, *phases: Phase) -> ClientConnection | None:
-        """The one that has waited longest, in the first of these phases that has any."""
+        """Return the connection that has waited longest in the first of these phases that has any."""
         return next((next(iter(self._phases[phase])) for phase in phases if self._phases[phase]), None)
 
     def overdue(self, now: float) -> Iterator[ClientConnection]:
-        """Yield those whose deadline has passed. The caller must remove each before it asks for the next."""
+        """Yield connections whose deadline has passed. The caller must remove each before it asks for the next."""
         for connections in self._phases.values():
             while connections:
                 connection, deadline = next(iter(connections.items()))
@@ -107,7 +107,7 @@ class Waiting:
                 yield connection
 
     def bring_forward(self, phase: Phase, deadline: float) -> None:
-        """Let none of this phase wait longer than that."""
+        """Move later deadlines of this phase to `deadline`."""
         connections = self._phases[phase]
         for connection in connections:
             connections[connection] = min(connections[connection], deadline)

@@ -1,4 +1,4 @@
-"""gunicorn's worker for `web`: the `event_loop` in a process that gunicorn starts, watches and stops."""
+"""The gunicorn worker of `web`: runs the event loop in a process that gunicorn starts, monitors and stops."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ _OTHER_FILES: Final = 1024  # the rest of the process; an embedded one also has 
 
 
 class WebWorker(Worker):  # type: ignore[misc]
-    """Serves HTTP with one thread that waits for clients, and a pool of threads that only have complete requests."""
+    """Serves HTTP with one thread that waits for clients and a pool of threads for complete requests."""
 
     _server: Server
     _tick: float  # how often gunicorn hears of this process
@@ -36,7 +36,7 @@ class WebWorker(Worker):  # type: ignore[misc]
         return self.wsgi(environ, start_response)  # loaded by `super().init_process`
 
     def run(self) -> None:
-        """Serve until gunicorn stops this process or is gone."""
+        """Serve until gunicorn stops this process or has died."""
         try:
             self._serve()
         finally:  # also when `handle_quit` has raised SystemExit
@@ -57,15 +57,15 @@ class WebWorker(Worker):  # type: ignore[misc]
         return bool(self.ppid == os.getppid())
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: answer what has been asked, and end."""
+        """Handle SIGTERM: answer pending requests, then exit."""
         stopping.set()
         super().handle_exit(sig, frame)
         self._server.wake()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """SIGINT or SIGQUIT: end at once.
+        """Handle SIGINT and SIGQUIT: exit at once.
 
-        The pool of threads is shut down by `run`: this may have interrupted the server while it holds the pool's lock.
+        `run` shuts the thread pool down: this handler may have interrupted the server while it holds the pool's lock.
         """
         stopping.set()
         super().handle_quit(sig, frame)

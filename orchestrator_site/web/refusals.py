@@ -1,4 +1,4 @@
-"""Answers that the web server gives by itself, to requests that never reach the application. All of them close the connection."""
+"""Error answers of the web server itself, for requests that do not reach the application. They close the connection."""
 
 import json
 from http import HTTPStatus
@@ -24,7 +24,7 @@ _SENTENCES: Final = {
 
 
 class Refusal(Exception):
-    """A request that is answered with `status` and one sentence, and not read any further."""
+    """An error answer to a request that is not read any further."""
 
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
         super().__init__(sentence)
@@ -33,7 +33,7 @@ class Refusal(Exception):
 
     @classmethod
     def from_parser(cls, error: ParseException) -> "Refusal":
-        """Translate an error of gunicorn's parser. Nothing of the request is repeated in the answer."""
+        """Translate an error of gunicorn's parser; the answer repeats nothing of the request."""
         if isinstance(error, InvalidHTTPVersion) and isinstance(error.version, tuple):  # well formed, but not 1.x
             return cls(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "the HTTP version is not supported: use HTTP/1.1")
         return cls(*_SENTENCES.get(type(error), (HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")))

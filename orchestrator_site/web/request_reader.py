@@ -1,7 +1,7 @@
-"""Cuts what a client sends into requests. Does no I/O: bytes go in as they arrive, complete requests come out.
+"""Parse requests from bytes as they arrive, without I/O.
 
-gunicorn's parser reads each head, so what a valid request is stays its decision. Only where a body ends is found here,
-because gunicorn would wait for the rest of it in a thread.
+gunicorn's parser reads each head and so decides what a valid request is. The end of a body is found here, because gunicorn
+would wait for it in a thread.
 """
 
 import re
@@ -21,7 +21,7 @@ from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
 from orchestrator_site.web.chunked_body import decode_chunks, too_large
 from orchestrator_site.web.refusals import Refusal
 
-MAX_HEAD_BYTES: Final = 32 * 1024  # request line and headers: as much as the usual proxies let through
+MAX_HEAD_BYTES: Final = 32 * 1024  # request line and headers: as much as common proxies allow
 
 _HOST: Final = re.compile(r"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
@@ -60,11 +60,11 @@ class RequestReader:
 
     @property
     def held(self) -> int:
-        """How many bytes it keeps in memory."""
+        """Return how many bytes are kept in memory."""
         return len(self._buffer) + len(self._body)
 
     def feed(self, data: bytes) -> None:
-        """Take what the client has sent."""
+        """Add bytes that the client has sent."""
         if self._reading_body is None:
             self.answers_without_body = False
         self._buffer += data
@@ -75,7 +75,7 @@ class RequestReader:
         self._body.clear()
 
     def end(self) -> None:
-        """Take note that the client sends no more. Raises `Refusal` in the middle of a request."""
+        """Note that the client sends no more. Raise `Refusal` in the middle of a request."""
         match self.stage:
             case Stage.HEAD:
                 raise Refusal(HTTPStatus.BAD_REQUEST, "the request ended early")
@@ -85,7 +85,7 @@ class RequestReader:
     def next_request(self) -> Any:
         """Return the next request (gunicorn's `Request`, with its whole body) if all of it has arrived, else None.
 
-        Raises `Refusal` for what is not a request, or is larger than allowed.
+        Raise `Refusal` for an invalid request, or one that is larger than allowed.
         """
         try:
             if self._reading_body is None and not self._begin():
@@ -133,7 +133,7 @@ class RequestReader:
             if self._buffer.find(b"\r\n", 1, MAX_HEAD_BYTES) < 0:
                 raise Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
             raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request headers are too large")
-        # A line feed without a carriage return ends no line here: such a head would never be complete.
+        # A line feed without a carriage return does not end a line: such a head would never be complete.
         if end < 0 and self._buffer.count(b"\n", self._checked) != self._buffer.count(b"\r\n", max(0, self._checked - 1)):
             raise Refusal(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
 

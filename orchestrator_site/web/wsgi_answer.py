@@ -1,4 +1,4 @@
-"""Makes the answer to one request, a turn at a time, so that no thread waits for a client that does not read."""
+"""Produce the answer to a request in turns, so that no thread waits for a client that does not read."""
 
 import logging
 import socket
@@ -16,7 +16,7 @@ from orchestrator_site.web.refusals import Refusal
 logger = logging.getLogger(__name__)
 
 TURN_BYTES: Final = 512 * 1024  # produced at a time, so that long answers take turns
-UNSENT_BYTES: Final = 64 * 1024  # waiting for the client: with more than this, nothing more is produced
+UNSENT_BYTES: Final = 64 * 1024  # with more than this waiting for the client, no more is produced
 _BUFFERS_A_SEND: Final = 64  # of sendmsg; the system's limit is 1024
 
 
@@ -25,7 +25,7 @@ class ClientGone(Exception):
 
 
 class Output:
-    """The bytes that are still to be sent to a client. gunicorn's `Response` takes it for the socket."""
+    """The bytes that are still to be sent to a client. gunicorn's `Response` uses it as the socket."""
 
     def __init__(self) -> None:
         self._pieces: deque[memoryview] = deque()
@@ -43,7 +43,7 @@ class Output:
         self.size = 0
 
     def flush(self, sock: socket.socket) -> None:
-        """Send what the client takes without waiting for it. Raises `ClientGone`."""
+        """Send as much as possible without waiting. Raise `ClientGone`."""
         while self.size:
             try:
                 sent = sock.sendmsg(list(islice(self._pieces, _BUFFERS_A_SEND)))
@@ -64,15 +64,15 @@ class Output:
 
 
 class Progress(Enum):
-    """How far an answer has come."""
+    """The state of an answer after a turn."""
 
     COMPLETE = auto()
     UNFINISHED = auto()
-    BROKEN = auto()  # nothing that follows on this connection would make sense
+    BROKEN = auto()  # the connection must be closed
 
 
 class WsgiAnswer:
-    """One answer of the application. `take_turn` runs in a thread, in one at a time, not always in the same one."""
+    """One answer of the application. `take_turn` runs in one thread at a time, not always in the same."""
 
     def __init__(
         self, request: Any, cfg: Any, application: Any, client: Any, server: Any, is_stopping: Callable[[], bool]
@@ -90,7 +90,7 @@ class WsgiAnswer:
         self.last = False  # the connection closes after it
 
     def take_turn(self, sock: socket.socket, output: Output) -> Progress:
-        """Produce some of the answer and send what the client takes."""
+        """Produce and send a part of the answer."""
         try:
             if self._parts is None:
                 self._begin(output)
@@ -109,24 +109,24 @@ class WsgiAnswer:
         return Progress.COMPLETE
 
     def close(self) -> None:
-        """Let the application clean up. Does nothing when called again."""
+        """Let the application clean up. Do nothing when called again."""
         result, self._result = self._result, None
         try:
             if hasattr(result, "close"):
                 result.close()
         except Exception:
-            logger.exception("an answer could not be closed")
+            logger.exception("closing an answer failed")
 
     def _begin(self, output: Output) -> None:
         self._response, environ = wsgi.create(self._request, output, self._client, self._server, self._cfg)
         environ["wsgi.multithread"] = True
         self._result = self._application(environ, self._response.start_response)
-        if self._is_stopping():  # answers under way when the stop began also close their connections
+        if self._is_stopping():  # also close the connections of answers that began before the stop
             self._response.force_close()
         self._parts = iter(self._result)
 
     def _produce(self, sock: socket.socket, output: Output) -> bool:
-        """Write parts until there are no more (True), the client does not take them or the turn is over (False)."""
+        """Write parts of the answer. Return True at its end, False if the turn is over or the client does not read."""
         assert self._parts is not None
         produced = 0
         for part in self._parts:
@@ -141,7 +141,7 @@ class WsgiAnswer:
 
     def _fail(self, error: Exception, output: Output) -> Progress:
         if self._response is not None and self._response.headers_sent:
-            logger.error("an answer broke off", exc_info=error)
+            logger.error("an answer failed after its headers were sent", exc_info=error)
             return Progress.BROKEN
         logger.error("a request failed", exc_info=error)
         refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")

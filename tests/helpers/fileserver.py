@@ -1,7 +1,7 @@
-"""A real HTTP file server on loopback: byte ranges, uploads, and faults to order.
+"""An HTTP file server on loopback with byte ranges, uploads and injected faults.
 
-Given `server.serve("/a", b"…")` it answers GET as a good server does. `server.fault("/a", …)` changes how the next request
-for that path is answered; several wait in order. What came in is in `server.requests`.
+`server.serve("/a", b"…")` serves a file. `server.fault("/a", …)` changes how the next request for that path is answered; several
+faults queue up. `server.requests` records the requests.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _CHUNK = 64 * 1024
-_KEPT_BODY = 64 * 1024
+_MAX_KEPT_BODY = 64 * 1024
 _DRIP_SECONDS = 0.02
 
 Fault = Callable[["Exchange"], None]
@@ -23,7 +23,7 @@ Fault = Callable[["Exchange"], None]
 
 @dataclass
 class Served:
-    """A file. `announced` is its Content-Length (None: chunked; "close": none, the connection's end is the file's)."""
+    """A file with its headers."""
 
     content: bytes
     headers: dict[str, str] = field(default_factory=dict)
@@ -32,24 +32,24 @@ class Served:
 
 @dataclass
 class Recorded:
-    """A request that came in. Of a body the first 64 KiB are kept, and what all of it amounts to."""
+    """A request, with the first 64 KiB of its body, and the size and sha256 of the whole body."""
 
     method: str
     path: str
     headers: Mapping[str, str]
-    target: str  # path and query as they stand in the request line
+    target: str  # path and query in the request line
     body: bytes = b""
     size: int = 0
     sha256: str = ""
 
 
 class FileServer:
-    """Use as a context manager; leaving it lets go whatever hangs."""
+    """Use as a context manager; hanging answers end with it."""
 
     def __init__(self) -> None:
         self.requests: list[Recorded] = []
         self.closing = threading.Event()
-        self.hanging = threading.Semaphore(0)  # released once by every exchange that hangs
+        self.hanging = threading.Semaphore(0)  # released by every exchange that starts to hang
         self._files: dict[str, Served] = {}
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._server = _Server(("127.0.0.1", 0), Exchange)
@@ -74,7 +74,7 @@ class FileServer:
         return f"http://{host}:{self.port}{path}"
 
     def serve(self, path: str, content: bytes, *, ranges: bool = True, **headers: str) -> str:
-        """Serve `content` from now on; its URL. `headers` with underscores for hyphens."""
+        """Serve `content`; return its URL. Write `headers` with underscores for hyphens."""
         self._files[path] = Served(content, {name.replace("_", "-"): value for name, value in headers.items()}, ranges)
         return self.url(path)
 
@@ -83,11 +83,11 @@ class FileServer:
         return self.url(path)
 
     def heal(self, path: str) -> None:
-        """Take back the faults of that path that no request has met."""
+        """Remove the remaining faults of a path."""
         self._faults[path].clear()
 
     def of(self, path: str) -> list[Recorded]:
-        """The requests for that path so far."""
+        """Return the requests for a path so far."""
         return [request for request in self.requests if request.path == path]
 
     def find(self, path: str) -> Served | None:
@@ -104,7 +104,7 @@ class _Server(ThreadingHTTPServer):
     files: FileServer
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no error of the server's."""
+        """Ignore the error: it is not an error of the server if a client disconnects."""
 
 
 class Exchange(BaseHTTPRequestHandler):
@@ -122,7 +122,7 @@ class Exchange(BaseHTTPRequestHandler):
         return self.path.partition("?")[0]
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self.record()
@@ -130,17 +130,17 @@ class Exchange(BaseHTTPRequestHandler):
         if fault is not None:
             fault(self)
         else:
-            self.give_file()
+            self.send_file()
 
     def do_PUT(self) -> None:
         fault = self.files.next_fault(self.plain_path)
         if fault is not None:
             fault(self)
         else:
-            self.take_body()
+            self.read_body()
             self.answer(HTTPStatus.CREATED)
 
-    do_POST = do_PUT  # noqa: N815 - as http.server calls it
+    do_POST = do_PUT  # noqa: N815 - required by http.server
 
     def record(self) -> Recorded:
         target = self.raw_requestline.decode("latin-1").split(" ")[1]
@@ -148,14 +148,14 @@ class Exchange(BaseHTTPRequestHandler):
         self.files.requests.append(recorded)
         return recorded
 
-    def take_body(self) -> Recorded:
-        """Read what is sent, as long as it is announced to be."""
+    def read_body(self) -> Recorded:
+        """Read the body."""
         recorded = self.record()
         digest, left = hashlib.sha256(), int(self.headers["Content-Length"])
         while left and (data := self.rfile.read(min(left, _CHUNK))):
             left -= len(data)
             recorded.size += len(data)
-            recorded.body += data[: _KEPT_BODY - len(recorded.body)]
+            recorded.body += data[: _MAX_KEPT_BODY - len(recorded.body)]
             digest.update(data)
         recorded.sha256 = digest.hexdigest()
         return recorded
@@ -168,8 +168,8 @@ class Exchange(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def give_file(self) -> None:
-        """As a good server: the whole, or the range that is asked for while it is the same version."""
+    def send_file(self) -> None:
+        """Send the file, or the requested range if it is of the same version."""
         served = self.files.find(self.plain_path)
         if served is None:
             self.answer(HTTPStatus.NOT_FOUND)
@@ -192,7 +192,7 @@ class Exchange(BaseHTTPRequestHandler):
         return int(asked[1]) if self.headers.get("If-Range") in (None, *version) else None
 
     def hang(self) -> None:
-        """Say nothing more until the server closes."""
+        """Send nothing more until the server closes."""
         self.files.hanging.release()
         self.files.closing.wait()
         self.close_connection = True
@@ -202,11 +202,11 @@ class Exchange(BaseHTTPRequestHandler):
 
 
 def status(code: int, body: bytes = b"", **headers: str) -> Fault:
-    """Answer so, having taken the body. `headers` with underscores for hyphens."""
+    """Read the body and answer. Write `headers` with underscores for hyphens."""
 
     def fault(exchange: Exchange) -> None:
         if exchange.command != "GET":
-            exchange.take_body()
+            exchange.read_body()
         exchange.answer(code, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
     return fault
@@ -217,7 +217,7 @@ def redirect(location: str, code: int = 302) -> Fault:
 
 
 def raw(head: str, body: bytes = b"", *, hang: bool = False) -> Fault:
-    """Send exactly this, then close, or hang."""
+    """Send exactly this, then close or hang."""
 
     def fault(exchange: Exchange) -> None:
         exchange.wfile.write(head.replace("\n", "\r\n").encode() + b"\r\n" + body)
@@ -229,7 +229,7 @@ def raw(head: str, body: bytes = b"", *, hang: bool = False) -> Fault:
 
 
 def cut(after: int, *, hang: bool = False, give: int = HTTPStatus.OK, **changed: str) -> Fault:
-    """Break off (or hang) after so many bytes of a file, or of the range that is asked for."""
+    """Close (or hang) after the first bytes of a file, or of the requested range."""
 
     def fault(exchange: Exchange) -> None:
         served = exchange.files.find(exchange.plain_path)
@@ -252,18 +252,18 @@ def cut(after: int, *, hang: bool = False, give: int = HTTPStatus.OK, **changed:
 
 
 def hang(exchange: Exchange) -> None:
-    """Take the request and never answer."""
+    """Read the request and never answer."""
     exchange.hang()
 
 
 def reset(exchange: Exchange) -> None:
-    """Close with a reset, without a word."""
+    """Reset the connection."""
     exchange.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     exchange.close_connection = True
 
 
 def early(code: int, after: int) -> Fault:
-    """Answer after so many bytes of the body, hear no more and close."""
+    """Answer after the first bytes of the body and close."""
 
     def fault(exchange: Exchange) -> None:
         recorded = exchange.record()
@@ -276,9 +276,9 @@ def early(code: int, after: int) -> Fault:
 
 
 def drip(exchange: Exchange) -> None:
-    """Take the request and answer a byte at a time, never to its end."""
+    """Read the request and answer a byte at a time, without end."""
     if exchange.command != "GET":
-        exchange.take_body()
+        exchange.read_body()
     exchange.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
     exchange.files.hanging.release()
     while not exchange.files.closing.wait(_DRIP_SECONDS):
@@ -287,7 +287,7 @@ def drip(exchange: Exchange) -> None:
 
 
 def drip_body(exchange: Exchange) -> None:
-    """As `drip`, but the head of the answer comes at once."""
+    """Answer a body a byte at a time, without end."""
     exchange.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     exchange.files.hanging.release()
     while not exchange.files.closing.wait(_DRIP_SECONDS):

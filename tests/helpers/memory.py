@@ -1,10 +1,10 @@
-"""How much memory this process has, in bytes."""
+"""The memory of this process, in bytes."""
 
 from pathlib import Path
 
 
-def forget_peak() -> int:
-    """Begin to count `peak` from now; the resident memory as it is. A process's own `ru_maxrss` starts at its parent's."""
+def reset_peak() -> int:
+    """Reset `peak`; return the resident memory. (`ru_maxrss` cannot be reset, and starts at that of the parent.)"""
     Path("/proc/self/clear_refs").write_text("5")
     return resident()
 

@@ -1,8 +1,8 @@
-"""A TCP proxy that is the network between two processes: it can swallow everything, or fall apart.
+"""A TCP proxy that simulates the network between two processes: it can drop all data or reset connections.
 
 with TcpProxy("127.0.0.1", 5432) as proxy:
     ... connect to 127.0.0.1:proxy.port ...
-    proxy.partition()  # bytes are taken and acknowledged, and go nowhere
+    proxy.partition()  # data is acknowledged and not forwarded
     proxy.heal()
 """
 
@@ -23,7 +23,7 @@ _SECONDS = 10
 
 
 class TcpProxy:
-    """Listens on a port of 127.0.0.1 from its making to `close`. Its methods may be called in any thread and order."""
+    """Listens on a port of 127.0.0.1 until `close`. Its methods may be called from any thread."""
 
     def __init__(self, target_host: str, target_port: int) -> None:
         self._target = (target_host, target_port)
@@ -45,29 +45,29 @@ class TcpProxy:
 
     @classmethod
     def to(cls, url: str) -> Self:
-        """One in front of the server that a URL names."""
+        """Return a proxy for the server of a URL."""
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
         return cls(parts.hostname, parts.port)
 
     def through(self, url: str) -> str:
-        """The URL by way of this proxy."""
+        """Return `url` with the address of this proxy."""
         parts = urlsplit(url)
         user = parts.netloc.rpartition("@")[0]
         return parts._replace(netloc=f"{user}@127.0.0.1:{self.port}").geturl()
 
     @property
     def connections(self) -> int:
-        """How many there are at this moment."""
+        """Return the number of open connections."""
         return len(self._links)
 
     def partition(self) -> None:
-        """Take connections and bytes, of either side, and pass nothing on."""
+        """Accept connections and data from both sides, and forward nothing."""
         self._call(self._flowing.clear)
 
     def heal(self) -> None:
-        """Pass on again, beginning with what waits."""
+        """Forward again, beginning with the data that was held back."""
         self._call(self._flowing.set)
 
     def cut(self) -> None:
@@ -75,7 +75,7 @@ class TcpProxy:
         self._await(self._cut())
 
     def restore(self) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         self._await(self._listen())
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class TcpProxy:
         self._thread.join()
         self._loop.close()
 
-    # -- from another thread ------------------------------------------------------------------------
+    # -- in other threads ------------------------------------------------------------------------
     def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Waiting for what will be, with a deadline."""
+"""Wait for a condition, with a deadline."""
 
 import time
 from collections.abc import Callable
@@ -10,9 +10,9 @@ _STEP_SECONDS = 0.02
 
 
 def wait_for(condition: Callable[[], T | None], timeout: float = 30, what: str = "", step: float = _STEP_SECONDS) -> T:
-    """Call `condition` every `step` seconds until it answers something true, and give that back.
+    """Call `condition` every `step` seconds until it returns a true value; return that value.
 
-    Raises `AssertionError` after `timeout` seconds, with the last answer and `what` was waited for.
+    Raise `AssertionError` after `timeout` seconds, with `what` was waited for and the last value.
     """
     deadline = time.monotonic() + timeout
     while not (answer := condition()):

@@ -1,4 +1,4 @@
-"""`manage.py deliver`: one process of the Procfile."""
+"""`manage.py deliver`, a process of the Procfile."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from orchestrator_site.processes import DeliverProcess, Runtime
 
 
 class Command(BaseCommand):
-    help = "Send events to their callbacks."
+    help = "Deliver events to their callbacks."
 
     def handle(self, *args: Any, **options: Any) -> None:
         Runtime(DeliverProcess()).run_until_signal()

@@ -13,5 +13,5 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.CONFIGURATION.embedded:
-            raise CommandError("DATABASE_URL and REDIS_URL are set: start the processes of the Procfile instead")
+            raise CommandError("DATABASE_URL and REDIS_URL must not be set in embedded mode")
         EmbeddedApplication().run()

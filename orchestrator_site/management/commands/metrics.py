@@ -1,4 +1,4 @@
-"""`manage.py metrics`: one process of the Procfile."""
+"""`manage.py metrics`, a process of the Procfile."""
 
 import signal
 import threading
@@ -13,8 +13,8 @@ class Command(BaseCommand):
     help = "Serve Prometheus metrics on METRICS_PORT."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        asked = threading.Event()
+        stopped = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: asked.set())
+            signal.signal(number, lambda *_: stopped.set())
         serve_metrics()
-        asked.wait()
+        stopped.wait()

@@ -1,4 +1,4 @@
-"""`manage.py migrate`: Django's own, for tables that are large."""
+"""`manage.py migrate`: Django's command without the time limits of the service."""
 
 from typing import Any
 
@@ -9,10 +9,7 @@ from orchestrator_site.base.db.postgresql import unlimited
 
 
 class Command(migrate.Command):
-    """A migration may take long, but does not wait long for its locks: it rather fails than has everybody wait behind it.
-
-    The settings cannot know that a process will migrate; so the command says it, however it is called.
-    """
+    """Migrates without a time limit on statements; a lock that is not free soon makes it fail rather than block others."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         connection = connections[options["database"]]

@@ -1,4 +1,4 @@
-"""`manage.py operator`: the first login of an empty database."""
+"""`manage.py operator`: create the first user of the admin."""
 
 import secrets
 from typing import Any
@@ -10,7 +10,7 @@ USERNAME = "operator"
 
 
 class Command(BaseCommand):
-    help = "On a database without users, make one for the admin and print its password, this once."
+    help = "If the database has no users, create one for the admin and print its password once."
 
     def handle(self, *args: Any, **options: Any) -> None:
         users = get_user_model()
@@ -18,7 +18,7 @@ class Command(BaseCommand):
             return
         password = secrets.token_urlsafe(12)
         user, is_new = users.objects.get_or_create(username=USERNAME, defaults={"is_staff": True, "is_superuser": True})
-        if not is_new:  # another process was first, and prints its password
+        if not is_new:  # another process has created it and prints the password
             return
         user.set_password(password)
         user.save(update_fields=["password"])

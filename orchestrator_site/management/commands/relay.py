@@ -1,4 +1,4 @@
-"""`manage.py relay`: one process of the Procfile."""
+"""`manage.py relay`, a process of the Procfile."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from orchestrator_site.processes import RelayProcess, Runtime
 
 
 class Command(BaseCommand):
-    help = "Find what messages forgot: due deliveries, orphaned jobs, leftovers, what is too old."
+    help = "Find due events and jobs of dead workers, and delete old data."
 
     def handle(self, *args: Any, **options: Any) -> None:
         Runtime(RelayProcess(settings.CONFIGURATION)).run_until_signal()

@@ -1,4 +1,4 @@
-"""`manage.py worker`: one process of the Procfile."""
+"""`manage.py worker`, a process of the Procfile."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from orchestrator_site.processes import Runtime, WorkerProcess
 
 
 class Command(BaseCommand):
-    help = "Run jobs on this worker's container engine."
+    help = "Run jobs on the container engine of this worker."
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

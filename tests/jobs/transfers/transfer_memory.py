@@ -14,7 +14,7 @@ import django
 from jobs.interrupt import Interrupt
 from jobs.transfers import put_download, upload_file
 from tests.helpers import fileserver
-from tests.helpers.memory import forget_peak, peak
+from tests.helpers.memory import peak, reset_peak
 from tests.jobs.transfers import workspaces
 
 _MIB = 1024**2
@@ -25,7 +25,7 @@ def main(engine: str, size: int) -> None:
     new_workspace = {"fake": workspaces.fake_workspace, "docker": workspaces.docker_workspace}[engine]
     with fileserver.FileServer() as server, new_workspace() as workspace, tempfile.TemporaryDirectory() as directory:
         transfer(server, workspace, Path(directory), _MIB)  # loads and pools what is needed once
-        before = forget_peak()
+        before = reset_peak()
         transfer(server, workspace, Path(directory), size)
         print(peak() - before)
 

@@ -1,4 +1,4 @@
-"""Hints: nobody waits long for a broker that does not answer."""
+"""Messages: no thread waits long for a broker that does not answer."""
 
 import threading
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ class Clock:
 
 
 class FrozenBroker:
-    """Takes no message: it lets who asks wait until `release`, and then fails."""
+    """Blocks each call until `release` is set, and then fails."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
         self.release = threading.Event()
 
     def declare_queue(self, queue: str) -> None:
-        """Costs nothing: it is done in this process."""
+        """Do nothing: declaring a queue needs no broker."""
 
     def enqueue(self, message: object) -> None:
-        self.asked += 1
+        self.calls += 1
         assert self.release.wait(30)
         raise OSError("timed out")
 
@@ -51,48 +51,48 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[FrozenBroker]:
     frozen.release.set()
 
 
-def test_one_asks_a_frozen_broker_and_the_others_do_not_wait(clock: Clock, frozen: FrozenBroker) -> None:
+def test_one_thread_tries_a_frozen_broker_and_others_skip_it(clock: Clock, frozen: FrozenBroker) -> None:
     # Given a broker that has failed a while ago
     frozen.release.set()
     hint("queue", "actor")
     frozen.release.clear()
     clock.now += 2
 
-    # When somebody asks whether it is back
-    asking = threading.Thread(target=hint, args=("queue", "actor"))
-    asking.start()
-    wait_for(lambda: frozen.asked == 2, 5, "the question")
+    # When a thread tries it again
+    trying = threading.Thread(target=hint, args=("queue", "actor"))
+    trying.start()
+    wait_for(lambda: frozen.calls == 2, 5, "the attempt")
 
-    # I expect the next one to go on at once
+    # I expect the next call to return at once
     hint("queue", "actor")
-    assert frozen.asked == 2
+    assert frozen.calls == 2
     frozen.release.set()
-    asking.join(5)
+    trying.join(5)
 
 
-def test_a_broker_that_is_back_gets_every_message(clock: Clock, frozen: FrozenBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_recovers_gets_every_message(clock: Clock, frozen: FrozenBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a broker that has failed
     frozen.release.set()
     assert not hint("queue", "actor")
 
-    # When it is back a second later
+    # When it has recovered a second later
     clock.now += 1
     messages: list[object] = []
     monkeypatch.setattr(frozen, "enqueue", messages.append)
     assert hint("queue", "actor")
     assert hint("queue", "actor")
 
-    # I expect all that comes from now on to be sent
+    # I expect every message to be sent
     assert len(messages) == 2
 
 
 @pytest.mark.skipif(settings.CONFIGURATION.embedded, reason="needs Redis")
-def test_threads_wait_for_one_another_where_all_connections_are_taken() -> None:
+def test_threads_wait_for_a_free_connection() -> None:
     # Given as many threads that talk to Redis as there are connections
     client = broker.make_broker(settings.CONFIGURATION).client  # type: ignore[attr-defined]
     taken = [client.connection_pool.get_connection() for _ in range(broker._CONNECTIONS)]
 
-    # When one more does, and one of them is done
+    # When one more does, and one of them finishes
     threading.Timer(0.2, client.connection_pool.release, taken[:1]).start()
 
     # I expect it to be answered

@@ -1,4 +1,4 @@
-"""Pages for browsers: their Content Security Policy, and nothing in them that it forbids."""
+"""Pages have a Content Security Policy and comply with it."""
 
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -57,7 +57,7 @@ def policy_of(answer: Any) -> dict[str, list[str]]:
 
 
 class Page(HTMLParser):
-    """Collects what a strict policy forbids: scripts and handlers in the page, and what is loaded from elsewhere."""
+    """Collects what a strict policy forbids: inline scripts, event handlers and files of other hosts."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Page(HTMLParser):
 
 
 def expect_page(answer: Any) -> dict[str, list[str]]:
-    """Its policy, which lets nobody frame it, and lets only our own files run and be sent to."""
+    """Return the policy of a page; check that it forbids frames and other hosts."""
     assert answer.status_code == 200, answer.content[:300]
     assert Page(answer.content.decode()).forbidden == []
     policy = policy_of(answer)
@@ -97,24 +97,24 @@ def expect_page(answer: Any) -> dict[str, list[str]]:
     return policy
 
 
-def test_every_page_of_the_admin(operator: Client) -> None:
+def test_every_page_of_the_admin_has_a_policy(operator: Client) -> None:
     assert {Job, Node, Worker, Destination, Event, Subscription} <= admin.site._registry.keys()
     for address in admin_pages():
         policy = expect_page(operator.get(address))
         assert policy["script-src"] == ["'self'", "'unsafe-eval'"], address
 
 
-def test_the_login(client: Client) -> None:
+def test_the_login_page_has_a_policy(client: Client) -> None:
     assert "'unsafe-inline'" not in expect_page(client.get("/admin/login/"))["script-src"]
 
 
-def test_the_documentation(client: Client) -> None:
+def test_the_documentation_page_has_a_policy(client: Client) -> None:
     # When I open it, I expect its scripts in files of their own
     answer = client.get("/v1/docs")
     assert expect_page(answer)["script-src"] == ["'self'"]
     assert 'src="/v1/docs?script="' in answer.content.decode()
 
-    # and the one that starts it to be a script that asks nobody else
+    # and the script that starts it to load nothing from other hosts
     script = client.get("/v1/docs?script=")
     assert (script.status_code, script["Content-Type"].partition(";")[0]) == (200, "application/javascript")
     assert "/v1/openapi.json" in script.content.decode()
@@ -122,13 +122,13 @@ def test_the_documentation(client: Client) -> None:
 
 
 @pytest.mark.parametrize("address", ["/v1/jobs", "/v1/openapi.json", "/v1/none", "/livez", "/nothing", "/", "//v1/jobs"])
-def test_what_is_no_page_may_load_nothing(client: Client, address: str) -> None:
+def test_other_responses_may_load_nothing(client: Client, address: str) -> None:
     policy = policy_of(client.get(address))
     assert policy == {name: ["'none'"] for name in ("default-src", "base-uri", "form-action", "frame-ancestors")}
 
 
 @pytest.mark.parametrize("address", ["/admin/none/", "/admin/jobs/job/?x=1"])
-def test_errors_of_the_admin_have_it_too(operator: Client, address: str) -> None:
+def test_errors_of_the_admin_have_a_policy(operator: Client, address: str) -> None:
     answer = operator.get(address)
     assert answer.status_code in (400, 404)
     assert "script-src" in policy_of(answer)

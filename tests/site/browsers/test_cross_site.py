@@ -1,4 +1,4 @@
-"""What a browser sends to the API for the pages of other sites is refused."""
+"""Requests that browsers send on behalf of other sites are refused."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ ADDRESSES = [
 
 @pytest.fixture
 def browser() -> Client:
-    """It asks for http://localhost/, of a service that is known elsewhere by another name."""
+    """Return a client of http://localhost/, while PUBLIC_URL has another name."""
     return Client(SERVER_NAME="localhost")
 
 
@@ -63,7 +63,7 @@ def public_url() -> Any:
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
 @pytest.mark.parametrize("method", ["get", "head", "post", "put", "delete", "options"])
-def test_a_foreign_request_is_refused_whatever_it_asks_for(browser: Client, headers: dict[str, str], method: str) -> None:
+def test_a_cross_site_request_is_refused(browser: Client, headers: dict[str, str], method: str) -> None:
     for address in ADDRESSES:
         answer = getattr(browser, method)(address, headers=headers)
         assert answer.status_code == 403, address
@@ -71,12 +71,12 @@ def test_a_foreign_request_is_refused_whatever_it_asks_for(browser: Client, head
             expect_error(answer, 403)
 
 
-def test_it_changes_nothing(browser: Client) -> None:
-    # Given a host that events go to
+def test_a_cross_site_request_changes_nothing(browser: Client) -> None:
+    # Given a destination
     destination = subscribe("http://a.example/")
     foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
 
-    # When a page elsewhere tries to stop deliveries and to run a job, as a form may
+    # When a page of another site posts forms that would stop deliveries and create a job
     for address in (
         f"/v1/destinations/{destination.pk}/pause",
         f"/v1/destinations/{destination.pk}/redeliver?since=2026-01-01T00:00:00Z",
@@ -85,14 +85,14 @@ def test_it_changes_nothing(browser: Client) -> None:
     expect_error(browser.post("/v1/jobs", b'{"image": "a"}', content_type="text/plain", headers=foreign), 403)
     expect_error(browser.post("/v1/jobs", b'{"image": "a"}', content_type="application/json", headers=foreign), 403)
 
-    # I expect everything to be as it was
+    # I expect nothing to change
     assert not Destination.objects.get().paused
     assert Destination.objects.get().revive_since is None
     assert not Job.objects.exists()
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_a_key_makes_no_difference(browser: Client, required: bool, tmp_path: Any) -> None:
+def test_a_cross_site_request_with_a_key_is_refused(browser: Client, required: bool, tmp_path: Any) -> None:
     (tmp_path / "keys").write_text("the-key\n")
     with configured(api_auth_required=required, api_key_file=tmp_path / "keys"):
         for key in ("the-key", "another"):
@@ -101,22 +101,22 @@ def test_a_key_makes_no_difference(browser: Client, required: bool, tmp_path: An
 
 
 @pytest.mark.parametrize("headers", OWN, ids=str)
-def test_clients_and_our_own_pages_are_served(browser: Client, headers: dict[str, str]) -> None:
+def test_clients_and_own_pages_are_served(browser: Client, headers: dict[str, str]) -> None:
     assert browser.get("/v1/docs", headers=headers).status_code == 200
     assert browser.get("/v1/openapi.json", headers=headers).status_code == 200
     posted = browser.post("/v1/jobs", b'{"image": "a"}', content_type="application/json", headers=headers)
     assert posted.status_code == 202
 
 
-def test_a_link_to_the_documentation_works_and_a_frame_with_it_does_not(browser: Client) -> None:
+def test_other_sites_may_link_to_the_documentation_but_not_frame_it(browser: Client) -> None:
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert browser.get("/v1/docs", headers=link).status_code == 200
     expect_error(browser.get("/v1/docs", headers={**link, "Sec-Fetch-Dest": "iframe"}), 403)
     expect_error(browser.get("/v1/jobs", headers=link), 403)
 
 
-def test_a_name_that_was_pointed_at_the_service_is_not_its_own(browser: Client) -> None:
-    # Given a page of a host whose name leads to our address now, so that its requests are its own for the browser
+def test_a_rebound_host_name_is_refused(browser: Client) -> None:
+    # Given a page whose host name now resolves to the service, so that its requests are same-origin for the browser
     headers = {"Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin", "Host": "evil.example"}
     # I expect the name to be refused
     expect_error(browser.get("/v1/jobs", headers=headers), 400)
@@ -126,7 +126,7 @@ def test_a_name_that_was_pointed_at_the_service_is_not_its_own(browser: Client) 
 @pytest.mark.parametrize(
     "content_type", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
 )
-def test_a_body_that_does_not_say_that_it_is_json_is_415(browser: Client, content_type: str) -> None:
+def test_a_body_without_a_json_content_type_is_415(browser: Client, content_type: str) -> None:
     request = {"CONTENT_TYPE": content_type} if content_type else {}
     answer = browser.generic("POST", "/v1/jobs", b'{"image": "a"}', content_type="", **request)
     expect_error(answer, 415)

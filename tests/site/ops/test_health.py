@@ -1,4 +1,4 @@
-"""/livez and /readyz."""
+"""The health probes /livez and /readyz."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -28,7 +28,7 @@ def ready(client: Client, status: int) -> dict[str, Any]:
     return {name: (check["status"], check.get("message", "")) for name, check in body["checks"].items()}
 
 
-def silence(node: Node) -> None:
+def make_heartbeat_old(node: Node) -> None:
     Node.objects.filter(pk=node.pk).update(seen_at=Now() - timedelta(seconds=31))
 
 
@@ -39,40 +39,40 @@ def failing(error: Exception) -> Callable[..., None]:
     return fail
 
 
-def test_live(client: Client) -> None:
+def test_livez_is_200(client: Client) -> None:
     assert client.get("/livez").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
-def test_any_host_name_will_do(client: Client, path: str) -> None:
+def test_probes_accept_any_host_name(client: Client, path: str) -> None:
     make_node()
     assert client.get(path, headers={"Host": "10.1.2.3:8080"}).status_code == 200
     assert client.head(path, headers={"Host": "no host at all"}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
-def test_they_are_only_read(client: Client, path: str) -> None:
+def test_probes_accept_get_and_head_only(client: Client, path: str) -> None:
     answer = client.post(path)
     expect_error(answer, 405)
     assert answer["Allow"] == "GET, HEAD"
 
 
-def test_live_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_livez_needs_no_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "cursor", failing(OperationalError("away")))
     assert client.get("/livez").status_code == 200
 
 
-def test_ready_while_a_heartbeat_is_fresh(client: Client) -> None:
+def test_ready_with_a_recent_heartbeat(client: Client) -> None:
     make_node("n1")
     checks = ready(client, 200)
     assert checks["database"] == checks["broker"] == ("healthy", "")
     assert checks["engine"] == ("healthy", "heartbeat from n1")
 
 
-def test_ready_says_which_node_is_silent_and_what_is_not_enforced(client: Client) -> None:
+def test_readyz_names_silent_nodes_and_unenforced_limits(client: Client) -> None:
     node = make_node("n1")
     Node.objects.filter(pk=node.pk).update(warnings=["swap is not limited"])
-    silence(make_node("n2"))
+    make_heartbeat_old(make_node("n2"))
     status, message = ready(client, 200)["engine"]
     assert status == "healthy"
     assert "no heartbeat from n2" in message
@@ -84,8 +84,8 @@ def test_not_ready_without_a_node(client: Client) -> None:
     assert (status, bool(message)) == ("unhealthy", True)
 
 
-def test_not_ready_when_every_heartbeat_is_old(client: Client) -> None:
-    silence(make_node("n1"))
+def test_not_ready_if_every_heartbeat_is_old(client: Client) -> None:
+    make_heartbeat_old(make_node("n1"))
     assert ready(client, 503)["engine"] == ("unhealthy", "no heartbeat from n1")
 
 

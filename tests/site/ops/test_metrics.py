@@ -1,4 +1,4 @@
-"""What clients can do to the endpoint for Prometheus, which the embedded process serves as well."""
+"""The metrics endpoint for Prometheus, which the embedded process serves, too."""
 
 import socket
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ def service(tmp_path: Path) -> Iterator[Service]:
     service.stop()
 
 
-def test_clients_that_send_half_a_request_take_no_thread(service: Service) -> None:
-    # Given the metrics process, and many clients that stop in the middle of a request
+def test_incomplete_requests_block_no_threads(service: Service) -> None:
+    # Given the metrics process, and many clients that stop in the middle of their requests
     process = service.start("metrics")
     port = int(service.environment["METRICS_PORT"])
 

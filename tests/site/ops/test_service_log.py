@@ -1,4 +1,4 @@
-"""The service's own log: what operators have to know, and not what any client can cause."""
+"""The log of the service, which clients cannot fill with their errors."""
 
 import pytest
 from django.test import Client
@@ -8,7 +8,7 @@ from tests.helpers.api_calls import post_job
 pytestmark = pytest.mark.django_db
 
 
-def test_what_a_client_does_wrong_is_told_in_its_answer_alone(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_of_clients_are_not_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     # When requests are wrong in several ways
     statuses = [
         client.get("/v1/jobs", headers={"Host": "elsewhere.example"}).status_code,
@@ -18,6 +18,6 @@ def test_what_a_client_does_wrong_is_told_in_its_answer_alone(client: Client, ca
         post_job(client, cpu=1000).status_code,
     ]
 
-    # I expect their answers to say so, and the log nothing
+    # I expect errors in the answers and nothing in the log
     assert statuses == [400, 404, 405, 404, 400]
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""What clients can do to the web server, and what they cannot: each test has a server and an application of its own."""
+"""Well-behaved, slow and hostile clients of the web server. Each test has its own server and application."""
 
 import errno
 import select
@@ -28,17 +28,17 @@ LONG_ANSWER_BYTES = 30_000_000
 
 
 def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """The request's method, path and body."""
+    """Answer method, path and body of the request."""
     body = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} ".encode() + environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 
 
 class Long:
-    """An application whose answers are long, but for `/short`; counts what it has produced and which were closed."""
+    """An application with long answers except at `/short`; it counts the bytes produced and the answers closed."""
 
     def __init__(self, between: Callable[[int], object] = lambda produced: None) -> None:
-        """`between` is called between parts, with how many bytes this answer has had."""
+        """`between` is called after each part with the number of bytes of this answer so far."""
         self.produced = 0
         self.begun = 0
         self.closed = 0
@@ -73,7 +73,7 @@ def expect_served(web: Web, path: str = "/short") -> None:
 
 
 class TestRequests:
-    def test_a_kept_connection_serves_one_request_after_the_other(self) -> None:
+    def test_a_connection_serves_several_requests(self) -> None:
         with serving(echo) as web, web.connect() as client:
             for body in (b"first", b"second"):
                 client.sendall(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -86,12 +86,12 @@ class TestRequests:
         with serving(echo) as web, web.connect(GET + chunked + LAST_GET) as client:
             received = read_to_end(client)
 
-        # I expect three answers, and the end after the one that was to be the last
+        # I expect three answers, and the end of the connection after the last
         assert [received.find(body) > 0 for body in (b"GET / ", b"POST /b abc", b"GET /last ")] == [True] * 3
         assert received.index(b"GET / ") < received.index(b"POST /b abc") < received.index(b"GET /last ")
         assert received.count(b"HTTP/1.1 200 OK") == 3
 
-    def test_a_request_that_comes_before_the_last_answer_is_served(self) -> None:
+    def test_a_request_sent_before_the_previous_answer_is_served(self) -> None:
         # Given a request that is being answered
         begun, go_on = threading.Event(), threading.Event()
 
@@ -103,13 +103,13 @@ class TestRequests:
 
         with serving(wait) as web, web.connect(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n") as client:
             assert begun.wait(30)
-            # When the next one comes on the same connection, I expect both to be answered
+            # When another is sent on the same connection, I expect both to be answered
             client.sendall(GET)
             expect_served(web)
             go_on.set()
             assert [read_answer(client).body for _ in range(2)] == [b"GET /wait ", b"GET / "]
 
-    def test_http_1_0_ends_with_the_connection_unless_it_is_to_be_kept(self) -> None:
+    def test_http_1_0_closes_the_connection_without_keep_alive(self) -> None:
         with serving(Long()) as web:
             answer = web.exchange(b"GET /short HTTP/1.0\r\n\r\n")
             assert answer.closes
@@ -118,7 +118,7 @@ class TestRequests:
             long = web.exchange(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
             assert (long.closes, len(long.body)) == (True, LONG_ANSWER_BYTES)
 
-    def test_head_has_no_body_and_produces_none(self) -> None:
+    def test_head_has_no_body_and_generates_none(self) -> None:
         application = Long()
         with serving(application) as web, web.connect(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n") as client:
             assert read_answer(client, "HEAD").status == 200
@@ -127,18 +127,18 @@ class TestRequests:
             client.sendall(b"GET /short HTTP/1.1\r\nHost: x\r\n\r\n")
             assert read_answer(client).body == b"GET /short "
 
-    def test_a_long_answer_arrives_whole(self) -> None:
+    def test_a_long_answer_arrives_complete(self) -> None:
         with serving(Long()) as web:
             assert web.exchange(GET).body == b"x" * LONG_ANSWER_BYTES
 
-    def test_a_client_that_waits_for_100_continue_is_told_to_go_on(self) -> None:
+    def test_a_client_that_expects_100_continue_gets_it(self) -> None:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
         with serving(echo) as web, web.connect(head) as client:
             assert client.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"
             client.sendall(b"abc")
             assert read_answer(client).body == b"POST / abc"
 
-    def test_but_not_for_a_body_that_is_not_read(self) -> None:
+    def test_100_continue_is_not_sent_for_a_refused_body(self) -> None:
         with serving(echo) as web:
             answer = web.exchange(TOO_LONG.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
             assert answer.status == 413
@@ -154,7 +154,7 @@ class TestRequests:
             (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 413),
         ],
     )
-    def test_what_is_refused_is_answered_in_json_and_the_connection_closes(self, request_bytes: bytes, status: int) -> None:
+    def test_a_refusal_is_json_and_closes_the_connection(self, request_bytes: bytes, status: int) -> None:
         with serving(echo) as web, web.connect(request_bytes) as client:
             client.shutdown(socket.SHUT_WR)
             answer = read_answer(client)
@@ -169,13 +169,13 @@ class TestRequests:
             assert received.endswith(b"\r\n\r\n")
             assert is_at_end(client)
 
-    def test_a_client_reads_413_after_sending_all_of_a_body_that_nobody_wants(self) -> None:
-        # Given a client that reads nothing before it has sent 5 MB, as most do
+    def test_a_client_can_read_413_after_sending_the_whole_body(self) -> None:
+        # Given a client that, like most, reads nothing before it has sent 5 MB
         with serving(echo) as web, web.connect(TOO_LONG) as client:
             for _ in range(50):
                 client.sendall(b"x" * 100_000)
 
-            # I expect that the answer is not lost
+            # I expect it to get the answer
             answer = read_answer(client)
             assert (answer.status, answer.closes) == (413, True)
 
@@ -194,8 +194,8 @@ class TestRequests:
 
 class TestSlowClients:
     @pytest.mark.parametrize("half", [b"", b"G", HALF_HEAD, HALF_BODY])
-    def test_half_a_request_takes_no_thread(self, half: bytes) -> None:
-        # Given more clients that stop in the middle of their request than there are threads
+    def test_an_incomplete_request_blocks_no_thread(self, half: bytes) -> None:
+        # Given more clients with incomplete requests than threads
         with serving(echo) as web, ExitStack() as clients:
             for _ in range(MANY):
                 clients.enter_context(web.connect(half))
@@ -204,15 +204,15 @@ class TestSlowClients:
             expect_served(web)
 
     @pytest.mark.parametrize(("half", "limit"), [(HALF_HEAD, "head"), (HALF_BODY, "body")])
-    def test_one_that_stops_in_the_middle_is_answered_408(self, half: bytes, limit: str) -> None:
+    def test_an_incomplete_request_is_answered_408(self, half: bytes, limit: str) -> None:
         with serving(echo, **{limit: 0.1}) as web, web.connect(half) as client:
             answer = read_answer(client)
             assert (answer.status, answer.closes) == (408, True)
             assert is_at_end(client)
 
     @pytest.mark.parametrize(("half", "limit"), [(HALF_HEAD, "head"), (HALF_BODY[:-5], "body")])
-    def test_one_that_sends_a_byte_now_and_then_gets_no_more_time(self, half: bytes, limit: str) -> None:
-        # When a client never stops for long
+    def test_a_slow_request_gets_no_more_time(self, half: bytes, limit: str) -> None:
+        # When a client sends a byte every now and then
         with serving(echo, **{limit: 1}) as web, web.connect(half) as client:
             sent = 0
 
@@ -226,28 +226,28 @@ class TestSlowClients:
                     client.sendall(b"x" if sent < 9 else b"")
                     return False
 
-            # I expect it to be answered all the same
+            # I expect it to be answered 408
             wait_for(is_answered, what="the answer 408")
 
-    def test_one_that_says_nothing_is_told_nothing(self) -> None:
+    def test_an_idle_connection_is_closed_without_an_answer(self) -> None:
         with serving(echo, idle=0.1) as web, web.connect() as new, web.connect(GET) as kept:
             assert read_answer(kept).status == 200
             assert new.recv(1) == b""
             assert kept.recv(1) == b""
 
-    def test_one_that_keeps_its_side_open_after_the_last_answer_is_closed(self) -> None:
+    def test_a_client_that_does_not_close_is_closed(self) -> None:
         with serving(echo, linger=0.1) as web, web.connect(TOO_LONG) as client:
             assert read_answer(client).status == 413
             wait_for(lambda: web.server.is_done, what="the connection to be closed")
 
 
 class TestTooManyConnections:
-    def test_the_oldest_idle_one_makes_room(self) -> None:
-        # Given as many connections as may be, of which two are idle
+    def test_the_oldest_idle_connection_is_closed_first(self) -> None:
+        # Given the maximum number of connections, of which two are idle
         with serving(echo, Limits(connections=3)) as web, web.connect(GET + HALF_HEAD) as half:
             assert read_answer(half).status == 200
             with web.connect() as older, web.connect() as younger:
-                # When there is one more, I expect the one to be closed that has been idle for longest
+                # When there is one more, I expect the connection that has been idle longest to be closed
                 expect_served(web)
                 assert older.recv(1) == b""
                 younger.sendall(GET)
@@ -255,7 +255,7 @@ class TestTooManyConnections:
                 half.sendall(b"x\r\n\r\n")
                 assert read_answer(half).status == 200
 
-    def test_then_the_oldest_half_request(self) -> None:
+    def test_the_oldest_incomplete_request_is_closed_next(self) -> None:
         with (
             serving(echo, Limits(connections=2)) as web,
             web.connect(HALF_HEAD) as older,
@@ -268,8 +268,8 @@ class TestTooManyConnections:
             younger.sendall(b"x\r\n\r\n")
             assert read_answer(younger).status == 200
 
-    def test_no_request_is_given_up_that_is_complete(self) -> None:
-        # Given as many requests under way as there may be connections
+    def test_a_complete_request_is_never_dropped(self) -> None:
+        # Given as many requests in progress as connections are allowed
         go_on = threading.Event()
         begun = 0
 
@@ -281,25 +281,25 @@ class TestTooManyConnections:
 
         with serving(wait, Limits(connections=2)) as web, ExitStack() as clients:
             sent = [clients.enter_context(web.connect(GET)) for _ in range(2)]
-            wait_for(lambda: begun == 2, what="both to be begun")
+            wait_for(lambda: begun == 2, what="both to begin")
 
-            # When one more comes, I expect all three to be answered
+            # When there is one more, I expect all three to be answered
             sent.append(clients.enter_context(web.connect(GET)))
             go_on.set()
             assert [read_answer(client).status for client in sent] == [200] * 3
 
-    def test_half_requests_share_a_limit_of_memory(self) -> None:
-        # Given that the memory is enough for three of these
+    def test_incomplete_requests_share_a_memory_limit(self) -> None:
+        # Given memory for three incomplete requests
         half = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 900_000
         with serving(echo, Limits(memory_bytes=3_000_000)) as web, ExitStack() as clients:
             sent = [clients.enter_context(web.connect(half)) for _ in range(4)]
 
-            # I expect the first to be given up for the fourth
+            # I expect the first to be refused when the fourth arrives
             assert read_answer(sent[0]).status == 503
             sent[3].sendall(b"x" * 100_000)
             assert read_answer(sent[3]).status == 200
 
-    def test_requests_that_wait_for_a_thread_share_it_too(self) -> None:
+    def test_requests_that_wait_for_a_thread_share_the_limit(self) -> None:
         # Given that all threads are busy, and memory for two more requests of this size
         go_on = threading.Event()
         request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + b"x" * 900_000
@@ -321,7 +321,7 @@ class TestTooManyConnections:
             go_on.set()
             assert [read_answer(client).status for client in sent if client is not refused] == [204] * 2
 
-    def test_what_comes_after_the_last_request_takes_no_memory(self) -> None:
+    def test_bytes_after_the_last_request_use_no_memory(self) -> None:
         # Given clients that send more after their last request and stay connected, and little memory
         with serving(echo, Limits(memory_bytes=200_000)) as web, ExitStack() as clients:
             for _ in range(4):
@@ -329,12 +329,12 @@ class TestTooManyConnections:
                 assert read_answer(client).status == 200
                 assert is_at_end(client)
 
-            # When a request comes that needs most of it, I expect it to be served
+            # When a request arrives that needs most of it, I expect it to be served
             body = b"x" * 150_000
             head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
             assert web.exchange(head + body).status == 200
 
-    def test_the_loop_goes_on_when_no_file_descriptor_is_free(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_loop_survives_a_lack_of_file_descriptors(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Listener(socket.socket):
             failed = False
 
@@ -350,19 +350,19 @@ class TestTooManyConnections:
 
 
 class TestClientsThatDoNotRead:
-    def test_they_take_no_thread_and_little_memory(self) -> None:
-        # Given more clients that ask for a long answer and read none of it than there are threads
+    def test_clients_that_do_not_read_block_no_thread(self) -> None:
+        # Given more clients than threads that request a long answer and do not read it
         application = Long()
         with serving(application) as web, ExitStack() as clients:
             for _ in range(MANY):
                 clients.enter_context(web.connect(GET, receive_buffer=4096))
-            wait_for(lambda: application.begun == MANY, what="all answers to be begun")
+            wait_for(lambda: application.begun == MANY, what="all answers to begin")
 
-            # I expect others to be served, and little to be produced for nobody
+            # I expect others to be served, and only a little of each answer to be produced
             expect_served(web)
             assert application.produced < MANY * 2_000_000
 
-    def test_large_answers_that_are_whole_share_a_limit_of_memory(self) -> None:
+    def test_large_answers_share_the_memory_limit(self) -> None:
         # Given answers of 5 MB in one piece, and memory for three of them
         begun = 0
 
@@ -375,24 +375,24 @@ class TestClientsThatDoNotRead:
         with serving(large, Limits(memory_bytes=16_000_000)) as web, ExitStack() as clients:
             # When five clients do not read theirs at once
             sent = [clients.enter_context(web.connect(LAST_GET, receive_buffer=4096)) for _ in range(5)]
-            wait_for(lambda: begun == 5, what="all answers to be made")
+            wait_for(lambda: begun == 5, what="all answers to be produced")
 
-            # I expect only as many to be given up as must be
+            # I expect no more of them to be given up than necessary
             whole = 0
             for client in sent:
                 with suppress(ConnectionResetError):
                     whole += len(read_to_end(client)) > 5_000_000
             assert whole in (3, 4)
 
-    def test_they_are_given_up_after_a_while(self) -> None:
+    def test_an_answer_that_is_not_read_is_given_up(self) -> None:
         application = Long()
         with serving(application, stall=0.1) as web, web.connect(GET, receive_buffer=4096) as client:
             wait_for(lambda: application.closed == 1, what="the answer to be closed")
             with pytest.raises(ConnectionResetError):
                 read_to_end(client)
 
-    def test_so_are_those_that_read_next_to_nothing(self) -> None:
-        # Given a client that takes a little every now and then
+    def test_an_answer_that_is_read_too_slowly_is_given_up(self) -> None:
+        # Given a client that reads a little every now and then
         application = Long()
         with (
             serving(application, Limits(slow_bytes=100_000_000), slow=0.5) as web,
@@ -407,8 +407,8 @@ class TestClientsThatDoNotRead:
             # I expect its answer to be given up
             wait_for(is_closed, what="the answer to be closed")
 
-    def test_long_answers_have_their_share_of_threads(self) -> None:
-        # Given long answers of which the first part is made at once, and the rest takes for ever
+    def test_long_answers_use_a_part_of_the_threads(self) -> None:
+        # Given long answers whose first part is produced at once, and whose rest blocks
         go_on, waiting = threading.Event(), threading.Semaphore(0)
 
         def between(produced: int) -> None:
@@ -430,14 +430,14 @@ class TestClientsThatDoNotRead:
             for reader in readers:
                 reader.join()
 
-    def test_a_client_that_goes_away_leaves_nothing(self) -> None:
+    def test_a_client_that_disconnects_leaves_nothing(self) -> None:
         application = Long()
         with serving(application) as web:
             web.connect(GET, receive_buffer=4096).close()
             wait_for(lambda: application.closed == 1, what="the answer to be closed")
             wait_for(lambda: web.server.is_done, what="the connection to be closed")
 
-    def test_a_client_that_goes_away_before_its_answer_leaves_nothing(self) -> None:
+    def test_a_client_that_disconnects_before_its_answer_leaves_nothing(self) -> None:
         begun, go_on = threading.Event(), threading.Event()
 
         def wait(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -462,7 +462,7 @@ class TestFailingApplications:
             assert (answer.status, answer.closes) == (500, True)
             assert "secret" not in answer.error
 
-    def test_a_response_header_that_is_not_valid_is_500(self) -> None:
+    def test_an_invalid_response_header_is_500(self) -> None:
         def split(environ: dict[str, Any], start_response: Any) -> list[bytes]:
             start_response("200 OK", [("X", "a\r\nSet-Cookie: secret")])
             return []
@@ -473,7 +473,7 @@ class TestFailingApplications:
             assert answer.headers["Set-Cookie"] is None
             assert "secret" not in answer.error
 
-    def test_an_error_after_them_does_not_look_like_the_end_of_the_answer(self) -> None:
+    def test_an_error_after_the_headers_resets_the_connection(self) -> None:
         def fail(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
             start_response("200 OK", [])
             yield b"x"
@@ -482,12 +482,12 @@ class TestFailingApplications:
         with serving(fail) as web, web.connect(b"GET / HTTP/1.0\r\n\r\n") as client, pytest.raises(ConnectionResetError):
             read_to_end(client)
 
-    def test_an_error_of_the_server_ends_one_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_error_of_the_server_closes_one_connection_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(request: Any) -> None:
             if request.path == "/fail":
                 raise ValueError
 
-        # Given a request at which the server itself fails
+        # Given a request that makes the server fail
         monkeypatch.setattr(request_reader, "_check_target_and_host", fail)
         with serving(echo) as web, web.connect(b"GET /fail HTTP/1.1\r\nHost: x\r\n\r\n") as client:
             # I expect its connection to be closed and others to be served
@@ -496,8 +496,8 @@ class TestFailingApplications:
 
 
 class TestStop:
-    def test_requests_under_way_are_answered_and_their_connections_closed(self) -> None:
-        # Given one request that is being answered, one that is arriving, and an idle connection
+    def test_pending_requests_are_answered_at_a_stop(self) -> None:
+        # Given a request that is being answered, one that is arriving, and an idle connection
         begun, go_on = threading.Event(), threading.Event()
 
         def wait(environ: dict[str, Any], start_response: Any) -> list[bytes]:

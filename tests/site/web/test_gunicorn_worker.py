@@ -1,4 +1,4 @@
-"""What `web` asks of the process that it runs in, and what it does when that is told to stop."""
+"""The gunicorn worker: its file descriptors and its stop."""
 
 import os
 import resource
@@ -69,7 +69,7 @@ def stop() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("stop")
-def test_nobody_waits_in_a_long_poll_while_the_process_stops() -> None:
+def test_a_long_poll_ends_while_the_process_stops() -> None:
     # Given a process that was told to stop
     looks = []
 
@@ -77,13 +77,13 @@ def test_nobody_waits_in_a_long_poll_while_the_process_stops() -> None:
         looks.append(True)
         return False
 
-    # When somebody waits for what does not come, I expect the answer at once
+    # When a request waits for a condition that is never true, I expect it to return at once
     assert look_until(look, bool, 3600) is False
     assert len(looks) == 1
 
 
 class Interrupted(WebWorker):
-    """A worker that gets SIGQUIT while it hands a request over to its threads."""
+    """A worker that receives SIGQUIT while it submits a request to its threads."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.cfg = config()
@@ -101,7 +101,7 @@ class Interrupted(WebWorker):
         self._server.close()
 
 
-def test_a_quit_signal_that_interrupts_the_server_ends_it() -> None:
+def test_a_quit_signal_ends_a_server_that_holds_a_lock() -> None:
     ended: list[Any] = []
 
     def run(worker: Interrupted) -> None:

@@ -1,4 +1,4 @@
-"""Bytes become requests, the same ones however they are cut into packets, and the same ones that gunicorn would read."""
+"""Requests are parsed the same from any packets, and as gunicorn parses them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ def new_reader() -> RequestReader:
 
 
 def read_all(packets: list[bytes]) -> tuple[list[Seen], bool]:
-    """The requests in these packets, and whether something was refused after them."""
+    """Return the requests in these packets, and whether something was refused after them."""
     reader, seen = new_reader(), []
     try:
         for packet in packets:
@@ -44,7 +44,7 @@ def read_all(packets: list[bytes]) -> tuple[list[Seen], bool]:
 
 
 def read_by_gunicorn(data: bytes) -> list[Seen]:
-    """The requests that gunicorn's parser finds before the first that it refuses or that is not complete."""
+    """Return the requests that gunicorn's parser finds before the first that is refused or incomplete."""
     seen: list[Seen] = []
     try:
         for request in RequestParser(Config(), iter([data]), CLIENT):
@@ -53,7 +53,7 @@ def read_by_gunicorn(data: bytes) -> list[Seen]:
             if length is not None and len(body) < int(length):
                 break
             seen.append(Seen(request.method, request.uri, body))
-            request.should_close = lambda: False  # what follows is another question
+            request.should_close = lambda: False  # read the following requests, too
     except (ParseException, NoMoreData):
         pass
     return seen
@@ -93,7 +93,7 @@ def requests(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """Requests with some bytes replaced, removed or put in."""
+    """Generate requests with some bytes replaced, removed or inserted."""
     data = bytearray(b"".join(draw(st.lists(requests(), min_size=1, max_size=3))))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(data)))
@@ -112,7 +112,7 @@ def packets_of(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> list[bytes]
 
 
 @given(sent=st.lists(requests(), min_size=1, max_size=4), cuts=st.data())
-def test_every_request_is_read_whatever_the_packets(sent: list[bytes], cuts: st.DataObject) -> None:
+def test_every_request_is_read_from_any_packets(sent: list[bytes], cuts: st.DataObject) -> None:
     packets = cuts.draw(packets_of(st.just(b"".join(sent))))
     seen, refused = read_all(packets)
     assert not refused
@@ -121,14 +121,14 @@ def test_every_request_is_read_whatever_the_packets(sent: list[bytes], cuts: st.
 
 
 @given(packets_of(damaged()))
-def test_packets_make_no_difference_to_what_is_read_and_what_is_refused(packets: list[bytes]) -> None:
+def test_packets_do_not_change_what_is_read_or_refused(packets: list[bytes]) -> None:
     data = b"".join(packets)
     assert read_all(packets) == read_all([data]) == read_all([bytes([byte]) for byte in data])
 
 
 @given(damaged())
-def test_no_request_is_read_that_gunicorn_reads_differently(data: bytes) -> None:
-    # One reader that sees another request than the next one is how requests are smuggled
+def test_requests_are_read_as_gunicorn_reads_them(data: bytes) -> None:
+    # Requests can be smuggled if two parsers disagree
     seen, _ = read_all([data])
     assert seen == read_by_gunicorn(data)[: len(seen)]
 
@@ -173,7 +173,7 @@ POST = b"POST / HTTP/1.1\r\n" + HOST
         (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n%x\r\n" % MAX_BODY_BYTES, 413),
     ],
 )
-def test_refuses_what_is_not_a_request_or_too_large(data: bytes, status: int) -> None:
+def test_an_invalid_or_too_large_request_is_refused(data: bytes, status: int) -> None:
     assert refused(data).status == status
 
 
@@ -196,18 +196,18 @@ def test_refuses_what_is_not_a_request_or_too_large(data: bytes, status: int) ->
         b"GET http://x/ HTTP/1.1\r\n",
     ],
 )
-def test_refuses_a_missing_or_invalid_host(head: bytes) -> None:
+def test_a_missing_or_invalid_host_is_refused(head: bytes) -> None:
     assert refused(head + b"\r\n").status == 400
 
 
 @pytest.mark.parametrize("host", ["x", "x:80", "x:", "my_service:8080", "127.0.0.1", "[::1]:80", "xn--53h.example"])
-def test_takes_any_valid_host(host: str) -> None:
+def test_any_valid_host_is_accepted(host: str) -> None:
     reader = new_reader()
     reader.feed(GET + f"Host: {host}\r\n\r\n".encode())
     assert dict(reader.next_request().headers)["HOST"] == host
 
 
-def test_the_host_of_an_absolute_target_counts_and_not_the_header() -> None:
+def test_the_host_of_an_absolute_target_replaces_the_header() -> None:
     reader = new_reader()
     reader.feed(b"GET http://y:81/z HTTP/1.1\r\n" + HOST + b"\r\n")
     request = reader.next_request()
@@ -220,21 +220,21 @@ def test_http_1_0_needs_no_host() -> None:
     assert reader.next_request().version == (1, 0)
 
 
-def test_the_largest_body_is_taken() -> None:
+def test_a_body_of_the_maximum_size_is_read() -> None:
     body = b"x" * MAX_BODY_BYTES
     seen, refused = read_all([POST + b"Content-Length: %d\r\n\r\n" % len(body), body])
     assert (len(seen[0].body), refused) == (MAX_BODY_BYTES, False)
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 3", b"Transfer-Encoding: chunked"])
-def test_says_once_that_the_client_waits_for_100_continue(framing: bytes) -> None:
+def test_100_continue_is_expected_once(framing: bytes) -> None:
     reader = new_reader()
     reader.feed(POST + framing + b"\r\nExpect: 100-continue\r\n\r\n")
     assert reader.next_request() is None
     assert (reader.take_continue(), reader.take_continue()) == (True, False)
 
 
-def test_a_client_that_sends_its_body_at_once_waits_for_nothing() -> None:
+def test_100_continue_is_not_expected_once_the_body_arrives() -> None:
     reader = new_reader()
     reader.feed(POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\na")
     assert reader.next_request() is None
@@ -252,7 +252,7 @@ def test_a_client_that_sends_its_body_at_once_waits_for_nothing() -> None:
         (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", Stage.BODY),
     ],
 )
-def test_a_client_that_stops_is_refused_in_the_middle_of_a_request_only(data: bytes, stage: Stage) -> None:
+def test_a_client_may_stop_between_requests_only(data: bytes, stage: Stage) -> None:
     reader = new_reader()
     reader.feed(data)
     reader.next_request()
@@ -265,7 +265,7 @@ def test_a_client_that_stops_is_refused_in_the_middle_of_a_request_only(data: by
 
 
 @given(st.integers(1, 4000))
-def test_memory_holds_no_more_than_was_sent(size: int) -> None:
+def test_memory_grows_with_what_was_sent_only(size: int) -> None:
     reader: Any = new_reader()
     reader.feed(POST + b"Content-Length: 5000\r\n\r\n" + b"x" * size)
     assert reader.next_request() is None

@@ -1,4 +1,4 @@
-"""A web server in a thread of the test's process, with an application and limits of the test's own."""
+"""A web server in a thread, with the application, limits and intervals of a test."""
 
 import json
 import socket
@@ -25,7 +25,7 @@ def config() -> Config:
 
 
 class Web:
-    """The server, serving until the test ends."""
+    """A server that serves until the test ends."""
 
     def __init__(self, listener: socket.socket, application: Application, limits: Limits, intervals: WebIntervals) -> None:
         self.address = listener.getsockname()
@@ -43,16 +43,16 @@ class Web:
         self.server.close()
 
     def begin_stop(self) -> None:
-        """As at SIGTERM."""
+        """Stop as at SIGTERM."""
         self._stopping.set()
         self.server.wake()
 
     def wait_for_end(self) -> None:
         self._thread.join(30)
-        assert not self._thread.is_alive(), "the server does not end"
+        assert not self._thread.is_alive(), "the server does not stop"
 
     def connect(self, data: bytes = b"", *, receive_buffer: int | None = None) -> socket.socket:
-        """A new connection on which `data` has been sent. The test closes it."""
+        """Open a connection, which the test closes, and send `data`."""
         client = socket.socket()
         client.settimeout(30)
         if receive_buffer is not None:
@@ -62,13 +62,13 @@ class Web:
         return client
 
     def exchange(self, data: bytes) -> "Answered":
-        """Send `data` and nothing after it: the answer."""
+        """Send `data`; return the answer."""
         with self.connect(data) as client:
             return read_answer(client)
 
 
 class Answered:
-    """One answer, read to its end."""
+    """An answer that has been read to its end."""
 
     def __init__(self, response: HTTPResponse) -> None:
         self.status = response.status
@@ -81,7 +81,7 @@ class Answered:
 
     @property
     def error(self) -> str:
-        """The sentence of an error in JSON."""
+        """Return the message of an error in JSON."""
         assert self.headers["Content-Type"] == "application/json"
         body = json.loads(self.body)
         assert body.keys() == {"error"}
@@ -90,7 +90,7 @@ class Answered:
 
 
 class _KeptOpen:
-    """Lets `HTTPResponse` read one answer from a connection, and no byte of the next one."""
+    """Lets `HTTPResponse` read one answer from a connection and no byte of the next."""
 
     def __init__(self, client: socket.socket) -> None:
         self._client = client
@@ -100,14 +100,14 @@ class _KeptOpen:
 
 
 def read_answer(client: socket.socket, method: str = "GET") -> Answered:
-    """The next answer on this connection."""
+    """Return the next answer on a connection."""
     with HTTPResponse(_KeptOpen(client), method=method) as response:
         response.begin()
         return Answered(response)
 
 
 def is_at_end(client: socket.socket) -> bool:
-    """Whether the server has closed the connection, after waiting for it to say something."""
+    """Wait for the server to send or close; return whether it has closed the connection."""
     try:
         return client.recv(1) == b""
     except ConnectionResetError:

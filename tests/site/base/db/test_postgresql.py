@@ -1,4 +1,4 @@
-"""PostgreSQL behind a network that swallows everything or falls apart: nothing waits for ever, and all goes on by itself."""
+"""PostgreSQL behind a network that drops everything or breaks: no call waits for ever, and the service recovers."""
 
 import os
 import threading
@@ -43,7 +43,7 @@ def proxy(url: str) -> Iterator[TcpProxy]:
 
 @pytest.fixture
 def pool(url: str, proxy: TcpProxy) -> Iterator[ConnectionPool[BoundedConnection]]:
-    """A pool as Django makes it."""
+    """Return a pool like that of Django."""
     options = postgresql.options()
     settings = options.pop("pool")
     with ConnectionPool(
@@ -54,7 +54,7 @@ def pool(url: str, proxy: TcpProxy) -> Iterator[ConnectionPool[BoundedConnection
 
 @contextmanager
 def several(pool: ConnectionPool[BoundedConnection], count: int) -> Iterator[list[BoundedConnection]]:
-    """So many of its connections at once."""
+    """Check out `count` connections at the same time."""
     with ExitStack() as stack:
         yield [stack.enter_context(pool.connection()) for _ in range(count)]
 
@@ -70,40 +70,40 @@ def works(pool: ConnectionPool[BoundedConnection]) -> bool:
 # -- one connection ---------------------------------------------------------------------------------
 
 
-def test_a_call_that_is_not_answered_gives_the_connection_up(url: str, proxy: TcpProxy) -> None:
+def test_a_call_without_an_answer_closes_the_connection(url: str, proxy: TcpProxy) -> None:
     # Given a connection in a transaction
     with BoundedConnection.connect(proxy.through(url)) as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT 1")
 
-        # When the network swallows everything
+        # When the network drops everything
         proxy.partition()
 
-        # I expect a call to fail, and the connection to be closed: nothing else is asked of it
+        # I expect a call to fail and the connection to be closed
         with answer_limit(0.3), pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.3 s"):
             cursor.execute("SELECT 2")
         assert connection.closed
 
-    # And all to be well with the next one once the network is
+    # And the next connection to work once the network does
     proxy.heal()
     with BoundedConnection.connect(proxy.through(url)) as connection:
         assert connection.cursor().execute("SELECT 3").fetchone() == (3,)
 
 
-def test_an_answer_that_comes_late_but_in_time_is_taken(url: str, proxy: TcpProxy) -> None:
-    # Given a query whose answer is held up
+def test_a_late_answer_within_the_limit_is_accepted(url: str, proxy: TcpProxy) -> None:
+    # Given a query whose answer is delayed
     with BoundedConnection.connect(proxy.through(url)) as connection:
         proxy.partition()
         healing = threading.Timer(0.5, proxy.heal)
         healing.start()
 
-        # When it comes before the limit, I expect it to be as any other
+        # When it arrives before the limit, I expect it to be accepted
         with answer_limit(30):
             assert connection.cursor().execute("SELECT 1").fetchone() == (1,)
         healing.join()
 
 
-def test_a_large_answer_and_an_error_of_the_server_are_as_ever(url: str) -> None:
+def test_large_answers_and_errors_of_the_server_are_unchanged(url: str) -> None:
     with BoundedConnection.connect(url) as connection:
         cursor = connection.cursor()
         assert len(cursor.execute("SELECT repeat('x', 1000) FROM generate_series(1, 20000)").fetchall()) == 20000
@@ -117,19 +117,17 @@ def test_a_large_answer_and_an_error_of_the_server_are_as_ever(url: str) -> None
 
 
 @pytest.mark.timeout(60)
-def test_a_pool_of_silent_connections_is_well_again_with_the_network(
-    pool: ConnectionPool[BoundedConnection], proxy: TcpProxy
-) -> None:
+def test_a_pool_recovers_from_a_partition(pool: ConnectionPool[BoundedConnection], proxy: TcpProxy) -> None:
     # Given a pool with some connections that are not in use
     with several(pool, 6) as connections:
         assert len({id(connection) for connection in connections}) == 6
 
-    # When the network swallows everything, I expect that nobody gets one of them
+    # When the network drops everything, I expect no connection from the pool
     proxy.partition()
     with pytest.raises(PoolTimeout):
         pool.getconn()
 
-    # And when it is well, I expect the pool to be so soon
+    # And when the network works again, I expect the pool to recover soon
     proxy.heal()
     wait_for(lambda: works(pool), 2 * INTERVALS.pool_check, "the pool to work again")
     with several(pool, 16) as connections:
@@ -137,9 +135,7 @@ def test_a_pool_of_silent_connections_is_well_again_with_the_network(
 
 
 @pytest.mark.timeout(60)
-def test_a_pool_whose_connections_are_cut_is_well_again_with_the_server(
-    pool: ConnectionPool[BoundedConnection], proxy: TcpProxy
-) -> None:
+def test_a_pool_recovers_from_a_restart_of_the_server(pool: ConnectionPool[BoundedConnection], proxy: TcpProxy) -> None:
     # Given a pool all of whose connections are in use when they are reset
     with several(pool, 16) as connections:
         proxy.cut()
@@ -149,7 +145,7 @@ def test_a_pool_whose_connections_are_cut_is_well_again_with_the_server(
     with pytest.raises(PoolTimeout):
         pool.getconn()
 
-    # When the server takes connections again, I expect the pool to have some soon
+    # When the server accepts connections again, I expect the pool to recover soon
     proxy.restore()
     wait_for(lambda: works(pool), 2 * INTERVALS.pool_check, "the pool to work again")
 
@@ -158,39 +154,39 @@ def test_a_pool_whose_connections_are_cut_is_well_again_with_the_server(
 
 
 def ready(service: Service, **options: Any) -> tuple[int, str]:
-    """The status of `/readyz`, and what it says of the database."""
+    """Return the status code of `/readyz` and the status of the database in it."""
     answer = service.request("GET", "/readyz", **options)
     return answer.status_code, answer.json()["checks"]["database"]["status"]
 
 
-def test_a_partition_is_a_clean_503_until_it_is_over(service: Service, proxy: TcpProxy) -> None:
+def test_requests_are_answered_503_during_a_partition(service: Service, proxy: TcpProxy) -> None:
     # Given a service that has used its database
     service.start("web", DATABASE_URL=proxy.through(service.database_url))
     identity = service.post_job()
     assert ready(service)[1] == "healthy"
 
-    # When the network between them swallows everything
+    # When the network between them drops everything
     proxy.partition()
 
-    # I expect /readyz to say so, and a job not to be taken, each in a time that a client waits
+    # I expect /readyz to report it and a job not to be accepted, each before a client times out
     assert ready(service) == (HTTPStatus.SERVICE_UNAVAILABLE, "unhealthy")
     answer = service.request("POST", "/v1/jobs", json=JOB)
     assert (answer.status_code, answer.headers["Retry-After"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "2")
     assert answer.json().keys() == {"error"}
 
-    # And all to go on by itself when it is over
+    # And the service to recover when the partition ends
     proxy.heal()
     wait_for(lambda: ready(service)[1] == "healthy", INTERVALS.answer, "the database to be healthy")
     assert service.get_job(identity)["status"] == "accepted"
     service.post_job()
 
 
-def test_who_watches_over_a_service_waits_no_longer_than_a_request(service: Service, proxy: TcpProxy) -> None:
+def test_readyz_answers_before_a_request_would_give_up(service: Service, proxy: TcpProxy) -> None:
     # Given a service that has used its database
     service.start("web", DATABASE_URL=proxy.through(service.database_url))
     assert ready(service)[1] == "healthy"
 
-    # When the database refuses connections, I expect /readyz to say so before the pool would have given a request up
+    # When the database refuses connections, I expect /readyz to report it before a request would give up waiting for the pool
     proxy.cut()
     assert ready(service, timeout=INTERVALS.pool_wait) == (HTTPStatus.SERVICE_UNAVAILABLE, "unhealthy")
 
@@ -209,12 +205,12 @@ def limits() -> dict[str, str]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_migration_may_take_long_but_waits_for_no_lock(url: str) -> None:
-    # Given what the service is allowed
+def test_a_migration_has_no_time_limit_but_the_one_on_locks(url: str) -> None:
+    # Given the limits of the service
     usual = {"statement_timeout": "15s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "15s"}
     assert limits() == usual
 
-    # When the database is migrated, I expect it to be allowed more, but not to have everybody wait behind it
+    # When the database is migrated, I expect other limits, but not on locks
     seen: list[dict[str, str]] = []
 
     def look(**_: Any) -> None:
@@ -228,5 +224,5 @@ def test_a_migration_may_take_long_but_waits_for_no_lock(url: str) -> None:
     assert seen
     assert all(one == usual | {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"} for one in seen)
 
-    # And what comes after it to be as before
+    # And the usual limits after it
     assert limits() == usual

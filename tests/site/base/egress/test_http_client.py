@@ -1,4 +1,4 @@
-"""The only door for outgoing HTTP."""
+"""The HTTP client for outgoing requests."""
 
 import io
 import socket
@@ -37,7 +37,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def egress_allow(settings: Any) -> Any:
-    """Set what EGRESS_ALLOW says."""
+    """Return a function that sets EGRESS_ALLOW."""
 
     def allow(*networks: str, hosts: frozenset[str] = frozenset()) -> None:
         settings.CONFIGURATION = replace(
@@ -52,7 +52,7 @@ def egress_allow(settings: Any) -> Any:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """A DNS of the test's own: name → addresses."""
+    """Return a table of names and their addresses that replaces DNS."""
     table: dict[str, list[str]] = {}
     real = socket.getaddrinfo
 
@@ -67,7 +67,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
 @pytest.fixture
 def fresh_adapter() -> Iterator[None]:
-    """The adapter keeps its connections, and what it trusted when it was made: one for this test alone."""
+    """Use an adapter with connections and certificates for this test only."""
     http_client._adapter.cache_clear()
     yield
     http_client._adapter.cache_clear()
@@ -78,7 +78,7 @@ def get(url: str, **options: Any) -> tuple[int, bytes]:
         return response.status_code, b"".join(http_client.chunks(response))
 
 
-# -- which addresses -------------------------------------------------------------------------------
+# -- addresses -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -111,34 +111,34 @@ def test_public_addresses_are_always_allowed(address: str) -> None:
         "2001:0:808:808:0:0:80ff:fffe",  # Teredo: a private client (bits inverted)
     ],
 )
-def test_every_other_address_is_refused_unless_listed(address: str) -> None:
+def test_other_addresses_are_refused_unless_listed(address: str) -> None:
     assert not allowed_addresses.is_allowed(ip_address(address), "example.com", (), frozenset())
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv4_address_is_judged_alike_in_all_its_disguises(address: IPv4Address) -> None:
-    # Given an IPv4 address, and what carries it inside
+def test_an_embedded_ipv4_address_is_treated_as_that_address(address: IPv4Address) -> None:
+    # Given an IPv4 address, and IPv6 addresses that embed it
     number = int(address)
-    disguises = [
+    embedding = [
         IPv6Address(0xFFFF << 32 | number),  # mapped
         IPv6Address(0x0064FF9B << 96 | number),  # NAT64
         IPv6Address(0x2002 << 112 | number << 80 | 1),  # 6to4
     ]
 
-    # I expect the same judgement of all of them, under any rules
+    # I expect the same answer for all of them, under any rules
     for networks in ((), (ip_network("10.0.0.0/8"),), (ip_network("0.0.0.0/0"),)):
         expected = allowed_addresses.is_allowed(address, "h", networks, frozenset())
-        assert [allowed_addresses.is_allowed(disguise, "h", networks, frozenset()) for disguise in disguises] == [expected] * 3
+        assert [allowed_addresses.is_allowed(address6, "h", networks, frozenset()) for address6 in embedding] == [expected] * 3
 
 
 @given(st.ip_addresses())
-def test_a_network_of_the_list_opens_what_it_holds(address: IPv4Address | IPv6Address) -> None:
+def test_a_listed_network_allows_its_addresses(address: IPv4Address | IPv6Address) -> None:
     target = allowed_addresses.targets(address)
     networks = [ip_network(f"{item}/{item.max_prefixlen}") for item in target]
     assert allowed_addresses.is_allowed(address, "h", networks, frozenset())
 
 
-def test_a_listed_name_opens_private_addresses_and_no_others() -> None:
+def test_a_listed_name_allows_private_addresses_and_no_others() -> None:
     hosts = frozenset({"build.internal"})
     assert allowed_addresses.is_allowed(ip_address("10.1.2.3"), "Build.Internal.", (), hosts)
     assert not allowed_addresses.is_allowed(ip_address("10.1.2.3"), "other.internal", (), hosts)
@@ -147,30 +147,30 @@ def test_a_listed_name_opens_private_addresses_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "0"])
-def test_no_spelling_of_loopback_gets_through(receiver: Receiver, egress_allow: Any, host: str) -> None:
-    # Given that nothing but public addresses is allowed
+def test_every_spelling_of_loopback_is_refused(receiver: Receiver, egress_allow: Any, host: str) -> None:
+    # Given that only public addresses are allowed
     egress_allow()
 
-    # When loopback is asked for by whatever name, I expect a refusal that names it, and no request
+    # When loopback is requested by any name, I expect a refusal and no request
     with pytest.raises(http_client.EgressDenied, match="not in EGRESS_ALLOW"):
         get(f"http://{host}:{receiver.port}/?token={SECRET}")
     assert receiver.requests == []
 
 
-def test_it_connects_to_the_address_it_checked_and_keeps_the_name(receiver: Receiver, names: Any, egress_allow: Any) -> None:
+def test_the_connection_goes_to_the_checked_address(receiver: Receiver, names: Any, egress_allow: Any) -> None:
     # Given a name with a forbidden address first and an allowed one after it
     names["hook.test"] = ["10.255.255.1", "127.0.0.1"]
 
-    # When it is asked for
+    # When it is requested
     status, _ = get(f"http://hook.test:{receiver.port}/x")
 
-    # I expect only the allowed one to be tried, with the URL's host
+    # I expect a connection to the allowed address only, with the host of the URL
     assert status == 200
     assert receiver.requests[0].headers["host"] == f"hook.test:{receiver.port}"
 
 
-def test_a_kept_connection_is_checked_again(receiver: Receiver, names: Any, egress_allow: Any) -> None:
-    # Given a connection that was allowed, and kept
+def test_a_reused_connection_is_checked_again(receiver: Receiver, names: Any, egress_allow: Any) -> None:
+    # Given an allowed connection that is kept open
     names["hook.test"] = ["127.0.0.1"]
     url = f"http://hook.test:{receiver.port}/"
     get(url)
@@ -178,13 +178,13 @@ def test_a_kept_connection_is_checked_again(receiver: Receiver, names: Any, egre
     # When the rules change
     egress_allow("10.0.0.0/8")
 
-    # I expect the kept connection to be refused too
+    # I expect a request on that connection to be refused
     with pytest.raises(http_client.EgressDenied):
         get(url)
     assert len(receiver.requests) == 1
 
 
-def test_connections_are_kept(receiver: Receiver) -> None:
+def test_connections_are_reused(receiver: Receiver) -> None:
     for _ in range(3):
         get(receiver.url)
     assert len({received.peer for received in receiver.requests}) == 1
@@ -202,9 +202,9 @@ def test_an_idle_connection_is_not_reused(receiver: Receiver) -> None:
     assert EgressIntervals().reuse == 2.0
 
 
-def test_connections_are_kept_for_several_requests_at_once(receiver: Receiver, fresh_adapter: None) -> None:
-    # Given a server that answers only so many requests at once
-    http_client._adapter()  # threads that are the first to ask, all at once, would make one each
+def test_connections_of_simultaneous_requests_are_reused(receiver: Receiver, fresh_adapter: None) -> None:
+    # Given a server that answers a certain number of requests at once
+    http_client._adapter()  # otherwise each thread would make its own
     count = guarded_connections.MAX_IDLE_CONNECTIONS
     together = threading.Barrier(count, timeout=10)
 
@@ -214,7 +214,7 @@ def test_connections_are_kept_for_several_requests_at_once(receiver: Receiver, f
 
     receiver.respond = respond
 
-    # When they come again and again, I expect them on the same connections
+    # When they are repeated, I expect them on the same connections
     get_reusing = partial(get, intervals=EgressIntervals(reuse=60))
     with ThreadPoolExecutor(count) as threads:
         for _ in range(3):
@@ -225,7 +225,7 @@ def test_connections_are_kept_for_several_requests_at_once(receiver: Receiver, f
 # -- requests --------------------------------------------------------------------------------------
 
 
-def test_a_request_carries_nothing_but_what_was_given(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_has_no_cookies_and_uses_no_proxy(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a proxy in the environment and a cookie from an earlier answer
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     receiver.will(Answer(headers={"Set-Cookie": "a=b"}))
@@ -234,7 +234,7 @@ def test_a_request_carries_nothing_but_what_was_given(receiver: Receiver, monkey
     # When another request goes there
     get(f"{receiver.url}/a%20b?q=%2F#fragment", method="POST", headers={"X-A": "grüß", "user-agent": "me"}, body=b"body")
 
-    # I expect neither to matter
+    # I expect neither in the request
     received = receiver.requests[1]
     assert (received.method, received.path, received.body) == ("POST", "/a%20b?q=%2F", b"body")
     assert received.headers["x-a"] == "grüß"  # as the server reads Latin-1
@@ -249,7 +249,7 @@ def test_userinfo_becomes_basic_authentication(receiver: Receiver) -> None:
     assert receiver.requests[0].headers["authorization"] == "Basic dXNlcjpwQHNzw7w="
 
 
-def test_a_header_of_the_caller_replaces_what_the_url_says(receiver: Receiver) -> None:
+def test_an_authorization_header_replaces_userinfo(receiver: Receiver) -> None:
     get(receiver.url.replace("://", "://user:password@"), headers={"authorization": "Bearer x"})
     assert receiver.requests[0].headers["authorization"] == "Bearer x"
 
@@ -262,7 +262,7 @@ def recorder() -> Iterator[Receiver]:
 
 @given(path=PATHS, query=QUERIES)
 def test_path_and_query_are_sent_byte_for_byte(recorder: Receiver, path: str, query: str) -> None:
-    # When any path and query are asked for
+    # When any path and query are requested
     recorder.requests.clear()
     get(f"{recorder.url}{path}{query}#fragment")
 
@@ -289,7 +289,7 @@ def test_header_values_beyond_latin_1_are_refused(receiver: Receiver, value: str
     [{"X-A": "a\r\nX-B: b"}, {"X-A": "a\nb"}, {"X-A\r\nX-B": "a"}, {"X A": "a"}, {"": "a"}, {"X-A": "\0"}]
     + [{name: "1"} for name in ("Host", "content-length", "Transfer-Encoding", "Connection")],
 )
-def test_headers_that_would_make_another_request_are_refused(receiver: Receiver, headers: dict[str, str]) -> None:
+def test_headers_that_change_the_framing_are_refused(receiver: Receiver, headers: dict[str, str]) -> None:
     with pytest.raises(http_client.EgressDenied):
         get(receiver.url, headers=headers)
     assert receiver.requests == []
@@ -302,7 +302,7 @@ def test_headers_that_would_make_another_request_are_refused(receiver: Receiver,
         *("http://☕.example/", "http://１２７.0.0.1/", "http://[fe80::1%25eth0]/", "http://h/ x", "http://h/\n"),
     ],
 )
-def test_what_is_no_http_url_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(http_client.EgressDenied):
         get(url)
     with pytest.raises(http_client.EgressDenied):
@@ -310,7 +310,7 @@ def test_what_is_no_http_url_is_refused(url: str) -> None:
 
 
 class Zeros(io.RawIOBase):
-    """A body that is made while it is read."""
+    """A body that is generated while it is read."""
 
     def __init__(self, size: int) -> None:
         self.left = self.size = size
@@ -339,24 +339,24 @@ def test_a_body_is_streamed_with_its_length(receiver: Receiver, size: int) -> No
 # -- answers ---------------------------------------------------------------------------------------
 
 
-def test_redirects_are_answers(receiver: Receiver) -> None:
+def test_redirects_are_not_followed(receiver: Receiver) -> None:
     # Given a redirect with a body that never ends
     receiver.will(Answer(302, {"Location": receiver.url + "/other"}, fault="endless"))
 
-    # When it is the answer, I expect to see it as it is, with nothing read ahead
+    # When it is the answer, I expect it unchanged, with nothing read ahead
     with http_client.open("GET", receiver.url, **TIMES) as response:
         assert response.status_code == 302
         assert len(next(http_client.chunks(response, 1000))) <= 1000
     assert [received.path for received in receiver.requests] == ["/"]
 
 
-def test_what_a_peer_compressed_unasked_stays_as_it_is(receiver: Receiver) -> None:
+def test_a_content_encoding_is_not_decoded(receiver: Receiver) -> None:
     receiver.will(Answer(headers={"Content-Encoding": "gzip"}, body=b"not even gzip"))
     assert get(receiver.url) == (200, b"not even gzip")
 
 
 @pytest.mark.parametrize("fault", ["half", "half_headers", "reset", "garbage"])
-def test_a_broken_answer_is_a_failure_without_secrets(receiver: Receiver, fault: Any) -> None:
+def test_the_error_of_a_broken_answer_contains_no_secret(receiver: Receiver, fault: Any) -> None:
     receiver.will(Answer(fault=fault))
     with pytest.raises(http_client.EgressFailed) as failure:
         get(receiver.url.replace("://", f"://user:{SECRET}@") + f"/?token={SECRET}", headers={"X-Key": SECRET})
@@ -373,11 +373,11 @@ def test_a_broken_answer_is_a_failure_without_secrets(receiver: Receiver, fault:
         *(b"HTTP/1.1 200 OK\r\nX-A: b\r\n\r", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"),
     ],
 )
-def test_headers_without_their_end_are_no_answer(receiver: Receiver, head: bytes) -> None:
-    # Given a peer that says all is well, but does not come to the empty line after its headers
+def test_incomplete_headers_are_a_failure(receiver: Receiver, head: bytes) -> None:
+    # Given a server that answers 200 without the empty line after its headers
     receiver.will(Answer(fault="raw", body=head))
 
-    # When its answer is read, I expect a failure that says so
+    # When its answer is read, I expect a failure
     with pytest.raises(http_client.EgressFailed, match="the connection ended within the headers of the answer") as failure:
         get(receiver.url)
     assert not failure.value.timed_out
@@ -429,26 +429,26 @@ def test_more_than_64_kib_of_headers_is_a_failure(receiver: Receiver, head: byte
 
 @pytest.mark.parametrize("number", [1, 10])
 @pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"])
-def test_a_few_interim_answers_are_passed_over(receiver: Receiver, interim: bytes, number: int) -> None:
+def test_interim_answers_are_skipped(receiver: Receiver, interim: bytes, number: int) -> None:
     receiver.will(Answer(fault="raw", body=interim * number + b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\nbody"))
     assert get(receiver.url) == (201, b"body")
 
 
-def test_interim_answers_without_an_end_are_a_failure(receiver: Receiver) -> None:
+def test_endless_interim_answers_are_a_failure(receiver: Receiver) -> None:
     receiver.will(Answer(fault="endless_interim"))
     with pytest.raises(http_client.EgressFailed, match="the server sent more than 10 interim answers") as failure:
         get(receiver.url)
     assert not failure.value.timed_out
 
 
-def test_trailers_without_an_end_are_a_failure(receiver: Receiver) -> None:
+def test_endless_trailers_are_a_failure(receiver: Receiver) -> None:
     receiver.will(Answer(fault="endless_trailers"))
     with pytest.raises(http_client.EgressFailed, match="the server sent more than 65536 bytes of headers") as failure:
         get(receiver.url)
     assert not failure.value.timed_out
 
 
-def test_a_chunk_may_not_have_an_endless_size(receiver: Receiver) -> None:
+def test_an_endless_chunk_size_is_a_failure(receiver: Receiver) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     receiver.will(Answer(fault="raw", body=head + b"1;" + b"x" * 1_000_000))
     with pytest.raises(http_client.EgressFailed, match="the server sent more than 65536 bytes of headers"):
@@ -456,21 +456,21 @@ def test_a_chunk_may_not_have_an_endless_size(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("size", ["-1", "-5", "+5", "0x5", "5_0", "five", "", "5 5", "f" * 16])
-def test_the_size_of_a_chunk_is_a_hexadecimal_number(receiver: Receiver, size: str) -> None:
+def test_a_chunk_size_must_be_hexadecimal(receiver: Receiver, size: str) -> None:
     head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n"
     receiver.will(Answer(fault="raw", body=head.encode() + b"hello\r\n0\r\n\r\n"))
     with pytest.raises(http_client.EgressFailed, match="the server sent a chunk with an invalid size"):
         get(receiver.url)
 
 
-def test_a_body_may_have_more_chunks_than_headers_may_have_bytes(receiver: Receiver) -> None:
+def test_a_body_may_have_any_number_of_chunks(receiver: Receiver) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     receiver.will(Answer(fault="raw", body=head + b"1;extension\r\nx\r\n" * 10_000 + b"0\r\nX-Trailer: a\r\n\r\n"))
     assert get(receiver.url) == (200, b"x" * 10_000)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, chunked", "chunked, gzip", "chunked\r\nTransfer-Encoding: gzip"])
-def test_a_transfer_coding_that_was_not_asked_for_is_a_failure(receiver: Receiver, coding: str) -> None:
+def test_other_transfer_codings_are_a_failure(receiver: Receiver, coding: str) -> None:
     head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n"
     receiver.will(Answer(fault="raw", body=head.encode() + b"4\r\nbody\r\n0\r\n\r\n"))
     with pytest.raises(http_client.EgressFailed, match="transfer coding"):
@@ -485,21 +485,21 @@ def test_chunks_may_be_announced_in_several_ways(receiver: Receiver, coding: str
 
 
 @pytest.mark.parametrize("line", ["no header", ": x", "X Y: z", "\r", "X-A: a\r\r\nX-B: \r b", "\x00"])
-def test_a_line_that_is_no_header_hides_no_other(receiver: Receiver, line: str) -> None:
-    # Given an answer with such a line before its length, of which the end is missing
+def test_an_invalid_header_line_does_not_hide_others(receiver: Receiver, line: str) -> None:
+    # Given a truncated answer with such a line before its Content-Length
     receiver.will(Answer(fault="raw", body=f"HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 5\r\n\r\nbody".encode()))
 
-    # When it is read, I expect that this is noticed
+    # When it is read, I expect a failure
     with pytest.raises(http_client.EgressFailed):
         get(receiver.url)
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip", "drip_headers", "endless"])
-def test_the_whole_time_holds_whatever_the_peer_does(receiver: Receiver, fault: Any) -> None:
-    # Given a peer that never comes to an end
+def test_the_total_timeout_ends_any_answer(receiver: Receiver, fault: Any) -> None:
+    # Given a server whose answer never ends
     receiver.will(Answer(fault=fault))
 
-    # When a request to it may take so long in all, I expect it to end as timed out
+    # When a request has a total time-out, I expect it to time out
     with (
         pytest.raises(http_client.EgressFailed) as failure,
         http_client.open("GET", receiver.url, total_timeout=0.5, **TIMES) as response,
@@ -508,14 +508,14 @@ def test_the_whole_time_holds_whatever_the_peer_does(receiver: Receiver, fault: 
     assert failure.value.timed_out
 
 
-def test_silence_ends_with_the_read_timeout(receiver: Receiver) -> None:
+def test_a_silent_server_ends_with_the_read_timeout(receiver: Receiver) -> None:
     receiver.will(Answer(fault="hang"))
     with pytest.raises(http_client.EgressFailed, match="sent nothing for") as failure:
         get(receiver.url, read_timeout=0.2)
     assert failure.value.timed_out
 
 
-def test_a_peer_that_takes_no_bytes_ends_with_the_read_timeout() -> None:
+def test_a_server_that_reads_nothing_ends_with_the_read_timeout() -> None:
     # Given a server that accepts connections and never reads
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(http_client.EgressFailed) as failure:
         # When a large body is sent to it
@@ -523,7 +523,7 @@ def test_a_peer_that_takes_no_bytes_ends_with_the_read_timeout() -> None:
     assert failure.value.timed_out
 
 
-def test_another_thread_can_end_what_blocks(receiver: Receiver) -> None:
+def test_another_thread_can_end_a_blocked_request(receiver: Receiver) -> None:
     # Given a request whose answer does not come
     receiver.will(Answer(fault="hang"))
     sockets: list[socket.socket] = []
@@ -542,14 +542,14 @@ def test_another_thread_can_end_what_blocks(receiver: Receiver) -> None:
     # When its socket is shut down
     sockets[0].shutdown(socket.SHUT_RDWR)
 
-    # I expect it to fail at once, and the socket to be of no use afterwards
+    # I expect it to fail at once, and the socket to be closed
     thread.join(5)
     assert len(failures) == 1
     with pytest.raises(OSError, match="Bad file descriptor"):
         sockets[0].shutdown(socket.SHUT_RDWR)
 
 
-def test_nobody_listening_is_a_failure_that_says_so() -> None:
+def test_a_refused_connection_is_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(http_client.EgressFailed, match="connection refused") as failure:
@@ -578,7 +578,7 @@ def test_a_resolver_that_hangs_ends_with_the_connect_timeout(monkeypatch: pytest
 
 @pytest.fixture
 def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, fresh_adapter: None) -> Iterator[Receiver]:
-    """A server with a certificate for hook.test, which is as good as a public one."""
+    """A server with a certificate for hook.test that is trusted like a public one."""
     path = certificate(tmp_path, "hook.test")
     names["hook.test"] = names["other.test"] = ["127.0.0.1"]
     monkeypatch.setattr(guarded_connections.certifi, "where", lambda: str(path))
@@ -586,23 +586,21 @@ def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, fresh_ad
         yield receiver
 
 
-def test_the_certificate_is_checked_against_the_name_of_the_url(secure: Receiver) -> None:
+def test_the_certificate_must_match_the_host_of_the_url(secure: Receiver) -> None:
     # Given a server whose certificate is for hook.test
-    # When it is asked for by that name, I expect an answer
+    # When it is requested by that name, I expect an answer
     assert get(f"https://hook.test:{secure.port}/") == (200, b"")
     assert get(f"https://hook.test:{secure.port}/") == (200, b"")
     assert len({received.peer for received in secure.requests}) == 1
 
-    # When it is asked for by another name or by its address, I expect none
+    # When it is requested by another name or its address, I expect a failure
     for host in ("other.test", "127.0.0.1"):
         with pytest.raises(http_client.EgressFailed, match="certificate verify failed"):
             get(f"https://{host}:{secure.port}/")
 
 
-def test_a_private_authority_is_trusted_beside_the_public_ones(
-    tmp_path: Path, settings: Any, names: Any, secure: Receiver
-) -> None:
-    # Given a server whose certificate is of a public authority, and one whose is of a private authority
+def test_a_private_authority_is_trusted_next_to_public_ones(tmp_path: Path, settings: Any, names: Any, secure: Receiver) -> None:
+    # Given a server with a certificate of a public authority, and one with that of a private authority
     authority = certificate(tmp_path, "authority.test")
     names["inside.test"] = ["127.0.0.1"]
     with Receiver(tls=tls_server(certificate(tmp_path, "inside.test", authority))) as inside:
@@ -611,38 +609,36 @@ def test_a_private_authority_is_trusted_beside_the_public_ones(
             get(f"https://inside.test:{inside.port}/")
         assert inside.requests == []
 
-        # When it names the private authority, I expect an answer of both
+        # When it names the private authority, I expect an answer from both
         settings.CONFIGURATION = replace(django_settings.CONFIGURATION, ca_bundle=authority)
         http_client._adapter.cache_clear()
         assert get(f"https://inside.test:{inside.port}/") == (200, b"")
         assert get(f"https://hook.test:{secure.port}/") == (200, b"")
 
 
-def test_a_bundle_that_has_gone_since_the_start_is_a_failure(
-    tmp_path: Path, settings: Any, receiver: Receiver, fresh_adapter: None
-) -> None:
+def test_a_missing_bundle_is_a_failure(tmp_path: Path, settings: Any, receiver: Receiver, fresh_adapter: None) -> None:
     settings.CONFIGURATION = replace(django_settings.CONFIGURATION, ca_bundle=tmp_path / "gone.pem")
     with pytest.raises(http_client.EgressFailed, match="CA_BUNDLE cannot be read: No such file"):
         get(receiver.url)
 
 
-def test_the_whole_time_holds_over_tls(secure: Receiver) -> None:
+def test_the_total_timeout_applies_to_tls(secure: Receiver) -> None:
     secure.will(Answer(fault="drip"))
     with pytest.raises(http_client.EgressFailed) as failure:
         get(f"https://hook.test:{secure.port}/", total_timeout=0.5)
     assert failure.value.timed_out
 
 
-def test_a_handshake_that_never_comes_ends_with_the_connect_timeout() -> None:
+def test_a_hanging_handshake_ends_with_the_connect_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(http_client.EgressFailed) as failure:
         get(f"https://127.0.0.1:{server.getsockname()[1]}/", connect_timeout=0.3)
     assert failure.value.timed_out
 
 
-def test_a_name_is_encoded_alike_for_dns_tls_and_the_server(
+def test_a_name_has_one_encoding_for_dns_tls_and_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, egress_allow: Any, fresh_adapter: None
 ) -> None:
-    # Given a server with a certificate for a name beyond ASCII, which EGRESS_ALLOW lists
+    # Given a server with a certificate for a non-ASCII name, which EGRESS_ALLOW lists
     encoded = "xn--bcher-kva.test"
     names[encoded] = ["127.0.0.1"]
     egress_allow(hosts=frozenset({encoded}))
@@ -652,10 +648,10 @@ def test_a_name_is_encoded_alike_for_dns_tls_and_the_server(
     tls = tls_server(path)
     tls.sni_callback = lambda _, name, __: asked.append(name)
     with Receiver(tls=tls) as receiver:
-        # When it is asked for as people write it, I expect an answer
+        # When it is requested by that name, I expect an answer
         assert get(f"https://BÜCHER.test:{receiver.port}/") == (200, b"")
 
-    # and the encoded name everywhere
+    # And the encoded name everywhere
     assert asked == [encoded]
     assert receiver.requests[0].headers["host"] == f"{encoded}:{receiver.port}"
 
@@ -664,12 +660,12 @@ def test_a_name_is_encoded_alike_for_dns_tls_and_the_server(
     ("host", "sent"),
     [("127.1", "127.0.0.1"), ("0x7f000001", "127.0.0.1"), ("0177.0.0.1", "127.0.0.1"), ("LocalHost", "localhost")],
 )
-def test_the_server_is_told_the_usual_spelling_of_its_host(receiver: Receiver, host: str, sent: str) -> None:
+def test_the_host_header_has_the_usual_spelling(receiver: Receiver, host: str, sent: str) -> None:
     get(f"http://{host}:{receiver.port}/")
     assert receiver.requests[0].headers["host"] == f"{sent}:{receiver.port}"
 
 
-# -- names of URLs ---------------------------------------------------------------------------------
+# -- redacted URLs and origins ---------------------------------------------------------------------------------
 
 
 def test_origins_have_one_spelling() -> None:
@@ -683,6 +679,6 @@ def test_origins_have_one_spelling() -> None:
 
 
 @given(st.text(alphabet=st.characters(codec="ascii", categories=("L", "N")), min_size=1))
-def test_a_redacted_url_holds_no_secret(word: str) -> None:
+def test_a_redacted_url_contains_no_secret(word: str) -> None:
     secret = f"<{word}>"
     assert http_client.redact(f"https://{secret}:{secret}@h:1/path?{secret}#{secret}") == "https://h:1/path"

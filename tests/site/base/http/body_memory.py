@@ -11,7 +11,7 @@ from django.test import Client
 
 from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
 from orchestrator_site.base.http.json_body import MAX_DEPTH
-from tests.helpers.memory import forget_peak, peak, resident
+from tests.helpers.memory import peak, reset_peak, resident
 
 AT_ONCE = 2
 
@@ -48,7 +48,7 @@ def main() -> None:
     assert client.get("/v1/unknown").status_code == 404  # loads what is loaded once
     with ThreadPoolExecutor(AT_ONCE) as threads:
         for name, body in BODIES.items():
-            before = forget_peak()
+            before = reset_peak()
             posts = [threads.submit(client.post, "/v1/jobs", body, content_type="application/json") for _ in range(AT_ONCE)]
             answers = [post.result() for post in posts]
             assert {answer.status_code for answer in answers} == {400}, answers[0].content

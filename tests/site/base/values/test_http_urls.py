@@ -1,4 +1,4 @@
-"""Which URLs can be requested, which host they mean, and what of them goes out."""
+"""Which URLs are valid, which host they mean, and what is sent of them."""
 
 import ipaddress
 import re
@@ -23,7 +23,7 @@ QUERIES = st.just("") | st.text(PRINTABLE + "?", max_size=20).map("?{}".format)
 
 class TestTarget:
     @given(path=PATHS, query=QUERIES, fragment=st.just("") | st.text(PRINTABLE + "?#").map("#{}".format))
-    def test_ascii_stays_as_it_is(self, path: str, query: str, fragment: str) -> None:
+    def test_ascii_is_unchanged(self, path: str, query: str, fragment: str) -> None:
         assert parse(f"http://example.com{path}{query}{fragment}").target == (path or "/") + query
 
     @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"], exclude_characters="#?\\")))
@@ -31,7 +31,7 @@ class TestTarget:
         # Given a path and a query with any characters
         target = parse(f"http://example.com/{text}?{text}").target
 
-        # I expect those beyond ASCII encoded, and the others as they are
+        # I expect those beyond ASCII to be encoded, and the others to be unchanged
         encoded = "".join(c if c.isascii() else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)
         assert target == f"/{encoded}?{encoded}"
 
@@ -55,7 +55,7 @@ class TestTarget:
         assert parse(url).target == target
 
     @pytest.mark.parametrize("character", [*map(chr, range(0x21)), *map(chr, range(0x7F, 0xA1)), "\\", "\u2028", "\u3000"])
-    def test_what_no_request_line_holds_is_refused(self, character: str) -> None:
+    def test_characters_that_are_invalid_in_a_request_line_are_refused(self, character: str) -> None:
         for url in (f"http://h/a{character}b", f"http://h/{character}", f"{character}http://h/", f"http://h/?a{character}"):
             with pytest.raises(InvalidUrl):
                 parse(url)
@@ -91,7 +91,7 @@ class TestHost:
             ("[2001:DB8::A]", "2001:db8::a"),
         ],
     )
-    def test_has_one_spelling(self, host: str, read: str) -> None:
+    def test_a_host_has_one_spelling(self, host: str, read: str) -> None:
         assert read_host(host) == read
         assert parse(f"http://{host}:8080/x").host == read
 
@@ -116,7 +116,7 @@ class TestHost:
         ],
         ids=ascii,
     )
-    def test_that_can_never_be_reached_is_refused(self, host: str) -> None:
+    def test_an_invalid_host_is_refused(self, host: str) -> None:
         with pytest.raises(InvalidUrl):
             parse(f"http://{host}/")
         with pytest.raises(InvalidUrl):
@@ -134,7 +134,7 @@ class TestHost:
             assert read_host(written) == str(address)
 
     @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=70) | st.text("a1.-_üß☕。x", max_size=300))
-    def test_what_is_accepted_is_one_that_sockets_and_certificates_take(self, host: str) -> None:
+    def test_an_accepted_host_is_valid_for_sockets_and_certificates(self, host: str) -> None:
         try:
             name = read_host(host)
         except InvalidUrl:
@@ -162,7 +162,7 @@ class TestRest:
         with pytest.raises(InvalidUrl):
             parse(url)
 
-    def test_userinfo_ends_at_the_last_at_sign_and_is_never_shown(self) -> None:
+    def test_userinfo_ends_at_the_last_at_sign_and_is_not_in_the_repr(self) -> None:
         url = parse("https://user:p@ss@h/path?query")
         assert (url.userinfo, url.host) == ("user:p@ss", "h")
         assert not any(secret in repr(url) for secret in ("user", "p@ss", "path", "query"))
@@ -192,9 +192,9 @@ class TestFollow:
                 ("g?y/../x", "/b/c/g?y/../x"),
             ),
             *(("#s", "/b/c/d;p?q"), ("g#s", "/b/c/g"), ("g?y#s", "/b/c/g?y"), ("?", "/b/c/d;p?"), ("g?", "/b/c/g?")),
-            # what is absolute stays as it is
+            # absolute paths are unchanged
             *(("/x/../y", "/x/../y"), ("/./x", "/./x"), ("/a%2fb/%7e?s=%2b", "/a%2fb/%7e?s=%2b")),
-            # what a request line cannot hold
+            # what is invalid in a request line
             *((" /g ", "/g"), ("/a b\\", "/a%20b%5C"), ("/\xe9", "/%E9"), ("/\xc3\xa9?\xc3\xa9", "/%C3%A9?%C3%A9")),
         ],
     )
@@ -232,12 +232,12 @@ class TestFollow:
             *("http://good.example\\@evil.example/", "http://a b/", "javascript:alert(1)"),
         ],
     )
-    def test_what_cannot_be_requested_is_refused(self, location: str) -> None:
+    def test_invalid_locations_are_refused(self, location: str) -> None:
         with pytest.raises(InvalidUrl):
             follow(BASE, location)
 
     @given(base=PATHS, path=PATHS, query=QUERIES)
-    def test_absolute_paths_stay_as_they_are(self, base: str, path: str, query: str) -> None:
+    def test_absolute_paths_are_unchanged(self, base: str, path: str, query: str) -> None:
         if path and not path.startswith("//"):
             assert follow(f"http://h{base}?q", path + query) == f"http://h{path}{query}"
         assert follow(f"http://h{base}?q", f"http://i{path}{query}") == f"http://i{path}{query}"
@@ -246,7 +246,7 @@ class TestFollow:
         base=st.lists(st.text(string.ascii_letters, min_size=1), min_size=1).map(lambda parts: "/" + "/".join(parts)),
         path=st.lists(st.sampled_from([".", "..", "a", "b"]), min_size=1).map("/".join),
     )
-    def test_relative_paths_are_resolved_as_others_do(self, base: str, path: str) -> None:
+    def test_relative_paths_are_resolved_like_urljoin(self, base: str, path: str) -> None:
         assert follow(f"http://h{base}", path) == urljoin(f"http://h{base}", path)
 
     @given(st.binary(min_size=1))

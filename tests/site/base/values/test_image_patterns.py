@@ -22,7 +22,7 @@ SAME = [f"{start}python:3.12" for start in ("", "library/", "docker.io/", "docke
 
 @pytest.mark.parametrize("pattern", SAME)
 @pytest.mark.parametrize("image", SAME)
-def test_one_image_has_one_pattern_however_both_are_written(pattern: str, image: str) -> None:
+def test_all_spellings_of_an_image_and_a_pattern_match(pattern: str, image: str) -> None:
     assert allows(pattern, image)
     assert not allows(pattern, f"{image}1")
 
@@ -38,7 +38,7 @@ def test_one_image_has_one_pattern_however_both_are_written(pattern: str, image:
         ("python:3.*", "team/python:3.12", False),
         ("python:3.*", "registry.example/library/python:3.12", False),
         ("python:3.*", f"python@{DIGEST}", False),
-        ("python:3.*", f"python:3.12@{DIGEST}", False),  # the engine takes the digest and ignores the tag
+        ("python:3.*", f"python:3.12@{DIGEST}", False),  # the engine uses the digest and ignores the tag
         ("python", f"python:3.12@{DIGEST}", True),
         ("python", "python:3.12", True),
         (f"python@{DIGEST}", f"python:3.12@{DIGEST}", True),
@@ -66,7 +66,7 @@ def test_one_image_has_one_pattern_however_both_are_written(pattern: str, image:
         ("a*aa", "aa", False),
     ],
 )
-def test_a_star_stands_for_any_characters_of_its_part(pattern: str, image: str, expected: bool) -> None:
+def test_a_star_matches_any_characters_of_its_part(pattern: str, image: str, expected: bool) -> None:
     assert allows(pattern, image) is expected
 
 
@@ -75,7 +75,7 @@ def test_a_star_matches_as_in_a_shell(pattern: str, name: str) -> None:
     assert allows(f"x/{pattern}", f"x/{name}") == fnmatchcase(name, pattern)
 
 
-def test_many_stars_take_no_time() -> None:
+def test_many_stars_need_little_time() -> None:
     assert not allows("x/" + "a*" * 100 + "b", "x/" + "a" * 250)
 
 
@@ -83,7 +83,7 @@ def test_many_stars_take_no_time() -> None:
     "text",
     ["", "a b", "UPPER/*", "x:*:y", f"x:1@{DIGEST}", "x@sha256:?", "[::1]/*", "http://x/*", "registry.example/", "*/", "x:-*"],
 )
-def test_what_could_match_nothing_is_no_pattern(text: str) -> None:
+def test_an_invalid_pattern_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         read_pattern(text)
 

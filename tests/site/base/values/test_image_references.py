@@ -18,7 +18,7 @@ pytestmark = pytest.mark.stateless
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
-# The grammar as its project states it, in one expression, and beside it the rules of Docker 20.10.
+# The published grammar in one expression, with the restrictions of Docker 20.10.
 _LABEL = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _COMPONENT = "[a-z0-9]+(?:(?:[._]|__|[-]+)[a-z0-9]+)*"
 STATED = re.compile(
@@ -29,7 +29,7 @@ STATED = re.compile(
 
 
 def normalized(text: str) -> str:
-    """With Docker Hub's name and its `library/`, as the engine reads the reference first of all."""
+    """Add the registry and the `library/` of Docker Hub, as an engine does first."""
     first, slash, rest = text.partition("/")
     if not slash or not (first == "localhost" or re.search(r"[.:]", first)):
         first, rest = "docker.io", text
@@ -64,13 +64,13 @@ texts = st.lists(pieces, max_size=9).map("".join) | st.text(alphabet="aA0:/@._-[
 
 @settings(max_examples=800)
 @given(texts)
-def test_a_reference_is_read_where_the_grammar_states_it(text: str) -> None:
+def test_references_follow_the_published_grammar(text: str) -> None:
     assert is_read(text) == is_stated(text)
 
 
 @settings(max_examples=500)
 @given(texts)
-def test_requests_and_engines_agree_on_what_a_reference_is(text: str) -> None:
+def test_the_api_and_engines_accept_the_same_references(text: str) -> None:
     accepted = True
     try:
         string_rules.image(text, "image")
@@ -93,7 +93,7 @@ def test_requests_and_engines_agree_on_what_a_reference_is(text: str) -> None:
         "[::1]/x",
         "Team/alpine",
         "LOCALHOST/x",
-        "a" * 238,  # with `docker.io/library/` it is too long
+        "a" * 238,  # too long with `docker.io/library/`
         "localhost/" + "a" * 246,
         "x:" + "t" * 129,
         "f" * 64,
@@ -111,7 +111,7 @@ def test_requests_and_engines_agree_on_what_a_reference_is(text: str) -> None:
         "h_o.st/x",
     ],
 )
-def test_what_an_engine_refuses_is_refused_when_it_is_posted(text: str) -> None:
+def test_a_reference_that_engines_refuse_is_refused_by_the_api(text: str) -> None:
     with pytest.raises(InvalidRequest):
         string_rules.image(text, "image")
 
@@ -120,8 +120,8 @@ def test_what_an_engine_refuses_is_refused_when_it_is_posted(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["a" * 237, "localhost/" + "a" * 245, "x:" + "t" * 128, f"x:y@{DIGEST}", "a__b", "1.2.3.4:099/x"]
 )
-def test_what_is_read_an_engine_reads_too(docker_host: str, text: str) -> None:
-    # I expect the engine to know no such image, rather than to refuse the name
+def test_an_accepted_reference_is_valid_for_an_engine(docker_host: str, text: str) -> None:
+    # I expect the engine to have no such image, not to refuse the reference
     with pytest.raises(ImageUnavailable, match="not on the engine"):
         DockerEngine(docker_host).ensure_image(text, "never", 10, Interrupt())
 
