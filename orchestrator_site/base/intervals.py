@@ -13,16 +13,16 @@ DAY = 24 * 3600.0
 class WorkerIntervals:
     """A worker process: heartbeats, the watch over its jobs, its stop."""
 
-    tick: float = 1.0  # between two looks at the jobs it owns: how late it may notice a cancel
-    heartbeat: float = 5.0  # one UPDATE per process, however many jobs it runs
-    dead_after: float = 15.0  # a heartbeat that stands still for three periods is no accident
-    observer_restarts_after: float = 5.0  # an observer that could not look for so long proves nothing by what it saw before
-    healthy_node: float = 30.0  # a node without a heartbeat for so long is shown as unhealthy, and gets no hints
-    database_answer: float = 5.0  # then it tries another connection, before others take this worker for dead
-    hand_over: float = 3.0  # at a stop: then it no longer waits for an engine call under way
-    start_retry: float = 1.0  # while the database or the engine does not answer yet
-    proven_harmless: float = 5.0  # a job that kills its worker does so as soon as the worker looks at it
-    trial: float = 30.0  # how long a suspected job runs alone before others may start: a pull may take long
+    tick: float = 1.0  # between two checks of the jobs it owns: a cancel may be noticed this late
+    heartbeat: float = 5.0  # between two UPDATEs of its counter: one per process, however many jobs it runs
+    dead_after: float = 15.0  # without a heartbeat: three periods, so that one slow UPDATE does no harm
+    observer_restarts_after: float = 5.0  # without a check: what an observer saw before such a gap proves nothing
+    healthy_node: float = 30.0  # without a heartbeat: then a node is shown as unhealthy, and gets no hints
+    database_answer: float = 5.0  # then it tries another connection, before other processes declare this worker dead
+    hand_over: float = 3.0  # at a stop: then it no longer waits for engine calls
+    start_retry: float = 1.0  # between two tries to start while the database or the engine does not answer
+    proven_harmless: float = 5.0  # after the start: a job that kills its worker does so as soon as the worker reads its state
+    trial: float = 30.0  # for a suspect before the next one may be claimed: its image may have to be pulled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,11 @@ class RunIntervals:
         1.0,
         2.0,
         5.0,
-    )  # while the engine or the database does not answer; the last repeats
-    last_look: float = 3.0  # for a silent engine to say whether a process whose time is up has ended by itself
-    stable: float = 60.0  # a process that was watched for so long: errors after it are counted from zero
-    progress: float = 2.0  # between two updates of the progress of a transfer
-    progress_retry: float = 30.0  # after an update that the database did not take
+    )  # pauses while the engine or the database does not answer; the last one repeats
+    last_look: float = 3.0  # for the engine to answer whether a process whose time is up has ended by itself
+    stable: float = 60.0  # of watching a process without an error: then failures are counted from zero
+    progress: float = 2.0  # between two updates of the progress of a download
+    progress_retry: float = 30.0  # after an update that failed
     registry_lookup: float = 10.0  # to resolve a registry's name before a pull
 
 
@@ -47,8 +47,8 @@ class RunIntervals:
 class ClaimIntervals:
     """Which job may start, and when."""
 
-    passed_over: float = 300.0  # then a job holds back younger ones on the nodes that could hold it
-    probe_lease: float = 60.0  # of the job that tests whether a node starts containers again: it may have to pull its image
+    passed_over: float = 300.0  # since its creation: then a job holds back younger ones on the nodes that are large enough for it
+    probe_lease: float = 60.0  # for the job that tests whether a node starts containers again: it may have to pull its image
     start_pause: float = 5.0  # after the first failed start; doubles with each one after it
     start_pause_max: float = 60.0
 
@@ -63,9 +63,9 @@ class EngineIntervals:
     local_check: float = 10.0  # to ask the engine's socket who listens on it
     idle_log: float = 0.25  # a followed log without a byte for so long: what is there is handed on
     superseded_init: float = 7 * DAY  # workers of an older release may still use their init
-    watch: float = 5.0  # between two questions whether the engine answers
-    watch_retry: float = 1.0  # after it did not answer
-    watch_valid: float = 10.0  # how long an answer counts
+    watch: float = 5.0  # between two calls that check whether the engine answers
+    watch_retry: float = 1.0  # between them while it does not
+    watch_valid: float = 10.0  # since the last answer: then the engine counts as not answering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +147,10 @@ class RelayIntervals:
     dead_workers: float = 1.0
     job_hints: float = 5.0
     leftovers: float = 30.0
-    leftover_grace: float = 30.0  # younger containers and volumes may belong to a row that is not committed yet
+    leftover_grace: float = 30.0  # younger containers are left alone, because clocks differ
     retention: float = 1.0
     unused_destinations: float = 60.0
-    stop: float = 3.0  # then a duty under way is left to itself
+    stop: float = 3.0  # at a stop: then it no longer waits for a duty that is still running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
