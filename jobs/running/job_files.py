@@ -126,7 +126,7 @@ class JobFiles:
         self._disk_full_since = self._disk_full_since or now
         if now - self._disk_full_since >= self._timeout:
             raise InputFailed(item, error, now - self._disk_full_since) from error
-        lifecycle.report_progress(self._claim, "room on the worker's disk")
+        lifecycle.report_progress(self._claim, "space on the worker's disk")
 
     def _bring_one_in(self, place: transfers.Workspace, item: Input, limits: transfers.TransferLimits) -> int:
         if item.type == InputType.FILE:

@@ -47,7 +47,7 @@ def test_the_state_directory_is_full_for_a_while(system_on: SystemOn, small_disk
         with system.load.trickling():
             waiting = system.load.transfer()
             system.service.restart("worker-2")
-            wait_for(lambda: "room on the worker's disk" in system.service.get_job(waiting.id).get("waiting", ""), 30)
+            wait_for(lambda: "space on the worker's disk" in system.service.get_job(waiting.id).get("waiting", ""), 30)
             pass_time(2)
             filler.unlink()
 

@@ -22,7 +22,9 @@ from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.engines import tar_of
 from tests.helpers.factories import make_job
+from tests.helpers.job_checks import event_types
 from tests.helpers.waiting import wait_for
+from tests.helpers.workers import Workers, completed, running
 from tests.jobs.logs.log_steps import assert_reported, reported_lines, stored_lines
 from tests.jobs.logs.test_backpressure import (
     BACKLOG,
@@ -33,7 +35,6 @@ from tests.jobs.logs.test_backpressure import (
     pending_events,
     small_limits,
 )
-from tests.jobs.running.test_runner import Workers, completed, running, told
 
 __all__ = ["small_limits"]
 
@@ -132,7 +133,7 @@ def test_the_end_of_a_process_does_not_wait_for_the_callback(engine: FakeEngine,
     assert stored_lines() == [*PRINTED, "last"]
     assert assert_reported([*PRINTED, "last"]) > 0
     assert pending_events() <= MAX_PENDING + 3
-    types = told(job)
+    types = event_types(job)
     assert (types[0], {*types[1:-3]}, types[-3:]) == ("start", {"log"}, ["exit", "output", "complete"])
 
 
@@ -153,7 +154,7 @@ def test_a_stalled_job_can_be_cancelled_and_times_out(workers: Workers, stalls: 
     assert (job.reason, job.exit_code) == (Reason.CANCELLED if cancelled else Reason.TIMEOUT, 143)
     assert stored_lines() == PRINTED
     assert assert_reported(PRINTED) > 0
-    assert told(job)[-2:] == ["exit", "complete"]
+    assert event_types(job)[-2:] == ["exit", "complete"]
 
 
 def test_a_stalled_job_stays_stalled_when_handed_over(engine: FakeEngine, workers: Workers, stalls: StallDetector) -> None:
@@ -224,7 +225,7 @@ def test_docker_keeps_the_log_of_a_stalled_job(
     *kept, marker = stored_lines()
     assert kept == printed[: len(kept)]
     assert "reached the limit" in marker
-    assert told(job)[-2:] == ["exit", "complete"]
+    assert event_types(job)[-2:] == ["exit", "complete"]
 
 
 def remove_all(engine: DockerEngine, labels: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Jobs are forgotten a while after their end, by the database's clock alone."""
+"""Jobs are deleted some time after their end, by the database's clock."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ RETENTION = timedelta(minutes=30)
 
 @pytest.fixture(params=[timedelta(days=400), timedelta(days=-400)])
 def wrong_clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of this process; the database has its own."""
+    """Make the clock of this process wrong; the database has its own."""
     monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + request.param)
 
 
@@ -33,20 +33,20 @@ def age(job: Job, by: timedelta) -> None:
     Job.objects.filter(uuid=job.uuid).update(completed_at=F("completed_at") - by)
 
 
-def test_a_job_is_forgotten_with_its_events_once_it_is_old_enough(wrong_clock: None) -> None:
-    # Given a job that ended longer ago than jobs are kept, one that did not, and one that has not ended
+def test_an_old_job_is_deleted_with_its_events(wrong_clock: None) -> None:
+    # Given a job whose retention is over, one whose retention is not, and one that has not ended
     old, recent, unfinished = ended(), ended(), make_job()
     age(old, RETENTION + timedelta(minutes=1))
     age(recent, RETENTION - timedelta(minutes=1))
 
-    # When what is old is forgotten, I expect it to be the first one alone
+    # When old jobs are deleted, I expect only the first one to be deleted
     assert retention.delete_old_jobs(RETENTION) == 1
     assert set(Job.objects.values_list("uuid", flat=True)) == {recent.uuid, unfinished.uuid}
     assert set(Subscription.objects.values_list("stream", flat=True)) == {recent.uuid, unfinished.uuid}
     assert Event.objects.exclude(subscription__stream=recent.uuid).count() == 0
 
 
-def test_the_end_of_a_job_is_by_the_clock_of_the_database(wrong_clock: None) -> None:
+def test_a_job_ends_by_the_clock_of_the_database(wrong_clock: None) -> None:
     # Given a job that its client cancels, and one whose node is lost while it runs
     cancelled, lost = ended(), make_job()
     claim = claimed(lost)
@@ -54,7 +54,7 @@ def test_the_end_of_a_job_is_by_the_clock_of_the_database(wrong_clock: None) -> 
     Job.objects.filter(uuid=lost.uuid).update(owner=None)
     lifecycle.node_lost(lost.uuid, "node")
 
-    # When they have ended, I expect all their times to be the database's: here it is a moment ago
+    # I expect all their times to be the database's: a moment ago
     for job in Job.objects.filter(uuid__in=[cancelled.uuid, lost.uuid]):
         for moment in (job.finished_at, job.exited_at, job.completed_at):
             assert moment is not None

@@ -1,4 +1,4 @@
-"""What fits where, oldest first."""
+"""Which job a worker may claim."""
 
 import threading
 from datetime import timedelta
@@ -10,7 +10,6 @@ from django.db.models import Q
 from django.utils import timezone
 
 from jobs import lifecycle
-from jobs.api.waiting_reason import waiting_for
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
 from jobs.running import claiming
@@ -30,7 +29,7 @@ def reserved(node: Node) -> tuple[int, int]:
     return node.cpu_millis_reserved, node.memory_mib_reserved
 
 
-def test_the_oldest_job_is_claimed_first_and_reserves_what_it_asks_for() -> None:
+def test_the_oldest_job_is_claimed_first() -> None:
     # Given two jobs
     node = make_node()
     first, second = make_job(cpu_millis=500, memory_mib=100), make_job()
@@ -52,7 +51,7 @@ def test_cpu_is_overcommitted_and_memory_is_not() -> None:
     for memory in (400, 400, 400):
         make_job(cpu_millis=600, memory_mib=memory)
 
-    # When it takes all that fits
+    # When a worker claims all that fit
     taken = [claiming.claim(node.pk, worker) for _ in range(3)]
 
     # I expect two: the third has neither the memory nor the cpu
@@ -60,55 +59,8 @@ def test_cpu_is_overcommitted_and_memory_is_not() -> None:
     assert reserved(node) == (1200, 800)
 
 
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"cpu_millis": 64_000}, "no node with 64 cpus; the largest has 2"),
-        ({"memory_mib": 65_536}, "no node with 65536 MiB of memory; the largest has 4096 MiB"),
-    ],
-)
-def test_a_job_that_no_node_can_ever_hold_waits_and_says_why(values: dict[str, int], sentence: str) -> None:
-    # Given
-    node = make_node(cpus=2)
-    job = make_job(**values)
-
-    # When
-    claim = claiming.claim(node.pk, make_worker(node))
-
-    # I expect
-    assert claim is None
-    assert waiting_for(job) == sentence
-
-
-def test_waiting_counts_the_jobs_ahead() -> None:
-    make_node()
-    jobs = [make_job() for _ in range(3)]
-
-    assert [waiting_for(job) for job in jobs] == ["room on a node", "1 job ahead", "2 jobs ahead"]
-
-
-def test_waiting_says_that_nobody_works() -> None:
-    assert waiting_for(make_job()) == "no node has a living worker"
-
-
-def test_waiting_says_that_engines_do_not_answer() -> None:
-    # Given a job that a worker prepares, and one that waits
-    node = make_node()
-    mine, waiting = make_job(), make_job()
-    claimed(mine, node)
-    mine.refresh_from_db()
-    assert waiting_for(mine) == "preparing"
-
-    # When the node is not seen any more, its worker being alive
-    Node.objects.update(seen_at=timezone.now() - timedelta(seconds=31))
-
-    # I expect
-    assert waiting_for(mine) == "an answer of its node's engine"
-    assert waiting_for(waiting) == "an answer of a node's engine"
-
-
-def test_a_small_job_overtakes_a_large_one_only_for_so_long() -> None:
-    # Given a node that is half full, a job that needs all of it, and a younger small one
+def test_a_large_job_is_passed_over_for_a_limited_time() -> None:
+    # Given a node that is half full, a job that needs all of it, and a younger small job
     node = make_node(cpus=1, overcommit=1, memory_mib=1000)
     worker = make_worker(node)
     make_job(memory_mib=500, cpu_millis=100)
@@ -127,20 +79,20 @@ def test_a_small_job_overtakes_a_large_one_only_for_so_long() -> None:
     assert claim.uuid == small.uuid
 
 
-def test_a_job_too_large_for_this_node_holds_nobody_back_on_it() -> None:
+def test_a_job_too_large_for_the_node_holds_back_no_other() -> None:
     # Given an old job that only another node could hold
     node = make_node(memory_mib=1000)
     large = make_job(memory_mib=2000)
     Job.objects.filter(uuid=large.uuid).update(created_at=timezone.now() - 2 * PASSED_OVER)
     small = make_job()
 
-    # I expect the young one to start here
+    # I expect the younger job to be claimed
     claim = claiming.claim(node.pk, make_worker(node))
     assert claim is not None
     assert claim.uuid == small.uuid
 
 
-def test_what_a_decided_job_reserved_is_given_back_once() -> None:
+def test_a_reservation_is_released_once() -> None:
     # Given a job that runs
     node = make_node()
     job = make_job()
@@ -153,12 +105,12 @@ def test_what_a_decided_job_reserved_is_given_back_once() -> None:
     lifecycle.exited(claim, 0)
     lifecycle.completed(claim)
 
-    # I expect the node to be as empty as before
+    # I expect nothing to be reserved
     assert reserved(node) == (0, 0)
 
 
-def test_an_orphan_is_adopted_before_new_jobs_and_without_a_second_reservation() -> None:
-    # Given a job whose owner let go, and an older new one
+def test_an_orphan_is_adopted_before_new_jobs() -> None:
+    # Given a job whose owner has released it, and a new job
     node = make_node()
     orphan = make_job()
     claimed(orphan, node)
@@ -169,12 +121,12 @@ def test_an_orphan_is_adopted_before_new_jobs_and_without_a_second_reservation()
     before = reserved(node)
     claim = claiming.claim(node.pk, make_worker(node))
 
-    # I expect the orphan under the next claim number
+    # I expect the orphan with the next claim number, and no second reservation
     assert claim == Claim(orphan.uuid, claim.owner, 2) if claim else False
     assert reserved(node) == before
 
 
-def test_a_worker_that_was_declared_dead_claims_nothing() -> None:
+def test_a_dead_worker_claims_nothing() -> None:
     node = make_node()
     job = make_job()
     worker = make_worker(node)
@@ -186,8 +138,8 @@ def test_a_worker_that_was_declared_dead_claims_nothing() -> None:
     assert reserved(node) == (0, 0)
 
 
-def test_workers_that_claim_at_once_never_share_a_job_or_overbook_the_node() -> None:
-    # Given room for 8 of 12 jobs
+def test_concurrent_claims_never_overlap() -> None:
+    # Given a node that can hold 8 of 12 jobs
     node = make_node(cpus=8, overcommit=1)
     for _ in range(12):
         make_job()
@@ -199,7 +151,7 @@ def test_workers_that_claim_at_once_never_share_a_job_or_overbook_the_node() -> 
             taken.append(claim)
         connection.close()
 
-    # When four workers claim all they can get
+    # When four workers claim as many as they can
     threads = [threading.Thread(target=take, args=(worker,)) for worker in workers]
     for thread in threads:
         thread.start()
@@ -223,14 +175,14 @@ UPLOAD = OutputSpec(id="out", type=OutputType.UPLOAD, path="out", url="http://12
     ],
     ids=["downloads", "uploads"],
 )
-def test_jobs_that_a_worker_has_no_threads_for_hold_nobody_back(files: dict[str, Any], among: Q) -> None:
-    # Given an old job with transfers, and a worker whose threads for these are all taken
+def test_jobs_without_a_transfer_slot_hold_back_no_other(files: dict[str, Any], among: Q) -> None:
+    # Given an old job with transfers, and a worker whose slots for these are all in use
     node = make_node()
     old = make_job(**files)
     Job.objects.filter(uuid=old.uuid).update(created_at=timezone.now() - 2 * PASSED_OVER)
     worker = make_worker(node)
 
-    # I expect it to claim a younger job instead, and the old one when it has threads again
+    # I expect it to claim a younger job instead, and the old one when it has free slots
     assert not claiming.has_work(node.pk, among)
     young = make_job()
     assert claiming.has_work(node.pk, among)
@@ -239,14 +191,14 @@ def test_jobs_that_a_worker_has_no_threads_for_hold_nobody_back(files: dict[str,
 
 
 @pytest.mark.parametrize("status", [State.RUNNING, State.COMPLETED, State.CANCELLED])
-def test_a_job_that_has_started_or_ended_is_taken_over_whatever_it_transfers(status: State) -> None:
-    # Given a job with transfers that has no owner any more
+def test_a_started_job_is_adopted_without_a_transfer_slot(status: State) -> None:
+    # Given a job with transfers that has lost its owner
     node = make_node()
     orphan = make_job(inputs=(DOWNLOAD,), outputs=(UPLOAD,))
     claimed(orphan, node)
     Job.objects.filter(uuid=orphan.uuid).update(owner=None, status=status)
 
-    # I expect any worker to take it
+    # I expect any worker to adopt it
     claim = claiming.claim(node.pk, make_worker(node), startable(downloads=False, uploads=False))
     assert claim is not None
     assert claim.uuid == orphan.uuid

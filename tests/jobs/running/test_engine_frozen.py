@@ -1,4 +1,4 @@
-"""Jobs on a real Docker engine that is frozen: it takes connections, and answers nothing."""
+"""Jobs on a real Docker engine that is frozen: it accepts connections and answers nothing."""
 
 import os
 import shutil
@@ -42,9 +42,7 @@ def docker_workers(own_engine: OwnDaemon, tmp_path: Path) -> Iterator[Workers]:
     workers.stop()
 
 
-def test_a_frozen_engine_delays_neither_a_time_out_nor_what_comes_after_a_cancel(
-    docker_workers: Workers, frozen_later: OwnDaemon
-) -> None:
+def test_a_frozen_engine_does_not_delay_decisions(docker_workers: Workers, frozen_later: OwnDaemon) -> None:
     # Given two running jobs, one of them with little time, and an engine that is frozen. The log of one is followed; that of
     # the other is full, and its end waited for.
     command = "echo begun; exec sleep 60"
@@ -57,11 +55,11 @@ def test_a_frozen_engine_delays_neither_a_time_out_nor_what_comes_after_a_cancel
         running(job)
     frozen_later.freeze()
 
-    # When one has had its time, and the other is cancelled
+    # When one times out and the other is cancelled
     services.cancel(long.id)
     wait_for(lambda: Job.objects.get(pk=short.pk).status == State.FAILED, 20, "the time-out")
 
-    # I expect both to be decided, and to end as soon as the engine goes on
+    # I expect both to be decided, and to be complete soon after the engine continues
     assert Job.objects.get(pk=long.pk).status == State.CANCELLED
     frozen_later.thaw()
     assert [completed(job).reason for job in (short, long)] == [Reason.TIMEOUT, Reason.CANCELLED]
@@ -79,7 +77,7 @@ def test_jobs_on_a_frozen_engine_are_handed_over_at_once(docker_workers: Workers
     # When its worker is stopped
     supervisor.stop()
 
-    # I expect its thread to be free before the engine goes on
+    # I expect its thread to be free before the engine continues
     thread.join(AT_ONCE)
     assert not thread.is_alive()
 

@@ -30,7 +30,7 @@ exec runc "$@"
 
 
 class Refusing:
-    """Whether the engine at `host` refuses."""
+    """The engine at `host`, and whether its runtime refuses."""
 
     def __init__(self, directory: Path) -> None:
         self.host = ""
@@ -58,7 +58,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusing]:
         yield refusing
 
 
-def test_an_engine_whose_runtime_is_too_old_ends_no_job(
+def test_a_runtime_that_refuses_every_start_fails_no_job(
     refusing: Refusing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)  # then it has threads of its own
@@ -70,9 +70,9 @@ def test_an_engine_whose_runtime_is_too_old_ends_no_job(
         jobs = [make_job(image=image, pull_policy="never") for image in ("alpine:latest", "other:latest")]
         workers.another(worker_threads=2)
 
-        # I expect the node to say so, and the jobs to wait
+        # I expect the node to be closed, and the jobs to wait
         wait_for(lambda: Node.objects.filter(next_start_at__isnull=False).exists(), 30, "the node to notice")
-        wait_for(lambda: not Job.objects.exclude(node=None).exists(), 30, "the jobs to be put back")
+        wait_for(lambda: not Job.objects.exclude(node=None).exists(), 30, "the jobs to be requeued")
         assert 'namespace {"time" ""} does not exist' in caplog.text
 
         # And to run when it is repaired

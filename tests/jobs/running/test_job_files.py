@@ -1,4 +1,4 @@
-"""What a job's files may run into, on the fake engine: the worker's own disk, and an image that somebody deletes."""
+"""Inputs and outputs of jobs, their progress, and what may fail, on the fake engine."""
 
 import json
 import re
@@ -22,9 +22,9 @@ from jobs.transfers.formatting import format_size
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import make_job
 from tests.helpers.fileserver import Exchange, FileServer, drip_body, status
+from tests.helpers.job_checks import event_types
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed
-from tests.jobs.running.test_runner import told
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,7 +32,7 @@ A_DOWNLOAD = InputSpec(id="in", type=InputType.DOWNLOAD, path="in", url="http://
 
 
 class Disk:
-    """Where downloads go meanwhile: it is full until it has room, and then takes them at once."""
+    """The worker's disk: full until `has_room` is set."""
 
     def __init__(self) -> None:
         self.has_room = False
@@ -54,22 +54,22 @@ def waits_for(job: Job) -> str:
     return Job.objects.get(pk=job.pk).doing
 
 
-def test_a_job_waits_for_room_on_the_disk(workers: Workers, disk: Disk) -> None:
-    # Given a job whose download finds no room
+def test_a_job_waits_for_disk_space(workers: Workers, disk: Disk) -> None:
+    # Given a job whose download does not fit on the disk
     job = make_job(inputs=(A_DOWNLOAD,))
     workers.run(workers.another())
-    wait_for(lambda: waits_for(job) == "room on the worker's disk", 20)
+    wait_for(lambda: waits_for(job) == "space on the worker's disk", 20)
 
-    # When there is room
+    # When there is space
     disk.has_room = True
 
     # I expect it to run
     assert completed(job).status == State.COMPLETED
-    assert told(job) == ["input", "start", "exit", "complete"]
+    assert event_types(job) == ["input", "start", "exit", "complete"]
 
 
-def test_a_job_waits_no_longer_for_room_than_its_inputs_may_take(workers: Workers, disk: Disk) -> None:
-    # Given a job whose download never finds room, behind an input that needs none
+def test_waiting_for_disk_space_ends_at_the_transfer_timeout(workers: Workers, disk: Disk) -> None:
+    # Given a job whose second input never fits on the disk
     small = InputSpec(id="small", type=InputType.FILE, path="small", content=b"x")
     job = make_job(inputs=(small, A_DOWNLOAD))
 
@@ -85,10 +85,8 @@ def test_a_job_waits_no_longer_for_room_than_its_inputs_may_take(workers: Worker
     assert json.loads(bytes(failed.body))["data"]["durationSeconds"] >= 0.3
 
 
-def test_an_engine_that_is_away_for_long_spends_no_time_of_the_inputs(
-    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given a job whose inputs may take 0.2 s, and an engine that does not start it at the first tries
+def test_an_engine_outage_uses_up_no_transfer_time(engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a time-out of 0.2 s for inputs, and an engine that does not start the job at the first tries
     left: list[float] = []
 
     def put_download(*_: Any, limits: TransferLimits, **__: Any) -> int:
@@ -104,14 +102,14 @@ def test_an_engine_that_is_away_for_long_spends_no_time_of_the_inputs(
     # When
     workers.another(transfer_timeout=0.2).run_jobs()
 
-    # I expect each try to have all of that time
+    # I expect each try to have the full time
     assert completed(job).status == State.COMPLETED
     assert len(left) == 4
     assert min(left) > 0
 
 
-def test_an_image_that_is_deleted_before_it_is_used_is_pulled_again(engine: FakeEngine, workers: Workers) -> None:
-    # Given an image that goes away between its pull and the making of the container
+def test_an_image_deleted_after_its_pull_is_pulled_again(engine: FakeEngine, workers: Workers) -> None:
+    # Given an image that is deleted between its pull and the creation of the container
     job = make_job()
     for _ in range(3):
         engine.fail_next("create", ImageUnavailable("no such image"))
@@ -124,7 +122,7 @@ def test_an_image_that_is_deleted_before_it_is_used_is_pulled_again(engine: Fake
 
 
 def codes(job: Job, type_: str) -> dict[str, str]:
-    """The error codes in the events of a job's inputs or outputs, by id; empty for those that succeeded."""
+    """Return the error codes in the events of a job's inputs or outputs, by id; empty for those that succeeded."""
     rows = Event.objects.filter(subscription__stream=job.uuid, type=f"orchestrator.job.{type_}").order_by("sequence")
     bodies = [json.loads(bytes(row.body))["data"] for row in rows]
     return {body[f"{type_}Id"]: body.get("error", {}).get("code", "") for body in bodies}
@@ -139,7 +137,7 @@ def codes(job: Job, type_: str) -> dict[str, str]:
     ],
 )
 def test_an_input_that_fails_has_a_code(workers: Workers, path: str, url: str, code: str) -> None:
-    # Given a job with an input that is in place, and a download that cannot be
+    # Given a job with a valid input, and a download that fails
     with FileServer() as server:
         server.serve("/here", b"x")
         small = InputSpec(id="small", type=InputType.FILE, path="in", content=b"x")
@@ -149,13 +147,13 @@ def test_an_input_that_fails_has_a_code(workers: Workers, path: str, url: str, c
         # When it runs
         workers.another().run_jobs()
 
-    # I expect the event of the second to say what failed
+    # I expect the event of the second to have a code
     assert completed(job).reason == Reason.INPUT_FAILED
     assert codes(job, "input") == {"small": "", "data": code}
 
 
 def test_outputs_that_fail_have_a_code(workers: Workers) -> None:
-    # Given a job with outputs of which one is in order
+    # Given a job with one valid output and others that fail
     with FileServer() as server:
         server.serve("/up", b"")
         server.fault("/no", status(403))
@@ -176,7 +174,7 @@ def test_outputs_that_fail_have_a_code(workers: Workers) -> None:
         workers.another().run_jobs()
         assert completed(job).status == State.COMPLETED
 
-    # I expect each event to say what failed
+    # I expect each event to have a code
     assert codes(job, "output") == {
         "good": "",
         "gone": "artifact_not_found",
@@ -196,8 +194,8 @@ def test_an_output_that_the_engine_refuses_has_a_code(engine: FakeEngine, worker
     assert codes(job, "output") == {"out": "artifact_read_failed"}
 
 
-def test_a_transfer_says_how_long_it_took(workers: Workers) -> None:
-    # Given a job with an input and an output whose server takes its time
+def test_events_of_transfers_have_a_duration(workers: Workers) -> None:
+    # Given a job with an input and an output whose server is slow
     def slow(exchange: Exchange) -> None:
         time.sleep(0.3)
         status(200, b"x")(exchange)
@@ -213,7 +211,7 @@ def test_a_transfer_says_how_long_it_took(workers: Workers) -> None:
         workers.another().run_jobs()
         completed(job)
 
-    # I expect each event to say how long its own transfer took
+    # I expect each event to have the duration of its own transfer
     rows = Event.objects.filter(subscription__stream=job.uuid, type__endswith="put").order_by("sequence")
     download, quick, sent = [json.loads(bytes(row.body))["data"]["durationSeconds"] for row in rows]
     assert 0.3 <= download < 0.6
@@ -229,8 +227,8 @@ def waiting(job: Job) -> str:
     return waiting_for(Job.objects.get(pk=job.pk)) or ""
 
 
-def test_a_job_says_which_input_it_downloads_and_how_far_it_is(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a job with two inputs, the second of which comes slowly
+def test_a_download_reports_its_progress(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a job with two inputs, the second from a slow server
     workers.set_intervals(run={"progress": 0.05})
     with FileServer() as server:
         server.fault("/in", drip_body)
@@ -238,7 +236,7 @@ def test_a_job_says_which_input_it_downloads_and_how_far_it_is(workers: Workers,
         job = make_job(inputs=(small, a_download(server, "/in")))
         workers.run(workers.another())
 
-        # I expect its progress in bytes, again and again, and no URL
+        # I expect its progress in bytes, several times, and no URL
         said: set[str] = set()
 
         def says() -> int:
@@ -253,7 +251,7 @@ def test_a_job_says_which_input_it_downloads_and_how_far_it_is(workers: Workers,
         completed(job)
 
 
-def test_each_step_before_the_start_is_told(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_before_the_start_is_reported(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a job with inputs of both kinds
     told: list[str] = []
     changed = lifecycle.changed
@@ -271,7 +269,7 @@ def test_each_step_before_the_start_is_told(workers: Workers, monkeypatch: pytes
         # When it runs
         workers.another().run_jobs()
 
-    # I expect a sentence for each step, and for nothing else
+    # I expect one text for each step
     assert completed(job).status == State.COMPLETED
     assert told == [
         "pulling alpine:latest",
@@ -283,8 +281,8 @@ def test_each_step_before_the_start_is_told(workers: Workers, monkeypatch: pytes
     ]
 
 
-def test_a_download_goes_on_while_the_database_is_away(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a download whose progress cannot be written down
+def test_a_download_continues_during_a_database_outage(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a download whose progress cannot be stored
     workers.set_intervals(run={"progress": 0.0})
     asked: list[str] = []
     report_progress = lifecycle.report_progress
@@ -303,7 +301,7 @@ def test_a_download_goes_on_while_the_database_is_away(workers: Workers, monkeyp
         # When it runs
         workers.another().run_jobs()
 
-    # I expect the job to run, and the database to have been asked once
+    # I expect the job to run, and one try to store the progress
     assert completed(job).status == State.COMPLETED
     assert len(asked) == 1
 

@@ -1,4 +1,4 @@
-"""A pull is a request of the service's: the egress rules hold for it, and its answer is not shown."""
+"""The egress rules apply to pulls, and a registry's answers are not shown."""
 
 import http.server
 import json
@@ -32,7 +32,7 @@ SECRET = "s3cr3t-page"
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """A DNS of the test's own: name → addresses. Other names do not exist."""
+    """Replace DNS by this table: name → addresses. Other names do not exist."""
     table: dict[str, list[str]] = {}
     real = socket.getaddrinfo
 
@@ -61,7 +61,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
         "localhost:5000",
     ],
 )
-def test_a_registry_at_an_address_that_is_not_public_is_refused(names: dict[str, list[str]], registry: str) -> None:
+def test_a_registry_at_a_private_address_is_refused(names: dict[str, list[str]], registry: str) -> None:
     names |= {
         "localhost": ["127.0.0.1"],
         "private.example": ["192.168.1.1"],
@@ -76,7 +76,7 @@ def test_a_registry_at_an_address_that_is_not_public_is_refused(names: dict[str,
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433.", "0x7f.0.0.1", "010.0.0.1", "1.2.3", "1.2.3.0x4", "1.2.3.256"])
-def test_an_address_that_programs_read_in_different_ways_is_refused(host: str) -> None:
+def test_an_ambiguous_address_is_refused(host: str) -> None:
     host = host.rstrip(".")
     text = f"{host}:5000/x"
 
@@ -88,7 +88,7 @@ def test_an_address_that_programs_read_in_different_ways_is_refused(host: str) -
 @pytest.mark.parametrize(
     "registry", ["8.8.8.8", "registry.example:5000", "Registry.Example", "10.1.2.3:5000", "internal.example", "docker.io"]
 )
-def test_registries_at_public_addresses_and_listed_ones_may_be_reached(names: dict[str, list[str]], registry: str) -> None:
+def test_public_and_allowed_registries_are_accepted(names: dict[str, list[str]], registry: str) -> None:
     names |= {"registry.example": ["93.184.216.34"], "Registry.Example": ["93.184.216.34"], "internal.example": ["10.9.9.9"]}
     listed = {"egress_networks": (ip_network("10.1.0.0/16"),), "egress_hosts": frozenset({"internal.example"})}
 
@@ -100,13 +100,13 @@ def test_docker_hub_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a worker without DNS
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("looked up"))
 
-    # I expect all spellings of Docker Hub to pass
+    # I expect all names of Docker Hub to be accepted
     with configured(**NOTHING):
         for name in ("alpine", "team/app", "docker.io/alpine", "index.docker.io/team/app"):
             check_registry(parse_reference(name), timeout=5)
 
 
-def test_a_registry_without_an_address_reads_as_one_that_does_not_answer(names: dict[str, list[str]]) -> None:
+def test_an_unresolvable_registry_looks_unreachable(names: dict[str, list[str]]) -> None:
     with configured(**NOTHING), pytest.raises(ImageUnavailable) as refused:
         check_registry(parse_reference("nowhere.example/x:1"), timeout=5)
 
@@ -119,7 +119,7 @@ REFERENCE = "127.0.0.1:5000/team/x:1"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_job_whose_registry_is_not_allowed_asks_no_engine_for_it(engine: FakeEngine, workers: Workers) -> None:
+def test_an_image_of_a_forbidden_registry_is_not_pulled(engine: FakeEngine, workers: Workers) -> None:
     # Given an image at an address that is not allowed
     engine.registry[REFERENCE] = FakeImage()
     job = make_job(image=REFERENCE)
@@ -135,7 +135,7 @@ def test_a_job_whose_registry_is_not_allowed_asks_no_engine_for_it(engine: FakeE
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_registry_is_looked_at_before_each_pull_and_only_then(engine: FakeEngine, workers: Workers) -> None:
+def test_a_registry_is_checked_before_each_pull(engine: FakeEngine, workers: Workers) -> None:
     # Given an image that was pulled while its registry was allowed
     engine.registry[REFERENCE] = FakeImage()
     supervisor = workers.another()
@@ -149,14 +149,14 @@ def test_a_registry_is_looked_at_before_each_pull_and_only_then(engine: FakeEngi
         here, again = make_job(image=REFERENCE), make_job(image=REFERENCE, pull_policy="always")
         supervisor.run_jobs()
 
-    # I expect the image that is here to run, and no second pull
+    # I expect the local image to run, and no second pull
     assert completed(here).exit_code == 0
     assert completed(again).reason == Reason.IMAGE_PULL
     assert engine.pulls == [REFERENCE]
 
 
 @pytest.mark.django_db
-def test_an_image_that_no_pattern_matches_is_refused_when_it_is_posted(client: Client) -> None:
+def test_an_image_that_matches_no_pattern_is_refused(client: Client) -> None:
     with configured(images_allow=(read_pattern("python:3.*"), read_pattern("registry.example/team/*"))):
         assert post_job(client, image="docker.io/library/python:3.12").status_code == 202
         assert "IMAGES_ALLOW" in expect_error(post_job(client, image="python:2.7"), 400, "image")
@@ -164,7 +164,7 @@ def test_an_image_that_no_pattern_matches_is_refused_when_it_is_posted(client: C
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_image_that_was_posted_before_the_patterns_changed_does_not_run(engine: FakeEngine, workers: Workers) -> None:
+def test_changed_patterns_apply_to_waiting_jobs(engine: FakeEngine, workers: Workers) -> None:
     job, allowed = make_job(image="alpine"), make_job(image="other")
     engine.registry["other:latest"] = FakeImage(command=("true",))
 
@@ -176,7 +176,7 @@ def test_an_image_that_was_posted_before_the_patterns_changed_does_not_run(engin
     assert completed(allowed).exit_code == 0
 
 
-# -- what is said of a pull that failed --------------------------------------------------------------------
+# -- messages of failed pulls ------------------------------------------------------------------------------
 
 IMAGE = "registry.example/x:1"
 MEANINGS = {
@@ -223,7 +223,7 @@ MEANINGS = {
 
 @pytest.mark.stateless
 @pytest.mark.parametrize(("meaning", "message"), [(meaning, message) for meaning, told in MEANINGS.items() for message in told])
-def test_a_pull_that_failed_is_explained_in_fixed_sentences(meaning: str, message: str) -> None:
+def test_failed_pulls_have_fixed_messages(meaning: str, message: str) -> None:
     sentence = explain(message, IMAGE)
 
     assert meaning in sentence
@@ -249,7 +249,7 @@ FULL = "no space left on device"
         'failed to resolve reference "containerd.sock.example/containerd.sock:containerd.sock": not found',
     ],
 )
-def test_nobody_else_can_pass_its_words_off_as_the_engines_trouble(message: str) -> None:
+def test_a_registry_cannot_imitate_the_engines_errors(message: str) -> None:
     reference = parse_reference("containerd.sock.example/containerd.sock:containerd.sock")
 
     assert not is_engine_trouble_in_pull(engine_text(message, reference))
@@ -257,7 +257,7 @@ def test_nobody_else_can_pass_its_words_off_as_the_engines_trouble(message: str)
 
 @pytest.mark.stateless
 @pytest.mark.parametrize("image", ["a", "x", "registry.example/a/b@sha256:" + "0" * 64])
-def test_trouble_of_the_engine_is_seen_whatever_the_image(image: str) -> None:
+def test_engine_errors_are_recognized_for_any_image(image: str) -> None:
     message = f"failed to register layer: write /x: {FULL}"
 
     assert is_engine_trouble_in_pull(engine_text(message, parse_reference(image)))
@@ -268,7 +268,7 @@ Respond = Callable[[str], tuple[int, dict[str, str], bytes]]
 
 @contextmanager
 def web_server(respond: Respond) -> Iterator[str]:
-    """Any server but a registry; its address. `respond` gives status, headers and body for a path."""
+    """Serve anything but a registry. `respond` returns status, headers and body for a path. Return the address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -313,15 +313,15 @@ def closed_port() -> str:
 @pytest.mark.engine
 @pytest.mark.stateless
 @pytest.mark.parametrize("status", [200, 404, 500])
-def test_a_page_reads_as_a_closed_port_does(docker_host: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
-    # Given a web server with a page that is nobody's business, and a port on which nothing listens
+def test_a_page_and_a_closed_port_look_alike(docker_host: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    # Given a web server with a secret page, and a port on which nothing listens
     engine = DockerEngine(docker_host)
     with web_server(page(status)) as address:
         # When images are pulled from both
         caplog.set_level(logging.WARNING)
         open_port = pull_error(engine, address)
 
-    # I expect to be told the same
+    # I expect the same message for both
     assert open_port == pull_error(engine, closed_port())
     assert SECRET not in open_port
     assert "could not pull" in caplog.text
@@ -329,7 +329,7 @@ def test_a_page_reads_as_a_closed_port_does(docker_host: str, status: int, caplo
 
 @pytest.mark.engine
 @pytest.mark.stateless
-def test_a_registrys_own_words_are_not_shown(docker_host: str) -> None:
+def test_a_registrys_own_message_is_not_shown(docker_host: str) -> None:
     def respond(path: str) -> tuple[int, dict[str, str], bytes]:
         error = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": SECRET, "detail": SECRET}]}
         return (200, {}, b"{}") if path == "/v2/" else (404, {"Content-Type": "application/json"}, json.dumps(error).encode())

@@ -1,4 +1,4 @@
-"""Jobs whose owners die: one that takes its workers with it ends, and those beside it do not."""
+"""Jobs whose owners die: one that kills its workers is given up, and those beside it are not."""
 
 import threading
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.engine.protocol import Frame
 from jobs.logs.log_writer import LogWriter
@@ -20,7 +19,9 @@ from jobs.states import OutputType, Reason, State
 from jobs.worker.heartbeat import Heartbeat
 from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
+from tests.helpers.clock import ManualClock
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
+from tests.helpers.job_checks import event_types
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
 
@@ -35,7 +36,7 @@ def quick(workers: Workers) -> None:
 
 
 def die(worker: Any) -> None:
-    """As observers do with a worker that stands still."""
+    """Declare the worker dead."""
     assert declare_dead(worker, Worker.objects.get(pk=worker).counter)
 
 
@@ -46,12 +47,12 @@ def deaths(job: Job) -> int:
 # -- what counts ---------------------------------------------------------------------------------------------
 
 
-def test_the_death_of_a_worker_counts_and_its_stop_does_not() -> None:
+def test_a_death_counts_and_a_stop_does_not() -> None:
     # Given a job with a worker
     job, node = make_job(), make_node()
     claim = claimed(job, node)
 
-    # When that dies, and the next one hands over
+    # When that worker dies, and the next one stops
     die(claim.owner)
     assert deaths(job) == 1
     again = claiming.claim(node.pk, make_worker(node))
@@ -62,7 +63,7 @@ def test_the_death_of_a_worker_counts_and_its_stop_does_not() -> None:
     assert deaths(job) == again.deaths == 1
 
 
-def test_a_job_that_starts_has_its_deaths_forgotten() -> None:
+def test_a_start_resets_the_deaths() -> None:
     job = make_job()
     Job.objects.update(owner_deaths=4)
 
@@ -71,7 +72,7 @@ def test_a_job_that_starts_has_its_deaths_forgotten() -> None:
     assert deaths(job) == 0
 
 
-def test_a_job_that_runs_well_for_a_while_has_its_deaths_forgotten(workers: Workers) -> None:
+def test_running_for_a_while_resets_the_deaths(workers: Workers) -> None:
     # Given a running job whose worker died
     job = make_job(command=FOREVER)
     first = workers.another()
@@ -80,17 +81,17 @@ def test_a_job_that_runs_well_for_a_while_has_its_deaths_forgotten(workers: Work
     die(first._heartbeat.worker_id)
     assert deaths(job) == 1
 
-    # When another one drives it
+    # When another worker drives it for a while
     workers.run(workers.another())
 
     # I expect
-    wait_for(lambda: deaths(job) == 0, 10, "the deaths to be forgotten")
+    wait_for(lambda: deaths(job) == 0, 10, "the deaths to be reset")
     services.cancel(job.id)
     completed(job)
 
 
 @pytest.mark.parametrize("cut_off", [True, False], ids=["cut off", "frozen"])
-def test_a_worker_that_was_cut_off_from_the_database_did_not_die_of_its_jobs(
+def test_a_worker_cut_off_from_the_database_counts_no_death(
     workers: Workers, monkeypatch: pytest.MonkeyPatch, cut_off: bool
 ) -> None:
     # Given a worker that has a job
@@ -99,46 +100,41 @@ def test_a_worker_that_was_cut_off_from_the_database_did_not_die_of_its_jobs(
     supervisor = workers.another()
     workers.run(supervisor)
     running(job)
-    wait_for(lambda: supervisor._job_watch.owned == {job.pk}, 10, "a look at its rows")
+    wait_for(lambda: supervisor._job_watch.owned == {job.pk}, 10, "a check of its rows")
     first = supervisor._heartbeat.worker_id
 
-    # When its heart does not get through for a while, or stands still, and others declare it dead
+    # When its heartbeats do not get through, or it is frozen, and another process declares it dead
     may_beat, beat, tried = threading.Event(), Heartbeat.beat, []
 
-    def no_beat(heart: Heartbeat, **options: Any) -> bool:
+    def no_beat(heartbeat: Heartbeat, **options: Any) -> bool:
         if may_beat.is_set():
-            return beat(heart, **options)
+            return beat(heartbeat, **options)
         if cut_off:
             tried.append(1)
             raise OperationalError("the connection is lost")
         tried.extend([1, 1, 1])
         may_beat.wait(20)
-        return beat(heart, **options)
+        return beat(heartbeat, **options)
 
     monkeypatch.setattr(Heartbeat, "beat", no_beat)
     wait_for(lambda: len(tried) >= 3, 10, "it to fail")
     die(first)
     assert deaths(job) == 1
     may_beat.set()
-    wait_for(lambda: supervisor._heartbeat.worker_id != first, 10, "it to start anew")
+    wait_for(lambda: supervisor._heartbeat.worker_id != first, 10, "it to start over")
 
-    # I expect the death to count only where it stood still
+    # I expect the death to count only if it was frozen
     wait_for(lambda: deaths(job) == (0 if cut_off else 1), 10, "the count")
     services.cancel(job.id)
     supervisor.run_jobs()
     completed(job)
 
 
-# -- the end of the guilty -----------------------------------------------------------------------------------
-
-
-def told(job: Job) -> list[str]:
-    rows = Event.objects.filter(subscription__stream=job.uuid).order_by("sequence").values_list("type", flat=True)
-    return [type_.removeprefix("orchestrator.job.") for type_ in rows]
+# -- giving up -----------------------------------------------------------------------------------------------
 
 
 class Killed(BaseException):
-    """No handler of the product catches it: as if the process were gone."""
+    """Caught by no handler of the product, as if the process had been killed."""
 
 
 @pytest.mark.parametrize(
@@ -148,10 +144,10 @@ class Killed(BaseException):
         ("logs", Reason.ENGINE_LOST, ["start", "exit", "output", "complete"]),
     ],
 )
-def test_a_job_that_takes_down_its_workers_ends_without_another_look_at_it(
+def test_a_job_that_kills_its_workers_is_given_up(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, dies_in: str, reason: Reason, story: list[str]
 ) -> None:
-    # Given a job that kills each worker as it gets to one step, at once
+    # Given a job that kills each worker at one of its steps
     workers.set_intervals(worker={"proven_harmless": 60.0})
     job = make_job(command=FOREVER, outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
 
@@ -166,23 +162,23 @@ def test_a_job_that_takes_down_its_workers_ends_without_another_look_at_it(
                 supervisor.run_jobs()
             die(supervisor._heartbeat.worker_id)
 
-    # When the next one comes by
+    # When the next worker claims it and may not touch the container
     before = engine.list({})
     for call in ("inspect", "create", "list", "rename", "remove", "stop"):
         monkeypatch.setattr(engine, call, kill)
     workers.another().run_jobs()
     monkeypatch.undo()
 
-    # I expect the job to end and to say why, its container to be left to the sweep, and its room to be free
+    # I expect the job to fail, its container to be left to the removal of leftovers, and its reservation to be released
     job = completed(job)
     assert (job.status, job.reason, job.exit_code, job.reserved) == (State.FAILED, reason, -1, False)
     assert f"{GIVEN_UP_AFTER} workers in a row died" in job.error
-    assert told(job) == story
+    assert event_types(job) == story
     assert engine.list({}) == before
 
 
-def test_a_cancelled_job_that_takes_down_its_workers_ends_as_cancelled() -> None:
-    # Given a job whose worker dies as it ends the process
+def test_a_cancelled_job_that_is_given_up_stays_cancelled() -> None:
+    # Given a job that is cancelled while it runs
     job, node = make_job(), make_node()
     claim = claimed(job, node)
     lifecycle.started(claim, STARTED_AT)
@@ -191,24 +187,24 @@ def test_a_cancelled_job_that_takes_down_its_workers_ends_as_cancelled() -> None
     # When it is given up
     lifecycle.give_up(claim, "its workers died")
 
-    # I expect the decision to stand
+    # I expect it to stay cancelled
     job.refresh_from_db()
-    assert (job.status, job.error, told(job)) == (State.CANCELLED, "", ["start", "exit", "complete"])
+    assert (job.status, job.error, event_types(job)) == (State.CANCELLED, "", ["start", "exit", "complete"])
     assert job.completed_at is not None
 
 
-def test_jobs_beside_the_guilty_one_go_on(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given running jobs, one of which freezes each process that looks at it
+def test_jobs_beside_one_that_kills_its_workers_run_on(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given running jobs, one of which freezes each worker that drives it
     monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)  # so that each supervisor calls threads of its own
     jobs = [make_job(command=FOREVER, cpu_millis=100) for _ in range(5)]
-    guilty, innocent = jobs[3], [*jobs[:3], jobs[4]]
+    killer, others = jobs[3], [*jobs[:3], jobs[4]]
     supervisor = workers.another()
     for job in jobs:
         running(job)
     frozen, gone, advance = threading.Event(), threading.Event(), Run._advance
 
     def freeze(run: Run, job: Job) -> None:
-        if job.pk != guilty.pk:
+        if job.pk != killer.pk:
             return advance(run, job)
         frozen.set()
         gone.wait(20)
@@ -216,7 +212,7 @@ def test_jobs_beside_the_guilty_one_go_on(workers: Workers, monkeypatch: pytest.
 
     monkeypatch.setattr(Run, "_advance", freeze)
 
-    # When one worker after the other dies of it
+    # When one worker after the other dies
     def end(supervisor: Supervisor) -> None:
         die(supervisor._heartbeat.worker_id)
         gone.set()
@@ -227,67 +223,60 @@ def test_jobs_beside_the_guilty_one_go_on(workers: Workers, monkeypatch: pytest.
         frozen.clear()
         gone.clear()
         supervisor = workers.another()
-        wait_for(frozen.is_set, 20, "the guilty one to be taken up")
+        wait_for(frozen.is_set, 20, "the guilty job to be driven")
         end(supervisor)
     workers.another()
 
     # I expect it to be given up, and the others to run on
-    assert completed(guilty).reason == Reason.ENGINE_LOST
+    assert completed(killer).reason == Reason.ENGINE_LOST
     wait_for(lambda: not Job.objects.filter(completed_at=None, owner_deaths__gt=0).exists(), 20, "the others to be cleared")
-    for job in innocent:
+    for job in others:
         assert Job.objects.get(pk=job.pk).status == State.RUNNING
         services.cancel(job.id)
-    for job in innocent:
+    for job in others:
         assert completed(job).status == State.CANCELLED
 
 
 # -- one at a time -------------------------------------------------------------------------------------------
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def suspect(job: Job, count: int = SUSPECT_AFTER) -> lifecycle.Claim:
     return lifecycle.Claim(job.uuid, job.uuid, 1, count)
 
 
-def test_a_second_suspect_waits_until_the_first_is_cleared_or_has_had_its_time() -> None:
-    # Given a suspect that was taken
-    clock = Clock()
+def test_a_second_suspect_waits_for_the_end_of_the_trial() -> None:
+    # Given a suspect that was claimed
+    clock = ManualClock()
     suspects, job = Suspects(clock=clock), make_job()
-    with suspects.turn() as may_take:
-        assert may_take
+    with suspects.turn() as may_claim:
+        assert may_claim
         suspects.put_on_trial(suspect(job))
 
-    # I expect no other to be taken before it is cleared
-    with suspects.turn() as may_take:
-        assert not may_take
+    # I expect no other to be claimed before it is cleared
+    with suspects.turn() as may_claim:
+        assert not may_claim
     suspects.clear(suspect(job))
-    with suspects.turn() as may_take:
-        assert may_take
+    with suspects.turn() as may_claim:
+        assert may_claim
         suspects.put_on_trial(suspect(job))
 
     # Nor for 30 s
-    clock.now = 29.0
-    with suspects.turn() as may_take:
-        assert not may_take
-    clock.now = 31.0
-    with suspects.turn() as may_take:
-        assert may_take
+    clock.now += 29
+    with suspects.turn() as may_claim:
+        assert not may_claim
+    clock.now += 2
+    with suspects.turn() as may_claim:
+        assert may_claim
 
 
-def test_two_threads_never_take_a_suspect_at_once() -> None:
+def test_only_one_thread_may_claim_a_suspect() -> None:
     suspects = Suspects()
     with suspects.turn() as first, suspects.turn() as second:
         assert (first, second) == (True, False)
 
 
-def test_jobs_that_are_no_suspects_are_taken_meanwhile_and_the_worst_suspect_first() -> None:
-    # Given suspects, and another job
+def test_suspects_are_claimed_in_order_of_their_deaths() -> None:
+    # Given two suspects, and another job
     node = make_node()
     mild, worst, other = make_job(), make_job(), make_job()
     Job.objects.filter(pk=mild.pk).update(owner_deaths=SUSPECT_AFTER, node=node)
@@ -305,8 +294,8 @@ def test_jobs_that_are_no_suspects_are_taken_meanwhile_and_the_worst_suspect_fir
 
 
 @pytest.mark.parametrize("step", ["decided", "exited", "output done", "log read on"])
-def test_a_job_that_gets_a_step_further_has_its_deaths_forgotten(step: str) -> None:
-    # Given a running job some of whose owners died
+def test_each_further_step_resets_the_deaths(step: str) -> None:
+    # Given a running job with dead owners
     job = make_job(outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
     claim = claimed(job)
     lifecycle.started(claim, STARTED_AT)

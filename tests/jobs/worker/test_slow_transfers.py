@@ -1,4 +1,4 @@
-"""Hosts that drip bytes: they hold some of a worker's threads for a while, and never all of them."""
+"""Hosts that send or accept bytes very slowly: they never hold all threads of a worker."""
 
 import json
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def quick(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    """Drips whatever is asked of `/in` and `/out`, and takes and gives what else there is."""
+    """A server that answers `/in` and `/out` byte by byte, and all other paths at once."""
     with FileServer() as server:
         server.fault("/in", *[drip_body] * MANY)
         server.fault("/out", *[drip] * MANY)
@@ -53,8 +53,8 @@ def downloading(url: str) -> Job:
     return make_job(command="cat in", cpu_millis=10, memory_mib=6, inputs=inputs)
 
 
-def dripping(server: FileServer, requests: int) -> None:
-    """Wait for so many requests to be under way."""
+def wait_for_slow_requests(server: FileServer, requests: int) -> None:
+    """Wait until this many slow requests are in progress."""
     for _ in range(requests):
         assert server.hanging.acquire(timeout=20)
 
@@ -67,17 +67,17 @@ def waits_for(job: Job) -> str | None:
     return waiting_for(Job.objects.get(pk=job.pk))
 
 
-def test_jobs_with_slow_peers_keep_no_other_from_starting_and_end_with_a_cancel(workers: Workers, server: FileServer) -> None:
-    # Given a worker of 4 threads, and many jobs whose peers drip
+def test_slow_peers_do_not_keep_other_jobs_from_starting(workers: Workers, server: FileServer) -> None:
+    # Given a worker of 4 threads, and many jobs with slow peers
     sending = [uploading(server.url("/out")) for _ in range(12)]
     receiving = [downloading(server.url("/in")) for _ in range(12)]
     workers.another(worker_threads=THREADS)
-    dripping(server, requests=THREADS)
+    wait_for_slow_requests(server, requests=THREADS)
 
-    # When a job is posted that has nothing to do with them
+    # When a job without transfers is created
     good = make_job(command="exit 0", cpu_millis=10, memory_mib=6)
 
-    # I expect it to run, and the others to say what they wait for
+    # I expect it to run, and the others to report what they wait for
     assert completed(good).status == State.COMPLETED
     wait_for(lambda: waits_for(receiving[-1]) == "its turn to download inputs: other jobs are downloading theirs", 20)
     assert Job.objects.filter(completed_at=None, has_downloads=True, node__isnull=False).count() == THREADS // 2
@@ -95,18 +95,18 @@ def test_jobs_with_slow_peers_keep_no_other_from_starting_and_end_with_a_cancel(
     assert completed(uploading(server.url("/free"), count=1)).outputs.get().status == TransferStatus.SUCCESS
 
 
-def test_a_cancel_of_a_decided_job_ends_its_outputs_and_nothing_else(workers: Workers, server: FileServer) -> None:
-    # Given a job that has ended, the second of its outputs under way
+def test_cancelling_a_decided_job_ends_its_outputs(workers: Workers, server: FileServer) -> None:
+    # Given a job that has ended, and whose second output is being uploaded
     first = OutputSpec(id="first", type=OutputType.EVENT, path="out")
     job = make_job(command="echo x > out; exit 3", outputs=(first, *uploads(server.url("/out"), 2)))
     workers.another()
-    dripping(server, requests=1)
+    wait_for_slow_requests(server, requests=1)
 
     # When it is cancelled, twice
     services.cancel(job.id)
     services.cancel(job.id)
 
-    # I expect the one that was sent to stay so, the one under way to have failed, and the last not to be sent
+    # I expect the first output to stay successful, the second to have failed, and the last not to be uploaded
     job = completed(job)
     assert (job.status, job.reason, job.exit_code, job.error) == (State.FAILED, Reason.EXIT_CODE, 3, "exit code 3")
     assert outputs(job) == [("success", ""), ("failed", "cancelled"), ("skipped", "")]
@@ -122,43 +122,43 @@ def test_a_cancel_of_a_decided_job_ends_its_outputs_and_nothing_else(workers: Wo
     assert len(server.of("/out")) == 1
 
 
-def test_one_deadline_is_for_all_outputs_of_a_job(workers: Workers, server: FileServer) -> None:
-    # Given a job with ten outputs for a host that drips
+def test_all_outputs_of_a_job_share_one_deadline(workers: Workers, server: FileServer) -> None:
+    # Given a job with ten outputs for a slow host
     job = uploading(server.url("/out"), count=10)
 
-    # When they may take half a second
+    # When the time-out for transfers is half a second
     workers.another(transfer_timeout=0.5)
 
-    # I expect the first to have used it up
+    # I expect the first output to have used it up
     sentence = f"PUT {server.url('/out')} did not finish within TRANSFER_TIMEOUT"
     assert outputs(completed(job)) == [("failed", sentence)] * 10
     assert len(server.of("/out")) == 1
 
 
-def test_an_upload_that_begins_again_gets_no_more_time(workers: Workers, server: FileServer) -> None:
-    # Given an output for a host that drips
+def test_a_restarted_upload_gets_no_more_time(workers: Workers, server: FileServer) -> None:
+    # Given an output for a slow host
     job = uploading(server.url("/out"), count=1)
     worker = workers.another(transfer_timeout=0.3)
 
-    # When the run is woken over and over, and each time begins again
+    # When the run is woken again and again, and restarts the upload each time
     def completed_though_woken() -> bool:
         for run in worker._runs.snapshot():
             run.interrupt.wake()
         return Job.objects.get(pk=job.pk).completed_at is not None
 
-    wait_for(completed_though_woken, 20, "the time to be up")
+    wait_for(completed_though_woken, 20, "the time-out")
 
-    # I expect the time to be used up by all of them together
+    # I expect all tries to share the time
     sentence = f"PUT {server.url('/out')} did not finish within TRANSFER_TIMEOUT"
     assert outputs(job) == [("failed", sentence)]
 
 
 @pytest.mark.parametrize("fault", ["/in", "/out"])
-def test_a_download_that_drips_ends_at_the_deadline(workers: Workers, server: FileServer, fault: str) -> None:
-    # Given an input from a host that drips the body, or the head of its answer
+def test_a_slow_download_ends_at_the_deadline(workers: Workers, server: FileServer, fault: str) -> None:
+    # Given an input from a host that sends the body, or the head of its answer, very slowly
     job = downloading(server.url(fault))
 
-    # When inputs may take half a second
+    # When the time-out for transfers is half a second
     workers.another(transfer_timeout=0.5)
 
     # I expect the input to have failed
@@ -169,15 +169,15 @@ def test_a_download_that_drips_ends_at_the_deadline(workers: Workers, server: Fi
     )
 
 
-@pytest.mark.parametrize("how", ["declared dead", "stopped"])
-def test_what_a_worker_leaves_to_be_uploaded_is_uploaded_by_the_next(workers: Workers, server: FileServer, how: str) -> None:
-    # Given a worker that uploads the outputs of some jobs, while others wait for that
+@pytest.mark.parametrize("how", ["removed", "stopped"])
+def test_pending_uploads_are_done_by_the_next_worker(workers: Workers, server: FileServer, how: str) -> None:
+    # Given a worker that uploads the outputs of some jobs, while others wait for an upload thread
     jobs = [uploading(server.url("/out"), count=2) for _ in range(6)]
     first = workers.another(worker_threads=THREADS)
     wait_for(lambda: first._upload_pool.size == len(jobs), 20, "the jobs to end")
-    dripping(server, requests=THREADS // 2)
+    wait_for_slow_requests(server, requests=THREADS // 2)
 
-    # When it loses them, and the host is well again
+    # When it loses its jobs, and the host answers normally again
     server.heal("/out")
     if how == "stopped":
         first.stop()
@@ -191,39 +191,39 @@ def test_what_a_worker_leaves_to_be_uploaded_is_uploaded_by_the_next(workers: Wo
         assert outputs(completed(job)) == [("success", "")] * 2
 
 
-def test_a_cancel_outlives_the_worker_that_has_not_seen_it(workers: Workers, server: FileServer, engine: FakeEngine) -> None:
-    # Given a worker that is gone amid an upload
+def test_a_cancel_survives_its_worker(workers: Workers, server: FileServer, engine: FakeEngine) -> None:
+    # Given a worker that stopped during an upload
     job = uploading(server.url("/out"))
     first = workers.another()
-    dripping(server, requests=1)
+    wait_for_slow_requests(server, requests=1)
     first.stop()
 
     # When the job is cancelled while it has no owner
     services.cancel(job.id)
     workers.another()
 
-    # I expect nothing more to be sent
+    # I expect no further upload
     assert outputs(completed(job)) == [("skipped", "")] * 3
     assert len(server.of("/out")) == 1
     wait_for(lambda: not engine.list({}), 10, "the container to be removed")
 
 
-def test_a_worker_says_which_jobs_it_takes(workers: Workers, server: FileServer) -> None:
-    # Given a worker whose threads for downloads and uploads have all that they can do
+def test_a_worker_reports_which_jobs_it_accepts(workers: Workers, server: FileServer) -> None:
+    # Given a worker whose slots for downloads and uploads are all in use
     workers.another(worker_threads=2)
     jobs = [downloading(server.url("/in")), *[uploading(server.url("/out")) for _ in range(2)]]
-    takes = Worker.objects.values_list("takes_downloads", "takes_uploads")
-    wait_for(lambda: takes.get() == (False, False), 20, "the worker to say so")
+    accepts = Worker.objects.values_list("takes_downloads", "takes_uploads")
+    wait_for(lambda: accepts.get() == (False, False), 20, "the worker to report it")
 
-    # I expect new jobs of either kind to wait, and to say why
+    # I expect a new job with uploads to wait, and to report why
     more = uploading(server.url("/out"))
     assert waits_for(more) == "its turn: the outputs of jobs that have ended are still being uploaded"
     assert more.node is None
 
-    # And to be taken when there is room again
+    # And to be claimed when there are free slots again
     for job in jobs:
         services.cancel(job.id)
-    wait_for(lambda: takes.get() == (True, True), 20, "the worker to say so")
-    dripping(server, requests=1)
+    wait_for(lambda: accepts.get() == (True, True), 20, "the worker to report it")
+    wait_for_slow_requests(server, requests=1)
     services.cancel(more.id)
     completed(more)
