@@ -18,7 +18,7 @@ UploadMethod = Literal["PUT", "POST"]
 class InputSpec:
     """A file to put into the container before it starts. `path` is relative to the workspace and normalised."""
 
-    id: str
+    id: str = ""  # empty: named by its position
     type: InputType
     path: str
     mode: int = 0o644
@@ -32,7 +32,7 @@ class InputSpec:
 class OutputSpec:
     """A file to send after the process has ended. `path` is relative to the workspace and normalised."""
 
-    id: str
+    id: str = ""  # empty: named by its position
     type: OutputType
     path: str
     url: str = field(default="", repr=False)  # of an `upload` output, like the fields below
@@ -58,17 +58,17 @@ class CallbackSpec:
 class JobSpec:
     """A container to run to completion."""
 
-    id: str | None  # None to have one generated
+    id: str | None = None  # None to have one generated
     image: str
-    command: str | list[str] | None  # a string for a shell, an argument vector, or None for the image's own command
+    command: str | list[str] | None = None  # a string for a shell, an argument vector, or None for the image's own command
     cpu_millis: int
     memory_mib: int
     timeout_seconds: int
-    environment: Mapping[str, str] = field(repr=False)
-    meta: Mapping[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    meta: Mapping[str, str] = field(default_factory=dict)
     workspace: str
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     pull_policy: PullPolicy
     network: Network
-    callback: CallbackSpec | None
+    callback: CallbackSpec | None = None

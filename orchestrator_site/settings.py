@@ -110,7 +110,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": [],  # orchestrator_site.base.http.json_body reads bodies, also chunked ones
     "EXCEPTION_HANDLER": "orchestrator_site.base.http.api_errors.exception_handler",
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "orchestrator_site.base.http.openapi.ApiSchema",
     "UNAUTHENTICATED_USER": None,
 }
 WEB_THREADS = 16  # per web process; at most half of them wait in long polls
@@ -121,7 +121,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Runs containers to completion and reports what happens as signed CloudEvents.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
-    "POSTPROCESSING_HOOKS": ["jobs.api.job_operations.complete_document", "callbacks.api.destination_operations.add_components"],
+    "POSTPROCESSING_HOOKS": ["orchestrator_site.browsers.api_docs.add_probes"],
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # the default sends the document to another service
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

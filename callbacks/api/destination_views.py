@@ -1,4 +1,4 @@
-"""The addresses of destinations: where events go, and what an operator may do about one."""
+"""The addresses of destinations: the hosts that events are sent to, and what an operator can do about one."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,116 +8,150 @@ from typing import Any
 from django.http import HttpResponse
 from rest_framework.request import Request
 
-from callbacks.api import destination_operations
+from callbacks.api.destination_answers import Destination, DestinationSummary
 from callbacks.operators import destinations, redelivery
-from callbacks.rules import destination_breaker
 from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
-from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
-from orchestrator_site.base.http.api_views import ApiView, Parameters, json_response, rfc3339
+from orchestrator_site.base.http.api_views import ApiView
+from orchestrator_site.base.http.fields import Choice, Integer, Text, Time
+from orchestrator_site.base.http.json_response import json_response
+from orchestrator_site.base.http.openapi import NoParameters, answer, operation
+from orchestrator_site.base.http.pagination import MAX_NUMBER, CursorPagination, Page, PageQuery
+from orchestrator_site.base.http.serializers import QuerySerializer
 
-_ID_MAX = 2**53
-_FIRST_MOMENT, _LAST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # for any database, in any zone
+_FIRST_TIME, _LAST_TIME = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # for any database, in any zone
+
+
+class _Origin(Text):
+    default_error_messages = {"url": "must be an http or https URL"}
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return origin_of(data)
+        except EgressDenied:
+            self.fail("url")
+
+
+class DestinationListQuery(PageQuery):
+    """Which hosts to list."""
+
+    origin = _Origin(required=False, help_text="Only the host of this URL.")
+    paused = Choice(["true", "false"], required=False, help_text="Only hosts that are paused, or that are not.")
+
+
+class RedeliverQuery(QuerySerializer):
+    """Which dead events to redeliver."""
+
+    since = Time(help_text="RFC 3339 with an offset.")
+
+
+class DestinationPagination(CursorPagination):
+    """Pages of destinations."""
+
+    items = "destinations"
 
 
 class DestinationsView(ApiView):
-    @destination_operations.list_destinations
-    def get(self, request: Request) -> HttpResponse:
-        """Hosts that events go to, in the order in which they were first used."""
-        parameters = Parameters(request._request, ("limit", "cursor", "origin", "paused"))
-        limit = parameters.page_limit()
-        rows = destinations.destinations().filter(pk__gt=parameters.integer("cursor", 0, _ID_MAX) or 0).order_by("pk")
-        if (origin := parameters.text("origin")) is not None:
-            rows = rows.filter(origin=_origin(origin))
-        if (paused := parameters.choice("paused", ("true", "false"))) is not None:
-            rows = rows.filter(paused=paused == "true")
-        found = list(rows[: limit + 1])
-        body: dict[str, Any] = {"destinations": [_summary(destination) for destination in found[:limit]]}
-        return json_response(body | ({"nextCursor": str(found[limit - 1].pk)} if len(found) > limit else {}))
+    """`/v1/destinations`."""
+
+    pagination_class = DestinationPagination
+
+    @operation(
+        "listDestinations",
+        "List the hosts that events are sent to",
+        "In the order of their first use.",
+        query=DestinationListQuery,
+        answers=answer(DestinationSummary(many=True), "A page of hosts."),
+    )
+    def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
+        rows = destinations.destinations().order_by("pk")
+        if "origin" in self.query:
+            rows = rows.filter(origin=self.query["origin"])
+        if "paused" in self.query:
+            rows = rows.filter(paused=self.query["paused"] == "true")
+
+        def find(cursor: int | None, limit: int) -> Page[Any]:
+            found = list(rows.filter(pk__gt=cursor or 0)[: limit + 1])
+            return Page(found[:limit], found[limit - 1].pk if len(found) > limit else None)
+
+        return self.answer_page(DestinationSummary, find)
 
 
-class DestinationView(ApiView):
-    @destination_operations.get_destination
-    def get(self, request: Request, destination_id: int) -> HttpResponse:
-        """One host, with what is under way and what waits."""
-        Parameters(request._request)
-        return _answer(destination_id)
+def _destination_operation(
+    operation_id: str, summary: str, description: str, *, status: int = 200, query: type[QuerySerializer] = NoParameters
+) -> Callable[[Any], Any]:
+    return operation(
+        operation_id,
+        summary,
+        description,
+        query=query,
+        answers=answer(Destination, "The destination after the request.", status),
+    )
 
 
-class PauseView(ApiView):
-    @destination_operations.pause_destination
-    def post(self, request: Request, destination_id: int) -> HttpResponse:
-        """Send nothing there for now."""
-        return _done(destinations.pause, request, destination_id)
+class _OneDestinationView(ApiView):
+    path_fields = {"destination_id": Integer(1, help_text="The id of the destination.")}
+    not_found = "there is no destination with this id"
+
+    def find(self, destination_id: int) -> Any:
+        """Return the row, with the time of the database as `now`."""
+        destination = destinations.destinations().filter(pk=min(destination_id, MAX_NUMBER)).first()
+        if destination is None:
+            raise self.no_such_thing()
+        return destination
+
+    def respond(self, destination_id: int, status: int = HTTPStatus.OK) -> HttpResponse:
+        destination = self.find(destination_id)
+        destination.load = destinations.load(destination)
+        return json_response(Destination.show(destination), status=status)
 
 
-class ResumeView(ApiView):
-    @destination_operations.resume_destination
-    def post(self, request: Request, destination_id: int) -> HttpResponse:
-        """Send there again."""
-        return _done(destinations.resume, request, destination_id)
+class DestinationView(_OneDestinationView):
+    """`/v1/destinations/<id>`."""
+
+    @_destination_operation("getDestination", "Get a host", "With its breaker, and how much waits for it.")
+    def get(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
+        return self.respond(destination_id)
 
 
-class ResetView(ApiView):
-    @destination_operations.reset_destination
-    def post(self, request: Request, destination_id: int) -> HttpResponse:
-        """Take it for well."""
-        return _done(destinations.reset, request, destination_id)
+def _action_view(operation_id: str, summary: str, description: str, action: Callable[[int], None]) -> type[ApiView]:
+    class ActionView(_OneDestinationView):
+        @_destination_operation(operation_id, summary, description)
+        def post(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
+            action(self.find(destination_id).pk)
+            return self.respond(destination_id)
+
+    return ActionView
 
 
-class RedeliverView(ApiView):
-    @destination_operations.redeliver_to_destination
-    def post(self, request: Request, destination_id: int) -> HttpResponse:
-        """Send again what died there since a time."""
-        since = Parameters(request._request, ("since",)).moment("since")
-        if since is None:
-            raise InvalidRequest("say since when", field="since")
-        redelivery.request_redelivery(_find(destination_id).pk, min(max(since, _FIRST_MOMENT), _LAST_MOMENT))
-        return _answer(destination_id, HTTPStatus.ACCEPTED)
+PauseView = _action_view(
+    "pauseDestination",
+    "Pause deliveries to a host",
+    "Deliveries under way are completed. Events wait without using up attempts, and still die 24 hours after they happened.",
+    destinations.pause,
+)
+ResumeView = _action_view(
+    "resumeDestination", "Resume deliveries to a host", "Waiting events are sent, the oldest first.", destinations.resume
+)
+ResetView = _action_view(
+    "resetDestination",
+    "Reset a host",
+    "Closes its breaker, ends its throttling after a 429, and retries at once what the host left unanswered.",
+    destinations.reset,
+)
 
 
-def _done(act: Callable[[int], None], request: Request, destination_id: int) -> HttpResponse:
-    """An action that is done when it is answered."""
-    Parameters(request._request)
-    act(_find(destination_id).pk)
-    return _answer(destination_id)
+class RedeliverView(_OneDestinationView):
+    """`/v1/destinations/<id>/redeliver`."""
 
-
-def _origin(url: str) -> str:
-    try:
-        return origin_of(url)
-    except EgressDenied as error:
-        raise InvalidRequest("write an http or https URL", field="origin") from error
-
-
-def _no_such_destination() -> ApiError:
-    return ApiError(HTTPStatus.NOT_FOUND, "there is no destination with this id")
-
-
-def _find(destination_id: int) -> Any:
-    """The row, with the database's time as `now`."""
-    destination = destinations.destinations().filter(pk=min(destination_id, _ID_MAX)).first()
-    if destination is None:
-        raise _no_such_destination()
-    return destination
-
-
-def _answer(destination_id: int, status: int = HTTPStatus.OK) -> HttpResponse:
-    destination = _find(destination_id)
-    load = destinations.load(destination)
-    return json_response({**_summary(destination), "underWay": load.in_flight, "waiting": load.waiting}, status=status)
-
-
-def _summary(destination: Any) -> dict[str, Any]:
-    moments = {"openUntil": destination.open_until, "throttledUntil": destination.throttled_until}
-    since, until = destination.revive_since, destination.revive_until
-    return {
-        "id": destination.pk,
-        "origin": destination.origin,
-        "paused": destination.paused,
-        "breaker": destination_breaker.state(destination, destination.now),
-        "failures": destination.failures,
-        "slow": destination_breaker.is_slow(destination),
-        **{name: rfc3339(moment) for name, moment in moments.items() if moment is not None},
-        "atOnce": destinations.max_in_flight(destination),
-        **({"redelivering": {"since": rfc3339(since), "until": rfc3339(until)}} if since and until else {}),
-    }
+    @_destination_operation(
+        "redeliverToDestination",
+        "Redeliver the dead events of a host",
+        "Those of all jobs that died since that time, in order within each job. "
+        "They are sent in the background, also after a crash.",
+        status=202,
+        query=RedeliverQuery,
+    )
+    def post(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
+        since = min(max(self.query["since"], _FIRST_TIME), _LAST_TIME)
+        redelivery.request_redelivery(self.find(destination_id).pk, since)
+        return self.respond(destination_id, HTTPStatus.ACCEPTED)

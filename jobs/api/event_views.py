@@ -1,80 +1,83 @@
-"""The addresses of a job's events: what became of them, and sending them again."""
+"""The addresses of a job's events: their deliveries, and redelivering them."""
 
 from http import HTTPStatus
-from typing import Any
+from types import SimpleNamespace
 from uuid import UUID
 
 from django.http import HttpResponse
 from rest_framework.request import Request
 
-from callbacks.models import Attempt, Event
 from callbacks.operators import event_history, redelivery
-from jobs.api import job_list, job_operations
-from jobs.api.job_views import no_such_job
-from orchestrator_site.base.http.api_errors import ApiError
-from orchestrator_site.base.http.api_views import ApiView, Parameters, json_response, rfc3339
-
-_SEQUENCE_MAX = 2**53
-
-
-class EventsView(ApiView):
-    @job_operations.list_events
-    def get(self, request: Request, job_id: str) -> HttpResponse:
-        """A job's events, in order, with every attempt to deliver them."""
-        parameters = Parameters(request._request, ("limit", "cursor", "state"))
-        page = event_history.page_of_events(
-            _stream(job_id),
-            after=parameters.integer("cursor", 0, _SEQUENCE_MAX) or 0,
-            limit=parameters.page_limit(),
-            state=parameters.choice("state", Event.State.values),
-        )
-        body: dict[str, Any] = {"events": [_event(event) for event in page.events]}
-        return json_response(body | ({} if page.next_after is None else {"nextCursor": str(page.next_after)}))
+from jobs.api import job_list
+from jobs.api.job_answers import Event, Redelivery
+from jobs.api.job_views import OneJobView
+from jobs.api.queries import EventListQuery, EventPagination
+from orchestrator_site.base.http.fields import Text
+from orchestrator_site.base.http.json_response import json_response
+from orchestrator_site.base.http.openapi import answer, operation
+from orchestrator_site.base.http.pagination import Page
 
 
-class RedeliverEventView(ApiView):
-    @job_operations.redeliver_event
-    def post(self, request: Request, job_id: str, event_id: UUID) -> HttpResponse:
-        """Send one event again."""
-        Parameters(request._request)
-        if not redelivery.redeliver(_stream(job_id), event_id):
-            raise ApiError(HTTPStatus.NOT_FOUND, "this job has no event with this id")
+class _JobEventsView(OneJobView):
+    def stream_of(self, job_id: str) -> UUID:
+        uuid = job_list.find_uuid(job_id)
+        if uuid is None:
+            raise self.no_such_thing()
+        return uuid
+
+
+class EventsView(_JobEventsView):
+    """`/v1/jobs/<id>/events`."""
+
+    pagination_class = EventPagination
+
+    @operation(
+        "listEvents",
+        "List the events of a job and their deliveries",
+        "In order. A page may be short and still have a `nextCursor`. A job without a callback has no events.",
+        query=EventListQuery,
+        answers=answer(Event(many=True), "A page of events, in order."),
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
+        stream = self.stream_of(job_id)
+
+        def find(cursor: int | None, limit: int) -> Page[object]:
+            page = event_history.page_of_events(stream, after=cursor or 0, limit=limit, state=self.query.get("state"))
+            return Page(page.events, page.next_after)
+
+        return self.answer_page(Event, find)
+
+
+class RedeliverEventView(_JobEventsView):
+    """`/v1/jobs/<id>/events/<event id>/redeliver`."""
+
+    path_fields = {**OneJobView.path_fields, "event_id": Text(schema={"format": "uuid"}, help_text="The id of the event.")}
+    not_found = "there is no event with this id in a job with this id"
+
+    @operation(
+        "redeliverEvent",
+        "Redeliver an event",
+        "Whatever its state: with the same id, and with all the attempts of a new event. "
+        "An event that waits for its next attempt is sent now.",
+        answers=answer(Redelivery, "The event will be sent, before the later ones of its job.", 202),
+    )
+    def post(self, request: Request, job_id: str, event_id: UUID) -> HttpResponse:  # noqa: ARG002
+        if not redelivery.redeliver(self.stream_of(job_id), event_id):
+            raise self.no_such_thing()
         return _accepted(1)
 
 
-class RedeliverDeadEventsView(ApiView):
-    @job_operations.redeliver_dead_events
-    def post(self, request: Request, job_id: str) -> HttpResponse:
-        """Send all of a job's dead events again."""
-        Parameters(request._request)
-        return _accepted(redelivery.redeliver_dead(_stream(job_id)))
+class RedeliverDeadEventsView(_JobEventsView):
+    """`/v1/jobs/<id>/events/redeliver`."""
 
-
-def _stream(job_id: str) -> UUID:
-    uuid = job_list.find_uuid(job_id)
-    if uuid is None:
-        raise no_such_job()
-    return uuid
+    @operation(
+        "redeliverDeadEvents",
+        "Redeliver all dead events of a job",
+        answers=answer(Redelivery, "The events will be sent, in order.", 202),
+    )
+    def post(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
+        return _accepted(redelivery.redeliver_dead(self.stream_of(job_id)))
 
 
 def _accepted(count: int) -> HttpResponse:
-    return json_response({"redelivered": count}, status=HTTPStatus.ACCEPTED)
-
-
-def _event(event: Event) -> dict[str, Any]:
-    waits = {"nextAttemptAt": rfc3339(event.next_attempt_at)} if event.next_attempt_at is not None else {}
-    return {
-        "id": str(event.pk),
-        "type": event.type,
-        "time": event.time,
-        "jobsequence": event.sequence,
-        "state": event.state,
-        **waits,
-        "attempts": [_attempt(attempt) for attempt in event.attempts.all()],
-    }
-
-
-def _attempt(attempt: Attempt) -> dict[str, Any]:
-    said = {"status": attempt.status, "error": attempt.error or None, "answer": attempt.answer or None}
-    known = {name: value for name, value in said.items() if value is not None}
-    return {"time": rfc3339(attempt.time), "latencyMs": attempt.latency_ms, **known}
+    return json_response(Redelivery.show(SimpleNamespace(redelivered=count)), status=HTTPStatus.ACCEPTED)

@@ -1,59 +1,137 @@
-"""What the API says of a job. No secret: no key, environment value, URL or header is ever read here."""
+"""What the API answers about jobs, their logs and their events. No field is a key, environment value, URL or header."""
 
-from collections.abc import Iterable
-from typing import Any
-
+from callbacks.models import Event as StoredEvent
+from jobs.api.fields import JobId
+from jobs.api.new_job import EVENT_TYPES
+from jobs.api.stored_log import StoredLine
 from jobs.api.waiting_reason import waiting_for
-from jobs.models import Input, Job, Output
-from orchestrator_site.base.http.api_views import rfc3339
+from jobs.log_lines import Ending
+from jobs.models import Job as StoredJob
+from jobs.models import Node
+from jobs.states import InputType, OutputType, Reason, State, Stream, TransferStatus
+from orchestrator_site.base.http.fields import Array, Boolean, Choice, Integer, Number, StringMap, Text, Time
+from orchestrator_site.base.http.serializers import AnswerSerializer
 
 
-def job_summary(job: Job) -> dict[str, Any]:
-    """A job as a list shows it. What is not known yet is left out."""
-    moments = {
-        "startedAt": job.started_at,
-        "finishedAt": job.finished_at,
-        "completedAt": job.completed_at,
-    }
-    known: dict[str, Any] = {
-        "exitCode": job.exit_code,
-        "reason": job.reason or None,
-        "error": job.error or None,
-        **{name: rfc3339(moment) for name, moment in moments.items() if moment is not None},
-        "node": job.node.name if job.node is not None else None,
-    }
-    return {
-        "id": job.id,
-        "status": job.status,
-        "image": job.image,
-        "meta": job.meta,
-        "createdAt": rfc3339(job.created_at),
-        "cpu": job.cpu_millis / 1000,
-        "memory": job.memory_mib,
-        "timeoutSeconds": job.timeout_seconds,
-        **{name: value for name, value in known.items() if value is not None},
-    }
+class Accepted(AnswerSerializer):
+    """A job that is stored."""
+
+    id = JobId()
+    status = Choice([State.ACCEPTED])
 
 
-def job_detail(job: Job) -> dict[str, Any]:
-    """A job as `GET /v1/jobs/<id>` shows it."""
-    waiting = waiting_for(job)
-    return {
-        **job_summary(job),
-        **({"waiting": waiting} if waiting is not None else {}),
-        "inputs": _transfers(job.inputs.defer("content", "url", "headers")),
-        "outputs": _transfers(job.outputs.defer("url", "headers")),
-    }
+class _NodeName(Text):
+    def to_representation(self, value: Node) -> str:
+        return value.name
 
 
-def _transfers(rows: Iterable[Input | Output]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": row.name,
-            "type": row.type,
-            "status": row.status,
-            **({"bytes": row.bytes} if row.bytes is not None else {}),
-            **({"error": row.error} if row.error else {}),
-        }
-        for row in rows
-    ]
+class _Cores(Number):
+    def to_representation(self, value: int) -> float:
+        return value / 1000
+
+
+class JobSummary(AnswerSerializer):
+    """A job in a list. What is not known yet is left out."""
+
+    id = JobId()
+    status = Choice(State.values)
+    image = Text()
+    meta = StringMap()
+    createdAt = Time(source="created_at")
+    cpu = _Cores(source="cpu_millis")
+    memory = Integer(source="memory_mib", help_text="MiB.")
+    timeoutSeconds = Integer(source="timeout_seconds")
+    exitCode = Integer(source="exit_code", required=False, help_text="-1 if it is unknown or the process never ran.")
+    reason = Choice(Reason.values, required=False)
+    error = Text(required=False)
+    startedAt = Time(source="started_at", required=False)
+    finishedAt = Time(source="finished_at", required=False, help_text="When its status was decided.")
+    completedAt = Time(source="completed_at", required=False, help_text="When its last output was handled.")
+    node = _NodeName(required=False)
+
+
+class _Transfer(AnswerSerializer):
+    id = Text(source="name")
+    status = Choice(TransferStatus.values)
+    bytes = Integer(0, required=False)
+    error = Text(required=False)
+
+
+class Input(_Transfer):
+    """An input of a job."""
+
+    type = Choice(InputType.values)
+
+
+class Output(_Transfer):
+    """An output of a job."""
+
+    type = Choice(OutputType.values)
+
+
+class _WaitingReason(Text):
+    def to_representation(self, value: StoredJob) -> str | None:
+        return waiting_for(value)
+
+
+class Job(JobSummary):
+    """A job with its inputs and outputs."""
+
+    waiting = _WaitingReason(source="*", required=False, help_text="What an accepted job waits for.")
+    inputs = Array(Input())
+    outputs = Array(Output())
+
+
+class _Partial(Boolean):
+    def __init__(self) -> None:
+        help_text = "The line continues in the next one of its stream."
+        super().__init__(schema={"enum": [True]}, source="*", required=False, help_text=help_text)
+
+    def to_representation(self, value: StoredLine) -> bool | None:
+        return True if value.ending == Ending.PARTIAL else None
+
+
+class LogLine(AnswerSerializer):
+    """A line of a log, or a piece of a long line."""
+
+    seq = Integer(1, source="number")
+    stream = Choice(Stream.values)
+    time = Text(schema={"format": "date-time"})
+    text = Text()
+    partial = _Partial()  # type: ignore[assignment]  # DRF's attribute of that name is one of instances
+
+
+class LogPage(AnswerSerializer):
+    """Some lines of a log."""
+
+    lines = Array(LogLine())
+    next = Integer(0, source="read_to", help_text="`after` of the next page.")
+    complete = Boolean(help_text="The log has ended, and this page reaches its end.")
+
+
+class Attempt(AnswerSerializer):
+    """An attempt to deliver an event."""
+
+    time = Time()
+    status = Integer(100, 999, required=False, help_text="HTTP status; absent if there was no answer.")
+    latencyMs = Integer(0, source="latency_ms")
+    error = Text(required=False)
+    answer = Text(required=False, help_text="The start of the answer's body.")
+
+
+class Event(AnswerSerializer):
+    """An event of a job, with the attempts to deliver it."""
+
+    id = Text(source="pk", schema={"format": "uuid"})
+    type = Choice(EVENT_TYPES)
+    time = Text(schema={"format": "date-time"})
+    jobsequence = Integer(1, source="sequence")
+    state = Choice(StoredEvent.State.values)
+    nextAttemptAt = Time(source="next_attempt_at", required=False)
+    attempts = Array(Attempt(), help_text="The oldest first.")
+
+
+class Redelivery(AnswerSerializer):
+    """How many events are sent again."""
+
+    redelivered = Integer(0)

@@ -1,7 +1,7 @@
-"""Reads jobs for the API. What one page costs does not grow with the table.
+"""Reads jobs for the API. The cost of a page does not grow with the table.
 
-A page walks one index in the order of making, newest first, and reads at most `ROWS_READ` rows of it; all
-other filters are applied to these. So it may be short, or empty, and still say where the next one begins.
+A page scans one index from the newest job to the oldest and reads at most `ROWS_READ` rows of it; all other filters are
+applied to these rows. So a page may be short, even empty, and still have a next one.
 """
 
 import binascii
@@ -13,20 +13,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 
 from jobs.api import limits
-from jobs.models import Job, Node
+from jobs.models import Input, Job, Node, Output
 from jobs.states import UNDECIDED
+from orchestrator_site.base.http.pagination import Page
 
 _BATCH_ROWS = 500
-# Secrets that cost a decryption each, and what may be large: no answer shows them.
+# Not shown: secrets, each of which costs a decryption, and values that may be large.
 _UNSHOWN = ("environment", "command", "log_tail_stdout", "log_tail_stderr")
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a listed job has to be; None: anything. Times are exclusive, to the millisecond."""
+    """The jobs to list; None selects all. Times are exclusive, to the millisecond."""
 
     status: str | None = None
     image: str | None = None
@@ -36,25 +37,23 @@ class Filters:
     created_before: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    jobs: list[Job]
-    next_cursor: str | None  # None: there is nothing older
-
-
 def find_job(job_id: str) -> Job | None:
-    """With its node."""
-    return Job.objects.defer(*_UNSHOWN).select_related("node").filter(id=job_id).first()
+    """Return a job with its node, inputs and outputs, without their secrets."""
+    transfers = (
+        Prefetch("inputs", Input.objects.defer("content", "url", "headers")),
+        Prefetch("outputs", Output.objects.defer("url", "headers")),
+    )
+    return Job.objects.defer(*_UNSHOWN).select_related("node").prefetch_related(*transfers).filter(id=job_id).first()
 
 
 def find_uuid(job_id: str) -> UUID | None:
-    """The row's own key."""
+    """Return the primary key of a job."""
     return Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
 
 
-def page_of_jobs(filters: Filters, *, cursor: UUID | None, limit: int) -> Page:
-    """The newest jobs that match and are older than the cursor's."""
-    rows = _made_between(filters.created_after, filters.created_before)
+def page_of_jobs(filters: Filters, *, cursor: UUID | None, limit: int) -> Page[Job]:
+    """Return the newest jobs that match and are older than the cursor, at most `limit`."""
+    rows = _created_between(filters.created_after, filters.created_before)
     wanted: dict[str, Any] = {}
     if filters.status is not None:
         wanted["status"] = filters.status
@@ -80,7 +79,7 @@ def page_of_jobs(filters: Filters, *, cursor: UUID | None, limit: int) -> Page:
 
 
 def _most_selective(wanted: Mapping[str, Any]) -> str | None:
-    """Few jobs are undecided, many images are rare, nodes are few, and most jobs have one of three statuses."""
+    """Return the filter that leaves the fewest rows: most jobs are decided, and there are more images than nodes."""
     if wanted.get("status") in UNDECIDED:
         return "status"
     return next((name for name in ("image", "node_id", "status") if name in wanted), None)
@@ -93,7 +92,7 @@ def _matches(job: Job, wanted: Mapping[str, Any], meta: Mapping[str, str]) -> bo
 
 
 def _newest_first(rows: QuerySet[Job], cursor: UUID | None, batch: int) -> Iterator[Job]:
-    """In batches, each its own bounded read of the index: no cursor is held open, no result is held whole."""
+    """Yield jobs in batches, each a bounded read of the index, so that no database cursor stays open."""
     rows = rows.defer(*_UNSHOWN).select_related("node").order_by("-uuid")
     while True:
         jobs = list(rows.filter(uuid__lt=cursor)[:batch] if cursor else rows[:batch])
@@ -103,8 +102,8 @@ def _newest_first(rows: QuerySet[Job], cursor: UUID | None, batch: int) -> Itera
         cursor = jobs[-1].uuid
 
 
-def _made_between(after: datetime | None, before: datetime | None) -> QuerySet[Job]:
-    """By the time that is in the rows' UUIDs (version 7: milliseconds in the upper 48 bits), so that it bounds the scan."""
+def _created_between(after: datetime | None, before: datetime | None) -> QuerySet[Job]:
+    """Return the jobs of that time, by their UUIDs (version 7: milliseconds in the upper 48 bits), which bounds the scan."""
     rows = Job.objects.all()
     if after is not None:
         rows = rows.filter(uuid__gte=_first_uuid(math.floor(after.timestamp() * 1000) + 1))
@@ -118,12 +117,12 @@ def _first_uuid(milliseconds: int) -> UUID:
 
 
 def encode_cursor(last: UUID) -> str:
-    """Opaque to clients: after which row a page begins."""
+    """Return the cursor after a row, opaque to clients."""
     return urlsafe_b64encode(last.bytes).decode().rstrip("=")
 
 
 def decode_cursor(text: str) -> UUID:
-    """Raises ValueError where it is none of ours. Any UUID is a harmless place to begin."""
+    """Return the row of a cursor. Raise `ValueError` if it is invalid; any UUID is a harmless position."""
     try:
         cursor = UUID(bytes=urlsafe_b64decode(text.encode("ascii") + b"=="))
     except (binascii.Error, UnicodeEncodeError) as error:

@@ -1,118 +1,133 @@
-"""The API's addresses. A view reads the request, makes one call and answers; nothing here waits for an engine."""
+"""The addresses of jobs: a view makes one call and answers; no view waits for an engine."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any
-from uuid import UUID
+from types import SimpleNamespace
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
 
 from jobs import services
-from jobs.api import job_list, job_operations, limits, stored_log
-from jobs.api.job_answers import job_detail, job_summary
-from jobs.api.new_job import read_job
-from jobs.api.stored_log import Log, LogPage, StoredLine
+from jobs.api import job_list, limits, stored_log
+from jobs.api.fields import JobId
+from jobs.api.job_answers import Accepted, Job, JobSummary, LogPage
+from jobs.api.new_job import NewJob
+from jobs.api.queries import JobListQuery, JobPagination, LogQuery, WaitQuery
+from jobs.api.stored_log import Log
 from jobs.errors import IdTaken
-from jobs.log_lines import Ending
-from jobs.models import Job
+from jobs.models import Job as StoredJob
 from jobs.services import JobNotFound
-from jobs.states import UNDECIDED, State, Stream
+from jobs.states import UNDECIDED
 from orchestrator_site.base.db.transactions import release_connection
-from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
-from orchestrator_site.base.http.api_views import ApiView, Parameters, json_response
-from orchestrator_site.base.http.json_body import read_json
+from orchestrator_site.base.http.api_errors import ApiError
+from orchestrator_site.base.http.api_views import ApiView
+from orchestrator_site.base.http.json_response import json_response
 from orchestrator_site.base.http.long_polls import look_until
+from orchestrator_site.base.http.openapi import answer, operation
 
-_META = "meta."
+_ID_TAKEN = "a job with this id exists"
 _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
 
 
-def no_such_job() -> ApiError:
-    return ApiError(HTTPStatus.NOT_FOUND, "there is no job with this id")
-
-
 class JobsView(ApiView):
-    @job_operations.create_job
-    def post(self, request: Request) -> HttpResponse:
-        """Accept a job. It is stored durably when this answers, and waits for no engine."""
-        Parameters(request._request)
-        spec = read_json(request._request, read_job)
+    """`/v1/jobs`."""
+
+    pagination_class = JobPagination
+
+    @operation(
+        "createJob",
+        "Run a job",
+        "Answers as soon as the job is stored durably. It is then run without further requests.",
+        body=NewJob,
+        answers=answer(Accepted, "The job is stored.", 202),
+        location="The address of the job.",
+        errors={HTTPStatus.CONFLICT: _ID_TAKEN},
+    )
+    def post(self, request: Request) -> HttpResponse:  # noqa: ARG002
         try:
-            job = services.create(spec)
+            job = services.create(self.body)
         except IdTaken as error:
-            raise ApiError(HTTPStatus.CONFLICT, "a job with this id exists", field="id") from error
-        body = {"id": job.id, "status": State.ACCEPTED}
-        return json_response(body, status=HTTPStatus.ACCEPTED, headers={"Location": f"/v1/jobs/{job.id}"})
+            raise ApiError(HTTPStatus.CONFLICT, _ID_TAKEN, field="id") from error
+        return json_response(Accepted.show(job), status=HTTPStatus.ACCEPTED, headers={"Location": f"/v1/jobs/{job.id}"})
 
-    @job_operations.list_jobs
-    def get(self, request: Request) -> HttpResponse:
-        """Jobs, newest first. A page may be short, or empty, and still have a `nextCursor`."""
-        known = ("limit", "cursor", "status", "image", "node", "createdAfter", "createdBefore")
-        parameters = Parameters(request._request, known, prefix=_META)
-        filters = job_list.Filters(
-            status=parameters.choice("status", State.values),
-            image=parameters.text("image"),
-            node=parameters.text("node"),
-            meta=parameters.prefixed(_META),
-            created_after=parameters.moment("createdAfter"),
-            created_before=parameters.moment("createdBefore"),
+    @operation(
+        "listJobs",
+        "List jobs",
+        "Newest first. A page may be short, even empty, and still have a `nextCursor`.\n\n"
+        "`meta.<name>=<value>`, which may be repeated with other names, selects jobs whose `meta` has this value.",
+        query=JobListQuery,
+        answers=answer(JobSummary(many=True), "A page of jobs, newest first."),
+    )
+    def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
+        return self.answer_page(
+            JobSummary,
+            lambda cursor, limit: job_list.page_of_jobs(job_list.Filters(**self.query), cursor=cursor, limit=limit),
         )
-        limit = parameters.page_limit()
-        page = job_list.page_of_jobs(filters, cursor=_cursor(parameters), limit=limit)
-        body = {"jobs": [job_summary(job) for job in page.jobs]}
-        return json_response(body | ({"nextCursor": page.next_cursor} if page.next_cursor else {}))
 
 
-def _cursor(parameters: Parameters) -> UUID | None:
-    text = parameters.text("cursor")
-    try:
-        return None if text is None else job_list.decode_cursor(text)
-    except ValueError as error:
-        raise InvalidRequest("this is no cursor that a list gave", field="cursor") from error
+class OneJobView(ApiView):
+    """The address of a job, or one below it."""
+
+    path_fields = {"job_id": JobId(help_text="The id of the job.")}
+    not_found = "there is no job with this id"
 
 
-class JobView(ApiView):
-    @job_operations.get_job
-    def get(self, request: Request, job_id: str) -> HttpResponse:
-        """A job. With `wait`, as soon as it is decided or the time is up."""
-        seconds = Parameters(request._request, ("wait",)).seconds("wait", limits.WAIT_SECONDS)
-        look_until(lambda: _status(job_id), lambda status: status not in UNDECIDED, seconds)
+class JobView(OneJobView):
+    """`/v1/jobs/<id>`."""
+
+    @operation(
+        "getJob",
+        "Get a job, or wait until it is decided",
+        query=WaitQuery,
+        answers=answer(Job, "The job."),
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
+        look_until(lambda: _status(job_id), lambda status: status not in UNDECIDED, self.query["wait"])
         job = job_list.find_job(job_id)
         if job is None:
-            raise no_such_job()
-        return json_response(job_detail(job))
+            raise self.no_such_thing()
+        return json_response(Job.show(job))
 
-    @job_operations.cancel_job
-    def delete(self, request: Request, job_id: str) -> HttpResponse:
-        """Cancel a job, or only its outputs where its process has ended. One that is complete stays as it is."""
-        Parameters(request._request)
+    @operation(
+        "cancelJob",
+        "Cancel a job",
+        "If its process has ended, only its outputs are cancelled. A job that is complete does not change.",
+        answers={204: OpenApiResponse(description="The job is decided.")},
+    )
+    def delete(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
         try:
             services.cancel(job_id)
         except JobNotFound as error:
-            raise no_such_job() from error
-        answer = HttpResponse(status=HTTPStatus.NO_CONTENT)
-        del answer["Content-Type"]
-        return answer
+            raise self.no_such_thing() from error
+        response = HttpResponse(status=HTTPStatus.NO_CONTENT)
+        del response["Content-Type"]
+        return response
 
 
 def _status(job_id: str) -> str | None:
-    return Job.objects.filter(id=job_id).values_list("status", flat=True).first()
+    return StoredJob.objects.filter(id=job_id).values_list("status", flat=True).first()
 
 
-class LogsView(ApiView):
-    @job_operations.get_logs
+class LogsView(OneJobView):
+    """`/v1/jobs/<id>/logs`."""
+
+    @operation(
+        "getLogs",
+        "Read or follow the log of a job",
+        query=LogQuery,
+        answers={
+            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "What was printed, byte for byte where it is UTF-8."),
+            **answer(LogPage, "A page of lines, if `Accept` prefers JSON."),
+        },
+    )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
-        """A job's stored log: as text, all of it; as JSON, a page of lines."""
-        parameters = Parameters(request._request, ("after", "limit", "stream", "tail", "wait"))
-        after = parameters.integer("after", 0, limits.LOG_NUMBER_MAX) or 0
-        limit = parameters.integer("limit", 1, limits.LOG_LINES_MAX)
-        stream = parameters.choice("stream", Stream.values)
-        tail = parameters.integer("tail", 0, limits.LOG_LINES_MAX)
-        seconds = parameters.seconds("wait", limits.WAIT_SECONDS)
         log = stored_log.find_log(job_id)
         if log is None:
-            raise no_such_job()
+            raise self.no_such_thing()
+        stream, tail, seconds = self.query.get("stream"), self.query.get("tail"), self.query["wait"]
+        after, limit = self.query["after"], self.query.get("limit")
         if tail is not None:
             after = max(after, stored_log.before_tail(log, count=tail, stream=stream))
         if _prefers_json(request):
@@ -125,19 +140,14 @@ class LogsView(ApiView):
 
 
 def _prefers_json(request: Request) -> bool:
-    """Of two that are equally wanted the one named first is taken; text where it is all the same."""
+    """Return whether JSON is preferred: of two equally wanted types the first one; text if neither is."""
     return request._request.get_preferred_type(["text/plain", "application/json"]) == "application/json"
 
 
 def _page_of_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> HttpResponse:
     log, page = _read_lines(log, after, limit, stream, seconds)
-    lines = [_line(line) for line in page.lines]
-    return json_response({"lines": lines, "next": page.read_to, "complete": log.ended and page.at_end})
-
-
-def _line(line: StoredLine) -> dict[str, Any]:
-    said = {"seq": line.number, "stream": line.stream, "time": line.time, "text": line.text}
-    return said | {"partial": True} if line.ending == Ending.PARTIAL else said
+    complete = log.ended and page.at_end
+    return json_response(LogPage.show(SimpleNamespace(lines=page.lines, read_to=page.read_to, complete=complete)))
 
 
 def _text(log: Log, after: int, limit: int | None, stream: str | None, seconds: float) -> HttpResponseBase:
@@ -147,11 +157,11 @@ def _text(log: Log, after: int, limit: int | None, stream: str | None, seconds: 
     return StreamingHttpResponse(_without_connection(parts), content_type="text/plain; charset=utf-8")
 
 
-def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> tuple[Log, LogPage]:
-    """Where the log stood before the page was read, and the page; waits for its first line or the log's end."""
+def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> tuple[Log, stored_log.LogPage]:
+    """Return the state of the log before the page was read, and the page. Wait for its first line or the end of the log."""
     read_to = after
 
-    def look() -> tuple[Log, LogPage]:
+    def look() -> tuple[Log, stored_log.LogPage]:
         nonlocal read_to
         now = stored_log.find_again(log)
         page = stored_log.read_page(now, after=read_to, limit=limit, stream=stream)
@@ -162,7 +172,7 @@ def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: f
 
 
 def _without_connection(parts: Iterator[str]) -> Iterator[bytes]:
-    """Hold no database connection, and little memory, while a client reads slowly."""
+    """Yield small pieces without holding a database connection, since a client may read slowly."""
     for part in parts:
         release_connection()
         for start in range(0, len(part), _PIECE_LENGTH):

@@ -1,214 +1,233 @@
-"""From the body of `POST /v1/jobs` to a `JobSpec`: every rule on a job's description, with exact member paths."""
+"""The body of `POST /v1/jobs`: every member of a job with its rules, read into a `JobSpec`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
-from decimal import ROUND_CEILING, Decimal
-from typing import Final, TypeVar, get_args
-
-from django.conf import settings
+from pathlib import PurePosixPath
+from typing import Any, Final, TypeVar, get_args
 
 from jobs import events, exec_limits
-from jobs.api import limits, string_rules
-from jobs.api.json_readers import Members, any_number, any_object, any_text, array, choice, integer, mapping, text
+from jobs.api import limits
+from jobs.api.fields import (
+    CallbackHeaders,
+    Command,
+    Cpu,
+    Environment,
+    Headers,
+    JobId,
+    Meta,
+    SigningKeys,
+    Url,
+    file_path,
+    image,
+    read_base64,
+    workspace,
+)
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, Network, OutputSpec, PullPolicy, UploadMethod
 from jobs.states import InputType, OutputType
-from orchestrator_site.base.http.api_errors import InvalidRequest
-from orchestrator_site.base.http.json_body import item, member
-from orchestrator_site.base.values.image_patterns import is_allowed
+from orchestrator_site.base.http.fields import Array, ByType, Choice, Integer, Text, error_at
+from orchestrator_site.base.http.serializers import RequestSerializer
 
 EVENT_TYPES: Final = (events.INPUT, events.START, events.LOG, events.EXIT, events.OUTPUT, events.COMPLETE)
-
-_JOB = (
-    "id",
-    "image",
-    "command",
-    "cpu",
-    "memory",
-    "timeoutSeconds",
-    "environment",
-    "meta",
-    "workspace",
-    "inputs",
-    "outputs",
-    "pullPolicy",
-    "network",
-    "callback",
-)
-_INPUT: Final = {
-    InputType.FILE: ("id", "type", "path", "mode", "content", "encoding"),
-    InputType.DOWNLOAD: ("id", "type", "path", "mode", "url", "headers", "sha256"),
-}
-_OUTPUT: Final = {
-    OutputType.UPLOAD: ("id", "type", "path", "url", "method", "headers"),
-    OutputType.EVENT: ("id", "type", "path"),
-}
-_transfer_id = text(1, limits.ID_LENGTH)
 _Transfer = TypeVar("_Transfer", InputSpec, OutputSpec)
 
 
-def read_job(body: object) -> JobSpec:
-    """The checked description of a job. Raises `InvalidRequest`, which names the member at fault."""
-    job = Members(body, "", _JOB)
-    spec = JobSpec(
-        id=job.get("id", string_rules.job_id, None),
-        image=job.need("image", _image),
-        command=job.get("command", _command, None),
-        cpu_millis=job.get("cpu", _cpu_millis, limits.CPU_DEFAULT * 1000),
-        memory_mib=job.get("memory", integer(limits.MEMORY_MIN, limits.MEMORY_MAX), limits.MEMORY_DEFAULT),
-        timeout_seconds=job.get("timeoutSeconds", integer(limits.TIMEOUT_MIN, limits.TIMEOUT_MAX), limits.TIMEOUT_DEFAULT),
-        environment=job.get("environment", _environment, {}),
-        meta=job.get("meta", _meta, {}),
-        workspace=job.get("workspace", string_rules.workspace, limits.WORKSPACE_DEFAULT),
-        inputs=_named(job.get("inputs", array(_input, 0, limits.TRANSFERS), []), "input"),
-        outputs=_named(job.get("outputs", array(_output, 0, limits.TRANSFERS), []), "output"),
-        pull_policy=job.get("pullPolicy", choice(get_args(PullPolicy)), "missing"),
-        network=job.get("network", choice(get_args(Network)), "bridge"),
-        callback=job.get("callback", _callback, None),
+class _NewTransfer(RequestSerializer):
+    id = Text(low=1, high=limits.ID_LENGTH, required=False, help_text="Unique over inputs and outputs; default: `input-1`, …")
+    path = Text(
+        parse=file_path,
+        schema={"minLength": 1},
+        help_text=f"Relative to the workspace, without `..`; at most {limits.PATH_BYTES} bytes.",
     )
-    _check_ids(spec.inputs, spec.outputs)
-    string_rules.check_distinct_files({member(item("inputs", i), "path"): entry.path for i, entry in enumerate(spec.inputs)})
+
+
+class _NewInput(_NewTransfer):
+    mode = Text(
+        pattern=limits.MODE_PATTERN,
+        parse=lambda text: int(text, 8),
+        error_messages={"pattern": 'must be an octal string such as "0755"'},
+        default=f"{limits.MODE_DEFAULT:04o}",
+        help_text="Octal.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> Any:
+        return InputSpec(**attrs)
+
+
+class FileInput(_NewInput):
+    """A file whose content is in the request."""
+
+    type = Choice([InputType.FILE])
+    content = Text()
+    encoding = Choice(["utf-8", "base64"], default="utf-8")
+
+    def validate(self, attrs: dict[str, Any]) -> Any:
+        text: str = attrs["content"]
+        content = read_base64(text) if attrs.pop("encoding") == "base64" else text.encode()
+        if content is None:
+            raise error_at("content", ["must be valid base64"])
+        return super().validate(attrs | {"content": content})
+
+
+class DownloadInput(_NewInput):
+    """A file that is downloaded before the container starts."""
+
+    type = Choice([InputType.DOWNLOAD])
+    url = Url()
+    headers = Headers()
+    sha256 = Text(
+        pattern=limits.SHA256_PATTERN,
+        parse=str.lower,
+        error_messages={"pattern": "must be 64 hexadecimal digits"},
+        required=False,
+    )
+
+
+class _NewOutput(_NewTransfer):
+    def validate(self, attrs: dict[str, Any]) -> Any:
+        return OutputSpec(**attrs)
+
+
+class UploadOutput(_NewOutput):
+    """A file that is uploaded after the process has ended."""
+
+    type = Choice([OutputType.UPLOAD])
+    url = Url()
+    method = Choice(get_args(UploadMethod), default="PUT")
+    headers = Headers()
+
+
+class EventOutput(_NewOutput):
+    """A file whose content is sent in an event."""
+
+    type = Choice([OutputType.EVENT])
+
+
+class Callback(RequestSerializer):
+    """Where the events of a job are sent."""
+
+    url = Url()
+    key = SigningKeys(
+        source="keys",
+        required=False,
+        help_text="Signs every event. While the receiver changes keys: the new key and the old one. Never shown again.",
+    )
+    headers = CallbackHeaders(
+        "Sent with every event, in Latin-1. Headers that the service sets itself are refused. "
+        f"Names and values have at most {limits.CALLBACK_HEADERS_BYTES} bytes in total. Never shown again.",
+        high=limits.CALLBACK_HEADERS_MAX,
+    )
+    events = Array(Choice((*EVENT_TYPES, events.ALL)), required=False, help_text=f"Empty or absent: all, as with `{events.ALL}`.")
+
+    def validate(self, attrs: dict[str, Any]) -> Any:
+        wanted = attrs.pop("events", [])
+        return CallbackSpec(**attrs, events=() if events.ALL in wanted else tuple(dict.fromkeys(wanted)))
+
+
+class NewJob(RequestSerializer):
+    """A container to be run to completion."""
+
+    id = JobId(required=False, help_text="Default: a UUID, version 7.")
+    image = Text(low=1, high=limits.IMAGE_LENGTH, parse=image, help_text="A Docker image reference.")
+    command = Command(
+        required=False,
+        absent=("",),
+        help_text="A string for `/bin/sh -c`, or an exact argument vector; if absent or empty, the image's own. "
+        f"The string, or each argument, has at most {exec_limits.LONGEST} bytes.",
+    )
+    cpu = Cpu(
+        limits.CPU_MIN,
+        limits.CPU_MAX,
+        source="cpu_millis",
+        default=limits.CPU_DEFAULT,
+        absent=(0,),
+        help_text="Cores; more than three decimals are rounded up. 0 counts as absent.",
+    )
+    memory = Integer(
+        limits.MEMORY_MIN,
+        limits.MEMORY_MAX,
+        source="memory_mib",
+        default=limits.MEMORY_DEFAULT,
+        absent=(0,),
+        help_text="MiB. 0 counts as absent.",
+    )
+    timeoutSeconds = Integer(
+        limits.TIMEOUT_MIN,
+        limits.TIMEOUT_MAX,
+        source="timeout_seconds",
+        default=limits.TIMEOUT_DEFAULT,
+        absent=(0,),
+        help_text="From the start of the container. 0 counts as absent.",
+    )
+    environment = Environment(
+        high=limits.ENVIRONMENT_ENTRIES,
+        required=False,
+        help_text=f"Never shown again. Each `NAME=value` has at most {exec_limits.LONGEST} bytes.",
+    )
+    meta = Meta(
+        high=limits.META_ENTRIES,
+        child=Text(high=limits.META_VALUE_LENGTH),
+        required=False,
+        help_text=f"In every event. Names of 1 to {limits.META_KEY_LENGTH} characters, {limits.META_BYTES} bytes in total.",
+    )
+    workspace = Text(
+        parse=workspace,
+        schema={"pattern": "^/"},
+        default=limits.WORKSPACE_DEFAULT,
+        absent=("",),
+        help_text="An absolute path without `..`, not at or below `/dev`, `/proc` or `/sys`. An empty one counts as absent.",
+    )
+    inputs = Array(
+        ByType("NewInput", {InputType.FILE: FileInput, InputType.DOWNLOAD: DownloadInput}), high=limits.TRANSFERS, required=False
+    )
+    outputs = Array(
+        ByType("NewOutput", {OutputType.UPLOAD: UploadOutput, OutputType.EVENT: EventOutput}),
+        high=limits.TRANSFERS,
+        required=False,
+    )
+    pullPolicy = Choice(get_args(PullPolicy), source="pull_policy", default="missing")
+    network = Choice(get_args(Network), default="bridge")
+    callback = Callback(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> Any:
+        inputs, outputs = _named(attrs.pop("inputs", ()), "input"), _named(attrs.pop("outputs", ()), "output")
+        _check_ids(inputs, outputs)
+        _check_paths(inputs)
+        return JobSpec(**attrs, inputs=inputs, outputs=outputs)
+
+
+def read_job(body: object) -> JobSpec:
+    """Return the checked description of a job. Raise `InvalidRequest`, which names the member at fault."""
+    spec: JobSpec = NewJob.read(body)
     return spec
 
 
-def _image(value: object, path: str) -> str:
-    image = string_rules.image(value, path)
-    if not is_allowed(image, settings.CONFIGURATION.images_allow):
-        raise InvalidRequest("no pattern in IMAGES_ALLOW matches this image", field=path)
-    return image
-
-
-def _command(value: object, path: str) -> str | list[str]:
-    if isinstance(value, str) and value:
-        return _argument(value, path)
-    if isinstance(value, list) and value:
-        command = array(_argument, 1)(value, path)
-        if exec_limits.taken(command) > exec_limits.TOTAL:
-            raise InvalidRequest("its arguments together are longer than the 2 MiB that Linux allows", field=path)
-        return command
-    raise InvalidRequest("it must be a string or an array of strings, and not empty", field=path)
-
-
-def _argument(value: object, path: str) -> str:
-    return _of_passable_length(any_text(value, path), path)
-
-
-def _of_passable_length(string: str, path: str) -> str:
-    """What Linux passes to a program in one piece."""
-    if len(string.encode()) > exec_limits.LONGEST:
-        raise InvalidRequest(
-            f"it may have at most {exec_limits.LONGEST} bytes (for a variable: with its name and '=')", field=path
-        )
-    return string
-
-
-def _environment(value: object, path: str) -> dict[str, str]:
-    environment = mapping(_check_variable, any_text, limits.ENVIRONMENT_ENTRIES)(value, path)
-    for name, content in environment.items():
-        _of_passable_length(f"{name}={content}", member(path, name))
-    return environment
-
-
-def _cpu_millis(value: object, path: str) -> int:
-    """Thousandths of a core; a part of one is rounded up, so that a job never has less than it asked for."""
-    number = any_number(value, path)
-    if not limits.CPU_MIN <= number <= limits.CPU_MAX:
-        raise InvalidRequest(f"it must be from {limits.CPU_MIN} to {limits.CPU_MAX}", field=path)
-    return int((Decimal(str(number)) * 1000).to_integral_value(ROUND_CEILING))
-
-
-def _check_variable(name: str, path: str) -> None:
-    if not name or "=" in name:
-        raise InvalidRequest("a variable's name is not empty and holds no '='", field=path)
-
-
-def _meta(value: object, path: str) -> dict[str, str]:
-    meta = mapping(_check_meta_key, text(0, limits.META_VALUE_LENGTH), limits.META_ENTRIES)(value, path)
-    if len(json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()) > limits.META_BYTES:
-        raise InvalidRequest(f"it may take at most {limits.META_BYTES} bytes as JSON", field=path)
-    return meta
-
-
-def _check_meta_key(name: str, path: str) -> None:
-    if not 1 <= len(name) <= limits.META_KEY_LENGTH:
-        raise InvalidRequest(f"a key has 1 to {limits.META_KEY_LENGTH} characters", field=path)
-
-
-def _input(value: object, path: str) -> InputSpec:
-    type_ = _type_of(value, path, InputType)
-    members = Members(value, path, _INPUT[type_])
-    id_ = members.get("id", _transfer_id, "")
-    file = members.need("path", string_rules.relative_path)
-    mode = members.get("mode", string_rules.mode, limits.MODE_DEFAULT)
-    if type_ == InputType.FILE:
-        return InputSpec(id=id_, type=type_, path=file, mode=mode, content=_content(members, path))
-    return InputSpec(
-        id=id_,
-        type=type_,
-        path=file,
-        mode=mode,
-        url=members.need("url", string_rules.url),
-        headers=members.get("headers", string_rules.headers, {}),
-        sha256=members.get("sha256", string_rules.sha256, ""),
-    )
-
-
-def _content(members: Members, path: str) -> bytes:
-    content = members.need("content", any_text)
-    if members.get("encoding", choice(("utf-8", "base64")), "utf-8") == "base64":
-        return string_rules.base64_bytes(content, member(path, "content"))
-    return content.encode()
-
-
-def _output(value: object, path: str) -> OutputSpec:
-    type_ = _type_of(value, path, OutputType)
-    members = Members(value, path, _OUTPUT[type_])
-    id_ = members.get("id", _transfer_id, "")
-    file = members.need("path", string_rules.relative_path)
-    if type_ == OutputType.EVENT:
-        return OutputSpec(id=id_, type=type_, path=file)
-    return OutputSpec(
-        id=id_,
-        type=type_,
-        path=file,
-        url=members.need("url", string_rules.url),
-        method=members.get("method", choice(get_args(UploadMethod)), "PUT"),
-        headers=members.get("headers", string_rules.headers, {}),
-    )
-
-
-_Type = TypeVar("_Type", InputType, OutputType)
-
-
-def _type_of(value: object, path: str, types: type[_Type]) -> _Type:
-    """Read before the other members: it says which of these there may be."""
-    members = any_object(value, path)
-    if "type" not in members:
-        raise InvalidRequest("it is required", field=member(path, "type"))
-    return choice(tuple(types))(members["type"], member(path, "type"))
-
-
 def _named(specs: Sequence[_Transfer], kind: str) -> tuple[_Transfer, ...]:
-    """Those without an id are called by their kind and place: `input-1`, `output-3`."""
+    """Return the transfers, named by kind and position (`input-1`, `output-3`) if they have no id."""
     return tuple(replace(spec, id=spec.id or f"{kind}-{number}") for number, spec in enumerate(specs, 1))
 
 
 def _check_ids(inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]) -> None:
     seen: set[str] = set()
-    ids = [("inputs", index, spec.id) for index, spec in enumerate(inputs)]
-    ids += [("outputs", index, spec.id) for index, spec in enumerate(outputs)]
-    for kind, index, id_ in ids:
-        if id_ in seen:
-            raise InvalidRequest("another input or output has this id", field=member(item(kind, index), "id"))
-        seen.add(id_)
+    transfers: tuple[tuple[str, Sequence[InputSpec | OutputSpec]], ...] = (("inputs", inputs), ("outputs", outputs))
+    for kind, specs in transfers:
+        for index, spec in enumerate(specs):
+            if spec.id in seen:
+                raise error_at(kind, {index: {"id": ["another input or output has this id"]}})
+            seen.add(spec.id)
 
 
-def _callback(value: object, path: str) -> CallbackSpec:
-    members = Members(value, path, ("url", "key", "headers", "events"))
-    wanted = members.get("events", array(choice((*EVENT_TYPES, events.ALL)), 0), [])
-    return CallbackSpec(
-        url=members.need("url", string_rules.url),
-        keys=members.get("key", string_rules.signing_keys, ()),
-        headers=members.get("headers", string_rules.callback_headers, {}),
-        events=() if events.ALL in wanted else tuple(dict.fromkeys(wanted)),
-    )
+def _check_paths(inputs: Sequence[InputSpec]) -> None:
+    """Raise a `ValidationError` if a path is given twice, or is a file for one input and a directory for another."""
+    files: set[str] = set()
+    directories: set[str] = set()
+    for index, spec in enumerate(inputs):
+        parents = {str(parent) for parent in PurePosixPath(spec.path).parents} - {"."}
+        problem = ""
+        if spec.path in files:
+            problem = "another input has this path"
+        elif spec.path in directories or parents & files:
+            problem = "must not be a file for one input and a directory for another"
+        if problem:
+            raise error_at("inputs", {index: {"path": [problem]}})
+        files.add(spec.path)
+        directories |= parents

@@ -11,15 +11,26 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from orchestrator_site.base.http.api_views import ApiView, Parameters
+from orchestrator_site.base.http.api_views import ApiView
+from orchestrator_site.base.http.fields import Text
+from orchestrator_site.base.http.openapi import NoParameters
+from orchestrator_site.base.http.serializers import QuerySerializer
+
+
+class ScriptQuery(QuerySerializer):
+    """Whether the page is requested, or the script that starts it."""
+
+    script = Text(required=False)
 
 
 @extend_schema(exclude=True)
 class OpenApiView(ApiView):
-    needs_key = False
+    """`/v1/openapi.json`."""
+
+    authentication_classes = []
 
     def get(self, request: Request) -> HttpResponse:
-        Parameters(request._request)
+        NoParameters.read_query(request.META["QUERY_STRING"])
         return HttpResponse(_document(), content_type="application/json")
 
 
@@ -34,6 +45,7 @@ def _document() -> bytes:
 class DocsView(SpectacularSwaggerSplitView):
     """Serves the page and, as `?script=`, the script that starts it, so that inline scripts can be forbidden."""
 
+    authentication_classes = []
     url_name = "openapi"
     url_self = "/v1/docs"
     template_name = "orchestrator_site/docs.html"
@@ -44,6 +56,32 @@ class DocsView(SpectacularSwaggerSplitView):
         return super().perform_content_negotiation(request, force=True)
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        Parameters(request._request, ("script",))
+        ScriptQuery.read_query(request.META["QUERY_STRING"])
         response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
         return response
+
+
+def add_probes(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Describe the probes, which a middleware answers; drf-spectacular calls this."""
+    health = {"type": "string", "enum": ["healthy", "unhealthy"]}
+    check = _closed({"status": health, "message": {"type": "string"}}, "status")
+    checks = dict.fromkeys(("database", "broker", "engine"), check)
+    result["components"]["schemas"] |= {
+        "Alive": _closed({"status": {"type": "string", "enum": ["healthy"]}}, "status"),
+        "Readiness": _closed({"status": health, "checks": _closed(checks, *checks)}, "status", "checks"),
+    }
+    result["paths"] |= {
+        "/livez": _probe("livez", "Is the process alive?", "Alive", {"200": "The process serves requests."}),
+        "/readyz": _probe("readyz", "Are jobs stored and run?", "Readiness", {"200": "Ready.", "503": "Not ready."}),
+    }
+    return result
+
+
+def _closed(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def _probe(operation: str, summary: str, component: str, answers: dict[str, str]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{component}"}}}
+    responses = {status: {"description": description, "content": content} for status, description in answers.items()}
+    return {"get": {"operationId": operation, "summary": summary, "tags": ["probes"], "security": [], "responses": responses}}

@@ -1,12 +1,11 @@
-"""What an error looks like: `{"error": "<one sentence>", "field"?: "<path>"}`, whoever raised it.
+"""Errors of the service as JSON: `{"error": "<one sentence>", "field"?: "<path>"}`, except in the admin.
 
-That holds for every address but those of the admin, which browsers show.
-
-Nothing here repeats a value that came in or the text of an exception: both may hold secrets.
+No error repeats a value of the request or the text of an exception: both may hold secrets.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -16,48 +15,60 @@ from django.views import defaults
 from rest_framework.exceptions import APIException, MethodNotAllowed
 
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE
+from orchestrator_site.base.http import error_texts
+from orchestrator_site.base.http.json_response import json_response
 
 logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_SECONDS = 2
-_SENTENCES: Final = {
-    400: "the request cannot be read or is for another host",
-    403: "this is not allowed",
-    404: "there is nothing at this address",
-    405: "this method is not allowed for this address",
-    500: "the service failed; its log says why",
-}
-_OF_THE_BODY: Final = frozenset({"content-type", "content-length", "content-disposition", "content-encoding"})
+_BODY_HEADERS: Final = frozenset({"content-type", "content-length", "content-disposition", "content-encoding"})
+_MAX_SHOWN_NAME = 128
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL refuses NUL, UTF-8 a lone surrogate
 
 
 class ApiError(Exception):
-    """Answers the request with `status`, one sentence and, where there is one, the member at fault."""
+    """An error that is answered with `status`, one sentence and, if there is one, the member at fault."""
 
-    def __init__(self, status: int, sentence: str, *, field: str | None = None, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(sentence)
+    def __init__(
+        self, status: int, sentence: str = "", *, field: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Without a sentence the error has the one of its status."""
         self.status = status
-        self.sentence = sentence
+        self.sentence = sentence or _sentence(status)
+        super().__init__(self.sentence)
         self.field = field
         self.headers = dict(headers or {})
 
 
 class InvalidRequest(ApiError):
-    """400, naming a member of the body by path (`inputs[2].url`) or a query parameter."""
+    """A 400 whose `field` is the path of a member (`inputs[2].url`) or the name of a query parameter."""
 
     def __init__(self, sentence: str, *, field: str | None = None) -> None:
         super().__init__(HTTPStatus.BAD_REQUEST, sentence, field=field)
 
 
+def path_of(trail: Iterable[str | int]) -> str:
+    """Return the path that leads from the root through members and items: `inputs[2].url`."""
+    path = ""
+    for step in trail:
+        path += f"[{step}]" if isinstance(step, int) else f".{_shown(step)}"
+    return path.removeprefix(".")
+
+
+def _shown(name: str) -> str:
+    name = _UNSTORABLE.sub("\ufffd", name)
+    return name if len(name) <= _MAX_SHOWN_NAME else name[:_MAX_SHOWN_NAME] + "…"
+
+
 def error_response(
     status: int, sentence: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JsonResponse:
-    """The answer itself."""
-    body = {"error": sentence} | ({"field": field} if field else {})
-    return JsonResponse(body, status=status, headers=dict(headers or {}), json_dumps_params={"ensure_ascii": False})
+    """Return an error as JSON."""
+    return json_response({"error": sentence} | ({"field": field} if field else {}), status=status, headers=headers)
 
 
 def exception_handler(exception: Exception, context: Mapping[str, Any]) -> HttpResponse:
-    """Django REST framework's hook: every exception that leaves a view under `/v1` becomes an answer here."""
+    """Convert an exception of a view under `/v1` to an answer; Django REST framework calls this."""
     match exception:
         case ApiError():
             return error_response(exception.status, exception.sentence, field=exception.field, headers=exception.headers)
@@ -70,23 +81,23 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> HttpR
         case APIException():
             return _plain_error(exception.status_code)
         case _ if isinstance(exception, DATABASE_UNAVAILABLE):
-            logger.error("the database does not answer", exc_info=exception)
+            logger.error("the database is unavailable", exc_info=exception)
             return _unavailable()
         case _:
             logger.error("a request failed", exc_info=exception, extra={"view": type(context.get("view")).__name__})
             return _plain_error(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def _plain_error(status: int) -> JsonResponse:
-    return error_response(status, _SENTENCES.get(status) or HTTPStatus(status).phrase.lower())
+def _plain_error(status: int, headers: Mapping[str, str] | None = None) -> JsonResponse:
+    return error_response(status, _sentence(status), headers=headers)
+
+
+def _sentence(status: int) -> str:
+    return error_texts.BY_STATUS.get(status) or HTTPStatus(status).phrase.lower()
 
 
 def _unavailable() -> HttpResponse:
-    return error_response(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "the database does not answer; try again",
-        headers={"Retry-After": str(_RETRY_AFTER_SECONDS)},
-    )
+    return _plain_error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(_RETRY_AFTER_SECONDS)})
 
 
 def is_api(request: HttpRequest) -> bool:
@@ -98,7 +109,7 @@ def is_admin(request: HttpRequest) -> bool:
 
 
 class JsonErrorsMiddleware:
-    """Converts errors that middleware and Django's own views answer in HTML, or without a body, to JSON."""
+    """Converts the errors of middleware and of Django's own views, which are HTML or have no body, to JSON."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -113,27 +124,27 @@ class JsonErrorsMiddleware:
             return response
         answer = _plain_error(response.status_code)
         for name, value in response.headers.items():
-            if name.lower() not in _OF_THE_BODY:
+            if name.lower() not in _BODY_HEADERS:
                 answer[name] = value
         response.close()
         return answer
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler400: a host name that is not ours, and what else is suspicious before a view is reached."""
+    """Answer 400 for an unknown host name and for other suspicious requests; Django's `handler400`."""
     return defaults.bad_request(request, exception) if is_admin(request) else _plain_error(HTTPStatus.BAD_REQUEST)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler403."""
+    """Answer 403 for a request that is not allowed; Django's `handler403`."""
     return defaults.permission_denied(request, exception) if is_admin(request) else _plain_error(HTTPStatus.FORBIDDEN)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler404."""
+    """Answer 404 for an unknown address; Django's `handler404`."""
     return defaults.page_not_found(request, exception) if is_admin(request) else _plain_error(HTTPStatus.NOT_FOUND)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's handler500."""
+    """Answer 500 for an unexpected exception; Django's `handler500`."""
     return defaults.server_error(request) if is_admin(request) else _plain_error(HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -1,7 +1,7 @@
-"""Who may call the API: holders of a key.
+"""Authenticates requests by API keys.
 
-Keys are the lines of `API_KEY_FILE`; blank lines and lines that begin with `#` are none. The file is read
-again when it changes, so that a key can be added or taken back while the service runs. Only digests are kept.
+Keys are the lines of `API_KEY_FILE`; blank lines and lines starting with `#` are ignored. The file is read again when it
+changes, so that keys can be added and revoked while the service runs. Only digests are kept in memory.
 """
 
 import hashlib
@@ -14,7 +14,9 @@ from http import HTTPStatus
 from pathlib import Path
 
 from django.conf import settings
-from django.http import HttpRequest
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
 
 from orchestrator_site.base.http.api_errors import ApiError
 
@@ -23,22 +25,36 @@ logger = logging.getLogger(__name__)
 _REALM = 'Bearer realm="orchestrator"'
 
 
-def require_key(request: HttpRequest) -> None:
-    """Raise `ApiError` 401 unless the request carries `Authorization: Bearer <key>` with a key that is known."""
-    if not settings.CONFIGURATION.api_auth_required:
-        return
-    digests = _known_digests()
-    if not digests:
-        logger.error("a call was refused because there is no API key: put one into the file that API_KEY_FILE names")
-        raise _unauthorized("this service has no API key yet, so it takes no calls", _REALM)
-    scheme, _, key = request.headers.get("Authorization", "").strip().partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise _unauthorized("an API key is needed: send Authorization: Bearer <key>", _REALM)
-    # headers arrive as Latin-1 (PEP 3333); in the file the key is bytes
-    digest = _digest(key.strip().encode("latin-1", "replace"))
-    # every digest is compared, so that the time tells nothing about which one came near
-    if not any([hmac.compare_digest(digest, known) for known in digests]):  # noqa: C419 - see above
-        raise _unauthorized("this API key is not known", f'{_REALM}, error="invalid_token"')
+class ApiKeyAuthentication(BaseAuthentication):
+    """Accepts `Authorization: Bearer <key>` with a known key, and any request if `API_AUTH` is `off`."""
+
+    def authenticate(self, request: Request) -> tuple[None, bytes] | None:
+        """Return the digest of the key as `request.auth`. Raise `ApiError` 401 for a missing or unknown key."""
+        if not settings.CONFIGURATION.api_auth_required:
+            return None
+        digests = _known_digests()
+        if not digests:
+            logger.error("a request was refused because there is no API key: add one to the file that API_KEY_FILE names")
+            raise _unauthorized("the service has no API keys yet", _REALM)
+        scheme, _, key = request.headers.get("Authorization", "").strip().partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise _unauthorized("", _REALM)
+        # headers arrive as Latin-1 (PEP 3333); in the file the key is bytes
+        digest = _digest(key.strip().encode("latin-1", "replace"))
+        # every digest is compared, so that the time does not tell which one was close
+        if not any([hmac.compare_digest(digest, known) for known in digests]):  # noqa: C419 - see above
+            raise _unauthorized("unknown API key", f'{_REALM}, error="invalid_token"')
+        return None, digest
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Describes the keys in the OpenAPI document."""
+
+    target_class = ApiKeyAuthentication
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:  # noqa: ARG002
+        return {"type": "http", "scheme": "bearer"}
 
 
 class KeyFile:
@@ -51,7 +67,7 @@ class KeyFile:
         self._digests: frozenset[bytes] = frozenset()
 
     def digests(self) -> frozenset[bytes]:
-        """Empty where the file cannot be read: keys that are not there any more are not good any more."""
+        """Return the digests; none if the file cannot be read, since removing it revokes its keys."""
         with self._lock:
             try:
                 with self._path.open("rb") as file:
@@ -67,7 +83,7 @@ class KeyFile:
 
 
 def read_keys(text: bytes) -> frozenset[bytes]:
-    """The digests of the keys in a key file's content."""
+    """Return the digests of the keys in the content of a key file."""
     lines = (line.strip() for line in text.splitlines())
     return frozenset(_digest(line) for line in lines if line and not line.startswith(b"#"))
 

@@ -34,6 +34,9 @@ def resolved(schema: Any, document: dict[str, Any]) -> Any:
 def lost(before: Any, now: Any, path: str) -> Iterator[str]:
     """Yield the path of everything that `before` says and `now` does not."""
     match before:
+        case dict() if isinstance(now, dict) and "oneOf" in now and "oneOf" not in before:  # one more form is accepted
+            rest = {name: value for name, value in now.items() if name != "oneOf"}
+            yield from min((list(lost(before, form | rest, path)) for form in now["oneOf"]), key=len)
         case dict():
             for name, value in before.items():
                 if not isinstance(now, dict) or name not in now:
@@ -90,6 +93,8 @@ def test_every_operation_asks_for_a_key_as_before(client: Client) -> None:
         ({"description": "a"}, {"description": "b"}, []),
         ({"description": "a"}, {}, ["/description"]),
         ({"oneOf": [{"type": "string"}]}, {"oneOf": [{"type": "array"}]}, ["/oneOf/0"]),
+        ({"type": "string"}, {"oneOf": [{"type": "array"}, {"type": "string"}]}, []),
+        ({"type": "string"}, {"oneOf": [{"type": "array"}, {"type": "object"}]}, ["/type"]),
         ({"parameters": [{"in": "query", "name": "a"}]}, {"parameters": []}, ["/parameters/query:a"]),
     ],
 )

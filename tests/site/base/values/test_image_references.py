@@ -5,13 +5,13 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rest_framework.serializers import ValidationError
 
-from jobs.api import string_rules
+from jobs.api import fields
 from jobs.engine.docker import DockerEngine
 from jobs.engine.pullable_reference import parse_reference
 from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
-from orchestrator_site.base.http.api_errors import InvalidRequest
 from orchestrator_site.base.values.image_references import MalformedReference, read_reference
 
 pytestmark = pytest.mark.stateless
@@ -73,8 +73,8 @@ def test_references_follow_the_published_grammar(text: str) -> None:
 def test_the_api_and_engines_accept_the_same_references(text: str) -> None:
     accepted = True
     try:
-        string_rules.image(text, "image")
-    except InvalidRequest:
+        fields.image(text)
+    except ValidationError:
         accepted = False
     try:
         reference = parse_reference(text)
@@ -112,8 +112,8 @@ def test_the_api_and_engines_accept_the_same_references(text: str) -> None:
     ],
 )
 def test_a_reference_that_engines_refuse_is_refused_by_the_api(text: str) -> None:
-    with pytest.raises(InvalidRequest):
-        string_rules.image(text, "image")
+    with pytest.raises(ValidationError):
+        fields.image(text)
 
 
 @pytest.mark.engine

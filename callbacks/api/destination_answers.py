@@ -1,0 +1,62 @@
+"""What the API answers about destinations, the hosts that events are sent to."""
+
+from typing import Any
+
+from callbacks.operators import destinations
+from callbacks.operators.destinations import MAX_WAITING_COUNTED
+from callbacks.rules import destination_breaker
+from callbacks.rules.destination_breaker import BreakerState
+from orchestrator_site.base.http.fields import Boolean, Choice, Integer, Text, Time
+from orchestrator_site.base.http.serializers import AnswerSerializer
+
+class _Breaker(Choice):
+    def to_representation(self, value: Any) -> str:
+        return destination_breaker.state(value, value.now)
+
+
+class _Slow(Boolean):
+    def to_representation(self, value: Any) -> bool:
+        return destination_breaker.is_slow(value)
+
+
+class _AtOnce(Integer):
+    def to_representation(self, value: Any) -> int:
+        return destinations.max_in_flight(value)
+
+
+class Redelivering(AnswerSerializer):
+    """Events that died between these times are being sent again."""
+
+    since = Time(source="revive_since")
+    until = Time(source="revive_until")
+
+    def to_representation(self, instance: Any) -> Any:
+        return super().to_representation(instance) if instance.revive_since and instance.revive_until else None
+
+
+class DestinationSummary(AnswerSerializer):
+    """A host in a list."""
+
+    id = Integer(1, source="pk")
+    origin = Text(help_text="Scheme, host and port.")
+    paused = Boolean(help_text="An operator has paused deliveries to the host.")
+    breaker = _Breaker(tuple(BreakerState), source="*", help_text="`half_open`: one delivery at a time probes the host.")
+    failures = Integer(0, help_text="Consecutive attempts without an answer, or with a 5xx.")
+    openUntil = Time(source="open_until", required=False, help_text="While the breaker is open, nothing is sent before.")
+    throttledUntil = Time(source="throttled_until", required=False, help_text="Nothing is sent before, after a 429.")
+    slow = _Slow(source="*", help_text="Answers take more than a second; deliveries to slow hosts share some of the threads.")
+    atOnce = _AtOnce(
+        1,
+        source="*",
+        help_text="The limit of concurrent deliveries: lower after failures and slow answers, higher after fast ones.",
+    )
+    redelivering = Redelivering(source="*", required=False, help_text="Dead events that are being redelivered.")
+
+
+class Destination(DestinationSummary):
+    """A host, with what is being sent and what waits."""
+
+    underWay = Integer(0, source="load.in_flight", help_text="Deliveries at this moment.")
+    waiting = Integer(
+        0, MAX_WAITING_COUNTED, source="load.waiting", help_text="Jobs whose events wait for the host; counted up to the maximum."
+    )

@@ -1,0 +1,86 @@
+"""The query parameters and pages of the API of jobs."""
+
+from typing import Any
+
+from callbacks.models import Event
+from jobs.api import job_list, limits
+from jobs.states import State, Stream
+from orchestrator_site.base.http.fields import Choice, Integer, Seconds, Text, Time
+from orchestrator_site.base.http.pagination import MAX_NUMBER, Cursor, CursorPagination, PageQuery
+from orchestrator_site.base.http.serializers import QuerySerializer
+
+_META = "meta."
+
+
+class JobCursor(Cursor):
+    """The position of a job in the list."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return job_list.decode_cursor(data)
+        except ValueError:
+            self.fail("cursor")
+
+
+class JobListQuery(PageQuery):
+    """Which jobs to list; names that start with `meta.` select by a value of `meta`."""
+
+    cursor = JobCursor()
+    status = Choice(State.values, required=False, help_text="Only jobs with this status.")
+    image = Text(required=False, help_text="Only jobs with exactly this image.")
+    node = Text(required=False, help_text="Only jobs on the node with this name.")
+    createdAfter = Time(
+        source="created_after", required=False, help_text="RFC 3339 with an offset; exclusive, to the millisecond."
+    )
+    createdBefore = Time(
+        source="created_before", required=False, help_text="RFC 3339 with an offset; exclusive, to the millisecond."
+    )
+
+    def to_internal_value(self, data: dict[str, str]) -> dict[str, Any]:
+        meta = {name.removeprefix(_META): text for name, text in data.items() if name.startswith(_META)}
+        others = {name: text for name, text in data.items() if not name.startswith(_META)}
+        return super().to_internal_value(others) | {"meta": meta}
+
+
+class WaitQuery(QuerySerializer):
+    """How long to wait for a job."""
+
+    wait = Seconds(0, limits.WAIT_SECONDS, default=0, help_text="Answer when the job is decided, or after this many seconds.")
+
+
+class LogQuery(QuerySerializer):
+    """Which lines of a log to read."""
+
+    after = Integer(0, MAX_NUMBER, default=0, help_text="Only lines after this `seq`.")
+    limit = Integer(
+        1,
+        limits.LOG_LINES_MAX,
+        required=False,
+        help_text=f"The maximum number of lines; by default all as text, {limits.LOG_LINES_DEFAULT} as JSON.",
+    )
+    stream = Choice(Stream.values, required=False, help_text="Only lines of this stream.")
+    tail = Integer(0, limits.LOG_LINES_MAX, required=False, help_text="Start with the last lines, this many.")
+    wait = Seconds(
+        0,
+        limits.WAIT_SECONDS,
+        default=0,
+        help_text="Answer as soon as there is a line or the log has ended, or after this many seconds.",
+    )
+
+
+class EventListQuery(PageQuery):
+    """Which events of a job to list."""
+
+    state = Choice(Event.State.values, required=False, help_text="Only events in this state.")
+
+
+class JobPagination(CursorPagination):
+    """Pages of jobs."""
+
+    items = "jobs"
+
+
+class EventPagination(CursorPagination):
+    """Pages of events."""
+
+    items = "events"

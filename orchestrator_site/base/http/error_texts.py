@@ -1,0 +1,21 @@
+"""The error sentences that several parts of the API give. The OpenAPI document shows those of a status, too."""
+
+from typing import Final
+
+REQUIRED: Final = "is required"
+NOT_STRING: Final = "must be a string"
+NOT_OBJECT: Final = "must be an object"
+UNKNOWN_MEMBER: Final = "unknown member"
+UNKNOWN_PARAMETER: Final = "unknown query parameter"
+
+BY_STATUS: Final = {
+    400: "the request is malformed or is for another host",
+    401: "an API key is required: send Authorization: Bearer <key>",
+    403: "this request is not allowed",
+    404: "not found",
+    405: "method not allowed",
+    413: "the body is larger than 1 MiB",
+    415: "the body must be application/json in UTF-8",
+    500: "internal error; the log of the service has the details",
+    503: "the database is unavailable; try again",
+}

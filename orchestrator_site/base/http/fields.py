@@ -1,0 +1,285 @@
+"""Strict fields for serializers: each accepts one JSON type, without coercion, and has its own JSON Schema.
+
+They stop at the first error: a body of 1 MiB can hold half a million values, whose errors would take hundreds of megabytes.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar
+
+from django.db.models.manager import BaseManager
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.utils import PolymorphicProxySerializer
+from rest_framework import serializers
+from rest_framework.fields import empty
+
+from orchestrator_site.base.http import error_texts
+
+AnyField = serializers.Field[Any, Any, Any, Any]
+_Step = TypeVar("_Step", str, int)  # the name of a member, or the index of an item
+
+_INTEGER = re.compile(r"\d{1,18}", re.ASCII)
+_SECONDS = re.compile(r"\d{1,4}(\.\d{1,3})?", re.ASCII)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def error_at(step: str | int, detail: Any) -> serializers.ValidationError:
+    """Return the error of a member or an item, of which `detail` is the error itself."""
+    nested: Any = {step: detail}
+    return serializers.ValidationError(nested)
+
+
+class StrictField(AnyField):
+    """A field of one JSON type. A serializer treats the values in `absent` like null: as if the member were not there.
+
+    `schema` are the keywords of JSON Schema beside `type`. Those that are None are left out; fields stand for their schemas.
+    """
+
+    json_type = "string"
+    default_error_messages = {
+        "required": error_texts.REQUIRED,
+        "string": error_texts.NOT_STRING,
+        "object": error_texts.NOT_OBJECT,
+    }
+
+    def __init__(self, *, absent: Collection[object] = (), schema: Mapping[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.absent = absent
+        self.schema = {"type": self.json_type, **{name: value for name, value in (schema or {}).items() if value is not None}}
+
+    def run_validation(self, data: Any = empty) -> Any:
+        """Do without DRF's treatment of absent values and validators, which serializers and `to_internal_value` replace."""
+        return self.to_internal_value(data)
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+    def from_text(self, text: str) -> Any:
+        """Return the JSON value of a query parameter."""
+        return text
+
+    def fail_at(self, name: str, key: str) -> NoReturn:
+        """Raise an error, as `fail` does, for the member `name` of the field's value."""
+        raise error_at(name, [self.error_messages[key]])
+
+
+class FieldSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """Gives drf-spectacular the schema of a strict field."""
+
+    target_class = StrictField
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        def describe(value: Any) -> Any:
+            if isinstance(value, list):
+                return [describe(item) for item in value]
+            return auto_schema._map_serializer_field(value, direction) if isinstance(value, serializers.Field) else value
+
+        schema = {name: describe(value) for name, value in self.target.schema.items()}
+        if "oneOf" in schema:
+            del schema["type"]
+            schema["oneOf"][0]["nullable"] = self.target.allow_null
+        if "enum" in schema and self.target.allow_null:
+            schema["enum"].append(None)
+        return schema
+
+
+class Text(StrictField):
+    """A string of `low` to `high` characters that matches `pattern` (its error message is `pattern`, too).
+
+    `parse` returns the value of the string, or raises a `ValidationError`.
+    """
+
+    default_error_messages = {"length": "must have {low} to {high} characters"}
+
+    def __init__(
+        self,
+        *,
+        low: int = 0,
+        high: int | None = None,
+        pattern: str | None = None,
+        parse: Callable[[str], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        schema = {"minLength": low or None, "maxLength": high, "pattern": None if pattern is None else f"^{pattern}$"}
+        super().__init__(**{**options, "schema": schema | options.get("schema", {})})
+        self.low, self.high, self._parse = low, high, parse
+        self._matches = None if pattern is None else re.compile(pattern).fullmatch
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):
+            self.fail("string")
+        if self.high is not None and not self.low <= len(data) <= self.high:
+            self.fail("length", low=self.low, high=self.high)
+        if self._matches is not None and not self._matches(data):
+            self.fail("pattern")
+        return data if self._parse is None else self._parse(data)
+
+
+class Choice(StrictField):
+    """One of some strings."""
+
+    default_error_messages = {"choice": "must be one of {choices}"}
+
+    def __init__(self, choices: Collection[str], **options: Any) -> None:
+        self.by_text = {str(choice): choice for choice in choices}
+        super().__init__(schema={"enum": list(self.by_text)}, **options)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):
+            self.fail("string")
+        if data not in self.by_text:
+            self.fail("choice", choices=", ".join(self.by_text))
+        return self.by_text[data]
+
+
+class Boolean(StrictField):
+    """True or false. Only for answers."""
+
+    json_type = "boolean"
+
+
+class Number(StrictField):
+    """A number from `low` to `high`."""
+
+    json_type = "number"
+    default_error_messages = {"number": "must be a number between {low} and {high}"}
+
+    def __init__(self, low: float | None = None, high: float | None = None, **options: Any) -> None:
+        super().__init__(**{**options, "schema": {"minimum": low, "maximum": high, **options.get("schema", {})}})
+        self.low, self.high = low, high
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, bool) or not isinstance(data, int | float) or not self.in_range(data):
+            self.fail(self.json_type, low=self.low, high=self.high)
+        return data
+
+    def in_range(self, number: float) -> bool:
+        return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
+
+
+class Integer(Number):
+    """An integer from `low` to `high`. As in JSON Schema, 1.0 is one."""
+
+    json_type = "integer"
+    default_error_messages = {"integer": "must be an integer between {low} and {high}"}
+
+    def in_range(self, number: float) -> bool:
+        return number == int(number) and super().in_range(number)
+
+    def to_internal_value(self, data: Any) -> Any:
+        return int(super().to_internal_value(data))
+
+    def from_text(self, text: str) -> Any:
+        return int(text) if _INTEGER.fullmatch(text) else text
+
+
+class Seconds(Number):
+    """A query parameter: seconds with at most three decimals."""
+
+    default_error_messages = {"number": "must be seconds between {low} and {high}, with at most three decimals"}
+
+    def __init__(self, low: float, high: float, **options: Any) -> None:
+        super().__init__(low, high, schema={"multipleOf": 0.001}, **options)
+
+    def from_text(self, text: str) -> Any:
+        return float(text) if _SECONDS.fullmatch(text) else text
+
+
+class Time(StrictField):
+    """A point in time: RFC 3339 with an offset in requests, UTC with milliseconds in answers."""
+
+    default_error_messages = {
+        "time": "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z (in a URL, + is written %2B)"
+    }
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"help_text": "UTC with milliseconds.", **options, "schema": {"format": "date-time"}})
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return datetime.fromisoformat(data.upper() if _RFC_3339.fullmatch(data) else "")
+        except ValueError:
+            self.fail("time")
+
+    def to_representation(self, value: datetime) -> str:
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Array(StrictField):
+    """An array of `low` to `high` items, which `child` reads and shows."""
+
+    json_type = "array"
+    default_error_messages = {
+        "array": "must be an array",
+        "low": "must have at least {low} items",
+        "high": "must have at most {high} items",
+    }
+
+    def __init__(self, child: AnyField, *, low: int = 0, high: int | None = None, **options: Any) -> None:
+        super().__init__(schema={"items": child, "minItems": low or None, "maxItems": high}, **options)
+        self.child, self.low, self.high = child, low, high
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, list):
+            self.fail("array")
+        if len(data) < self.low:
+            self.fail("low", low=self.low)
+        if self.high is not None and len(data) > self.high:
+            self.fail("high", high=self.high)
+        return [value for _, value in _read_all(self.child, enumerate(data))]
+
+    def to_representation(self, value: Any) -> Any:
+        return [self.child.to_representation(item) for item in (value.all() if isinstance(value, BaseManager) else value)]
+
+
+class StringMap(StrictField):
+    """An object of strings with at most `high` members. Subclasses check the names in `check_name`."""
+
+    json_type = "object"
+    default_error_messages = {"high": "must have at most {high} members"}
+
+    def __init__(self, *, high: int | None = None, child: AnyField | None = None, **options: Any) -> None:
+        self.high, self.child = high, child or Text()
+        super().__init__(schema={"additionalProperties": self.child, "maxProperties": high}, **options)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, dict):
+            self.fail("object")
+        if self.high is not None and len(data) > self.high:
+            self.fail("high", high=self.high)
+        for name in data:
+            self.check_name(name)
+        return dict(_read_all(self.child, data.items()))
+
+    def check_name(self, name: str) -> None:
+        """Raise a `ValidationError` at `name` unless a member may have this name."""
+
+
+class ByType(StrictField):
+    """An object that is read by the serializer for its `type`. `component` names it in the OpenAPI document."""
+
+    def __init__(self, component: str, classes: Mapping[str, type[serializers.Serializer[Any]]], **options: Any) -> None:
+        self.by_type: dict[str, Any] = {str(type_): class_() for type_, class_ in classes.items()}
+        super().__init__(schema={"oneOf": [PolymorphicProxySerializer(component, self.by_type, "type")]}, **options)
+        self._type = Choice(tuple(self.by_type))
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, dict):
+            self.fail("object")
+        type_ = data.get("type")
+        if type_ is None:
+            self.fail_at("type", "required")
+        [(_, type_)] = _read_all(self._type, [("type", type_)])
+        return self.by_type[type_].run_validation(data)
+
+
+def _read_all(field: AnyField, entries: Iterable[tuple[_Step, Any]]) -> Iterator[tuple[_Step, Any]]:
+    """Yield the values of members or items. Raise the error of the first one that is invalid."""
+    read = field.run_validation
+    for step, value in entries:
+        try:
+            yield step, read(value)
+        except serializers.ValidationError as error:
+            raise error_at(step, error.detail) from error
