@@ -9,6 +9,7 @@ from callbacks.rules.destination_breaker import BreakerState
 from orchestrator_site.base.http.fields import Boolean, Choice, Integer, Text, Time
 from orchestrator_site.base.http.serializers import AnswerSerializer
 
+
 class _Breaker(Choice):
     def to_representation(self, value: Any) -> str:
         return destination_breaker.state(value, value.now)
