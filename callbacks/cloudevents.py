@@ -9,23 +9,23 @@ from typing import Any, Final
 from urllib.parse import quote
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
-MOST_BYTES: Final = 64 * 1024
+MAX_BYTES: Final = 64 * 1024  # of a body
 _SPEC_VERSION: Final = "1.0"
 _DATA_TYPE: Final = "application/json"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-# CloudEvents' HTTP binding, 3.1.3.2: what may stand in a header as it is: visible ASCII but the quote and the percent sign.
+# Not percent-encoded in headers (CloudEvents' HTTP binding, 3.1.3.2): visible ASCII except the quote and the percent sign.
 _VISIBLE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 
 @dataclass(frozen=True, slots=True)
 class RawJson:
-    """A JSON text that is to be sent as it is: a value of Python's would lose digits of its numbers."""
+    """A JSON text to send unchanged: parsed by Python, its numbers would lose digits."""
 
     text: str
 
 
 class EventTooLarge(ValueError):
-    """As encoded the event would not fit into 64 KiB."""
+    """The event has more than 64 KiB as encoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class Envelope:
     jobsequence: int
 
     def attributes(self) -> dict[str, str | int]:
+        """Return all context attributes, by name."""
         return {
             "specversion": _SPEC_VERSION,
             "id": self.id,
@@ -52,25 +53,25 @@ class Envelope:
         }
 
     def body(self, data: Mapping[str, Any]) -> bytes:
-        """Compact JSON in UTF-8; a lone surrogate becomes U+FFFD. Members of `data` may be `RawJson`.
+        """Return the event as compact JSON in UTF-8. Lone surrogates become U+FFFD. Members of `data` may be `RawJson`.
 
-        Raises `EventTooLarge`, or ValueError where `data` holds what JSON cannot say (NaN, infinity).
+        Raises `EventTooLarge`, or ValueError if `data` contains what JSON cannot express (NaN, infinity).
         """
         text = _object({**self.attributes(), "data": RawJson(_object(data))})
         body = _SURROGATE.sub("\ufffd", text).encode()
-        if len(body) > MOST_BYTES:
-            raise EventTooLarge(f"the {self.type} event has {len(body)} bytes; at most {MOST_BYTES} can be sent")
+        if len(body) > MAX_BYTES:
+            raise EventTooLarge(f"the {self.type} event has {len(body)} bytes; the maximum is {MAX_BYTES}")
         return body
 
     def headers(self) -> dict[str, str]:
-        """Content-Type, and the same attributes again as `Ce-*`."""
+        """Return Content-Type, and the context attributes as `Ce-*` headers."""
         return {"Content-Type": CONTENT_TYPE} | {
             f"Ce-{name.capitalize()}": quote(str(value), safe=_VISIBLE) for name, value in self.attributes().items()
         }
 
 
 def timestamp(time: datetime) -> str:
-    """RFC 3339 in UTC, with microseconds."""
+    """Return a time as RFC 3339 in UTC, with microseconds."""
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""Who is told, what they are told, and how each try went (docs/architecture.md)."""
+"""The tables of callbacks: destinations, subscriptions, events and the attempts to deliver them (docs/architecture.md)."""
 
 from typing import ClassVar
 from uuid import UUID
@@ -11,33 +11,33 @@ from orchestrator_site.base.db.encryption import EncryptedJSONField, EncryptedTe
 
 
 def new_event_id() -> UUID:
-    """Unique for ever, and ordered by time (RFC 9562, version 7)."""
+    """Return a unique id that sorts by time (RFC 9562, version 7)."""
     return uuid7()
 
 
 class Destination(models.Model):
-    """One origin that streams go to, and what it is known to take now (`callbacks.rules.destination_breaker`).
+    """An origin that events are sent to, and the state of its breaker (`callbacks.rules.destination_breaker`).
 
-    All processes share the row.
+    All processes share this row.
     """
 
     origin = models.TextField(unique=True, help_text="Scheme, host and port.")
-    used_at = models.DateTimeField(help_text="When a stream began to go there, to the hour.")
-    paused = models.BooleanField(default=False, help_text="By an operator: nothing is sent.")
-    failures = models.PositiveIntegerField(default=0, help_text="Tries in a row without an answer, or with a 5xx.")
-    openings = models.PositiveIntegerField(default=0, help_text="How often the breaker has opened since it last answered well.")
-    open_until = models.DateTimeField(null=True, help_text="Then one probe at a time may go; empty: the breaker is closed.")
+    used_at = models.DateTimeField(help_text="When a stream last began to send there, to the hour.")
+    paused = models.BooleanField(default=False, help_text="Whether an operator has paused it: nothing is sent.")
+    failures = models.PositiveIntegerField(default=0, help_text="Attempts in a row without an answer or with a 5xx.")
+    openings = models.PositiveIntegerField(default=0, help_text="How often the breaker has opened since the last good answer.")
+    open_until = models.DateTimeField(null=True, help_text="When the breaker becomes half open; null while it is closed.")
     probe_token = models.UUIDField(null=True, help_text="The delivery that is the probe.")
-    probe_until = models.DateTimeField(null=True, help_text="Then that probe counts as dead.")
-    throttles = models.PositiveIntegerField(default=0, help_text="Answers in a row that asked to slow down.")
+    probe_until = models.DateTimeField(null=True, help_text="When that probe counts as dead.")
+    throttles = models.PositiveIntegerField(default=0, help_text="429 answers in a row.")
     throttled_until = models.DateTimeField(null=True)
-    window = models.PositiveSmallIntegerField(default=1, help_text="How many deliveries it is trusted with at once.")
+    window = models.PositiveSmallIntegerField(default=1, help_text="How many deliveries at once it may have.")
     slowness = models.PositiveSmallIntegerField(
-        default=0, db_default=0, help_text="Seconds that a slow answer took; each quick one halves them."
+        default=0, db_default=0, help_text="Seconds that its slowest answer took. Each quick answer halves them."
     )
-    waiting = models.BooleanField(default=False, help_text="Streams may wait for it.")
-    revive_since = models.DateTimeField(null=True, help_text="An operator wants what died from here on to be sent again, …")
-    revive_until = models.DateTimeField(null=True, help_text="… up to here; null: nothing (more) is to be done.")
+    waiting = models.BooleanField(default=False, help_text="Whether streams may be waiting for it.")
+    revive_since = models.DateTimeField(null=True, help_text="Events that died at this time or later are to be redelivered …")
+    revive_until = models.DateTimeField(null=True, help_text="… if they died at this time or earlier. Null if none is requested.")
 
     class Meta:
         indexes = [
@@ -50,29 +50,31 @@ class Destination(models.Model):
 
 
 class Subscription(models.Model):
-    """One stream of events and the URL that they go to, in order.
+    """A stream of events, and the URL that they are sent to in order.
 
-    `next_attempt_at` says when there is something to do, and is NULL when nothing is pending. A stream that waits for
-    its destination is due when its first event would be too old; whoever makes room there makes it due at once.
+    `next_attempt_at` is when the stream is due, and NULL if no event is pending. A stream that waits for its destination is due
+    only when its first event expires; a slot that becomes free there makes it due at once.
     """
 
-    SECRETS: ClassVar = ("url", "key", "previous_key", "headers")  # deferred by all but the delivery itself
+    SECRETS: ClassVar = ("url", "key", "previous_key", "headers")  # loaded by the delivery alone
 
     stream = models.UUIDField(unique=True)
     subject = models.CharField(max_length=128)
     url = EncryptedTextField()
-    key = EncryptedTextField(null=True, help_text="Signs the events; null: they are not signed.")
-    previous_key = EncryptedTextField(null=True, help_text="Signs them as well, while the receiver changes to `key`.")
-    headers = EncryptedJSONField(null=True, help_text="Sent with each event; null: none.")
+    key = EncryptedTextField(null=True, help_text="Signs the events; null if they are not signed.")
+    previous_key = EncryptedTextField(null=True, help_text="Signs them as well while the receiver changes to `key`; else null.")
+    headers = EncryptedJSONField(null=True, help_text="Sent with each event; null if there are none.")
     destination = models.ForeignKey(Destination, on_delete=models.PROTECT, related_name="subscriptions", db_index=False)
-    types = models.JSONField(default=list, help_text="The types of events it takes; empty: all.")
+    types = models.JSONField(default=list, help_text="The types of events to send; empty for all.")
     last_sequence = models.PositiveBigIntegerField(default=0)
-    bulk_refused = models.BooleanField(default=False, help_text="Its last bulk event died: the next ones get one try each.")
+    bulk_refused = models.BooleanField(
+        default=False, help_text="Whether its last log event is dead: the next get one attempt each."
+    )
     next_attempt_at = models.DateTimeField(null=True)
-    waiting_since = models.DateTimeField(null=True, help_text="Its place in the queue for its destination.")
-    lease_token = models.UUIDField(null=True, help_text="The delivery that works on it.")
-    lease_until = models.DateTimeField(null=True, help_text="Then that delivery counts as dead.")
-    sending = models.UUIDField(null=True, help_text="The event that it sends.")
+    waiting_since = models.DateTimeField(null=True, help_text="Its position in the queue for its destination.")
+    lease_token = models.UUIDField(null=True, help_text="The delivery that has the lease.")
+    lease_until = models.DateTimeField(null=True, help_text="When the lease ends and that delivery counts as dead.")
+    sending = models.UUIDField(null=True, help_text="The event that is being sent.")
     sending_since = models.DateTimeField(null=True)
 
     class Meta:
@@ -92,7 +94,7 @@ class Subscription(models.Model):
 
 
 class Event(models.Model):
-    """One CloudEvent. `body` is frozen: exactly these bytes are signed and sent, however often."""
+    """A CloudEvent. `body` never changes: each attempt signs and sends exactly these bytes."""
 
     class State(models.TextChoices):
         PENDING = "pending"
@@ -104,15 +106,15 @@ class Event(models.Model):
     sequence = models.PositiveBigIntegerField()
     type = models.CharField(max_length=128)
     source = models.CharField(max_length=128)
-    time = models.CharField(max_length=32, help_text="As it is in the body.")
+    time = models.CharField(max_length=32, help_text="As in the body.")
     body = models.BinaryField()
     state = models.CharField(max_length=16, choices=State.choices, default=State.PENDING)
-    tries = models.PositiveIntegerField(default=0, help_text="How many the destination answered.")
-    silences = models.PositiveIntegerField(default=0, help_text="How many it has not answered, in a row.")
+    tries = models.PositiveIntegerField(default=0, help_text="How many attempts were answered.")
+    silences = models.PositiveIntegerField(default=0, help_text="How many attempts in a row were not answered.")
     created_at = models.DateTimeField()
-    expires_at = models.DateTimeField(help_text="Pending then, it is dead.")
-    next_attempt_at = models.DateTimeField(null=True, help_text="After a failed try: when the next one is due.")
-    settled_at = models.DateTimeField(null=True, help_text="When it was delivered or died.")
+    expires_at = models.DateTimeField(help_text="When it is dead if it is still pending.")
+    next_attempt_at = models.DateTimeField(null=True, help_text="When the next attempt is due, after a failed one.")
+    settled_at = models.DateTimeField(null=True, help_text="When it was delivered or became dead.")
 
     class Meta:
         constraints = [
@@ -129,14 +131,14 @@ class Event(models.Model):
 
 
 class Attempt(models.Model):
-    """One try to deliver an event."""
+    """An attempt to deliver an event."""
 
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="attempts")
     time = models.DateTimeField()
-    status = models.PositiveSmallIntegerField(null=True, help_text="Of the answer; null: there was none.")
+    status = models.PositiveSmallIntegerField(null=True, help_text="Of the answer; null if there was none.")
     latency_ms = models.PositiveIntegerField()
     error = models.CharField(max_length=512, blank=True)
-    answer = models.TextField(blank=True, help_text="How the answer's body begins.")
+    answer = models.TextField(blank=True, help_text="The start of the answer's body.")
 
     class Meta:
         ordering = ["pk"]

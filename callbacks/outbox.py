@@ -1,11 +1,11 @@
-"""The seam: whoever has something to tell calls this, inside the transaction that makes it true.
+"""The interface of this app: publishers store events here, in the transaction of the change that an event reports.
 
-A stream is named by a UUID and has at most one subscriber; what is published to a stream without one is kept nowhere.
+A stream is identified by a UUID and has at most one subscriber. Events of a stream without one are not stored.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -20,8 +20,6 @@ from orchestrator_site.base.db.transactions import delete_in_batches
 from orchestrator_site.base.egress.http_client import origin_of
 from orchestrator_site.base.intervals import DeliveryIntervals
 
-_BATCH: Final = 200
-
 
 def subscribe(
     stream: UUID,
@@ -35,11 +33,11 @@ def subscribe(
     """Send the events of `stream` to `url` from now on.
 
     Args:
-        stream: Names the stream; it has no subscriber yet.
-        subject: What the events are about.
+        stream: A stream without a subscriber.
+        subject: The subject of its events.
         url: Where they are sent.
         types: The types to send; empty for all.
-        keys: Sign each event: none, one, or the new key and the one that it replaces.
+        keys: None, one, or the new key and the one that it replaces; each of them signs each event.
         headers: Sent with each event.
 
     Raises:
@@ -61,16 +59,25 @@ def subscribe(
 def publish(
     stream: UUID, type_: str, source: str, data: Mapping[str, Any], intervals: DeliveryIntervals = DeliveryIntervals()
 ) -> None:
-    """Keep an event, to be sent once the caller's transaction is committed. Nothing happens where nobody takes it.
+    """Store an event, to be sent once the caller's transaction is committed. Do nothing if no subscriber receives this type.
 
-    Raises `EventTooLarge` and ValueError as `Envelope.body` does.
+    Args:
+        stream: The stream.
+        type_: The CloudEvents `type`.
+        source: The CloudEvents `source`.
+        data: Its `data`; members may be `RawJson`.
+        intervals: Contains the lifetime of an event.
+
+    Raises:
+        EventTooLarge: The event has more than 64 KiB.
+        ValueError: `data` contains what JSON cannot express.
     """
     if not connection.in_atomic_block:
-        raise transaction.TransactionManagementError("an event is published in the transaction of the change that it reports")
-    # Publishers of one stream take turns here, until the transaction ends, and so does who delivers.
+        raise transaction.TransactionManagementError("events are published in the transaction of the change that they report")
+    # This lock is held until the transaction ends: publishers of one stream and its delivery take turns.
     rows = Subscription.objects.select_for_update(of=("self",)).select_related("destination").defer(*Subscription.SECRETS)
     subscription = rows.filter(stream=stream).first()
-    if subscription is None or not _takes(subscription, type_):
+    if subscription is None or (subscription.types and type_ not in subscription.types):
         return
     sequence = subscription.last_sequence + 1
     envelope = Envelope(
@@ -94,7 +101,7 @@ def publish(
         expires_at=expires_at,
     )
     row = Subscription.objects.filter(pk=subscription.pk)
-    if subscription.next_attempt_at is not None:  # somebody is at it, has been told, or waits
+    if subscription.next_attempt_at is not None:  # it is being delivered, due, or waiting already
         row.update(last_sequence=sequence)
     elif subscription.destination.waiting:
         row.update(last_sequence=sequence, next_attempt_at=expires_at, waiting_since=Now())
@@ -103,21 +110,17 @@ def publish(
         delivery_hints.send_on_commit(subscription.pk)
 
 
-def pending(stream: UUID, most: int) -> int:
-    """How many of the stream's events are still to be delivered, counted up to `most`."""
+def pending(stream: UUID, limit: int) -> int:
+    """Return how many of the stream's events are still to be delivered, counting up to `limit`."""
     undelivered = Event.objects.filter(subscription__stream=stream, state=Event.State.PENDING)
-    return undelivered.order_by("sequence")[:most].count()
+    return undelivered.order_by("sequence")[:limit].count()
 
 
-def forget(streams: Sequence[UUID]) -> None:
-    """Delete these streams with all that was sent, in small batches."""
+def forget(streams: Sequence[UUID], *, batch_size: int = 200) -> None:
+    """Delete these streams with their events and attempts, `batch_size` events at a time."""
     for identity in list(Subscription.objects.filter(stream__in=streams).values_list("pk", flat=True)):
         subscription = Subscription.objects.filter(pk=identity)
-        # A delivery under way finds its lease gone, and none begins: nothing is added behind our back.
+        # A delivery in progress loses its lease, and no other starts: no row is added during the deletion.
         subscription.update(lease_token=None, lease_until=None, next_attempt_at=None, waiting_since=None)
-        delete_in_batches(Event.objects.filter(subscription=identity), _BATCH)
+        delete_in_batches(Event.objects.filter(subscription=identity), batch_size)
         subscription.delete()
-
-
-def _takes(subscription: Subscription, type_: str) -> bool:
-    return not subscription.types or type_ in subscription.types

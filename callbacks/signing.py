@@ -1,4 +1,7 @@
-"""How a consumer knows that an event is ours (docs/usage.md, "Signatures"): our header, and Standard Webhooks' beside it."""
+"""Signs events (docs/callbacks.md): with `X-Signature-256`, and with the headers of Standard Webhooks.
+
+The `standardwebhooks` package signs text with one key; these are bytes and may have two.
+"""
 
 import binascii
 import hashlib
@@ -7,7 +10,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Final
 
-_ENCODED: Final = "whsec_"  # before the base64 of a key
+_BASE64_PREFIX: Final = "whsec_"
 
 
 def headers(keys: Sequence[str], event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
@@ -15,12 +18,12 @@ def headers(keys: Sequence[str], event_id: str, timestamp: int, body: bytes) -> 
 
     Args:
         keys: One key, or the new key and the one that it replaces.
-        event_id: The same for every attempt.
-        timestamp: Of this attempt, in seconds since 1970.
+        event_id: The event's id, the same for every attempt.
+        timestamp: The time of this attempt, in seconds since 1970.
         body: The bytes that are sent.
 
-    `webhook-signature` holds a signature by each key. `X-Signature-256` can hold one only, by the last key: receivers that
-    compare the whole header still work when a second key is added.
+    `webhook-signature` contains a signature with each key. `X-Signature-256` has room for one signature, with the last key:
+    receivers that compare the whole header keep working when a new key is added.
     """
     signed = b".".join((event_id.encode(), str(timestamp).encode(), body))
     return {
@@ -34,8 +37,8 @@ def headers(keys: Sequence[str], event_id: str, timestamp: int, body: bytes) -> 
 
 
 def _webhook_secret(key: str) -> bytes:
-    """What `whsec_<base64>` encodes, padded or not; any other key's UTF-8 bytes."""
-    encoded = key.removeprefix(_ENCODED)
+    """Return the bytes that `whsec_<base64>` encodes, padded or not, and the UTF-8 bytes of any other key."""
+    encoded = key.removeprefix(_BASE64_PREFIX)
     if encoded and encoded != key:
         try:
             return b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)

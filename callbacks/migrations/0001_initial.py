@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ("sequence", models.PositiveBigIntegerField()),
                 ("type", models.CharField(max_length=128)),
                 ("source", models.CharField(max_length=128)),
-                ("time", models.CharField(help_text="As it is in the body.", max_length=32)),
+                ("time", models.CharField(help_text="As in the body.", max_length=32)),
                 ("body", models.BinaryField()),
                 (
                     "state",
@@ -33,12 +33,15 @@ class Migration(migrations.Migration):
                         max_length=16,
                     ),
                 ),
-                ("tries", models.PositiveIntegerField(default=0, help_text="How many the destination answered.")),
-                ("silences", models.PositiveIntegerField(default=0, help_text="How many it has not answered, in a row.")),
+                ("tries", models.PositiveIntegerField(default=0, help_text="How many attempts were answered.")),
+                ("silences", models.PositiveIntegerField(default=0, help_text="How many attempts in a row were not answered.")),
                 ("created_at", models.DateTimeField()),
-                ("expires_at", models.DateTimeField(help_text="Pending then, it is dead.")),
-                ("next_attempt_at", models.DateTimeField(help_text="After a failed try: when the next one is due.", null=True)),
-                ("settled_at", models.DateTimeField(help_text="When it was delivered or died.", null=True)),
+                ("expires_at", models.DateTimeField(help_text="When it is dead if it is still pending.")),
+                (
+                    "next_attempt_at",
+                    models.DateTimeField(help_text="When the next attempt is due, after a failed one.", null=True),
+                ),
+                ("settled_at", models.DateTimeField(help_text="When it was delivered or became dead.", null=True)),
             ],
         ),
         migrations.CreateModel(
@@ -46,10 +49,10 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("time", models.DateTimeField()),
-                ("status", models.PositiveSmallIntegerField(help_text="Of the answer; null: there was none.", null=True)),
+                ("status", models.PositiveSmallIntegerField(help_text="Of the answer; null if there was none.", null=True)),
                 ("latency_ms", models.PositiveIntegerField()),
                 ("error", models.CharField(blank=True, max_length=512)),
-                ("answer", models.TextField(blank=True, help_text="How the answer's body begins.")),
+                ("answer", models.TextField(blank=True, help_text="The start of the answer's body.")),
                 (
                     "event",
                     models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="attempts", to="callbacks.event"),
@@ -66,20 +69,25 @@ class Migration(migrations.Migration):
                 (
                     "key",
                     orchestrator_site.base.db.encryption.EncryptedTextField(
-                        help_text="Signs the events; null: they are not signed.", null=True
+                        help_text="Signs the events; null if they are not signed.", null=True
                     ),
                 ),
                 ("origin", models.TextField(help_text="Scheme, host and port of the URL.")),
-                ("types", models.JSONField(default=list, help_text="The types of events it takes; empty: all.")),
+                ("types", models.JSONField(default=list, help_text="The types of events to send; empty for all.")),
                 ("last_sequence", models.PositiveBigIntegerField(default=0)),
                 ("revision", models.PositiveBigIntegerField(default=0)),
                 (
                     "bulk_refused",
-                    models.BooleanField(default=False, help_text="Its last bulk event died: the next ones get one try each."),
+                    models.BooleanField(
+                        default=False, help_text="Whether its last log event is dead: the next get one attempt each."
+                    ),
                 ),
                 ("next_attempt_at", models.DateTimeField(null=True)),
-                ("lease_token", models.UUIDField(help_text="The delivery that works on it.", null=True)),
-                ("lease_until", models.DateTimeField(help_text="Then that delivery counts as dead.", null=True)),
+                ("lease_token", models.UUIDField(help_text="The delivery that has the lease.", null=True)),
+                (
+                    "lease_until",
+                    models.DateTimeField(help_text="When the lease ends and that delivery counts as dead.", null=True),
+                ),
             ],
             options={
                 "indexes": [

@@ -24,38 +24,40 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("origin", models.TextField(help_text="Scheme, host and port.", unique=True)),
-                ("used_at", models.DateTimeField(help_text="When a stream began to go there, to the hour.")),
-                ("paused", models.BooleanField(default=False, help_text="By an operator: nothing is sent.")),
+                ("used_at", models.DateTimeField(help_text="When a stream last began to send there, to the hour.")),
+                ("paused", models.BooleanField(default=False, help_text="Whether an operator has paused it: nothing is sent.")),
                 (
                     "failures",
-                    models.PositiveIntegerField(default=0, help_text="Tries in a row without an answer, or with a 5xx."),
+                    models.PositiveIntegerField(default=0, help_text="Attempts in a row without an answer or with a 5xx."),
                 ),
                 (
                     "openings",
                     models.PositiveIntegerField(
-                        default=0, help_text="How often the breaker has opened since it last answered well."
+                        default=0, help_text="How often the breaker has opened since the last good answer."
                     ),
                 ),
                 (
                     "open_until",
-                    models.DateTimeField(help_text="Then one probe at a time may go; empty: the breaker is closed.", null=True),
+                    models.DateTimeField(help_text="When the breaker becomes half open; null while it is closed.", null=True),
                 ),
                 ("probe_token", models.UUIDField(help_text="The delivery that is the probe.", null=True)),
-                ("probe_until", models.DateTimeField(help_text="Then that probe counts as dead.", null=True)),
-                ("throttles", models.PositiveIntegerField(default=0, help_text="Answers in a row that asked to slow down.")),
+                ("probe_until", models.DateTimeField(help_text="When that probe counts as dead.", null=True)),
+                ("throttles", models.PositiveIntegerField(default=0, help_text="429 answers in a row.")),
                 ("throttled_until", models.DateTimeField(null=True)),
                 (
                     "window",
-                    models.PositiveSmallIntegerField(default=1, help_text="How many deliveries it is trusted with at once."),
+                    models.PositiveSmallIntegerField(default=1, help_text="How many deliveries at once it may have."),
                 ),
-                ("waiting", models.BooleanField(default=False, help_text="Streams may wait for it.")),
+                ("waiting", models.BooleanField(default=False, help_text="Whether streams may be waiting for it.")),
                 (
                     "revive_since",
-                    models.DateTimeField(help_text="An operator wants what died from here on to be sent again, …", null=True),
+                    models.DateTimeField(help_text="Events that died at this time or later are to be redelivered …", null=True),
                 ),
                 (
                     "revive_until",
-                    models.DateTimeField(help_text="… up to here; null: nothing (more) is to be done.", null=True),
+                    models.DateTimeField(
+                        help_text="… if they died at this time or earlier. Null if none is requested.", null=True
+                    ),
                 ),
             ],
             options={

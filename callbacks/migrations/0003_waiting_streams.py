@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="subscription",
             name="sending",
-            field=models.UUIDField(help_text="The event that it sends.", null=True),
+            field=models.UUIDField(help_text="The event that is being sent.", null=True),
         ),
         migrations.AddField(
             model_name="subscription",
@@ -35,7 +35,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="subscription",
             name="waiting_since",
-            field=models.DateTimeField(help_text="Its place in the queue for its destination.", null=True),
+            field=models.DateTimeField(help_text="Its position in the queue for its destination.", null=True),
         ),
         migrations.AddIndex(
             model_name="event",

@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
             model_name="destination",
             name="slowness",
             field=models.PositiveSmallIntegerField(
-                db_default=0, default=0, help_text="Seconds that a slow answer took; each quick one halves them."
+                db_default=0, default=0, help_text="Seconds that its slowest answer took. Each quick answer halves them."
             ),
         ),
     ]

@@ -12,11 +12,11 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="subscription",
             name="headers",
-            field=EncryptedJSONField(help_text="Sent with each event; null: none.", null=True),
+            field=EncryptedJSONField(help_text="Sent with each event; null if there are none.", null=True),
         ),
         migrations.AddField(
             model_name="subscription",
             name="previous_key",
-            field=EncryptedTextField(help_text="Signs them as well, while the receiver changes to `key`.", null=True),
+            field=EncryptedTextField(help_text="Signs them as well while the receiver changes to `key`; else null.", null=True),
         ),
     ]

@@ -11,7 +11,7 @@ from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbacks.cloudevents import MOST_BYTES, Envelope, EventTooLarge, timestamp
+from callbacks.cloudevents import MAX_BYTES, Envelope, EventTooLarge, timestamp
 
 pytestmark = pytest.mark.stateless
 
@@ -80,8 +80,8 @@ def test_a_body_is_compact_utf_8_and_has_a_most() -> None:
     assert b'"data":{"a":["\xc3\xa9"]}' in envelope.body({"a": ["é"]})
 
     # Given data that fills a body to the last byte, I expect it to fit, and one byte more not to
-    room = MOST_BYTES - len(envelope.body({"a": ""}))
-    assert len(envelope.body({"a": "x" * room})) == MOST_BYTES
+    room = MAX_BYTES - len(envelope.body({"a": ""}))
+    assert len(envelope.body({"a": "x" * room})) == MAX_BYTES
     with pytest.raises(EventTooLarge):
         envelope.body({"a": "x" * (room + 1)})
 

@@ -19,7 +19,7 @@ import requests
 from environment import free_port, without_service
 
 from callbacks import signing
-from callbacks.cloudevents import MOST_BYTES, Envelope
+from callbacks.cloudevents import MAX_BYTES, Envelope
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.stateless
@@ -359,9 +359,9 @@ def test_what_is_signed_and_no_event_is_refused(callback: Callback) -> None:
 def test_the_largest_event_is_taken_and_no_larger_one(callback: Callback) -> None:
     # Given an event of exactly as many bytes as there may be
     one = event(1, LOG)
-    room = MOST_BYTES - len(one.body({"line": ""}))
+    room = MAX_BYTES - len(one.body({"line": ""}))
     body = one.body({"line": "é" * (room // 2) + "x" * (room % 2)})
-    assert len(body) == MOST_BYTES
+    assert len(body) == MAX_BYTES
 
     # When it comes, and then one byte more
     answers = [callback.post(body, one), callback.post(body + b" ", one)]
