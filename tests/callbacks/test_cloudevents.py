@@ -37,7 +37,7 @@ def envelopes(draw: st.DrawFn) -> Envelope:
 
 
 @given(envelopes(), DATA)
-def test_other_libraries_read_it(envelope: Envelope, data: dict[str, Any]) -> None:
+def test_the_cloudevents_library_reads_an_event(envelope: Envelope, data: dict[str, Any]) -> None:
     # When an event is encoded
     body, headers = envelope.body(data), envelope.headers()
 
@@ -53,7 +53,7 @@ def test_other_libraries_read_it(envelope: Envelope, data: dict[str, Any]) -> No
 
 
 @given(envelopes(), DATA)
-def test_the_headers_say_what_the_body_says(envelope: Envelope, data: dict[str, Any]) -> None:
+def test_headers_repeat_the_attributes_of_the_body(envelope: Envelope, data: dict[str, Any]) -> None:
     # When an event is encoded
     attributes = json.loads(envelope.body(data))
     headers = envelope.headers()
@@ -67,7 +67,7 @@ def test_the_headers_say_what_the_body_says(envelope: Envelope, data: dict[str, 
     assert all(0x21 <= ord(character) <= 0x7E and character != '"' for value in headers.values() for character in value)
 
 
-def test_time_and_type_stand_in_the_headers_as_they_are() -> None:
+def test_time_and_type_are_not_encoded_in_headers() -> None:
     envelope = Envelope(id="1", source="a/b", type="a.b", subject='Grüße "%"', time="2026-01-02T03:04:05.000006Z", jobsequence=1)
     headers = envelope.headers()
     assert headers["Ce-Time"] == envelope.time
@@ -75,7 +75,7 @@ def test_time_and_type_stand_in_the_headers_as_they_are() -> None:
     assert headers["Ce-Subject"] == "Gr%C3%BC%C3%9Fe%20%22%25%22"
 
 
-def test_a_body_is_compact_utf_8_and_has_a_most() -> None:
+def test_a_body_is_compact_utf_8_and_has_a_maximum_size() -> None:
     envelope = Envelope(id="1", source="s", type="t", subject="j", time="2026-01-02T03:04:05Z", jobsequence=1)
     assert b'"data":{"a":["\xc3\xa9"]}' in envelope.body({"a": ["é"]})
 
@@ -86,7 +86,7 @@ def test_a_body_is_compact_utf_8_and_has_a_most() -> None:
         envelope.body({"a": "x" * (room + 1)})
 
 
-def test_what_json_or_utf_8_cannot_say_is_replaced_or_refused() -> None:
+def test_values_that_json_cannot_express_are_replaced_or_refused() -> None:
     envelope = Envelope(id="1", source="s", type="t", subject="j", time="2026-01-02T03:04:05Z", jobsequence=1)
     assert json.loads(envelope.body({"a": "x\ud800y\udfff"}))["data"] == {"a": "x\ufffdy\ufffd"}
     for value in (float("nan"), float("inf")):

@@ -116,7 +116,7 @@ def test_a_second_key_and_headers_are_null_if_there_are_none(stream: UUID) -> No
     assert (subscription.key, subscription.previous_key, subscription.headers) == ("key", None, None)
 
 
-def test_only_what_a_subscription_takes_is_kept_and_counted(stream: UUID) -> None:
+def test_only_subscribed_types_are_stored_and_numbered(stream: UUID) -> None:
     # Given a subscription to one type, a stream without any, and one to all types
     subscribe(stream, START)
     everything, nothing = uuid.uuid4(), uuid.uuid4()
@@ -133,7 +133,7 @@ def test_only_what_a_subscription_takes_is_kept_and_counted(stream: UUID) -> Non
     assert [row for row in kept if row[0] != stream] == [(everything, 1, LOG)]
 
 
-def test_one_message_a_transaction_once_it_is_committed(stream: UUID, hints: Hints) -> None:
+def test_a_transaction_sends_one_hint_after_its_commit(stream: UUID, hints: Hints) -> None:
     subscription = subscribe(stream)
     with transaction.atomic():
         publish(stream, START, LOG)
@@ -142,14 +142,14 @@ def test_one_message_a_transaction_once_it_is_committed(stream: UUID, hints: Hin
     assert hints.take() == [subscription.pk]
 
 
-def test_a_stream_with_work_left_needs_no_further_message(stream: UUID, hints: Hints) -> None:
+def test_a_due_stream_gets_no_second_hint(stream: UUID, hints: Hints) -> None:
     subscription = subscribe(stream)
     publish(stream, START)
     publish(stream, LOG)
     assert hints.take() == [subscription.pk]
 
 
-def test_what_is_rolled_back_was_never_published(stream: UUID, hints: Hints) -> None:
+def test_a_rolled_back_event_is_not_published(stream: UUID, hints: Hints) -> None:
     # Given an event in a transaction that does not come to pass
     subscription = subscribe(stream)
     with pytest.raises(RuntimeError):
@@ -165,27 +165,27 @@ def test_what_is_rolled_back_was_never_published(stream: UUID, hints: Hints) -> 
     assert hints.take() == [subscription.pk]
 
 
-def test_a_broker_that_is_away_is_nobodys_business(stream: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_published_without_a_broker(stream: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
     subscribe(stream)
     monkeypatch.setattr(type(broker), "enqueue", lambda *_, **__: 1 / 0)
     publish(stream, START)
     assert Event.objects.count() == 1
 
 
-def test_an_event_is_published_in_a_transaction_or_not_at_all(stream: UUID) -> None:
+def test_publishing_requires_a_transaction(stream: UUID) -> None:
     subscribe(stream)
     with pytest.raises(transaction.TransactionManagementError):
         outbox.publish(stream, START, "s", {})
 
 
-def test_what_does_not_fit_is_refused(stream: UUID) -> None:
+def test_an_event_that_is_too_large_is_refused(stream: UUID) -> None:
     subscribe(stream)
     with pytest.raises(EventTooLarge), transaction.atomic():
         outbox.publish(stream, START, "s", {"a": "x" * 70_000})
     assert Subscription.objects.get().last_sequence == 0
 
 
-def test_a_destination_that_is_no_url_is_refused(stream: UUID) -> None:
+def test_a_destination_that_is_not_a_url_is_refused(stream: UUID) -> None:
     with pytest.raises(EgressDenied):
         outbox.subscribe(stream, "job-1", "file:///etc/passwd")
 
@@ -208,7 +208,7 @@ def test_forgetting_deletes_one_stream_and_no_other(stream: UUID) -> None:
     assert Attempt.objects.count() == 5
 
 
-def test_forgetting_takes_the_lease_away_before_it_deletes(stream: UUID) -> None:
+def test_forgetting_clears_the_lease_before_it_deletes(stream: UUID) -> None:
     # Given a stream whose event is being delivered
     subscribe(stream)
     publish(stream, START)
@@ -231,7 +231,7 @@ def test_forgetting_takes_the_lease_away_before_it_deletes(stream: UUID) -> None
     assert seen == [(None, None, None, None)]
 
 
-def test_forgetting_lets_others_in_after_each_small_batch(stream: UUID) -> None:
+def test_forgetting_commits_after_each_batch(stream: UUID) -> None:
     # Given a stream with more events than a batch
     subscribe(stream)
     publish(stream, *[START] * 5)

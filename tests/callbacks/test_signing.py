@@ -19,7 +19,7 @@ KEYS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6
 
 
 @given(KEYS, BODIES)
-def test_any_key_signs_with_its_bytes(key: str, body: bytes) -> None:
+def test_a_key_signs_with_its_bytes(key: str, body: bytes) -> None:
     assume(not key.startswith("whsec_"))
     headers = signing.headers([key], "id", int(time.time()), body)
     assert headers["X-Signature-256"] == "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
@@ -27,7 +27,7 @@ def test_any_key_signs_with_its_bytes(key: str, body: bytes) -> None:
 
 
 @given(st.binary(min_size=1, max_size=64), BODIES, st.booleans())
-def test_a_standard_webhooks_secret_is_decoded_for_their_header_alone(secret: bytes, body: bytes, padded: bool) -> None:
+def test_a_whsec_key_is_decoded_for_webhook_signature_only(secret: bytes, body: bytes, padded: bool) -> None:
     # Given a key as the Standard Webhooks libraries write it
     key = "whsec_" + (b64encode(secret).decode() if padded else b64encode(secret).decode().rstrip("="))
 
@@ -49,13 +49,13 @@ def test_each_of_two_keys_signs(new: str, old: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("key", ["whsec_", "whsec_not base64!", "whsec_x"])
-def test_what_only_looks_like_such_a_secret_is_a_key_like_any_other(key: str) -> None:
+def test_a_whsec_key_that_is_not_base64_is_used_as_it_is(key: str) -> None:
     headers = signing.headers([key], "id", int(time.time()), b"{}")
     Webhook(key.encode()).verify(b"{}", headers)
 
 
 @given(BODIES, st.integers(0, 10**6))
-def test_another_body_is_not_signed(body: bytes, position: int) -> None:
+def test_a_changed_body_does_not_verify(body: bytes, position: int) -> None:
     assume(body)
     headers = signing.headers(["key"], "id", int(time.time()), body)
     index = position % len(body)

@@ -33,7 +33,7 @@ def job(db: None) -> Job:
     )
 
 
-def test_a_job_with_its_inputs_and_outputs(operator: Client, job: Job) -> None:
+def test_a_job_is_shown_without_secrets(operator: Client, job: Job) -> None:
     answer = operator.get(f"/admin/jobs/job/{job.pk}/change/")
     assert answer.status_code == 200
     page = answer.content.decode()
@@ -44,7 +44,7 @@ def test_a_job_with_its_inputs_and_outputs(operator: Client, job: Job) -> None:
     assert 'name="_save"' not in page
 
 
-def test_lists(operator: Client, job: Job) -> None:
+def test_lists_are_shown_without_secrets(operator: Client, job: Job) -> None:
     node = make_node("n1")
     make_worker(node)
     for path, shown in (("job/", "alpine:latest"), ("job/?q=a", "alpine:latest"), ("node/", "n1"), ("worker/", "host")):
@@ -55,12 +55,12 @@ def test_lists(operator: Client, job: Job) -> None:
     assert operator.get(f"/admin/jobs/node/{node.pk}/change/").status_code == 200
 
 
-def test_times_are_told_to_the_second(operator: Client, job: Job) -> None:
+def test_times_are_shown_to_the_second(operator: Client, job: Job) -> None:
     page = operator.get("/admin/jobs/job/").content.decode()
     assert job.created_at.strftime("%Y-%m-%d %H:%M:%S UTC") in page
 
 
-def test_an_operator_can_make_another(operator: Client) -> None:
+def test_an_operator_can_create_another_operator(operator: Client) -> None:
     # When an operator fills in the form for a new user
     form = {"username": "second", "password1": "a-long-passphrase-77", "password2": "a-long-passphrase-77"}
     page = operator.get("/admin/auth/user/add/")
@@ -80,13 +80,13 @@ def test_nothing_can_be_changed(operator: Client, job: Job) -> None:
     assert job.status == "accepted"
 
 
-def test_logs_and_parts_have_no_page_of_their_own(operator: Client) -> None:
+def test_inputs_outputs_and_logs_have_no_pages(operator: Client) -> None:
     for model in ("logchunk", "input", "output"):
         assert operator.get(f"/admin/jobs/{model}/").status_code == 404
 
 
 @pytest.mark.django_db
-def test_it_is_for_staff(client: Client) -> None:
+def test_the_admin_requires_a_staff_login(client: Client) -> None:
     answer = client.get("/admin/jobs/job/")
     assert answer.status_code == 302
     assert "/admin/login/" in answer["Location"]

@@ -60,7 +60,7 @@ def test_a_job_from_start_to_end() -> None:
     assert job.completed_at is not None
 
 
-def test_an_input_put_again_after_a_crash_has_no_second_event() -> None:
+def test_an_input_repeated_after_a_crash_has_no_second_event() -> None:
     job = make_job(inputs=(an_input("in"),))
     claim = claimed(job)
 
@@ -70,7 +70,7 @@ def test_an_input_put_again_after_a_crash_has_no_second_event() -> None:
     assert event_types() == ["input"]
 
 
-def test_a_failed_input_ends_the_job_and_skips_what_follows() -> None:
+def test_a_failed_input_fails_the_job_and_skips_the_rest() -> None:
     # Given
     job = make_job(inputs=tuple(an_input(name) for name in "abc"), outputs=(an_output("out"),))
     claim = claimed(job)
@@ -89,7 +89,7 @@ def test_a_failed_input_ends_the_job_and_skips_what_follows() -> None:
     assert [item.status for item in job.outputs.all()] == ["skipped"]
 
 
-def test_a_job_that_nobody_has_yet_is_cancelled_whole() -> None:
+def test_an_unclaimed_job_is_cancelled_and_completed() -> None:
     # Given an accepted job
     job = make_job(outputs=(an_output("out"),))
 
@@ -105,7 +105,7 @@ def test_a_job_that_nobody_has_yet_is_cancelled_whole() -> None:
     assert job.outputs.get().status == "skipped"
 
 
-def test_a_cancelled_job_with_an_owner_is_left_to_the_owner() -> None:
+def test_a_cancelled_job_is_completed_by_its_owner() -> None:
     # Given a job that runs
     job = make_job()
     claim = claimed(job)
@@ -128,7 +128,7 @@ def test_a_cancelled_job_with_an_owner_is_left_to_the_owner() -> None:
     assert event_types() == ["start", "exit", "complete"]
 
 
-def test_a_job_on_a_lost_node_that_had_not_started_is_put_back() -> None:
+def test_an_unstarted_job_on_a_lost_node_is_requeued() -> None:
     # Given
     node = make_node()
     job = make_job()
@@ -144,7 +144,7 @@ def test_a_job_on_a_lost_node_that_had_not_started_is_put_back() -> None:
     assert event_types() == []
 
 
-def test_a_job_on_a_lost_node_that_had_started_is_engine_lost() -> None:
+def test_a_started_job_on_a_lost_node_is_engine_lost() -> None:
     # Given
     job = make_job(outputs=(an_output("out"),))
     lifecycle.started(claimed(job), STARTED_AT)
@@ -160,7 +160,7 @@ def test_a_job_on_a_lost_node_that_had_started_is_engine_lost() -> None:
 
 
 @pytest.mark.parametrize("how", ["its node is lost", "its container is gone"])
-def test_outputs_that_were_cancelled_are_skipped_where_the_job_ends_without_them(how: str) -> None:
+def test_cancelled_outputs_are_skipped(how: str) -> None:
     # Given a job that has ended, and whose outputs were cancelled
     job = make_job(outputs=(an_output("out"),))
     claim = claimed(job)
@@ -181,7 +181,7 @@ def test_outputs_that_were_cancelled_are_skipped_where_the_job_ends_without_them
     assert event_types() == ["start", "exit", "complete"]
 
 
-def test_a_node_that_came_back_keeps_its_job() -> None:
+def test_a_node_that_returns_keeps_its_job() -> None:
     job = make_job()
     claimed(job)
 
@@ -189,7 +189,7 @@ def test_a_node_that_came_back_keeps_its_job() -> None:
         lifecycle.node_lost(job.uuid, "node")
 
 
-def test_an_error_is_at_most_one_kibibyte_and_holds_no_nul() -> None:
+def test_stored_errors_have_at_most_1_kib_and_no_nul() -> None:
     text = lifecycle.storable_error("é" * 5000 + "\x00")
     assert len(text.encode()) <= 1024
     assert "\x00" not in lifecycle.storable_error("a\x00b")
@@ -218,7 +218,7 @@ ORDER = ["input", "start", "exit", "output", "complete"]
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(sorted(steps(Claim(UUID(int=0), UUID(int=0), 1), Job()))), max_size=12))
-def test_whatever_is_tried_in_whatever_order_the_story_stays_sound(names: list[str]) -> None:
+def test_any_sequence_of_steps_keeps_the_invariants(names: list[str]) -> None:
     # Given a claimed job
     with transaction.atomic():
         job = make_job(inputs=(an_input("in"),), outputs=(an_output("out"),))

@@ -92,13 +92,13 @@ class TestLines:
         # I expect them without their ends
         assert texts(read(frames).lines) == ["one", "two"]
 
-    def test_empty_lines_are_lines_and_a_carriage_return_stays(self) -> None:
+    def test_empty_lines_and_carriage_returns_are_kept(self) -> None:
         assert texts(read([out(b"\n\na\r\n")]).lines) == ["", "", "a\r"]
 
     def test_the_last_line_needs_no_line_feed(self) -> None:
         assert texts(read([out(b"a\nb")]).lines) == ["a", "b"]
 
-    def test_a_log_that_ends_with_a_line_feed_has_no_empty_line_behind_it(self) -> None:
+    def test_a_final_line_feed_adds_no_empty_line(self) -> None:
         assert texts(read([out(b"a\n")]).lines) == ["a"]
 
     def test_the_streams_do_not_mix(self) -> None:
@@ -111,18 +111,18 @@ class TestLines:
         lines = read([out(b"a", "t1"), out(b"b\nc\nd", "t2"), out(b"e", "t3")]).lines
         assert [(line.text, line.time) for line in lines] == [("ab", "t1"), ("c", "t2"), ("de", "t2")]
 
-    def test_a_character_broken_by_a_frame_is_whole(self) -> None:
+    def test_a_character_split_over_two_frames_is_joined(self) -> None:
         first, second = "€".encode()[:2], "€".encode()[2:]
         assert texts(read([out(first), out(second + b"\n")]).lines) == ["€"]
 
-    def test_nul_and_what_is_no_utf8_become_the_replacement_character(self) -> None:
+    def test_nul_and_invalid_utf_8_are_replaced(self) -> None:
         assert texts(read([out(b"a\0b\xffc\xe2\x82\n")]).lines) == ["a\ufffdb\ufffdc\ufffd"]
 
-    def test_a_character_that_never_ends_is_replaced_at_the_end_of_the_log(self) -> None:
+    def test_an_incomplete_last_character_is_replaced(self) -> None:
         assert texts(read([out(b"a\xf0\x9f")]).lines) == ["a\ufffd"]
 
     @given(frames=some_frames)
-    def test_frames_do_not_matter(self, frames: list[Frame]) -> None:
+    def test_lines_do_not_depend_on_frames(self, frames: list[Frame]) -> None:
         lines = read(frames).lines
         for stream in STREAMS:
             whole = b"".join(frame.data for frame in frames if frame.stream == stream)
@@ -131,7 +131,7 @@ class TestLines:
 
 class TestLongLines:
     @pytest.mark.parametrize("character", ["a", '"', "\x1b", "é", "€", "😀", "\0"])
-    def test_pieces_are_as_long_as_possible_and_never_longer(self, character: str) -> None:
+    def test_pieces_have_the_maximum_size(self, character: str) -> None:
         # Given a line of several times the limit, in frames like an engine's
         data = (character * 100_000).encode()
         frames = [out(data[at : at + 16_384]) for at in range(0, len(data), 16_384)]
@@ -147,7 +147,7 @@ class TestLongLines:
         whole = "a" * (MAX_EVENT_BYTES - 4)
         assert texts(read([out(whole.encode()), out(b"\nb\n")]).lines) == [whole, "b"]
 
-    def test_what_is_held_of_a_line_without_end_is_bounded(self) -> None:
+    def test_memory_for_an_unfinished_line_is_bounded(self) -> None:
         # Given a stream that never ends a line, of characters that never end either
         splitter = LineSplitter()
         for _ in range(64):
@@ -178,7 +178,7 @@ class TestEndings:
         lines = read([out(b"a\nb")]).lines
         assert [line.ending for line in lines] == [Ending.LINE_FEED, Ending.NOTHING]
 
-    def test_a_piece_says_that_its_line_goes_on(self) -> None:
+    def test_a_piece_is_marked_as_partial(self) -> None:
         # Given a line that is too long for one event, and one that just fits
         lines = read([out(b"a" * (2 * MAX_EVENT_BYTES) + b"\n" + b"b" * (MAX_EVENT_BYTES - 4) + b"\n")]).lines
         # I expect all pieces but the last to say so
@@ -188,7 +188,7 @@ class TestEndings:
         lines = read([out(b"a" * (MAX_EVENT_BYTES + 1))]).lines
         assert [line.ending for line in lines] == [Ending.PARTIAL, Ending.NOTHING]
 
-    def test_pieces_of_one_stream_are_continued_in_it_whatever_the_other_prints(self) -> None:
+    def test_pieces_are_continued_in_their_own_stream(self) -> None:
         # Given two streams that print long lines in turn
         frames = [Frame(stream, "t", stream.encode() * 1000) for _ in range(20) for stream in STREAMS]
         # I expect both to be whole
@@ -196,7 +196,7 @@ class TestEndings:
         assert {stream: printed(lines, stream) for stream in STREAMS} == {stream: stream * 20_000 for stream in STREAMS}
 
     @given(text=characters, places=st.lists(st.integers(0, 200)), stops=st.sets(st.integers(0, 30)))
-    def test_what_was_printed_can_be_put_together_again(self, text: str, places: list[int], stops: set[int]) -> None:
+    def test_printed_text_can_be_restored(self, text: str, places: list[int], stops: set[int]) -> None:
         # Given any UTF-8 text in frames that are cut anywhere, and readers that stop and start again anywhere
         with small_limit():
             lines: list[Line] = []
@@ -213,7 +213,7 @@ class TestEndings:
         assert printed(lines, "stderr") == text
 
     @given(frames=some_frames)
-    def test_nothing_but_bad_bytes_changes(self, frames: list[Frame]) -> None:
+    def test_only_invalid_bytes_are_changed(self, frames: list[Frame]) -> None:
         with small_limit():
             lines = read(frames).lines
         for stream in STREAMS:
@@ -227,7 +227,7 @@ class TestEndings:
 
 class TestCursor:
     @given(frames=some_frames, stops=st.sets(st.integers(0, 12)))
-    def test_going_on_from_any_cursor_gives_what_never_stopping_gives(self, frames: list[Frame], stops: set[int]) -> None:
+    def test_resuming_from_any_cursor_gives_the_same_lines(self, frames: list[Frame], stops: set[int]) -> None:
         with small_limit():
             expected = read(frames).lines
             # Given a reader that crashes right after each of some commits
@@ -248,11 +248,11 @@ class TestCursor:
         for stream in STREAMS:
             assert [line for line in lines if line.stream == stream] == [line for line in expected if line.stream == stream]
 
-    def test_without_the_stored_time_only_that_is_another(self) -> None:
+    def test_a_missing_time_changes_only_that_time(self) -> None:
         lines = read([out(b"b\n", "t2")], Cursor(frames=1, stdout=b"a")).lines
         assert lines == (Line("stdout", "t2", "ab"),)
 
-    def test_after_the_end_nothing_is_left(self) -> None:
+    def test_nothing_is_left_after_the_end(self) -> None:
         # Given a log whose end was committed
         cursor = read([out(b"a\nb"), err(b"\xe2")]).cursor
         # When somebody starts again from there
@@ -276,7 +276,7 @@ class TestBatches:
         assert not splitter.due(10.2)
         assert splitter.due(10.25)
 
-    def test_taking_starts_the_next_quarter_second(self) -> None:
+    def test_taking_a_batch_restarts_the_quarter_second(self) -> None:
         splitter = LineSplitter()
         splitter.feed(out(b"a\n"))
         assert not splitter.due(10.0)
@@ -297,12 +297,12 @@ class TestBatches:
         assert batch.encoded_size == as_json([line.text for line in batch.lines])
 
     @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
-    def test_sizes_add_up_to_that_of_the_array(self, some_texts: list[str]) -> None:
+    def test_sizes_add_up_to_the_size_of_the_array(self, some_texts: list[str]) -> None:
         assert sum(map(encoded_size, some_texts)) == as_json(some_texts)
 
 
 @given(st.text())
-def test_the_size_of_a_text_is_that_of_its_json(text: str) -> None:
+def test_the_size_of_a_text_is_the_size_of_its_json(text: str) -> None:
     assert encoded_size(text) == len(json.dumps(text, ensure_ascii=False).encode()) + len(", ")
 
 
@@ -326,7 +326,7 @@ class TestGroups:
             max_size=30,
         )
     )
-    def test_every_group_fits_into_an_event_and_nothing_is_lost(self, lines: list[Line]) -> None:
+    def test_groups_fit_into_events_and_lose_nothing(self, lines: list[Line]) -> None:
         groups = group(lines)
         assert all(as_json([line.text for line in some]) <= MAX_EVENT_BYTES for some in groups)
         assert all(len({line.stream for line in some}) == 1 for some in groups)
@@ -335,6 +335,6 @@ class TestGroups:
                 line for line in lines if line.stream == stream
             ]
 
-    def test_the_longest_piece_makes_a_group_of_its_own(self) -> None:
+    def test_a_piece_of_the_maximum_size_is_a_group(self) -> None:
         lines = read([out(b"a" * (2 * MAX_EVENT_BYTES) + b"\nb\n")]).lines
         assert [len(some) for some in group(lines)] == [1, 1, 2]

@@ -26,7 +26,7 @@ def node() -> Iterator[Node]:
     broker.flush_all()
 
 
-def test_a_node_that_can_run_a_new_job_gets_a_hint(node: Node) -> None:
+def test_a_node_with_free_capacity_gets_a_hint(node: Node) -> None:
     make_job(cpu_millis=1000, memory_mib=1024)
     assert backlog(queue_of(node.pk)) == 1
 
@@ -43,7 +43,7 @@ def test_a_node_that_can_run_a_new_job_gets_a_hint(node: Node) -> None:
     ],
     ids=["no heartbeat", "old heartbeat", "too few cores", "cpu reserved", "memory reserved", "starts fail"],
 )
-def test_a_node_that_cannot_run_it_gets_none(node: Node, changes: dict[str, Any]) -> None:
+def test_a_node_that_cannot_run_the_job_gets_no_hint(node: Node, changes: dict[str, Any]) -> None:
     Node.objects.filter(pk=node.pk).update(**changes)
     make_job(cpu_millis=1000, memory_mib=1024)
     assert backlog(queue_of(node.pk)) == 0

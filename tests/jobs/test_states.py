@@ -13,12 +13,12 @@ def test_every_state_is_in_the_table() -> None:
 
 
 @given(states, states)
-def test_the_guard_of_a_state_names_just_the_states_that_lead_to_it(source: State, target: State) -> None:
+def test_sources_are_the_states_that_lead_to_a_state(source: State, target: State) -> None:
     assert (source in sources(target)) == (target in TRANSITIONS[source])
 
 
 @given(st.lists(states, max_size=8))
-def test_no_walk_leaves_a_decided_state(walk: list[State]) -> None:
+def test_no_transition_leaves_a_decided_state(walk: list[State]) -> None:
     # Given any walk that only takes steps of the table
     here = State.ACCEPTED
     path = [here]

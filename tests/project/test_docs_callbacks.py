@@ -165,7 +165,7 @@ def callback(program: Program, tmp_path: Path) -> Iterator[Callback]:
         yield running
 
 
-def test_an_event_is_taken_once(callback: Callback) -> None:
+def test_an_event_is_stored_once(callback: Callback) -> None:
     # Given an event
     first = event(1)
 
@@ -181,7 +181,7 @@ def test_an_event_is_taken_once(callback: Callback) -> None:
     ]
 
 
-def test_attempts_at_the_same_time_are_one_event(callback: Callback) -> None:
+def test_simultaneous_attempts_are_one_event(callback: Callback) -> None:
     # Given an event
     one = event(1)
     body = one.body({})
@@ -200,7 +200,7 @@ def test_attempts_at_the_same_time_are_one_event(callback: Callback) -> None:
     ]
 
 
-def test_an_id_is_its_sources_own(callback: Callback) -> None:
+def test_two_sources_may_use_the_same_id(callback: Callback) -> None:
     # Given two events of one id, from two sources
     service, sidecar = (
         Envelope(id="1", source=source, type=LOG, subject="a", time="2026-01-31T12:00:04Z", jobsequence=number)
@@ -215,7 +215,7 @@ def test_an_id_is_its_sources_own(callback: Callback) -> None:
     assert callback.lines == ["new a 1 orchestrator.job.log", "new a 2 orchestrator.job.log"]
 
 
-def test_a_gap_is_told_and_what_fills_it_is_no_duplicate(callback: Callback) -> None:
+def test_a_late_event_fills_a_gap_and_is_not_a_duplicate(callback: Callback) -> None:
     # Given a job's events, and one of another job
     first, second, third, fourth = event(1), event(2, LOG), event(3, LOG), event(4, EXIT)
     other = event(1, subject="constructor")  # a name that some languages' objects have already
@@ -236,12 +236,12 @@ def test_a_gap_is_told_and_what_fills_it_is_no_duplicate(callback: Callback) -> 
     ]
 
 
-def test_what_is_missing_at_the_beginning_is_a_gap(callback: Callback) -> None:
+def test_missing_first_events_are_a_gap(callback: Callback) -> None:
     assert callback.send(event(3)) == 200
     assert callback.lines == ["gap report-1 expected 1 got 3", "new report-1 3 orchestrator.job.start"]
 
 
-def test_what_is_not_signed_is_refused(callback: Callback) -> None:
+def test_an_unsigned_request_is_refused(callback: Callback) -> None:
     # Given an event with its signatures
     one = event(1)
     body = one.body({"exitCode": 0})
@@ -275,13 +275,13 @@ def test_what_is_not_signed_is_refused(callback: Callback) -> None:
 
 
 @pytest.mark.parametrize("age", [400, -400])
-def test_what_is_signed_for_another_time_is_refused(callback: Callback, age: int) -> None:
+def test_an_old_or_future_timestamp_is_refused(callback: Callback, age: int) -> None:
     one = event(1)
     assert callback.post(one.body({}), one, age=age) == 401
     assert callback.lines == []
 
 
-def test_a_clock_may_be_some_minutes_away(callback: Callback) -> None:
+def test_clocks_may_differ_by_some_minutes(callback: Callback) -> None:
     one, other = event(1), event(2, EXIT)
     assert callback.post(one.body({}), one, age=240) == 200
     assert callback.post(other.body({}), other, age=-240) == 200
@@ -317,7 +317,7 @@ def test_the_error_code_is_printed(callback: Callback) -> None:
     ]
 
 
-def test_what_is_signed_and_no_event_is_refused(callback: Callback) -> None:
+def test_a_signed_body_that_is_not_an_event_is_refused(callback: Callback) -> None:
     # Given bodies that are no events
     one = event(1)
     whole = one.body({}).decode()
@@ -356,7 +356,7 @@ def test_what_is_signed_and_no_event_is_refused(callback: Callback) -> None:
     assert callback.lines == ["new report-1 1 orchestrator.job.start"]
 
 
-def test_the_largest_event_is_taken_and_no_larger_one(callback: Callback) -> None:
+def test_an_event_of_the_maximum_size_is_accepted(callback: Callback) -> None:
     # Given an event of exactly as many bytes as there may be
     one = event(1, LOG)
     room = MAX_BYTES - len(one.body({"line": ""}))
@@ -371,13 +371,13 @@ def test_the_largest_event_is_taken_and_no_larger_one(callback: Callback) -> Non
     assert callback.lines == ["new report-1 1 orchestrator.job.log"]
 
 
-def test_nothing_is_taken_but_what_is_posted(callback: Callback) -> None:
+def test_only_post_is_allowed(callback: Callback) -> None:
     assert callback.session.get(callback.url, timeout=20).status_code in (405, 501)
     assert callback.send(event(1)) == 200
 
 
 @pytest.mark.parametrize("key", ["plain", "schlüssel mit leerzeichen", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_+/8="])
-def test_any_key_does(program: Program, tmp_path: Path, key: str) -> None:
+def test_any_key_is_accepted(program: Program, tmp_path: Path, key: str) -> None:
     # Given a callback with that key
     with program.running(tmp_path, key) as callback:
         # When an event comes that is signed with it, and one that is not
@@ -390,7 +390,7 @@ def test_any_key_does(program: Program, tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "whsec_"])
-def test_without_a_key_nothing_is_taken(program: Program, tmp_path: Path, key: str) -> None:
+def test_without_a_key_every_event_is_refused(program: Program, tmp_path: Path, key: str) -> None:
     # Given a key of nothing; then a program need not start
     with suppress(NotStarted), program.running(tmp_path, key) as callback:
         # When an event comes that is signed with it, I expect it to be refused
@@ -399,7 +399,7 @@ def test_without_a_key_nothing_is_taken(program: Program, tmp_path: Path, key: s
 
 
 @pytest.mark.parametrize("program", [PYTHON, PHP], ids=lambda language: language.name, indirect=True)
-def test_what_is_kept_in_a_file_survives_a_restart(program: Program, tmp_path: Path) -> None:
+def test_state_in_a_file_survives_a_restart(program: Program, tmp_path: Path) -> None:
     # Given a callback that has taken an event
     first = event(1)
     with program.running(tmp_path) as callback:
