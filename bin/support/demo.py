@@ -1,6 +1,6 @@
-"""Runs one job through a service of its own and shows every event: exits 0 only if all of it happened.
+"""Runs a job on a service of its own and prints every event. Exits 0 only if everything happened as promised.
 
-The service is the embedded default with a state of its own, so that it neither needs nor disturbs one that runs.
+The service runs in embedded mode with its own state, so it does not touch a service that is already running.
 """
 
 import json
@@ -39,12 +39,12 @@ printf '{"lines": %d, "bytes": %d}' "$(wc -l < data/output.txt)" "$(wc -c < data
 echo "done"
 """
 METRICS = {"lines": 2, "bytes": len(TEXT)}
-# What must come, in this order; `log` stands for any number of them, at least one.
+# The events that are expected, in this order; `log` stands for one or more.
 ORDER = ["input", "input", "start", "log", "exit", "output", "output", "complete"]
 
 
 class DemoFailed(Exception):
-    """Something that should have happened did not; the message is one sentence that says what."""
+    """Something did not happen as promised; the message says what, in one sentence."""
 
 
 def job(identity: str, peers: Peers) -> dict[str, Any]:
@@ -68,23 +68,23 @@ def job(identity: str, peers: Peers) -> dict[str, Any]:
 
 
 def run(state: Path) -> None:
-    """Raises `DemoFailed` and whatever keeps an engine or the service from starting."""
+    """Run the demo. Raises `DemoFailed`, or an error if no engine or service can be started."""
     say("Looking for a Docker engine with alpine:latest ...")
     peers = Peers(key="whsec_" + b64encode(secrets.token_bytes(24)).decode(), content=TEXT)
-    with borrowed(state) as host, tempfile.TemporaryDirectory(prefix="demo-", dir=state) as room, served(peers):
+    with borrowed(state) as host, tempfile.TemporaryDirectory(prefix="demo-", dir=state) as directory, served(peers):
         say(f"  {host}")
-        with service(host, Path(room)) as api:
+        with service(host, Path(directory)) as api:
             with requests.Session() as session:
-                session.trust_env = False  # no proxy stands between this machine and itself
+                session.trust_env = False  # no proxy: the service is on this machine
                 identity = submit(session, api, peers)
                 events = received(peers)
                 status = session.get(f"{api}/v1/jobs/{identity}", timeout=10).json()
             check(events, peers, status)
-    say("\nAll of it happened: both inputs, the run, its log, both outputs; every event signed and in order.")
+    say("\nEverything worked: both inputs, the run, its log and both outputs; every event was signed and in order.")
 
 
 def submit(session: requests.Session, api: str, peers: Peers) -> str:
-    """Post the job: its id."""
+    """Post the job and return its id."""
     identity = f"demo-{secrets.token_hex(4)}"
     description = job(identity, peers)
     say(f"\nPOST /v1/jobs\n{json.dumps(redacted(description), indent=2)}")
@@ -100,14 +100,14 @@ def redacted(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def received(peers: Peers) -> list[Event]:
-    """Every event once (delivery is at least once), in the order of arrival, up to `complete`. Raises `DemoFailed`."""
+    """Wait for `complete`, and return each event once, in order of arrival. Raises `DemoFailed`."""
     events: dict[str, Event] = {}
     deadline = time.monotonic() + JOB_SECONDS
     while kind(next(reversed(events.values()), None)) != "complete":
         try:
             event = peers.events.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise DemoFailed(f"After {JOB_SECONDS} seconds the job's last event has not come.") from None
+            raise DemoFailed(f"The job's last event did not arrive within {JOB_SECONDS} seconds.") from None
         if event.body["id"] not in events:
             events[event.body["id"]] = event
             show(event)
@@ -124,45 +124,45 @@ def show(event: Event) -> None:
 
 
 def check(events: list[Event], peers: Peers, status: dict[str, Any]) -> None:
-    """Raises `DemoFailed` where anything is not as promised."""
+    """Raise `DemoFailed` if anything is not as promised."""
     kinds = [kind(event) for event in events]
     once = [name for at, name in enumerate(kinds) if name != "log" or kinds[at - 1] != "log"]
     outputs = {event.body["data"]["outputId"]: event.body["data"] for event in events if kind(event) == "output"}
     exits = [event.body["data"] for event in events if kind(event) == "exit"]
-    findings = {
+    problems = {
         "An event's signature is wrong.": any(event.fault for event in events),
-        f"The events came as {', '.join(kinds)}.": once != ORDER,
+        f"The events are in the wrong order: {', '.join(kinds)}.": once != ORDER,
         "The events are not numbered 1, 2, 3, ...": [event.body["jobsequence"] for event in events]
         != list(range(1, len(events) + 1)),
         "The job did not end with exit code 0.": [status.get("status"), *((data["status"], data["exitCode"]) for data in exits)]
         != ["completed", ("completed", 0)],
-        "What was uploaded is not the download in capitals.": peers.uploads.get("/output.txt") != TEXT.upper(),
+        "The uploaded file is not the download in capitals.": peers.uploads.get("/output.txt") != TEXT.upper(),
         "The event output is not what the job wrote.": outputs.get("metrics", {}).get("content") != METRICS,
     }
-    for sentence, is_so in findings.items():
-        if is_so:
+    for sentence, is_true in problems.items():
+        if is_true:
             raise DemoFailed(sentence)
 
 
 @contextmanager
-def service(host: str, room: Path) -> Iterator[str]:
-    """Run the embedded service on that engine: its address. Leaves nothing of it on the engine."""
+def service(host: str, directory: Path) -> Iterator[str]:
+    """Run the embedded service on this engine, yield its URL, and remove everything that it left on the engine."""
     say("Starting the service ...")
     port = free_port()
     environment = without_service() | {
-        "STATE_DIR": str(room),
+        "STATE_DIR": str(directory),
         "DOCKER_HOST": host,
         "PORT": str(port),
         "METRICS_PORT": str(free_port()),
     }
-    log = room / "service.log"
+    log = directory / "service.log"
     try:
         with log.open("wb") as output:
             migrate = [sys.executable, "manage.py", "migrate", "--noinput", "--verbosity", "0"]
             if subprocess.run(
                 migrate, env=environment, stdout=output, stderr=output, check=False, timeout=START_SECONDS
             ).returncode:
-                raise DemoFailed("The database could not be made.")
+                raise DemoFailed("The database could not be created.")
             embedded = [sys.executable, "manage.py", "embedded"]
             process = subprocess.Popen(embedded, env=environment, stdout=output, stderr=output, start_new_session=True)
         try:
@@ -172,14 +172,14 @@ def service(host: str, room: Path) -> Iterator[str]:
             yield api
         finally:
             stop(process)
-            leave_engine(host, room)
+            remove_leftovers(host, directory)
     except DemoFailed:
         say(f"\nThe end of the service's log:\n{tail(log)}")
         raise
 
 
 def wait_until_ready(api: str, process: subprocess.Popen[bytes]) -> None:
-    """Raises `DemoFailed`."""
+    """Wait until the service is ready. Raises `DemoFailed`."""
     deadline = time.monotonic() + START_SECONDS
     with requests.Session() as session:
         session.trust_env = False
@@ -203,12 +203,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def leave_engine(host: str, room: Path) -> None:
-    """Remove what this installation has on the engine."""
+def remove_leftovers(host: str, directory: Path) -> None:
+    """Remove what this installation left on the engine."""
     try:
-        with closing(sqlite3.connect(room / "orchestrator.sqlite3")) as database:
+        with closing(sqlite3.connect(directory / "orchestrator.sqlite3")) as database:
             names = [name for (name,) in database.execute("SELECT name FROM jobs_instance")]
-    except sqlite3.Error:  # it never came so far as to have a name
+    except sqlite3.Error:  # it failed before it had a name
         return
     for name in names:
         leftovers.remove(host, name)

@@ -1,4 +1,4 @@
-"""The other side of the demo's job, as real HTTP servers on loopback: a download, an upload and a webhook."""
+"""The demo's peers: HTTP servers on loopback for its job's download, upload and webhook."""
 
 import hashlib
 import hmac
@@ -13,12 +13,12 @@ from typing import Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-LARGEST_BODY = 1024**2
+MAX_BODY_BYTES = 1024**2
 
 
 @dataclass
 class Peers:
-    """What the servers give and what they have got."""
+    """What the servers send, and what they have received."""
 
     key: str
     content: bytes  # of the download
@@ -29,26 +29,26 @@ class Peers:
 
 @dataclass(frozen=True)
 class Event:
-    """A CloudEvent, and what is wrong with how it came ('' where all is right)."""
+    """A CloudEvent, and what is wrong with its signatures ('' if nothing is)."""
 
     body: dict[str, Any]
     fault: str
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Shared by the three; each answers one method."""
+    """The base of the three servers."""
 
     protocol_version = "HTTP/1.1"
     peers: Peers
 
     def log_message(self, *_: object) -> None:
-        """Nothing: the demo prints what matters."""
+        """Log nothing: the demo prints the events."""
 
     def body(self) -> bytes:
-        """The request's. Chunked ones are put together."""
+        """Return the body of the request, chunked or not."""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return b"".join(self._chunks())
-        return self.rfile.read(min(int(self.headers.get("Content-Length", 0)), LARGEST_BODY))
+        return self.rfile.read(min(int(self.headers.get("Content-Length", 0)), MAX_BODY_BYTES))
 
     def _chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline().split(b";")[0], 16):
@@ -83,25 +83,25 @@ class WebhookReceiver(Handler):
 
 
 def signature_fault(key: str, body: bytes, headers: dict[str, str]) -> str:
-    """What is wrong with either signature of a delivery; '' where both are right."""
+    """Return what is wrong with the signatures of a request, '' if both are valid."""
     lower = {name.lower(): value for name, value in headers.items()}
     if not hmac.compare_digest(lower.get("x-signature-256", ""), body_signature(key, body)):
-        return "X-Signature-256 is not the body's"
+        return "X-Signature-256 does not match"
     try:
         Webhook(key).verify(body, lower)
     except WebhookVerificationError as error:
-        return f"standardwebhooks refuses it: {error}"
+        return f"webhook-signature does not match: {error}"
     return ""
 
 
 def body_signature(key: str, body: bytes) -> str:
-    """What X-Signature-256 has to be."""
+    """Return the expected X-Signature-256."""
     return "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
 
 
 @contextmanager
 def served(peers: Peers) -> Iterator[Peers]:
-    """Serve, with the servers' addresses in `peers.urls` under `download`, `upload` and `webhook`."""
+    """Run the servers, with their URLs in `peers.urls` under `download`, `upload` and `webhook`."""
     servers = []
     try:
         for name, handler in (("download", Download), ("upload", Upload), ("webhook", WebhookReceiver)):

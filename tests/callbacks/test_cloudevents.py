@@ -41,7 +41,7 @@ def test_the_cloudevents_library_reads_an_event(envelope: Envelope, data: dict[s
     # When an event is encoded
     body, headers = envelope.body(data), envelope.headers()
 
-    # I expect the reference library to find everything in it
+    # I expect the reference library to read all of it
     event = from_structured_event(HTTPMessage(headers=headers, body=body), JSONFormat())
     assert event.get_specversion() == "1.0"
     assert (event.get_id(), event.get_source(), event.get_type()) == (envelope.id, envelope.source, envelope.type)
@@ -58,7 +58,7 @@ def test_headers_repeat_the_attributes_of_the_body(envelope: Envelope, data: dic
     attributes = json.loads(envelope.body(data))
     headers = envelope.headers()
 
-    # I expect each attribute once in the body and once, percent-encoded into visible ASCII, in the headers
+    # I expect each attribute in the body and, percent-encoded to visible ASCII, in the headers
     assert headers.pop("Content-Type") == "application/cloudevents+json"
     assert attributes.pop("data") == data
     assert {name: unquote(value) for name, value in headers.items()} == {
@@ -79,7 +79,7 @@ def test_a_body_is_compact_utf_8_and_has_a_maximum_size() -> None:
     envelope = Envelope(id="1", source="s", type="t", subject="j", time="2026-01-02T03:04:05Z", jobsequence=1)
     assert b'"data":{"a":["\xc3\xa9"]}' in envelope.body({"a": ["é"]})
 
-    # Given data that fills a body to the last byte, I expect it to fit, and one byte more not to
+    # Given data that fills a body to the last byte, I expect one byte more to be too much
     room = MAX_BYTES - len(envelope.body({"a": ""}))
     assert len(envelope.body({"a": "x" * room})) == MAX_BYTES
     with pytest.raises(EventTooLarge):

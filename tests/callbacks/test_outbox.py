@@ -1,4 +1,4 @@
-"""The seam: events are kept with the change that they report."""
+"""Events are stored with the change that they report."""
 
 import json
 import uuid
@@ -31,7 +31,7 @@ def stream() -> UUID:
 
 @pytest.fixture(autouse=True)
 def hints() -> Iterator[list[int]]:
-    """Ids of the subscriptions that a message was sent for."""
+    """The ids of the subscriptions that hints were sent for."""
     broker.declare_queue(delivery_hints.QUEUE)
     broker.flush_all()
     yield Hints()
@@ -39,7 +39,7 @@ def hints() -> Iterator[list[int]]:
 
 
 class Hints(list[int]):
-    """Read off the broker's queue whenever it is looked at."""
+    """The hints in the broker's queue."""
 
     def take(self) -> list[int]:
         consumer = broker.consume(delivery_hints.QUEUE, timeout=1)
@@ -63,13 +63,13 @@ def publish(stream: UUID, *types: str) -> None:
             outbox.publish(stream, type_, "orchestrator/service", {"jobId": "job-1", "meta": {}})
 
 
-def publish_in_vain(stream: UUID) -> None:
+def publish_and_roll_back(stream: UUID) -> None:
     with transaction.atomic():
         publish(stream, START)
         raise RuntimeError
 
 
-def test_events_are_numbered_frozen_and_pending(stream: UUID) -> None:
+def test_events_are_numbered_and_pending(stream: UUID) -> None:
     # Given a subscription
     subscription = subscribe(stream)
 
@@ -77,7 +77,7 @@ def test_events_are_numbered_frozen_and_pending(stream: UUID) -> None:
     publish(stream, START, LOG)
     publish(stream, LOG)
 
-    # I expect them numbered without a gap, each with its own id, in bytes that say the same as the row
+    # I expect them numbered without a gap, each with its own id, and with bytes that match the row
     events = list(Event.objects.order_by("sequence"))
     assert [event.sequence for event in events] == [1, 2, 3]
     assert len({event.pk for event in events}) == 3
@@ -122,12 +122,12 @@ def test_only_subscribed_types_are_stored_and_numbered(stream: UUID) -> None:
     everything, nothing = uuid.uuid4(), uuid.uuid4()
     subscribe(everything)
 
-    # When something else is published in between
+    # When other types are published, too
     publish(stream, LOG, START, LOG, START)
     publish(nothing, START)
     publish(everything, LOG)
 
-    # I expect it to be as if it had never been, but for who takes everything
+    # I expect those to be stored for the third alone
     kept = Event.objects.order_by("sequence").values_list("subscription__stream", "sequence", "type")
     assert [row[1:] for row in kept if row[0] == stream] == [(1, START), (2, START)]
     assert [row for row in kept if row[0] != stream] == [(everything, 1, LOG)]
@@ -150,16 +150,16 @@ def test_a_due_stream_gets_no_second_hint(stream: UUID, hints: Hints) -> None:
 
 
 def test_a_rolled_back_event_is_not_published(stream: UUID, hints: Hints) -> None:
-    # Given an event in a transaction that does not come to pass
+    # Given an event in a transaction that is rolled back
     subscription = subscribe(stream)
     with pytest.raises(RuntimeError):
-        publish_in_vain(stream)
+        publish_and_roll_back(stream)
 
-    # I expect no event, no message and no gap; and where only a part is rolled back, the rest to be told of
+    # I expect no event, hint or gap; and if only a savepoint is rolled back, the rest to be published
     assert hints.take() == []
     with transaction.atomic():
         with pytest.raises(RuntimeError):
-            publish_in_vain(stream)
+            publish_and_roll_back(stream)
         publish(stream, LOG)
     assert list(Event.objects.values_list("sequence", "type")) == [(1, LOG)]
     assert hints.take() == [subscription.pk]
@@ -199,10 +199,10 @@ def test_forgetting_deletes_one_stream_and_no_other(stream: UUID) -> None:
     for event in Event.objects.all():
         Attempt.objects.create(event=event, time=event.created_at, latency_ms=1)
 
-    # When one is forgotten (and one that never was)
+    # When one of them is forgotten, and one that does not exist
     outbox.forget([stream, uuid.uuid4()], batch_size=2)
 
-    # I expect the other's rows alone
+    # I expect the rows of the other only
     assert list(Subscription.objects.values_list("stream", flat=True)) == [other]
     assert set(Event.objects.values_list("subscription__stream", flat=True)) == {other}
     assert Attempt.objects.count() == 5
@@ -227,7 +227,7 @@ def test_forgetting_clears_the_lease_before_it_deletes(stream: UUID) -> None:
     with connection.execute_wrapper(look_before):
         outbox.forget([stream])
 
-    # I expect the delivery to have lost its lease, and no other to begin, before the first event is gone
+    # I expect the lease to be gone, and the stream not to be due, before the first event is deleted
     assert seen == [(None, None, None, None)]
 
 
@@ -249,6 +249,6 @@ def test_forgetting_commits_after_each_batch(stream: UUID) -> None:
     with connection.execute_wrapper(look_before):
         outbox.forget([stream], batch_size=2)
 
-    # I expect others to see it go a batch at a time
+    # I expect other connections to see it shrink by batches
     assert seen == [5, 3, 1]
     assert not Event.objects.exists()

@@ -1,4 +1,4 @@
-"""What arrives is what was frozen and signed, for whatever a job may print or name: judged by other people's libraries."""
+"""Events arrive exactly as they were stored, whatever a job prints; verified with third-party libraries."""
 
 import hashlib
 import hmac
@@ -31,8 +31,8 @@ from tests.helpers.receiver import Received, Receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# The rules of CloudEvents 1.0.2: "Context Attributes" (types, REQUIRED, MUST be a non-empty string), "Naming Conventions", and
-# of its JSON format 2.2 and 2.4 (extensions are members beside the others, of JSON's simple types).
+# From CloudEvents 1.0.2: "Context Attributes", "Naming Conventions", and sections 2.2 and 2.4 of the JSON format (extensions are
+# members of simple types beside the other attributes).
 SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
@@ -59,7 +59,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"
 META = st.dictionaries(
     st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=20), TEXT, max_size=3
 )
-# Surrogates as a program prints them that encodes them one by one, halves of characters, NUL, anything.
+# Encoded surrogates, halves of characters, NUL, anything.
 LOG = st.lists(
     st.sampled_from([b"\xed\xa0\x80", b"\xf0\x9f", b"\0", b"\r", b"\n", b"\n", b'"', b"\\", "é€😀".encode()])
     | st.binary(max_size=8),
@@ -84,8 +84,8 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def tell(job: Job, log: bytes, content: str) -> list[str]:
-    """As a worker does, from the bytes that the engine gives; the lines."""
+def publish_events(job: Job, log: bytes, content: str) -> list[str]:
+    """Publish a job's events as a worker does, and return the lines of its log."""
     splitter = LineSplitter()
     splitter.feed(Frame("stderr", "2026-01-01T00:00:00Z", log))
     splitter.finish()
@@ -106,31 +106,31 @@ def tell(job: Job, log: bytes, content: str) -> list[str]:
 def test_stored_events_arrive_unchanged_and_signed(
     receiver: Receiver, meta: dict[str, str], log: bytes, content: str, key: str
 ) -> None:
-    # Given a job with any names and values, that prints any bytes and gives out any file
+    # Given a job with any metadata, log and output
     receiver.requests.clear()
     job = make_job(meta=meta, callback=CallbackSpec(url=receiver.url, keys=(key,) if key else ()))
 
     # When its events are published and sent
-    lines = tell(job, log, content)
+    lines = publish_events(job, log, content)
     subscription = Subscription.objects.get(stream=job.uuid)
     Deliverer().deliver(subscription.pk)
 
-    # I expect all of them, byte for byte as they were frozen
-    frozen = [bytes(event.body) for event in Event.objects.filter(subscription=subscription).order_by("sequence")]
-    assert [received.body for received in receiver.requests] == frozen
+    # I expect exactly the stored bytes
+    stored = [bytes(event.body) for event in Event.objects.filter(subscription=subscription).order_by("sequence")]
+    assert [received.body for received in receiver.requests] == stored
 
-    # signed so that others verify it, and to be read by others
+    # And each to be verified and parsed by other libraries
     for received in receiver.requests:
         check_signatures(received, key)
         check_event(received, job)
 
-    # and to say what was printed and given out
-    told = [received.json["data"] for received in receiver.requests]
-    assert [line for data in told for line in data.get("lines", [])] == lines
+    # And the log and the output to be in them
+    data_of_events = [received.json["data"] for received in receiver.requests]
+    assert [line for data in data_of_events for line in data.get("lines", [])] == lines
     assert all("\ud800" not in line and "\0" not in line for line in lines)
-    assert same(told[-2]["content"], json.loads(encode_content(content)))
+    assert same(data_of_events[-2]["content"], json.loads(encode_content(content)))
     assert encode_content(content).encode() in receiver.requests[-2].body
-    assert all(data["meta"] == meta for data in told)
+    assert all(data["meta"] == meta for data in data_of_events)
 
 
 def check_signatures(received: Received, key: str) -> None:
@@ -153,7 +153,7 @@ def check_event(received: Received, job: Job) -> None:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are written alike: 1 and 1.0, 0.0 and -0.0 are not."""
+    """Return whether two JSON values are written the same way: 1 and 1.0, or 0.0 and -0.0, are not."""
     return json.dumps(one) == json.dumps(other)
 
 
