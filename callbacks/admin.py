@@ -25,7 +25,6 @@ from unfold.widgets import UnfoldAdminSplitDateTimeVerticalWidget
 
 from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.operators import destinations, redelivery
-from callbacks.rules import destination_breaker
 from orchestrator_site.base.egress.http_client import redact
 from orchestrator_site.base.read_only_admin import ReadOnly
 
@@ -81,16 +80,10 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     actions = ("pause_selected", "resume_selected", "reset_selected")
     actions_detail = ("pause", "resume", "reset", "redeliver")
     fieldsets = (
-        (None, {"fields": ("origin", "condition", "load", "redeliveries", "last_used")}),
-        ("Breaker", {"fields": ("failures_shown", "openings_shown", "open_until_shown", "probe_until_shown")}),
-        ("Concurrency and throttling", {"fields": ("concurrency", "throttles_shown", "throttled_until")}),
+        (None, {"fields": ("origin", "condition", "load", "redeliveries", "used_at")}),
+        ("Breaker", {"fields": ("failures", "openings", "open_until", "probe_until")}),
+        ("Concurrency and throttling", {"fields": ("concurrency", "throttles", "throttled_until")}),
     )
-    failures_shown = _field("failures", "Failures in a row")
-    openings_shown = _field("openings", "Times opened in a row")
-    open_until_shown = _field("open_until", "Breaker open until")
-    probe_until_shown = _field("probe_until", "Probe expires")
-    throttles_shown = _field("throttles", "429 answers in a row")
-    last_used = _field("used_at", "Last used")
 
     class RedeliverForm(BaseDialogForm):  # type: ignore[misc]
         since = forms.SplitDateTimeField(label="Dead since", widget=UnfoldAdminSplitDateTimeVerticalWidget, help_text="UTC")
@@ -101,7 +94,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Destination]:
         rows: QuerySet[Destination] = super().get_queryset(request)
-        return destinations.destinations(rows)
+        return destinations.as_of_now(rows)
 
     @_label(
         "State",
@@ -114,15 +107,8 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
             "healthy": "success",
         },
     )
-    def condition(self, destination: Any) -> str:
-        if destination.paused:
-            return "paused"
-        if destination.throttled_until is not None and destination.throttled_until > destination.now:
-            return "throttled"
-        state = destination_breaker.state(destination, destination.now)
-        if state != destination_breaker.BreakerState.CLOSED:
-            return f"breaker {state.replace('_', ' ')}"
-        return "slow" if destination_breaker.is_slow(destination) else "healthy"
+    def condition(self, destination: Destination) -> str:
+        return destinations.condition(destination)
 
     @admin.display(description="Concurrency")
     def concurrency(self, destination: Destination) -> int:
@@ -193,7 +179,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
 @admin.register(Subscription)
 class SubscriptionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
-    list_display = ("job", "destination", "last_sequence", "next_attempt_at", "waiting_since_shown")
+    list_display = ("job", "destination", "last_sequence", "next_attempt_at", "waiting_since")
     list_select_related = ("destination",)
     search_fields = ("=subject",)
     show_full_result_count = False
@@ -201,11 +187,9 @@ class SubscriptionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     actions_detail = ("redeliver_dead",)
     fieldsets = (
         (None, {"fields": ("job", "stream", "url_shown", "signed", "types_shown", "destination")}),
-        ("Delivery", {"fields": ("last_sequence", "log_refused", "next_attempt_at", "waiting_since_shown", "leased_until")}),
+        ("Delivery", {"fields": ("last_sequence", "log_refused", "next_attempt_at", "waiting_since", "lease_until")}),
     )
     job = _field("subject", "Job")
-    waiting_since_shown = _field("waiting_since", "Waiting for a slot since")
-    leased_until = _field("lease_until", "Leased until")
 
     @admin.display(description="Event types")
     def types_shown(self, subscription: Subscription) -> str:
@@ -245,7 +229,7 @@ class AttemptInline(ReadOnly, TabularInline):  # type: ignore[misc]
 
 @admin.register(Event)
 class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
-    list_display = ("identity", "short_type", "subject", "sequence", "state_shown", "tries", "retry_at")
+    list_display = ("identity", "short_type", "subject", "sequence", "state_shown", "tries", "next_attempt_at")
     list_filter = ("state", "type")
     list_select_related = ("subscription__destination",)
     search_fields = ("=subscription__subject",)
@@ -256,11 +240,10 @@ class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     actions_detail = ("redeliver",)
     fieldsets = (
         (None, {"fields": ("identity", "type", "source", "subscription", "sequence", "time")}),
-        ("Delivery", {"fields": ("state_shown", "tries", "unanswered", "retry_at", "settled_at", "expires_at")}),
+        ("Delivery", {"fields": ("state_shown", "tries", "unanswered", "next_attempt_at", "settled_at", "expires_at")}),
     )
     identity = _field("id", "ID")
     unanswered = _field("silences", "Unanswered attempts in a row")
-    retry_at = _field("next_attempt_at", "Next retry at")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         rows: QuerySet[Event] = super().get_queryset(request)

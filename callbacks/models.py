@@ -28,7 +28,7 @@ class Destination(models.Model):
     openings = models.PositiveIntegerField(default=0, help_text="How often the breaker has opened since the last good answer.")
     open_until = models.DateTimeField(null=True, help_text="When the breaker becomes half open; null while it is closed.")
     probe_token = models.UUIDField(null=True, help_text="The delivery that is the probe.")
-    probe_until = models.DateTimeField(null=True, help_text="When that probe counts as dead.")
+    probe_until = models.DateTimeField(null=True, help_text="When the probe counts as dead.")
     throttles = models.PositiveIntegerField(default=0, help_text="429 answers in a row.")
     throttled_until = models.DateTimeField(null=True)
     window = models.PositiveSmallIntegerField(default=1, help_text="How many deliveries at once it may have.")
@@ -73,7 +73,7 @@ class Subscription(models.Model):
     next_attempt_at = models.DateTimeField(null=True)
     waiting_since = models.DateTimeField(null=True, help_text="Its position in the queue for its destination.")
     lease_token = models.UUIDField(null=True, help_text="The delivery that has the lease.")
-    lease_until = models.DateTimeField(null=True, help_text="When the lease ends and that delivery counts as dead.")
+    lease_until = models.DateTimeField(null=True, help_text="When the lease ends and the delivery counts as dead.")
     sending = models.UUIDField(null=True, help_text="The event that is being sent.")
     sending_since = models.DateTimeField(null=True)
 

@@ -63,7 +63,7 @@ class DestinationsView(ApiView):
         answers=answer(DestinationSummary(many=True), "A page of hosts."),
     )
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
-        rows = destinations.destinations().order_by("pk")
+        rows = destinations.as_of_now().order_by("pk")
         if "origin" in self.query:
             rows = rows.filter(origin=self.query["origin"])
         if "paused" in self.query:
@@ -94,7 +94,7 @@ class _OneDestinationView(ApiView):
 
     def find(self, destination_id: int) -> Any:
         """Return the row, with the time of the database as `now`."""
-        destination = destinations.destinations().filter(pk=min(destination_id, MAX_NUMBER)).first()
+        destination = destinations.as_of_now().filter(pk=min(destination_id, MAX_NUMBER)).first()
         if destination is None:
             raise self.no_such_thing()
         return destination

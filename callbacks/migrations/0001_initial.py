@@ -86,7 +86,7 @@ class Migration(migrations.Migration):
                 ("lease_token", models.UUIDField(help_text="The delivery that has the lease.", null=True)),
                 (
                     "lease_until",
-                    models.DateTimeField(help_text="When the lease ends and that delivery counts as dead.", null=True),
+                    models.DateTimeField(help_text="When the lease ends and the delivery counts as dead.", null=True),
                 ),
             ],
             options={

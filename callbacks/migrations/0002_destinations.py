@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
                     models.DateTimeField(help_text="When the breaker becomes half open; null while it is closed.", null=True),
                 ),
                 ("probe_token", models.UUIDField(help_text="The delivery that is the probe.", null=True)),
-                ("probe_until", models.DateTimeField(help_text="When that probe counts as dead.", null=True)),
+                ("probe_until", models.DateTimeField(help_text="When the probe counts as dead.", null=True)),
                 ("throttles", models.PositiveIntegerField(default=0, help_text="429 answers in a row.")),
                 ("throttled_until", models.DateTimeField(null=True)),
                 (

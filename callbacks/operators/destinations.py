@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from callbacks.delivery import destination_queue, destination_rows
 from callbacks.models import Destination, Event, Subscription
 from callbacks.rules import destination_breaker
+from callbacks.rules.destination_breaker import BreakerState
 from orchestrator_site.base.db.transactions import short_transaction
 
 MAX_WAITING_COUNTED: Final = 10_000
@@ -22,7 +23,7 @@ class Load(NamedTuple):
     waiting: int  # streams, counted up to `MAX_WAITING_COUNTED`
 
 
-def destinations(rows: QuerySet[Destination] | None = None) -> QuerySet[Any]:
+def as_of_now(rows: QuerySet[Destination] | None = None) -> QuerySet[Any]:
     """Return destinations (all by default), each with the database's time as `now`."""
     return destination_rows.with_database_time(rows)
 
@@ -36,6 +37,18 @@ def load(destination: Destination) -> Load:
 def max_in_flight(destination: Destination) -> int:
     """Return how many deliveries it may get at once while its breaker is closed."""
     return destination_breaker.max_in_flight(destination, destination_rows.max_in_flight())
+
+
+def condition(destination: Any) -> str:
+    """Return in a word or two whether and how deliveries go to a destination (from `as_of_now`)."""
+    if destination.paused:
+        return "paused"
+    if destination.throttled_until is not None and destination.throttled_until > destination.now:
+        return "throttled"
+    state = destination_breaker.state(destination, destination.now)
+    if state != BreakerState.CLOSED:
+        return f"breaker {state.replace('_', ' ')}"
+    return "slow" if destination_breaker.is_slow(destination) else "healthy"
 
 
 def pause(pk: int) -> None:

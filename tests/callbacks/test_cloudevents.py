@@ -96,6 +96,6 @@ def test_values_that_json_cannot_express_are_replaced_or_refused() -> None:
 
 @given(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])))
 def test_a_timestamp_is_rfc_3339_in_utc(time: datetime) -> None:
-    text = timestamp(time.replace(year=2026))
+    text = timestamp(time.replace(year=2024))
     assert text.endswith("Z")
-    assert datetime.fromisoformat(text) == time.replace(year=2026)
+    assert datetime.fromisoformat(text) == time.replace(year=2024)
