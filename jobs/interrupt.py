@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from jobs.errors import Interrupted
-
-_LOCK_POLL_SECONDS = 0.1  # a thread that waits for a lock cannot be woken
+from orchestrator_site.base.intervals import RunIntervals
 
 
 class Interrupt:
     """A flag, and the functions that unblock the calls of one run when it is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, intervals: RunIntervals = RunIntervals()) -> None:
+        self._lock_check = intervals.lock_check
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._wakers: list[Callable[[], object]] = []
@@ -51,7 +51,7 @@ class Interrupt:
     @contextmanager
     def holding(self, lock: threading.Lock) -> Iterator[None]:
         """Hold `lock` inside the block. Raise `Interrupted` if the flag is set while another thread holds it."""
-        while not lock.acquire(timeout=_LOCK_POLL_SECONDS):
+        while not lock.acquire(timeout=self._lock_check):
             self.check()
         try:
             yield

@@ -122,19 +122,19 @@ class RelayProcess:
         self._lost_nodes = LostNodeDetector(configuration.node_lost_after, worker_intervals)
 
     def start(self, stopping: threading.Event) -> None:
-        every = self._intervals
+        intervals = self._intervals
         frequent: list[Duty] = [
-            (every.due_streams, due_streams.Finder().enqueue),
-            (every.destinations_available, destination_queue.wake_available),
-            (every.destinations_waiting, destination_queue.mark_waiting),
-            (every.redeliveries, redelivery.process_requests),
-            (every.dead_workers, self._check_workers),
-            (every.job_hints, missed_hints.wake_workers),
-            (every.leftovers, leftovers.request_removal),
+            (intervals.due_streams, due_streams.Finder().enqueue),
+            (intervals.destinations_available, destination_queue.wake_available),
+            (intervals.destinations_waiting, destination_queue.mark_waiting),
+            (intervals.redeliveries, redelivery.process_requests),
+            (intervals.dead_workers, self._check_workers),
+            (intervals.job_hints, missed_hints.wake_workers),
+            (intervals.leftovers, leftovers.request_removal),
         ]
         deleting: list[Duty] = [
-            (every.retention, self._delete_old_jobs),
-            (every.unused_destinations, destination_rows.delete_unused),
+            (intervals.retention, self._delete_old_jobs),
+            (intervals.unused_destinations, destination_rows.delete_unused),
         ]
         # Deleting has a thread of its own, because it may take long.
         self._threads = [

@@ -14,7 +14,7 @@ from jobs.models import Input, Job, Output
 from jobs.states import InputType, OutputType, TransferStatus
 from orchestrator_site.base.db.postgresql import answer_limit
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
-from orchestrator_site.base.intervals import RunIntervals
+from orchestrator_site.base.intervals import JobIntervals, RunIntervals
 
 _Item = TypeVar("_Item", Input, Output)
 
@@ -42,7 +42,7 @@ class JobFiles:
         timeout: float,
         size_limit: int,
         spool_directory: Path,
-        intervals: RunIntervals = RunIntervals(),
+        intervals: JobIntervals = JobIntervals(),
     ) -> None:
         """Prepare to move files into and out of the container with the name `container`.
 
@@ -142,7 +142,7 @@ class JobFiles:
             item.mode,
             limits=limits,
             interrupt=self._interrupt,
-            progress=_ProgressReport(self._claim, item, self._intervals),
+            progress=_ProgressReport(self._claim, item, self._intervals.run),
         )
 
     def _take_one_out(self, place: transfers.Workspace, item: Output, limits: transfers.TransferLimits) -> None:
@@ -169,6 +169,7 @@ class JobFiles:
             size=self._size_limit,
             deadline=time.monotonic() + seconds,
             spool_directory=self._spool_directory,
+            intervals=self._intervals.transfer,
         )
 
 

@@ -77,7 +77,7 @@ class Run:
             timeout=configuration.transfer_timeout,
             size_limit=configuration.transfer_limit,
             spool_directory=configuration.state_dir / "spool",
-            intervals=intervals.run,
+            intervals=intervals,
         )
         self._start = JobStart(
             claim,

@@ -40,6 +40,7 @@ class RunIntervals:
     stable: float = 60.0  # of watching a process without an error: then failures are counted from zero
     progress: float = 2.0  # between two updates of the progress of a download
     progress_retry: float = 30.0  # after an update that failed
+    lock_check: float = 0.1  # how often a run that waits for a lock checks whether it was interrupted
     registry_lookup: float = 10.0  # to resolve a registry's name before a pull
 
 
@@ -208,4 +209,6 @@ class WebIntervals:
     health_query: float = 3.0  # for each query of a health check: a probe must not wait longer
     poll: float = 0.02  # before a long poll's second look at the database; grows to `poll_max`
     poll_max: float = 0.1
+    retry_busy: float = 1.0  # `Retry-After` while the server has too many requests
+    retry_unavailable: float = 2.0  # `Retry-After` while the database is unreachable
     hsts: float = 365 * DAY  # browsers then use HTTPS only

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from gunicorn.http.body import CHUNK_EXT_RE
 
+from orchestrator_site.base.http import error_texts
 from orchestrator_site.web.refusals import Refusal
 
 _MAX_LINE_BYTES: Final = 1024  # of a chunk size with its extensions, or of one trailer
@@ -28,7 +29,7 @@ def decode_chunks(request: Any, buffer: bytearray, body: bytearray, max_bytes: i
         if size == 0:
             break
         if len(body) + size > max_bytes:
-            raise too_large(max_bytes)
+            raise too_large()
         yield from _move(buffer, body, size)
         yield from _end_of_line(buffer)
         framing -= 4  # the two line ends
@@ -44,8 +45,8 @@ def decode_chunks(request: Any, buffer: bytearray, body: bytearray, max_bytes: i
         request.parse_headers(b"\r\n".join(trailers), from_trailer=True)
 
 
-def too_large(max_bytes: int) -> Refusal:
-    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {max_bytes // 1024**2} MiB")
+def too_large() -> Refusal:
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error_texts.BY_STATUS[413])
 
 
 def _line(buffer: bytearray) -> Generator[None, None, bytes]:
@@ -85,4 +86,4 @@ def _chunk_size(line: bytes) -> int:
 
 
 def _malformed() -> Refusal:
-    return Refusal(HTTPStatus.BAD_REQUEST, "the body's chunks cannot be read")
+    return Refusal(HTTPStatus.BAD_REQUEST, error_texts.INVALID_CHUNKS)

@@ -13,7 +13,7 @@ from gunicorn.http.errors import (
     UnsupportedTransferCoding,
 )
 
-_RETRY_AFTER_SECONDS: Final = 1
+from orchestrator_site.base.intervals import WebIntervals
 
 _SENTENCES: Final = {
     LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long"),
@@ -41,7 +41,8 @@ class Refusal(Exception):
     def encode(self, *, with_body: bool = True) -> bytes:
         """Return the whole response."""
         body = json.dumps({"error": self.sentence}).encode()
-        retry = f"Retry-After: {_RETRY_AFTER_SECONDS}\r\n" if self.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+        seconds = round(WebIntervals().retry_busy)
+        retry = f"Retry-After: {seconds}\r\n" if self.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
         head = (
             f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
             f"Connection: close\r\n{retry}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

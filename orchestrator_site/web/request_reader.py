@@ -17,6 +17,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
+from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
 from orchestrator_site.web.chunked_body import decode_chunks, too_large
 from orchestrator_site.web.refusals import Refusal
@@ -80,7 +81,7 @@ class RequestReader:
             case Stage.HEAD:
                 raise Refusal(HTTPStatus.BAD_REQUEST, "the request ended early")
             case Stage.BODY:
-                raise Refusal(HTTPStatus.BAD_REQUEST, "the body ended early")
+                raise Refusal(HTTPStatus.BAD_REQUEST, error_texts.BODY_ENDED_EARLY)
 
     def next_request(self) -> Any:
         """Return the next request (gunicorn's `Request`, with its whole body) if all of it has arrived, else None.
@@ -144,7 +145,7 @@ class RequestReader:
                 raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding that is supported is chunked")
             return decode_chunks(request, self._buffer, self._body, MAX_BODY_BYTES)
         if reader.length > MAX_BODY_BYTES:
-            raise too_large(MAX_BODY_BYTES)
+            raise too_large()
         return self._read_length(reader.length)
 
     def _read_length(self, length: int) -> Generator[None]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from gunicorn.http import wsgi
 
+from orchestrator_site.base.http import error_texts
 from orchestrator_site.web.refusals import Refusal
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ class WsgiAnswer:
             logger.error("an answer failed after its headers were sent", exc_info=error)
             return Progress.BROKEN
         logger.error("a request failed", exc_info=error)
-        refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+        refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, error_texts.BY_STATUS[500])
         output.clear()
         output.sendall(refusal.encode(with_body=self._request.method != "HEAD"))
         self.last = True

@@ -3,11 +3,6 @@
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
-
-from orchestrator_site.base.intervals import DAY
-
-_MAX_SECONDS: Final = 366 * DAY  # longer numbers make no sense
 
 
 def parse_retry_after(header: str, now: datetime, date: str | None = None) -> float:
@@ -17,7 +12,7 @@ def parse_retry_after(header: str, now: datetime, date: str | None = None) -> fl
     """
     text = header.strip()
     if re.fullmatch(r"[0-9]+", text):
-        return min(float(text[:300]), _MAX_SECONDS)
+        return float(text[:300])  # more digits would be infinite
     then = _parse_date(text)
     answered = _parse_date(date) if date is not None else None
     return 0.0 if then is None else max(0.0, (then - (answered or now)).total_seconds())

@@ -17,10 +17,10 @@ from rest_framework.exceptions import APIException, MethodNotAllowed
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE
 from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.json_response import json_response
+from orchestrator_site.base.intervals import WebIntervals
 
 logger = logging.getLogger(__name__)
 
-_RETRY_AFTER_SECONDS = 2
 _BODY_HEADERS: Final = frozenset({"content-type", "content-length", "content-disposition", "content-encoding"})
 _MAX_SHOWN_NAME = 128
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL refuses NUL, UTF-8 a lone surrogate
@@ -97,7 +97,7 @@ def _sentence(status: int) -> str:
 
 
 def _unavailable() -> HttpResponse:
-    return _plain_error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(_RETRY_AFTER_SECONDS)})
+    return _plain_error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(round(WebIntervals().retry_unavailable))})
 
 
 def is_api(request: HttpRequest) -> bool:

@@ -6,6 +6,8 @@ REQUIRED: Final = "is required"
 NOT_STRING: Final = "must be a string"
 NOT_OBJECT: Final = "must be an object"
 UNKNOWN_MEMBER: Final = "unknown member"
+INVALID_CHUNKS: Final = "the body is not valid chunked encoding"
+BODY_ENDED_EARLY: Final = "the body ended early"
 UNKNOWN_PARAMETER: Final = "unknown query parameter"
 
 BY_STATUS: Final = {

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.http.request import UnreadablePostError
 from gunicorn.http.errors import ParseException
 
+from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest, path_of
 from orchestrator_site.base.http.body_limit import MAX_BODY_BYTES
 from orchestrator_site.base.values.strict_json import NotStrict, Policy, parse
@@ -79,11 +80,11 @@ def _read(request: HttpRequest) -> bytes:
     except (UnreadablePostError, OSError) as error:
         raise _ended_early() from error
     except ParseException as error:
-        raise InvalidRequest("the body is not valid chunked encoding") from error
+        raise InvalidRequest(error_texts.INVALID_CHUNKS) from error
     if announced and len(body) < int(announced):
         raise _ended_early()
     return bytes(body)
 
 
 def _ended_early() -> InvalidRequest:
-    return InvalidRequest("the body ended early")
+    return InvalidRequest(error_texts.BODY_ENDED_EARLY)

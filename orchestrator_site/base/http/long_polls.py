@@ -3,35 +3,33 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from django.conf import settings
 
 from orchestrator_site.base.db.transactions import release_connection
+from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.base.stopping import stopping
 
 T = TypeVar("T")
 
-_FIRST_PAUSE: Final = 0.02  # seconds
-_LONGEST_PAUSE: Final = 0.1
-
 # At most half of the threads of this process wait at once; the others answer at once.
-seats = threading.BoundedSemaphore(max(1, settings.WEB_THREADS // 2))
+slots = threading.BoundedSemaphore(max(1, settings.WEB_THREADS // 2))
 
 
-def look_until(look: Callable[[], T], enough: Callable[[T], bool], seconds: float) -> T:
-    """Return what `look` sees, as soon as that is `enough`, the time is up or the process stops; at once if no seat is free."""
+def look_until(look: Callable[[], T], enough: Callable[[T], bool], seconds: float, intervals: WebIntervals = WebIntervals()) -> T:
+    """Return what `look` sees, as soon as that is `enough`, the time is up or the process stops; at once if no slot is free."""
     seen = look()
-    if seconds <= 0 or enough(seen) or not seats.acquire(blocking=False):
+    if seconds <= 0 or enough(seen) or not slots.acquire(blocking=False):
         return seen
     try:
-        deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
+        deadline, pause = time.monotonic() + seconds, intervals.poll
         while not enough(seen) and (left := deadline - time.monotonic()) > 0:
             release_connection()
             if stopping.wait(min(pause, left)):
                 return seen
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            pause = min(pause * 1.5, intervals.poll_max)
             seen = look()
         return seen
     finally:
-        seats.release()
+        slots.release()

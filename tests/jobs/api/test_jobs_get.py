@@ -17,7 +17,7 @@ from tests.helpers.factories import make_job, make_node
 from tests.helpers.waiting import wait_for
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)
-SEATS = long_polls.seats._initial_value
+SLOTS = long_polls.slots._initial_value
 
 
 def update(job: Job, **values: Any) -> None:
@@ -167,8 +167,8 @@ class _Asking(threading.Thread):
             connection.close()
 
 
-def free_seats() -> int:
-    return long_polls.seats._value
+def free_slots() -> int:
+    return long_polls.slots._value
 
 
 @pytest.mark.django_db(transaction=True)
@@ -178,19 +178,19 @@ class TestWaiting:
         job = make_job(id="a")
         asking = _Asking("/v1/jobs/a?wait=30")
         asking.start()
-        wait_for(lambda: free_seats() == SEATS - 1, what="the client to wait")
+        wait_for(lambda: free_slots() == SLOTS - 1, what="the client to wait")
         # When it is running, I expect it to wait on; when it is decided, I expect the answer
         update(job, status=State.RUNNING)
         assert asking.is_alive()
         update(job, status=State.COMPLETED, exit_code=0)
         asking.join(20)
         assert asking.answer.json()["status"] == "completed"
-        assert free_seats() == SEATS
+        assert free_slots() == SLOTS
 
     def test_answers_when_the_time_is_up(self, client: Client) -> None:
         make_job(id="a")
         assert client.get("/v1/jobs/a?wait=0.1").json()["status"] == "accepted"
-        assert free_seats() == SEATS
+        assert free_slots() == SLOTS
 
     def test_a_decided_job_is_answered_at_once(self, client: Client) -> None:
         update(make_job(id="a"), status=State.FAILED, reason=Reason.TIMEOUT)
@@ -200,7 +200,7 @@ class TestWaiting:
         job = make_job(id="a")
         asking = _Asking("/v1/jobs/a?wait=30")
         asking.start()
-        wait_for(lambda: free_seats() == SEATS - 1, what="the client to wait")
+        wait_for(lambda: free_slots() == SLOTS - 1, what="the client to wait")
         Job.objects.filter(pk=job.pk).delete()
         asking.join(20)
         expect_error(asking.answer, 404)
@@ -208,11 +208,11 @@ class TestWaiting:
     def test_where_half_of_the_threads_wait_the_others_answer_at_once(self, client: Client) -> None:
         # Given as many waiting clients as may wait
         make_job(id="a")
-        for _ in range(SEATS):
-            assert long_polls.seats.acquire(blocking=False)
+        for _ in range(SLOTS):
+            assert long_polls.slots.acquire(blocking=False)
         try:
             # When another one wants to, I expect the answer of now
             assert client.get("/v1/jobs/a?wait=30").json()["status"] == "accepted"
         finally:
-            for _ in range(SEATS):
-                long_polls.seats.release()
+            for _ in range(SLOTS):
+                long_polls.slots.release()
