@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import SystemOn
-from tests.faults.test_processes import pass_time
+from tests.faults.system import SystemOn, pass_time
 from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.long, pytest.mark.timeout(300)]
@@ -44,7 +43,7 @@ def test_the_state_directory_is_full_for_a_while(system_on: SystemOn, small_disk
 
         # When the disk is full, and a worker is started meanwhile
         filler = fill(small_disk)
-        with system.load.trickling():
+        with system.load.posting_more():
             waiting = system.load.transfer()
             system.service.restart("worker-2")
             wait_for(lambda: "space on the worker's disk" in system.service.get_job(waiting.id).get("waiting", ""), 30)

@@ -9,8 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.faults.conftest import System, SystemOn
-from tests.faults.test_processes import pass_time
+from tests.faults.system import System, SystemOn, pass_time
 from tests.helpers import built_images, registries
 from tests.helpers.docker_daemons import OwnDaemon, own_daemon
 from tests.helpers.waiting import wait_for
@@ -59,23 +58,23 @@ def test_an_engine_is_restarted_under_its_jobs(system_on: SystemOn, engine: OwnD
         system.start("worker-1", "worker-2")
         done = system.load.quick(3)
         system.service.wait_complete(done.id)
-        running = [system.load.long(90), system.load.long(90), system.load.stubborn()]
+        running = [system.load.long(90), system.load.long(90), system.load.exits_on_sigterm()]
         system.load.mixed(10)
         system.load.wait_until_running(*running)
         post_a_few(system)
 
         # When the engine ends, and comes back a little later while more jobs are posted
         for task in system.load.tasks:
-            task.perhaps_lost = task is not done
+            task.may_be_lost = task is not done
         with system.load.engine_away():
             getattr(engine, end)()
-            with system.load.trickling():
+            with system.load.posting_more():
                 pass_time(4)
                 engine.start_again()
 
         # I expect those that ran to be lost, whatever they made of it, and all others to become what they had to
         for task in running:
-            task.lose()
+            task.expect_lost()
         system.check()
 
 
@@ -91,7 +90,7 @@ def test_an_engine_with_live_restore_is_restarted(system_on: SystemOn, lasting_e
         post_a_few(system)
 
         # When the engine ends, and comes back a little later while more jobs are posted
-        with system.load.trickling(), system.load.engine_away():
+        with system.load.posting_more(), system.load.engine_away():
             getattr(lasting_engine, end)()
             pass_time(4)
             lasting_engine.start_again()
@@ -113,14 +112,14 @@ def test_a_host_loses_its_power(system_on: SystemOn, engine: OwnDaemon) -> None:
         # When the engine is gone with all its containers' processes, the worker as well, and all is started again
         system.service.kill("worker")
         engine.lose_host()
-        with system.load.trickling():
+        with system.load.posting_more():
             pass_time(2)
         engine.start_again()
         system.service.restart("worker")
 
         # I expect those that ran to be lost, and all others to become what they had to
         for task in running:
-            task.lose()
+            task.expect_lost()
         system.check()
 
 
@@ -136,7 +135,7 @@ def test_an_engine_is_frozen(system_on: SystemOn, engine: OwnDaemon) -> None:
         # When the engine answers nobody for 37 s, and nothing refuses either
         engine.freeze()
         frozen = time.monotonic()
-        with system.load.trickling():
+        with system.load.posting_more():
             pass_time(45)
         thawed = time.monotonic()
         engine.thaw()
@@ -166,7 +165,7 @@ def test_containers_are_removed_behind_our_back(system: System) -> None:
 
     # I expect these jobs to be lost, and all others to become what they had to
     for task in running:
-        task.lose()
+        task.expect_lost()
     system.check()
 
 
@@ -216,13 +215,13 @@ def test_one_of_two_engines_is_lost(system_on: SystemOn) -> None:
         # When one of them is gone with its worker for longer than NODE_LOST_AFTER
         system.service.kill("worker-2")
         second.kill()
-        with system.load.trickling():
+        with system.load.posting_more():
             pass_time(15)
 
         # I expect its jobs to be lost, and those of the other to go on where they are
         for task in long:
             if home[task.id] == "second":
-                task.lose()
+                task.expect_lost()
         system.load.wait_until_done()
 
         # And what it still has to be removed once it is back

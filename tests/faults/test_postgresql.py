@@ -7,8 +7,7 @@ from urllib.parse import urlsplit
 import databases
 import pytest
 
-from tests.faults.conftest import System, SystemOn
-from tests.faults.test_processes import pass_time
+from tests.faults.system import System, SystemOn, pass_time
 from tests.helpers.tcp_proxy import TcpProxy
 from tests.helpers.waiting import wait_for
 
@@ -26,7 +25,7 @@ def test_postgresql_is_away(system: System, postgresql: databases.Server, second
     # When the database is stopped, and started again later
     postgresql.stop()
     gone = time.monotonic()
-    with system.load.trickling():
+    with system.load.posting_more():
         pass_time(seconds)
         wait_for(lambda: system.readiness.between(gone, time.monotonic()), 30, "/readyz to say something of it")
         back = time.monotonic()
@@ -84,7 +83,7 @@ def test_postgresql_is_restarted_again_and_again(system: System, postgresql: dat
     system.load.mixed(10)
 
     # When the database crashes several times
-    with system.load.trickling():
+    with system.load.posting_more():
         for _ in range(5):
             pass_time(system.random.uniform(0.5, 2))
             postgresql.kill()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.faults.conftest import System
+from tests.faults.system import System, pass_time
 from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
@@ -16,11 +16,6 @@ HAND_OVER_SECONDS = 5.0
 LONGEST_PAUSE = 1.2  # seconds between a kill and the start that follows
 
 
-def pass_time(seconds: float) -> None:
-    until = time.monotonic() + seconds
-    wait_for(lambda: time.monotonic() >= until, seconds + 10)
-
-
 @pytest.mark.parametrize("rounds", [pytest.param(4, marks=pytest.mark.short), pytest.param(20, marks=pytest.mark.long)])
 def test_kill_9_of_any_processes_at_any_moment(system: System, rounds: int) -> None:
     # Given two workers on one engine and a mixed load
@@ -28,7 +23,7 @@ def test_kill_9_of_any_processes_at_any_moment(system: System, rounds: int) -> N
     system.load.mixed(rounds * 1.5)
 
     # When some of the processes are killed at random moments, again and again, while more jobs are posted
-    with system.load.trickling():
+    with system.load.posting_more():
         for _ in range(rounds):
             pass_time(system.random.uniform(0, LONGEST_PAUSE))
             killed = system.random.sample(NAMES, system.random.randint(1, len(NAMES)))
@@ -52,7 +47,7 @@ def test_a_worker_is_replaced(system: System) -> None:
     # Given a worker with a mixed load, and with a job whose stop takes the engine longer than the worker may take
     system.start("worker-1")
     system.load.mixed(10, transfers=2)
-    long, deaf = system.load.long(15), system.load.deaf()
+    long, deaf = system.load.long(15), system.load.ignores_sigterm()
     for task in (long, deaf):
         system.load.wait_until_running(task)
     system.load.cancel(deaf)
@@ -61,7 +56,7 @@ def test_a_worker_is_replaced(system: System) -> None:
     # When another is started and the first is told to stop
     system.service.start("worker", "worker-2")
     told = time.monotonic()
-    with system.load.trickling():
+    with system.load.posting_more():
         assert system.service.terminate("worker-1") == 0
         ended = time.monotonic()
 
@@ -86,7 +81,7 @@ def test_a_worker_is_frozen_while_another_takes_over(system: System) -> None:
 
     # When the first is frozen for 40 s
     system.service.freeze("worker-1")
-    with system.load.trickling():
+    with system.load.posting_more():
         pass_time(25)
         # I expect its jobs to have gone to the other
         assert has_owner(system, long.id)
@@ -111,7 +106,7 @@ def test_a_relay_and_a_deliverer_are_frozen_and_go_on(system: System) -> None:
     for name in ("relay", "deliver"):
         system.service.freeze(name)
         system.service.start(name, f"{name}-2")
-    with system.load.trickling():
+    with system.load.posting_more():
         pass_time(35)
     for name in ("relay", "deliver"):
         system.service.thaw(name)
@@ -130,7 +125,7 @@ def test_a_migration_in_the_middle_of_jobs(system: System) -> None:
     system.load.wait_until_running(long)
 
     # When migrations run, and the tables get a column and an index each, as a later release may bring them
-    with system.load.trickling():
+    with system.load.posting_more():
         system.service.manage("migrate", "--noinput", env=system.service.environment)
         for table in ("jobs_job", "callbacks_event", "callbacks_subscription"):
             system.service.query(f"SET lock_timeout = '10s'; ALTER TABLE {table} ADD COLUMN a_later_one integer NULL")

@@ -5,7 +5,7 @@ import time
 import databases
 import pytest
 
-from tests.faults.conftest import System
+from tests.faults.system import System
 from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(300)]
@@ -18,7 +18,7 @@ def test_redis_is_flushed_again_and_again(system: System) -> None:
     system.load.mixed(6)
 
     # When all messages are forgotten, several times
-    with system.load.trickling():
+    with system.load.posting_more():
         for _ in range(10):
             system.service.empty_redis()
             pause = time.monotonic() + system.random.uniform(0.2, 0.6)
@@ -37,7 +37,7 @@ def test_redis_is_killed_and_started_empty(system: System, redis_server: databas
     # When Redis is gone for 5 s
     redis_server.kill()
     gone = time.monotonic()
-    with system.load.trickling():
+    with system.load.posting_more():
         wait_for(lambda: time.monotonic() >= gone + 5)
     back = time.monotonic()
     redis_server.start()

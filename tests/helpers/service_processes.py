@@ -163,6 +163,10 @@ class Service:
         job: dict[str, Any] = answer.json()
         return job
 
+    def get_log(self, identity: str) -> list[str]:
+        """Return the lines of the job's stored log."""
+        return self.request("GET", f"/v1/jobs/{identity}/logs").text.splitlines()
+
     def wait_status(self, identity: str, *statuses: str, timeout: float = 60) -> dict[str, Any]:
         """The job, once its status is one of these. One that has ended otherwise fails the test at once."""
 
