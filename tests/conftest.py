@@ -4,22 +4,25 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
+from django.conf import settings
 from django.db import connections
 from docker.transport.unixconn import UnixHTTPConnection
-from hypothesis import settings
 from urllib3.connectionpool import HTTPConnectionPool
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 pytest_plugins = [
     "tests.helpers.delivery_fixtures",
     "tests.helpers.engines",
+    "tests.helpers.parallel",
     "tests.helpers.service_processes",
     "tests.helpers.workers",
 ]
 
 # A shared machine is slow at times: the duration of an example must not fail a test.
-settings.register_profile("default", deadline=None)
-settings.load_profile("default")
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.load_profile("default")
 
 
 def connect_or_close(connection: UnixHTTPConnection) -> None:
@@ -43,6 +46,29 @@ def django_db_modify_db_settings() -> None:
     options = connections.settings["default"]["OPTIONS"]
     if connections["default"].vendor == "sqlite":
         options["init_command"] = options["init_command"].replace("synchronous=FULL", "synchronous=OFF")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files_found_once() -> Iterator[None]:
+    """Find static files once: every Django test client makes a middleware of WhiteNoise, which searches for all of them."""
+    find = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[str, Any] = {}
+
+    def add_files(middleware: WhiteNoiseMiddleware) -> None:
+        if not found:
+            find(middleware)
+            found.update(middleware.files)
+        middleware.files.update(found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", add_files)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_password_hash() -> None:
+    """Hash passwords quickly: the default hash is slow on purpose."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 def is_in_transaction() -> bool:

@@ -35,7 +35,6 @@ COMMANDS = {
 DECIDED = ("completed", "failed", "cancelled")
 STOP_SECONDS = 20
 _ASK_SECONDS = 0.1  # between questions: these cost the service time that it needs
-REDIS_DATABASE = 1  # tests of this kind run one after the other
 
 
 class Service:
@@ -241,7 +240,8 @@ def installation(directory: Path) -> Iterator[Service]:
     database_url, redis_url = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
     if not (database_url and redis_url):
         pytest.skip("needs PostgreSQL and Redis: bin/test says where in DATABASE_URL and REDIS_URL")
-    redis_url = urlsplit(redis_url)._replace(path=f"/{REDIS_DATABASE}").geturl()
+    of_the_tests = urlsplit(redis_url)
+    redis_url = of_the_tests._replace(path=f"/{int(of_the_tests.path[1:]) + 1}").geturl()
     with installation_on(directory, database_url, redis_url, [os.environ["DOCKER_HOST"]]) as service:
         yield service
 

@@ -140,6 +140,7 @@ def test_an_engine_that_does_not_answer_is_told_in_one_sentence(tmp_path: Path) 
 
 @pytest.mark.stateless
 @pytest.mark.engine
+@pytest.mark.alone
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("dockerd"), reason="only root can start a dockerd")
 @pytest.mark.parametrize("crashes", [False, True])
 def test_an_engine_of_our_own_leaves_nothing(tmp_path: Path, crashes: bool) -> None:
@@ -174,6 +175,7 @@ def test_an_engine_of_our_own_leaves_nothing(tmp_path: Path, crashes: bool) -> N
 
 @pytest.mark.stateless
 @pytest.mark.engine
+@pytest.mark.alone
 def test_the_demo_shows_every_event_and_leaves_nothing(tmp_path: Path) -> None:
     before = installations()
     with started(ROOT / "bin" / "demo", tmp_path) as demo:
@@ -189,6 +191,7 @@ def test_the_demo_shows_every_event_and_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.stateless
 @pytest.mark.engine
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     before = installations()

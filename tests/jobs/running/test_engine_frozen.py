@@ -16,7 +16,7 @@ from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
 
-pytestmark = [pytest.mark.engine, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.engine, pytest.mark.alone, pytest.mark.django_db(transaction=True)]
 
 AT_ONCE = 5.0  # seconds; every time-out of the engine's calls is longer
 

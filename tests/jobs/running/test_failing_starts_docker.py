@@ -16,7 +16,7 @@ from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed
 
-pytestmark = [pytest.mark.engine, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.engine, pytest.mark.alone, pytest.mark.django_db(transaction=True)]
 
 # containerd reads the error from the file that it names with --log.
 RUNTIME = """#!/bin/sh

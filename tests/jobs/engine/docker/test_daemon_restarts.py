@@ -25,7 +25,7 @@ from tests.helpers.docker_daemons import OwnDaemon, own_daemon
 from tests.helpers.engines import Bench, DockerBench, FakeBench, shell
 from tests.helpers.waiting import wait_for
 
-pytestmark = pytest.mark.stateless
+pytestmark = [pytest.mark.stateless, pytest.mark.alone]
 
 SLEEPS = shell("sleep 600")
 CATCHES_SIGTERM = shell('trap "exit 0" TERM; echo ready; while true; do sleep 0.1; done')

@@ -23,7 +23,7 @@ from tests.helpers import built_images
 from tests.helpers.engines import DockerBench, shell
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.stateless]
+pytestmark = [pytest.mark.engine, pytest.mark.stateless, pytest.mark.alone]
 
 SOURCE = Path(init.__file__).parent
 COMPILERS = {"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
