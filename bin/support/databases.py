@@ -1,4 +1,4 @@
-"""A PostgreSQL and a Redis of one command's own, empty at the start and gone at the end. They listen on loopback only."""
+"""A PostgreSQL and a Redis for one command: empty at the start, removed at the end, listening on loopback only."""
 
 import os
 import pwd
@@ -20,14 +20,14 @@ from processes import interrupt
 
 START_SECONDS = 60
 STOP_SECONDS = 30
-TRIES = 3  # a port that was free a moment ago may be taken
+MAX_START_TRIES = 3  # a free port may be taken before the server listens on it
 
 
 Found = TypeVar("Found")
 
 
 class Identity(TypedDict, total=False):
-    """`subprocess`' arguments for running as another user."""
+    """Arguments of `subprocess` for running as another user."""
 
     user: int
     group: int
@@ -35,28 +35,28 @@ class Identity(TypedDict, total=False):
 
 
 class DatabaseError(Exception):
-    """PostgreSQL or Redis is missing or did not start; the message says which, and how to get it."""
+    """PostgreSQL or Redis is missing or did not start. The message says which one, and what to do."""
 
 
 class Server:
-    """A server program of one command's own, on a loopback port that it keeps when it is stopped and started again."""
+    """A server program on a loopback port, which it keeps when it is stopped and started again."""
 
     def __init__(
         self,
         command: Callable[[int], list[str]],
         url: Callable[[int], str],
         check: Callable[[str], None],
-        not_yet: type[Exception],
+        not_ready: type[Exception],
         directory: Path,
         account: str | None,
     ) -> None:
-        """`check(url)` raises `not_yet` until the server answers."""
+        """`check(url)` must raise `not_ready` until the server answers."""
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._command = command
         self._url = url
         self._check = check
-        self._not_yet = not_yet
+        self._not_ready = not_ready
         self._directory = directory
         self._account = account
 
@@ -65,8 +65,8 @@ class Server:
         return self._url(self.port)
 
     def start(self) -> None:
-        """Start it where it was before, or on a free port. Raises `DatabaseError`."""
-        for _ in range(TRIES):
+        """Start it on the port that it had before, or on a free one. Raise `DatabaseError` if it does not answer."""
+        for _ in range(MAX_START_TRIES):
             port = self.port or free_port()
             if self._starts(port):
                 self.port = port
@@ -74,12 +74,12 @@ class Server:
         raise DatabaseError(f"{Path(self._command(0)[0]).name} did not start: {self._log.read_text(errors='replace')[-2000:]}")
 
     def stop(self) -> None:
-        """End it as an administrator does (PostgreSQL: a fast shutdown)."""
+        """Stop it as an administrator does (PostgreSQL: a fast shutdown)."""
         if self.process:
             interrupt(self.process, STOP_SECONDS)
 
     def kill(self) -> None:
-        """End it as a crash does, with all its processes."""
+        """Kill it with all its processes, as a crash does."""
         if self.process:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -96,14 +96,14 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # a Ctrl-C is for the command, which stops this one in its turn
+                start_new_session=True,  # Ctrl-C must reach the command only, which then stops the server
                 **identity(self._account),
             )
         deadline = time.monotonic() + START_SECONDS
         while self.process.poll() is None and time.monotonic() < deadline:
             try:
                 self._check(self._url(port))
-            except self._not_yet:
+            except self._not_ready:
                 time.sleep(0.05)
             else:
                 return True
@@ -113,7 +113,7 @@ class Server:
 
 @contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """The server, started, and stopped at the end."""
+    """Run the server for as long as the context lasts."""
     try:
         server.start()
         yield server
@@ -123,7 +123,7 @@ def running(server: Server) -> Iterator[Server]:
 
 @contextmanager
 def postgresql(state: Path) -> Iterator[Server]:
-    """A PostgreSQL with an empty database, whose user may create others. Raises `DatabaseError`."""
+    """Run a PostgreSQL with an empty database, whose user may create others. Raise `DatabaseError` if it does not start."""
     programs = postgresql_programs()
     account = unprivileged_account()
     with private_directory(state, "postgresql-", account) as directory:
@@ -132,7 +132,7 @@ def postgresql(state: Path) -> Iterator[Server]:
 
         def command(port: int) -> list[str]:
             options = ["listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", "max_connections=300"]
-            options += ["fsync=off", "full_page_writes=off"]  # what a power cut would lose does not matter here
+            options += ["fsync=off", "full_page_writes=off"]  # durability does not matter here
             return [str(programs / "postgres"), "-D", str(data), *(f"--{option}" for option in options)]
 
         def url(port: int) -> str:
@@ -146,7 +146,7 @@ def postgresql(state: Path) -> Iterator[Server]:
 
 
 def make_cluster(programs: Path, directory: Path, account: str | None, password: str) -> Path:
-    """The data directory of a new PostgreSQL with the superuser `orchestrator`. Raises `DatabaseError`."""
+    """Create the data directory of a PostgreSQL with the superuser `orchestrator`. Raise `DatabaseError` if that fails."""
     data, password_file = directory / "data", directory / "password"
     password_file.touch(mode=0o600)
     password_file.write_text(password)
@@ -172,7 +172,7 @@ def make_cluster(programs: Path, directory: Path, account: str | None, password:
 
 @contextmanager
 def redis_server(state: Path) -> Iterator[Server]:
-    """An empty Redis, which keeps nothing when it ends. Raises `DatabaseError`."""
+    """Run an empty Redis without persistence. Raise `DatabaseError` if it does not start."""
     program = shutil.which("redis-server") or installed("redis-server", lambda: shutil.which("redis-server"))
     with private_directory(state, "redis-", None) as directory:
         password = secrets.token_hex(16)
@@ -197,7 +197,7 @@ def redis_server(state: Path) -> Iterator[Server]:
 
 
 def postgresql_programs() -> Path:
-    """The directory of `initdb` and `postgres`. Raises `DatabaseError`."""
+    """Return the directory of `initdb` and `postgres`. Raise `DatabaseError` if they are missing."""
 
     def find() -> Path | None:
         found = shutil.which("initdb")
@@ -208,7 +208,7 @@ def postgresql_programs() -> Path:
 
 
 def installed(package: str, find: Callable[[], Found | None]) -> Found:
-    """What `find` finds once the package is installed. Raises `DatabaseError`."""
+    """Install a Debian package and return what `find` finds then. Raise `DatabaseError` if it finds nothing."""
     subprocess.run([Path(__file__).with_name("apt-install"), package], check=False)
     found = find()
     if found is None:
@@ -217,7 +217,7 @@ def installed(package: str, find: Callable[[], Found | None]) -> Found:
 
 
 def unprivileged_account() -> str | None:
-    """Whom to run PostgreSQL as, which refuses to be root; None for the present user."""
+    """Return the account to run PostgreSQL as, which refuses to run as root; None for the current user."""
     if os.geteuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}
@@ -233,7 +233,7 @@ def identity(account: str | None) -> Identity:
 
 @contextmanager
 def private_directory(state: Path, prefix: str, account: str | None) -> Iterator[Path]:
-    """A directory of that account's below `state`, or in /tmp where the account cannot get there; removed at the end."""
+    """Make a directory that `account` owns, below `state` or, without access to that, in /tmp. Remove it at the end."""
     state.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=prefix, dir=state))
     try:

@@ -1,9 +1,9 @@
-"""A Docker engine of our own, for machines where none answers.
+"""A Docker engine of our own, for machines without a running one.
 
-Everything of it lies in one directory, except what dockerd cannot be told to put elsewhere: that is noted
-before the start (`traces`) and taken away after the stop. It runs in a mount namespace of its own, so that its
-mounts end with it, and on a bridge of its own: `docker0` may be another engine's, and with `bridge: none` dockerd
-deletes that. Its images stay in the directory, as a cache.
+All its files are in one directory, except those that dockerd always puts elsewhere: `traces` records before the start
+which of them exist, and removes the others after the stop. It runs in its own mount namespace, so that its mounts end
+with it, and on its own bridge: `docker0` may belong to another engine, and `bridge: none` makes dockerd delete that.
+Its images stay in the directory as a cache.
 """
 
 import hashlib
@@ -24,22 +24,22 @@ import firewall
 from processes import end, process_ids, processes_with_argument, read
 from traces import Traces, control_groups
 
-# A unix socket's address holds 107 bytes; dockerd makes its own below the directory it is given.
-LONGEST_RUN_DIRECTORY = 60
+# The path of a unix socket has at most 107 bytes, and dockerd makes sockets below this directory.
+MAX_RUN_DIRECTORY = 60
 START_SECONDS = 60
 STOP_SECONDS = 40
 NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
 class DaemonError(Exception):
-    """dockerd did not start; the message is one sentence and the end of its log."""
+    """dockerd did not start. The message is one sentence and the end of its log."""
 
 
 class Daemon:
-    """The engine whose files are in `directory`. Start and stop are for one caller at a time (see `engine`).
+    """The engine whose files are in `directory`. Only one caller at a time may start or stop it (see `engine`).
 
-    `options` go to its configuration file, beside those that keep it apart from other engines. `search_path` is the
-    `PATH` on which dockerd and its helpers are found, by default this process's own.
+    `options` are added to its configuration file. `search_path` is the `PATH` on which dockerd and its helpers are
+    found, by default this process's own.
     """
 
     def __init__(self, directory: Path, options: Mapping[str, object] = NO_OPTIONS, *, search_path: str | None = None) -> None:
@@ -48,14 +48,14 @@ class Daemon:
         self._environment = os.environ | ({"PATH": search_path} if search_path else {})
         self._record = directory / "engine.json"
         self._log = directory / "dockerd.log"
-        self.process: subprocess.Popen[bytes] | None = None  # where this very object has started it
+        self.process: subprocess.Popen[bytes] | None = None  # if this object has started it
         self._settings = directory / "daemon.json"
         self._pidfile = directory / "dockerd.pid"
         self.bridge = "orch" + hashlib.sha256(os.fsencode(directory)).hexdigest()[:8]
 
-    # -- what there is -------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------
     def host(self) -> str | None:
-        """Where the engine answers, None where it was never started or stopped."""
+        """Return the address of the engine, None if it is not started."""
         try:
             return f"unix://{json.loads(self._record.read_text())['run']}/docker.sock"
         except (FileNotFoundError, ValueError):
@@ -63,20 +63,20 @@ class Daemon:
 
     @property
     def kept(self) -> bool:
-        """Whether somebody who is gone meanwhile wants this very process to stay."""
+        """Return whether a command asked for this dockerd to keep running."""
         with suppress(FileNotFoundError):
             return (self.directory / "keep").read_text() == self._pidfile.read_text()
         return False
 
     def keep(self) -> None:
-        """Let the engine run on when its users have gone, because jobs do."""
+        """Keep the engine running when its users have ended, because jobs continue."""
         (self.directory / "keep").write_text(self._pidfile.read_text())
 
     # -- start ---------------------------------------------------------------------------------
     def start(self) -> str:
-        """Start dockerd and wait until it answers: its address. Raises `DaemonError`."""
+        """Start dockerd, wait until it answers, and return its address. Raise `DaemonError` if it does not answer."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.clear_away()  # what a crash left: a containerd without its dockerd, or a dockerd that does not answer
+        self.clear_away()  # after a crash: a containerd without its dockerd, or a dockerd that does not answer
         run = self._run_directory()
         self._record.write_text(json.dumps({"run": str(run), "traces": Traces.look().as_json()}))
         self._log.unlink(missing_ok=True)
@@ -89,18 +89,19 @@ class Daemon:
             raise
 
     def start_again(self, namespace: Path) -> str:
-        """Start dockerd, which has ended, on all that it left: its address. Raises `DaemonError`.
+        """Start dockerd again after it ended, with its data and containers, and return its address.
 
-        `namespace` is its mount namespace, where the files of the containers are that still run.
+        `namespace` is its mount namespace, which has the files of the running containers. Raise `DaemonError` if dockerd
+        was not started before or does not answer.
         """
         host = self.host()
         if host is None:
-            raise DaemonError("dockerd was never started here, or was stopped: there is nothing to start it on.")
+            raise DaemonError("dockerd is not started in this directory, so it cannot be started again.")
         self._end_containerd()
         return self._launch(host, ["nsenter", f"--mount={namespace}"])
 
     def _end_containerd(self) -> None:
-        """It ends with its dockerd; but until init has reaped it, the next dockerd takes it for alive, and waits for it."""
+        """End containerd: until init has reaped it, the next dockerd considers it alive and waits for it."""
         directory = f"{json.loads(self._record.read_text())['run']}/exec/containerd"
         for pid in processes_with_argument(f"{directory}/containerd.toml"):
             end(pid, STOP_SECONDS)
@@ -119,7 +120,7 @@ class Daemon:
         }
 
     def _launch(self, host: str, within: list[str]) -> str:
-        """Run dockerd by way of a command that chooses its mount namespace, and wait until it answers."""
+        """Run dockerd within a command that chooses its mount namespace, and wait until it answers."""
         command = [*within, str(Path(__file__).with_name("with-cgroups")), "dockerd", "--config-file", str(self._settings)]
         with firewall.others_preserved(str(self._settings)):
             with self._log.open("ab") as log:
@@ -135,7 +136,7 @@ class Daemon:
 
     def _run_directory(self) -> Path:
         run = self.directory / "run"
-        if len(os.fsencode(run)) > LONGEST_RUN_DIRECTORY:
+        if len(os.fsencode(run)) > MAX_RUN_DIRECTORY:
             return Path(tempfile.mkdtemp(prefix="orchestrator-engine-", dir="/run" if os.access("/run", os.W_OK) else "/tmp"))  # noqa: S108
         run.mkdir(exist_ok=True)
         return run
@@ -153,12 +154,12 @@ class Daemon:
             remove_bridge(bridge)
 
     def _remove_workloads(self, host: str) -> list[str]:
-        """Containers and networks; the bridges of those networks that the engine would not part with."""
+        """Remove containers and networks. Return the bridges of the networks that the engine refused to remove."""
         kept = []
         client = docker.DockerClient(base_url=host, timeout=60)
         try:
             for container in client.containers.list(all=True, ignore_removed=True):
-                with suppress(docker.errors.APIError):  # removed meanwhile
+                with suppress(docker.errors.APIError):  # already removed
                     container.remove(force=True, v=True)
             for network in client.networks.list(filters={"type": "custom"}):
                 try:
@@ -170,7 +171,7 @@ class Daemon:
         return kept
 
     def clear_away(self) -> None:
-        """End what runs of it and take its traces away. Does nothing where there are none."""
+        """End all its processes and remove its traces. Do nothing if it is not started."""
         try:
             record = json.loads(self._record.read_text())
         except (FileNotFoundError, ValueError):
@@ -178,7 +179,7 @@ class Daemon:
         with firewall.others_preserved(str(self._settings)):
             for pid in processes_with_argument(str(self._settings)):
                 end(pid, STOP_SECONDS)
-        # The rest is only there where dockerd was killed and could not end it.
+        # These are left only if dockerd was killed.
         for pid in processes_with_argument(f"{record['run']}/exec/containerd/"):
             end(pid, 2)
         self._end_containers()
@@ -198,18 +199,18 @@ class Daemon:
                 end(pid, 0)
         for group in control_groups():
             for name in names:
-                with suppress(OSError):  # dockerd has removed it, as it does unless it is killed
+                with suppress(OSError):  # dockerd has removed it, as it does unless it was killed
                     Path(group, name).rmdir()
 
 
 def remove_bridge(name: str) -> None:
-    """With the firewall's rules for it; no error where it is gone."""
+    """Remove a bridge and the firewall's rules for it, if it exists."""
     subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True, timeout=30)
     firewall.remove_interface(name)
 
 
 def answers(host: str) -> bool:
-    """Whether a Docker engine answers there within seconds."""
+    """Return whether a Docker engine answers at `host` within seconds."""
     if host.startswith("unix://") and not connects(host.removeprefix("unix://")):
         return False
     try:
@@ -223,7 +224,7 @@ def answers(host: str) -> bool:
 
 
 def connects(path: str) -> bool:
-    """Whether somebody listens at this unix socket. Asked first, as docker-py leaks a socket that does not connect."""
+    """Return whether a process listens at this unix socket. docker-py would leak a socket that does not connect."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(5)
         try:

@@ -1,7 +1,7 @@
-"""Finds a Docker engine that has `alpine:latest`, and starts one where none answers.
+"""Find a Docker engine and make sure that it has `alpine:latest`. Start an engine of our own if none answers.
 
-    engine.py         prints the address of an engine that stays (for a service whose jobs outlive it)
-    engine.py stop    stops one that was started so, with all its containers
+    engine.py         print the address of an engine that keeps running, for a service whose jobs outlive it
+    engine.py stop    stop an engine that was started this way, with all its containers
 
 Commands that end use `borrowed` instead: the last of them stops an engine that was started for them.
 """
@@ -23,17 +23,17 @@ HOW_TO = "install it (on Debian: apt-get install docker.io) and start it, or let
 
 
 class EngineError(Exception):
-    """There is no engine to be had; the message says what is missing and how to get it."""
+    """No engine can be used. The message says what is missing and what to do."""
 
 
 def state_directory() -> Path:
-    """Where all state lies (`STATE_DIR`, else var/)."""
+    """Return the directory of all state: `STATE_DIR`, by default var/."""
     return Path(os.environ.get("STATE_DIR") or Path(__file__).resolve().parent.parent.parent / "var").absolute()
 
 
 @contextmanager
 def borrowed(state: Path) -> Iterator[str]:
-    """The address of an engine for as long as the context lasts. Raises `EngineError`."""
+    """Provide the address of an engine for as long as the context lasts. Raise `EngineError` if there is none."""
     daemon = Daemon(state / "engine")
     changing = daemon.directory / "change.lock"
     with locked(daemon.directory / "users.lock", fcntl.LOCK_SH) as users:
@@ -49,7 +49,7 @@ def borrowed(state: Path) -> Iterator[str]:
 
 @contextmanager
 def own(daemon: Daemon) -> Iterator[str]:
-    """The address of this very engine, which runs for as long as the context lasts. Raises `DaemonError`."""
+    """Run this engine for as long as the context lasts, and provide its address. Raise `DaemonError` if it does not start."""
     host = daemon.start()
     try:
         image.ensure(host)
@@ -59,7 +59,7 @@ def own(daemon: Daemon) -> Iterator[str]:
 
 
 def kept(state: Path) -> str:
-    """The address of an engine; one that had to be started stays until somebody stops it. Raises `EngineError`."""
+    """Return the address of an engine. If one is started for this, it runs until `stop`. Raise `EngineError` if there is none."""
     daemon = Daemon(state / "engine")
     with locked(daemon.directory / "change.lock"):
         host = obtain(daemon)
@@ -70,14 +70,17 @@ def kept(state: Path) -> str:
 
 
 def stop(state: Path) -> None:
-    """Stop our own engine, whoever uses it; nothing where none runs."""
+    """Stop our own engine if it runs, even if it is in use."""
     daemon = Daemon(state / "engine")
     with locked(daemon.directory / "change.lock"):
         daemon.stop()
 
 
 def obtain(daemon: Daemon) -> str:
-    """The address of an engine that answers: the one asked for, the machine's, or our own. Raises `EngineError`."""
+    """Return the address of an engine that answers: that of `DOCKER_HOST`, else the machine's, else our own.
+
+    Raise `EngineError` if none answers and none can be started.
+    """
     wanted = os.environ.get("DOCKER_HOST")
     if wanted:
         if not answers(wanted):
@@ -96,7 +99,7 @@ def obtain(daemon: Daemon) -> str:
 
 
 def usual_hosts() -> list[str]:
-    """The system's socket, a rootless engine's, Docker Desktop's."""
+    """Return the sockets that exist of the system's engine, a rootless one, and Docker Desktop."""
     paths = [Path("/var/run/docker.sock")]
     if os.environ.get("XDG_RUNTIME_DIR"):
         paths.append(Path(os.environ["XDG_RUNTIME_DIR"], "docker.sock"))
@@ -105,12 +108,14 @@ def usual_hosts() -> list[str]:
 
 
 def refuse_forbidden_sockets() -> None:
+    """Raise `EngineError` if this user has no access to one of the usual sockets."""
     for host in usual_hosts():
         if not os.access(host.removeprefix("unix://"), os.R_OK | os.W_OK):
             raise EngineError(f"This user may not use the Docker engine at {host}: add it to the group docker and log in again.")
 
 
 def install() -> None:
+    """Install Debian's Docker engine. Raise `EngineError` if that is not possible."""
     if sys.platform != "linux" or os.geteuid() != 0:
         raise EngineError(f"No Docker engine answers: {HOW_TO}")
     packages = ["docker.io", "iptables", "iproute2"]
@@ -119,7 +124,7 @@ def install() -> None:
 
 
 def stop_unless_used(daemon: Daemon, users: IO[str]) -> None:
-    """Stop our own engine, unless it is to be kept or another command uses it, which will stop it then."""
+    """Stop our own engine, unless it is to be kept or another command still uses it."""
     if daemon.host() is None or daemon.kept:
         return
     with suppress(BlockingIOError):
@@ -129,7 +134,7 @@ def stop_unless_used(daemon: Daemon, users: IO[str]) -> None:
 
 @contextmanager
 def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[IO[str]]:
-    """Hold a lock between processes; it ends with the process that holds it."""
+    """Hold a lock that processes share. It ends with the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, operation)

@@ -1,11 +1,12 @@
-"""The environment of a service that a command starts for itself, whatever is set for the user's own."""
+"""The environment for a service that a command starts, independent of the user's own settings."""
 
 import os
 import secrets
 import socket
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 
-# Every variable that the service reads (docs/configuration.md), and those that would make Django another one.
+# Every variable that the service reads (docs/configuration.md), and those that change how Django runs.
 SERVICE_VARIABLES = frozenset(
     {
         "PORT",
@@ -43,19 +44,25 @@ SERVICE_VARIABLES = frozenset(
 )
 
 
+PORTS = range(20000, 32768)  # below those that Linux and macOS give to outgoing connections
+MAX_PORT_TRIES = 100
+
+
 def without_service() -> dict[str, str]:
-    """This process' environment without what a service reads."""
+    """Return this process's environment without the variables that a service reads."""
     return {name: value for name, value in os.environ.items() if name not in SERVICE_VARIABLES}
 
 
 def random_key() -> str:
-    """32 bytes as URL-safe base64, as ENCRYPTION_KEYS wants them."""
+    """Return 32 random bytes as URL-safe base64, the format of ENCRYPTION_KEYS."""
     return urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that is free, and that no outgoing connection takes in the meantime."""
+    for _ in range(MAX_PORT_TRIES):
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"{MAX_PORT_TRIES} ports were all in use")

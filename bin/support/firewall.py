@@ -1,6 +1,6 @@
-"""The rules that dockerd makes with iptables, so that ours leaves none and harms nobody else's.
+"""The iptables rules of dockerd: remove those of our engine, and restore those of others.
 
-A second dockerd on a machine flushes the first one's chains when it starts, and again when it stops.
+A second dockerd on a machine flushes the chains of the first when it starts, and again when it stops.
 """
 
 import shlex
@@ -14,7 +14,7 @@ TABLES = ("filter", "nat", "raw")
 
 
 def rules(firewall: str, table: str) -> list[str]:
-    """The table's chains and rules as arguments of `firewall`; none where there is no such firewall."""
+    """Return the chains and rules of a table as arguments of `firewall`, none if the program does not exist."""
     try:
         listing = subprocess.run([firewall, "-w", "-t", table, "-S"], capture_output=True, text=True, check=False, timeout=30)
     except FileNotFoundError:
@@ -23,7 +23,7 @@ def rules(firewall: str, table: str) -> list[str]:
 
 
 def forward_policies() -> dict[str, str]:
-    """The policy of FORWARD in each firewall that has none of Docker's chains."""
+    """Return the policy of FORWARD for each firewall that has no chain of Docker's."""
     found = {}
     for firewall in FIREWALLS:
         present = rules(firewall, "filter")
@@ -33,7 +33,7 @@ def forward_policies() -> dict[str, str]:
 
 
 def remove_docker(policies: dict[str, str]) -> None:
-    """Take Docker's chains and every rule that leads into one out of these firewalls, and set FORWARD's policy."""
+    """Remove Docker's chains and all rules that jump to one from these firewalls, and set the policy of FORWARD."""
     for firewall, policy in policies.items():
         for table in TABLES:
             present = rules(firewall, table)
@@ -49,7 +49,7 @@ def remove_docker(policies: dict[str, str]) -> None:
 
 
 def remove_interface(name: str) -> None:
-    """Take out every rule that was made for this interface."""
+    """Remove every rule for this interface."""
     for firewall in FIREWALLS:
         for table in TABLES:
             for rule in rules(firewall, table):
@@ -60,7 +60,7 @@ def remove_interface(name: str) -> None:
 
 @contextmanager
 def others_preserved(own_settings: str) -> Iterator[None]:
-    """Put back, at the end, the rules for other daemons' networks that went missing inside."""
+    """Restore the rules of other daemons that disappear inside the context."""
     before = {(firewall, table): rules(firewall, table) for firewall in FIREWALLS for table in TABLES}
     try:
         yield
@@ -71,7 +71,7 @@ def others_preserved(own_settings: str) -> Iterator[None]:
 
 
 def put_back(firewall: str, table: str, before: list[str]) -> None:
-    """Each at the head of its chain: Docker's own chains end with the rule for what none has matched."""
+    """Insert the missing rules at the head of their chains, because Docker's chains end with a default rule."""
     left = set(rules(firewall, table))
     for rule in reversed(before):
         if rule.startswith("-A") and rule not in left and interfaces_exist(rule):
@@ -79,7 +79,7 @@ def put_back(firewall: str, table: str, before: list[str]) -> None:
 
 
 def change(firewall: str, table: str, *arguments: str) -> None:
-    """Nothing where the rule or the chain is gone already."""
+    """Change a rule or a chain. Do nothing if it does not exist."""
     subprocess.run([firewall, "-w", "-t", table, *arguments], capture_output=True, check=False, timeout=30)
 
 
@@ -89,7 +89,7 @@ def interfaces_exist(rule: str) -> bool:
 
 
 def other_daemon_runs(own_settings: str) -> bool:
-    """Whether a dockerd runs besides the one that was started with this configuration file."""
+    """Return whether a dockerd runs other than the one that was started with this configuration file."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             is_dockerd = (process / "comm").read_text() == "dockerd\n"

@@ -1,4 +1,4 @@
-"""`alpine:latest`, or what stands in for it: a small image of Debian's busybox-static, where no registry is reached."""
+"""Provide `alpine:latest`: from a registry, or made from Debian's busybox-static if no registry can be reached."""
 
 import io
 import json
@@ -17,9 +17,10 @@ import docker
 
 NAME = "alpine"
 TAG = "latest"
+MISSING = f"{NAME}:{TAG} is missing and cannot be pulled"
 LABEL = "Stands in for alpine where no registry is reached: Debian's busybox-static, imported by Orchestrator"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SILENCE_SECONDS = 8  # a registry that says nothing for so long is taken for none
+SILENCE_SECONDS = 8  # without progress, after which a pull is given up
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 DIRECTORIES = {"tmp": 0o1777, "var": 0o755, "var/tmp": 0o1777, "root": 0o700, "home": 0o755, "run": 0o755, "dev": 0o755}
 FILES = {
@@ -29,11 +30,11 @@ FILES = {
 
 
 class ImageError(Exception):
-    """The image can neither be found, pulled nor made; the message says how to get it."""
+    """The image is missing and can neither be pulled nor made. The message says how to get it."""
 
 
 def ensure(host: str) -> None:
-    """Have `alpine:latest` on that engine. Raises `ImageError`."""
+    """Pull or make `alpine:latest` unless the engine has it. Raise `ImageError` if neither works."""
     with closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": host}, timeout=60)) as client:
         if not is_there(client) and not pulled(client):
             make(client)
@@ -48,11 +49,11 @@ def is_there(client: docker.DockerClient) -> bool:
 
 
 def pulled(client: docker.DockerClient) -> bool:
-    """Try to pull it, for as long as the registry has something to say."""
+    """Pull the image, and return whether that worked. Give up if the registry makes no progress."""
     heard: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def pull() -> None:
-        with suppress(Exception):  # why it cannot be pulled does not matter: it is made instead
+        with suppress(Exception):  # whatever the reason: the image is made instead
             for _ in client.api.pull(NAME, tag=TAG, stream=True):
                 heard.put(True)
         heard.put(False)
@@ -65,21 +66,19 @@ def pulled(client: docker.DockerClient) -> bool:
 
 
 def make(client: docker.DockerClient) -> None:
-    """Import the stand-in under the name `alpine:latest`. Raises `ImageError`."""
+    """Import an image of busybox as `alpine:latest`. Raise `ImageError` if that fails."""
     if client.version()["Arch"] != ARCHITECTURES.get(platform.machine(), platform.machine()):
-        raise ImageError(
-            f"{NAME}:{TAG} can neither be found nor pulled, and this engine's processor is not this machine's: load it."
-        )
+        raise ImageError(f"{MISSING}, and this engine has another architecture than this machine: load the image.")
     with tempfile.TemporaryDirectory() as directory:
         busybox = static_busybox(Path(directory))
         changes = [f"ENV PATH={PATH}", 'CMD ["/bin/sh"]', f"LABEL orchestrator.image={json.dumps(LABEL)}"]
         client.api.import_image_from_data(file_system(busybox), repository=NAME, tag=TAG, changes=changes)
     if not is_there(client):
-        raise ImageError(f"{NAME}:{TAG} can neither be found nor pulled, and the engine did not import one: see its log.")
+        raise ImageError(f"{MISSING}, and the engine did not import a replacement: see its log.")
 
 
 def static_busybox(directory: Path) -> Path:
-    """Debian's: the installed one, else one out of its package, which is not installed. Raises `ImageError`."""
+    """Return the path of Debian's static busybox: the installed one, or one unpacked into `directory`. Raise `ImageError`."""
     if shutil.which("dpkg-query") and succeeds(directory, "dpkg-query", "-W", "busybox-static"):
         return Path("/bin/busybox")
     fetch = ("apt-get", "-q", "download", "busybox-static")
@@ -87,7 +86,7 @@ def static_busybox(directory: Path) -> Path:
         succeeds(directory, *fetch) or (succeeds(directory, "apt-get", "-q", "update") and succeeds(directory, *fetch))
     )
     if not fetched:
-        raise ImageError(f"{NAME}:{TAG} can neither be found nor pulled; load it into the engine (docker load), or connect it.")
+        raise ImageError(f"{MISSING}: load it (docker load), or give the engine access to a registry.")
     (package,) = directory.glob("*.deb")
     subprocess.run(["dpkg-deb", "-x", package, directory], check=True, timeout=60)
     return next(path for path in (directory / "bin" / "busybox", directory / "usr" / "bin" / "busybox") if path.exists())
@@ -98,7 +97,7 @@ def succeeds(directory: Path, *command: str) -> bool:
 
 
 def file_system(busybox: Path) -> bytes:
-    """A tar archive (about 2 MB) of busybox under all its names, and the little that programs expect around it."""
+    """Return a tar archive (about 2 MB) with busybox under all its names, and the few files that programs expect."""
     applets = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True, timeout=60).stdout.split()
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:

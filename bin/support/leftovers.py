@@ -1,4 +1,4 @@
-"""What an installation of the service has on a container engine, found by the label that it carries."""
+"""Remove what an installation of the service left on a container engine. Its label identifies it."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ INSTANCE_LABEL = "orchestrator.instance"
 
 
 def remove(host: str, instance: str) -> None:
-    """Remove its networks, and its jobs' containers where some are left, from the engine at `host`."""
+    """Remove the containers and networks of an installation from the engine at `host`."""
     ours: dict[str, str | list[str] | bool] = {"label": f"{INSTANCE_LABEL}={instance}"}
     with closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": host}, timeout=60)) as client:
         for container in client.containers.list(all=True, filters=ours, ignore_removed=True):
@@ -25,10 +25,10 @@ def remove(host: str, instance: str) -> None:
 
 
 def _remove_network(network: Network) -> None:
-    """Take off it what the engine believes to be there still, and leave one that it will not part with.
+    """Remove a network, after disconnecting the members that the engine still lists, if it lets us.
 
-    Docker 20.10 loses count of who is on a network where containers are renamed while others leave (as after a crash of
-    the service): such a network has nobody on it, cannot be removed, and goes with the engine's next start.
+    Docker 20.10 loses count of a network's members if containers are renamed while others leave, as after a crash of the
+    service. Such a network is empty but cannot be removed until the engine restarts.
     """
     for last in (False, True):
         try:
@@ -45,7 +45,7 @@ def _remove_network(network: Network) -> None:
                     network.disconnect(member["Name"], force=True)
         else:
             return
-    print(f"{network.name} has nobody on it, and the engine does not remove it before its next start", file=sys.stderr)
+    print(f"{network.name} is empty, but the engine cannot remove it until it is restarted", file=sys.stderr)
 
 
 def _remove(container: Container) -> None:
@@ -54,4 +54,4 @@ def _remove(container: Container) -> None:
     except docker.errors.APIError as error:
         if error.status_code != HTTPStatus.CONFLICT:
             raise
-        container.wait(condition="removed")  # the service was about to: its removal goes on without it
+        container.wait(condition="removed")  # the service has just asked for it: wait for that removal

@@ -1,4 +1,4 @@
-"""Processes of this machine, found by what /proc says of them, and ended."""
+"""Find processes through /proc, and end them."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ def process_ids() -> list[int]:
 
 
 def processes_with_argument(beginning: str) -> list[int]:
-    """The processes that were started with an argument that begins so."""
+    """Return the processes that were started with an argument that begins with this text."""
     mark = b"\0" + os.fsencode(beginning)
     return [pid for pid in process_ids() if mark in read(f"/proc/{pid}/cmdline")]
 
 
 def read(path: str) -> bytes:
-    """What is in a file of /proc; nothing where its process is gone."""
+    """Return the content of a file in /proc, empty if its process is gone."""
     try:
         return Path(path).read_bytes()
     except OSError:
@@ -27,13 +27,13 @@ def read(path: str) -> bytes:
 
 
 def processes_with_variable(name: str, value: str) -> list[int]:
-    """The processes that were started with this environment variable."""
+    """Return the processes that were started with this environment variable."""
     mark = os.fsencode(f"{name}={value}")
     return [pid for pid in process_ids() if mark in read(f"/proc/{pid}/environ").split(b"\0")]
 
 
 def end(pid: int, seconds: float) -> None:
-    """Ask the process to stop, kill it after so many seconds, return when it is gone."""
+    """Send SIGTERM to a process, SIGKILL after `seconds`, and return when it is gone."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + seconds
@@ -44,14 +44,14 @@ def end(pid: int, seconds: float) -> None:
 
 
 def runs(pid: int) -> bool:
-    """Whether the process is there and no zombie, which is its parent's affair."""
+    """Return whether the process exists and is no zombie, which only its parent can reap."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     return read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"])
 
 
 def interrupt(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Let a child end as by Ctrl-C, kill it after so many seconds. Nothing where it has ended."""
+    """Send SIGINT to a child unless it has ended, SIGKILL after `seconds`, and return when it is gone."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
@@ -62,7 +62,7 @@ def interrupt(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def unwind_on_signals() -> None:
-    """Let the first SIGINT, SIGTERM or SIGHUP unwind this process' contexts, and no second one disturb that."""
+    """Make the first SIGINT, SIGTERM or SIGHUP raise an exception, so that contexts are left. Ignore further ones."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def unwind(number: int, _: object) -> None:

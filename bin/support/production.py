@@ -1,6 +1,6 @@
-"""Runs the Procfile's processes, `release` excepted, on this machine until SIGINT or SIGTERM or until one of them ends.
+"""Run the processes of the Procfile, except `release`, until SIGINT or SIGTERM or until one of them ends.
 
-Honcho's own command would give each process another PORT, and a shorter time to stop than SHUTDOWN_GRACE.
+Honcho's own command would give each process a different PORT, and less time to stop than SHUTDOWN_GRACE.
 """
 
 import os
@@ -13,7 +13,7 @@ from honcho.environ import parse_procfile
 from orchestrator_site.base.config.configuration import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-STOP_SECONDS = 5  # what a process may take beyond SHUTDOWN_GRACE
+STOP_SECONDS = 5  # that a process may take in addition to SHUTDOWN_GRACE
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
-"""What dockerd leaves on a machine outside the directories it is given: noted before it starts, taken away after.
+"""Record what exists on the machine before dockerd starts, and remove what it leaves outside its own directories.
 
-Only what was not there before is removed, and what all engines of a machine share only where no other one runs.
+Only what did not exist before is removed, and what all engines of a machine share only if no other engine runs.
 """
 
 from contextlib import suppress
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import firewall
 
-# Inner paths first, so that a directory is empty when its turn comes.
+# Inner paths first, so that each directory is empty when it is removed.
 KEY = "/etc/docker/key.json"
 DIRECTORIES = (
     "/etc/docker",
@@ -27,7 +27,7 @@ FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """The machine as it was before dockerd started."""
+    """The state of the machine before dockerd started."""
 
     absent: list[str]
     forwarding: str
@@ -43,7 +43,7 @@ class Traces:
         )
 
     def remove(self, own_settings: str) -> None:
-        """Take them away, once the dockerd that was started with this configuration file has ended."""
+        """Restore that state, after the dockerd that was started with this configuration file has ended."""
         if not firewall.other_daemon_runs(own_settings):
             firewall.remove_docker(self.policies)
             if self.policies and self.forwarding == "0":
@@ -51,7 +51,7 @@ class Traces:
         if KEY in self.absent:
             Path(KEY).unlink(missing_ok=True)
         for path in self.absent:
-            with suppress(OSError):  # gone already, or in use by somebody else meanwhile
+            with suppress(OSError):  # already removed, or in use by another program
                 Path(path).rmdir()
 
     def as_json(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Traces:
 
 
 def control_groups() -> list[str]:
-    """Docker's own group in each hierarchy."""
+    """Return the path of Docker's control group in each hierarchy."""
     root = Path("/sys/fs/cgroup")
     hierarchies = [path.parent for path in (root / "cgroup.procs", *sorted(root.glob("*/cgroup.procs"))) if path.exists()]
     return [str(hierarchy / "docker") for hierarchy in hierarchies]

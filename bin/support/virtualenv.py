@@ -1,8 +1,8 @@
-"""Makes `.venv/` from the pinned requirements: `virtualenv.py ready|make run|test`.
+"""Make `.venv/` from the pinned requirements: `virtualenv.py ready|make run|test`.
 
-Runs on the system's Python, before anything is installed: standard library only. `ready` exits 0 where there is
-nothing to do. A stamp written last says what was installed, so that an interrupted install is never taken for a
-done one; a lock on the repository's directory lets one of several commands install while the others wait.
+Runs on the system's Python before anything is installed, so it uses the standard library only. `ready` exits with 0 if
+there is nothing to do. A stamp is written last, so an interrupted installation is never considered complete. A lock on
+the repository's directory lets one of several commands install while the others wait.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ INSTALL_SECONDS = 1800
 
 
 def wanted(kind: str) -> str:
-    """A hash of all that an installation depends on; its place is part of it, as scripts hold it in their first line."""
+    """Return a hash of everything that an installation depends on, including its path, which is in its scripts."""
     parts = [str(ROOT).encode(), *(path.read_bytes() for path in REQUIREMENTS[kind])]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
@@ -37,7 +37,7 @@ def is_ready(kind: str) -> bool:
 
 
 def is_usable() -> bool:
-    """Whether what is there can be built upon: nobody was interrupted in it, and its interpreter still runs."""
+    """Return whether the environment can be updated: no installation was interrupted, and its interpreter still works."""
     if UNDER_WAY.exists():
         return False
     try:
@@ -48,8 +48,8 @@ def is_usable() -> bool:
 
 
 def install(kind: str) -> None:
-    """Raises `CalledProcessError` or `TimeoutExpired`; pip has said why on standard error."""
-    # Settings for another place than this environment would send the packages there.
+    """Install the requirements. Raise `CalledProcessError` or `TimeoutExpired`; pip has printed the reason."""
+    # Settings for another directory would install the packages there.
     environment = {name: value for name, value in os.environ.items() if name not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX")}
     if not is_usable():
         VENV.mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, subprocess.SubprocessError) as error:
-        print(f".venv could not be made ({error}); see what pip said above, and run this again.", file=sys.stderr)
+        print(f".venv could not be made ({error}): see the output of pip above, and try again.", file=sys.stderr)
         return 1
     return 0
 
