@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.service_processes import Service
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engine, pytest.mark.any_engine, pytest.mark.timeout(180)]
 
 POST = b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 JOB = b'{"image": "alpine:latest"}'

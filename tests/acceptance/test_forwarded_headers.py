@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.service_processes import Service
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engine, pytest.mark.any_engine, pytest.mark.timeout(180)]
 
 
 def get(service: Service, path: str, *headers: str) -> tuple[int, bytes]:

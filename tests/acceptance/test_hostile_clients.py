@@ -12,7 +12,7 @@ import requests
 
 from tests.helpers.service_processes import Service
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engine, pytest.mark.any_engine, pytest.mark.timeout(180)]
 
 CONNECTIONS = 2000
 HALF_REQUESTS = [

@@ -175,6 +175,7 @@ def test_an_engine_of_our_own_leaves_nothing(tmp_path: Path, crashes: bool) -> N
 
 @pytest.mark.stateless
 @pytest.mark.engine
+@pytest.mark.any_engine
 @pytest.mark.alone
 def test_the_demo_shows_every_event_and_leaves_nothing(tmp_path: Path) -> None:
     before = installations()
@@ -191,6 +192,7 @@ def test_the_demo_shows_every_event_and_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.stateless
 @pytest.mark.engine
+@pytest.mark.any_engine
 @pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
@@ -220,6 +222,7 @@ def test_the_demo_sees_a_body_that_is_not_the_signed_one(secret: bytes, body: st
 
 @pytest.mark.stateless
 @pytest.mark.engine
+@pytest.mark.any_engine
 def test_serve_says_where_everything_is_and_makes_one_login(tmp_path: Path) -> None:
     # Given a service on an empty database
     port = free_port()
