@@ -1,4 +1,4 @@
-"""The service as users run it: embedded, or the production processes where bin/test gives PostgreSQL and Redis."""
+"""The service as users run it: embedded, or in the pass on PostgreSQL and Redis the production processes."""
 
 import os
 import sqlite3
@@ -16,7 +16,7 @@ from tests.helpers.service_processes import ROOT, Service, installation
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that answers and has a worker, for all tests of a module."""
+    """A running service with a worker, for all tests of a module."""
     directory = tmp_path_factory.mktemp("service")
     if os.environ.get("DATABASE_URL"):
         with installation(directory) as production:

@@ -1,4 +1,4 @@
-"""A worker with two hundred jobs is killed: the next one has all of them within seconds."""
+"""A worker with two hundred jobs is killed: the next one adopts all of them within seconds."""
 
 import os
 import time
@@ -28,7 +28,7 @@ def engine() -> Iterator[docker.APIClient]:
 
 
 def test_two_hundred_running_jobs_are_adopted_in_seconds(service: Service, engine: docker.APIClient) -> None:
-    # Given 200 jobs that run and print
+    # Given 200 running jobs that print
     for kind in ("web", "relay", "deliver"):
         service.start(kind)
     service.start("worker")
@@ -43,7 +43,7 @@ def test_two_hundred_running_jobs_are_adopted_in_seconds(service: Service, engin
     started = time.monotonic()
     service.restart("worker")
 
-    # I expect it to have all of them soon, each container renamed to the new claim
+    # I expect it to adopt all of them soon, each container renamed to the new claim
     wait_until_renamed(service, engine, JOBS)
     took = time.monotonic() - started
     assert took < ADOPTED_WITHIN, f"it took {took:.1f} s"
@@ -54,10 +54,10 @@ def test_two_hundred_running_jobs_are_adopted_in_seconds(service: Service, engin
     wait_for(lambda: all(now > lines[uuid] for uuid, now in lines_of(service).items()), 30, "more lines of each")
     assert processes(service, engine) == before
 
-    # And, told to stop, to hand them all over
-    told = time.monotonic()
+    # And to release all of them when it is stopped
+    asked = time.monotonic()
     service.terminate("worker")
-    took = time.monotonic() - told
+    took = time.monotonic() - asked
     assert took < HANDED_OVER_WITHIN, f"it took {took:.1f} s"
     assert count(service, "owner_id IS NULL") == JOBS
 
@@ -76,7 +76,7 @@ def count(service: Service, condition: str) -> int:
 
 
 def lines_of(service: Service) -> dict[str, int]:
-    """How far each job's stored log goes."""
+    """Return the number of stored lines for each job's uuid."""
     return dict(service.query("SELECT uuid, log_next FROM jobs_job"))
 
 
@@ -85,13 +85,13 @@ def label(service: Service) -> str:
 
 
 def containers(service: Service, engine: docker.APIClient) -> list[dict[str, Any]]:
-    """What the engine lists of this installation."""
+    """Return the engine's containers of this installation."""
     found: list[dict[str, Any]] = engine.containers(all=True, filters={"label": label(service)})
     return found
 
 
 def wait_until_renamed(service: Service, engine: docker.APIClient, number: int) -> None:
-    """The engine tells of it: to ask again and again would take from those that are measured."""
+    """Wait for the engine's events, because polling would slow down what is measured."""
     now = int(time.time())
     events = engine.events(now, now + 60, {"event": "rename", "label": label(service)}, decode=True)
     renamed = set()
@@ -103,6 +103,6 @@ def wait_until_renamed(service: Service, engine: docker.APIClient, number: int) 
 
 
 def processes(service: Service, engine: docker.APIClient) -> set[tuple[str, str, int]]:
-    """Each container's id, the start of its process, and how often the engine has started it anew."""
+    """Return each container's id, the start time of its process, and its number of restarts."""
     seen = [engine.inspect_container(one["Id"]) for one in containers(service, engine)]
     return {(one["Id"], one["State"]["StartedAt"], one["RestartCount"]) for one in seen}

@@ -1,4 +1,4 @@
-"""Clocks of our processes that jump: what is kept and compared is by the database's clock, and what waits is by none."""
+"""Clocks of the processes jump: stored times are those of the database, and waits use the monotonic clock."""
 
 import subprocess
 from pathlib import Path
@@ -20,7 +20,7 @@ SOON = 15
 
 
 def test_clocks_that_jump(service: Service, tmp_path: Path) -> None:
-    # Given a service whose clocks are as they should be, and a job that has ended
+    # Given a service with correct clocks, and a job that has ended
     clock = tmp_path / "clock"
     jump(clock, "+0")
     variables = preloaded(clock)
@@ -30,37 +30,37 @@ def test_clocks_that_jump(service: Service, tmp_path: Path) -> None:
         jobs = [post(service, receiver, "echo one")]
         wait_for(lambda: story(receiver, jobs[0]) == STORY, SOON, "its events")
 
-        # When all clocks jump while another job runs, to and fro, by an hour and by more than a year
-        for there in JUMPS:
+        # When all clocks jump back and forth while another job runs, by an hour and by more than a year
+        for shift in JUMPS:
             running = post(service, receiver, "echo one; sleep 1")
             service.wait_status(running, "running")
-            jump(clock, there)
+            jump(clock, shift)
             waiting = post(service, receiver, "echo one")
             jobs += [running, waiting]
 
-            # I expect both to end as ever, and their events to come soon
+            # I expect both to complete, and their events to arrive soon
             for job in (running, waiting):
                 assert service.wait_complete(job, SOON)["status"] == "completed"
             wait_for(lambda told=(running, waiting): all(story(receiver, job) == STORY for job in told), SOON, "their events")
 
-            # And no job to be forgotten but one that ended long ago by the database's clock
+            # And no job to be deleted except one that ended long ago by the database's clock
             old = jobs.pop(0)
             service.query("UPDATE jobs_job SET completed_at = completed_at - interval '31 minutes' WHERE id = %s", old)
             wait_for(lambda gone=old: service.request("GET", f"/v1/jobs/{gone}").status_code == 404, SOON, f"{old} to be gone")
             assert {id for (id,) in service.query("SELECT id FROM jobs_job")} == set(jobs)
 
-    # And each event to have been sent once, and each job to have been run once, by a worker that never counted as dead
+    # And each event to have been sent once, and each job to have run once, by a worker that was never declared dead
     assert len({received.json["id"] for received in receiver.requests}) == len(receiver.requests)
     assert set(service.query("SELECT claims FROM jobs_job")) == {(1,)}
     assert "declared dead" not in service.log("worker")
 
 
-# libfaketime fails a sleep until a moment of a clock that it leaves alone, which is how Python sleeps.
+# libfaketime breaks sleeps until a time of a clock that it does not fake, which is how Python sleeps.
 SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and None\n"
 
 
 def preloaded(clock: Path) -> dict[str, str]:
-    """Variables of a process whose clock this file shifts. What it waits for is by the monotonic clock, which nobody can set."""
+    """Return the variables for a process whose clock this file shifts, except the monotonic clock, which cannot be set."""
     library = subprocess.run(["faketime", "-m", "-f", "+0", "printenv", "LD_PRELOAD"], capture_output=True, text=True, check=True)
     clock.with_name("sitecustomize.py").write_text(SLEEP)
     return {
@@ -72,10 +72,10 @@ def preloaded(clock: Path) -> dict[str, str]:
     }
 
 
-def jump(clock: Path, there: str) -> None:
-    """Whole, in the eyes of whoever reads the file."""
+def jump(clock: Path, shift: str) -> None:
+    """Shift the clock, by replacing the file in one step."""
     fresh = clock.with_suffix(".new")
-    fresh.write_text(there)
+    fresh.write_text(shift)
     fresh.rename(clock)
 
 

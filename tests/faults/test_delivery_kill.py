@@ -1,4 +1,4 @@
-"""A `deliver` process that ends between the sending of an event and the commit of what came of it."""
+"""A `deliver` process ends between sending an event and storing the result."""
 
 import threading
 from typing import Any
@@ -15,7 +15,7 @@ EXIT, COMPLETE = "orchestrator.job.exit", "orchestrator.job.complete"
 
 
 @pytest.mark.parametrize("end", ["kill", "terminate"])
-def test_the_event_comes_again_in_order_and_the_attempt_is_accounted_for(service: Service, end: str) -> None:
+def test_an_event_is_sent_again_in_order_and_the_attempt_is_recorded(service: Service, end: str) -> None:
     taken, released = threading.Event(), threading.Event()
 
     def respond(received: Received) -> Answer:
@@ -25,7 +25,7 @@ def test_the_event_comes_again_in_order_and_the_attempt_is_accounted_for(service
         return Answer()
 
     with Receiver() as receiver:
-        # Given a job that was cancelled before it ran, and a receiver that has its exit event and has not answered
+        # Given a job that was cancelled before it ran, and a receiver that got its exit event and has not answered
         receiver.respond = respond
         for kind in ("web", "relay", "deliver"):
             service.start(kind)
@@ -37,7 +37,7 @@ def test_the_event_comes_again_in_order_and_the_attempt_is_accounted_for(service
         getattr(service, end)("deliver")
         service.start("deliver")
 
-        # I expect the very same event again, and then the next
+        # I expect the same event again, and then the next
         receiver.wait_for(3, timeout=90)
         released.set()
         first, again, following = receiver.requests
@@ -47,7 +47,7 @@ def test_the_event_comes_again_in_order_and_the_attempt_is_accounted_for(service
         for received in receiver.requests:
             received.verify(KEY)
 
-        # And both attempts to be told, the one that was cut off as one that is no fault of the receiver's
+        # And both attempts to be recorded, the one that was cut off without blaming the receiver
         def delivered() -> list[dict[str, Any]] | None:
             events: list[dict[str, Any]] = service.request("GET", f"/v1/jobs/{job}/events").json()["events"]
             return events if all(event["state"] == "delivered" for event in events) else None

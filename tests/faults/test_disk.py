@@ -18,7 +18,7 @@ DISK_MIB = 250
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a disk of its own that has room for two transfers."""
+    """A directory on a disk of its own with space for two transfers."""
     directory = tmp_path / "disk"
     directory.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", directory], check=True, timeout=30)
@@ -27,7 +27,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(directory: Path) -> Path:
-    """Leave no byte of its disk free, but by removing this file."""
+    """Fill the disk with a file, and return its path."""
     filler = directory / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -37,11 +37,11 @@ def fill(directory: Path) -> Path:
 
 def test_the_state_directory_is_full_for_a_while(system_on: SystemOn, small_disk: Path) -> None:
     with system_on(os.environ["DOCKER_HOST"], directory=small_disk) as system:
-        # Given a mixed load with more downloads than the disk has room for
+        # Given a mixed load with more downloads than fit on the disk
         system.start("worker-1", "worker-2")
         system.load.mixed(6, transfers=3)
 
-        # When the disk is full, and a worker is started meanwhile
+        # When the disk is full, and a worker is restarted meanwhile
         filler = fill(small_disk)
         with system.load.posting_more():
             waiting = system.load.transfer()
@@ -50,6 +50,6 @@ def test_the_state_directory_is_full_for_a_while(system_on: SystemOn, small_disk
             pass_time(2)
             filler.unlink()
 
-        # I expect every job to wait for room, and to become what it had to
+        # I expect every job to wait for space, and to end as it must
         system.check()
         assert system.load.refusals == []

@@ -1,4 +1,4 @@
-"""The engine is killed, stopped and frozen, and what is on it is taken away."""
+"""The engine is killed, stopped and frozen, and its containers and images are removed."""
 
 import tempfile
 import time
@@ -22,7 +22,7 @@ WITH_A_VOLUME = "orchestrator-test/volume:latest"
 
 @contextmanager
 def engine_of_our_own(*, live_restore: bool = False) -> Iterator[OwnDaemon]:
-    """A unix socket's address holds 107 bytes, and a test's own directory has a long name."""
+    """Run an engine in a short path: that of a unix socket has at most 107 bytes."""
     with (
         tempfile.TemporaryDirectory(prefix="orc-", ignore_cleanup_errors=True) as directory,
         own_daemon(Path(directory), live_restore=live_restore) as daemon,
@@ -38,13 +38,13 @@ def engine() -> Iterator[OwnDaemon]:
 
 @pytest.fixture
 def lasting_engine() -> Iterator[OwnDaemon]:
-    """Its containers run on while it is restarted."""
+    """An engine whose containers keep running while it is restarted."""
     with engine_of_our_own(live_restore=True) as daemon:
         yield daemon
 
 
 def post_a_few(system: System) -> None:
-    """So that some of them are about to start."""
+    """Post some jobs, so that some are about to start."""
     for _ in range(4):
         system.load.long(1)
     pass_time(system.random.uniform(0, 1))
@@ -72,7 +72,7 @@ def test_an_engine_is_restarted_under_its_jobs(system_on: SystemOn, engine: OwnD
                 pass_time(4)
                 engine.start_again()
 
-        # I expect those that ran to be lost, whatever they made of it, and all others to become what they had to
+        # I expect those that ran to be lost, whatever they did on SIGTERM, and all others to end as they must
         for task in running:
             task.expect_lost()
         system.check()
@@ -95,7 +95,7 @@ def test_an_engine_with_live_restore_is_restarted(system_on: SystemOn, lasting_e
             pass_time(4)
             lasting_engine.start_again()
 
-        # I expect every job to become what it had to: its process ran on
+        # I expect every job to end as it must: its process kept running
         system.check()
         assert not long.lost
         assert long.lines is not None
@@ -109,7 +109,7 @@ def test_a_host_loses_its_power(system_on: SystemOn, engine: OwnDaemon) -> None:
         running = [system.load.long(90) for _ in range(3)]
         system.load.wait_until_running(*running)
 
-        # When the engine is gone with all its containers' processes, the worker as well, and all is started again
+        # When the engine, its containers' processes and the worker are killed, and engine and worker are started again
         system.service.kill("worker")
         engine.lose_host()
         with system.load.posting_more():
@@ -117,7 +117,7 @@ def test_a_host_loses_its_power(system_on: SystemOn, engine: OwnDaemon) -> None:
         engine.start_again()
         system.service.restart("worker")
 
-        # I expect those that ran to be lost, and all others to become what they had to
+        # I expect those that ran to be lost, and all others to end as they must
         for task in running:
             task.expect_lost()
         system.check()
@@ -132,7 +132,7 @@ def test_an_engine_is_frozen(system_on: SystemOn, engine: OwnDaemon) -> None:
         long = system.load.long(20)
         system.load.wait_until_running(long)
 
-        # When the engine answers nobody for 37 s, and nothing refuses either
+        # When the engine neither answers nor refuses a request for 45 s
         engine.freeze()
         frozen = time.monotonic()
         with system.load.posting_more():
@@ -140,36 +140,36 @@ def test_an_engine_is_frozen(system_on: SystemOn, engine: OwnDaemon) -> None:
         thawed = time.monotonic()
         engine.thaw()
 
-        # I expect every job to become what it had to, and no request to have been refused
+        # I expect every job to end as it must, and no request to have been refused
         system.check()
         assert system.load.refusals == []
 
-        # And /readyz to have told of it, once the last heartbeat was 30 s old
+        # And /readyz to have reported it, once the last heartbeat was 30 s old
         assert [probe.says("engine") for probe in system.readiness.between(frozen, thawed)][-1] == "unhealthy"
         wait_for(lambda: system.readiness.probes[-1].status == 200, 30, "/readyz to be healthy")
 
 
-def test_containers_are_removed_behind_our_back(system: System) -> None:
+def test_containers_are_removed_by_another_program(system: System) -> None:
     # Given jobs that run, and others
     system.start()
     running = [system.load.long(90) for _ in range(3)]
     system.load.mixed(5)
     system.load.wait_until_running(*running)
 
-    # When somebody removes their containers
+    # When another program removes their containers
     with closing(docker.DockerClient(base_url=system.engines[0], timeout=60)) as client:
         for task in running:
             label = f"orchestrator.job={system.uuid_of(task.id)}"
             for container in client.containers.list(filters={"label": label}):
                 container.remove(force=True)
 
-    # I expect these jobs to be lost, and all others to become what they had to
+    # I expect these jobs to be lost, and all others to end as they must
     for task in running:
         task.expect_lost()
     system.check()
 
 
-def test_an_image_is_deleted_behind_our_back(system: System, tmp_path: Path) -> None:
+def test_an_image_is_deleted_by_another_program(system: System, tmp_path: Path) -> None:
     host = system.engines[0]
     with registries.serve(tmp_path / "registry") as address:
         # Given jobs of an image that a registry has, and some of them running
@@ -179,14 +179,14 @@ def test_an_image_is_deleted_behind_our_back(system: System, tmp_path: Path) -> 
         running = [system.load.long(4, image=image) for _ in range(2)]
         system.load.wait_until_running(*running)
 
-        # When the image is deleted, again and again, while more jobs are posted that need it
+        # When the image is deleted several times, while more jobs are posted that need it
         for _ in range(6):
             for _ in range(3):
                 system.load.quick(image=image)
             built_images.remove(host, image)
             pass_time(system.random.uniform(0, 0.5))
 
-        # I expect it to be pulled again where it is missing, and every job to become what it had to
+        # I expect it to be pulled again, and every job to end as it must
         system.check()
     built_images.remove(host, image)
     built_images.remove(host, WITH_A_VOLUME)
@@ -199,12 +199,12 @@ def test_one_of_two_engines_is_lost(system_on: SystemOn) -> None:
         engine_of_our_own() as second,
         system_on(first.host, second.host, NODE_LOST_AFTER="10s") as system,
     ):
-        # Given two engines with a worker each, and jobs on both, because neither has room for all
-        room = {"NODE_CPUS": "0.8", "CPU_OVERCOMMIT": "1"}
+        # Given two engines with a worker each, and jobs on both, because neither has capacity for all
+        capacity = {"NODE_CPUS": "0.8", "CPU_OVERCOMMIT": "1"}
         for kind in ("web", "deliver", "relay", "metrics"):
             system.service.start(kind)
-        system.service.start("worker", "worker-1", NODE_NAME="first", **room)
-        system.service.start("worker", "worker-2", NODE_NAME="second", **room, DOCKER_HOST=second.host)
+        system.service.start("worker", "worker-1", NODE_NAME="first", **capacity)
+        system.service.start("worker", "worker-2", NODE_NAME="second", **capacity, DOCKER_HOST=second.host)
         system.wait_until_ready()
         wait_for(lambda: system.service.query("SELECT count(*) FROM jobs_node") == [(2,)], 30)
         long = [system.load.long(30) for _ in range(12)]
@@ -212,19 +212,19 @@ def test_one_of_two_engines_is_lost(system_on: SystemOn) -> None:
         home = {task.id: system.service.get_job(task.id)["node"] for task in long}
         assert set(home.values()) == {"first", "second"}
 
-        # When one of them is gone with its worker for longer than NODE_LOST_AFTER
+        # When one of them is down, with its worker, for longer than NODE_LOST_AFTER
         system.service.kill("worker-2")
         second.kill()
         with system.load.posting_more():
             pass_time(15)
 
-        # I expect its jobs to be lost, and those of the other to go on where they are
+        # I expect its jobs to be lost, and those of the other to continue there
         for task in long:
             if home[task.id] == "second":
                 task.expect_lost()
         system.load.wait_until_done()
 
-        # And what it still has to be removed once it is back
+        # And its containers to be removed once it is back
         second.start_again()
         system.service.restart("worker-2")
         system.check()

@@ -1,4 +1,4 @@
-"""PostgreSQL is restarted, away, or out of reach: nothing is answered that is not stored, and everything goes on after it."""
+"""PostgreSQL is restarted, stopped or unreachable: what is acknowledged is stored, and everything continues afterwards."""
 
 import os
 import time
@@ -27,11 +27,11 @@ def test_postgresql_is_away(system: System, postgresql: databases.Server, second
     gone = time.monotonic()
     with system.load.posting_more():
         pass_time(seconds)
-        wait_for(lambda: system.readiness.between(gone, time.monotonic()), 30, "/readyz to say something of it")
+        wait_for(lambda: system.readiness.between(gone, time.monotonic()), 30, "an answer of /readyz")
         back = time.monotonic()
         postgresql.start()
 
-    # I expect every job to become what it had to, and none to have been taken from its worker
+    # I expect every job to end as it must, and none to have been taken over from its worker
     system.check()
     assert system.service.query("SELECT claims FROM jobs_job WHERE id = %s", long.id) == [(1,)]
 
@@ -43,28 +43,28 @@ def test_postgresql_is_away(system: System, postgresql: databases.Server, second
 
 
 @pytest.mark.long
-def test_a_network_swallows_everything_that_is_for_postgresql(system_on: SystemOn, postgresql: databases.Server) -> None:
+def test_a_network_drops_all_packets_to_postgresql(system_on: SystemOn, postgresql: databases.Server) -> None:
     with TcpProxy("127.0.0.1", postgresql.port) as proxy, system_on(os.environ["DOCKER_HOST"]) as system:
-        # Given a mixed load on processes that reach the database by way of a proxy, all but one worker
+        # Given a mixed load on processes that reach the database through a proxy, except one worker
         direct = system.service.database_url
-        by_proxy = urlsplit(direct)._replace(netloc=urlsplit(direct).netloc.replace(str(postgresql.port), str(proxy.port)))
+        proxied = urlsplit(direct)._replace(netloc=urlsplit(direct).netloc.replace(str(postgresql.port), str(proxy.port)))
         for kind in ("web", "deliver", "relay", "metrics"):
-            system.service.start(kind, DATABASE_URL=by_proxy.geturl())
-        system.service.start("worker", "worker-1", DATABASE_URL=by_proxy.geturl())
+            system.service.start(kind, DATABASE_URL=proxied.geturl())
+        system.service.start("worker", "worker-1", DATABASE_URL=proxied.geturl())
         system.wait_until_ready()
         system.load.mixed(10)
         long = system.load.long(30)
         system.load.wait_until_running(long)
         system.service.start("worker", "worker-2")
 
-        # When nothing gets through for 25 s
+        # When the proxy passes nothing on for 25 s
         proxy.partition()
         parted = time.monotonic()
         pass_time(25)
         healed = time.monotonic()
         proxy.heal()
 
-        # I expect the worker that was cut off to have lost its jobs to the other, and every job to become what it had to
+        # I expect the other worker to have taken over the jobs, and every job to end as it must
         system.check()
         [(claims,)] = system.service.query("SELECT claims FROM jobs_job WHERE id = %s", long.id)
         assert claims > 1
@@ -89,6 +89,6 @@ def test_postgresql_is_restarted_again_and_again(system: System, postgresql: dat
             postgresql.kill()
             postgresql.start()
 
-    # I expect every job to become what it had to, and every refusal to have been a clean 503
+    # I expect every job to end as it must, and every refusal to have been a clean 503
     system.check()
     assert {(refusal.status, refusal.retry_after is not None) for refusal in system.load.refusals} <= {(503, True)}

@@ -1,4 +1,4 @@
-"""Processes of ours that are killed, stopped and frozen: others go on, and nothing is done twice."""
+"""Processes of the service are killed, stopped and frozen: the others continue, and nothing is done twice."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(30
 
 NAMES = ("web", "worker-1", "worker-2", "deliver", "relay", "metrics")
 HAND_OVER_SECONDS = 5.0
-LONGEST_PAUSE = 1.2  # seconds between a kill and the start that follows
+MAX_PAUSE = 1.2  # seconds between a kill and the next start
 
 
 @pytest.mark.parametrize("rounds", [pytest.param(4, marks=pytest.mark.short), pytest.param(20, marks=pytest.mark.long)])
@@ -25,18 +25,18 @@ def test_kill_9_of_any_processes_at_any_moment(system: System, rounds: int) -> N
     # When some of the processes are killed at random moments, again and again, while more jobs are posted
     with system.load.posting_more():
         for _ in range(rounds):
-            pass_time(system.random.uniform(0, LONGEST_PAUSE))
+            pass_time(system.random.uniform(0, MAX_PAUSE))
             killed = system.random.sample(NAMES, system.random.randint(1, len(NAMES)))
             for name in killed:
                 system.service.kill(name)
-            pass_time(system.random.uniform(0, LONGEST_PAUSE))
+            pass_time(system.random.uniform(0, MAX_PAUSE))
             for name in killed:
                 system.service.restart(name)
 
-    # I expect every job to become what it had to, and nothing to be left
+    # I expect every job to end as it must, and nothing to be left over
     system.check()
 
-    # And no request to have been refused, other than by nobody being there
+    # And no request to have been refused, except by a missing process
     assert {refusal.status for refusal in system.load.refusals} <= {None}
     wait_for(lambda: system.readiness.probes[-1].status == 200, 30, "/readyz to be healthy")
 
@@ -44,27 +44,27 @@ def test_kill_9_of_any_processes_at_any_moment(system: System, rounds: int) -> N
 @pytest.mark.long
 def test_a_worker_is_replaced(system: System) -> None:
     """A rolling deploy."""
-    # Given a worker with a mixed load, and with a job whose stop takes the engine longer than the worker may take
+    # Given a worker with a mixed load, and a job that takes the engine longer to stop than the worker may take
     system.start("worker-1")
     system.load.mixed(10, transfers=2)
-    long, deaf = system.load.long(15), system.load.ignores_sigterm()
-    for task in (long, deaf):
+    long, ignoring = system.load.long(15), system.load.ignores_sigterm()
+    for task in (long, ignoring):
         system.load.wait_until_running(task)
-    system.load.cancel(deaf)
-    pass_time(2)  # the worker hears of it within one
+    system.load.cancel(ignoring)
+    pass_time(2)  # the worker sees the cancel within one
 
-    # When another is started and the first is told to stop
+    # When another is started and the first is stopped
     system.service.start("worker", "worker-2")
     told = time.monotonic()
     with system.load.posting_more():
         assert system.service.terminate("worker-1") == 0
         ended = time.monotonic()
 
-        # I expect all of its jobs to be the other's within seconds
+        # I expect the other one to own all jobs within seconds
         wait_for(lambda: has_owner(system, long.id), HAND_OVER_SECONDS, "the job to be handed over")
     assert ended - told < HAND_OVER_SECONDS
 
-    # And every job to become what it had to, started once; /readyz saw nothing of it
+    # And every job to end as it must, started once, and /readyz to be healthy throughout
     system.check()
     assert system.load.refusals == []
     assert {probe.status for probe in system.readiness.between(told, time.monotonic())} == {200}
@@ -83,26 +83,26 @@ def test_a_worker_is_frozen_while_another_takes_over(system: System) -> None:
     system.service.freeze("worker-1")
     with system.load.posting_more():
         pass_time(25)
-        # I expect its jobs to have gone to the other
+        # I expect the other one to own its jobs
         assert has_owner(system, long.id)
         assert system.service.query("SELECT claims FROM jobs_job WHERE id = %s", long.id) == [(2,)]
         pass_time(15)
 
-    # When it goes on
+    # When it continues
     system.service.thaw("worker-1")
 
-    # I expect its writes to be refused, and every job to become what it had to, started once
+    # I expect its writes to be refused, and every job to end as it must, started once
     system.check()
     assert "was declared dead and starts over" in system.service.log("worker-1")
 
 
 @pytest.mark.long
-def test_a_relay_and_a_deliverer_are_frozen_and_go_on(system: System) -> None:
+def test_a_relay_and_a_deliverer_are_frozen_for_a_while(system: System) -> None:
     # Given a mixed load
     system.start()
     system.load.mixed(6)
 
-    # When these are frozen for longer than a lease lasts, while others of their kind are started
+    # When both are frozen for longer than a lease, while another of each kind is started
     for name in ("relay", "deliver"):
         system.service.freeze(name)
         system.service.start(name, f"{name}-2")
@@ -111,25 +111,25 @@ def test_a_relay_and_a_deliverer_are_frozen_and_go_on(system: System) -> None:
     for name in ("relay", "deliver"):
         system.service.thaw(name)
 
-    # I expect every job to become what it had to
+    # I expect every job to end as it must
     system.check()
 
 
 @pytest.mark.long
 def test_a_migration_in_the_middle_of_jobs(system: System) -> None:
-    """What a release does to the database (docs/operations.md): it only adds, and gives up rather than stop everybody."""
+    """A release only adds to the database, and gives up rather than block other processes (docs/operations.md)."""
     # Given a mixed load
     system.start("worker-1")
     system.load.mixed(8)
     long = system.load.long(10)
     system.load.wait_until_running(long)
 
-    # When migrations run, and the tables get a column and an index each, as a later release may bring them
+    # When migrations run, and each table gets a column and an index, as in a later release
     with system.load.posting_more():
         system.service.manage("migrate", "--noinput", env=system.service.environment)
         for table in ("jobs_job", "callbacks_event", "callbacks_subscription"):
-            system.service.query(f"SET lock_timeout = '10s'; ALTER TABLE {table} ADD COLUMN a_later_one integer NULL")
-            system.service.query(f"CREATE INDEX ON {table} (a_later_one)")
+            system.service.query(f"SET lock_timeout = '10s'; ALTER TABLE {table} ADD COLUMN added_later integer NULL")
+            system.service.query(f"CREATE INDEX ON {table} (added_later)")
 
         # And the processes are replaced, one after the other
         for name in ("relay", "deliver", "web"):
@@ -139,7 +139,7 @@ def test_a_migration_in_the_middle_of_jobs(system: System) -> None:
         system.service.start("worker", "worker-2")
         system.service.terminate("worker-1")
 
-    # I expect every job to become what it had to, started once
+    # I expect every job to end as it must, started once
     system.check()
 
 

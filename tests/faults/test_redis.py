@@ -1,4 +1,4 @@
-"""Redis loses what it has, or goes away: a message is only a hint."""
+"""Redis loses its messages or is stopped: a message is only a hint."""
 
 import time
 
@@ -17,14 +17,14 @@ def test_redis_is_flushed_again_and_again(system: System) -> None:
     system.start("worker-1", "worker-2")
     system.load.mixed(6)
 
-    # When all messages are forgotten, several times
+    # When all messages are deleted, several times
     with system.load.posting_more():
         for _ in range(10):
             system.service.empty_redis()
             pause = time.monotonic() + system.random.uniform(0.2, 0.6)
             wait_for(lambda until=pause: time.monotonic() >= until)
 
-    # I expect every job to become what it had to, and no request to have been refused
+    # I expect every job to end as it must, and no request to have been refused
     system.check()
     assert system.load.refusals == []
 
@@ -34,19 +34,19 @@ def test_redis_is_killed_and_started_empty(system: System, redis_server: databas
     system.start("worker-1", "worker-2")
     system.load.mixed(6)
 
-    # When Redis is gone for 5 s
+    # When Redis is stopped for 5 s
     redis_server.kill()
-    gone = time.monotonic()
+    stopped_at = time.monotonic()
     with system.load.posting_more():
-        wait_for(lambda: time.monotonic() >= gone + 5)
-    back = time.monotonic()
+        wait_for(lambda: time.monotonic() >= stopped_at + 5)
+    started_at = time.monotonic()
     redis_server.start()
 
-    # I expect every job to become what it had to, and no POST to have been refused
+    # I expect every job to end as it must, and no POST to have been refused
     system.check()
     assert system.load.refusals == []
 
-    # And /readyz to have said so
-    probes = system.readiness.between(gone + 1, back)
+    # And /readyz to have reported it
+    probes = system.readiness.between(stopped_at + 1, started_at)
     assert probes
     assert {(probe.status, probe.says("broker"), probe.says("database")) for probe in probes} == {(503, "unhealthy", "healthy")}

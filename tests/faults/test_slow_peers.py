@@ -1,4 +1,4 @@
-"""A worker is killed while the peers of its jobs drip bytes."""
+"""A worker is killed while its jobs transfer files with very slow servers."""
 
 import pytest
 
@@ -9,16 +9,16 @@ pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.long, pyte
 
 THREADS = 4
 JOBS = 4  # of each kind
-MANY = 1000  # requests
+MAX_REQUESTS = 1000
 SMALL = {"cpu": 0.01, "memory": 8}
 
 
 def test_a_worker_is_killed_amid_slow_transfers(service: Service) -> None:
     with FileServer() as server:
-        # Given a worker whose threads for transfers all wait for hosts that drip
+        # Given a worker whose transfer threads all wait for servers that send a byte now and then
         received = server.serve("/in", b"hello")
-        server.fault("/in", *[drip_body] * MANY)
-        sent = server.fault("/out", *[drip] * MANY)
+        server.fault("/in", *[drip_body] * MAX_REQUESTS)
+        sent = server.fault("/out", *[drip] * MAX_REQUESTS)
         for kind in ("web", "relay"):
             service.start(kind)
         service.start("worker", WORKER_THREADS=str(THREADS))
@@ -32,14 +32,14 @@ def test_a_worker_is_killed_amid_slow_transfers(service: Service) -> None:
         # I expect another job to run
         assert service.wait_complete(service.post_job(command="echo good", **SMALL))["status"] == "completed"
 
-        # When one that has ended is cancelled, and the worker is killed with the others
+        # When a job whose process has ended is cancelled, and the worker is killed
         assert service.request("DELETE", f"/v1/jobs/{uploading[0]}").status_code == 204
         service.kill("worker")
         server.heal("/in")
         server.heal("/out")
         service.restart("worker")
 
-        # I expect the others to be as if nothing had happened
+        # I expect the others to end as if nothing had happened
         for job in downloading:
             ended = service.wait_complete(job)
             assert (ended["status"], [one["status"] for one in ended["inputs"]]) == ("completed", ["success"])

@@ -1,4 +1,4 @@
-"""Those who watch meanwhile: the engine's own account of what was started, and what /readyz says from moment to moment."""
+"""Observers of a running test: what the engine says that it started, and what /readyz answers over time."""
 
 import threading
 import time
@@ -17,11 +17,11 @@ _PAUSE = 0.25
 
 
 class Starts:
-    """How often the process of each job was started, as the engine tells while it happens. Survives the engine's restarts."""
+    """Counts how often the process of each job was started, from the engine's events. Survives restarts of the engine."""
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._seen: dict[tuple[str, int], str] = {}  # (container, moment) → job
+        self._seen: dict[tuple[str, int], str] = {}  # (container, time) → uuid of the job
         self._since = int(time.time())
         self._closing = threading.Event()
         self._stream: CancellableStream | None = None
@@ -30,7 +30,7 @@ class Starts:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._connected.wait(30), "the engine does not tell its events"
+        assert self._connected.wait(30), "the engine does not stream its events"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,7 +41,7 @@ class Starts:
         self._thread.join(15)
 
     def by_job(self) -> Counter[str]:
-        """Job's uuid → how often."""
+        """Return the number of starts for each job's uuid."""
         return Counter(self._seen.values())
 
     def _watch(self) -> None:
@@ -56,16 +56,16 @@ class Starts:
             self._stream = client.events(since=self._since - 1, filters=filters, decode=True)
             self._connected.set()
             for event in self._stream:
-                self._take(event)
+                self._record(event)
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _record(self, event: dict[str, Any]) -> None:
         self._since = event["time"]
         self._seen[event["Actor"]["ID"], event["timeNano"]] = event["Actor"]["Attributes"][UUID_LABEL]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One answer of /readyz; `status` is None where there was none."""
+    """One answer of /readyz. `status` is None if there was no answer."""
 
     began: float
     ended: float
@@ -77,13 +77,13 @@ class Probe:
 
 
 class Readiness:
-    """Asks /readyz a few times a second."""
+    """Requests /readyz a few times a second."""
 
     def __init__(self, url: str) -> None:
         self.probes: list[Probe] = []
         self._url = f"{url}/readyz"
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._ask, name="readiness", daemon=True)
+        self._thread = threading.Thread(target=self._probe, name="readiness", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -94,10 +94,10 @@ class Readiness:
         self._thread.join(15)
 
     def between(self, begin: float, end: float) -> list[Probe]:
-        """The answers to what was asked and answered between two moments of the monotonic clock."""
+        """Return the probes that began and ended between two times of the monotonic clock."""
         return [probe for probe in self.probes if begin <= probe.began and probe.ended <= end]
 
-    def _ask(self) -> None:
+    def _probe(self) -> None:
         with requests.Session() as session:
             session.trust_env = False
             while not self._closing.wait(_PAUSE):

@@ -1,4 +1,4 @@
-"""The production processes, started for one test on a database of its own, to be killed and started again."""
+"""The processes of the service, on a database of their own, which a test can kill and start again."""
 
 import os
 import secrets
@@ -34,14 +34,14 @@ COMMANDS = {
 }
 DECIDED = ("completed", "failed", "cancelled")
 STOP_SECONDS = 20
-_ASK_SECONDS = 0.1  # between questions: these cost the service time that it needs
+_POLL_SECONDS = 0.1  # between requests, which take time from the service
 
 
 class Service:
-    """One installation: a fresh PostgreSQL database, an empty Redis database, and any processes of the Procfile.
-    Without URLs of the two it is the embedded one.
+    """One installation: a new PostgreSQL database, an empty Redis database, and any processes of the Procfile.
 
-    Their output is in `<directory>/<name>.log`. Jobs reach servers of the test's on loopback; keys are not asked for.
+    Without URLs of the two, it is an embedded installation. The output of each process is in `<directory>/<name>.log`.
+    Jobs may reach servers of the test on loopback, and the API needs no key.
     """
 
     def __init__(self, directory: Path, database_url: str, redis_url: str, **variables: str) -> None:
@@ -72,9 +72,9 @@ class Service:
 
     # -- processes -----------------------------------------------------------------------------
     def start(self, kind: str, name: str | None = None, **variables: str) -> subprocess.Popen[bytes]:
-        """Start a process of that kind; `name` tells several of a kind apart. `web` answers when this returns."""
+        """Start a process of this kind. `name` distinguishes several of a kind. Wait until `web` or `embedded` answers."""
         name = name or kind
-        assert name not in self.processes, f"{name} runs already"
+        assert name not in self.processes, f"{name} is already running"
         with (self.directory / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *COMMANDS[kind]],
@@ -92,19 +92,19 @@ class Service:
         return process
 
     def start_all(self) -> None:
-        """`web`, `worker`, `deliver` and `relay`, one of each."""
+        """Start `web`, `worker`, `deliver` and `relay`, one of each."""
         for kind in ("web", "worker", "deliver", "relay"):
             self.start(kind)
 
     def kill(self, name: str) -> None:
-        """kill -9, its children included: as if the machine had lost it."""
+        """Send SIGKILL to a process and its children, and wait for the end."""
         process = self.processes.pop(name)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def terminate(self, name: str) -> int:
-        """SIGTERM, and wait until it has ended: its exit code."""
+        """Send SIGTERM, wait until the process has ended, and return its exit code."""
         process = self.processes[name]
         process.terminate()
         try:
@@ -113,14 +113,14 @@ class Service:
             self.kill(name)
 
     def restart(self, name: str) -> None:
-        """Kill it where it runs, and start it as it was started."""
+        """Kill the process if it runs, and start it with the same variables."""
         if name in self.processes:
             self.kill(name)
         kind, variables = self._kinds[name]
         self.start(kind, name, **variables)
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP: it stays where it is, and knows nothing of the time that passes."""
+        """Send SIGSTOP to a process and its children."""
         os.killpg(self.processes[name].pid, signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
@@ -140,7 +140,7 @@ class Service:
         return (self.directory / f"{name}.log").read_text(errors="replace")
 
     def _is_live(self, name: str) -> bool:
-        assert self.processes[name].poll() is None, f"{name} has ended: {self.log(name)[-2000:]}"
+        assert self.processes[name].poll() is None, f"{name} ended: {self.log(name)[-2000:]}"
         with suppress(requests.ConnectionError):
             return self.request("GET", "/livez").ok
         return False
@@ -150,7 +150,7 @@ class Service:
         return self._session.request(method, self.url + path, timeout=timeout, **options)
 
     def post_job(self, **members: Any) -> str:
-        """Post a job that must be accepted: its id. The image is `alpine:latest` where none is given."""
+        """Post a job that must be accepted, by default with `alpine:latest`, and return its id."""
         answer = self.request("POST", "/v1/jobs", json={"image": "alpine:latest", **members})
         assert answer.status_code == 202, answer.text
         identity: str = answer.json()["id"]
@@ -167,47 +167,47 @@ class Service:
         return self.request("GET", f"/v1/jobs/{identity}/logs").text.splitlines()
 
     def wait_status(self, identity: str, *statuses: str, timeout: float = 60) -> dict[str, Any]:
-        """The job, once its status is one of these. One that has ended otherwise fails the test at once."""
+        """Wait until the job has one of these statuses, and return it. Fail at once if it ended with another one."""
 
         def reached() -> dict[str, Any] | None:
             job = self.get_job(identity)
             if job["status"] not in (*statuses, "accepted", "running"):
                 log = self.request("GET", f"/v1/jobs/{identity}/logs").text
-                raise AssertionError(f"it has ended: {job}; its log: {log[-2000:]}")
+                raise AssertionError(f"the job ended: {job}; its log: {log[-2000:]}")
             return job if job["status"] in statuses else None
 
-        return wait_for(reached, timeout, f"{identity} to be {' or '.join(statuses)}", step=_ASK_SECONDS)
+        return wait_for(reached, timeout, f"{identity} to be {' or '.join(statuses)}", step=_POLL_SECONDS)
 
     def wait_decided(self, identity: str, timeout: float = 60) -> dict[str, Any]:
-        """The job, once it is completed, failed or cancelled."""
+        """Wait until the job is completed, failed or cancelled, and return it."""
         return self.wait_status(identity, *DECIDED, timeout=timeout)
 
     def wait_complete(self, identity: str, timeout: float = 60) -> dict[str, Any]:
-        """The job, once its last output has been handled."""
+        """Wait until the job's last output has been handled, and return it."""
 
         def complete() -> dict[str, Any] | None:
             job = self.get_job(identity)
             return job if job.get("completedAt") else None
 
-        return wait_for(complete, timeout, f"{identity} to be done", step=_ASK_SECONDS)
+        return wait_for(complete, timeout, f"{identity} to be done", step=_POLL_SECONDS)
 
     def cookie(self, name: str) -> str:
-        """A cookie that the service has set."""
+        """Return the value of a cookie that the service has set."""
         return self._session.cookies[name]
 
     def manage(self, *arguments: str, env: dict[str, str]) -> None:
-        """Run a management command to its end."""
+        """Run a management command. Raise `CalledProcessError` if it fails."""
         subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=True, capture_output=True)
 
-    # -- what it stands on ---------------------------------------------------------------------
+    # -- the databases ---------------------------------------------------------------------
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """The rows that an SQL statement gives (none where it gives none), in a transaction of its own."""
+        """Run an SQL statement in a transaction of its own, and return its rows, if any."""
         with psycopg.connect(self.database_url) as connection:
             cursor = connection.execute(statement.encode(), values)
             return cursor.fetchall() if cursor.description else []
 
     def empty_redis(self) -> None:
-        """Forget every message."""
+        """Delete all messages."""
         with closing(redis.Redis.from_url(self.redis_url)) as client:
             client.flushdb()
 
@@ -217,14 +217,14 @@ def database_named(url: str, name: str) -> str:
 
 
 def administer(url: str, statement: str, **names: str) -> None:
-    """Run a statement that PostgreSQL allows in no transaction."""
+    """Run a statement that PostgreSQL does not allow in a transaction."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL(statement).format(**{key: sql.Identifier(name) for key, name in names.items()}))
 
 
 @cache
 def migrated_template(url: str) -> str:
-    """The name of a migrated database, made once a session: copying it is ten times faster than migrating."""
+    """Migrate a database once per session, and return its name: copying it is ten times faster than migrating another."""
     name = f"template_{secrets.token_hex(4)}"
     administer(url, "CREATE DATABASE {name}", name=name)
     environment = os.environ | {"DATABASE_URL": database_named(url, name)}
@@ -236,10 +236,10 @@ def migrated_template(url: str) -> str:
 
 @contextmanager
 def installation(directory: Path) -> Iterator[Service]:
-    """An installation on the PostgreSQL and the Redis of this run, with no process running yet."""
+    """Provide an installation on the PostgreSQL and the Redis of this run, with no process running yet."""
     database_url, redis_url = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
     if not (database_url and redis_url):
-        pytest.skip("needs PostgreSQL and Redis: bin/test says where in DATABASE_URL and REDIS_URL")
+        pytest.skip("needs PostgreSQL and Redis (DATABASE_URL and REDIS_URL, which bin/test sets)")
     of_the_tests = urlsplit(redis_url)
     redis_url = of_the_tests._replace(path=f"/{int(of_the_tests.path[1:]) + 1}").geturl()
     with installation_on(directory, database_url, redis_url, [os.environ["DOCKER_HOST"]]) as service:
@@ -250,7 +250,7 @@ def installation(directory: Path) -> Iterator[Service]:
 def installation_on(
     directory: Path, database_url: str, redis_url: str, engines: Sequence[str], **variables: str
 ) -> Iterator[Service]:
-    """An installation on a database of its own. What it leaves on the engines is removed at the end."""
+    """Provide an installation on a database of its own. What it leaves on the engines is removed at the end."""
     name = f"service_{uuid.uuid4().hex[:12]}"
     administer(database_url, "CREATE DATABASE {name} TEMPLATE {template}", name=name, template=migrated_template(database_url))
     service = Service(directory, database_named(database_url, name), redis_url, **variables)
@@ -267,6 +267,6 @@ def installation_on(
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """An installation of the test's own."""
+    """An installation for one test."""
     with installation(tmp_path) as service:
         yield service
