@@ -107,25 +107,15 @@ class DeliveryIntervals:
     connect: float = 5.0
     answer: float = 15.0  # the whole attempt, connecting included
     lifetime: float = DAY  # of an event; one that is still undelivered then is dead
-    retries: tuple[float, ...] = (
-        1.0,
-        5.0,
-        30.0,
-        120.0,
-        600.0,
-        1800.0,
-        3600.0,
-        7200.0,
-        14400.0,
-    )  # before each retry; the last repeats
+    retries: tuple[float, ...] = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0)  # before each; the last repeats
     retry_jitter: float = 0.2  # up to this fraction of a pause is added at random
-    retry_after_max: float = DAY  # longest `Retry-After` that is honored for an event
+    retry_after_max: float = DAY  # a longer `Retry-After` counts as this
     breaker_open: float = 30.0  # the first time; doubles each time after
-    breaker_open_max: float = 600.0  # also of a `Retry-After`: many jobs may share the destination
+    breaker_open_max: float = 600.0  # also of a throttle, whatever `Retry-After` says: many jobs may share the destination
     slow: float = 1.0  # an answer that takes longer is slow
     lease: float = 30.0  # of a stream, and of a breaker's probe: longer than an attempt can take
     turn: float = 2.0  # then a thread goes on to another stream, if others wait
-    thread_wait: tuple[float, float] = (2.0, 6.0)  # a stream that finds no free thread is due again after a random time between
+    thread_wait: tuple[float, float] = (2.0, 6.0)  # random, until a stream that found no free thread is due again
     repeat_hint: float = 5.0  # before a second message for a stream whose first one is probably unread
 
 

@@ -19,7 +19,7 @@ from callbacks.delivery import actors, destination_queue, due_streams
 from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.models import Attempt, Destination, Event, Subscription
 from orchestrator_site.base.broker import broker, make_worker
-from orchestrator_site.base.intervals import DeliveryIntervals
+from orchestrator_site.base.intervals import BrokerIntervals, DeliveryIntervals
 from tests.helpers.receiver import Answer, Received, Receiver
 from tests.helpers.waiting import wait_for
 
@@ -220,7 +220,7 @@ def delivering(*streams: Stream) -> Iterator[list[threading.Thread]]:
 def deliver_process(deliverer: Deliverer, threads: int) -> Iterator[None]:
     """Run the threads of a process that delivers what messages ask for."""
     actors.attach(deliverer)
-    worker = make_worker({delivery_hints.QUEUE}, threads)
+    worker = make_worker({delivery_hints.QUEUE}, threads, BrokerIntervals(idle_check=0.05))  # so that it stops at once
     worker.start()
     try:
         yield
