@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from callbacks import outbox
 from callbacks.delivery import delivery_attempt, destination_queue, due_streams
 from callbacks.delivery.stream_delivery import Deliverer
-from callbacks.models import Destination, Subscription
+from callbacks.models import Subscription
 from callbacks.operators import destinations
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.db.transactions import release_connection
@@ -236,15 +236,3 @@ def test_a_stream_parked_while_its_host_is_resumed_is_not_lost(receiver: Receive
 
     # I expect that stream to be delivered
     deliver_all(stream)
-
-
-def test_one_host_is_one_destination_however_it_is_spelled() -> None:
-    for url in ("https://Hook.Example/a?token=1", "https://user:s3cr3t@hook.example:443/b", "HTTPS://hook.example./"):
-        Stream(url)
-    Stream("http://hook.example/")
-    Stream("https://hook.example:8443/")
-    assert sorted(Destination.objects.values_list("origin", flat=True)) == [
-        "http://hook.example:80",
-        "https://hook.example:443",
-        "https://hook.example:8443",
-    ]

@@ -1,4 +1,4 @@
-"""Rows of destinations are deleted when unused, and never while they are being used."""
+"""Each origin has one row, which is deleted when unused, and never while it is being used."""
 
 import threading
 from typing import Any
@@ -16,6 +16,18 @@ from tests.helpers.receiver import Receiver
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
 
 MORE_THAN_A_DAY = 25 * 3600
+
+
+def test_one_host_is_one_destination_however_it_is_spelled() -> None:
+    for url in ("https://Hook.Example/a?token=1", "https://user:s3cr3t@hook.example:443/b", "HTTPS://hook.example./"):
+        Stream(url)
+    Stream("http://hook.example/")
+    Stream("https://hook.example:8443/")
+    assert sorted(Destination.objects.values_list("origin", flat=True)) == [
+        "http://hook.example:80",
+        "https://hook.example:443",
+        "https://hook.example:8443",
+    ]
 
 
 def test_a_destination_is_deleted_a_day_after_its_last_use(receiver: Receiver) -> None:

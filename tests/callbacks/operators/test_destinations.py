@@ -1,6 +1,7 @@
-"""Operators pause, resume and reset destinations."""
+"""Operators see the condition of destinations, and pause, resume and reset them."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db.models.functions import Now
@@ -26,6 +27,28 @@ from tests.helpers.delivery_fixtures import (
 from tests.helpers.receiver import Answer, Receiver
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
+
+
+@pytest.mark.parametrize(
+    ("values", "condition"),
+    [
+        ({}, "healthy"),
+        ({"failures": 4}, "healthy"),
+        ({"slowness": 2}, "slow"),
+        ({"open_until": timedelta(seconds=1)}, "breaker open"),
+        ({"open_until": timedelta(0), "slowness": 2}, "breaker half open"),
+        ({"throttled_until": timedelta(0)}, "healthy"),
+        ({"throttled_until": timedelta(seconds=1), "open_until": timedelta(seconds=1)}, "throttled"),
+        ({"paused": True, "throttled_until": timedelta(seconds=1)}, "paused"),
+    ],
+)
+def test_the_condition_of_a_destination(values: dict[str, Any], condition: str) -> None:
+    now = timezone.now()
+    moments = {name: now + value if isinstance(value, timedelta) else value for name, value in values.items()}
+    Destination.objects.create(origin="https://hook.example:443", used_at=now, **moments)
+    destination = destinations.as_of_now().get()
+    destination.now = now
+    assert destinations.condition(destination) == condition
 
 
 def test_a_paused_host_gets_nothing_until_it_is_resumed(receiver: Receiver) -> None:
