@@ -1,4 +1,4 @@
-"""Every change of state: guarded, and committed with its event."""
+"""Changes of a job's state are guarded and committed with their event."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.errors import ErrorCode, OwnershipLost
 from jobs.lifecycle import Claim
-from jobs.models import Job
+from jobs.models import Job, Node
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node
@@ -41,7 +41,7 @@ def test_a_job_from_start_to_end() -> None:
     job = make_job(inputs=(an_input("in"),), outputs=(an_output("one"), an_output("two")))
     claim = claimed(job)
 
-    # When everything goes well but the second output
+    # When everything succeeds except the second output
     lifecycle.input_done(claim, job.inputs.get(), 1, "starting", 0.5)
     lifecycle.started(claim, STARTED_AT)
     lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
@@ -111,7 +111,7 @@ def test_a_cancelled_job_is_completed_by_its_owner() -> None:
     claim = claimed(job)
     lifecycle.started(claim, STARTED_AT)
 
-    # When it is cancelled, I expect the decision at once and the exit to wait for the owner
+    # When it is cancelled, I expect it to be decided at once, and its exit to wait for the owner
     services.cancel(job.id)
     job.refresh_from_db()
     assert job.status == State.CANCELLED
@@ -138,7 +138,7 @@ def test_an_unstarted_job_on_a_lost_node_is_requeued() -> None:
     # When
     lifecycle.node_lost(job.uuid, node.name)
 
-    # I expect it to be free for any node, and no event
+    # I expect any node to be able to claim it, and no event
     job.refresh_from_db()
     assert (job.status, job.node, job.reserved) == (State.ACCEPTED, None, False)
     assert event_types() == []
@@ -153,7 +153,7 @@ def test_a_started_job_on_a_lost_node_is_engine_lost() -> None:
     # When
     lifecycle.node_lost(job.uuid, "node")
 
-    # I expect its end, outputs failed included
+    # I expect it to end, with its outputs failed
     job.refresh_from_db()
     assert (job.status, job.reason, job.exit_code) == (State.FAILED, Reason.ENGINE_LOST, -1)
     assert event_types() == ["start", "exit", "output", "complete"]
@@ -169,7 +169,7 @@ def test_cancelled_outputs_are_skipped(how: str) -> None:
     lifecycle.exited(claim, 0)
     services.cancel(job.id)
 
-    # When nothing of it can be reached any more
+    # When its files cannot be reached any more
     if how == "its container is gone":
         lifecycle.conclude(claim)
     else:
@@ -196,7 +196,7 @@ def test_stored_errors_have_at_most_1_kib_and_no_nul() -> None:
 
 
 def steps(claim: Claim, job: Job) -> dict[str, Any]:
-    """Everything that may ever be tried on a job, by its owner or by others."""
+    """Every change that its owner or others may try."""
     return {
         "started": lambda: lifecycle.started(claim, STARTED_AT),
         "completes": lambda: lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT),
@@ -223,9 +223,10 @@ def test_any_sequence_of_steps_keeps_the_invariants(names: list[str]) -> None:
     with transaction.atomic():
         job = make_job(inputs=(an_input("in"),), outputs=(an_output("out"),))
         claim = claimed(job)
-        seen = [State.ACCEPTED]
+        job.refresh_from_db()
+        seen = [State(job.status)]
 
-        # When anything is tried
+        # When any changes are tried, in any order
         for name in names:
             try:
                 with transaction.atomic():
@@ -235,14 +236,18 @@ def test_any_sequence_of_steps_keeps_the_invariants(names: list[str]) -> None:
             job.refresh_from_db()
             seen.append(State(job.status))
 
-        # I expect a status that never moves backwards, events in the contract's order and each at most once
+        # I expect a status that never moves backwards, and events in order, each at most once
         types = event_types()
         assert types == [type_ for type_ in ORDER if type_ in types]
         decided = [state for state in seen if state not in (State.ACCEPTED, State.RUNNING)]
         assert len(set(decided)) <= 1
         ranks = [0 if state == State.ACCEPTED else 1 if state == State.RUNNING else 2 for state in seen]
         assert ranks == sorted(ranks)
-        # And a completed row to have told of its exit and its end
+        # And a complete job to have sent both of its last events
         if job.completed_at is not None:
             assert {"exit", "complete"} <= set(types)
+        # And the node to have reserved exactly what the job needs, as long as it needs it
+        reserved = Node.objects.values_list("cpu_millis_reserved", "memory_mib_reserved").get()
+        assert reserved == ((job.cpu_millis, job.memory_mib) if job.reserved else (0, 0))
+        assert not (job.reserved and job.exited_at)
         transaction.set_rollback(True)

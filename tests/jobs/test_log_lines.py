@@ -1,4 +1,4 @@
-"""How frames of bytes become lines, batches and event payloads, and how reading goes on from a cursor."""
+"""Frames of bytes become lines, batches and events, and reading resumes from a cursor."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from jobs.log_lines import MAX_BATCH_BYTES, MAX_EVENT_BYTES, Batch, Cursor, Endi
 pytestmark = pytest.mark.stateless
 
 STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")
-SMALL_LIMIT = 24  # bytes: so few that short logs have long lines
+SMALL_LIMIT = 24  # bytes, so that short logs have lines of several pieces
 
 
 def out(data: bytes, time: str = "t") -> Frame:
@@ -28,7 +28,7 @@ def err(data: bytes, time: str = "t") -> Frame:
 
 
 def read(frames: Iterable[Frame], cursor: Cursor | None = None) -> Batch:
-    """All lines of a log that ends after `frames`."""
+    """Return all lines of a log that ends after `frames`."""
     splitter = LineSplitter(cursor)
     for frame in frames:
         splitter.feed(frame)
@@ -48,7 +48,7 @@ def texts(lines: Iterable[Line], stream: StreamName = "stdout") -> list[str]:
 
 
 def printed(lines: Iterable[Line], stream: StreamName) -> str:
-    """What a stream's lines say that it was."""
+    """Restore the text of a stream from its lines."""
     return "".join(line.text + ("\n" if line.ending == Ending.LINE_FEED else "") for line in lines if line.stream == stream)
 
 
@@ -57,7 +57,7 @@ def as_json(value: object) -> int:
 
 
 def reference(data: bytes, limit: int) -> list[str]:
-    """The rules, said without streaming: decode the whole, split at LF, cut what is too long."""
+    """Split lines without streaming: decode everything, split at LF, cut long lines."""
     *ended, last = data.decode(errors="replace").replace("\0", "\ufffd").split("\n")
     pieces: list[str] = []
     for line in [*ended, last] if last else ended:
@@ -71,7 +71,7 @@ def reference(data: bytes, limit: int) -> list[str]:
     return pieces
 
 
-# Short runs of what is hard: line ends, NUL, escapes, characters of each length, and their broken halves.
+# Short sequences of difficult bytes: line ends, NUL, escapes, characters of each length, and parts of them.
 hard_bytes = st.lists(
     st.one_of(
         st.sampled_from([b"\n", b"\r\n", b"\0", b'"', b"\\", b"\x1b", b"a", "é".encode(), "€".encode(), "😀".encode()]),
@@ -89,7 +89,7 @@ class TestLines:
     def test_a_line_ends_at_its_line_feed(self) -> None:
         # Given a log of two lines, cut anywhere
         frames = [out(b"one\ntw"), out(b"o\n")]
-        # I expect them without their ends
+        # I expect them without their line feeds
         assert texts(read(frames).lines) == ["one", "two"]
 
     def test_empty_lines_and_carriage_returns_are_kept(self) -> None:
@@ -102,9 +102,9 @@ class TestLines:
         assert texts(read([out(b"a\n")]).lines) == ["a"]
 
     def test_the_streams_do_not_mix(self) -> None:
-        # Given two lines under way at the same time
+        # Given frames of two streams that alternate
         lines = read([out(b"a"), err(b"x"), out(b"b\n"), err(b"y\n")]).lines
-        # I expect each whole
+        # I expect a complete line of each
         assert (texts(lines), texts(lines, "stderr")) == (["ab"], ["xy"])
 
     def test_a_line_has_the_time_at_which_it_began(self) -> None:

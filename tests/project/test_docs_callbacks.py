@@ -1,4 +1,4 @@
-"""The programs of docs/callbacks.md do what that document says, each the same."""
+"""The programs in docs/callbacks.md do what the document says, all alike."""
 
 import os
 import re
@@ -34,7 +34,7 @@ TRIES = 3  # a port that was free a moment ago may be taken
 
 @dataclass(frozen=True)
 class Language:
-    """How a program of the guide is run. `command` gets the directory with its file, and the port."""
+    """How a program of the guide is run. `command` is given the directory of its file, and the port."""
 
     name: str
     file: str
@@ -52,22 +52,22 @@ JAVASCRIPT = Language("javascript", "callback.js", "node", lambda place, _: ["no
 
 
 class NotStarted(Exception):
-    """The program has ended before it listened."""
+    """The program ended before it listened."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """One that is ready to run."""
+    """A program that is ready to run."""
 
     language: Language
     place: Path
 
     @contextmanager
     def running(self, directory: Path, key: str = KEY) -> Iterator["Callback"]:
-        """A process of it, with its state in that directory, that listens. Raises `NotStarted`."""
+        """Run it, with its state in `directory`, and yield once it listens. Raises `NotStarted`."""
         with requests.Session() as session:
             session.trust_env = False
-            session.headers["Connection"] = "close"  # one that is kept may end while this machine is busy
+            session.headers["Connection"] = "close"  # an idle connection may be closed while this machine is busy
             for _ in range(TRIES):
                 port = free_port()
                 callback = Callback(f"http://127.0.0.1:{port}/", key, directory / "stdout", session)
@@ -99,7 +99,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Callback:
-    """What listens, and what it has printed."""
+    """A running program, and what it has printed."""
 
     url: str
     key: str
@@ -111,18 +111,18 @@ class Callback:
         return self.output.read_text().splitlines()
 
     def listens(self) -> bool:
-        """Whether a program of the guide does: another server, which came first to the port, would answer otherwise."""
+        """Return whether the program listens. Another server that took the port would answer with another status."""
         try:
             return self.session.post(self.url, b"", timeout=20).status_code == 401
         except requests.RequestException:
             return False
 
     def send(self, envelope: Envelope, **data: Any) -> int:
-        """Send the event as the service does; the status of the answer."""
+        """Send an event as the service does, and return the status of the answer."""
         return self.post(envelope.body(data), envelope)
 
     def post(self, body: bytes, envelope: Envelope, *, age: int = 0, key: str | None = None, **forged: str) -> int:
-        """Send these bytes with headers as of `age` seconds ago, signed with `key`, those in `forged` replaced ('_' for '-')."""
+        """Send these bytes, signed with `key` as of `age` seconds ago, and replace the headers in `forged` ('_' for '-')."""
         headers = envelope.headers() | signing.headers([key or self.key], envelope.id, int(time.time()) - age, body)
         headers |= {name.replace("_", "-"): value for name, value in forged.items()}
         return self.session.post(self.url, body, headers=headers, timeout=20).status_code
@@ -135,16 +135,16 @@ def event(number: int, type_: str = START, *, subject: str = "report-1", source:
 
 @pytest.fixture(scope="module", params=[PYTHON, GO, PHP, JAVASCRIPT], ids=lambda language: language.name)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """The first whole program in that language, as the guide shows it."""
+    """The program in this language, as the guide shows it."""
     language: Language = request.param
     if shutil.which(language.tool) is None:
-        pytest.skip(f"there is no {language.tool} on this machine to run the guide's {language.name} with")
+        pytest.skip(f"{language.tool} is not installed")
     place = tmp_path_factory.mktemp(language.name)
     found = re.search(rf"^```{language.name}\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
     assert found, f"the guide shows no program in {language.name}"
     (place / language.file).write_text(found[1])
     if language.build:
-        # Nothing is downloaded: neither a newer toolchain nor a module.
+        # Download nothing: neither a newer toolchain nor modules.
         offline = {"GO111MODULE": "off", "GOFLAGS": "", "GOTOOLCHAIN": "local", "GOPROXY": "off"}
         built = subprocess.run(
             language.build,
@@ -169,10 +169,10 @@ def test_an_event_is_stored_once(callback: Callback) -> None:
     # Given an event
     first = event(1)
 
-    # When it comes twice, and its attributes come under another source and under another id
+    # When it arrives twice, and then another event
     answers = [callback.send(one) for one in (first, first, event(2, EXIT, source=SIDECAR))]
 
-    # I expect all to be accepted, and the second of the first not to be taken again
+    # I expect all to be accepted, and the repeated one to be a duplicate
     assert answers == [200, 200, 200]
     assert callback.lines == [
         "new report-1 1 orchestrator.job.start",
@@ -187,12 +187,12 @@ def test_simultaneous_attempts_are_one_event(callback: Callback) -> None:
     body = one.body({})
     headers = one.headers() | signing.headers([callback.key], one.id, int(time.time()), body)
 
-    # When it comes several times at once
+    # When it arrives several times at once
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(callback.session.post, callback.url, body, headers=headers, timeout=20) for _ in range(16)]
         statuses = [answer.result().status_code for answer in answers]
 
-    # I expect one of them to be taken
+    # I expect one of them to be stored
     assert statuses == [200] * 16
     assert sorted(callback.lines) == [
         *["duplicate report-1 1 orchestrator.job.start"] * 15,
@@ -201,16 +201,16 @@ def test_simultaneous_attempts_are_one_event(callback: Callback) -> None:
 
 
 def test_two_sources_may_use_the_same_id(callback: Callback) -> None:
-    # Given two events of one id, from two sources
+    # Given two events with one id, from two sources
     service, sidecar = (
         Envelope(id="1", source=source, type=LOG, subject="a", time="2026-01-31T12:00:04Z", jobsequence=number)
         for source, number in ((SERVICE, 1), (SIDECAR, 2))
     )
 
-    # When both come
+    # When both arrive
     answers = [callback.send(service), callback.send(sidecar)]
 
-    # I expect both to be taken
+    # I expect both to be stored
     assert answers == [200, 200]
     assert callback.lines == ["new a 1 orchestrator.job.log", "new a 2 orchestrator.job.log"]
 
@@ -218,12 +218,12 @@ def test_two_sources_may_use_the_same_id(callback: Callback) -> None:
 def test_a_late_event_fills_a_gap_and_is_not_a_duplicate(callback: Callback) -> None:
     # Given a job's events, and one of another job
     first, second, third, fourth = event(1), event(2, LOG), event(3, LOG), event(4, EXIT)
-    other = event(1, subject="constructor")  # a name that some languages' objects have already
+    other = event(1, subject="constructor")  # objects of some languages have a member of this name
 
-    # When the second comes after all others, and then once more
+    # When the second arrives after the others, and then again
     answers = [callback.send(one) for one in (first, third, other, second, second, fourth)]
 
-    # I expect a gap, what fills it, and a duplicate only where it comes again; the other job has no gap
+    # I expect a gap, a late event that fills it, and then a duplicate; and no gap in the other job
     assert answers == [200] * 6
     assert callback.lines == [
         "new report-1 1 orchestrator.job.start",
@@ -248,7 +248,7 @@ def test_an_unsigned_request_is_refused(callback: Callback) -> None:
     another_only = signing.headers(["another"], one.id, int(time.time()), body)["webhook-signature"]
     by_the_key = signing.headers([callback.key], one.id, int(time.time()), body)["webhook-signature"]
 
-    # When something is not as it was signed, or a signature is missing or made with another key
+    # When anything differs from what was signed, or the signature is missing or made with another key
     answers = [
         callback.session.post(callback.url, body, headers=one.headers(), timeout=20).status_code,
         callback.session.post(callback.url, b"", timeout=20).status_code,
@@ -269,7 +269,7 @@ def test_an_unsigned_request_is_refused(callback: Callback) -> None:
         for changed in (body.replace(b":0", b":1"), body + b" ", b"")
     ]
 
-    # I expect 401 every time, and nothing to be taken
+    # I expect 401 every time, and nothing to be stored
     assert answers == [401] * 15
     assert callback.lines == []
 
@@ -318,7 +318,7 @@ def test_the_error_code_is_printed(callback: Callback) -> None:
 
 
 def test_a_signed_body_that_is_not_an_event_is_refused(callback: Callback) -> None:
-    # Given bodies that are no events
+    # Given bodies that are not events
     one = event(1)
     whole = one.body({}).decode()
     bodies = [
@@ -347,26 +347,26 @@ def test_a_signed_body_that_is_not_an_event_is_refused(callback: Callback) -> No
         ]
     ]
 
-    # When they come with signatures that fit
+    # When they arrive with valid signatures
     answers = [callback.post(body, one) for body in bodies]
 
-    # I expect 400, and nothing to be taken; and the event itself is no duplicate then
+    # I expect 400, and nothing to be stored: the event itself is then not a duplicate
     assert answers == [400] * len(bodies)
     assert callback.send(one) == 200
     assert callback.lines == ["new report-1 1 orchestrator.job.start"]
 
 
 def test_an_event_of_the_maximum_size_is_accepted(callback: Callback) -> None:
-    # Given an event of exactly as many bytes as there may be
+    # Given an event of the maximum size
     one = event(1, LOG)
     room = MAX_BYTES - len(one.body({"line": ""}))
     body = one.body({"line": "é" * (room // 2) + "x" * (room % 2)})
     assert len(body) == MAX_BYTES
 
-    # When it comes, and then one byte more
+    # When it arrives, and then one byte more
     answers = [callback.post(body, one), callback.post(body + b" ", one)]
 
-    # I expect the first to be taken, and the second not to be read
+    # I expect the first to be stored, and the second to be refused
     assert answers == [200, 413]
     assert callback.lines == ["new report-1 1 orchestrator.job.log"]
 
@@ -378,38 +378,38 @@ def test_only_post_is_allowed(callback: Callback) -> None:
 
 @pytest.mark.parametrize("key", ["plain", "schlüssel mit leerzeichen", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_+/8="])
 def test_any_key_is_accepted(program: Program, tmp_path: Path, key: str) -> None:
-    # Given a callback with that key
+    # Given a program with this key
     with program.running(tmp_path, key) as callback:
-        # When an event comes that is signed with it, and one that is not
+        # When an event arrives that is signed with it, and one that is signed with another
         one = event(1)
         answers = [callback.send(one), callback.post(one.body({}), one, key=key + "A===")]
 
-    # I expect the first to be taken
+    # I expect the first to be stored
     assert answers == [200, 401]
     assert callback.lines == ["new report-1 1 orchestrator.job.start"]
 
 
 @pytest.mark.parametrize("key", ["", "whsec_"])
 def test_without_a_key_every_event_is_refused(program: Program, tmp_path: Path, key: str) -> None:
-    # Given a key of nothing; then a program need not start
+    # Given an empty key, with which a program need not start
     with suppress(NotStarted), program.running(tmp_path, key) as callback:
-        # When an event comes that is signed with it, I expect it to be refused
+        # When an event arrives that is signed with it, I expect it to be refused
         assert callback.send(event(1)) == 401
     assert (tmp_path / "stdout").read_text() == ""
 
 
 @pytest.mark.parametrize("program", [PYTHON, PHP], ids=lambda language: language.name, indirect=True)
 def test_state_in_a_file_survives_a_restart(program: Program, tmp_path: Path) -> None:
-    # Given a callback that has taken an event
+    # Given a program that has stored an event
     first = event(1)
     with program.running(tmp_path) as callback:
         assert callback.send(first) == 200
 
-    # When it is started again, and the event comes once more, and one that leaves a gap
+    # When it is restarted, and the event arrives again, and then one after a gap
     with program.running(tmp_path) as callback:
         answers = [callback.send(first), callback.send(event(3, EXIT))]
 
-    # I expect it to know the first
+    # I expect the first to be a duplicate
     assert answers == [200, 200]
     assert callback.lines == [
         "duplicate report-1 1 orchestrator.job.start",
