@@ -1,1 +1,1 @@
-"""What both apps stand on; nothing here knows jobs or callbacks."""
+"""Infrastructure that both apps use. Nothing here imports jobs or callbacks."""

@@ -45,7 +45,7 @@ class PollingRedisBroker(RedisBroker):
 
 
 def make_broker(configuration: Configuration, intervals: BrokerIntervals = BrokerIntervals()) -> dramatiq.Broker:
-    """Return a broker without Dramatiq's retries, time limits and age limits: rows hold these."""
+    """Return a broker without Dramatiq's retries, time limits and age limits, which are in the database instead."""
     if configuration.embedded:
         return StubBroker(middleware=[])
     pool = redis.BlockingConnectionPool.from_url(

@@ -1,7 +1,7 @@
-"""Every period and time-out of the service, in seconds, each with its reason.
+"""Every period and time-out of the service, in seconds, with its reason.
 
-One class for each part that waits. A part is given its intervals when it is made, so a test passes in shorter ones and
-patches nothing. What operators can change is in `config.configuration` instead; docs/configuration.md lists it.
+There is a class for each part that waits. A part gets its intervals as an argument, so tests pass in shorter ones and patch
+nothing. Those that operators can change are in `config.configuration` instead (docs/configuration.md).
 """
 
 from dataclasses import dataclass

@@ -135,20 +135,20 @@ def resolve(host: str, port: int, timeout: float) -> list[tuple[int, Any]]:
 
     The system's resolver runs in a thread, because it has no time-out and cannot be interrupted.
     """
-    answer: list[Any] = []
+    results: list[Any] = []
 
-    def ask() -> None:
+    def look_up() -> None:
         try:
-            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            results.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            answer.append(error)
+            results.append(error)
 
-    thread = threading.Thread(target=ask, name="resolve", daemon=True)
+    thread = threading.Thread(target=look_up, name="resolve", daemon=True)
     thread.start()
     thread.join(timeout)
-    if not answer:
+    if not results:
         raise EgressFailed(f"{host} could not be resolved within {timeout:g} s", timed_out=True)
-    found = answer[0]
+    found = results[0]
     if isinstance(found, Exception):
         reason = found.strerror if isinstance(found, OSError) else "invalid host name"
         raise EgressFailed(f"{host} could not be resolved: {reason}") from found
@@ -188,7 +188,7 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
 
 
 class _GuardedConnection(HTTPConnection):
-    """What plain and TLS connections have in common."""
+    """The common base of plain and TLS connections."""
 
     response_class = BoundedResponse
     _last_request = float("-inf")

@@ -16,17 +16,17 @@ Step = str | int  # the name of an object's member, or the index of an array's i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a kind of text may hold."""
+    """What a text may contain beyond the rules above."""
 
     max_depth: int
     allow_nul: bool  # in strings and names
-    any_magnitude: bool  # numbers that no float can hold, such as 1e400
+    any_magnitude: bool  # also numbers beyond the range of floats, such as 1e400
 
 
 class NotStrict(Exception):
-    """The text is not strict JSON; the message says why and has the text or the value as its subject.
+    """The text is not strict JSON. The message says why, as in "<the text or value> is given twice".
 
-    `trail` leads from the root to the value at fault; it is empty for the whole text.
+    `trail` leads from the root to the invalid value; it is empty for the whole text.
     """
 
     def __init__(self, message: str, trail: list[Step] | None = None) -> None:
@@ -52,7 +52,7 @@ def parse(text: str, policy: Policy) -> Any:
     except RecursionError as error:
         raise _too_deep(policy) from error
     except ValueError as error:
-        raise NotStrict("holds a number that cannot be read") from error
+        raise NotStrict("contains an invalid number") from error
     _check(value, policy, _LONE_SURROGATE if policy.allow_nul else _NUL_OR_LONE_SURROGATE, [])
     return value
 
@@ -77,7 +77,7 @@ def compact(text: str, policy: Policy, max_bytes: int) -> str:
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NUL_OR_LONE_SURROGATE: Final = re.compile("[\x00\ud800-\udfff]")
 
-# Possessive, so that a text that does not match costs no more than one that does.
+# Possessive quantifiers: no backtracking on an invalid text.
 _TOKEN: Final = re.compile(
     r"""[ \t\n\r]*+(?:
         (?P<mark>[\[\]{}:,])
@@ -121,7 +121,7 @@ def _check(value: object, policy: Policy, forbidden: re.Pattern[str], trail: lis
     """
     if isinstance(value, str):
         if forbidden.search(value):
-            raise NotStrict("holds a NUL or a lone surrogate", trail)
+            raise NotStrict("contains a NUL or a lone surrogate", trail)
     elif isinstance(value, dict | list):
         if len(trail) == policy.max_depth:
             raise _too_deep(policy)
@@ -139,7 +139,7 @@ def _check_names(members: dict[str, Any], forbidden: re.Pattern[str], trail: lis
         raise NotStrict("is given twice", [*trail, members.repeated])
     for name in members:
         if forbidden.search(name):
-            raise NotStrict("has a NUL or a lone surrogate in its name", [*trail, name])
+            raise NotStrict("contains a NUL or a lone surrogate in its name", [*trail, name])
 
 
 def _too_deep(policy: Policy) -> NotStrict:

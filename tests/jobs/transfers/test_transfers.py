@@ -332,7 +332,7 @@ class TestReadEvent:
 
     @pytest.mark.parametrize("path", ["dev/shm/out", "dev/out", "proc/out", "sys/out", "link/out", "link/deep/out"])
     def test_a_file_in_a_mounted_directory_fails(self, new_workspace: NewWorkspace, path: str) -> None:
-        # Given a job that wrote to where the engine mounts its own, if only by a link
+        # Given a job that wrote to a directory that the engine mounts, possibly through a link
         workspace = new_workspace("/")
         plant(workspace, "/", ("link", tarfile.SYMTYPE, "/dev/shm"))
         mounted = "/" + path.partition("/")[0].replace("link", "dev")

@@ -529,13 +529,13 @@ def test_another_thread_can_end_a_blocked_request(receiver: Receiver) -> None:
     sockets: list[socket.socket] = []
     failures: list[Exception] = []
 
-    def ask() -> None:
+    def send() -> None:
         try:
             get(receiver.url, on_socket=sockets.append)
         except http_client.EgressFailed as error:
             failures.append(error)
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=send)
     thread.start()
     receiver.wait_for(1)
 
