@@ -59,11 +59,13 @@ class EngineIntervals:
     """Calls to a container engine."""
 
     connect: float = 10.0
-    short_call: float = 60.0  # without a byte, for calls that only look something up
+    short_call: float = 60.0  # without a byte, for calls that only read
     long_call: float = 300.0  # without a byte, for calls that make the engine work: create, start, remove, unpack
-    local_check: float = 10.0  # to ask the engine's socket who listens on it
-    idle_log: float = 0.25  # a followed log without a byte for so long: what is there is handed on
-    superseded_init: float = 7 * DAY  # workers of an older release may still use their init
+    local_check: float = 10.0  # to ask the engine's socket which process listens on it
+    idle_log: float = 0.25  # without a byte of a followed log; then the reader commits what it has
+    keep_alive: float = 30.0  # without a byte of a stream over TCP, before the kernel probes whether the host is still there
+    keep_alive_probe: float = 10.0  # between two probes
+    superseded_init: float = 7 * DAY  # before another release's init is removed: its workers may still use it
     watch: float = 5.0  # between two calls that check whether the engine answers
     watch_retry: float = 1.0  # between them while it does not
     watch_valid: float = 10.0  # since the last answer: then the engine counts as not answering
@@ -74,8 +76,8 @@ class LogIntervals:
     """Reading the log of a job."""
 
     batch: float = 0.25  # how long a line may wait for others before it is sent
-    exit_check: float = 0.5  # how often a busy reader looks whether the process has ended
-    backlog_check: float = 0.25  # before the second look at a callback that is behind; doubles each time
+    exit_check: float = 0.5  # between two checks whether the process of a busy log has ended
+    backlog_check: float = 0.25  # before a full backlog is checked again; doubles each time
     backlog_check_max: float = 4.0
 
 

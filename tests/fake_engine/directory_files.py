@@ -1,4 +1,4 @@
-"""A directory as a container's file system: paths and symlinks lead nowhere outside it."""
+"""A directory as the file system of a container: paths and symbolic links do not lead out of it."""
 
 import os
 import posixpath
@@ -14,21 +14,21 @@ from jobs.engine.protocol import Stat
 from jobs.engine.tar_chunks import ChunkReader
 from jobs.errors import EngineRefused, EngineUnavailable, PathNotFound
 
-_CHUNK: Final = 64 * 1024
-_LINK_HOPS = 40
+_CHUNK_BYTES: Final = 64 * 1024
+_MAX_LINK_HOPS: Final = 40
 
 
 class FileTree:
-    """Owners are remembered rather than set, so that it needs no root."""
+    """The files of one container. Owners are remembered instead of set, so that tests do not need root."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._owners: dict[str, tuple[int, int]] = {}
 
     def real_path(self, path: str, *, follow_last: bool = True) -> str:
-        """`path` with its symlinks followed inside the tree. Raises `PathNotFound` for a circle of them."""
+        """Return a path with its symbolic links resolved inside the tree. Raises `PathNotFound` if they form a cycle."""
         real, rest = "/", path
-        for _ in range(_LINK_HOPS):
+        for _ in range(_MAX_LINK_HOPS):
             while rest:
                 component, _, rest = rest.lstrip("/").partition("/")
                 step = posixpath.normpath(posixpath.join(real, component))
@@ -42,7 +42,7 @@ class FileTree:
         raise PathNotFound(f"too many links in {path}")
 
     def host(self, real: str) -> Path:
-        """Where a real path is on this machine."""
+        """Return where a real path is on this machine."""
         return self._root / real.lstrip("/")
 
     def stat(self, path: str) -> Stat | None:
@@ -56,7 +56,7 @@ class FileTree:
         return Stat(size=found.st_size, kind=kind)  # type: ignore[arg-type]
 
     def make_directory(self, path: str) -> str:
-        """Make it and its parents where they are not; its real path. Raises `EngineRefused`."""
+        """Create a directory and its parents if they are missing, and return its real path. Raises `EngineRefused`."""
         real = self.real_path(path)
         try:
             self.host(real).mkdir(parents=True, exist_ok=True)
@@ -65,14 +65,14 @@ class FileTree:
         return real
 
     def read_text(self, path: str) -> str:
-        """A file's text, empty where there is none."""
+        """Return the text of a file, empty if it does not exist."""
         try:
             return self.host(self.real_path(path)).read_text(errors="replace")
         except (OSError, PathNotFound):
             return ""
 
     def directories(self) -> set[str]:
-        """The real paths of all directories."""
+        """Return the real paths of all directories."""
         return {self._name(Path(directory)) for directory, _, _ in os.walk(self._root)}
 
     def unpack(self, directory: str, chunks: Iterable[bytes]) -> None:
@@ -104,13 +104,13 @@ class FileTree:
             target.symlink_to(member.linkname)
         else:
             with target.open("wb") as file:
-                shutil.copyfileobj(archive.extractfile(member) or open(os.devnull, "rb"), file, _CHUNK)  # noqa: SIM115
+                shutil.copyfileobj(archive.extractfile(member) or open(os.devnull, "rb"), file, _CHUNK_BYTES)  # noqa: SIM115
         if not member.issym():
             target.chmod(member.mode)
         self._owners[real] = (member.uid, member.gid)
 
     def pack(self, path: str) -> Iterator[bytes]:
-        """See `Engine.get`. Raises `PathNotFound` at once, not at the first chunk."""
+        """Return the chunks of a tar archive; see `Engine.get`. Raises `PathNotFound` at once, not at the first chunk."""
         real = self.real_path(path, follow_last=False)
         target = self.host(real)
         if not target.is_symlink() and not target.exists():
@@ -147,7 +147,7 @@ def _content(target: Path, size: int) -> Iterator[bytes]:
     left = size
     with target.open("rb") as file:
         while left:
-            chunk = file.read(min(left, _CHUNK))
+            chunk = file.read(min(left, _CHUNK_BYTES))
             if not chunk:
                 raise EngineUnavailable(f"{target.name} became shorter while it was read")
             left -= len(chunk)

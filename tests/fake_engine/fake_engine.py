@@ -35,6 +35,7 @@ from jobs.errors import (
     StartFailed,
 )
 from jobs.interrupt import Interrupt
+from orchestrator_site.base.intervals import EngineIntervals
 from tests.fake_engine.fault_injection import FaultInjection, fallible
 from tests.fake_engine.process_container import FakeContainer, FakeImage
 
@@ -48,7 +49,14 @@ class FakeEngine(FaultInjection):
     Clear `pulls_allowed` to hold all pulls; `pulls_begun` counts them. Call `close` at the end.
     """
 
-    def __init__(self, *, name: str = "fake", cpus: float = 8, memory_bytes: int = 16 * 1024**3) -> None:
+    def __init__(
+        self,
+        *,
+        name: str = "fake",
+        cpus: float = 8,
+        memory_bytes: int = 16 * 1024**3,
+        intervals: EngineIntervals = EngineIntervals(),
+    ) -> None:
         super().__init__()
         self.images: dict[str, FakeImage] = {"alpine:latest": FakeImage()}
         self.registry: dict[str, FakeImage] = {}
@@ -59,6 +67,7 @@ class FakeEngine(FaultInjection):
         self.pulls_allowed.set()
         self._id = secrets.token_hex(8)
         self._name, self._cpus, self._memory_bytes = name, cpus, memory_bytes
+        self._intervals = intervals
         self._lock = threading.RLock()
         self._containers: dict[str, FakeContainer] = {}
         self._networks: dict[str, tuple[str, dict[str, str]]] = {}
@@ -179,7 +188,9 @@ class FakeEngine(FaultInjection):
                     raise ContainerConflict(f"the container {spec.name} has started already")
                 self._remove(taken, force=False)
             root = Path(tempfile.mkdtemp(dir=self._directory))
-            self._containers[spec.name] = FakeContainer(replace(spec, labels=dict(spec.labels)), image, root)
+            self._containers[spec.name] = FakeContainer(
+                replace(spec, labels=dict(spec.labels)), image, root, self._intervals.idle_log
+            )
 
     @fallible
     def rename(self, name: str, new_name: str) -> None:

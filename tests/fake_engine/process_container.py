@@ -1,4 +1,4 @@
-"""One container of the fake engine: a process of this machine in a directory of its own."""
+"""A container of the fake engine: a process on this machine in a directory of its own."""
 
 import contextlib
 import os
@@ -19,20 +19,18 @@ from jobs.errors import ContainerConflict, ContainerNotFound
 from jobs.interrupt import Interrupt
 from tests.fake_engine.directory_files import FileTree
 
-ARCHITECTURE: Final = "amd64"  # the fake engine's, whatever this machine is
+ARCHITECTURE: Final = "amd64"  # of the fake engine, whatever this machine has
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_LONGEST_PIECE = 16 * 1024  # where Docker cuts a line
-_IDLE = 0.25  # seconds
+_PIECE_BYTES: Final = 16 * 1024  # Docker cuts longer lines into pieces of this size
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # exit codes
-_MEMORY_LOOK = 0.02  # seconds
-_GROUP_LOOK = 0.02  # seconds
-_PIPE_GRACE = 5.0  # seconds for the pipes of an ended process to run dry
+_POLL_SECONDS: Final = 0.02
+_PIPE_GRACE: Final = 5.0  # seconds to read the rest of what an ended process has printed
 
 
 @dataclass(frozen=True, slots=True)
 class FakeImage:
-    """What an image gives to its containers."""
+    """The configuration and files of an image."""
 
     command: tuple[str, ...] | None = ("/bin/sh",)
     user: str = ""
@@ -47,18 +45,19 @@ class FakeImage:
             }
         )
     )
-    links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # symbolic links, and where they lead
+    links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # symbolic links and their targets
 
 
 class FakeContainer:
-    """Thread-safe; every change is told to those who wait for one."""
+    """A thread-safe container. Every change wakes the calls that wait for one."""
 
-    def __init__(self, spec: RunSpec, image: FakeImage, root: Path) -> None:
-        """Raises `EngineRefused` where the workspace cannot be a directory."""
+    def __init__(self, spec: RunSpec, image: FakeImage, root: Path, max_pause: float) -> None:
+        """`max_pause` is for followed logs, in seconds. Raises `EngineRefused` if the workspace cannot be a directory."""
         self.name = spec.name
         self.spec = spec
         self.image = image
         self.root = root
+        self._max_pause = max_pause
         self.files = FileTree(root)
         for path, text in image.files.items():
             self.files.make_directory(posixpath.dirname(path))
@@ -104,13 +103,13 @@ class FakeContainer:
         return f"image is for {self.image.architecture}, node is {ARCHITECTURE}" if wrong else ""
 
     def notify(self) -> None:
-        """Have those who wait look up."""
+        """Wake the calls that wait for a change."""
         with self._changed:
             self._changed.notify_all()
 
-    # -- its process -----------------------------------------------------------------------------
+    # -- the process -----------------------------------------------------------------------------
     def start(self) -> None:
-        """Raises `ContainerConflict` where it has started already."""
+        """Start the process. Raises `ContainerConflict` if it has been started before."""
         with self._changed:
             if self._started_at is not None:
                 raise ContainerConflict(f"the container {self.name} has started already")
@@ -128,7 +127,7 @@ class FakeContainer:
                     stderr=subprocess.PIPE,
                     start_new_session=True,
                 )
-            except OSError as error:  # in the words of the init in Docker's containers
+            except OSError as error:  # worded as by the init of Docker's containers
                 reason = "not found" if isinstance(error, FileNotFoundError) else (error.strerror or "").lower()
                 self._frames.append(Frame("stderr", _now(), f"exec {command[0]}: {reason}\n".encode()))
                 self._end(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE)
@@ -146,21 +145,21 @@ class FakeContainer:
             self.kill()
 
     def kill(self) -> None:
-        """End all its processes and wait until they have."""
+        """Kill all processes and wait for their end."""
         if self._process is None:
             return
         self._signal_all(self._process, signal.SIGKILL)
         self._wait_for(lambda: self.phase != "running", None)
 
     def mark_removed(self, *, force: bool) -> None:
-        """From now on it cannot be started. Raises `ContainerConflict` where it runs and not `force`."""
+        """Prevent further starts. Raises `ContainerConflict` if it is running, unless `force` is set."""
         with self._changed:
             if self.phase == "running" and not force:
                 raise ContainerConflict(f"the container {self.name} is running")
             self._removed = True
 
     def wait(self, interrupt: Interrupt, timeout: float | None, check: Callable[[], None]) -> None:
-        """See `Engine.wait`; `check` is called whenever something changes and may raise."""
+        """See `Engine.wait`. `check` is called at each change, and may raise."""
 
         def ended() -> bool:
             interrupt.check()
@@ -171,7 +170,7 @@ class FakeContainer:
             self._wait_for(ended, timeout)
 
     def frames(self, skip: int, *, follow: bool, interrupt: Interrupt, check: Callable[[], None]) -> Iterator[Frame | None]:
-        """See `Engine.logs`; `check` as for `wait`."""
+        """See `Engine.logs`. `check` is called at each change, and may raise."""
         position = skip
 
         def more() -> bool:
@@ -180,7 +179,7 @@ class FakeContainer:
             return position < len(self._frames) or self.phase != "running" or not follow
 
         while True:
-            if not self._wait_for(more, _IDLE):
+            if not self._wait_for(more, self._max_pause):
                 yield None
                 self._wait_for(more, None)
             if position >= len(self._frames):
@@ -193,19 +192,19 @@ class FakeContainer:
             return self._changed.wait_for(condition, timeout)
 
     def _attend(self, process: subprocess.Popen[bytes]) -> None:
-        """Read its output and watch its memory until it ends; then end what it left behind, as a container does."""
+        """Read the output and watch the memory until the process ends; then kill what it left running, as a container does."""
         pipes: list[tuple[StreamName, IO[bytes] | None]] = [("stdout", process.stdout), ("stderr", process.stderr)]
         readers = [threading.Thread(target=self._read, args=(stream, pipe), daemon=True) for stream, pipe in pipes]
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch_memory, args=(process, ended), daemon=True)
         for thread in (*readers, watcher):
             thread.start()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: the group's number stays ours
-        while self._stopping and _group_runs(process.pid):  # until `stop` kills them
-            time.sleep(_GROUP_LOOK)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet, so that the process group keeps its id
+        while self._stopping and _group_runs(process.pid):  # `stop` kills them after the grace
+            time.sleep(_POLL_SECONDS)
         self._signal_all(process, signal.SIGKILL)
         code = process.wait()
-        if self._overdue:  # as Docker counts it
+        if self._overdue:  # the exit code that Docker reports
             code = -signal.SIGKILL
         ended.set()
         watcher.join()
@@ -224,17 +223,17 @@ class FakeContainer:
             os.killpg(process.pid, number)
 
     def _read(self, stream: StreamName, pipe: IO[bytes]) -> None:
-        """Cut the output into frames where Docker does: at line ends, and every 16 KiB of a long line."""
+        """Cut the output into frames as Docker does: at line feeds, and every 16 KiB of a long line."""
         held, moment = b"", ""
         with pipe:
-            while data := os.read(pipe.fileno(), _LONGEST_PIECE):
+            while data := os.read(pipe.fileno(), _PIECE_BYTES):
                 held += data
                 while held:
                     moment = moment or _now()
-                    end = held.find(b"\n", 0, _LONGEST_PIECE) + 1
-                    if not end and len(held) < _LONGEST_PIECE:
+                    end = held.find(b"\n", 0, _PIECE_BYTES) + 1
+                    if not end and len(held) < _PIECE_BYTES:
                         break
-                    piece = held[: end or _LONGEST_PIECE]
+                    piece = held[: end or _PIECE_BYTES]
                     held = held[len(piece) :]
                     self._append(Frame(stream, moment, piece))
                     moment = "" if end else moment
@@ -248,7 +247,7 @@ class FakeContainer:
 
     def _watch_memory(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
         limit = self.spec.memory_mib * 1024**2
-        while not ended.wait(_MEMORY_LOOK):
+        while not ended.wait(_POLL_SECONDS):
             if _resident_bytes(process.pid) > limit:
                 self._oom_killed = True
                 self._signal_all(process, signal.SIGKILL)
@@ -256,7 +255,7 @@ class FakeContainer:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Of a process and its children; 0 where it has ended."""
+    """Return the memory of a process and its children; 0 if it has ended."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -266,7 +265,7 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _group_runs(group: int) -> bool:
-    """Say whether a process group has a process that is no zombie."""
+    """Return whether a process group has a process other than zombies."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, theirs = path.read_text().rpartition(")")[2].split()[:3]
@@ -278,6 +277,6 @@ def _group_runs(group: int) -> bool:
 
 
 def _now() -> str:
-    """As Docker writes it: RFC 3339 with nanoseconds."""
+    """Return the time as Docker writes it: RFC 3339 with nanoseconds."""
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"

@@ -1,4 +1,4 @@
-"""Images that tests make themselves, since no registry is reached. Made once per engine, and cached under `var/`."""
+"""Images that tests build themselves, without a registry. The one with Python is cached under `var/`."""
 
 import fcntl
 import hashlib
@@ -29,7 +29,7 @@ def client(host: str) -> docker.DockerClient:
 
 
 def ensure_alpine(host: str) -> str:
-    """`alpine:latest`, or its stand-in made of Debian's busybox-static; its reference."""
+    """Make sure that there is an `alpine:latest`, if need be made from Debian's busybox-static, and return its reference."""
     stand_in.ensure(host)
     return f"{stand_in.NAME}:{stand_in.TAG}"
 
@@ -44,7 +44,7 @@ def import_busybox(
 ) -> str:
     """Import busybox under `reference`, with Dockerfile instructions as `docker import --change` takes them.
 
-    `links` are symbolic links to add, and where they lead.
+    `links` are symbolic links to add, and their targets.
     """
     archive = io.BytesIO(busybox_file_system())
     with tarfile.open(fileobj=archive, mode="a") as tar:
@@ -63,7 +63,7 @@ def busybox_file_system() -> bytes:
 
 
 def load(host: str, reference: str, layer: bytes, architecture: str = "", **configuration: object) -> None:
-    """Load an image of one layer, a tar archive, with what no import can set; for the engine's architecture unless told."""
+    """Load an image of one layer, a tar archive, with any configuration. The default architecture is the engine's."""
     with closing(client(host)) as engine:
         engine.images.load(_saved(reference, layer, architecture or engine.version()["Arch"], configuration))
 
@@ -88,7 +88,7 @@ def _saved(reference: str, layer: bytes, architecture: str, configuration: dict[
 
 
 def push(host: str, here: str, reference: str, **credentials: str) -> None:
-    """Put the image `here` into a registry as `reference`."""
+    """Push the image `here` to a registry as `reference`."""
     repository, _, tag = reference.rpartition(":")
     with closing(client(host)) as engine:
         engine.images.get(here).tag(repository, tag)
@@ -97,7 +97,10 @@ def push(host: str, here: str, reference: str, **credentials: str) -> None:
 
 
 def ensure_python(host: str, reference: str = PYTHON) -> str:
-    """An image with `python3` and busybox, made of Debian's packages; its reference. Needs apt's mirror once."""
+    """Make an image with `python3` and busybox from Debian's packages, and return its reference.
+
+    The first call downloads the packages.
+    """
     with closing(client(host)) as engine:
         if not engine.images.list(name=reference):
             _import(engine, _python_archive().read_bytes(), reference, ['CMD ["python3"]'])
@@ -105,13 +108,13 @@ def ensure_python(host: str, reference: str = PYTHON) -> str:
 
 
 def remove(host: str, reference: str) -> None:
-    """No error where it is gone."""
+    """Remove an image; do nothing if it does not exist."""
     with closing(client(host)) as engine, suppress(docker.errors.ImageNotFound):
         engine.images.remove(reference, force=True)
 
 
 def tag(host: str, image_id: str, reference: str) -> None:
-    """Let `reference` mean that image."""
+    """Tag an image as `reference`."""
     repository, _, name = reference.rpartition(":")
     with closing(client(host)) as engine:
         engine.images.get(image_id).tag(repository, name)
@@ -123,7 +126,7 @@ def id_of(host: str, reference: str) -> str:
 
 
 def digest_of(host: str, reference: str) -> str:
-    """The reference by digest of an image that was pulled."""
+    """Return the reference by digest of an image that was pulled."""
     with closing(client(host)) as engine:
         (digest,) = engine.images.get(reference).attrs["RepoDigests"]
     return str(digest)
@@ -132,11 +135,11 @@ def digest_of(host: str, reference: str) -> str:
 def _import(engine: docker.DockerClient, content: bytes, reference: str, changes: Sequence[str]) -> None:
     repository, _, tag = reference.rpartition(":")
     engine.api.import_image_from_data(content, repository=repository, tag=tag, changes=[_ENVIRONMENT, *changes])
-    engine.images.get(reference)  # an import that failed says so only in its progress
+    engine.images.get(reference)  # a failed import is reported only in its progress
 
 
 def _python_archive() -> Path:
-    """The file system as a tar archive, made by whoever comes first."""
+    """Return the path of a tar archive of the file system, made by the first process that needs it."""
     packages = _python_packages()
     archive = _CACHE / f"python-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:12]}.tar"
     archive.parent.mkdir(parents=True, exist_ok=True)
@@ -149,9 +152,9 @@ def _python_archive() -> Path:
 
 
 def _python_packages() -> list[str]:
-    """Debian's default Python, its standard library and the libraries that these need."""
+    """Return the names of Debian's default Python, its standard library, and the libraries that they need."""
     version = re.search(r"Depends: (python3\.\d+)-minimal", _run("apt-cache", "depends", "python3-minimal"))
-    assert version, "apt knows no python3-minimal: run apt-get update"
+    assert version, "apt does not know python3-minimal: run apt-get update"
     unwanted = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
     wanted = (f"{version[1]}-minimal", f"lib{version[1]}-stdlib")
     listed = _run("apt-cache", "depends", "--recurse", *(f"--no-{kind}" for kind in unwanted), *wanted)

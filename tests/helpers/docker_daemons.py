@@ -1,4 +1,4 @@
-"""Docker engines of a test's own, to be stopped, killed, frozen and started again as no shared one may be."""
+"""Docker daemons that belong to one test, which may stop, kill, freeze and restart them."""
 
 import os
 import signal
@@ -15,43 +15,43 @@ STOP_SECONDS = 60
 
 
 class OwnDaemon:
-    """A dockerd with `alpine:latest`, beside the session's engine and without harm to it.
+    """A dockerd with `alpine:latest`, independent of the engine under test.
 
-    `directory` is a short path: its socket lies there, at an address that stays, and that holds 107 bytes.
+    `directory` must be a short path: it contains the socket, whose path has at most 107 bytes.
     """
 
     def __init__(self, directory: Path, *, live_restore: bool = False, runtime: Path | None = None) -> None:
-        """`runtime`: a program to be run in place of runc."""
+        """`runtime` is a program to be used in place of runc."""
         self.host = f"unix://{directory}/run/docker.sock"
         runtimes = {"default-runtime": "given", "runtimes": {"given": {"path": str(runtime)}}} if runtime else {}
         self._daemon = Daemon(directory, {"live-restore": live_restore, **runtimes})
-        self._namespace = -1  # a descriptor of its mount namespace, which lives on with it
+        self._namespace = -1  # file descriptor that keeps its mount namespace
 
     def start(self) -> str:
-        """Start it with nothing but its images; the address at which it answers."""
-        assert self._daemon.start() == self.host, "the path of its directory is too long"
+        """Start the daemon, and return its host."""
+        assert self._daemon.start() == self.host, "the path of the directory is too long"
         self._namespace = os.open(f"/proc/{self._dockerd.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         image.ensure(self.host)
         return self.host
 
     @property
     def keeps_exit_codes(self) -> bool:
-        """Whether it learns how a process ended while it was away.
+        """Whether the daemon learns the exit code of a process that ended while it was down.
 
-        Docker 20.10 does. Docker 26 does not if dockerd runs its containerd itself, as it does here: the exit code is
-        lost with that containerd.
+        Docker 20.10 does. Docker 26 does not if dockerd runs containerd itself, as here: the exit code is lost with that
+        containerd.
         """
         with closing(docker.DockerClient(base_url=self.host)) as client:
             return int(client.version()["Version"].partition(".")[0]) < 26
 
-    # -- what happens to it --------------------------------------------------------------------------
+    # -- faults --------------------------------------------------------------------------
     def kill(self) -> None:
-        """End dockerd alone, as a crash does. The containers run on."""
+        """Kill only dockerd, as a crash does. The containers run on."""
         self._dockerd.kill()
         self._dockerd.wait()
 
     def terminate(self) -> None:
-        """Ask dockerd to stop, and wait until it has."""
+        """Stop dockerd and wait for its end."""
         self.ask_to_stop()
         self.wait_until_stopped()
 
@@ -62,7 +62,7 @@ class OwnDaemon:
         self._dockerd.wait(STOP_SECONDS)
 
     def freeze(self) -> None:
-        """Let it answer nothing, and refuse nothing either."""
+        """Stop answering without refusing connections."""
         self._dockerd.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self._dockerd.pid, os.WSTOPPED)
 
@@ -70,7 +70,7 @@ class OwnDaemon:
         self._dockerd.send_signal(signal.SIGCONT)
 
     def lose_host(self) -> None:
-        """End all of it at once, as a power cut does: what lies on the disk is all that stays."""
+        """Kill everything at once, as a power cut does: only what is on the disk remains."""
         with closing(docker.DockerClient(base_url=self.host)) as client:
             bridges = [f"br-{str(network.id)[:12]}" for network in client.networks.list(filters={"type": "custom"})]
         self.kill()
@@ -80,26 +80,26 @@ class OwnDaemon:
         self._leave_namespace()
 
     def forget_in_containerd(self, container_id: str) -> None:
-        """Let containerd know nothing of an ended container, as after a dockerd that has heard of its end."""
+        """Delete an ended container from containerd, as dockerd does when it has been notified of the end."""
         containerd = self.host.removeprefix("unix://").replace("docker.sock", "exec/containerd/containerd.sock")
         for kind in ("tasks", "containers"):
             command = ["ctr", "--address", containerd, "--namespace", "moby", kind, "delete", container_id]
             subprocess.run(command, check=True, timeout=STOP_SECONDS)
 
     def start_again(self) -> None:
-        """Start dockerd on what there is of it, and wait until it answers."""
+        """Start dockerd with what is on the disk, and wait until it answers."""
         if self._namespace < 0:
             self.start()
         else:
             self._daemon.start_again(Path(f"/proc/{os.getpid()}/fd/{self._namespace}"))
 
-    # -- the end ---------------------------------------------------------------------------------------
+    # -- clean-up ---------------------------------------------------------------------------------------
     def close(self) -> None:
-        """Leave nothing of it, in whatever state it is."""
+        """Remove the daemon and all its data, in whatever state it is."""
         try:
             if self._namespace >= 0:
                 self.thaw()
-                if not answers(self.host):  # its networks are taken away by itself alone
+                if not answers(self.host):  # only the daemon itself can remove its networks
                     self.wait_until_stopped()
                     self.start_again()
         finally:
@@ -113,13 +113,13 @@ class OwnDaemon:
 
     @property
     def _dockerd(self) -> subprocess.Popen[bytes]:
-        assert self._daemon.process is not None, "it was not started"
+        assert self._daemon.process is not None, "the daemon was not started"
         return self._daemon.process
 
 
 @contextmanager
 def own_daemon(directory: Path, *, live_restore: bool = False, runtime: Path | None = None) -> Iterator[OwnDaemon]:
-    """One that runs, and of which nothing is left at the end."""
+    """Start a daemon, and remove it at the end."""
     daemon = OwnDaemon(directory, live_restore=live_restore, runtime=runtime)
     try:
         daemon.start()

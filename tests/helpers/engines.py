@@ -1,4 +1,4 @@
-"""Engines to test against, real and fake, with what a test needs around one."""
+"""Engines to test against, fake and real, and test benches around them."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def shell(script: str) -> tuple[str, ...]:
 
 
 def tar_of(name: str, content: bytes, **attributes: Any) -> bytes:
-    """A tar archive with one file."""
+    """Return a tar archive with one file."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         member = tarfile.TarInfo(name)
@@ -38,7 +38,7 @@ def tar_of(name: str, content: bytes, **attributes: Any) -> bytes:
 
 
 def untar(chunks: Iterable[bytes]) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
-    """name → (member, content)."""
+    """Return the members and their contents, by name."""
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
         return {
             member.name: (member, file.read() if member.isreg() and (file := tar.extractfile(member)) else b"")
@@ -47,7 +47,7 @@ def untar(chunks: Iterable[bytes]) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
 
 
 class Pulls(Protocol):
-    """Pulls that are held: `count` have been asked of the registry."""
+    """Pulls that are held until `release`; `count` is how many have reached the registry."""
 
     reference: str
 
@@ -57,7 +57,7 @@ class Pulls(Protocol):
 
 
 class Bench:
-    """One engine for one test: makes containers and removes them, whatever happened to them."""
+    """A test bench around one engine: makes containers for one test, and removes them in whatever state they are."""
 
     engine: Engine
     image = "alpine:latest"
@@ -103,7 +103,7 @@ class Bench:
             return [frame for frame in frames if frame is not None]
 
     def output(self, command: tuple[str, ...] | None, **values: Any) -> str:
-        """What it printed to stdout."""
+        """Run a command and return what it printed to stdout."""
         frames = self.log(self.ended(command, **values))
         return b"".join(frame.data for frame in frames if frame.stream == "stdout").decode()
 
@@ -114,23 +114,23 @@ class Bench:
             self.engine.remove_network(network_id)
 
     def image_with(self, *, user: str = "", command: tuple[str, ...] | None = ("/bin/sh",)) -> str:
-        """The reference of an image on the engine with this configuration."""
+        """Make an image with this configuration on the engine, and return its reference."""
         raise NotImplementedError
 
     def image_for(self, architecture: str) -> str:
-        """The reference of an image on the engine that says that it is for that architecture."""
+        """Make an image for that architecture on the engine, and return its reference."""
         raise NotImplementedError
 
     def publish(self) -> str:
-        """The reference of an image that is in a registry and not on the engine."""
+        """Make an image that is in a registry but not on the engine, and return its reference."""
         raise NotImplementedError
 
     def republish(self, reference: str) -> None:
-        """Put another image under the same reference."""
+        """Replace a published image by another one."""
         raise NotImplementedError
 
     def held_pulls(self) -> Any:
-        """A context with `Pulls`."""
+        """Return a context manager that holds pulls and yields `Pulls`."""
         raise NotImplementedError
 
 
@@ -183,7 +183,7 @@ class DockerBench(Bench):
         self.engine: DockerEngine = DockerEngine(host)
         self.host = host
         self._registry = registry_address
-        self._made: list[str] = []  # ids, since a tag that has moved leaves its image behind
+        self._made: list[str] = []  # ids, because moving a tag leaves the old image behind
 
     def clean(self) -> None:
         super().clean()
@@ -201,7 +201,7 @@ class DockerBench(Bench):
         return self.image_of(built_images.busybox_file_system(), architecture)
 
     def image_of(self, layer: bytes, architecture: str = "", **configuration: object) -> str:
-        """The reference of an image with the files of a tar archive and this configuration, as the image format has it."""
+        """Make an image from a tar archive and a configuration in the image format, and return its reference."""
         reference = f"{TEST_LABEL}/{uuid.uuid4().hex}:latest"
         built_images.load(self.host, reference, layer, architecture, **configuration)
         self._made.append(built_images.id_of(self.host, reference))
@@ -233,7 +233,7 @@ class _DockerPulls:
         self.reference = f"{held.address}/unknown:1"
 
     def count(self) -> int:
-        return len([path for path in self._held.asked if path == "/v2/"])
+        return len([path for path in self._held.requests if path == "/v2/"])
 
     def release(self) -> None:
         self._held.release()
@@ -241,17 +241,17 @@ class _DockerPulls:
 
 @pytest.fixture(scope="session")
 def docker_host() -> str:
-    """The Docker engine under test, which has `alpine:latest`; `bin/test` sets `DOCKER_HOST`."""
+    """The Docker engine under test, with `alpine:latest`; `bin/test` sets `DOCKER_HOST`."""
     host = os.environ.get("DOCKER_HOST")
     if not host:
-        pytest.skip("DOCKER_HOST says where a Docker engine is")
+        pytest.skip("DOCKER_HOST is not set")
     built_images.ensure_alpine(host)
     return host
 
 
 @pytest.fixture(scope="session")
 def registry_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real registry that lets everybody in."""
+    """A real registry without access control."""
     with registries.serve(tmp_path_factory.mktemp("registry") / "open") as address:
         yield address
 
@@ -272,14 +272,14 @@ def fake_bench() -> Iterator[FakeBench]:
 
 @pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.engine)])
 def bench(request: pytest.FixtureRequest) -> Bench:
-    """Every engine in turn: what a test says of it is the contract of `jobs.engine.protocol`."""
+    """Each engine in turn: tests with this fixture are the contract of `jobs.engine.protocol`."""
     found: Bench = request.getfixturevalue(f"{request.param}_bench")
     return found
 
 
 @pytest.fixture
 def file_of_zeros(tmp_path: Path) -> Path:
-    """64 MiB on disk that take no room."""
+    """A sparse file of 64 MiB."""
     path = tmp_path / "zeros"
     with path.open("wb") as file:
         file.truncate(64 * 1024**2)

@@ -1,4 +1,4 @@
-"""Registries on loopback: Debian's docker-registry, and one that does not answer until it may."""
+"""Registries on loopback: Debian's docker-registry, and one that delays its answers."""
 
 import http.server
 import subprocess
@@ -26,7 +26,7 @@ _AUTH = "auth: {{htpasswd: {{realm: test, path: {directory}/htpasswd}}}}"
 
 @contextmanager
 def serve(directory: Path, *, private: bool = False) -> Iterator[str]:
-    """A real registry; its host and port. A private one lets in `USER` with `PASSWORD` only."""
+    """Run a real registry, and yield its host and port. A private one requires `USER` and `PASSWORD`."""
     directory.mkdir(parents=True)
     port = free_port()
     auth = _AUTH.format(directory=directory) if private else ""
@@ -56,16 +56,16 @@ def _answers(port: int) -> bool:
 
 
 class HeldRegistry:
-    """Knows no image, and does not say so before `release`; `asked` lists the paths it was asked for."""
+    """A registry without images that does not answer before `release`. `requests` lists the requested paths."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self._released = threading.Event()
         registry = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                registry.asked.append(self.path)
+                registry.requests.append(self.path)
                 registry._released.wait(60)
                 self.send_response(404)
                 self.send_header("Content-Length", "0")

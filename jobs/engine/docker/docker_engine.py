@@ -269,7 +269,7 @@ class DockerEngine:
         with self._client.bound(interrupt).stream(method, path, params=params) as response:
             if isinstance(response, EngineAnswer):
                 raise response.error()
-            yield ByteStream(response, interrupt)
+            yield ByteStream(response, interrupt, self._intervals)
 
     # -- files ---------------------------------------------------------------------------------
     def stat(self, name: str, path: str) -> Stat | None:

@@ -119,11 +119,10 @@ class Images:
                 raise _failure(response.message, reference)
             self._follow(response, reference, abort)
 
-    @staticmethod
-    def _follow(response: requests.Response, reference: Reference, abort: Interrupt) -> None:
+    def _follow(self, response: requests.Response, reference: Reference, abort: Interrupt) -> None:
         """Read the progress to its end, and raise the error that it reports."""
         begun = False
-        for line in ByteStream(response, abort).lines(_MAX_PROGRESS_LINE_BYTES):
+        for line in ByteStream(response, abort, self._client.intervals).lines(_MAX_PROGRESS_LINE_BYTES):
             if error := _reported_error(line):
                 failure = _failure(error, reference)
                 raise _PullBrokeOff(str(failure)) if begun and isinstance(failure, ImageUnavailable) else failure

@@ -17,15 +17,17 @@ import requests
 
 from jobs.errors import EngineUnavailable
 from jobs.interrupt import Interrupt
+from orchestrator_site.base.intervals import EngineIntervals
 
 _RECEIVE_BYTES: Final = 64 * 1024
 _MAX_SIZE_LINE_BYTES: Final = 4096
+_MAX_LOST_PROBES: Final = 3  # of TCP keep-alive, then the connection is broken
 
 
 class ByteStream:
     """The body of one answer, for one reader. Setting `interrupt` ends reading with `Interrupted`."""
 
-    def __init__(self, response: requests.Response, interrupt: Interrupt) -> None:
+    def __init__(self, response: requests.Response, interrupt: Interrupt, intervals: EngineIntervals) -> None:
         reply: Any = response.raw._fp  # the http.client.HTTPResponse; urllib3 has no public way to the socket
         self._chunked = bool(reply.chunked)
         self._left = 0 if self._chunked else int(reply.length or 0)  # bytes of the current chunk, or of the body
@@ -39,7 +41,7 @@ class ByteStream:
         self._socket: socket.socket = reply.fp.raw._sock
         self._socket.setblocking(False)
         if self._socket.family != socket.AF_UNIX:
-            _enable_keep_alive(self._socket)
+            _enable_keep_alive(self._socket, intervals)
         with contextlib.suppress(ssl.SSLWantReadError):
             self._encoded += reply.fp.peek()  # bytes that were received with the headers
         self._poll = select.poll()
@@ -133,12 +135,17 @@ class ByteStream:
         return True
 
 
-def _enable_keep_alive(connection: socket.socket) -> None:
-    """Let the kernel detect within about a minute that the engine's host has vanished."""
+def _enable_keep_alive(connection: socket.socket, intervals: EngineIntervals) -> None:
+    """Let the kernel detect that the engine's host has vanished."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+    options = {
+        "TCP_KEEPIDLE": intervals.keep_alive,
+        "TCP_KEEPINTVL": intervals.keep_alive_probe,
+        "TCP_KEEPCNT": _MAX_LOST_PROBES,
+    }
+    for option, value in options.items():
         if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), int(value))
 
 
 def _milliseconds_until(deadline: float | None) -> float | None:
