@@ -60,7 +60,7 @@ class WorkerProcess:
         Raises `NodeNameTaken`.
         """
         open_files.raise_limit(_FILES_PER_JOB * self._configuration.worker_threads + _OTHER_FILES)  # usually it is 1024
-        engine = make_engine(self._configuration)
+        engine = make_engine(self._configuration, self._intervals.engine)
         while not stopping.is_set():
             try:
                 self._supervisor = Supervisor(engine, self._configuration, self._intervals)

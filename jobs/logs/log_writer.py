@@ -14,6 +14,7 @@ from jobs.log_lines import Batch, Cursor, Ending, Line, LineSplitter
 from jobs.logs.backpressure import Backlog
 from jobs.logs.rotation_detector import FrameKind, RotationDetector
 from jobs.models import Job, LogChunk
+from orchestrator_site.base.intervals import LogIntervals
 
 _MAX_CHUNK_LINES: Final = 5000  # lines that are stored as one row
 _GAP: Final = "[lines may be missing here: the log outgrew ENGINE_LOG_LIMIT and the engine rotated it]"
@@ -23,7 +24,9 @@ _UNREADABLE: Final = "[lines may be missing here: the engine cannot read the res
 class LogWriter:
     """Splits frames into lines and commits these in batches, continuing at the job's committed cursor."""
 
-    def __init__(self, claim: Claim, job: Job, *, log_limit: int, engine_log_limit: int) -> None:
+    def __init__(
+        self, claim: Claim, job: Job, *, log_limit: int, engine_log_limit: int, intervals: LogIntervals = LogIntervals()
+    ) -> None:
         """`log_limit` (LOG_LIMIT) and `engine_log_limit` (ENGINE_LOG_LIMIT) are in bytes."""
         self._claim = claim
         self._log_limit = log_limit
@@ -34,7 +37,8 @@ class LogWriter:
                 stderr=bytes(job.log_tail_stderr),
                 stdout_time=job.log_tail_stdout_time,
                 stderr_time=job.log_tail_stderr_time,
-            )
+            ),
+            intervals,
         )
         self._gaps = 0  # since the last commit
         self.rotation = RotationDetector(

@@ -245,9 +245,11 @@ class Run:
     # -- what the steps share ------------------------------------------------------------------------------
 
     def _log_follower(self, job: Job) -> LogFollower:
-        limits = self._configuration
-        writer = LogWriter(self.claim, job, log_limit=limits.log_limit, engine_log_limit=limits.engine_log_limit)
-        return LogFollower(self._engine, self._container.name, writer, self.interrupt, self._intervals.log)
+        limits, intervals = self._configuration, self._intervals.log
+        writer = LogWriter(
+            self.claim, job, log_limit=limits.log_limit, engine_log_limit=limits.engine_log_limit, intervals=intervals
+        )
+        return LogFollower(self._engine, self._container.name, writer, self.interrupt, intervals)
 
     def _give_up(self) -> None:
         """End the job after too many unexpected errors, so that no bug holds it for ever."""
