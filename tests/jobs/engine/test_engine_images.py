@@ -1,4 +1,4 @@
-"""Images: references, policies, credentials, one pull at a time, and the contract of every engine for them."""
+"""The contract of every engine: images, pull policies, and shared pulls."""
 
 import base64
 import json
@@ -10,12 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jobs.engine import container_user
-from jobs.engine.protocol import User
-from jobs.engine.pullable_reference import parse_reference
 from jobs.engine.shared_pulls import SharedPulls
 from jobs.errors import ImageUnavailable, Interrupted
 from jobs.interrupt import Interrupt
@@ -24,8 +19,6 @@ from tests.helpers.engines import TEST_LABEL, Bench, DockerBench
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.stateless
-
-DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
 class Watched(Interrupt):
@@ -40,90 +33,6 @@ class Watched(Interrupt):
         with super().waking(waker):
             self.blocked.set()
             yield
-
-
-# -- references --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given_text", "text", "host"),
-    [
-        ("alpine", "alpine:latest", "docker.io"),
-        ("alpine:3.20", "alpine:3.20", "docker.io"),
-        ("user/image", "user/image:latest", "docker.io"),
-        ("docker.io/library/alpine", "docker.io/library/alpine:latest", "docker.io"),
-        ("localhost/image", "localhost/image:latest", "localhost"),
-        ("localhost:5000/image", "localhost:5000/image:latest", "localhost:5000"),
-        ("registry.example.com/a/b_c/d-e:v1", "registry.example.com/a/b_c/d-e:v1", "registry.example.com"),
-        ("index.docker.io/user/image", "index.docker.io/user/image:latest", "docker.io"),
-        (f"image@{DIGEST}", f"image@{DIGEST}", "docker.io"),
-        (f"host:1/image:tag@{DIGEST}", f"host:1/image@{DIGEST}", "host:1"),
-        ("cafe", "cafe:latest", "docker.io"),
-    ],
-)
-def test_references_are_read_as_docker_reads_them(given_text: str, text: str, host: str) -> None:
-    reference = parse_reference(given_text)
-
-    assert (reference.text, reference.registry) == (text, host)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", " ", "UPPER", "a b", "image:", "image:-tag", ":tag", "/image", "image/", "a//b", "http://host/image", "image@sha256:12",
-     "image\n", "image:tag\n", "../etc", "a" * 256, "image:" + "t" * 129, "host:port/image", "é", "a..b", "-a", "?x=y", "a%2fb"],
-)  # fmt: skip
-def test_malformed_references_are_refused(text: str) -> None:
-    with pytest.raises(ImageUnavailable, match="is not an image reference"):
-        parse_reference(text)
-
-
-@given(st.text(max_size=40))
-def test_no_reference_means_all_tags(text: str) -> None:
-    try:
-        reference = parse_reference(text)
-    except ImageUnavailable:
-        return
-    assert parse_reference(reference.text) == reference
-    assert ":" in reference.text
-
-
-# -- users -------------------------------------------------------------------------------------------------
-
-PASSWD = "root:x:0:0:root:/root:/bin/sh\nbroken\n\napp:x:1000:1001::/:/bin/sh\n2000:x:5:6::/:/bin/sh\nbad:x:one:two::/:\n"
-GROUP = "root:x:0:\nstaff:x:50:app\n"
-
-
-@pytest.mark.parametrize(
-    ("user", "expected"),
-    [
-        ("", User(0, 0)),
-        ("app", User(1000, 1001)),
-        ("1000", User(1000, 1001)),
-        ("2000", User(2000, 0)),  # a number is never looked up as a name
-        ("app:staff", User(1000, 50)),
-        ("app:7", User(1000, 7)),
-        (":staff", User(0, 50)),
-        ("42:43", User(42, 43)),
-        ("nobody", container_user.ROOT),
-        ("app:nogroup", container_user.ROOT),
-        ("bad", container_user.ROOT),
-        ("4294967296", container_user.ROOT),
-    ],
-)
-def test_users_are_read_as_the_runtime_reads_them(user: str, expected: User) -> None:
-    files = {"/etc/passwd": PASSWD, "/etc/group": GROUP}
-
-    assert container_user.resolve(user, files.__getitem__) == expected
-
-
-@given(st.text(max_size=30), st.text(max_size=200), st.text(max_size=200))
-def test_every_image_has_a_user(user: str, passwd: str, group: str) -> None:
-    files = {"/etc/passwd": passwd, "/etc/group": group}
-
-    found = container_user.resolve(user, files.__getitem__)
-
-    assert 0 <= found.uid < 2**31
-    assert 0 <= found.gid < 2**31
 
 
 # -- policies ------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
-"""The contract of every engine (`jobs.engine.protocol`): containers, their processes, and their networks."""
+"""The contract of every engine (`jobs.engine.protocol`): containers from their creation to their removal."""
 
-import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -12,21 +11,17 @@ from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
     EngineRefused,
-    EngineUnavailable,
     ImageUnavailable,
-    Interrupted,
-    NetworkMissing,
     StartFailed,
 )
 from jobs.interrupt import Interrupt
-from tests.helpers.engines import Bench, FakeBench, shell
+from tests.helpers.engines import Bench, shell
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.stateless
 
 # Docker misses an out-of-memory kill within about 40 ms of the start.
 EATS_MEMORY = shell('sleep 0.5; x=aaaaaaaaaaaaaaaa; while true; do x="$x$x"; done')
-IGNORES_SIGTERM = shell('trap "" TERM; echo ready; while true; do sleep 0.1; done')
 
 
 def test_an_engine_describes_itself(bench: Bench) -> None:
@@ -40,15 +35,6 @@ def test_an_engine_describes_itself(bench: Bench) -> None:
 
 
 # -- from created to ended -----------------------------------------------------------------------------
-
-
-def test_a_start_on_a_removed_network_is_network_missing(bench: Bench) -> None:
-    network_id = bench.engine.create_network(network := f"test-{uuid.uuid4().hex}", bench.labels)
-    name = bench.created(network=network)
-    bench.engine.remove_network(network_id)
-
-    with pytest.raises(NetworkMissing):
-        bench.engine.start(name)
 
 
 def test_a_created_container_does_not_run(bench: Bench) -> None:
@@ -348,147 +334,3 @@ def test_containers_are_listed_by_all_given_labels(bench: Bench) -> None:
     assert other.items() <= listed[created].labels.items()
     assert [seen.name for seen in bench.engine.list({**bench.labels, **other})] == [created]
     assert bench.engine.list(dict.fromkeys(other, "nobody")) == []
-
-
-# -- waiting and stopping ------------------------------------------------------------------------------------
-
-
-def test_a_wait_ends_with_the_process(bench: Bench) -> None:
-    name = bench.started(shell("sleep 0.3; exit 4"))
-
-    bench.engine.wait(name, Interrupt())
-
-    assert bench.engine.inspect(name).exit_code == 4
-
-
-def test_a_wait_for_a_container_that_does_not_run_ends_at_once(bench: Bench) -> None:
-    bench.engine.wait(bench.ended(), Interrupt())
-    bench.engine.wait(bench.created(), Interrupt())
-
-
-def test_a_wait_ends_after_its_timeout(bench: Bench) -> None:
-    name = bench.started(shell("sleep 60"))
-
-    bench.engine.wait(name, Interrupt(), timeout=0.1)
-
-    assert bench.engine.inspect(name).phase == "running"
-
-
-@pytest.mark.parametrize("early", [True, False])
-def test_an_interrupt_ends_a_wait(bench: Bench, early: bool) -> None:
-    name = bench.started(shell("sleep 60"))
-    interrupt = Interrupt()
-    waker = threading.Timer(0 if early else 0.3, interrupt.wake)
-    waker.start()
-    if early:
-        waker.join()
-
-    with pytest.raises(Interrupted):
-        bench.engine.wait(name, interrupt)
-
-    waker.join()
-    assert bench.engine.inspect(name).phase == "running"
-
-
-def test_a_plain_process_stops_at_once(bench: Bench) -> None:
-    name = bench.started(("sleep", "1000"))
-
-    bench.engine.stop(name, 1000)
-
-    seen = bench.engine.inspect(name)
-    assert (seen.phase, seen.exit_code) == ("ended", 143)
-
-
-def test_a_stop_lets_the_process_finish_its_work(bench: Bench) -> None:
-    name = bench.started(shell("trap 'echo bye; exit 5' TERM; echo ready; while true; do sleep 0.05; done"))
-    wait_for(lambda: bench.log(name))
-
-    bench.engine.stop(name, 30)
-
-    assert bench.engine.inspect(name).exit_code == 5
-    assert [frame.data for frame in bench.log(name) if frame.stream == "stdout"] == [b"ready\n", b"bye\n"]
-
-
-def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> None:
-    name = bench.started(IGNORES_SIGTERM)
-    wait_for(lambda: bench.log(name))
-
-    bench.engine.stop(name, 0.5)
-
-    seen = bench.engine.inspect(name)
-    assert (seen.phase, seen.exit_code, seen.oom_killed) == ("ended", 137, False)
-
-
-def test_a_stop_of_a_container_that_does_not_run_does_nothing(bench: Bench) -> None:
-    created, ended = bench.created(), bench.ended(shell("exit 3"))
-
-    bench.engine.stop(created, 1)
-    bench.engine.stop(ended, 1)
-
-    assert bench.engine.inspect(created).phase == "created"
-    assert bench.engine.inspect(ended).exit_code == 3
-
-
-# -- networks --------------------------------------------------------------------------------------------
-
-
-def test_a_network_is_found_by_its_id_and_labels(bench: Bench) -> None:
-    name = f"test-{uuid.uuid4().hex}"
-
-    network_id = bench.engine.create_network(name, bench.labels)
-
-    assert bench.engine.find_network(network_id) == name
-    assert bench.engine.find_network(network_id[:12]) is None
-    assert bench.engine.list_networks(bench.labels) == {network_id: name}
-    bench.engine.remove_network(network_id)
-    bench.engine.remove_network(network_id)
-    assert bench.engine.find_network(network_id) is None
-    assert bench.engine.list_networks(bench.labels) == {}
-
-
-def test_a_network_in_use_is_not_removed(bench: Bench) -> None:
-    name = f"test-{uuid.uuid4().hex}"
-    network_id = bench.engine.create_network(name, bench.labels)
-    bench.started(shell("sleep 60"), network=name)
-
-    with pytest.raises(ContainerConflict):
-        bench.engine.remove_network(network_id)
-
-
-def test_a_missing_network_says_nothing_about_the_job(bench: Bench) -> None:
-    name = bench.created(network=f"test-{uuid.uuid4().hex}")
-
-    with pytest.raises(EngineUnavailable, match="not found"):
-        bench.engine.start(name)
-
-    assert bench.engine.inspect(name).phase == "created"
-
-
-# -- fault injection ---------------------------------------------------------------------
-
-
-def test_the_fake_fails_before_or_after_the_effect(fake_bench: FakeBench) -> None:
-    engine, name = fake_bench.engine, fake_bench.created()
-    engine.fail_next("start", EngineUnavailable("lost"))
-    engine.fail_next("start", EngineUnavailable("lost"), after=True)
-
-    with pytest.raises(EngineUnavailable):
-        engine.start(name)
-    assert engine.inspect(name).phase == "created"
-    with pytest.raises(EngineUnavailable):
-        engine.start(name)
-    assert engine.inspect(name).phase != "created"
-
-
-def test_an_unavailable_fake_ends_blocked_calls(fake_bench: FakeBench) -> None:
-    engine, name = fake_bench.engine, fake_bench.started(shell("sleep 60"))
-    leaving = threading.Timer(0.2, lambda: setattr(engine, "unavailable", True))
-    leaving.start()
-
-    with pytest.raises(EngineUnavailable):
-        engine.wait(name, Interrupt())
-
-    with pytest.raises(EngineUnavailable):
-        engine.info()
-    engine.unavailable = False
-    assert engine.inspect(name).phase == "running"
