@@ -2,7 +2,7 @@
 
 import logging
 
-from jobs.engine import registry_errors
+from jobs.engine import image_errors
 from jobs.engine.pullable_reference import DOCKER_HUB, Reference
 from jobs.errors import ImageUnavailable
 from orchestrator_site.base.egress.guarded_connections import EgressDenied, EgressFailed
@@ -23,7 +23,7 @@ def check_registry(reference: Reference, timeout: float) -> None:
         check_host(reference.registry.partition(":")[0], timeout)
     except EgressDenied as error:
         logger.warning("registry not allowed: %s", error)
-        raise ImageUnavailable(registry_errors.not_allowed(reference.text)) from error
+        raise ImageUnavailable(image_errors.not_allowed(reference.text)) from error
     except EgressFailed as error:
         logger.warning("registry not found: %s", error)
-        raise ImageUnavailable(registry_errors.unreachable(reference.text)) from error
+        raise ImageUnavailable(image_errors.unreachable(reference.text)) from error

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobs.engine import container_user, registry_errors
+from jobs.engine import container_user, image_errors
 from jobs.engine.docker import start_errors
 from jobs.engine.protocol import (
     EngineInfo,
@@ -161,7 +161,7 @@ class FakeEngine(FaultInjection):
         while not self.pulls_allowed.wait(_PULL_GATE_CHECK):
             abort.check()
         if reference not in self.registry:
-            raise ImageUnavailable(registry_errors.not_found(reference))
+            raise ImageUnavailable(image_errors.not_found(reference))
         self.pulls.append(reference)
         self.images[reference] = self.registry[reference]
 

@@ -13,9 +13,9 @@ from docker.errors import DockerException
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, is_engine_trouble_in_pull, quoted
 from jobs.engine.docker.transport.answer_stream import ByteStream
+from jobs.engine.image_errors import engine_text, explain
 from jobs.engine.protocol import PullPolicy, RegistryCheck
 from jobs.engine.pullable_reference import DOCKER_HUB, Reference, parse_reference
-from jobs.engine.registry_errors import engine_text, explain
 from jobs.engine.shared_pulls import SharedPulls
 from jobs.errors import EngineUnavailable, ImageUnavailable, JobError
 from jobs.interrupt import Interrupt

@@ -14,8 +14,8 @@ from django.test import Client
 
 from jobs.engine.docker import DockerEngine
 from jobs.engine.docker.transport import is_engine_trouble_in_pull
+from jobs.engine.image_errors import engine_text, explain
 from jobs.engine.pullable_reference import parse_reference
-from jobs.engine.registry_errors import engine_text, explain
 from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
 from jobs.running.registry_guard import check_registry

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobs.engine.docker import DockerEngine
-from jobs.engine.registry_errors import explain
+from jobs.engine.image_errors import explain
 from jobs.errors import EngineUnavailable, ImageUnavailable
 from jobs.interrupt import Interrupt
 from tests.jobs.engine.docker.scripted_daemon import EARLY, MIDDLE, ScriptedDaemon, answer, chunked, networks
