@@ -1,4 +1,4 @@
-"""Explains failed pulls in fixed sentences.
+"""Explains in fixed sentences why an image cannot be used.
 
 An engine's message about a failed pull quotes whoever answered: a registry, or any other server at the address that the
 image names. Nothing of it is shown to users, so a closed port reads like one on which something else listens.
@@ -12,6 +12,8 @@ from jobs.engine.pullable_reference import Reference
 
 _MAX_LENGTH: Final = 4096  # of a message; the rest is ignored
 
+_NOT_ON_ENGINE: Final = "the image {image} is not on the engine"
+_NEVER_PULLED: Final = "the image {image} is not on the engine, and the pull policy is never"
 _NOT_FOUND: Final = "the image {image} was not found, or pulling it is not allowed"
 _NEEDS_CREDENTIALS: Final = "the registry of {image} refused the worker's credentials, or the worker has none for it"
 _TOO_MANY_REQUESTS: Final = "the registry of {image} refused the pull because of too many requests"
@@ -77,6 +79,16 @@ def engine_text(message: str, reference: Reference) -> str:
     for name in (reference.repository, reference.registry, tag):
         text = re.sub(rf"(?<![\w-]){re.escape(name.lower())}(?![\w-])", "", text)
     return text
+
+
+def not_on_engine(image: str) -> str:
+    """Return the sentence for an image that a container needs and the engine does not have."""
+    return _NOT_ON_ENGINE.format(image=image)
+
+
+def never_pulled(image: str) -> str:
+    """Return the sentence for an image that the engine does not have and may not pull."""
+    return _NEVER_PULLED.format(image=image)
 
 
 def not_found(image: str) -> str:

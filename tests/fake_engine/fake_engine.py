@@ -147,7 +147,7 @@ class FakeEngine(FaultInjection):
         if policy != "always" and reference.text in self.images:
             return
         if policy == "never":
-            raise ImageUnavailable(f"{reference.text} is not on the engine, and the pull policy is never")
+            raise ImageUnavailable(image_errors.never_pulled(reference.text))
 
         def pull(abort: Interrupt) -> None:
             check_registry(reference)
@@ -176,7 +176,7 @@ class FakeEngine(FaultInjection):
         reference = parse_reference(spec.image).text
         image = self.images.get(reference)
         if image is None:
-            raise ImageUnavailable(f"the image {reference} is not on the engine")
+            raise ImageUnavailable(image_errors.not_on_engine(reference))
         if not (spec.command or image.command):
             raise EngineRefused(start_errors.NO_COMMAND)
         if spec.cpu_millis > self._cpus * 1000:

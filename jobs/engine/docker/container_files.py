@@ -13,6 +13,7 @@ import requests
 
 from jobs.engine.container_user import resolve
 from jobs.engine.docker.transport import (
+    ANSWER_UNREADABLE,
     TRANSPORT_ERRORS,
     EngineAnswer,
     EngineClient,
@@ -92,7 +93,7 @@ class ContainerFiles:
         try:
             found = json.loads(base64.b64decode(headers["X-Docker-Container-Path-Stat"]))
         except (KeyError, ValueError) as error:
-            raise EngineUnavailable("the engine's answer cannot be read") from error
+            raise EngineUnavailable(ANSWER_UNREADABLE) from error
         return dict(found)
 
     def _check_that_absent(self, name: str, path: str) -> None:

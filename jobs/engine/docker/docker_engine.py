@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from jobs.engine import image_errors
 from jobs.engine.docker.container_files import ContainerFiles
 from jobs.engine.docker.container_json import creation_body, listed_observation, observation
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
@@ -138,7 +139,7 @@ class DockerEngine:
             except ContainerNotFound:
                 phase = "created"
             if phase != "created":
-                raise ContainerConflict(f"the container {spec.name} has started already")
+                raise _has_started(spec.name)
             self.remove(spec.name)
             answer = self._create(spec.name, body)
         if answer.failed:
@@ -170,7 +171,7 @@ class DockerEngine:
         if spec.network is not None and self._networks.is_missing(spec.network):
             return NetworkMissing(answer.message)
         if answer.status == 404:
-            return ImageUnavailable(f"the image {body['Image']} is not on the engine")
+            return ImageUnavailable(image_errors.not_on_engine(body["Image"]))
         if answer.status == 409:
             return answer.error()
         logger.warning("the engine did not create a container: %s", answer.message, extra={"container": spec.name})
@@ -187,11 +188,11 @@ class DockerEngine:
     def start(self, name: str) -> None:
         inspected = self._inspect(name)
         if observation(inspected).phase != "created":  # the engine would run an ended one again
-            raise ContainerConflict(f"the container {name} has started already")
+            raise _has_started(name)
         check_arguments(inspected["Config"])
         answer = self._client.exchange("POST", f"/containers/{quoted(name)}/start", timeout=self._intervals.long_call)
         if answer.status == 304:
-            raise ContainerConflict(f"the container {name} has started already")
+            raise _has_started(name)
         if answer.failed:
             raise self._start_error(name, answer)
 
@@ -199,7 +200,7 @@ class DockerEngine:
         """Return what a failed start means. After a 404 the container, its network or the program may be missing."""
         inspected = self._inspect(name)  # raises ContainerNotFound
         if observation(inspected).phase != "created":
-            return ContainerConflict(f"the container {name} has started already")
+            return _has_started(name)
         if answer.status == 409:
             return answer.error()
         if self._networks.is_missing(inspected["HostConfig"]["NetworkMode"]):
@@ -286,3 +287,7 @@ class DockerEngine:
 
     def get(self, name: str, path: str) -> AbstractContextManager[Iterator[bytes]]:
         return self._files.get(name, path)
+
+
+def _has_started(name: str) -> ContainerConflict:
+    return ContainerConflict(f"the container {name} has started already")

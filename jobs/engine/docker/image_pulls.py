@@ -10,10 +10,10 @@ import requests
 from docker.auth import encode_header, load_config
 from docker.errors import DockerException
 
+from jobs.engine import image_errors
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, is_engine_trouble_in_pull, quoted
 from jobs.engine.docker.transport.answer_stream import ByteStream
-from jobs.engine.image_errors import engine_text, explain
 from jobs.engine.protocol import PullPolicy, RegistryCheck
 from jobs.engine.pullable_reference import DOCKER_HUB, Reference, parse_reference
 from jobs.engine.shared_pulls import SharedPulls
@@ -52,7 +52,7 @@ class Images:
         if policy != "always" and self._is_here(reference):
             return
         if policy == "never":
-            raise ImageUnavailable(f"{reference.text} is not on the engine, and the pull policy is never")
+            raise ImageUnavailable(image_errors.never_pulled(reference.text))
 
         def pull(abort: Interrupt) -> None:
             check_registry(reference)
@@ -66,7 +66,7 @@ class Images:
         reference = parse_reference(image)
         answer = self._client.exchange("GET", f"/images/{quoted(reference.text)}/json")
         if answer.status == 404:
-            raise ImageUnavailable(f"the image {reference.text} is not on the engine")
+            raise ImageUnavailable(image_errors.not_on_engine(reference.text))
         if answer.failed:
             raise answer.error()
         configuration = answer.data.get("Config") or {}
@@ -134,10 +134,10 @@ def _failure(message: str, reference: Reference) -> JobError:
 
     Its status does not help: it is 500 both for a registry that is down and for an engine whose disk is full.
     """
-    if is_engine_trouble_in_pull(engine_text(message, reference)):
+    if is_engine_trouble_in_pull(image_errors.engine_text(message, reference)):
         return EngineUnavailable(message)
     logger.warning("the engine could not pull %s: %s", reference.text, message)
-    return ImageUnavailable(explain(message, reference.text))
+    return ImageUnavailable(image_errors.explain(message, reference.text))
 
 
 def _reported_error(line: bytes) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from jobs.engine.docker.transport import ANSWER_TOO_SHORT
 from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.protocol import Frame, StreamName
 from jobs.errors import EngineRefused, EngineUnavailable
@@ -33,7 +34,7 @@ def read_frames(stream: ByteStream, *, skip: int, max_pause: float | None) -> It
             raise EngineRefused("the engine's log cannot be read: it is not a sequence of frames")
         payload = stream.read(size) if size else b""
         if len(payload) < size:
-            raise EngineUnavailable("the engine's answer ended too early")
+            raise EngineUnavailable(ANSWER_TOO_SHORT)
         if kind == _ENGINE_ERROR:
             raise EngineRefused(f"the engine cannot read the log: {payload[:1000].decode(errors='replace').strip()}")
         moment, _, data = payload.partition(b" ")

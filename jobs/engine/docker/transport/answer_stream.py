@@ -15,10 +15,12 @@ from typing import Any, Final
 
 import requests
 
+from jobs.engine.docker.transport.engine_answers import ANSWER_TOO_SHORT, ANSWER_UNREADABLE
 from jobs.errors import EngineUnavailable
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
 
+_CONNECTION_CLOSED: Final = "the engine closed the connection"
 _RECEIVE_BYTES: Final = 64 * 1024
 _MAX_SIZE_LINE_BYTES: Final = 4096
 _MAX_LOST_PROBES: Final = 3  # of TCP keep-alive, then the connection is broken
@@ -65,7 +67,7 @@ class ByteStream:
             self._receive(None)
         self._interrupt.check()
         if self._body and len(self._body) < size:
-            raise EngineUnavailable("the engine's answer ended too early")
+            raise EngineUnavailable(ANSWER_TOO_SHORT)
         return self._take(size)
 
     def lines(self, max_length: int) -> Iterator[bytes]:
@@ -96,10 +98,10 @@ class ByteStream:
                 continue
             except OSError as error:
                 self._interrupt.check()
-                raise EngineUnavailable("the engine closed the connection") from error
+                raise EngineUnavailable(_CONNECTION_CLOSED) from error
             self._interrupt.check()  # its shutdown of the socket looks like the end of the stream
             if not received:
-                raise EngineUnavailable("the engine closed the connection")
+                raise EngineUnavailable(_CONNECTION_CLOSED)
             self._encoded += received
             self._decode()
             return True
@@ -122,13 +124,13 @@ class ByteStream:
         end = self._encoded.find(b"\r\n", start)
         if end < 0:
             if len(self._encoded) > _MAX_SIZE_LINE_BYTES:
-                raise EngineUnavailable("the engine's answer cannot be read")
+                raise EngineUnavailable(ANSWER_UNREADABLE)
             return False
         size = self._encoded[start:end].partition(b";")[0].strip()
         try:
             self._left = int(size, 16)
         except ValueError as error:
-            raise EngineUnavailable("the engine's answer cannot be read") from error
+            raise EngineUnavailable(ANSWER_UNREADABLE) from error
         del self._encoded[: end + 2]
         self._between_chunks = True
         self._ended = not self._left
