@@ -1,6 +1,6 @@
 """Explains in fixed sentences why an image cannot be used.
 
-An engine's message about a failed pull quotes whoever answered: a registry, or any other server at the address that the
+An engine's message about a failed pull quotes the server that answered: a registry, or any other at the address that the
 image names. Nothing of it is shown to users, so a closed port reads like one on which something else listens.
 See docs/adr/0013-image-pulls-are-guarded.md.
 """

@@ -1,6 +1,6 @@
 """The contract of a container engine. It knows no model, no Django and no event.
 
-A container is always addressed by its name, so that a rename fences out whoever knows only the old name.
+A container is always addressed by its name, so that a rename fences out callers that know only the old name.
 
 Errors that every call may raise:
 

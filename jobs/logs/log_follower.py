@@ -71,7 +71,7 @@ class LogFollower:
     def _wait_for_callback(self) -> bool:
         """Wait while the backlog of undelivered events is full; return False if the process has ended by then.
 
-        Meanwhile the engine keeps what is printed. The log stays open, because reopening it means reading it from its start.
+        The engine keeps what is printed in this time. The log stays open, because a reopened log is read from its start.
         """
         pause = self._intervals.backlog_check
         while self._writer.backlog.is_full():

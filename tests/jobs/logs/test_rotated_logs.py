@@ -99,7 +99,7 @@ def test_lines_that_the_follower_missed_are_read_again(claim: Claim) -> None:
 
 
 def test_a_gap_between_stored_and_kept_lines_is_marked(claim: Claim) -> None:
-    # Given a log of which the engine has rotated away lines that nobody read
+    # Given a log of which the engine has rotated away lines that were never read
     read(claim, RotatingEngine(lines(1, 2), lines(7, 8, 9)))
 
     # I expect the lines that are left, and a marker for the gap

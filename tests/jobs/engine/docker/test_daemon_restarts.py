@@ -131,7 +131,7 @@ def test_processes_ended_by_a_restart_are_lost(restartable: Restartable) -> None
     # When
     restartable.restart()
 
-    # I expect all to be lost, since the last cannot be told apart from the others
+    # I expect all to be lost, since the last looks like the others
     seen = [bench.engine.inspect(name) for name in names]
     assert [(one.phase, one.lost) for one in seen] == [("ended", True)] * 3
     assert all(one.started_at and one.finished_at and one.started_at <= one.finished_at for one in seen)

@@ -28,7 +28,7 @@ ENDED = {"started": "2026-01-01T00:00:01Z", "finished": "2026-01-01T00:00:03Z"}
 A_DIRECTORY = base64.b64encode(json.dumps({"size": 0, "mode": 1 << 31}).encode())
 
 
-class Calling:
+class BackgroundCall:
     """A call that runs in a thread of its own."""
 
     def __init__(self, call: Callable[[], object]) -> None:
@@ -112,14 +112,14 @@ def test_an_interrupt_ends_an_unanswered_call(answering: ScriptedDaemon, about: 
     answering.unanswered = (about,)
     interrupt = Interrupt()
     engine = DockerEngine(answering.host).bound(interrupt)
-    calling = Calling(lambda: CALLS.get(about, CALLS["GET /v1.41/info"])(engine, interrupt))
+    background = BackgroundCall(lambda: CALLS.get(about, CALLS["GET /v1.41/info"])(engine, interrupt))
     wait_for(lambda: any(about in line for line in answering.request_lines), 10, "the request")
 
     # When
     interrupt.wake()
 
     # I expect
-    assert isinstance(calling.error(), Interrupted)
+    assert isinstance(background.error(), Interrupted)
 
 
 @pytest.mark.parametrize("begun", [answer(200, {})[:-1], chunked(b'{"', end=False)])
@@ -129,14 +129,14 @@ def test_an_interrupt_ends_a_call_whose_answer_stalls(answering: ScriptedDaemon,
     answering.answers = {"/info": begun} | answering.answers
     interrupt = Interrupt()
     engine = DockerEngine(answering.host).bound(interrupt)
-    calling = Calling(engine.info)
+    background = BackgroundCall(engine.info)
     wait_for(lambda: any("/info" in line for line in answering.request_lines), 10, "the request")
 
     # When
     interrupt.wake()
 
     # I expect
-    assert isinstance(calling.error(), Interrupted)
+    assert isinstance(background.error(), Interrupted)
 
 
 def test_no_call_is_made_while_the_interrupt_is_set(answering: ScriptedDaemon) -> None:
@@ -155,17 +155,17 @@ def test_an_interrupt_ends_only_the_calls_bound_to_it(answering: ScriptedDaemon)
     answering.unanswered = ("/info",)
     shared = DockerEngine(answering.host)
     interrupts = [Interrupt(), Interrupt()]
-    callings = [Calling(shared.bound(interrupt).info) for interrupt in interrupts]
+    calls = [BackgroundCall(shared.bound(interrupt).info) for interrupt in interrupts]
     wait_for(lambda: sum("/info" in line for line in answering.request_lines) == 2, 10, "the requests")
 
     # When one is interrupted
     interrupts[0].wake()
-    assert isinstance(callings[0].error(), Interrupted)
+    assert isinstance(calls[0].error(), Interrupted)
 
     # I expect the other to keep waiting
-    assert callings[1]._thread.is_alive()
+    assert calls[1]._thread.is_alive()
     interrupts[1].wake()
-    assert isinstance(callings[1].error(), Interrupted)
+    assert isinstance(calls[1].error(), Interrupted)
 
 
 def test_an_interrupt_ends_a_wait_for_another_check_of_the_init(answering: ScriptedDaemon) -> None:
@@ -174,9 +174,9 @@ def test_an_interrupt_ends_a_wait_for_another_check_of_the_init(answering: Scrip
     answering.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
     shared = DockerEngine(answering.host)
     interrupts = [Interrupt(), Interrupt()]
-    first = Calling(lambda: shared.bound(interrupts[0]).create(FakeBench().spec()))
+    first = BackgroundCall(lambda: shared.bound(interrupts[0]).create(FakeBench().spec()))
     wait_for(lambda: any("/archive" in line for line in answering.request_lines), 10, "the request")
-    second = Calling(lambda: shared.bound(interrupts[1]).create(FakeBench().spec()))
+    second = BackgroundCall(lambda: shared.bound(interrupts[1]).create(FakeBench().spec()))
     wait_for(lambda: second.is_in("holding"), 10, "the second one to wait")
 
     # When the second one is interrupted
@@ -239,14 +239,14 @@ def test_a_log_with_late_headers_is_read(answering: ScriptedDaemon) -> None:
         with engine.logs("job", skip=0, follow=True, interrupt=Interrupt()) as frames:
             lines.extend(one.data for one in frames if one)
 
-    calling = Calling(read)
+    background = BackgroundCall(read)
     wait_for(lambda: any("/logs" in line for line in answering.request_lines), 10, "the request")
 
     # When the line is printed
     answering.may_answer.set()
 
     # I expect
-    assert calling.error() is None
+    assert background.error() is None
     assert lines == [b"one\n"]
 
 
@@ -302,11 +302,11 @@ def test_an_interrupt_ends_a_call_to_an_unresponsive_host(
         monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
     interrupt = Interrupt()
     engine = DockerEngine(f"tcp://127.0.0.1:{request.getfixturevalue(port)}").bound(interrupt)
-    calling = Calling(engine.info)
-    wait_for(lambda: calling.is_in("_new_conn", "do_handshake", "readinto"), 10, "the call to block")
+    background = BackgroundCall(engine.info)
+    wait_for(lambda: background.is_in("_new_conn", "do_handshake", "readinto"), 10, "the call to block")
 
     # When
     interrupt.wake()
 
     # I expect
-    assert isinstance(calling.error(), Interrupted)
+    assert isinstance(background.error(), Interrupted)

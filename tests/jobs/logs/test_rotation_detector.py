@@ -1,0 +1,67 @@
+"""Which frames of a rotated log are new, and which were read before."""
+
+import pytest
+
+from jobs.engine.protocol import Frame, StreamName
+from jobs.logs.rotation_detector import FrameKind, RotationDetector
+
+pytestmark = pytest.mark.stateless
+
+NEW, NEW_AFTER_GAP, REPEATED, REPEATED_AFTER_GAP = FrameKind
+
+
+def frame(time: int, stream: StreamName = "stdout") -> Frame:
+    return Frame(stream, f"{time:04}", b"x\n")
+
+
+def read(detector: RotationDetector, *frames: Frame) -> list[FrameKind]:
+    kinds = []
+    for one in frames:
+        kinds.append(detector.classify(one))
+        if kinds[-1] in (NEW, NEW_AFTER_GAP):
+            detector.accept(one)
+    return kinds
+
+
+def detector(*, first_file_bytes: int = 10**6) -> RotationDetector:
+    """Return a detector that has accepted the frames 1 to 3 of stdout."""
+    made = RotationDetector({"stdout": "", "stderr": ""}, engine_bytes=0, first_file_bytes=first_file_bytes)
+    assert read(made, frame(1), frame(2), frame(3)) == [NEW] * 3
+    return made
+
+
+def test_an_older_frame_is_new_until_the_first_file_is_full() -> None:
+    assert read(detector(), frame(2), frame(3)) == [NEW, NEW]
+
+
+def test_a_decrease_in_a_rotated_log_is_a_gap_and_repeats() -> None:
+    kinds = read(detector(first_file_bytes=90), frame(2), frame(3), frame(4))
+
+    assert kinds == [REPEATED_AFTER_GAP, REPEATED, NEW]
+
+
+def test_a_restart_that_overlaps_repeats_without_a_gap() -> None:
+    restarted = detector()
+    restarted.restart()
+
+    assert read(restarted, frame(2), frame(3), frame(3), frame(4)) == [REPEATED, REPEATED, REPEATED, NEW]
+
+
+def test_a_restart_behind_the_last_frame_has_a_gap() -> None:
+    restarted = detector()
+    restarted.restart()
+
+    assert read(restarted, frame(5), frame(6)) == [NEW_AFTER_GAP, NEW]
+
+
+def test_a_restart_has_no_gap_in_a_stream_without_frames() -> None:
+    restarted = detector()
+    restarted.restart()
+
+    assert read(restarted, frame(5, "stderr")) == [NEW]
+
+
+def test_the_last_accepted_frame_shows_that_the_log_was_not_rotated() -> None:
+    assert detector().is_last_accepted(frame(3))
+    assert not detector().is_last_accepted(frame(2))
+    assert not detector().is_last_accepted(None)
