@@ -112,14 +112,14 @@ def test_an_interrupt_ends_an_unanswered_call(answering: ScriptedDaemon, about: 
     answering.unanswered = (about,)
     interrupt = Interrupt()
     engine = DockerEngine(answering.host).bound(interrupt)
-    background = BackgroundCall(lambda: CALLS.get(about, CALLS["GET /v1.41/info"])(engine, interrupt))
+    call = BackgroundCall(lambda: CALLS.get(about, CALLS["GET /v1.41/info"])(engine, interrupt))
     wait_for(lambda: any(about in line for line in answering.request_lines), 10, "the request")
 
     # When
     interrupt.wake()
 
     # I expect
-    assert isinstance(background.error(), Interrupted)
+    assert isinstance(call.error(), Interrupted)
 
 
 @pytest.mark.parametrize("begun", [answer(200, {})[:-1], chunked(b'{"', end=False)])
@@ -129,14 +129,14 @@ def test_an_interrupt_ends_a_call_whose_answer_stalls(answering: ScriptedDaemon,
     answering.answers = {"/info": begun} | answering.answers
     interrupt = Interrupt()
     engine = DockerEngine(answering.host).bound(interrupt)
-    background = BackgroundCall(engine.info)
+    call = BackgroundCall(engine.info)
     wait_for(lambda: any("/info" in line for line in answering.request_lines), 10, "the request")
 
     # When
     interrupt.wake()
 
     # I expect
-    assert isinstance(background.error(), Interrupted)
+    assert isinstance(call.error(), Interrupted)
 
 
 def test_no_call_is_made_while_the_interrupt_is_set(answering: ScriptedDaemon) -> None:
@@ -239,14 +239,14 @@ def test_a_log_with_late_headers_is_read(answering: ScriptedDaemon) -> None:
         with engine.logs("job", skip=0, follow=True, interrupt=Interrupt()) as frames:
             lines.extend(one.data for one in frames if one)
 
-    background = BackgroundCall(read)
+    call = BackgroundCall(read)
     wait_for(lambda: any("/logs" in line for line in answering.request_lines), 10, "the request")
 
     # When the line is printed
     answering.may_answer.set()
 
     # I expect
-    assert background.error() is None
+    assert call.error() is None
     assert lines == [b"one\n"]
 
 
@@ -302,11 +302,11 @@ def test_an_interrupt_ends_a_call_to_an_unresponsive_host(
         monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
     interrupt = Interrupt()
     engine = DockerEngine(f"tcp://127.0.0.1:{request.getfixturevalue(port)}").bound(interrupt)
-    background = BackgroundCall(engine.info)
-    wait_for(lambda: background.is_in("_new_conn", "do_handshake", "readinto"), 10, "the call to block")
+    call = BackgroundCall(engine.info)
+    wait_for(lambda: call.is_in("_new_conn", "do_handshake", "readinto"), 10, "the call to block")
 
     # When
     interrupt.wake()
 
     # I expect
-    assert isinstance(background.error(), Interrupted)
+    assert isinstance(call.error(), Interrupted)
