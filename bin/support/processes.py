@@ -44,7 +44,7 @@ def end(pid: int, seconds: float) -> None:
 
 
 def runs(pid: int) -> bool:
-    """Return whether the process exists and is no zombie, which only its parent can reap."""
+    """Return whether the process exists and is not a zombie, which only its parent can reap."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     return read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"])

@@ -34,7 +34,7 @@ class Stages:
         self._report(title, *self._timed(title, command, seconds, variables))
 
     def run_tests(self, title: str, arguments: list[str], seconds: float, **variables: str) -> None:
-        """Run pytest. A stage that selects no test is no failure: see `tested`."""
+        """Run pytest. A stage that selects no test is not a failure: see `tested`."""
         code, elapsed = self._timed(title, ["pytest", *arguments], seconds, variables)
         if code == PYTEST_NO_TESTS:
             print(f"=== {title}: no test selected", flush=True)

@@ -131,7 +131,7 @@ def _fail(destination: Destination, now: datetime, token: UUID, intervals: Deliv
         destination.failures += 1
         if destination.failures >= FAILURES_TO_OPEN:
             _open(destination, now, intervals)
-    elif destination.probe_token == token:  # others were in flight when it opened: their failures are no news
+    elif destination.probe_token == token:  # others were in flight when it opened: their failures say nothing new
         _open(destination, now, intervals)
 
 

@@ -1,7 +1,7 @@
 """Decides which worker processes are dead, and frees their jobs for other workers.
 
 A worker is dead if its heartbeat counter has not moved for 15 s by an observer's monotonic clock while the database
-answered. On the worker's own machine a lock file that nobody holds shows it at once. Deleting the worker's row takes its
+answered. On the worker's own machine a lock file that has become free shows it at once. Deleting the worker's row takes its
 jobs away in the same transaction: whatever it still writes is refused (docs/adr/0005-a-dead-worker-has-no-row.md).
 """
 

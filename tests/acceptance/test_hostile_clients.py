@@ -1,4 +1,4 @@
-"""Clients that hold on to their connections, without a key or with one: the service answers everybody else."""
+"""Clients that hold on to their connections, without a key or with one: the service answers all others."""
 
 import resource
 import socket
@@ -85,7 +85,7 @@ def test_thousands_of_half_requests_stop_nobody(running: Service) -> None:
         for number in range(CONNECTIONS):
             clients.enter_context(connect(running, HALF_REQUESTS[number % len(HALF_REQUESTS)]))
 
-        # I expect everybody else to be answered within a second, and memory to stay flat
+        # I expect all other clients to be answered within a second, and memory to stay flat
         expect_answers_within_a_second(running)
         assert resident_bytes(running) - before < 32 * 1024**2
 
@@ -98,7 +98,7 @@ def test_clients_that_keep_their_connection_after_413_slow_nobody(running: Servi
         for client in clients:
             assert client.recv(12) == b"HTTP/1.1 413"
 
-        # I expect everybody else to be answered within a second
+        # I expect all other clients to be answered within a second
         expect_answers_within_a_second(running)
 
 
@@ -120,7 +120,7 @@ def test_clients_that_never_read_a_long_log_stop_nobody(running: Service, job_wi
         for client in clients:
             assert client.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
 
-        # I expect everybody else to be answered within a second, and memory to stay flat
+        # I expect all other clients to be answered within a second, and memory to stay flat
         expect_answers_within_a_second(running)
         assert resident_bytes(running) - before < 64 * 1024**2
 

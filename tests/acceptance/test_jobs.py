@@ -104,7 +104,7 @@ def told_text(receiver: Receiver, job_id: str) -> str:
     ids=["without a line feed", "in pieces", "a line of JSON"],
 )
 def test_a_log_is_what_was_printed(running: Service, receiver: Receiver, command: str, printed: str) -> None:
-    # Given a job that prints a line that its engine cuts, at a place that nobody chose
+    # Given a job that prints a line that its engine cuts, at an arbitrary place
     job_id = post(running, receiver, command=command)
     running.wait_complete(job_id)
     story(receiver, job_id)
@@ -226,7 +226,7 @@ def test_an_input_that_cannot_be_had_ends_the_job(running: Service, receiver: Re
 
 
 def test_a_callback_host_that_is_away_delays_events_and_not_the_job(running: Service) -> None:
-    # Given a callback on a port where nobody listens yet
+    # Given a callback on a port that does not listen yet
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""How fast events for a host that is well are through: alone, and beside as many for one that accepts and never answers."""
+"""How fast events for a healthy host are delivered: alone, and beside as many for one that accepts and never answers."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def main() -> None:
         rows.append([str(number), *(f"{seconds:.2f} s" for seconds in (alone, beside, together)), f"{beside / alone:.2f}"])
         rows[-1].append(f"{together / alone:.2f}")
     print_table(
-        f"{STREAMS:,} events of {STREAMS:,} jobs to a host that is well: until the last has arrived.\n"
+        f"{STREAMS:,} events of {STREAMS:,} jobs to a healthy host: until the last has arrived.\n"
         f"Beside them {STREAMS:,} to a host that takes requests and never answers: published before, or in the same moment.\n"
         "One `deliver`, one `relay`.",
         ["round", "alone", "beside", "same moment", "beside / alone", "same moment / alone"],
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def measure(dead: Literal["before", "together"] | None = None) -> float:
-    """Seconds from the commit of the events for the host that is well until it has them all."""
+    """Seconds from the commit of the events for the healthy host until it has them all."""
     with (
         tempfile.TemporaryDirectory() as directory,
         installation(Path(directory)) as service,

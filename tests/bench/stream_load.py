@@ -12,7 +12,7 @@ from django.db import transaction
 
 
 def load(streams: int, *urls: str, committed: Callable[[], object] = bool) -> None:
-    """So many streams to each URL, in one transaction: all of it is due at once. Calls `committed` before any message is sent."""
+    """Publish `streams` due streams to each URL in one transaction; call `committed` before any message is sent."""
     from callbacks import outbox
 
     with transaction.atomic():

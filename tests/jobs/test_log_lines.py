@@ -255,7 +255,7 @@ class TestCursor:
     def test_nothing_is_left_after_the_end(self) -> None:
         # Given a log whose end was committed
         cursor = read([out(b"a\nb"), err(b"\xe2")]).cursor
-        # When somebody starts again from there
+        # When another reader starts again from there
         batch = read([], cursor)
         # I expect no line twice
         assert batch == Batch((), Cursor(frames=2), 0)

@@ -309,7 +309,7 @@ def test_the_error_code_is_printed(callback: Callback) -> None:
     # When they arrive
     answers = [callback.send(event(number, EXIT), **each) for number, each in enumerate(data, 1)]
 
-    # I expect the code where there is one
+    # I expect the code if there is one
     assert answers == [200] * 4
     assert callback.lines == [
         "new report-1 1 orchestrator.job.exit job_oom",

@@ -1,8 +1,10 @@
 """Texts that people read use the field's usual words."""
 
+import ast
 import re
 import subprocess
-from collections.abc import Iterator
+import tokenize
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,14 @@ import pytest
 pytestmark = pytest.mark.stateless
 
 ROOT = Path(__file__).resolve().parents[2]
+PRODUCT = ("jobs", "callbacks", "orchestrator_site", "bin")
 PHRASES = {  # what to avoid: what to write
     r"(?<!there )\b(?:is|are) no (?!longer\b|more\b|other\b)": "is not a",
-    r"\b(?:some|no|every)body\b": "name who or what it is",
-    r"\bwhoever\b": "name who or what it is",
+    r"\b(?:some|every)body\b|\bnobody\b(?! *:|$)": "name who or what it is",
+    r"(?<!, )\bwhoever\b": "name who or what it is",
     r"\bso (?:many|few)\b": "the number",
     r"\bsay since\b": "`since` is required",
-    r"(?:^|[.:;,] )write an? ": "must be a",
+    r"(?:^|[.:;,] )(?-i:write an? )": "must be a",
     r"\b(?:is|are|be|for) well\b": "healthy",
     r"\b(?:tell|tells|told) of\b": "report, publish, notify",
     r"\bbur(?:y|ies|ied)\b": "delete, end",
@@ -40,13 +43,35 @@ def tracked(*endings: str) -> list[Path]:
     return [ROOT / file for file in files if file.endswith(endings)]
 
 
+def modules() -> list[Path]:
+    return [path for path in tracked(".py") if "migrations" not in path.parts and path != Path(__file__)]
+
+
+def strings(paths: list[Path], *, docstrings: bool) -> Iterator[tuple[Path, str]]:
+    """Yield the string constants of the modules, either their docstrings or the others."""
+    for path in paths:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        statements = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and (id(node) in statements) == docstrings:
+                yield path, node.value
+
+
+def comments() -> Iterator[tuple[Path, str]]:
+    for path in modules():
+        with path.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if token.type == tokenize.COMMENT:
+                    yield path, token.string
+
+
 def documents() -> Iterator[tuple[Path, str]]:
     """Yield each document without the programs that it shows."""
     for path in tracked(".md"):
         yield path, re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
-def quaint(texts: Iterator[tuple[Path, str]]) -> list[str]:
+def quaint(texts: Iterable[tuple[Path, str]]) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}: {' '.join(text[max(0, found.start() - 40) : found.end() + 40].split())!r} ({better})"
         for path, text in texts
@@ -57,3 +82,17 @@ def quaint(texts: Iterator[tuple[Path, str]]) -> list[str]:
 
 def test_documents_use_plain_words() -> None:
     assert quaint(documents()) == []
+
+
+def test_texts_of_the_product_use_plain_words() -> None:
+    product = [path for path in modules() if path.relative_to(ROOT).parts[0] in PRODUCT]
+
+    assert quaint(strings(product, docstrings=False)) == []
+
+
+def test_docstrings_use_plain_words() -> None:
+    assert quaint(strings(modules(), docstrings=True)) == []
+
+
+def test_comments_use_plain_words() -> None:
+    assert quaint(comments()) == []

@@ -104,10 +104,10 @@ def test_reset(client: Client) -> None:
     Event.objects.update(silences=3, next_attempt_at=later)
     Subscription.objects.update(next_attempt_at=later)
 
-    # When an operator says that it is well
+    # When an operator resets it
     found = act(client, destination, "reset")
 
-    # I expect it to be taken for well, and the event to be due
+    # I expect its breaker to be closed, and the event to be due
     assert (found["breaker"], found["failures"]) == ("closed", 0)
     assert not {"openUntil", "throttledUntil"} & found.keys()
     assert Event.objects.get().next_attempt_at is None

@@ -200,7 +200,7 @@ def test_every_event_is_delivered_or_dead_once_all_is_well(happening: list[Step]
         here.run(happening)
         dead = set(Event.objects.filter(state=DEAD).values_list("pk", flat=True))
 
-        # When all is well again
+        # When all destinations are healthy again
         here.recover()
 
         # I expect nothing to be left, and nothing to have died since

@@ -123,7 +123,7 @@ def test_an_event_is_sent_again_as_a_new_one(client: Client, job: Job, state: Ev
     settle(event, state)
     frozen = bytes(event.body)
 
-    # When somebody asks for it
+    # When a client asks for it
     answer = client.post(f"/v1/jobs/a/events/{event.pk}/redeliver")
 
     # I expect it to be pending again, due now, with all its tries, and the same bytes
@@ -142,7 +142,7 @@ def test_all_dead_events_of_a_job_are_sent_again(client: Client, job: Job) -> No
         events.started(other)
     settle(rows(other)[0], DEAD)
 
-    # When somebody asks for those of the first
+    # When a client asks for those of the first
     answer = client.post("/v1/jobs/a/events/redeliver")
 
     # I expect these, and not the other

@@ -128,7 +128,7 @@ class TestUnendedLines:
         ]  # fmt: skip
 
     def test_text_and_pages_fit_together(self, client: Client) -> None:
-        # Given somebody who follows as text, from the number that a page of lines gave
+        # Given a client that follows as text, from the number that a page of lines gave
         first = page(client, "limit=2")
         assert text(client, "limit=2") + text(client, f"after={first['next']}") == text(client)
 
@@ -139,7 +139,7 @@ def test_a_marker_stands_on_a_line_of_its_own(client: Client) -> None:
     job = make_job(id="a")
     store_lines(job, "b1", last=Ending.PARTIAL)
     store_lines(job, "[the stored log ends here]", last=Ending.MARKER)
-    # I expect that nobody takes the marker for what the job printed
+    # I expect that the marker cannot be mistaken for what the job printed
     assert text(client) == "b1\n[the stored log ends here]\n"
     assert text(client, "after=1") == "[the stored log ends here]\n"
 
