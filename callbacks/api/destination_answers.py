@@ -10,19 +10,8 @@ from orchestrator_site.base.http.fields import Boolean, Choice, Integer, Text, T
 from orchestrator_site.base.http.serializers import AnswerSerializer
 
 
-class _Breaker(Choice):
-    def to_representation(self, value: Any) -> str:
-        return destination_breaker.state(value, value.now)
-
-
-class _Slow(Boolean):
-    def to_representation(self, value: Any) -> bool:
-        return destination_breaker.is_slow(value)
-
-
-class _AtOnce(Integer):
-    def to_representation(self, value: Any) -> int:
-        return destinations.max_in_flight(value)
+def _breaker(destination: Any) -> BreakerState:
+    return destination_breaker.state(destination, destination.now)
 
 
 class Redelivering(AnswerSerializer):
@@ -41,14 +30,21 @@ class DestinationSummary(AnswerSerializer):
     id = Integer(1, source="pk")
     origin = Text(help_text="Scheme, host and port.")
     paused = Boolean(help_text="An operator has paused deliveries to the host.")
-    breaker = _Breaker(tuple(BreakerState), source="*", help_text="`half_open`: one delivery at a time probes the host.")
+    breaker = Choice(
+        tuple(BreakerState), source="*", show=_breaker, help_text="`half_open`: one delivery at a time probes the host."
+    )
     failures = Integer(0, help_text="Consecutive attempts without an answer, or with a 5xx.")
     openUntil = Time(source="open_until", required=False, help_text="While the breaker is open, nothing is sent before.")
     throttledUntil = Time(source="throttled_until", required=False, help_text="Nothing is sent before, after a 429.")
-    slow = _Slow(source="*", help_text="Answers take more than a second; deliveries to slow hosts share some of the threads.")
-    atOnce = _AtOnce(
+    slow = Boolean(
+        source="*",
+        show=destination_breaker.is_slow,
+        help_text="Answers take more than a second; deliveries to slow hosts share some of the threads.",
+    )
+    atOnce = Integer(
         1,
         source="*",
+        show=destinations.max_in_flight,
         help_text="The limit of concurrent deliveries: lower after failures and slow answers, higher after fast ones.",
     )
     redelivering = Redelivering(source="*", required=False, help_text="Dead events that are being redelivered.")

@@ -7,34 +7,32 @@ from typing import Any
 
 from django.http import HttpResponse
 from rest_framework.request import Request
+from rest_framework.serializers import ValidationError
 
 from callbacks.api.destination_answers import Destination, DestinationSummary
 from callbacks.operators import destinations, redelivery
 from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
+from orchestrator_site.base.http.api_errors import json_response
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.fields import Choice, Integer, Text, Time
-from orchestrator_site.base.http.json_response import json_response
 from orchestrator_site.base.http.openapi import NoParameters, answer, operation
-from orchestrator_site.base.http.pagination import MAX_NUMBER, CursorPagination, Page, PageQuery
+from orchestrator_site.base.http.pagination import MAX_NUMBER, Page, PageQuery, pages_of
 from orchestrator_site.base.http.serializers import QuerySerializer
 
 _FIRST_TIME, _LAST_TIME = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # for any database, in any zone
 
 
-class _Origin(Text):
-    default_error_messages = {"url": "must be an http or https URL"}
-
-    def to_internal_value(self, data: Any) -> Any:
-        try:
-            return origin_of(data)
-        except EgressDenied:
-            self.fail("url")
+def _origin(url: str) -> str:
+    try:
+        return origin_of(url)
+    except EgressDenied as error:
+        raise ValidationError("must be an http or https URL") from error
 
 
 class DestinationListQuery(PageQuery):
     """Which hosts to list."""
 
-    origin = _Origin(required=False, help_text="Only the host of this URL.")
+    origin = Text(parse=_origin, required=False, help_text="Only the host of this URL.")
     paused = Choice(["true", "false"], required=False, help_text="Only hosts that are paused, or that are not.")
 
 
@@ -44,16 +42,8 @@ class RedeliverQuery(QuerySerializer):
     since = Time(help_text="RFC 3339 with an offset.")
 
 
-class DestinationPagination(CursorPagination):
-    """Pages of destinations."""
-
-    items = "destinations"
-
-
 class DestinationsView(ApiView):
-    """`/v1/destinations`."""
-
-    pagination_class = DestinationPagination
+    pagination_class = pages_of("destinations")
 
     @operation(
         "listDestinations",
@@ -79,13 +69,8 @@ class DestinationsView(ApiView):
 def _destination_operation(
     operation_id: str, summary: str, description: str, *, status: int = 200, query: type[QuerySerializer] = NoParameters
 ) -> Callable[[Any], Any]:
-    return operation(
-        operation_id,
-        summary,
-        description,
-        query=query,
-        answers=answer(Destination, "The destination after the request.", status),
-    )
+    answers = answer(Destination, "The destination after the request.", status)
+    return operation(operation_id, summary, description, query=query, answers=answers)
 
 
 class _OneDestinationView(ApiView):
@@ -94,10 +79,7 @@ class _OneDestinationView(ApiView):
 
     def find(self, destination_id: int) -> Any:
         """Return the row, with the time of the database as `now`."""
-        destination = destinations.as_of_now().filter(pk=min(destination_id, MAX_NUMBER)).first()
-        if destination is None:
-            raise self.no_such_thing()
-        return destination
+        return self.found(destinations.as_of_now().filter(pk=min(destination_id, MAX_NUMBER)).first())
 
     def respond(self, destination_id: int, status: int = HTTPStatus.OK) -> HttpResponse:
         destination = self.find(destination_id)
@@ -106,8 +88,6 @@ class _OneDestinationView(ApiView):
 
 
 class DestinationView(_OneDestinationView):
-    """`/v1/destinations/<id>`."""
-
     @_destination_operation("getDestination", "Get a host", "With its breaker, and how much waits for it.")
     def get(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
         return self.respond(destination_id)
@@ -141,8 +121,6 @@ ResetView = _action_view(
 
 
 class RedeliverView(_OneDestinationView):
-    """`/v1/destinations/<id>/redeliver`."""
-
     @_destination_operation(
         "redeliverToDestination",
         "Redeliver the dead events of a host",

@@ -1,4 +1,4 @@
-"""Where the views are, below `/v1/`."""
+"""The addresses of the API of destinations, below `/v1/`."""
 
 from django.urls import path
 

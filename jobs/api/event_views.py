@@ -11,25 +11,15 @@ from callbacks.operators import event_history, redelivery
 from jobs.api import job_list
 from jobs.api.job_answers import Event, Redelivery
 from jobs.api.job_views import OneJobView
-from jobs.api.queries import EventListQuery, EventPagination
+from jobs.api.queries import EventListQuery
+from orchestrator_site.base.http.api_errors import json_response
 from orchestrator_site.base.http.fields import Text
-from orchestrator_site.base.http.json_response import json_response
 from orchestrator_site.base.http.openapi import answer, operation
-from orchestrator_site.base.http.pagination import Page
+from orchestrator_site.base.http.pagination import Page, pages_of
 
 
-class _JobEventsView(OneJobView):
-    def stream_of(self, job_id: str) -> UUID:
-        uuid = job_list.find_uuid(job_id)
-        if uuid is None:
-            raise self.no_such_thing()
-        return uuid
-
-
-class EventsView(_JobEventsView):
-    """`/v1/jobs/<id>/events`."""
-
-    pagination_class = EventPagination
+class EventsView(OneJobView):
+    pagination_class = pages_of("events")
 
     @operation(
         "listEvents",
@@ -39,7 +29,7 @@ class EventsView(_JobEventsView):
         answers=answer(Event(many=True), "A page of events, in order."),
     )
     def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
-        stream = self.stream_of(job_id)
+        stream = self.found(job_list.find_uuid(job_id))
 
         def find(cursor: int | None, limit: int) -> Page[object]:
             page = event_history.page_of_events(stream, after=cursor or 0, limit=limit, state=self.query.get("state"))
@@ -48,9 +38,7 @@ class EventsView(_JobEventsView):
         return self.answer_page(Event, find)
 
 
-class RedeliverEventView(_JobEventsView):
-    """`/v1/jobs/<id>/events/<event id>/redeliver`."""
-
+class RedeliverEventView(OneJobView):
     path_fields = {**OneJobView.path_fields, "event_id": Text(schema={"format": "uuid"}, help_text="The id of the event.")}
     not_found = "there is no event with this id in a job with this id"
 
@@ -62,21 +50,18 @@ class RedeliverEventView(_JobEventsView):
         answers=answer(Redelivery, "The event will be sent, before the later ones of its job.", 202),
     )
     def post(self, request: Request, job_id: str, event_id: UUID) -> HttpResponse:  # noqa: ARG002
-        if not redelivery.redeliver(self.stream_of(job_id), event_id):
-            raise self.no_such_thing()
+        self.found(redelivery.redeliver(self.found(job_list.find_uuid(job_id)), event_id) or None)
         return _accepted(1)
 
 
-class RedeliverDeadEventsView(_JobEventsView):
-    """`/v1/jobs/<id>/events/redeliver`."""
-
+class RedeliverDeadEventsView(OneJobView):
     @operation(
         "redeliverDeadEvents",
         "Redeliver all dead events of a job",
         answers=answer(Redelivery, "The events will be sent, in order.", 202),
     )
     def post(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
-        return _accepted(redelivery.redeliver_dead(self.stream_of(job_id)))
+        return _accepted(redelivery.redeliver_dead(self.found(job_list.find_uuid(job_id))))
 
 
 def _accepted(count: int) -> HttpResponse:

@@ -1,10 +1,14 @@
-"""The fields of a job in a request: ids, images, commands, paths, URLs, headers, signing keys."""
+"""The rules for the values of a job in a request: ids, images, commands, paths, URLs, headers, signing keys.
+
+Each function returns what is stored, or raises a `ValidationError`. No error repeats anything of the value.
+"""
 
 import binascii
 import json
 import re
 from decimal import ROUND_CEILING, Decimal
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from django.conf import settings
 from rest_framework.serializers import ValidationError
@@ -12,22 +16,16 @@ from rest_framework.serializers import ValidationError
 from jobs import exec_limits
 from jobs.api import limits
 from jobs.engine.protocol import MOUNTED_DIRECTORIES
-from orchestrator_site.base.http.fields import Array, Number, StrictField, StringMap, Text, error_at
+from orchestrator_site.base.http.fields import StringMap, Text, error_at
 from orchestrator_site.base.values import http_urls
 from orchestrator_site.base.values.image_patterns import is_allowed
 from orchestrator_site.base.values.image_references import MalformedReference, read_reference
 
-
-# -- identifiers, images and commands -------------------------------------------------------------
-class JobId(Text):
-    """The id of a job."""
-
-    default_error_messages = {"pattern": "must be letters, digits, '.', '_' and '-', and start with a letter or digit"}
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(low=1, high=limits.ID_LENGTH, pattern=limits.ID_PATTERN, **options)
+_ID_MESSAGE = "must be letters, digits, '.', '_' and '-', and start with a letter or digit"
+JobId = partial(Text, low=1, high=limits.ID_LENGTH, pattern=limits.ID_PATTERN, message=_ID_MESSAGE)
 
 
+# -- images, commands and what a container gets ---------------------------------------------------
 def image(text: str) -> str:
     """Check a Docker image reference: `[registry[:port]/]name[:tag][@digest]`."""
     try:
@@ -46,72 +44,45 @@ def argument(text: str) -> str:
     return text
 
 
-class Command(StrictField):
-    """A string for a shell, or an array of arguments."""
-
-    default_error_messages = {
-        "type": "must be a string or a non-empty array of strings",
-        "total": "the arguments must have less than 2 MiB in total, which is the limit of Linux",
-    }
-
-    def __init__(self, **options: Any) -> None:
-        self._string, self._array = Text(low=1, parse=argument), Array(Text(parse=argument), low=1)
-        super().__init__(schema={"oneOf": [self._string, self._array]}, **options)
-
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, str):
-            return self._string.to_internal_value(data)
-        if not isinstance(data, list) or not data:
-            self.fail("type")
-        command = self._array.to_internal_value(data)
-        if exec_limits.taken(command) > exec_limits.TOTAL:
-            self.fail("total")
-        return command
+def arguments(command: list[str]) -> list[str]:
+    """Check the length of all arguments together."""
+    if exec_limits.taken(command) > exec_limits.TOTAL:
+        raise ValidationError("the arguments must have less than 2 MiB in total, which is the limit of Linux")
+    return command
 
 
-class Environment(StringMap):
-    """The variables of a job."""
-
-    default_error_messages = {"name": "the name of a variable must not be empty or contain '='"}
-
-    def check_name(self, name: str) -> None:
-        if not name or "=" in name:
-            self.fail_at(name, "name")
-
-    def to_internal_value(self, data: Any) -> Any:
-        environment = super().to_internal_value(data)
-        for name, value in environment.items():
-            try:
-                argument(f"{name}={value}")
-            except ValidationError as error:
-                raise error_at(name, error.detail) from error
-        return environment
+def variable_name(name: str) -> None:
+    """Check the name of a variable."""
+    if not name or "=" in name:
+        raise ValidationError("the name of a variable must not be empty or contain '='")
 
 
-class Meta(StringMap):
-    """What a client wants to see in all events of a job."""
-
-    default_error_messages = {
-        "name": f"a name must have 1 to {limits.META_KEY_LENGTH} characters",
-        "bytes": f"must have at most {limits.META_BYTES} bytes as JSON",
-    }
-
-    def check_name(self, name: str) -> None:
-        if not 1 <= len(name) <= limits.META_KEY_LENGTH:
-            self.fail_at(name, "name")
-
-    def to_internal_value(self, data: Any) -> Any:
-        meta = super().to_internal_value(data)
-        if len(json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()) > limits.META_BYTES:
-            self.fail("bytes")
-        return meta
+def environment(variables: dict[str, str]) -> dict[str, str]:
+    """Check the length of each variable."""
+    for name, value in variables.items():
+        try:
+            argument(f"{name}={value}")
+        except ValidationError as error:
+            raise error_at(name, error.detail) from error
+    return variables
 
 
-class Cpu(Number):
-    """Cores, as thousandths of one; fractions of these are rounded up, so that a job never has less than it asked for."""
+def cpu_millis(cores: float) -> int:
+    """Return thousandths of a core, rounded up, so that a job never has less than it asked for."""
+    return int((Decimal(str(cores)) * 1000).to_integral_value(ROUND_CEILING))
 
-    def to_internal_value(self, data: Any) -> Any:
-        return int((Decimal(str(super().to_internal_value(data))) * 1000).to_integral_value(ROUND_CEILING))
+
+def meta_name(name: str) -> None:
+    """Check the name of a member of `meta`."""
+    if not 1 <= len(name) <= limits.META_KEY_LENGTH:
+        raise ValidationError(f"a name must have 1 to {limits.META_KEY_LENGTH} characters")
+
+
+def meta(members: dict[str, str]) -> dict[str, str]:
+    """Check the size of `meta`, which is in all events."""
+    if len(json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()) > limits.META_BYTES:
+        raise ValidationError(f"must have at most {limits.META_BYTES} bytes as JSON")
+    return members
 
 
 # -- paths ----------------------------------------------------------------------------------------
@@ -146,25 +117,17 @@ def _components(text: str) -> list[str]:
 
 
 # -- URLs and headers -----------------------------------------------------------------------------
+_URL_SCHEMA: Final = {"pattern": "^[hH][tT][tT][pP][sS]?://"}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _HEADER_VALUE = r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"  # RFC 9110, 5.5
-_NOT_A_VALUE = "must be one line of Latin-1 without spaces at its ends"
+_HEADER_VALUE_MESSAGE = "must be one line of Latin-1 without spaces at its ends"
 _OWN: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
-_OWN_OF_CALLBACKS: Final = _OWN.union(
-    ("accept-encoding", "expect", "keep-alive", "te", "trailer", "upgrade", "user-agent", "x-signature-256")
-)
+_OWN_OF_CALLBACKS = {"accept-encoding", "expect", "keep-alive", "te", "trailer", "upgrade", "user-agent", "x-signature-256"}
 _OWN_PREFIXES_OF_CALLBACKS: Final = ("ce-", "content-", "proxy-", "webhook-")
 
 
-class Url(Text):
-    """An http or https URL that can be requested. No error repeats any of it."""
-
-    def __init__(self) -> None:
-        schema = {"pattern": "^[hH][tT][tT][pP][sS]?://"}
-        super().__init__(low=1, high=limits.URL_LENGTH, parse=_url, schema=schema, help_text="http or https. Never shown again.")
-
-
-def _url(text: str) -> str:
+def url(text: str) -> str:
+    """Check an http or https URL: whether it can be requested."""
     try:
         http_urls.parse(text)
     except http_urls.InvalidUrl as error:
@@ -172,80 +135,65 @@ def _url(text: str) -> str:
     return text
 
 
-class Headers(StringMap):
-    """The headers of a request."""
-
-    default_error_messages = {
-        "name": "the name of a header must consist of letters, digits and !#$%&'*+-.^_`|~",
-        "own": "this header is set by the service and cannot be overridden",
-        "twice": "a header is given twice; upper and lower case make no difference",
-    }
-
-    def __init__(self, help_text: str = "Request headers, sent in Latin-1. Never shown again.", **options: Any) -> None:
-        value = Text(pattern=_HEADER_VALUE, schema={"pattern": None}, error_messages={"pattern": _NOT_A_VALUE})
-        super().__init__(child=value, required=False, help_text=help_text, **options)
-
-    def check_name(self, name: str) -> None:
-        if not _HEADER_NAME.fullmatch(name):
-            self.fail_at(name, "name")
-        if self.is_own(name.lower()):
-            self.fail_at(name, "own")
-
-    def is_own(self, name: str) -> bool:
-        """Return whether the service sets this header itself. `name` is in lower case."""
-        return name in _OWN
-
-    def to_internal_value(self, data: Any) -> Any:
-        headers = super().to_internal_value(data)
-        if len({name.lower() for name in headers}) < len(headers):
-            self.fail("twice")
-        return headers
+def header_name(name: str, *, own: bool = False) -> None:
+    """Check the name of a header. `own`: the service sets it itself."""
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValidationError("the name of a header must consist of letters, digits and !#$%&'*+-.^_`|~")
+    if own or name.lower() in _OWN:
+        raise ValidationError("this header is set by the service and cannot be overridden")
 
 
-class CallbackHeaders(Headers):
-    """The headers that are sent with each event."""
+def callback_header_name(name: str) -> None:
+    """Check the name of a header that is sent with each event."""
+    header_name(name, own=name.lower() in _OWN_OF_CALLBACKS or name.lower().startswith(_OWN_PREFIXES_OF_CALLBACKS))
 
-    default_error_messages = {"bytes": f"names and values must have at most {limits.CALLBACK_HEADERS_BYTES} bytes in total"}
 
-    def is_own(self, name: str) -> bool:
-        return name in _OWN_OF_CALLBACKS or name.startswith(_OWN_PREFIXES_OF_CALLBACKS)
+def headers(given: dict[str, str]) -> dict[str, str]:
+    """Check that no header is given twice."""
+    if len({name.lower() for name in given}) < len(given):
+        raise ValidationError("a header is given twice; upper and lower case make no difference")
+    return given
 
-    def to_internal_value(self, data: Any) -> Any:
-        headers = super().to_internal_value(data)
-        if sum(len(name) + len(value) for name, value in headers.items()) > limits.CALLBACK_HEADERS_BYTES:
-            self.fail("bytes")
-        return headers
+
+def callback_headers(given: dict[str, str]) -> dict[str, str]:
+    """Check the headers that are sent with each event."""
+    if sum(len(name) + len(value) for name, value in given.items()) > limits.CALLBACK_HEADERS_BYTES:
+        raise ValidationError(f"names and values must have at most {limits.CALLBACK_HEADERS_BYTES} bytes in total")
+    return headers(given)
+
+
+Url = partial(Text, low=1, high=limits.URL_LENGTH, parse=url, schema=_URL_SCHEMA, help_text="http or https. Never shown again.")
+_header_value = Text(pattern=_HEADER_VALUE, schema={"pattern": None}, message=_HEADER_VALUE_MESSAGE)
+Headers = partial(
+    StringMap,
+    child=_header_value,
+    check_name=header_name,
+    parse=headers,
+    required=False,
+    help_text="Request headers, sent in Latin-1. Never shown again.",
+)
 
 
 # -- contents and keys ----------------------------------------------------------------------------
 _WEBHOOK_SECRET = "whsec_"  # noqa: S105 - the prefix that Standard Webhooks gives its keys
-_LOW, _HIGH = limits.SECRET_BYTES_MIN, limits.SECRET_BYTES_MAX
 
 
-class SigningKeys(StrictField):
-    """One key, or an array of the new key and the old one. A key is any string; after `whsec_` it is base64."""
-
-    default_error_messages = {"type": f"must be a string or an array of 1 to {limits.KEYS_MAX} strings"}
-
-    def __init__(self, **options: Any) -> None:
-        help_text = f"`{_WEBHOOK_SECRET}` and {_LOW} to {_HIGH} bytes in base64, or any string."
-        self._key = Text(low=1, high=limits.KEY_LENGTH, parse=_signing_key, help_text=help_text)
-        self._keys = Array(self._key, low=1, high=limits.KEYS_MAX)
-        super().__init__(schema={"oneOf": [self._key, self._keys]}, **options)
-
-    def to_internal_value(self, data: Any) -> Any:
-        if not isinstance(data, str | list):
-            self.fail("type")
-        keys = self._keys.to_internal_value(data) if isinstance(data, list) else [self._key.to_internal_value(data)]
-        return tuple(dict.fromkeys(keys))
-
-
-def _signing_key(text: str) -> str:
+def signing_key(text: str) -> str:
+    """Check a key: any string, but after `whsec_` base64, as Standard Webhooks has it."""
     if text.startswith(_WEBHOOK_SECRET):
         secret = read_base64(text.removeprefix(_WEBHOOK_SECRET))
-        if secret is None or not _LOW <= len(secret) <= _HIGH:
-            raise ValidationError(f"after {_WEBHOOK_SECRET} a key must be {_LOW} to {_HIGH} bytes in base64, padded")
+        low, high = limits.SECRET_BYTES
+        if secret is None or not low <= len(secret) <= high:
+            raise ValidationError(f"after {_WEBHOOK_SECRET} a key must be {low} to {high} bytes in base64, padded")
     return text
+
+
+def signing_keys(given: str | list[str]) -> tuple[str, ...]:
+    """Return the keys, each once."""
+    return (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
+
+
+octal = partial(int, base=8)
 
 
 def read_base64(text: str) -> bytes | None:

@@ -1,13 +1,12 @@
 """What the API answers about jobs, their logs and their events. No field is a key, environment value, URL or header."""
 
+from operator import attrgetter
+
 from callbacks.models import Event as StoredEvent
 from jobs.api.fields import JobId
 from jobs.api.new_job import EVENT_TYPES
-from jobs.api.stored_log import StoredLine
 from jobs.api.waiting_reason import waiting_for
 from jobs.log_lines import Ending
-from jobs.models import Job as StoredJob
-from jobs.models import Node
 from jobs.states import InputType, OutputType, Reason, State, Stream, TransferStatus
 from orchestrator_site.base.http.fields import Array, Boolean, Choice, Integer, Number, StringMap, Text, Time
 from orchestrator_site.base.http.serializers import AnswerSerializer
@@ -20,16 +19,6 @@ class Accepted(AnswerSerializer):
     status = Choice([State.ACCEPTED])
 
 
-class _NodeName(Text):
-    def to_representation(self, value: Node) -> str:
-        return value.name
-
-
-class _Cores(Number):
-    def to_representation(self, value: int) -> float:
-        return value / 1000
-
-
 class JobSummary(AnswerSerializer):
     """A job in a list. What is not known yet is left out."""
 
@@ -38,7 +27,7 @@ class JobSummary(AnswerSerializer):
     image = Text()
     meta = StringMap()
     createdAt = Time(source="created_at")
-    cpu = _Cores(source="cpu_millis")
+    cpu = Number(source="cpu_millis", show=lambda millis: millis / 1000)
     memory = Integer(source="memory_mib", help_text="MiB.")
     timeoutSeconds = Integer(source="timeout_seconds")
     exitCode = Integer(source="exit_code", required=False, help_text="-1 if it is unknown or the process never ran.")
@@ -47,7 +36,7 @@ class JobSummary(AnswerSerializer):
     startedAt = Time(source="started_at", required=False)
     finishedAt = Time(source="finished_at", required=False, help_text="When its status was decided.")
     completedAt = Time(source="completed_at", required=False, help_text="When its last output was handled.")
-    node = _NodeName(required=False)
+    node = Text(required=False, show=attrgetter("name"))
 
 
 class _Transfer(AnswerSerializer):
@@ -69,26 +58,12 @@ class Output(_Transfer):
     type = Choice(OutputType.values)
 
 
-class _WaitingReason(Text):
-    def to_representation(self, value: StoredJob) -> str | None:
-        return waiting_for(value)
-
-
 class Job(JobSummary):
     """A job with its inputs and outputs."""
 
-    waiting = _WaitingReason(source="*", required=False, help_text="What an accepted job waits for.")
+    waiting = Text(show=waiting_for, source="*", required=False, help_text="What an accepted job waits for.")
     inputs = Array(Input())
     outputs = Array(Output())
-
-
-class _Partial(Boolean):
-    def __init__(self) -> None:
-        help_text = "The line continues in the next one of its stream."
-        super().__init__(schema={"enum": [True]}, source="*", required=False, help_text=help_text)
-
-    def to_representation(self, value: StoredLine) -> bool | None:
-        return True if value.ending == Ending.PARTIAL else None
 
 
 class LogLine(AnswerSerializer):
@@ -98,7 +73,13 @@ class LogLine(AnswerSerializer):
     stream = Choice(Stream.values)
     time = Text(schema={"format": "date-time"})
     text = Text()
-    partial = _Partial()  # type: ignore[assignment]  # DRF's attribute of that name is one of instances
+    partial = Boolean(  # type: ignore[assignment]  # DRF's attribute of that name is one of instances
+        source="ending",
+        required=False,
+        show=lambda ending: True if ending == Ending.PARTIAL else None,
+        schema={"enum": [True]},
+        help_text="The line continues in the next one of its stream.",
+    )
 
 
 class LogPage(AnswerSerializer):

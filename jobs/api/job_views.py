@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from http import HTTPStatus
 from types import SimpleNamespace
+from uuid import UUID
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
@@ -14,27 +15,25 @@ from jobs.api import job_list, limits, stored_log
 from jobs.api.fields import JobId
 from jobs.api.job_answers import Accepted, Job, JobSummary, LogPage
 from jobs.api.new_job import NewJob
-from jobs.api.queries import JobListQuery, JobPagination, LogQuery, WaitQuery
+from jobs.api.queries import JobListQuery, LogQuery, WaitQuery
 from jobs.api.stored_log import Log
 from jobs.errors import IdTaken
 from jobs.models import Job as StoredJob
 from jobs.services import JobNotFound
 from jobs.states import UNDECIDED
 from orchestrator_site.base.db.transactions import release_connection
-from orchestrator_site.base.http.api_errors import ApiError
+from orchestrator_site.base.http.api_errors import ApiError, json_response
 from orchestrator_site.base.http.api_views import ApiView
-from orchestrator_site.base.http.json_response import json_response
 from orchestrator_site.base.http.long_polls import look_until
 from orchestrator_site.base.http.openapi import answer, operation
+from orchestrator_site.base.http.pagination import Page, pages_of
 
 _ID_TAKEN = "a job with this id exists"
 _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
 
 
 class JobsView(ApiView):
-    """`/v1/jobs`."""
-
-    pagination_class = JobPagination
+    pagination_class = pages_of("jobs")
 
     @operation(
         "createJob",
@@ -61,10 +60,10 @@ class JobsView(ApiView):
         answers=answer(JobSummary(many=True), "A page of jobs, newest first."),
     )
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
-        return self.answer_page(
-            JobSummary,
-            lambda cursor, limit: job_list.page_of_jobs(job_list.Filters(**self.query), cursor=cursor, limit=limit),
-        )
+        def find(cursor: UUID | None, limit: int) -> Page[StoredJob]:
+            return job_list.page_of_jobs(job_list.Filters(**self.query), cursor=cursor, limit=limit)
+
+        return self.answer_page(JobSummary, find)
 
 
 class OneJobView(ApiView):
@@ -75,20 +74,10 @@ class OneJobView(ApiView):
 
 
 class JobView(OneJobView):
-    """`/v1/jobs/<id>`."""
-
-    @operation(
-        "getJob",
-        "Get a job, or wait until it is decided",
-        query=WaitQuery,
-        answers=answer(Job, "The job."),
-    )
+    @operation("getJob", "Get a job, or wait until it is decided", query=WaitQuery, answers=answer(Job, "The job."))
     def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
         look_until(lambda: _status(job_id), lambda status: status not in UNDECIDED, self.query["wait"])
-        job = job_list.find_job(job_id)
-        if job is None:
-            raise self.no_such_thing()
-        return json_response(Job.show(job))
+        return json_response(Job.show(self.found(job_list.find_job(job_id))))
 
     @operation(
         "cancelJob",
@@ -99,8 +88,8 @@ class JobView(OneJobView):
     def delete(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
         try:
             services.cancel(job_id)
-        except JobNotFound as error:
-            raise self.no_such_thing() from error
+        except JobNotFound:
+            self.found(None)
         response = HttpResponse(status=HTTPStatus.NO_CONTENT)
         del response["Content-Type"]
         return response
@@ -111,8 +100,6 @@ def _status(job_id: str) -> str | None:
 
 
 class LogsView(OneJobView):
-    """`/v1/jobs/<id>/logs`."""
-
     @operation(
         "getLogs",
         "Read or follow the log of a job",
@@ -123,25 +110,19 @@ class LogsView(OneJobView):
         },
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
-        log = stored_log.find_log(job_id)
-        if log is None:
-            raise self.no_such_thing()
+        log = self.found(stored_log.find_log(job_id))
         stream, tail, seconds = self.query.get("stream"), self.query.get("tail"), self.query["wait"]
         after, limit = self.query["after"], self.query.get("limit")
         if tail is not None:
             after = max(after, stored_log.before_tail(log, count=tail, stream=stream))
-        if _prefers_json(request):
+        # of two equally wanted types the first one; text if neither is wanted
+        if request._request.get_preferred_type(["text/plain", "application/json"]) == "application/json":
             limit = limit or max(tail or 0, limits.LOG_LINES_DEFAULT)
             response: HttpResponseBase = _page_of_lines(log, after, limit, stream, seconds)
         else:
             response = _text(log, after, limit, stream, seconds)
         response["Vary"] = "Accept"
         return response
-
-
-def _prefers_json(request: Request) -> bool:
-    """Return whether JSON is preferred: of two equally wanted types the first one; text if neither is."""
-    return request._request.get_preferred_type(["text/plain", "application/json"]) == "application/json"
 
 
 def _page_of_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> HttpResponse:

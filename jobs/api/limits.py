@@ -1,4 +1,4 @@
-"""The numbers of the API: what a request may hold, how far one answer goes. The OpenAPI document is made from them."""
+"""The limits of the API: what a request may hold, and how far one answer goes. The OpenAPI document shows them."""
 
 from typing import Final
 
@@ -6,14 +6,11 @@ from typing import Final
 ID_LENGTH: Final = 128
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 IMAGE_LENGTH: Final = 512
-CPU_MIN: Final = 0.01  # cores
-CPU_MAX: Final = 64
+CPU: Final = (0.01, 64)  # cores
 CPU_DEFAULT: Final = 1
-MEMORY_MIN: Final = 6  # MiB
-MEMORY_MAX: Final = 65536
+MEMORY: Final = (6, 65536)  # MiB
 MEMORY_DEFAULT: Final = 512
-TIMEOUT_MIN: Final = 1  # seconds
-TIMEOUT_MAX: Final = 86400
+TIMEOUT: Final = (1, 86400)  # seconds
 TIMEOUT_DEFAULT: Final = 1800
 ENVIRONMENT_ENTRIES: Final = 256
 META_ENTRIES: Final = 32
@@ -25,7 +22,7 @@ WORKSPACE_DEFAULT: Final = "/workspace"
 # -- inputs, outputs, callback ------------------------------------------------------------------
 TRANSFERS: Final = 64  # of either kind
 PATH_BYTES: Final = 1024  # in UTF-8; the workspace's too
-MODE_DEFAULT: Final = 0o644
+MODE_DEFAULT: Final = "0644"
 MODE_PATTERN: Final = r"([0-7]{1,4}|0[0-7]{4})"
 SHA256_PATTERN: Final = r"[0-9A-Fa-f]{64}"
 URL_LENGTH: Final = 2048
@@ -33,13 +30,11 @@ KEY_LENGTH: Final = 1024
 KEYS_MAX: Final = 2  # of one callback: the new one and the old one
 CALLBACK_HEADERS_MAX: Final = 32
 CALLBACK_HEADERS_BYTES: Final = 8 * 1024  # names and values: what web servers accept by default
-SECRET_BYTES_MIN: Final = 24  # of what a `whsec_` key encodes: Standard Webhooks
-SECRET_BYTES_MAX: Final = 64
+SECRET_BYTES: Final = (24, 64)  # of what a `whsec_` key encodes: Standard Webhooks
 
-# -- questions ----------------------------------------------------------------------------------
+# -- answers ------------------------------------------------------------------------------------
 WAIT_SECONDS: Final = 30
 ROWS_READ: Final = 5000  # for one page of jobs
 LOG_LINES_DEFAULT: Final = 1000
 LOG_LINES_MAX: Final = 10_000
-LOG_NUMBER_MAX: Final = 2**53  # a line's number; JSON readers know no larger whole number
 LOG_PAGE_LENGTH: Final = 2 * 1024**2  # characters of text in one JSON answer

@@ -1,56 +1,41 @@
 """The body of `POST /v1/jobs`: every member of a job with its rules, read into a `JobSpec`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, ClassVar, Final, TypeVar, get_args
 
 from jobs import events, exec_limits
-from jobs.api import limits
-from jobs.api.fields import (
-    CallbackHeaders,
-    Command,
-    Cpu,
-    Environment,
-    Headers,
-    JobId,
-    Meta,
-    SigningKeys,
-    Url,
-    file_path,
-    image,
-    read_base64,
-    workspace,
-)
+from jobs.api import fields, limits
+from jobs.api.fields import Headers, JobId, Url
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, Network, OutputSpec, PullPolicy, UploadMethod
 from jobs.states import InputType, OutputType
-from orchestrator_site.base.http.fields import Array, ByType, Choice, Integer, Text, error_at
+from orchestrator_site.base.http.fields import Array, ByType, Choice, Integer, Number, StringMap, StringOrArray, Text, error_at
 from orchestrator_site.base.http.serializers import RequestSerializer
 
 EVENT_TYPES: Final = (events.INPUT, events.START, events.LOG, events.EXIT, events.OUTPUT, events.COMPLETE)
 _Transfer = TypeVar("_Transfer", InputSpec, OutputSpec)
 
+_PATH_HELP = f"Relative to the workspace, without `..`; at most {limits.PATH_BYTES} bytes."
+_NOT_OCTAL = 'must be an octal string such as "0755"'
+_KEY_HELP = "`whsec_` and 24 to 64 bytes in base64, or any string."
+_KEY = Text(low=1, high=limits.KEY_LENGTH, parse=fields.signing_key, help_text=_KEY_HELP)
+
 
 class _NewTransfer(RequestSerializer):
     id = Text(low=1, high=limits.ID_LENGTH, required=False, help_text="Unique over inputs and outputs; default: `input-1`, …")
-    path = Text(
-        parse=file_path,
-        schema={"minLength": 1},
-        help_text=f"Relative to the workspace, without `..`; at most {limits.PATH_BYTES} bytes.",
-    )
+    path = Text(parse=fields.file_path, schema={"minLength": 1}, help_text=_PATH_HELP)
+    spec: ClassVar[type[InputSpec] | type[OutputSpec]]
+
+    def validate(self, attrs: dict[str, Any]) -> Any:
+        return self.spec(**attrs)
 
 
 class _NewInput(_NewTransfer):
     mode = Text(
-        pattern=limits.MODE_PATTERN,
-        parse=lambda text: int(text, 8),
-        error_messages={"pattern": 'must be an octal string such as "0755"'},
-        default=f"{limits.MODE_DEFAULT:04o}",
-        help_text="Octal.",
+        pattern=limits.MODE_PATTERN, message=_NOT_OCTAL, parse=fields.octal, default=limits.MODE_DEFAULT, help_text="Octal."
     )
-
-    def validate(self, attrs: dict[str, Any]) -> Any:
-        return InputSpec(**attrs)
+    spec = InputSpec
 
 
 class FileInput(_NewInput):
@@ -62,7 +47,7 @@ class FileInput(_NewInput):
 
     def validate(self, attrs: dict[str, Any]) -> Any:
         text: str = attrs["content"]
-        content = read_base64(text) if attrs.pop("encoding") == "base64" else text.encode()
+        content = fields.read_base64(text) if attrs.pop("encoding") == "base64" else text.encode()
         if content is None:
             raise error_at("content", ["must be valid base64"])
         return super().validate(attrs | {"content": content})
@@ -74,47 +59,48 @@ class DownloadInput(_NewInput):
     type = Choice([InputType.DOWNLOAD])
     url = Url()
     headers = Headers()
-    sha256 = Text(
-        pattern=limits.SHA256_PATTERN,
-        parse=str.lower,
-        error_messages={"pattern": "must be 64 hexadecimal digits"},
-        required=False,
-    )
+    sha256 = Text(pattern=limits.SHA256_PATTERN, message="must be 64 hexadecimal digits", parse=str.lower, required=False)
 
 
-class _NewOutput(_NewTransfer):
-    def validate(self, attrs: dict[str, Any]) -> Any:
-        return OutputSpec(**attrs)
-
-
-class UploadOutput(_NewOutput):
+class UploadOutput(_NewTransfer):
     """A file that is uploaded after the process has ended."""
 
+    spec = OutputSpec
     type = Choice([OutputType.UPLOAD])
     url = Url()
     method = Choice(get_args(UploadMethod), default="PUT")
     headers = Headers()
 
 
-class EventOutput(_NewOutput):
+class EventOutput(_NewTransfer):
     """A file whose content is sent in an event."""
 
+    spec = OutputSpec
     type = Choice([OutputType.EVENT])
+
+
+_INPUTS: Mapping[str, type[RequestSerializer]] = {InputType.FILE: FileInput, InputType.DOWNLOAD: DownloadInput}
+_OUTPUTS: Mapping[str, type[RequestSerializer]] = {OutputType.UPLOAD: UploadOutput, OutputType.EVENT: EventOutput}
 
 
 class Callback(RequestSerializer):
     """Where the events of a job are sent."""
 
     url = Url()
-    key = SigningKeys(
+    key = StringOrArray(
+        _KEY,
+        Array(_KEY, low=1, high=limits.KEYS_MAX),
+        parse=fields.signing_keys,
         source="keys",
         required=False,
         help_text="Signs every event. While the receiver changes keys: the new key and the old one. Never shown again.",
     )
-    headers = CallbackHeaders(
-        "Sent with every event, in Latin-1. Headers that the service sets itself are refused. "
-        f"Names and values have at most {limits.CALLBACK_HEADERS_BYTES} bytes in total. Never shown again.",
+    headers = Headers(
         high=limits.CALLBACK_HEADERS_MAX,
+        check_name=fields.callback_header_name,
+        parse=fields.callback_headers,
+        help_text="Sent with every event, in Latin-1. Headers that the service sets itself are refused. "
+        f"Names and values have at most {limits.CALLBACK_HEADERS_BYTES} bytes in total. Never shown again.",
     )
     events = Array(Choice((*EVENT_TYPES, events.ALL)), required=False, help_text=f"Empty or absent: all, as with `{events.ALL}`.")
 
@@ -127,63 +113,57 @@ class NewJob(RequestSerializer):
     """A container to be run to completion."""
 
     id = JobId(required=False, help_text="Default: a UUID, version 7.")
-    image = Text(low=1, high=limits.IMAGE_LENGTH, parse=image, help_text="A Docker image reference.")
-    command = Command(
+    image = Text(low=1, high=limits.IMAGE_LENGTH, parse=fields.image, help_text="A Docker image reference.")
+    command = StringOrArray(
+        Text(low=1, parse=fields.argument),
+        Array(Text(parse=fields.argument), low=1, parse=fields.arguments),
         required=False,
         absent=("",),
         help_text="A string for `/bin/sh -c`, or an exact argument vector; if absent or empty, the image's own. "
         f"The string, or each argument, has at most {exec_limits.LONGEST} bytes.",
     )
-    cpu = Cpu(
-        limits.CPU_MIN,
-        limits.CPU_MAX,
+    cpu = Number(
+        *limits.CPU,
+        parse=fields.cpu_millis,
         source="cpu_millis",
         default=limits.CPU_DEFAULT,
         absent=(0,),
         help_text="Cores; more than three decimals are rounded up. 0 counts as absent.",
     )
     memory = Integer(
-        limits.MEMORY_MIN,
-        limits.MEMORY_MAX,
-        source="memory_mib",
-        default=limits.MEMORY_DEFAULT,
-        absent=(0,),
-        help_text="MiB. 0 counts as absent.",
+        *limits.MEMORY, source="memory_mib", default=limits.MEMORY_DEFAULT, absent=(0,), help_text="MiB. 0 counts as absent."
     )
     timeoutSeconds = Integer(
-        limits.TIMEOUT_MIN,
-        limits.TIMEOUT_MAX,
+        *limits.TIMEOUT,
         source="timeout_seconds",
         default=limits.TIMEOUT_DEFAULT,
         absent=(0,),
         help_text="From the start of the container. 0 counts as absent.",
     )
-    environment = Environment(
+    environment = StringMap(
+        check_name=fields.variable_name,
+        parse=fields.environment,
         high=limits.ENVIRONMENT_ENTRIES,
         required=False,
         help_text=f"Never shown again. Each `NAME=value` has at most {exec_limits.LONGEST} bytes.",
     )
-    meta = Meta(
+    meta = StringMap(
+        check_name=fields.meta_name,
+        parse=fields.meta,
         high=limits.META_ENTRIES,
         child=Text(high=limits.META_VALUE_LENGTH),
         required=False,
         help_text=f"In every event. Names of 1 to {limits.META_KEY_LENGTH} characters, {limits.META_BYTES} bytes in total.",
     )
     workspace = Text(
-        parse=workspace,
+        parse=fields.workspace,
         schema={"pattern": "^/"},
         default=limits.WORKSPACE_DEFAULT,
         absent=("",),
         help_text="An absolute path without `..`, not at or below `/dev`, `/proc` or `/sys`. An empty one counts as absent.",
     )
-    inputs = Array(
-        ByType("NewInput", {InputType.FILE: FileInput, InputType.DOWNLOAD: DownloadInput}), high=limits.TRANSFERS, required=False
-    )
-    outputs = Array(
-        ByType("NewOutput", {OutputType.UPLOAD: UploadOutput, OutputType.EVENT: EventOutput}),
-        high=limits.TRANSFERS,
-        required=False,
-    )
+    inputs = Array(ByType("NewInput", _INPUTS), high=limits.TRANSFERS, required=False)
+    outputs = Array(ByType("NewOutput", _OUTPUTS), high=limits.TRANSFERS, required=False)
     pullPolicy = Choice(get_args(PullPolicy), source="pull_policy", default="missing")
     network = Choice(get_args(Network), default="bridge")
     callback = Callback(required=False)
@@ -195,10 +175,7 @@ class NewJob(RequestSerializer):
         return JobSpec(**attrs, inputs=inputs, outputs=outputs)
 
 
-def read_job(body: object) -> JobSpec:
-    """Return the checked description of a job. Raise `InvalidRequest`, which names the member at fault."""
-    spec: JobSpec = NewJob.read(body)
-    return spec
+read_job: Callable[[object], JobSpec] = NewJob.read
 
 
 def _named(specs: Sequence[_Transfer], kind: str) -> tuple[_Transfer, ...]:

@@ -1,40 +1,29 @@
 """The query parameters and pages of the API of jobs."""
 
+from functools import partial
 from typing import Any
 
 from callbacks.models import Event
 from jobs.api import job_list, limits
 from jobs.states import State, Stream
-from orchestrator_site.base.http.fields import Choice, Integer, Seconds, Text, Time
-from orchestrator_site.base.http.pagination import MAX_NUMBER, Cursor, CursorPagination, PageQuery
+from orchestrator_site.base.http.fields import Choice, Integer, Number, Text, Time
+from orchestrator_site.base.http.pagination import MAX_NUMBER, PageQuery, cursor
 from orchestrator_site.base.http.serializers import QuerySerializer
 
 _META = "meta."
-
-
-class JobCursor(Cursor):
-    """The position of a job in the list."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        try:
-            return job_list.decode_cursor(data)
-        except ValueError:
-            self.fail("cursor")
+_EXCLUSIVE = "RFC 3339 with an offset; exclusive, to the millisecond."
+Wait = partial(Number, 0, limits.WAIT_SECONDS, default=0, schema={"multipleOf": 0.001})  # seconds
 
 
 class JobListQuery(PageQuery):
     """Which jobs to list; names that start with `meta.` select by a value of `meta`."""
 
-    cursor = JobCursor()
+    cursor = cursor(job_list.decode_cursor)
     status = Choice(State.values, required=False, help_text="Only jobs with this status.")
     image = Text(required=False, help_text="Only jobs with exactly this image.")
     node = Text(required=False, help_text="Only jobs on the node with this name.")
-    createdAfter = Time(
-        source="created_after", required=False, help_text="RFC 3339 with an offset; exclusive, to the millisecond."
-    )
-    createdBefore = Time(
-        source="created_before", required=False, help_text="RFC 3339 with an offset; exclusive, to the millisecond."
-    )
+    createdAfter = Time(source="created_after", required=False, help_text=_EXCLUSIVE)
+    createdBefore = Time(source="created_before", required=False, help_text=_EXCLUSIVE)
 
     def to_internal_value(self, data: dict[str, str]) -> dict[str, Any]:
         meta = {name.removeprefix(_META): text for name, text in data.items() if name.startswith(_META)}
@@ -45,7 +34,7 @@ class JobListQuery(PageQuery):
 class WaitQuery(QuerySerializer):
     """How long to wait for a job."""
 
-    wait = Seconds(0, limits.WAIT_SECONDS, default=0, help_text="Answer when the job is decided, or after this many seconds.")
+    wait = Wait(help_text="Answer when the job is decided, or after this many seconds.")
 
 
 class LogQuery(QuerySerializer):
@@ -60,27 +49,10 @@ class LogQuery(QuerySerializer):
     )
     stream = Choice(Stream.values, required=False, help_text="Only lines of this stream.")
     tail = Integer(0, limits.LOG_LINES_MAX, required=False, help_text="Start with the last lines, this many.")
-    wait = Seconds(
-        0,
-        limits.WAIT_SECONDS,
-        default=0,
-        help_text="Answer as soon as there is a line or the log has ended, or after this many seconds.",
-    )
+    wait = Wait(help_text="Answer as soon as there is a line or the log has ended, or after this many seconds.")
 
 
 class EventListQuery(PageQuery):
     """Which events of a job to list."""
 
     state = Choice(Event.State.values, required=False, help_text="Only events in this state.")
-
-
-class JobPagination(CursorPagination):
-    """Pages of jobs."""
-
-    items = "jobs"
-
-
-class EventPagination(CursorPagination):
-    """Pages of events."""
-
-    items = "events"

@@ -1,20 +1,15 @@
-"""Where the views are, below `/v1/`."""
+"""The addresses of the API of jobs, below `/v1/`."""
 
 from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 
 from jobs.api import event_views, job_views, limits
 
 
-class JobIdConverter:
-    """What may be a job's id; anything else is an address that does not exist."""
+class JobIdConverter(StringConverter):
+    """Matches what can be the id of a job; any other address is not found."""
 
     regex = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{limits.ID_LENGTH - 1}}}"
-
-    def to_python(self, value: str) -> str:
-        return value
-
-    def to_url(self, value: str) -> str:
-        return value
 
 
 register_converter(JobIdConverter, "job_id")

@@ -12,11 +12,10 @@ from typing import Any, Final
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
-from rest_framework.exceptions import APIException, MethodNotAllowed
+from rest_framework.exceptions import APIException
 
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE
 from orchestrator_site.base.http import error_texts
-from orchestrator_site.base.http.json_response import json_response
 from orchestrator_site.base.intervals import WebIntervals
 
 logger = logging.getLogger(__name__)
@@ -60,6 +59,11 @@ def _shown(name: str) -> str:
     return name if len(name) <= _MAX_SHOWN_NAME else name[:_MAX_SHOWN_NAME] + "…"
 
 
+def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> JsonResponse:
+    """Return an answer in UTF-8, without escapes."""
+    return JsonResponse(body, status=status, headers=headers, json_dumps_params={"ensure_ascii": False})
+
+
 def error_response(
     status: int, sentence: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JsonResponse:
@@ -76,13 +80,11 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> HttpR
             return _plain_error(HTTPStatus.NOT_FOUND)
         case PermissionDenied():
             return _plain_error(HTTPStatus.FORBIDDEN)
-        case MethodNotAllowed():  # the view adds `Allow`
-            return _plain_error(HTTPStatus.METHOD_NOT_ALLOWED)
         case APIException():
             return _plain_error(exception.status_code)
         case _ if isinstance(exception, DATABASE_UNAVAILABLE):
             logger.error("the database is unavailable", exc_info=exception)
-            return _unavailable()
+            return _plain_error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(round(WebIntervals().retry_unavailable))})
         case _:
             logger.error("a request failed", exc_info=exception, extra={"view": type(context.get("view")).__name__})
             return _plain_error(HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -94,10 +96,6 @@ def _plain_error(status: int, headers: Mapping[str, str] | None = None) -> JsonR
 
 def _sentence(status: int) -> str:
     return error_texts.BY_STATUS.get(status) or HTTPStatus(status).phrase.lower()
-
-
-def _unavailable() -> HttpResponse:
-    return _plain_error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(round(WebIntervals().retry_unavailable))})
 
 
 def is_api(request: HttpRequest) -> bool:
@@ -116,11 +114,8 @@ class JsonErrorsMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self._get_response(request)
-        if (
-            response.status_code < HTTPStatus.BAD_REQUEST
-            or response.get("Content-Type") == "application/json"
-            or is_admin(request)
-        ):
+        is_json = response.get("Content-Type") == "application/json"
+        if response.status_code < HTTPStatus.BAD_REQUEST or is_json or is_admin(request):
             return response
         answer = _plain_error(response.status_code)
         for name, value in response.headers.items():
@@ -130,21 +125,17 @@ class JsonErrorsMiddleware:
         return answer
 
 
-def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer 400 for an unknown host name and for other suspicious requests; Django's `handler400`."""
-    return defaults.bad_request(request, exception) if is_admin(request) else _plain_error(HTTPStatus.BAD_REQUEST)
+def _handler(status: int, for_admin: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Return a view for Django's `handler400` and the like: JSON, except in the admin."""
+
+    def answer(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+        arguments = (request,) if exception is None else (request, exception)
+        return for_admin(*arguments) if is_admin(request) else _plain_error(status)
+
+    return answer
 
 
-def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer 403 for a request that is not allowed; Django's `handler403`."""
-    return defaults.permission_denied(request, exception) if is_admin(request) else _plain_error(HTTPStatus.FORBIDDEN)
-
-
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer 404 for an unknown address; Django's `handler404`."""
-    return defaults.page_not_found(request, exception) if is_admin(request) else _plain_error(HTTPStatus.NOT_FOUND)
-
-
-def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer 500 for an unexpected exception; Django's `handler500`."""
-    return defaults.server_error(request) if is_admin(request) else _plain_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+bad_request = _handler(400, defaults.bad_request)  # an unknown host name, or another suspicious request
+permission_denied = _handler(403, defaults.permission_denied)
+not_found = _handler(404, defaults.page_not_found)
+server_error = _handler(500, defaults.server_error)

@@ -93,9 +93,7 @@ def _known_digests() -> frozenset[bytes]:
     return _key_file(path).digests() if path else frozenset()
 
 
-@lru_cache(maxsize=8)
-def _key_file(path: Path) -> KeyFile:
-    return KeyFile(path)
+_key_file = lru_cache(maxsize=8)(KeyFile)
 
 
 def _digest(key: bytes) -> bytes:

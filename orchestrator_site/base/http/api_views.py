@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from django.http import Http404, HttpResponse
 from rest_framework.request import Request
@@ -13,6 +13,8 @@ from orchestrator_site.base.http.api_keys import ApiKeyAuthentication
 from orchestrator_site.base.http.fields import StrictField
 from orchestrator_site.base.http.pagination import CursorPagination, Page
 from orchestrator_site.base.http.serializers import AnswerSerializer
+
+T = TypeVar("T")
 
 
 class ApiView(APIView):
@@ -37,9 +39,11 @@ class ApiView(APIView):
         response: HttpResponse = paginator.get_paginated_response([serializer.show(item) for item in found])
         return response
 
-    def no_such_thing(self) -> ApiError:
-        """Return the 404 of this view."""
-        return ApiError(HTTPStatus.NOT_FOUND, self.not_found)
+    def found(self, thing: T | None) -> T:
+        """Return what the path names. Raise the 404 of this view if there is none."""
+        if thing is None:
+            raise ApiError(HTTPStatus.NOT_FOUND, self.not_found)
+        return thing
 
 
 class UnknownView(ApiView):

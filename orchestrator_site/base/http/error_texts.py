@@ -1,15 +1,9 @@
-"""The error sentences that several parts of the API give. The OpenAPI document shows those of a status, too."""
+"""The error sentences that several parts give: the views, the web server, and the OpenAPI document."""
 
 from typing import Final
 
-REQUIRED: Final = "is required"
-NOT_STRING: Final = "must be a string"
-NOT_OBJECT: Final = "must be an object"
-UNKNOWN_MEMBER: Final = "unknown member"
 INVALID_CHUNKS: Final = "the body is not valid chunked encoding"
 BODY_ENDED_EARLY: Final = "the body ended early"
-UNKNOWN_PARAMETER: Final = "unknown query parameter"
-
 BY_STATUS: Final = {
     400: "the request is malformed or is for another host",
     401: "an API key is required: send Authorization: Bearer <key>",

@@ -6,7 +6,7 @@ They stop at the first error: a body of 1 MiB can hold half a million values, wh
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from django.db.models.manager import BaseManager
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
@@ -14,13 +14,13 @@ from drf_spectacular.utils import PolymorphicProxySerializer
 from rest_framework import serializers
 from rest_framework.fields import empty
 
-from orchestrator_site.base.http import error_texts
-
 AnyField = serializers.Field[Any, Any, Any, Any]
+Rule = Callable[[Any], Any] | None
 _Step = TypeVar("_Step", str, int)  # the name of a member, or the index of an item
 
+REQUIRED: Final = "is required"
 _INTEGER = re.compile(r"\d{1,18}", re.ASCII)
-_SECONDS = re.compile(r"\d{1,4}(\.\d{1,3})?", re.ASCII)
+_DECIMAL = re.compile(r"\d{1,4}(\.\d{1,3})?", re.ASCII)
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -31,37 +31,34 @@ def error_at(step: str | int, detail: Any) -> serializers.ValidationError:
 
 
 class StrictField(AnyField):
-    """A field of one JSON type. A serializer treats the values in `absent` like null: as if the member were not there.
+    """A field of one JSON type.
 
-    `schema` are the keywords of JSON Schema beside `type`. Those that are None are left out; fields stand for their schemas.
+    `parse` returns the value of what the field accepts, or raises a `ValidationError`; `show` returns the JSON value of an
+    answer. A serializer treats the values in `absent` like null: as if the member were not there. `schema` are the keywords of
+    JSON Schema beside `type`: those that are None are left out, and fields stand for their schemas.
     """
 
-    json_type = "string"
-    default_error_messages = {
-        "required": error_texts.REQUIRED,
-        "string": error_texts.NOT_STRING,
-        "object": error_texts.NOT_OBJECT,
-    }
+    json_type: ClassVar[str | None] = "string"
+    default_error_messages = {"string": "must be a string", "object": "must be an object"}
 
-    def __init__(self, *, absent: Collection[object] = (), schema: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, parse: Rule = None, show: Rule = None, absent: Collection[object] = (), schema: Any = None, **options: Any
+    ) -> None:
         super().__init__(**options)
-        self.absent = absent
-        self.schema = {"type": self.json_type, **{name: value for name, value in (schema or {}).items() if value is not None}}
+        self.parse, self.show, self.absent = parse, show, absent
+        self.schema = {name: value for name, value in {"type": self.json_type, **(schema or {})}.items() if value is not None}
 
     def run_validation(self, data: Any = empty) -> Any:
-        """Do without DRF's treatment of absent values and validators, which serializers and `to_internal_value` replace."""
-        return self.to_internal_value(data)
+        """Do without DRF's treatment of absent values and validators, which serializers and `parse` replace."""
+        value = self.to_internal_value(data)
+        return value if self.parse is None else self.parse(value)
 
     def to_representation(self, value: Any) -> Any:
-        return value
+        return value if self.show is None else self.show(value)
 
     def from_text(self, text: str) -> Any:
         """Return the JSON value of a query parameter."""
         return text
-
-    def fail_at(self, name: str, key: str) -> NoReturn:
-        """Raise an error, as `fail` does, for the member `name` of the field's value."""
-        raise error_at(name, [self.error_messages[key]])
 
 
 class FieldSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
@@ -77,34 +74,24 @@ class FieldSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-c
             return auto_schema._map_serializer_field(value, direction) if isinstance(value, serializers.Field) else value
 
         schema = {name: describe(value) for name, value in self.target.schema.items()}
-        if "oneOf" in schema:
-            del schema["type"]
-            schema["oneOf"][0]["nullable"] = self.target.allow_null
-        if "enum" in schema and self.target.allow_null:
+        if self.target.allow_null and "oneOf" in schema:
+            schema["oneOf"][0]["nullable"] = True
+        if self.target.allow_null and "enum" in schema:
             schema["enum"].append(None)
         return schema
 
 
 class Text(StrictField):
-    """A string of `low` to `high` characters that matches `pattern` (its error message is `pattern`, too).
-
-    `parse` returns the value of the string, or raises a `ValidationError`.
-    """
+    """A string of `low` to `high` characters; `message` is the error of one that does not match `pattern`."""
 
     default_error_messages = {"length": "must have {low} to {high} characters"}
 
     def __init__(
-        self,
-        *,
-        low: int = 0,
-        high: int | None = None,
-        pattern: str | None = None,
-        parse: Callable[[str], Any] | None = None,
-        **options: Any,
+        self, *, low: int = 0, high: int | None = None, pattern: str | None = None, message: str = "", **options: Any
     ) -> None:
         schema = {"minLength": low or None, "maxLength": high, "pattern": None if pattern is None else f"^{pattern}$"}
         super().__init__(**{**options, "schema": schema | options.get("schema", {})})
-        self.low, self.high, self._parse = low, high, parse
+        self.low, self.high, self._message = low, high, message
         self._matches = None if pattern is None else re.compile(pattern).fullmatch
 
     def to_internal_value(self, data: Any) -> Any:
@@ -113,8 +100,8 @@ class Text(StrictField):
         if self.high is not None and not self.low <= len(data) <= self.high:
             self.fail("length", low=self.low, high=self.high)
         if self._matches is not None and not self._matches(data):
-            self.fail("pattern")
-        return data if self._parse is None else self._parse(data)
+            raise serializers.ValidationError(self._message)
+        return data
 
 
 class Choice(StrictField):
@@ -155,6 +142,9 @@ class Number(StrictField):
             self.fail(self.json_type, low=self.low, high=self.high)
         return data
 
+    def from_text(self, text: str) -> Any:
+        return float(text) if _DECIMAL.fullmatch(text) else text
+
     def in_range(self, number: float) -> bool:
         return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
 
@@ -173,18 +163,6 @@ class Integer(Number):
 
     def from_text(self, text: str) -> Any:
         return int(text) if _INTEGER.fullmatch(text) else text
-
-
-class Seconds(Number):
-    """A query parameter: seconds with at most three decimals."""
-
-    default_error_messages = {"number": "must be seconds between {low} and {high}, with at most three decimals"}
-
-    def __init__(self, low: float, high: float, **options: Any) -> None:
-        super().__init__(low, high, schema={"multipleOf": 0.001}, **options)
-
-    def from_text(self, text: str) -> Any:
-        return float(text) if _SECONDS.fullmatch(text) else text
 
 
 class Time(StrictField):
@@ -235,13 +213,13 @@ class Array(StrictField):
 
 
 class StringMap(StrictField):
-    """An object of strings with at most `high` members. Subclasses check the names in `check_name`."""
+    """An object of strings with at most `high` members, whose names `check_name` checks."""
 
     json_type = "object"
     default_error_messages = {"high": "must have at most {high} members"}
 
-    def __init__(self, *, high: int | None = None, child: AnyField | None = None, **options: Any) -> None:
-        self.high, self.child = high, child or Text()
+    def __init__(self, *, high: int | None = None, child: Text | None = None, check_name: Rule = None, **options: Any) -> None:
+        self.high, self.child, self._name = high, child or Text(), Text(parse=check_name)
         super().__init__(schema={"additionalProperties": self.child, "maxProperties": high}, **options)
 
     def to_internal_value(self, data: Any) -> Any:
@@ -249,29 +227,43 @@ class StringMap(StrictField):
             self.fail("object")
         if self.high is not None and len(data) > self.high:
             self.fail("high", high=self.high)
-        for name in data:
-            self.check_name(name)
+        for _ in _read_all(self._name, zip(data, data, strict=True)):
+            pass
         return dict(_read_all(self.child, data.items()))
 
-    def check_name(self, name: str) -> None:
-        """Raise a `ValidationError` at `name` unless a member may have this name."""
+
+class StringOrArray(StrictField):
+    """A string, or an array of strings."""
+
+    json_type = None
+    default_error_messages = {"type": "must be a string or an array of strings"}
+
+    def __init__(self, string: Text, array: Array, **options: Any) -> None:
+        super().__init__(schema={"oneOf": [string, array]}, **options)
+        self._string, self._array = string, array
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str | list):
+            self.fail("type")
+        return (self._string if isinstance(data, str) else self._array).run_validation(data)
 
 
 class ByType(StrictField):
     """An object that is read by the serializer for its `type`. `component` names it in the OpenAPI document."""
 
+    json_type = None
+
     def __init__(self, component: str, classes: Mapping[str, type[serializers.Serializer[Any]]], **options: Any) -> None:
         self.by_type: dict[str, Any] = {str(type_): class_() for type_, class_ in classes.items()}
-        super().__init__(schema={"oneOf": [PolymorphicProxySerializer(component, self.by_type, "type")]}, **options)
+        super().__init__(schema={"allOf": [PolymorphicProxySerializer(component, self.by_type, "type")]}, **options)
         self._type = Choice(tuple(self.by_type))
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, dict):
             self.fail("object")
-        type_ = data.get("type")
-        if type_ is None:
-            self.fail_at("type", "required")
-        [(_, type_)] = _read_all(self._type, [("type", type_)])
+        if data.get("type") is None:
+            raise error_at("type", [REQUIRED])
+        [(_, type_)] = _read_all(self._type, [("type", data["type"])])
         return self.by_type[type_].run_validation(data)
 
 

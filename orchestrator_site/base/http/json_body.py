@@ -78,13 +78,9 @@ def _read(request: HttpRequest) -> bytes:
             if len(body) > MAX_BODY_BYTES:
                 raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     except (UnreadablePostError, OSError) as error:
-        raise _ended_early() from error
+        raise InvalidRequest(error_texts.BODY_ENDED_EARLY) from error
     except ParseException as error:
         raise InvalidRequest(error_texts.INVALID_CHUNKS) from error
     if announced and len(body) < int(announced):
-        raise _ended_early()
+        raise InvalidRequest(error_texts.BODY_ENDED_EARLY)
     return bytes(body)
-
-
-def _ended_early() -> InvalidRequest:
-    return InvalidRequest(error_texts.BODY_ENDED_EARLY)

@@ -1,15 +1,16 @@
 """Pages of lists: `limit` items that follow `cursor`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
+from rest_framework.serializers import ValidationError
 
+from orchestrator_site.base.http.api_errors import json_response
 from orchestrator_site.base.http.fields import Integer, Text
-from orchestrator_site.base.http.json_response import json_response
 from orchestrator_site.base.http.serializers import QuerySerializer
 
 T = TypeVar("T")
@@ -25,32 +26,33 @@ class Page(Generic[T]):
     next_cursor: object | None
 
 
-class Cursor(Text):
-    """The position in a list after which a page begins, opaque to clients; in most lists a number."""
+def cursor(decode: Callable[[str], Any]) -> Text:
+    """Return the field of a cursor, which is opaque to clients; `decode` raises `ValueError` if it is invalid."""
 
-    default_error_messages = {"cursor": "invalid cursor"}
+    def parse(text: str) -> Any:
+        try:
+            return decode(text)
+        except ValueError as error:
+            raise ValidationError("invalid cursor") from error
 
-    def __init__(self) -> None:
-        super().__init__(required=False, help_text="`nextCursor` of the previous page.")
+    return Text(parse=parse, required=False, help_text="`nextCursor` of the previous page.")
 
-    def to_internal_value(self, data: Any) -> Any:
-        if not _NUMBER.fullmatch(data) or int(data) > MAX_NUMBER:
-            self.fail("cursor")
-        return int(data)
+
+def _decode_number(text: str) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) > MAX_NUMBER:
+        raise ValueError("not a cursor")
+    return int(text)
 
 
 class PageQuery(QuerySerializer):
-    """The query parameters of a list."""
+    """The query parameters of a list, in which most cursors are numbers."""
 
     limit = Integer(1, 1000, default=100, help_text="The maximum number of items on the page.")
-    cursor = Cursor()
+    cursor = cursor(_decode_number)
 
 
 class CursorPagination(BasePagination):
-    """Pages that cost the same wherever they are: each is what one bounded scan from the cursor finds.
-
-    So a page may be short, even empty, and still have a `nextCursor`. `items` is the member of the answer that holds the items.
-    """
+    """Pages that are what one bounded scan finds: one may be short, even empty, and still have a `nextCursor`."""
 
     items: str
 
@@ -66,3 +68,8 @@ class CursorPagination(BasePagination):
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         properties = {self.items: schema, "nextCursor": {"type": "string"}}
         return {"type": "object", "properties": properties, "required": [self.items], "additionalProperties": False}
+
+
+def pages_of(items: str) -> type[CursorPagination]:
+    """Return the pagination of a list whose answers hold the items in the member `items`."""
+    return type("Pagination", (CursorPagination,), {"items": items})

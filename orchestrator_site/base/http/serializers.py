@@ -8,9 +8,8 @@ from typing import Any, Self
 from rest_framework import serializers
 from rest_framework.fields import empty
 
-from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.api_errors import InvalidRequest, path_of
-from orchestrator_site.base.http.fields import StrictField, Text, error_at
+from orchestrator_site.base.http.fields import REQUIRED, Rule, StrictField, Text, error_at
 from orchestrator_site.base.http.query_string import parse_query_string
 
 
@@ -34,8 +33,8 @@ class RequestSerializer(_Shared):
     A member that is null counts as absent, and so does one of its field's `absent` values.
     """
 
-    default_error_messages = {"object": error_texts.NOT_OBJECT}
-    unknown = error_texts.UNKNOWN_MEMBER
+    default_error_messages = StrictField.default_error_messages
+    unknown = "unknown member"
     nullable = True
     absent = ()  # as a field of another serializer
 
@@ -73,7 +72,7 @@ class RequestSerializer(_Shared):
             value = data.get(name)
             if value is None or (value in field.absent and not isinstance(value, bool)):
                 if field.required:
-                    raise error_at(name, [error_texts.REQUIRED])
+                    raise error_at(name, [REQUIRED])
                 continue
             try:
                 values[field.source] = field.run_validation(value)
@@ -95,7 +94,7 @@ def _invalid_request(detail: Any) -> InvalidRequest:
 class QuerySerializer(RequestSerializer):
     """Reads query parameters; one without fields refuses all."""
 
-    unknown = error_texts.UNKNOWN_PARAMETER
+    unknown = "unknown query parameter"
     nullable = False
 
     @classmethod
@@ -122,8 +121,13 @@ class AnswerSerializer(_Shared):
         return cls.shared().to_representation(instance)
 
     @cached_property
-    def _columns(self) -> list[tuple[str, Callable[[Any], Any], Callable[[Any], Any] | None, bool]]:
-        return [(name, _getter(field), _converter(field), field.required) for name, field in self.by_name.items()]
+    def _columns(self) -> list[tuple[str, Callable[[Any], Any], Rule, bool]]:
+        columns = []
+        for name, field in self.by_name.items():
+            get = (lambda instance: instance) if field.source == "*" else attrgetter(field.source)
+            as_it_is = type(field).to_representation is StrictField.to_representation and field.show is None
+            columns.append((name, get, None if as_it_is else field.to_representation, field.required))
+        return columns
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         shown: dict[str, Any] = {}
@@ -134,15 +138,6 @@ class AnswerSerializer(_Shared):
             if required or (value is not None and value != ""):
                 shown[name] = value
         return shown
-
-
-def _getter(field: Any) -> Callable[[Any], Any]:
-    return (lambda instance: instance) if field.source == "*" else attrgetter(field.source)
-
-
-def _converter(field: Any) -> Callable[[Any], Any] | None:
-    """Return what makes the JSON value of a field's value; None if it is one already."""
-    return None if type(field).to_representation is StrictField.to_representation else field.to_representation
 
 
 class Error(AnswerSerializer):

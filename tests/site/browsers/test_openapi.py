@@ -75,7 +75,7 @@ def test_every_reference_has_a_target(document: dict[str, Any]) -> None:
 
 def test_says_the_limits_that_are_checked(document: dict[str, Any]) -> None:
     members = document["components"]["schemas"]["NewJob"]["properties"]
-    assert members["memory"]["maximum"] == limits.MEMORY_MAX
+    assert members["memory"]["maximum"] == limits.MEMORY[1]
     assert members["timeoutSeconds"]["default"] == limits.TIMEOUT_DEFAULT
 
 
