@@ -1,6 +1,6 @@
-"""Reads stored logs. Memory holds a few chunks at a time, however long the log is.
+"""Reads stored logs, a few chunks at a time.
 
-A chunk holds consecutive lines, numbered from 1, so that a line is found by the chunk that begins at or before it.
+A chunk holds consecutive lines, which are numbered from 1: a line is in the last chunk that starts at or before its number.
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from jobs.api import limits
 from jobs.log_lines import Ending
 from jobs.models import Job, LogChunk
 
-_BATCH_CHUNKS = 8  # read together at most
-_SHORT_LENGTH = 64 * 1024  # characters of text in a batch; if it has fewer, the next one may have more chunks
+_BATCH_CHUNKS = 8  # the most that are read together
+_SHORT_LENGTH = 64 * 1024  # characters; if a batch of chunks has fewer, the next one may have more chunks
 _ENDS_LINE = (Ending.LINE_FEED, Ending.MARKER)
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Where a log stands. Read before its lines: one that had ended then has no others."""
+    """The state of a log. It is read before the lines: if the log had ended, there are no others."""
 
     job: UUID
     end: int  # number of the last stored line
@@ -37,23 +37,24 @@ class StoredLine:
 @dataclass(frozen=True, slots=True)
 class LogPage:
     lines: list[StoredLine]
-    read_to: int  # number of the last line that was looked at: where the next page goes on
-    at_end: bool  # nothing more was stored when it was read
+    read_to: int  # number of the last line that was read, shown or not; the next page follows it
+    at_end: bool  # no more lines were stored when it was read
 
 
 def find_log(job_id: str) -> Log | None:
+    """Return the state of the log of a job; None if there is no such job."""
     row = Job.objects.filter(id=job_id).values_list("uuid", "log_next", "exited_at").first()
     return None if row is None else Log(row[0], row[1] - 1, row[2] is not None)
 
 
 def find_again(log: Log) -> Log:
-    """Where it stands now; one whose job is gone has ended."""
+    """Return the present state of a log; it has ended if its job was deleted."""
     row = Job.objects.filter(uuid=log.job).values_list("log_next", "exited_at").first()
     return replace(log, ended=True) if row is None else Log(log.job, row[0] - 1, row[1] is not None)
 
 
 def read_page(log: Log, *, after: int, limit: int, stream: str | None) -> LogPage:
-    """At most `limit` lines, of one stream where that is given; fewer where they are long."""
+    """Return at most `limit` lines that follow the number `after`, optionally of one stream; fewer if they are long."""
     lines: list[StoredLine] = []
     size, read_to = 0, after
     for line in _lines(log, after):
@@ -68,11 +69,11 @@ def read_page(log: Log, *, after: int, limit: int, stream: str | None) -> LogPag
 
 
 def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) -> Iterator[str]:
-    """Yield what was printed, a chunk at a time, of at most `limit` lines. A marker begins on a line of its own."""
+    """Yield the text of at most `limit` lines, a chunk at a time. A marker starts on a new line."""
     at_line_start = True
     for chunk in _chunks(log, after):
         count, text = _text_of(chunk, after, limit, stream, at_line_start)
-        del chunk  # its objects take ten times the memory of its text, for as long as the client takes to read that
+        del chunk  # its objects take ten times the memory of the text, which a slow client reads for a long time
         if text:
             at_line_start = text.endswith("\n")
             yield text
@@ -83,17 +84,17 @@ def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) ->
 
 
 def _text_of(chunk: LogChunk, after: int, limit: int | None, stream: str | None, at_line_start: bool) -> tuple[int, str]:
-    """Return how many lines of the chunk there are to show, at most `limit`, and what was printed in them."""
+    """Return the number of lines of the chunk to show, at most `limit`, and their text."""
     if chunk.unended:
         lines = [line for line in _lines_of(chunk, after) if stream is None or line.stream == stream][:limit]
         return len(lines), _joined(lines, at_line_start)
-    rows = enumerate(chunk.lines, chunk.first)  # as almost always: at three times the speed
+    rows = enumerate(chunk.lines, chunk.first)  # the usual case, three times as fast
     texts = [text for number, (of, _, text) in rows if number > after and (stream is None or of == stream)][:limit]
     return len(texts), "".join([f"{text}\n" for text in texts])
 
 
 def _joined(lines: list[StoredLine], at_line_start: bool) -> str:
-    """Join lines of which some end in no line feed. `at_line_start`: the text before them ended in one."""
+    """Join lines, some of which have no line feed. `at_line_start`: the text before them ended with one."""
     parts: list[str] = []
     for line in lines:
         if line.ending == Ending.MARKER and not at_line_start:
@@ -104,7 +105,7 @@ def _joined(lines: list[StoredLine], at_line_start: bool) -> str:
 
 
 def before_tail(log: Log, *, count: int, stream: str | None) -> int:
-    """The number after which there are the last `count` lines, of one stream where that is given; 0 where there are fewer."""
+    """Return the number of the line before the last `count` lines, optionally of one stream; 0 if there are fewer."""
     if stream is None or count == 0:
         return max(0, log.end - count)
     for chunk in _chunks_backwards(log):
@@ -131,7 +132,7 @@ def _lines_of(chunk: LogChunk, after: int) -> Iterator[StoredLine]:
 
 
 def _chunks(log: Log, after: int) -> Iterator[LogChunk]:
-    """Those with lines after that number, first to last; several at a time where they are short."""
+    """Yield the chunks with lines after that number, first to last; read several at a time if they are short."""
     chunks = LogChunk.objects.filter(job=log.job)
     first = chunks.filter(first__lte=after + 1).order_by("-first").values_list("first", flat=True).first() or 0
     size = 1
@@ -142,13 +143,13 @@ def _chunks(log: Log, after: int) -> Iterator[LogChunk]:
         size = min(2 * size, _BATCH_CHUNKS) if length < _SHORT_LENGTH else 1
         batch.reverse()
         while batch:
-            yield batch.pop()  # and keep none that the caller is done with
+            yield batch.pop()  # keeps no chunk that the caller has finished with
         if is_last:
             return
 
 
 def _chunks_backwards(log: Log) -> Iterator[LogChunk]:
-    """Those with lines up to where it stands, last to first."""
+    """Yield the chunks of the log, last to first."""
     chunks = LogChunk.objects.filter(job=log.job).order_by("-first")
     end = log.end
     while batch := list(chunks.filter(first__lte=end)[:_BATCH_CHUNKS]):

@@ -1,4 +1,4 @@
-"""What an accepted job waits for, in one sentence."""
+"""Says what an accepted job waits for."""
 
 from django.db.models import Max
 
@@ -8,21 +8,21 @@ from jobs.models import Job, Worker
 from jobs.running.claiming import unclaimed
 from jobs.states import State
 
-_COUNTED = 10_000  # jobs ahead are counted so far
+_COUNTED = 10_000  # the most jobs ahead that are counted
 
 
 def waiting_for(job: Job) -> str | None:
-    """One sentence that says what an accepted job waits for; None for any other."""
+    """Return what an accepted job waits for, in a few words; None for any other job."""
     if job.status != State.ACCEPTED:
         return None
     nodes = healthy_nodes()
     if job.node_id is not None:
         if job.owner_id is None:
             return "a worker of its node"
-        return job.doing or "preparing" if nodes.filter(pk=job.node_id).exists() else "an answer of its node's engine"
+        return job.doing or "preparing" if nodes.filter(pk=job.node_id).exists() else "its node's engine to respond"
     largest = nodes.aggregate(cpu=Max("cpu_millis"), memory=Max("memory_mib"))
     if largest["cpu"] is None:
-        return "an answer of a node's engine" if Worker.objects.exists() else "no node has a living worker"
+        return "a node's engine to respond" if Worker.objects.exists() else "no node has a living worker"
     if job.cpu_millis > largest["cpu"]:
         return f"no node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest['cpu'])}"
     if job.memory_mib > largest["memory"]:
@@ -40,7 +40,7 @@ def waiting_for(job: Job) -> str | None:
         return "its turn: the outputs of jobs that have ended are still being uploaded"
     ahead = unclaimed().filter(uuid__lt=job.uuid)[:_COUNTED].count()
     if ahead == 0:
-        return "room on a node"
+        return "free capacity on a node"
     return f"{'over ' if ahead == _COUNTED else ''}{ahead} job{'' if ahead == 1 else 's'} ahead"
 
 

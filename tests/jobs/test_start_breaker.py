@@ -116,7 +116,7 @@ def test_another_node_accepts_the_jobs_of_a_closed_one() -> None:
     job = make_job()
 
     # I expect
-    assert waiting_for(job) == "room on a node"
+    assert waiting_for(job) == "free capacity on a node"
     assert claiming.claim(node.pk, make_worker(node)) is None
     assert claiming.claim(other.pk, make_worker(other)) is not None
 

@@ -274,9 +274,9 @@ class _Following(threading.Thread):
             connection.close()
 
     def start_waiting(self) -> None:
-        free = long_polls.seats._value
+        free = long_polls.slots._value
         self.start()
-        wait_for(lambda: long_polls.seats._value < free, what="the client to wait")
+        wait_for(lambda: long_polls.slots._value < free, what="the client to wait")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -37,7 +37,7 @@ def test_a_job_waits_for_the_jobs_ahead() -> None:
     make_node()
     jobs = [make_job() for _ in range(3)]
 
-    assert [waiting_for(job) for job in jobs] == ["room on a node", "1 job ahead", "2 jobs ahead"]
+    assert [waiting_for(job) for job in jobs] == ["free capacity on a node", "1 job ahead", "2 jobs ahead"]
 
 
 def test_a_job_waits_for_a_worker() -> None:
@@ -56,5 +56,5 @@ def test_a_job_waits_for_an_engine_to_answer() -> None:
     Node.objects.update(seen_at=timezone.now() - timedelta(seconds=31))
 
     # I expect
-    assert waiting_for(mine) == "an answer of its node's engine"
-    assert waiting_for(waiting) == "an answer of a node's engine"
+    assert waiting_for(mine) == "its node's engine to respond"
+    assert waiting_for(waiting) == "a node's engine to respond"
