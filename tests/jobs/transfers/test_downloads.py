@@ -1,15 +1,12 @@
-"""Downloads: a complete, checked file or an error, over redirects, broken connections and lying servers."""
+"""Downloads: a complete, checked file or an error, and what is retried."""
 
 import gzip
 import hashlib
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,51 +14,15 @@ from jobs.errors import DownloadFailed, DownloadRefused, Interrupted, WriteFaile
 from jobs.interrupt import Interrupt
 from jobs.transfers import Workspace, put_download
 from tests.helpers import fileserver
-from tests.helpers.fileserver import FileServer, cut, raw, redirect, status
+from tests.helpers.fileserver import FileServer, cut, raw, status
 from tests.jobs.transfers import workspaces
-from tests.jobs.transfers.workspaces import content, fake_workspace, mode
+from tests.jobs.transfers.workspaces import Download, arrived, mode, never_arrived
 
 pytestmark = pytest.mark.stateless
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SECRETS = {"Authorization": "Bearer s3cret"}
-
-Download = Callable[..., int]
-
-
-@pytest.fixture
-def workspace() -> Iterator[Workspace]:
-    with fake_workspace() as one:
-        yield one
-
-
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    with FileServer() as one:
-        yield one
-
-
-@pytest.fixture
-def download(workspace: Workspace, tmp_path: Path) -> Iterator[Download]:
-    """Download to `in.bin`; check that nothing is left in the spool directory afterwards."""
-
-    def run(url: str, headers: dict[str, str] | None = None, sha256: str | None = None, **changed: Any) -> int:
-        interrupt = changed.pop("interrupt", None) or Interrupt()
-        return put_download(
-            workspace, "in.bin", url, headers or {}, sha256, limits=workspaces.limits(tmp_path, **changed), interrupt=interrupt
-        )
-
-    yield run
-    assert os.listdir(tmp_path) == []
-
-
-def arrived(workspace: Workspace) -> bytes:
-    return content(workspace, "/workspace/in.bin")
-
-
-def never_arrived(workspace: Workspace) -> bool:
-    return workspace.engine.stat(workspace.container, "/workspace/in.bin") is None
 
 
 class TestDownload:
@@ -335,217 +296,3 @@ class TestRetries:
 
         with pytest.raises(Interrupted):
             download(server.fault("/file", fail_and_wake), interrupt=interrupt, retry=10.0)
-
-
-class TestResume:
-    @pytest.mark.parametrize("version", [{"ETag": '"v1"'}, {"Last-Modified": "Mon, 02 Nov 2026 10:00:00 GMT"}])
-    def test_a_download_resumes_where_it_ended(
-        self, workspace: Workspace, server: FileServer, download: Download, version: dict[str, str]
-    ) -> None:
-        # Given a download whose connection breaks twice
-        server.serve("/file", CONTENT, **version)
-        url = server.fault("/file", cut(1000), cut(500))
-        # When it is done
-        assert download(url, sha256=SHA256) == len(CONTENT)
-        # I expect requests for the missing part only, and only of the same version
-        asked = [(request.headers.get("Range"), request.headers.get("If-Range")) for request in server.requests]
-        (validator,) = version.values()
-        assert asked == [(None, None), ("bytes=1000-", validator), ("bytes=1500-", validator)]
-        assert arrived(workspace) == CONTENT
-
-    @pytest.mark.parametrize("version", [{}, {"ETag": 'W/"weak"'}, {"ETag": '"1"', "Accept-Ranges": "none"}, {"ETag": "bare"}])
-    def test_without_a_strong_validator_a_download_restarts(
-        self, workspace: Workspace, server: FileServer, download: Download, version: dict[str, str]
-    ) -> None:
-        server.serve("/file", CONTENT, **version)
-        assert download(server.fault("/file", cut(1000)), sha256=SHA256) == len(CONTENT)
-        assert all("Range" not in request.headers for request in server.requests)
-        assert arrived(workspace) == CONTENT
-
-    def test_without_range_support_a_download_restarts(
-        self, workspace: Workspace, server: FileServer, download: Download
-    ) -> None:
-        server.serve("/file", CONTENT, ranges=False, ETag='"1"')
-        assert download(server.fault("/file", cut(1000))) == len(CONTENT)
-        assert server.requests[1].headers["Range"] == "bytes=1000-"
-        assert arrived(workspace) == CONTENT
-
-    def test_a_file_that_changes_is_downloaded_anew(self, workspace: Workspace, server: FileServer, download: Download) -> None:
-        # Given a file that is replaced while it is downloaded
-        def cut_and_replace(exchange: fileserver.Exchange) -> None:
-            cut(1000)(exchange)
-            server.serve("/file", b"new" * 1000, ETag='"2"')
-
-        server.serve("/file", b"old" * 1000, ETag='"1"')
-        # I expect the new file
-        assert download(server.fault("/file", cut_and_replace)) == 3000
-        assert arrived(workspace) == b"new" * 1000
-
-    @pytest.mark.parametrize(
-        "answer",
-        [
-            status(416),
-            status(206, CONTENT[999:], Content_Range=f"bytes 999-{len(CONTENT) - 1}/{len(CONTENT)}"),
-            status(206, CONTENT[1000:]),
-            status(206, CONTENT[1000:], Content_Range="bytes nonsense"),
-            status(206, CONTENT[1000:], Content_Range=f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT) + 1}"),
-            status(206, b"x" * (len(CONTENT) - 1000), Content_Range=f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT)}", ETag='"2"'),
-            status(206, b"x" * (len(CONTENT) - 1000), Content_Range=f"bytes 1000-{len(CONTENT) - 1}/*"),
-        ],
-        ids=["416", "another workspace", "no workspace", "nonsense", "another length", "another version", "other content"],
-    )
-    def test_a_wrong_range_restarts_the_download(
-        self, workspace: Workspace, server: FileServer, download: Download, answer: fileserver.Fault
-    ) -> None:
-        # Given a server that answers the request for the rest with something else
-        server.serve("/file", CONTENT, ETag='"1"')
-        url = server.fault("/file", cut(1000), answer)
-        # I expect the whole file from the start
-        assert download(url, sha256=SHA256) == len(CONTENT)
-        assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=1000-", None]
-        assert arrived(workspace) == CONTENT
-
-    def test_a_file_with_a_content_encoding_is_resumed(
-        self, workspace: Workspace, server: FileServer, download: Download
-    ) -> None:
-        # Given a file with a content encoding, whose download is interrupted
-        server.serve("/file", CONTENT, ETag='"1"', Content_Encoding="gzip")
-        # When it is resumed, I expect the bytes as they were sent
-        assert download(server.fault("/file", cut(1000)), sha256=SHA256) == len(CONTENT)
-        assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=1000-"]
-        assert arrived(workspace) == CONTENT
-
-    def test_a_range_need_not_repeat_the_content_encoding(
-        self, workspace: Workspace, server: FileServer, download: Download
-    ) -> None:
-        server.serve("/file", CONTENT, ETag='"1"')
-        url = server.fault("/file", cut(1000, Content_Encoding="gzip"))
-        assert download(url, sha256=SHA256) == len(CONTENT)
-        assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=1000-"]
-
-    def test_a_range_with_another_content_encoding_is_refused(
-        self, workspace: Workspace, server: FileServer, download: Download
-    ) -> None:
-        # Given a server that compresses the same version only when it is resumed
-        server.serve("/file", CONTENT, ETag='"1"')
-        rest = status(206, CONTENT[1000:], Content_Range=f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT)}", Content_Encoding="gzip")
-        # When it is downloaded, I expect the whole file from the start
-        assert download(server.fault("/file", cut(1000), rest)) == len(CONTENT)
-        assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=1000-", None]
-        assert arrived(workspace) == CONTENT
-
-    def test_a_range_that_is_too_long_is_a_failure(self, workspace: Workspace, server: FileServer, download: Download) -> None:
-        server.serve("/file", CONTENT, ETag='"1"')
-        rest = status(206, CONTENT[1000:] + b"x", Content_Range=f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT)}")
-        with pytest.raises(DownloadFailed, match="bytes it announced"):
-            download(server.fault("/file", cut(1000), rest))
-        assert never_arrived(workspace)
-
-    def test_a_range_over_the_limit_is_a_failure(self, server: FileServer, download: Download) -> None:
-        # Given a first answer without a Content-Length
-        server.serve("/file", CONTENT, ETag='"1"')
-        hidden = raw('HTTP/1.1 200 OK\nETag: "1"\nTransfer-Encoding: chunked\n', b"3e8\r\n" + CONTENT[:1000] + b"\r\n")
-        with pytest.raises(DownloadFailed, match="exceeds the limit of 10000 bytes"):
-            download(server.fault("/file", hidden), size=10_000)
-
-
-class TestRedirects:
-    @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-    def test_redirects_are_followed(self, workspace: Workspace, server: FileServer, download: Download, code: int) -> None:
-        server.serve("/file", CONTENT)
-        assert download(server.fault("/moved", redirect("file", code))) == len(CONTENT)
-        assert arrived(workspace) == CONTENT
-
-    @pytest.mark.parametrize(
-        ("location", "target"),
-        [
-            ("/a%2fb/%7Ex?sig=a%2bb%3d%7e", "/a%2fb/%7Ex?sig=a%2bb%3d%7e"),
-            ("/bucket/a/../b?x=1#fragment", "/bucket/a/../b?x=1"),
-            ("b/../c?x", "/dir/c?x"),
-            ("?", "/dir/moved?"),
-            ("/a b\xe9", "/a%20b%E9"),
-        ],
-    )
-    def test_the_target_of_a_redirect_is_requested_unchanged(
-        self, server: FileServer, download: Download, location: str, target: str
-    ) -> None:
-        with pytest.raises(DownloadRefused, match="404"):
-            download(server.fault("/dir/moved", redirect(location)))
-        assert [request.target for request in server.requests] == ["/dir/moved", target]
-
-    def test_a_redirect_to_another_host_is_requested_unchanged(self, server: FileServer, download: Download) -> None:
-        url = server.url("/a/../b?sig=%2b", host="localhost")
-        with pytest.raises(DownloadRefused, match="404"):
-            download(server.fault("/moved", redirect(url)))
-        assert server.requests[-1].target == "/a/../b?sig=%2b"
-
-    def test_at_most_five_redirects_are_followed(self, server: FileServer, download: Download) -> None:
-        server.serve("/5", b"x")
-        for number in range(5):
-            server.fault(f"/{number}", redirect(f"/{number + 1}"))
-        assert download(server.url("/0")) == 1
-        for number in range(6):
-            server.fault(f"/{number}", redirect(f"/{number + 1}"))
-        with pytest.raises(DownloadFailed, match="redirects more than 5 times"):
-            download(server.url("/0"))
-
-    def test_headers_are_not_sent_to_another_origin(self, server: FileServer, download: Download) -> None:
-        # Given redirects that lead to another server and back
-        with FileServer() as other:
-            server.serve("/file", b"x")
-            server.fault("/start", redirect("/here"))
-            server.fault("/here", redirect(other.url("/there")))
-            other.fault("/there", redirect(server.url("/file")))
-            # When they are followed
-            download(server.url("/start"), SECRETS)
-            # I expect the headers until the first redirect to the other server, and not after it
-            assert [len(server.of(path)) for path in ("/start", "/here", "/file")] == [1, 1, 1]
-            assert "Authorization" in server.of("/start")[0].headers
-            assert "Authorization" in server.of("/here")[0].headers
-            assert "Authorization" not in other.of("/there")[0].headers
-            assert "Authorization" not in server.of("/file")[0].headers
-
-    def test_another_name_of_the_same_host_is_another_origin(self, server: FileServer, download: Download) -> None:
-        server.serve("/file", b"x")
-        download(server.fault("/start", redirect(server.url("/file", host="localhost"))), SECRETS)
-        assert "Authorization" not in server.of("/file")[0].headers
-
-    def test_credentials_of_the_url_are_not_sent_to_another_origin(self, server: FileServer, download: Download) -> None:
-        with FileServer() as other:
-            other.serve("/file", b"x")
-            url = server.fault("/start", redirect(other.url("/file"))).replace("http://", "http://user:password@")
-            download(url)
-            assert "Authorization" in server.of("/start")[0].headers
-            assert "Authorization" not in other.of("/file")[0].headers
-
-    def test_a_resumed_download_follows_redirects_again(
-        self, workspace: Workspace, server: FileServer, download: Download
-    ) -> None:
-        # Given a URL that redirects to another URL each time
-        server.fault("/start", redirect("/first"), redirect("/second"))
-        server.serve("/first", CONTENT, ETag='"1"')
-        server.fault("/first", cut(1000))
-        server.serve("/second", CONTENT, ETag='"1"')
-        assert download(server.url("/start"), sha256=SHA256) == len(CONTENT)
-        assert server.of("/second")[0].headers["Range"] == "bytes=1000-"
-
-    @pytest.mark.parametrize(
-        "location", ["ftp://127.0.0.1/file", "file:///etc/passwd", "http://[", "//:0", "mailto:x", "/\ta", "//\xe2\x98\x95.test"]
-    )
-    def test_redirects_lead_to_http_urls_only(self, server: FileServer, download: Download, location: str) -> None:
-        with pytest.raises(DownloadFailed, match="redirects to an invalid URL"):
-            download(server.fault("/start", redirect(location)))
-        assert len(server.requests) == 1
-
-    def test_the_address_of_each_redirect_is_checked(self, server: FileServer, download: Download) -> None:
-        with pytest.raises(DownloadFailed, match=r"169\.254\.169\.254"):
-            download(server.fault("/start", redirect("http://169.254.169.254/")))
-
-    def test_a_redirect_without_a_location_is_a_failure(self, server: FileServer, download: Download) -> None:
-        with pytest.raises(DownloadRefused, match="302 Found"):
-            download(server.fault("/start", status(302)))
-
-    def test_the_body_of_a_redirect_is_not_read(self, server: FileServer, download: Download) -> None:
-        server.serve("/file", b"x")
-        endless = raw("HTTP/1.1 302 Found\nLocation: /file\nContent-Length: 999999999\n", bytes(1000), hang=True)
-        assert download(server.fault("/start", endless)) == 1

@@ -16,25 +16,13 @@ from jobs.transfers import Workspace, put_file, upload_file
 from tests.helpers import fileserver
 from tests.helpers.fileserver import FileServer, early, redirect, status
 from tests.jobs.transfers import workspaces
-from tests.jobs.transfers.workspaces import fake_workspace, plant
+from tests.jobs.transfers.workspaces import plant
 
 pytestmark = pytest.mark.stateless
 
 CONTENT = bytes(range(256)) * 16384  # 4 MiB: more than sockets hold
 
 Upload = Callable[..., int]
-
-
-@pytest.fixture
-def workspace() -> Iterator[Workspace]:
-    with fake_workspace() as one:
-        yield one
-
-
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    with FileServer() as one:
-        yield one
 
 
 @pytest.fixture

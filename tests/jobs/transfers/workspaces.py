@@ -6,11 +6,13 @@ import os
 import secrets
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine, RunSpec, User
@@ -18,6 +20,9 @@ from jobs.transfers import TransferLimits, Workspace
 from orchestrator_site.base.intervals import TransferIntervals
 from tests.fake_engine import FakeEngine, FakeImage
 from tests.helpers import built_images
+
+Download = Callable[..., int]
+NewWorkspace = Callable[..., Workspace]
 
 
 def created(engine: Engine, image: str, directory: str) -> Workspace:
@@ -119,5 +124,19 @@ def plant(workspace: Workspace, directory: str, *entries: tuple[str, bytes, str]
     workspace.engine.put(workspace.container, directory, [archive.getvalue()])
 
 
+def plant_pipe(workspace: Workspace) -> None:
+    if isinstance(workspace.engine, FakeEngine):
+        pytest.skip("the fake engine unpacks no pipes")
+    plant(workspace, "/workspace", ("pipe", tarfile.FIFOTYPE, ""))
+
+
 def _archive(chunks: Iterator[bytes]) -> tarfile.TarFile:
     return tarfile.open(fileobj=io.BytesIO(b"".join(chunks)))
+
+
+def arrived(workspace: Workspace) -> bytes:
+    return content(workspace, "/workspace/in.bin")
+
+
+def never_arrived(workspace: Workspace) -> bool:
+    return workspace.engine.stat(workspace.container, "/workspace/in.bin") is None
