@@ -1,8 +1,8 @@
 """Decides which worker processes are dead, and frees their jobs for other workers.
 
 A worker is dead if its heartbeat counter has not moved for 15 s by an observer's monotonic clock while the database
-answered. On the worker's own machine a lock file that has become free shows it at once. Deleting the worker's row takes its
-jobs away in the same transaction: whatever it still writes is refused (docs/adr/0005-a-dead-worker-has-no-row.md).
+answered. On the worker's own machine an unlocked lock file shows it at once. The worker's row is deleted in the transaction
+that releases its jobs, and later writes of the worker are refused (docs/adr/0005-a-dead-worker-has-no-row.md).
 """
 
 import logging

@@ -55,8 +55,8 @@ def claim(node_id: int, worker: UUID, among: Q = ANY, intervals: ClaimIntervals 
     """
     while True:
         with transaction.atomic():
-            # In random order: all orphans are to be adopted, and hundreds of threads that look at once should not try the same
-            # ones. But the job with most dead owners comes first, so that those beside it are not adopted only to die with it.
+            # In random order, so that hundreds of threads which look at the same time do not try the same orphans. But the job
+            # with most dead owners comes first, so that others are not adopted only to lose another owner because of it.
             rows = orphans(node_id).filter(among).order_by("-owner_deaths", "?")
             adoptable = list(rows.values_list("uuid", "claims", "owner_deaths")[:_CANDIDATES])
             candidates = adoptable or _fitting(_accepting(node_id), among, intervals)

@@ -7,9 +7,10 @@ from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
 def adopt(engine: Engine, labels: dict[str, str], name: str) -> None:
     """Rename the job's container, found by `labels`, to `name`, and remove it if it never started.
 
-    The rename comes first: whatever the earlier owner still asks for is then answered with 404. Only then is the container
-    inspected, and it is removed without force, so that a start that slipped in before the rename makes the removal fail.
-    Raises `EngineUnavailable` if the container changed meanwhile: try again.
+    The rename comes first, so that late requests of the earlier owner are answered with 404. Only then is the container
+    inspected, and removed without force: a start that came before the rename makes the removal fail.
+
+    Raises `EngineUnavailable` if the container changed during the call: try again.
     """
     others = [container for container in engine.list(labels) if container.name != name]
     for container in sorted(others, key=lambda container: container.phase == "created"):  # a started one first
@@ -19,7 +20,7 @@ def adopt(engine: Engine, labels: dict[str, str], name: str) -> None:
                 engine.remove(name)
         except ContainerNotFound as error:
             # Renamed by a late owner, or removed, after it was listed.
-            raise EngineUnavailable(f"the container changed while it was taken over: {error}") from error
+            raise EngineUnavailable(f"the container changed while it was adopted: {error}") from error
         except ContainerConflict:
             # Either it has started after all, and is ours now; or a started one has the name already. Then this one was
             # created by an owner that has lost the job, and is removed as a leftover.

@@ -1,4 +1,4 @@
-"""Puts the inputs of one job into its container before the start, and takes its outputs out after the end."""
+"""Puts the inputs of one job into its container before the start, and handles its outputs after the end."""
 
 import time
 from base64 import b64decode
@@ -62,14 +62,14 @@ class JobFiles:
         self._current_output: Output | None = None
         self._current_began = 0.0  # when the current input or output was begun, by `time.monotonic`
 
-    def bring_in(self, job: Job) -> None:
+    def put_inputs(self, job: Job) -> None:
         """Put all inputs into the created container, including those of an earlier try.
 
         Raises `InputFailed` if an input cannot be put in, `DiskFull` while the worker's disk is full, for at most
         TRANSFER_TIMEOUT, and whatever the engine's and the lifecycle's calls raise.
         """
-        place = self._place(job)
-        transfers.prepare_workspace(place)
+        workspace = self._workspace(job)
+        transfers.prepare_workspace(workspace)
         limits = self._limits(self._timeout)
         items = _items(job, Input)
         steps = [_step(item) for item in items]
@@ -78,7 +78,7 @@ class JobFiles:
         for item, following in zip(items, [*steps, "starting"][1:], strict=True):
             self._current_began = time.monotonic()
             try:
-                size = self._bring_one_in(place, item, limits)
+                size = self._put_input(workspace, item, limits)
             except DiskFull as error:
                 self._report_disk_full(item, error)
                 raise
@@ -87,11 +87,11 @@ class JobFiles:
             lifecycle.input_done(self._claim, item, size, following, self._seconds)
         self._disk_full_since = None
 
-    def take_out(self, job: Job) -> None:
+    def handle_outputs(self, job: Job) -> None:
         """Handle all outputs that no earlier try has handled. Raises whatever the engine's and the lifecycle's calls raise.
 
-        Time spent elsewhere, as on an engine that is away, uses up nothing of their TRANSFER_TIMEOUT. If they were cancelled,
-        the current one fails and the others stay pending.
+        Only the time spent here counts against their TRANSFER_TIMEOUT, not an engine outage. If they were cancelled, the current
+        one fails and the others stay pending.
         """
         if job.outputs_cancelled_at is not None:
             if (item := self._current_output) is not None:
@@ -104,16 +104,16 @@ class JobFiles:
         began = time.monotonic()
         limits = self._limits(self._seconds_for_outputs)
         try:
-            self._take_all_out(self._place(job), pending, limits)
+            self._handle_all(self._workspace(job), pending, limits)
         finally:
             self._seconds_for_outputs -= time.monotonic() - began
 
-    def _take_all_out(self, place: transfers.Workspace, items: list[Output], limits: transfers.TransferLimits) -> None:
+    def _handle_all(self, workspace: transfers.Workspace, items: list[Output], limits: transfers.TransferLimits) -> None:
         for item in items:
             self._interrupt.check()
             self._current_output, self._current_began = item, time.monotonic()
             try:
-                self._take_one_out(place, item, limits)
+                self._handle_output(workspace, item, limits)
             except TransferFailed as error:
                 lifecycle.output_failed(self._claim, item, error.code, str(error), self._seconds)
             except (EngineRefused, ContainerNotFound) as error:
@@ -128,13 +128,13 @@ class JobFiles:
             raise InputFailed(item, error, now - self._disk_full_since) from error
         lifecycle.report_progress(self._claim, "space on the worker's disk")
 
-    def _bring_one_in(self, place: transfers.Workspace, item: Input, limits: transfers.TransferLimits) -> int:
+    def _put_input(self, workspace: transfers.Workspace, item: Input, limits: transfers.TransferLimits) -> int:
         if item.type == InputType.FILE:
             content = b64decode(item.content)
-            transfers.put_file(place, item.path, content, item.mode)
+            transfers.put_file(workspace, item.path, content, item.mode)
             return len(content)
         return transfers.put_download(
-            place,
+            workspace,
             item.path,
             item.url,
             item.headers,
@@ -145,22 +145,22 @@ class JobFiles:
             progress=_ProgressReport(self._claim, item, self._intervals.run),
         )
 
-    def _take_one_out(self, place: transfers.Workspace, item: Output, limits: transfers.TransferLimits) -> None:
+    def _handle_output(self, workspace: transfers.Workspace, item: Output, limits: transfers.TransferLimits) -> None:
         if item.type == OutputType.UPLOAD:
             size = transfers.upload_file(
-                place, item.path, item.url, item.method, item.headers, limits=limits, interrupt=self._interrupt
+                workspace, item.path, item.url, item.method, item.headers, limits=limits, interrupt=self._interrupt
             )
             lifecycle.output_done(self._claim, item, size, self._seconds)
         else:
-            size, content = transfers.read_event_content(place, item.path)
+            size, content = transfers.read_event_content(workspace, item.path)
             lifecycle.output_done(self._claim, item, size, self._seconds, content)
 
     @property
     def _seconds(self) -> float:
-        """How long the current input or output has taken under this owner."""
+        """The seconds that the current input or output has taken under this owner."""
         return time.monotonic() - self._current_began
 
-    def _place(self, job: Job) -> transfers.Workspace:
+    def _workspace(self, job: Job) -> transfers.Workspace:
         user = self._engine.resolve_user(self._container)
         return transfers.Workspace(self._engine, self._container, job.workspace, user)
 

@@ -1,6 +1,6 @@
-"""The network that the jobs of a node run on: created, created again, and removed where a crash left one behind.
+"""Creates the network that the jobs of a node run on, and removes networks that a crash has left.
 
-It exists on one engine only, so its id tells which engine a node's row belongs to.
+It exists on one engine only, so its id shows which engine a node's row belongs to.
 """
 
 import secrets
@@ -44,7 +44,7 @@ def create(engine: Engine, node: Node, info: EngineInfo, instance: str) -> None:
 def renew(engine: Engine, node: Node, instance: str) -> None:
     """Create the node's network again if it was removed, as `docker system prune` does while no job runs.
 
-    Updates `node` in place: whatever shares it creates the next containers on the new network.
+    Updates `node` in place: all runs that share it create their next containers on the new network.
     """
     with short_read():
         current = Node.objects.get(pk=node.pk)

@@ -67,7 +67,7 @@ class JobStart:
         try:
             lifecycle.report_progress(self._claim, f"pulling {job.image}")
             self._create_container(job)
-            self._files.bring_in(job)
+            self._files.put_inputs(job)
             lifecycle.report_progress(self._claim, "starting")  # the fence: a late owner does not get past this write
             self._container.start()
         except ImageUnavailable as error:
@@ -98,8 +98,8 @@ class JobStart:
             self._image_vanished += 1
             if self._image_vanished >= _MAX_VANISHED:
                 raise
-            # It was deleted after the pull. If it cannot be pulled again, the next try says so.
-            raise EngineUnavailable(f"the image is gone again: {error}") from error
+            # If it cannot be pulled again, the next try reports it.
+            raise EngineUnavailable(f"the image was deleted after its pull: {error}") from error
 
     def _report_refusal(self, error: StartRefused | EngineInTrouble) -> None:
         """Fail the job or requeue it, as the node's start breaker decides; raise `error` to try again."""

@@ -45,5 +45,5 @@ class Retries:
         return True
 
     def _pause(self, index: int) -> float:
-        # At random: whatever makes many runs fail together may be that all of them ask for it at once.
+        # At random, so that many runs which fail together do not try again together.
         return self._pauses[min(index, len(self._pauses) - 1)] * random.uniform(0.7, 1.3)  # noqa: S311

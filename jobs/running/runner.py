@@ -79,7 +79,7 @@ class Run:
             spool_directory=configuration.state_dir / "spool",
             intervals=intervals,
         )
-        self._start = JobStart(
+        self._job_start = JobStart(
             claim,
             self._engine,
             node,
@@ -122,8 +122,8 @@ class Run:
             except (OwnershipLost, Interrupted):
                 retries.reset()
             except Exception as error:
-                # Only while the process runs: then its time-out bounds all tries. Another step may fail after a long time again
-                # and again.
+                # Only while the process runs, because then its time-out bounds the number of tries. Another step may take this
+                # long each time that it fails.
                 if self.status == State.RUNNING and time.monotonic() - began > self._intervals.run.stable:
                     retries.reset()
                 self._recover(error, retries)
@@ -160,18 +160,18 @@ class Run:
             case _:
                 self._finish(job)
 
-    # -- accepted ------------------------------------------------------------------------------------------
+    # -- accepted: start it --------------------------------------------------------------------------------
 
     def _bring_up(self, job: Job) -> None:
         container = self._container.find()
         if container is None or container.phase == "created":
-            if not self._start.start(job):
+            if not self._job_start.start(job):
                 return
             began = time.monotonic()
             container = self._container.inspect()
             self.deadline = began + job.timeout_seconds
             self._seen_running = container.phase == "running"
-        # An engine that was killed in the middle of the start, and found the process alive when it was back, has no time of it.
+        # The engine has no start time if it was killed in the middle of the start and found the process alive after its restart.
         lifecycle.started(self.claim, container.started_at or container.finished_at or self._engine_clock())
 
     # -- running: its log, and the decision ----------------------------------------------------------------
@@ -207,13 +207,13 @@ class Run:
             else:
                 self._log_follower(job).follow()
         except ContainerNotFound:
-            return  # the next look decides
+            return  # the next step decides the job
         except EngineRefused as error:  # the process runs on, although its log cannot be read
             self._log(logging.ERROR, f"the engine cannot read the log: {error}")
             self._container.wait()
 
     def _time_out(self, job: Job) -> None:
-        lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"it ran for longer than {job.timeout_seconds} s")
+        lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"timed out after {job.timeout_seconds} s")
 
     # -- decided: the rest of the log, outputs, the end ----------------------------------------------------
 
@@ -228,9 +228,9 @@ class Run:
         if job.exited_at is None:
             self._exit(job, container)
             if job.has_uploads:
-                return  # the next look hands them to the upload pool
+                return  # `drive` leaves them to the upload pool
         if job.status != State.CANCELLED:
-            self._files.take_out(job)
+            self._files.handle_outputs(job)
         lifecycle.completed(self.claim)
         self._container.remove()
 

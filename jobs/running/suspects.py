@@ -1,4 +1,4 @@
-"""Tells a job that kills its workers from the jobs that ran beside it, and gives it up.
+"""Finds the job that kills its workers among those that ran beside it, so that it can be given up.
 
 When a worker is killed or freezes, its death counts against each of its jobs. The count is forgotten when a job gets a step
 further (it starts, more of its log is read, it is decided, an output is done) or has been driven for a while. After a few

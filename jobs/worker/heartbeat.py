@@ -77,6 +77,6 @@ class Heartbeat:
             Node.objects.filter(pk=self._node_id).update(seen_at=Now())
 
     def stop(self) -> None:
-        """Release all jobs and delete the row, so that another worker can go on at once."""
+        """Release all jobs and delete the row, so that another worker can adopt them at once."""
         dead_workers.sign_off(self.worker_id)
         self._lock.release()

@@ -32,7 +32,7 @@ class JobWatch:
     def check(self, worker_id: UUID, runs: list[Run]) -> None:
         """Read the rows that `worker_id` owns, and act on those that differ from `runs`.
 
-        A run that waits for an upload thread is released, so that its next owner does at once what its row now asks for.
+        A run that waits for an upload thread is released instead of woken: its next owner does at once what the row asks for.
         """
         mine = Job.objects.filter(owner=worker_id, completed_at=None)
         with short_read():

@@ -37,7 +37,7 @@ def register(engine: Engine, configuration: Configuration) -> Node:
 
 
 def _is_same_engine(node: Node, engine: Engine, info: EngineInfo) -> bool:
-    """Return whether the row belongs to this engine; False also for a row that it may take over.
+    """Return whether the row belongs to this engine. False: the engine may take the row over.
 
     The network decides: two daemons on one host may share name and id.
     """

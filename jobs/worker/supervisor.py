@@ -31,7 +31,7 @@ from orchestrator_site.base.intervals import JobIntervals
 logger = logging.getLogger(__name__)
 
 # More failed ticks in a row mean that the process is cut off from the database. One that was only frozen has one at most, on a
-# connection that was closed meanwhile.
+# connection that was closed in the meantime.
 _CUT_OFF_TICKS: Final = 2
 
 

@@ -36,8 +36,8 @@ def quick(workers: Workers) -> None:
 
 
 def die(worker: Any) -> None:
-    """Declare the worker dead."""
-    assert declare_dead(worker, Worker.objects.get(pk=worker).counter)
+    """Declare the worker dead, as soon as it is not claiming a job."""
+    wait_for(lambda: declare_dead(worker, Worker.objects.get(pk=worker).counter), 10, "the worker to be dead")
 
 
 def deaths(job: Job) -> int:
@@ -223,7 +223,7 @@ def test_jobs_beside_one_that_kills_its_workers_run_on(workers: Workers, monkeyp
         frozen.clear()
         gone.clear()
         supervisor = workers.another()
-        wait_for(frozen.is_set, 20, "the guilty job to be driven")
+        wait_for(frozen.is_set, 20, "the killer to be driven")
         end(supervisor)
     workers.another()
 
