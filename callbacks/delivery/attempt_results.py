@@ -24,7 +24,7 @@ _INTERRUPTED: Final = "interrupted: the process that sent it has ended; it may h
 def update_destination(subscription: Subscription, token: UUID, outcome: Outcome, intervals: DeliveryIntervals) -> None:
     """Apply the outcome of the delivery `token` to its destination, and set the result on the subscription."""
     limit = destination_rows.max_in_flight()
-    if destination_breaker.is_unchanged_by(outcome, subscription.destination, limit, intervals):
+    if destination_breaker.is_unchanged_by(subscription.destination, outcome, limit, intervals):
         return
     destination, now = destination_rows.lock(subscription.destination_id)
     was_open = destination.open_until is not None
@@ -74,7 +74,7 @@ def record_interrupted_attempt(subscription: Subscription) -> None:
 
 
 def mark_expired_dead(subscription: Subscription, now: datetime) -> None:
-    """Mark a batch of expired events as dead, those included that only waited behind others and were never tried."""
+    """Mark a batch of expired events as dead, including events that were never tried because earlier ones were not delivered."""
     pending = subscription.events.filter(state=Event.State.PENDING, expires_at__lte=now)
     expired = list(pending.order_by("sequence").defer("body")[:_EXPIRED_BATCH])
     Event.objects.filter(pk__in=[event.pk for event in expired]).update(

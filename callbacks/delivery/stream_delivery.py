@@ -68,6 +68,7 @@ class Deliverer:
                 if delivery is None or delivery.event.subscription_id != event.subscription_id:
                     attempts = 0
                 after = event.subscription.destination
+                # A slot is free if it was not passed on, and more are if the window has grown: other threads may use them.
                 if after.waiting and (delivery is None or destination_breaker.may_get_more(before, after)):
                     destination_queue.wake_waiting(after.pk)
         finally:
@@ -84,7 +85,7 @@ class Deliverer:
         release_connection()
 
     def _claim(self, subscription_id: int, token: UUID) -> Delivery | None:
-        """Take the lease on a stream if it is due and free; return what to send now."""
+        """Acquire the lease on a stream if it is due and not leased; return what to send now."""
         with short_transaction():
             # Selected by its key alone: given other conditions, the planner might be tempted by a partial index.
             subscription = locked_streams().filter(pk=subscription_id).first()
@@ -100,7 +101,7 @@ class Deliverer:
             return self._scheduler.next_delivery(subscription, now, token, holds_slot=False)
 
     def _send(self, delivery: Delivery) -> Outcome:
-        """Send the frozen bytes of the event, signed with the time of the delivery. Hold no database connection meanwhile."""
+        """Send the frozen bytes of the event, signed with the time of the delivery. No database connection is held."""
         event, subscription = delivery.event, delivery.event.subscription
         body, identity = bytes(event.body), str(event.pk)
         envelope = Envelope(
@@ -140,7 +141,7 @@ class Deliverer:
             return following
 
     def _pass_slot(self, last: Subscription, token: UUID) -> Delivery | None:
-        """Give the slot of a stream to the longest waiting one that is not locked; return what to send of that."""
+        """Pass the slot of a stream on to the longest waiting stream that is not locked; return what to send of that one."""
         waiting = locked_streams(skip_locked=True).filter(destination=last.destination_id, waiting_since__isnull=False)
         subscription = waiting.exclude(pk=last.pk).order_by("waiting_since").first()
         if subscription is None:

@@ -62,7 +62,7 @@ class StreamScheduler:
         Args:
             subscription: The stream, with its destination.
             now: The database's time.
-            token: The delivery that takes the stream, or that holds it already.
+            token: The delivery that acquires the lease, or has it already.
             holds_slot: The delivery has a slot at the destination: from its last event, or passed on by another stream.
             turn_over: Other streams come first.
         """
@@ -109,7 +109,7 @@ class StreamScheduler:
         return Delivery(token, event, now)
 
     def _acquire_slot(self, subscription: Subscription, token: UUID) -> bool:
-        """Take a slot at the destination, whose row stays locked until the transaction ends. Return False if none is free."""
+        """Acquire a slot at the destination, whose row stays locked until the transaction ends. Return False if none is free."""
         destination, now = destination_rows.lock(subscription.destination_id)
         subscription.destination = destination
         in_flight = destination_rows.in_flight(destination, now)

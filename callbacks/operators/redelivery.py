@@ -36,8 +36,8 @@ def redeliver_dead(stream: UUID, since: datetime | None = None, until: datetime 
 
     Args:
         stream: Whose events.
-        since: Only those that died at this time or later.
-        until: Only those that died at this time or earlier.
+        since: Skip events that died earlier.
+        until: Skip events that died later.
     """
     with transaction.atomic():
         subscription = _lock(stream)
@@ -94,7 +94,7 @@ def _revive(events: QuerySet[Event]) -> int:
 
 
 def _make_due(subscription: Subscription) -> None:
-    """Have the stream delivered now. One that is parked keeps its position in the queue of its destination."""
+    """Make the stream due now, unless it is parked: then it keeps its position in the queue of its destination."""
     row = Subscription.objects.filter(pk=subscription.pk)
     row.update(bulk_refused=False)
     if subscription.waiting_since is None:

@@ -74,14 +74,14 @@ def free_slots(destination: Destination, now: datetime, in_flight: int, limit: i
 
 
 def start_delivery(destination: Destination, now: datetime, token: UUID, intervals: DeliveryIntervals) -> bool:
-    """Take a free slot for the delivery `token`. Return True if that changes the row: it is the probe of a half-open breaker."""
+    """Start the delivery `token` in a free slot. Return True if that changes the row: it is the probe of a half-open breaker."""
     if destination.open_until is None:
         return False
     destination.probe_token, destination.probe_until = token, now + timedelta(seconds=intervals.lease)
     return True
 
 
-def is_unchanged_by(outcome: Outcome, destination: Destination, limit: int, intervals: DeliveryIntervals) -> bool:
+def is_unchanged_by(destination: Destination, outcome: Outcome, limit: int, intervals: DeliveryIntervals) -> bool:
     """Return True if `record` would change nothing, as after most answers: then the row need not be locked."""
     steady = not (destination.open_until or destination.failures or destination.throttles or is_slow(destination))
     return steady and outcome.accepted and not _is_slow_answer(outcome, intervals) and destination.window >= _full_window(limit)

@@ -353,7 +353,7 @@ def test_is_unchanged_by_is_only_true_if_record_changes_nothing(
     for earlier, latency in history:
         host.answer(earlier, seconds=latency)
     before = state(host.row)
-    if destination_breaker.is_unchanged_by(outcome(status, seconds=seconds), host.row, limit, INTERVALS):
+    if destination_breaker.is_unchanged_by(host.row, outcome(status, seconds=seconds), limit, INTERVALS):
         host.answer(status, seconds=seconds)
         assert state(host.row) == before
 
