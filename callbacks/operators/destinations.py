@@ -70,8 +70,7 @@ def reset(pk: int) -> None:
     """
     with transaction.atomic():
         destination, _ = destination_rows.lock(pk)
-        destination_breaker.close(destination)
-        destination.throttles, destination.throttled_until, destination.slowness = 0, None, 0
+        destination_breaker.reset(destination)
         destination.save(update_fields=destination_rows.BREAKER_FIELDS)
     _retry_unanswered(pk)
     destination_queue.wake_waiting(pk)

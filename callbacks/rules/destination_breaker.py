@@ -109,6 +109,12 @@ def close(destination: Destination) -> None:
     destination.open_until = destination.probe_token = destination.probe_until = None
 
 
+def reset(destination: Destination) -> None:
+    """Forget failures, throttling and slow answers."""
+    close(destination)
+    destination.throttles, destination.throttled_until, destination.slowness = 0, None, 0
+
+
 def _full_window(limit: int) -> int:
     """Return the largest window: at least 2, so that a fast destination differs from a new one whatever the limit."""
     return max(limit, 2)
