@@ -1,4 +1,4 @@
-"""What is hardly HTTP, or none: the answer is JSON all the same."""
+"""Requests that are invalid HTTP are answered in JSON."""
 
 import json
 import socket
@@ -50,14 +50,14 @@ JOB = b'{"image": "alpine:latest"}'
     ],
 )
 def test_a_broken_request_is_answered_in_json(running: Service, request_bytes: bytes, status: int) -> None:
-    # When I send this and nothing after it
+    # When this is sent, and nothing after it
     with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
         connection.sendall(request_bytes)
         connection.shutdown(socket.SHUT_WR)
         with HTTPResponse(connection) as answer:
             answer.begin()
 
-            # I expect one sentence, in JSON, and to be told that the connection closes
+            # I expect an error in JSON, and a header that says that the connection closes
             assert answer.headers["Connection"] == "close"
             assert (answer.status, answer.headers["Content-Type"]) == (status, "application/json")
             assert json.loads(answer.read()).keys() == {"error"}

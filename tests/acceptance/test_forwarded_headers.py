@@ -1,4 +1,4 @@
-"""Headers by which a proxy could speak for a client: from a client they change nothing."""
+"""Headers that a proxy might set have no effect if a client sends them."""
 
 import json
 import socket
@@ -21,17 +21,17 @@ def get(service: Service, path: str, *headers: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("name", ["Script_Name", "SCRIPT_NAME", "script_name", "Script-Name", "Path_Info", "HTTP_SCRIPT_NAME"])
-def test_no_header_moves_a_path(running: Service, name: str) -> None:
-    # Given a proxy that lets only /public through
+def test_no_header_changes_the_path(running: Service, name: str) -> None:
+    # Given a proxy that only passes /public on
     value = "/v1/docs" if "ath" in name else "/public"
 
-    # When a client names that as the place where the service is
+    # When a client claims that the service is below that path
     status, body = get(running, "/public/v1/docs", f"{name}: {value}")
 
-    # I expect the path to stay what it is
+    # I expect the path to be unchanged
     assert status == 404
     assert json.loads(body).keys() == {"error"}
 
 
-def test_a_prefix_that_is_not_the_path_s_own_fails_nothing(running: Service) -> None:
+def test_a_prefix_that_the_path_lacks_is_ignored(running: Service) -> None:
     assert get(running, "/v1/openapi.json", "Script_Name: /elsewhere")[0] == 200

@@ -1,4 +1,4 @@
-"""Clients that hold on to their connections, without a key or with one: the service answers all others."""
+"""Clients that keep connections open, with or without a key, do not keep the service from answering others."""
 
 import resource
 import socket
@@ -23,12 +23,12 @@ HALF_REQUESTS = [
     b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n100\r\n{",
 ]
 LOG_BYTES = 10_000_000
-TRIES = 3  # of which one must be in time: other work on the machine may take a second, too
+ATTEMPTS = 3  # of which one must be in time, because the machine may be busy
 
 
 @pytest.fixture
 def files() -> Iterator[None]:
-    """Enough file descriptors for the test's side of the connections."""
+    """Allow enough file descriptors for the test's side of the connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(2 * CONNECTIONS, hard)), hard))
     yield
@@ -53,14 +53,14 @@ def connect(service: Service, data: bytes, *, receive_buffer: int | None = None)
 
 
 def expect_answers_within_a_second(service: Service) -> None:
-    """On connections of their own: a probe, a POST and a list."""
+    """Send a probe, a POST and a GET of a list, each on a new connection."""
     for method, path, body, status in (
         ("GET", "/livez", None, 200),
         ("POST", "/v1/jobs", {"image": "alpine:latest", "command": ["true"]}, 202),
         ("GET", "/v1/jobs?limit=1", None, 200),
     ):
         seconds = []
-        for _ in range(TRIES):
+        for _ in range(ATTEMPTS):
             started = time.monotonic()
             answer = requests.request(method, service.url + path, json=body, timeout=20)
             seconds.append(time.monotonic() - started)
@@ -69,7 +69,7 @@ def expect_answers_within_a_second(service: Service) -> None:
 
 
 def resident_bytes(service: Service) -> int:
-    """The memory of the process that serves: gunicorn's only child."""
+    """Return the memory of the web process, which is gunicorn's only child."""
     (parent,) = (process.pid for name, process in service.processes.items() if name in ("web", "embedded"))
     (child,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     pages = int(Path(f"/proc/{child}/statm").read_text().split()[1])
@@ -77,7 +77,7 @@ def resident_bytes(service: Service) -> int:
 
 
 @pytest.mark.usefixtures("files")
-def test_thousands_of_half_requests_stop_nobody(running: Service) -> None:
+def test_thousands_of_half_requests_do_not_block_others(running: Service) -> None:
     # Given 2,000 connections without a key that stop in the middle of their headers or their body
     expect_answers_within_a_second(running)
     before = resident_bytes(running)
@@ -85,24 +85,24 @@ def test_thousands_of_half_requests_stop_nobody(running: Service) -> None:
         for number in range(CONNECTIONS):
             clients.enter_context(connect(running, HALF_REQUESTS[number % len(HALF_REQUESTS)]))
 
-        # I expect all other clients to be answered within a second, and memory to stay flat
+        # I expect other clients to be answered within a second, and memory to stay flat
         expect_answers_within_a_second(running)
         assert resident_bytes(running) - before < 32 * 1024**2
 
 
-def test_clients_that_keep_their_connection_after_413_slow_nobody(running: Service) -> None:
-    # Given twenty clients that were answered 413, some of which go on sending
+def test_clients_that_stay_connected_after_413_do_not_block_others(running: Service) -> None:
+    # Given twenty clients that were answered 413, some of which continue to send
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10000000\r\n\r\n"
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(running, head + b"x" * 100_000 * (number % 2))) for number in range(20)]
         for client in clients:
             assert client.recv(12) == b"HTTP/1.1 413"
 
-        # I expect all other clients to be answered within a second
+        # I expect other clients to be answered within a second
         expect_answers_within_a_second(running)
 
 
-def test_a_session_goes_on_after_413(running: Service) -> None:
+def test_a_session_continues_after_413(running: Service) -> None:
     with requests.Session() as session:
         refused = session.post(f"{running.url}/v1/jobs", json={"image": "x" * 2_000_000}, timeout=20)
         assert (refused.status_code, refused.headers["Connection"]) == (413, "close")
@@ -110,8 +110,8 @@ def test_a_session_goes_on_after_413(running: Service) -> None:
         assert session.get(f"{running.url}/livez", timeout=20).status_code == 200
 
 
-def test_clients_that_never_read_a_long_log_stop_nobody(running: Service, job_with_a_long_log: str) -> None:
-    # Given forty clients that ask for a log of 10 MB and never read it
+def test_clients_that_never_read_a_long_log_do_not_block_others(running: Service, job_with_a_long_log: str) -> None:
+    # Given forty clients that request a log of 10 MB and never read it
     expect_answers_within_a_second(running)
     before = resident_bytes(running)
     request = f"GET /v1/jobs/{job_with_a_long_log}/logs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
@@ -120,12 +120,12 @@ def test_clients_that_never_read_a_long_log_stop_nobody(running: Service, job_wi
         for client in clients:
             assert client.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
 
-        # I expect all other clients to be answered within a second, and memory to stay flat
+        # I expect other clients to be answered within a second, and memory to stay flat
         expect_answers_within_a_second(running)
         assert resident_bytes(running) - before < 64 * 1024**2
 
 
-def test_many_who_read_a_long_log_get_all_of_it_while_others_are_served(running: Service, job_with_a_long_log: str) -> None:
+def test_many_readers_of_a_long_log_get_all_of_it(running: Service, job_with_a_long_log: str) -> None:
     # Given more readers than threads
     url = f"{running.url}/v1/jobs/{job_with_a_long_log}/logs"
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Whole jobs in real containers: how each of them ends, and what its callback hears."""
+"""Whole jobs in real containers: how they end, and which events their callbacks receive."""
 
 import os
 import socket
@@ -30,8 +30,8 @@ def post(service: Service, receiver: Receiver, **members: Any) -> str:
     return service.post_job(callback={"url": receiver.url, "key": KEY}, **members)
 
 
-def story(receiver: Receiver, job_id: str) -> list[str]:
-    """The types of the job's events as they arrived, once the last one has."""
+def event_types(receiver: Receiver, job_id: str) -> list[str]:
+    """Wait for the last event of a job, and return the types of its events in order of arrival."""
 
     def types() -> list[str]:
         events = [event for event in receiver.events if event["subject"] == job_id]
@@ -41,7 +41,7 @@ def story(receiver: Receiver, job_id: str) -> list[str]:
 
 
 def data_of(receiver: Receiver, job_id: str, type_: str) -> dict[str, Any]:
-    """The data of the job's one event of that type, once it has arrived."""
+    """Wait for the only event of this type of a job, and return its data."""
 
     def arrived() -> list[dict[str, Any]]:
         return [
@@ -59,15 +59,15 @@ def log_of(service: Service, job_id: str) -> str:
     return service.request("GET", f"/v1/jobs/{job_id}/logs").text
 
 
-def test_a_job_that_prints_and_ends_well(running: Service, receiver: Receiver) -> None:
+def test_a_job_prints_and_completes(running: Service, receiver: Receiver) -> None:
     # When
     job_id = post(running, receiver, command="echo out; echo err >&2; printf unfinished", meta={"team": "a"})
     job = running.wait_complete(job_id)
 
     # I expect
     assert (job["status"], job["exitCode"]) == ("completed", 0)
-    assert story(receiver, job_id)[0] == "start"
-    assert story(receiver, job_id)[-2:] == ["exit", "complete"]
+    assert event_types(receiver, job_id)[0] == "start"
+    assert event_types(receiver, job_id)[-2:] == ["exit", "complete"]
     assert sorted(log_of(running, job_id).splitlines()) == ["err", "out", "unfinished"]
     exit_ = data_of(receiver, job_id, "exit")
     assert (exit_["jobId"], exit_["meta"], exit_["exitCode"]) == (job_id, {"team": "a"}, 0)
@@ -81,14 +81,14 @@ def lines_of(service: Service, job_id: str) -> list[dict[str, Any]]:
     return lines
 
 
-def told_text(receiver: Receiver, job_id: str) -> str:
-    """What the job's log events say, pieces of a line joined, each line with a line feed."""
-    told = ""
+def sent_text(receiver: Receiver, job_id: str) -> str:
+    """Return the text of a job's log events, with pieces of a line joined, and a line feed after each line."""
+    text = ""
     for event in receiver.events:
         if event["subject"] == job_id and event["type"] == "orchestrator.job.log":
             partial = event["data"].get("partialLines", [])
-            told += "".join(line + "\n" * (index not in partial) for index, line in enumerate(event["data"]["lines"]))
-    return told
+            text += "".join(line + "\n" * (index not in partial) for index, line in enumerate(event["data"]["lines"]))
+    return text
 
 
 @pytest.mark.parametrize(
@@ -107,25 +107,25 @@ def test_a_log_is_what_was_printed(running: Service, receiver: Receiver, command
     # Given a job that prints a line that its engine cuts, at an arbitrary place
     job_id = post(running, receiver, command=command)
     running.wait_complete(job_id)
-    story(receiver, job_id)
+    event_types(receiver, job_id)
 
-    # I expect it byte for byte as text, and from the lines and the events what tells cuts from line feeds
+    # I expect the exact bytes as text, and lines and events that distinguish cuts from line feeds
     answer = running.request("GET", f"/v1/jobs/{job_id}/logs")
     assert answer.content == printed.encode()
     whole = printed if printed.endswith("\n") else printed + "\n"
     assert "".join(line["text"] + "\n" * ("partial" not in line) for line in lines_of(running, job_id)) == whole
-    assert told_text(receiver, job_id) == whole
+    assert sent_text(receiver, job_id) == whole
 
 
-def test_a_job_that_fails_says_its_code(running: Service, receiver: Receiver) -> None:
+def test_a_failed_job_has_its_exit_code(running: Service, receiver: Receiver) -> None:
     job_id = post(running, receiver, command="exit 3")
     job = running.wait_complete(job_id)
 
     assert (job["status"], job["reason"], job["exitCode"]) == ("failed", "exit_code", 3)
-    assert story(receiver, job_id) == ["start", "exit", "complete"]
+    assert event_types(receiver, job_id) == ["start", "exit", "complete"]
 
 
-def test_an_argument_vector_meets_no_shell(running: Service) -> None:
+def test_an_argument_list_is_not_passed_to_a_shell(running: Service) -> None:
     job_id = running.post_job(command=["echo", "$HOME", "a b", "*"])
     running.wait_complete(job_id)
 
@@ -137,21 +137,21 @@ def test_a_job_that_takes_too_long_is_stopped(running: Service, receiver: Receiv
     job_id = post(running, receiver, command="sleep 600", timeoutSeconds=2)
     job = running.wait_complete(job_id)
 
-    # I expect it to end within the grace
+    # I expect it to end within the grace period
     assert (job["status"], job["reason"]) == ("failed", "timeout")
     assert 2 <= data_of(receiver, job_id, "exit")["durationSeconds"] < 2 + 10
-    assert story(receiver, job_id) == ["start", "exit", "complete"]
+    assert event_types(receiver, job_id) == ["start", "exit", "complete"]
 
 
-def test_a_job_that_needs_more_memory_than_it_has_is_killed(running: Service, receiver: Receiver) -> None:
+def test_a_job_that_exceeds_its_memory_is_killed(running: Service, receiver: Receiver) -> None:
     job_id = post(running, receiver, command="exec tail -c 300m /dev/zero", memory=32)
     job = running.wait_complete(job_id)
 
     assert (job["status"], job["reason"], job["exitCode"]) == ("failed", "oom", 137)
-    assert story(receiver, job_id) == ["start", "exit", "complete"]
+    assert event_types(receiver, job_id) == ["start", "exit", "complete"]
 
 
-def test_a_job_that_kills_itself_did_not_run_out_of_memory(running: Service) -> None:
+def test_a_job_that_kills_itself_is_not_out_of_memory(running: Service) -> None:
     job_id = running.post_job(command="sh -c 'kill -9 $$'")
     job = running.wait_complete(job_id)
 
@@ -166,19 +166,19 @@ def test_a_running_job_is_cancelled(running: Service, receiver: Receiver) -> Non
     # When
     assert running.request("DELETE", f"/v1/jobs/{job_id}").status_code == 204
 
-    # I expect the decision at once, and its end soon after
+    # I expect the status at once, and the end soon after
     assert running.get_job(job_id)["status"] == "cancelled"
     running.wait_complete(job_id, timeout=8)
-    assert [type_ for type_ in story(receiver, job_id) if type_ != "log"] == ["start", "exit", "complete"]
+    assert [type_ for type_ in event_types(receiver, job_id) if type_ != "log"] == ["start", "exit", "complete"]
     assert data_of(receiver, job_id, "exit")["reason"] == "cancelled"
 
 
-def test_a_workspace_behind_a_link_of_the_image_is_the_users(running: Service) -> None:
-    # Given an image with a user, whose workspace is a link that leads to nothing
+def test_a_workspace_behind_a_dangling_link_belongs_to_the_user(running: Service) -> None:
+    # Given an image with a user, whose workspace is a dangling link
     host = os.environ["DOCKER_HOST"]
     built_images.import_busybox(host, LINKED, ["USER nobody"], links={"/work": "/data/deep"})
 
-    # When a job writes there, and to where its files end with it
+    # When a job writes there, and to a directory that is lost when its process ends
     job_id = running.post_job(
         image=LINKED,
         pullPolicy="never",
@@ -188,7 +188,7 @@ def test_a_workspace_behind_a_link_of_the_image_is_the_users(running: Service) -
         outputs=[{"type": "event", "path": "out"}, {"type": "event", "path": "memory/out"}],
     )
 
-    # I expect it to end well, and to hear why the second file is not to be had
+    # I expect it to complete, and an error that explains why the second file is missing
     job = running.wait_complete(job_id)
     assert (job["status"], job["outputs"][0]["status"]) == ("completed", "success")
     assert job["outputs"][1]["error"] == '"memory/out" cannot be read: files below /dev are lost when the process ends'
@@ -196,18 +196,18 @@ def test_a_workspace_behind_a_link_of_the_image_is_the_users(running: Service) -
     built_images.remove(host, LINKED)
 
 
-def test_an_image_that_cannot_be_had_says_why(running: Service, receiver: Receiver) -> None:
+def test_a_missing_image_ends_the_job_with_an_error(running: Service, receiver: Receiver) -> None:
     job_id = post(running, receiver, image="no-such-image:1", pullPolicy="never")
     job = running.wait_complete(job_id)
 
     assert (job["status"], job["reason"], job["exitCode"]) == ("failed", "image_pull", -1)
     assert "no-such-image" in job["error"]
-    assert story(receiver, job_id) == ["exit", "complete"]
+    assert event_types(receiver, job_id) == ["exit", "complete"]
 
 
-def test_an_input_that_cannot_be_had_ends_the_job(running: Service, receiver: Receiver) -> None:
+def test_a_missing_input_ends_the_job(running: Service, receiver: Receiver) -> None:
     with FileServer() as files:
-        # Given a download that is not there
+        # Given a download that does not exist
         url = files.url("/missing") + "?token=canary"
 
         # When
@@ -221,12 +221,12 @@ def test_an_input_that_cannot_be_had_ends_the_job(running: Service, receiver: Re
     # I expect
     assert (job["status"], job["reason"]) == ("failed", "input_failed")
     assert [item["status"] for item in job["inputs"]] == ["failed", "skipped"]
-    assert story(receiver, job_id) == ["input", "exit", "complete"]
+    assert event_types(receiver, job_id) == ["input", "exit", "complete"]
     assert "canary" not in str(job) + str(receiver.events)
 
 
-def test_a_callback_host_that_is_away_delays_events_and_not_the_job(running: Service) -> None:
-    # Given a callback on a port that does not listen yet
+def test_an_unreachable_callback_delays_events_but_not_the_job(running: Service) -> None:
+    # Given a callback on a port that is not open yet
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -235,10 +235,10 @@ def test_a_callback_host_that_is_away_delays_events_and_not_the_job(running: Ser
     # I expect the job to end meanwhile
     assert running.wait_complete(job_id)["status"] == "completed"
 
-    # When the host comes
+    # When the port is opened
     with Receiver(port=port) as receiver:
-        # I expect everything, in order
-        assert story(receiver, job_id) == ["start", "log", "exit", "complete"]
+        # I expect all events, in order
+        assert event_types(receiver, job_id) == ["start", "log", "exit", "complete"]
 
 
 def test_ids_are_unique(running: Service) -> None:
@@ -250,12 +250,12 @@ def test_ids_are_unique(running: Service) -> None:
 
 
 def test_jobs_cannot_reach_one_another(running: Service) -> None:
-    # Given a job that listens
+    # Given a job that listens on a port
     server = running.post_job(command="hostname -i; while :; do echo reached | nc -l -p 8000; done")
     running.wait_status(server, "running")
     address = wait_for(lambda: log_of(running, server).strip(), 20, "its address")
 
-    # When another calls it
+    # When another job connects to it
     caller = running.post_job(command=f"nc -w 3 {address} 8000")
 
     # I expect no answer
@@ -267,7 +267,7 @@ def test_jobs_cannot_reach_one_another(running: Service) -> None:
     running.wait_complete(server)
 
 
-def test_a_job_without_network_has_none(running: Service) -> None:
+def test_a_job_without_network_has_loopback_only(running: Service) -> None:
     job_id = running.post_job(command="ls /sys/class/net", network="none")
     running.wait_complete(job_id)
 

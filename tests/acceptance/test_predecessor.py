@@ -1,4 +1,4 @@
-"""The two requests of the predecessor's README work as they stand."""
+"""The two requests in the predecessor's README work unchanged."""
 
 import json
 import os
@@ -27,7 +27,7 @@ json.dump({"lines": len(lines)}, open("data/metrics.json", "w"))
 
 @pytest.fixture
 def python_image() -> Iterator[None]:
-    """`python:3.12-slim`, or a stand-in under its name for as long as the test runs."""
+    """Provide `python:3.12-slim`, or a replacement under that name while the test runs."""
     host = os.environ["DOCKER_HOST"]
     with closing(built_images.client(host)) as engine:
         here = bool(engine.images.list(name=PYTHON))
@@ -43,7 +43,7 @@ def test_the_smallest_request(running: Service) -> None:
     body = {"id": "my-job", "image": "alpine:latest", "command": "cat data/input.txt > data/output.txt"}
     answer = running.request("POST", "/v1/jobs", json=body)
 
-    # I expect it to be accepted, and to fail since nothing brought the file
+    # I expect it to be accepted, and to fail because the file is missing
     assert answer.status_code == 202
     assert answer.json() == {"id": "my-job", "status": "accepted"}
     job = running.wait_complete("my-job")
@@ -54,7 +54,7 @@ def test_the_smallest_request(running: Service) -> None:
 @pytest.mark.usefixtures("python_image")
 def test_the_full_request(running: Service) -> None:
     with FileServer() as files, Receiver() as receiver:
-        # Given a file to bring in
+        # Given a file to download
         source = files.serve("/input.txt", b"one\ntwo\nthree\n")
         body = {
             "id": "my-full-job",
@@ -80,14 +80,14 @@ def test_the_full_request(running: Service) -> None:
         assert running.request("POST", "/v1/jobs", json=body).status_code == 202
         job = running.wait_complete("my-full-job", timeout=120)
 
-        # I expect it to have run with all of it
+        # I expect it to have run with all inputs and settings
         assert (job["status"], job["exitCode"]) == ("completed", 0), running.request("GET", "/v1/jobs/my-full-job/logs").text
         assert running.request("GET", "/v1/jobs/my-full-job/logs").text == "processing 3 lines as production\n"
         assert [item["status"] for item in job["inputs"] + job["outputs"]] == ["success"] * 4
         (upload,) = files.of("/output.txt")
         assert (upload.method, upload.size) == ("PUT", len(b"three\ntwo\none"))
 
-        # And the exit alone to have been told, signed
+        # And only the exit event to have been sent, signed
         (received,) = receiver.wait_for(1)
         received.verify("secret-key")
         assert received.json["type"] == "orchestrator.job.exit"

@@ -60,26 +60,26 @@ def job_with_secrets(files: FileServer, receiver: Receiver, *, missing: bool) ->
 
 @contextmanager
 def all_redis_commands(url: str) -> Iterator[list[str]]:
-    """What anybody says to Redis meanwhile."""
-    said: list[str] = []
+    """Record all commands that Redis receives."""
+    commands: list[str] = []
     with closing(redis.Redis.from_url(url)) as client, client.monitor() as monitor:
 
         def listen() -> None:
             for command in monitor.listen():
-                said.append(str(command["command"]))
-                if "end of listening" in said[-1]:
+                commands.append(str(command["command"]))
+                if "end of listening" in commands[-1]:
                     return
 
         thread = threading.Thread(target=listen)
         thread.start()
-        yield said
+        yield commands
         with closing(redis.Redis.from_url(url)) as other:
             other.echo("end of listening")
         thread.join(30)
 
 
 def every_row(service: Service) -> str:
-    """All tables, as text."""
+    """Return all rows of all tables as text."""
     with psycopg.connect(service.database_url) as connection:
         tables = connection.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'").fetchall()
         rows = [
@@ -93,7 +93,7 @@ def every_row(service: Service) -> str:
 
 
 def containers_seen(host: str) -> str:
-    """Names, labels and arguments of all containers (their environment is theirs to have)."""
+    """Return names, labels and arguments of all containers, but not their environment, which may have secrets."""
     with closing(built_images.client(host)) as engine:
         found = []
         for container in engine.containers.list(all=True, ignore_removed=True):
@@ -106,7 +106,7 @@ def containers_seen(host: str) -> str:
 
 
 def admin_pages(service: Service) -> str:
-    """Every list and every object's page of the admin."""
+    """Return all lists and pages of objects in the admin."""
     environment = service.environment | {"DJANGO_SUPERUSER_PASSWORD": "a password of the test"}
     service.manage("createsuperuser", "--noinput", "--username", "operator", "--email", "o@example.com", env=environment)
     service.request("GET", "/admin/login/")
@@ -125,9 +125,9 @@ def admin_pages(service: Service) -> str:
     return "\n".join(pages)
 
 
-def test_no_secret_is_seen_anywhere(service: Service) -> None:
-    with FileServer() as files, Receiver() as receiver, all_redis_commands(service.redis_url) as said:
-        # Given jobs with secrets everywhere, one of which goes well and one of which fails at what it can
+def test_secrets_are_visible_nowhere(service: Service) -> None:
+    with FileServer() as files, Receiver() as receiver, all_redis_commands(service.redis_url) as commands:
+        # Given jobs with secrets everywhere, one that succeeds and one that fails
         service.start_all()
         jobs = [service.post_job(**job_with_secrets(files, receiver, missing=missing)) for missing in (False, True)]
         containers = [containers_seen(os.environ["DOCKER_HOST"])]
@@ -135,19 +135,19 @@ def test_no_secret_is_seen_anywhere(service: Service) -> None:
             service.wait_complete(job_id)
             containers.append(containers_seen(os.environ["DOCKER_HOST"]))
 
-        def told() -> bool:
+        def all_received() -> bool:
             return all(
                 any(event["subject"] == job_id and event["type"].endswith("complete") for event in receiver.events)
                 for job_id in jobs
             )
 
-        wait_for(told, 60, "all events")
-        # (the peers did get what is theirs)
+        wait_for(all_received, 60, "all events")
+        # (the servers have received theirs)
         assert any(canary("header") in str(request.headers) for request in files.requests)
         assert all(canary("callback-query") in request.path for request in receiver.requests)
         assert all(canary("callback-header") in request.headers["authorization"] for request in receiver.requests)
 
-        # When they are looked for in every place where they must not be
+        # When every place is searched that must not have them
         places = {
             "rows": every_row(service),
             "logs": "".join(service.log(name) for name in service.processes),
@@ -160,11 +160,11 @@ def test_no_secret_is_seen_anywhere(service: Service) -> None:
             "containers": "".join(containers),
             "admin": admin_pages(service),
         }
-    places["messages"] = "".join(said)
-    assert said
+    places["messages"] = "".join(commands)
+    assert commands
     assert jobs[0] in places["rows"]
 
-    # I expect them nowhere
+    # I expect no secret in any of them
     assert {place: where(text) for place, text in places.items() if CANARY in text} == {}
 
 

@@ -1,4 +1,4 @@
-"""What a delivery costs the database: with no delivered event in it, and with a million. With the plans of its reads."""
+"""Measure a delivery with no delivered event in the database and with a million, and print the plans of its queries."""
 
 import statistics
 import time
@@ -38,7 +38,7 @@ def main() -> None:
     empty = measure()
     with connection.cursor() as cursor:
         cursor.execute(_FILL)
-        cursor.execute("VACUUM (ANALYZE)")  # so that the server has nothing else to do meanwhile
+        cursor.execute("VACUUM (ANALYZE)")  # so that the server is idle otherwise
         cursor.execute("CHECKPOINT")
     full = measure()
     rows = [
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure() -> dict[str, float]:
-    """Medians in milliseconds."""
+    """Return the medians in milliseconds."""
     from callbacks.delivery import due_streams
     from callbacks.delivery.stream_delivery import Deliverer
     from tests.bench.stream_load import load
@@ -75,7 +75,7 @@ def timed(work: Any) -> float:
 
 
 def print_plans() -> None:
-    """What PostgreSQL does for each read of a delivery and of the relay, with the million rows in place."""
+    """Print PostgreSQL's plan for each query of a delivery and of the relay, with a million rows."""
     from callbacks.delivery import destination_queue, due_streams
     from callbacks.delivery.stream_delivery import Deliverer
     from callbacks.models import Destination
@@ -104,7 +104,7 @@ def print_plans() -> None:
 
 
 def shortened(sql: str) -> str:
-    """Without the columns."""
+    """Return a query without its columns."""
     return "SELECT … FROM " + sql.partition(" FROM ")[2]
 
 

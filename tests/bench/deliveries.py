@@ -1,4 +1,4 @@
-"""How fast events for a healthy host are delivered: alone, and beside as many for one that accepts and never answers."""
+"""Measure deliveries to a healthy host: alone, and beside as many for a host that accepts requests and never answers."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from tests.helpers.waiting import wait_for
 
 STREAMS = 1000
 ROUNDS = 3
-MOST_SECONDS = 300
+MAX_SECONDS = 300
 
 
 def main() -> None:
@@ -25,38 +25,38 @@ def main() -> None:
         rows.append([str(number), *(f"{seconds:.2f} s" for seconds in (alone, beside, together)), f"{beside / alone:.2f}"])
         rows[-1].append(f"{together / alone:.2f}")
     print_table(
-        f"{STREAMS:,} events of {STREAMS:,} jobs to a healthy host: until the last has arrived.\n"
-        f"Beside them {STREAMS:,} to a host that takes requests and never answers: published before, or in the same moment.\n"
+        f"{STREAMS:,} events of {STREAMS:,} jobs to a healthy host: time until the last has arrived.\n"
+        f"Beside them, {STREAMS:,} to a host that accepts requests and never answers, published before or at the same time.\n"
         "One `deliver`, one `relay`.",
-        ["round", "alone", "beside", "same moment", "beside / alone", "same moment / alone"],
+        ["round", "alone", "beside", "same time", "beside / alone", "same time / alone"],
         rows,
     )
 
 
 def measure(dead: Literal["before", "together"] | None = None) -> float:
-    """Seconds from the commit of the events for the healthy host until it has them all."""
+    """Return the seconds from the commit of the events for the healthy host until it has received all of them."""
     with (
         tempfile.TemporaryDirectory() as directory,
         installation(Path(directory)) as service,
         Receiver() as hanging,
-        Receiver() as well,
+        Receiver() as healthy,
     ):
         hanging.respond = lambda _: Answer(fault="hang")
         service.start("relay")
         service.start("deliver")
-        load(service, 1, well.url)
-        well.wait_for(1)
+        load(service, 1, healthy.url)
+        healthy.wait_for(1)
         if dead == "before":
             load(service, STREAMS, hanging.url)
             hanging.wait_for(1)
-        urls = [hanging.url, well.url] if dead == "together" else [well.url]
+        urls = [hanging.url, healthy.url] if dead == "together" else [healthy.url]
         started = load(service, STREAMS, *urls)
-        wait_for(lambda: len(well.requests) > STREAMS, MOST_SECONDS, "all events to arrive")
+        wait_for(lambda: len(healthy.requests) > STREAMS, MAX_SECONDS, "all events to arrive")
         return time.monotonic() - started
 
 
 def load(service: Service, streams: int, *urls: str) -> float:
-    """When they were committed, on this process' clock."""
+    """Publish the events in another process, and return when they were committed, on the clock of this one."""
     command = [sys.executable, "-m", "tests.bench.stream_load", str(streams), *urls]
     environment = service.environment | {"DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"]}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:

@@ -1,6 +1,6 @@
-"""Streams with an event each, made as the service makes them: `python -m tests.bench.stream_load STREAMS URL...`.
+"""Make streams with an event each, as the service does: `python -m tests.bench.stream_load STREAMS URL...`.
 
-A process of its own, so that it can be run in the environment of any installation. It says when all is committed.
+This is a program, so that it can run in the environment of any installation. It prints when all is committed.
 """
 
 import sys
@@ -12,7 +12,7 @@ from django.db import transaction
 
 
 def load(streams: int, *urls: str, committed: Callable[[], object] = bool) -> None:
-    """Publish `streams` due streams to each URL in one transaction; call `committed` before any message is sent."""
+    """Make `streams` for each URL in one transaction, all due at once. Call `committed` before any message is sent."""
     from callbacks import outbox
 
     with transaction.atomic():

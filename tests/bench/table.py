@@ -1,4 +1,4 @@
-"""How the benchmarks print what they found."""
+"""Print the results of benchmarks."""
 
 from collections.abc import Sequence
 

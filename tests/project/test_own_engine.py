@@ -1,0 +1,62 @@
+"""The engine that the commands find or start."""
+
+import os
+import shutil
+import signal
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import docker
+import firewall
+import image
+import pytest
+from dockerd import Daemon
+from environment import without_service
+from processes import processes_with_argument
+
+from tests.project.commands import ROOT, STOP_SECONDS
+
+
+def test_an_engine_that_does_not_answer_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    environment = without_service() | {"DOCKER_HOST": f"unix://{tmp_path}/nothing.sock", "STATE_DIR": str(tmp_path)}
+    ended = subprocess.run(
+        [ROOT / "bin" / "serve"], env=environment, capture_output=True, text=True, timeout=STOP_SECONDS, check=False
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "DOCKER_HOST" in ended.stderr
+
+
+@pytest.mark.stateless
+@pytest.mark.engine
+@pytest.mark.alone
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("dockerd"), reason="only root can start a dockerd")
+@pytest.mark.parametrize("crashes", [False, True], ids=["stopped", "crashed"])
+def test_an_engine_of_our_own_leaves_nothing(tmp_path: Path, crashes: bool) -> None:
+    # Given an engine of our own that runs a container from the image that replaces alpine
+    daemon = Daemon(tmp_path / "engine")
+    host = daemon.start()
+    try:
+        with closing(docker.DockerClient(base_url=host)) as client:
+            image.make(client)
+            container = client.containers.run("alpine:latest", "id -un", user="nobody", detach=True)
+            container.wait()
+            assert container.logs() == b"nobody\n"
+            client.containers.run("alpine:latest", "sleep 1000", detach=True)
+        if crashes:
+            os.kill(int((tmp_path / "engine" / "dockerd.pid").read_text()), signal.SIGKILL)
+    finally:
+        # When it is stopped, even after a crash
+        daemon.stop()
+
+    # I expect nothing to be left but its directory
+    directory = urlsplit(host).path.removesuffix("/docker.sock")
+    assert not Path(directory).exists()
+    assert not processes_with_argument(str(tmp_path))
+    assert not processes_with_argument(directory)
+    assert not Path("/sys/class/net", daemon.bridge).exists()
+    assert not [rule for table in firewall.TABLES for rule in firewall.rules("iptables", table) if daemon.bridge in rule]
+    assert daemon.host() is None
