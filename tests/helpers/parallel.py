@@ -1,4 +1,4 @@
-"""Tests in several processes at once (pytest-xdist): what each worker process has for itself, and tests that run alone."""
+"""Run tests in several worker processes (pytest-xdist), each with its own databases, and some tests alone."""
 
 import fcntl
 import os
@@ -12,23 +12,24 @@ import pytest
 
 
 def state_directory() -> Path:
+    """Return the state directory of the whole run."""
     return Path(os.environ.get("STATE_DIR", "var")).absolute()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: list[Any]) -> None:
-    """Give each worker process a state directory and Redis databases of its own; pytest-django names its SQL database."""
+    """Give each worker process its own state directory and Redis databases. pytest-django gives it an SQL database."""
     for number, spec in enumerate(specs):
         directory = state_directory() / f"worker-{number}"
         directory.mkdir(parents=True, exist_ok=True)
         spec.env["STATE_DIR"] = str(directory)
         if "REDIS_URL" in os.environ:
-            # The second one is for the `service` fixture.
+            # Two for each: the second is that of the `service` fixture.
             spec.env["REDIS_URL"] = urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{2 * number}").geturl()
 
 
 class Machine:
-    """The machine that the worker processes share: their tests run side by side on it, or one test has it alone."""
+    """A lock on the machine that the worker processes share. A test holds it with others, or alone."""
 
     def __init__(self, directory: Path) -> None:
         self._next = (directory / "next.lock").open("w")
@@ -36,7 +37,8 @@ class Machine:
 
     @contextmanager
     def used(self, *, alone: bool) -> Iterator[None]:
-        with locked(self._next, fcntl.LOCK_EX):  # held while waiting: no other test overtakes one that is to run alone
+        """Hold the machine for one test."""
+        with locked(self._next, fcntl.LOCK_EX):  # held while waiting, so that later tests cannot delay one that runs alone
             fcntl.flock(self._use, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         try:
             yield
@@ -58,7 +60,7 @@ MACHINE = pytest.StashKey[Machine]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker process where the locks are."""
+    """Pass the directory of the locks to a worker process."""
     node.workerinput["locks"] = str(state_directory())
 
 
@@ -67,9 +69,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[MACHINE] = Machine(Path(config.workerinput["locks"]))
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest-timeout: waiting is not part of the test
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside pytest-timeout: waiting is not part of the test
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
-    """Run a test that is marked `alone` while no other one runs."""
+    """Run the test, alone if it is marked so."""
     machine = item.config.stash.get(MACHINE, None)
     if machine is None:
         return (yield)
