@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 import image
-from dockerd import Daemon, DaemonError, answers
+from own_engine.daemon import Daemon, DaemonError, answers
 
 HOW_TO = "install it (on Debian: apt-get install docker.io) and start it, or let DOCKER_HOST say where one is."
 

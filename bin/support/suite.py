@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from databases import DatabaseError
-from dockerd import Daemon, DaemonError
 from engine import EngineError, borrowed, own, state_directory
 from image import ImageError
-from newer_docker import NewerDockerError, search_path
+from own_engine.daemon import Daemon, DaemonError
+from own_engine.newer_docker import NewerDockerError, search_path
 from packages import PackageError, install_for_tests
 from processes import unwind_on_signals
 from stages import Stages, production_variables, stages_in

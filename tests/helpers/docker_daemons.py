@@ -9,7 +9,7 @@ from pathlib import Path
 
 import docker
 import image
-from dockerd import Daemon, answers, remove_bridge
+from own_engine.daemon import Daemon, answers, remove_bridge
 
 STOP_SECONDS = 60
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import docker
-import firewall
 import image
 import pytest
-from dockerd import Daemon
 from environment import without_service
+from own_engine import firewall
+from own_engine.daemon import Daemon
 from processes import processes_with_argument
 
 from tests.project.commands import ROOT, STOP_SECONDS

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import firewall
+from own_engine import firewall
 
 # Inner paths first, so that each directory is empty when it is removed.
 KEY = "/etc/docker/key.json"

@@ -20,9 +20,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import docker
-import firewall
 from processes import end, process_ids, processes_with_argument, read
-from traces import Traces, control_groups
+
+from own_engine import firewall
+from own_engine.traces import Traces, control_groups
 
 # The path of a unix socket has at most 107 bytes, and dockerd makes sockets below this directory.
 MAX_RUN_DIRECTORY = 60
