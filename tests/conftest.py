@@ -41,7 +41,7 @@ UnixHTTPConnection.connect = connect_or_close  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings() -> None:
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """Turn off fsync: the data need not survive a power failure (bin/test does the same for PostgreSQL)."""
     options = connections.settings["default"]["OPTIONS"]
     if connections["default"].vendor == "sqlite":
