@@ -236,7 +236,9 @@ class TestRetries:
         # I expect the next attempt no sooner
         assert time.monotonic() - began >= 1.0
 
-    @pytest.mark.parametrize("later", ["3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)])
+    @pytest.mark.parametrize(
+        "later", ["3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)], ids=["seconds", "date"]
+    )
     def test_a_retry_after_beyond_the_deadline_is_final(self, server: FileServer, download: Download, later: str) -> None:
         url = server.fault("/file", status(503, Retry_After=later))
         with pytest.raises(DownloadRefused, match="no time left for another"):
