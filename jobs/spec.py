@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jobs.engine.protocol import PullPolicy as PullPolicy  # part of a description, so it is imported from here, too
+from jobs.engine.protocol import PullPolicy
 from jobs.states import InputType, OutputType
 
 Network = Literal["bridge", "none"]

@@ -39,14 +39,14 @@ def image(text: str) -> str:
 
 def argument(text: str) -> str:
     """Check a string that Linux has to pass to a program."""
-    if len(text.encode()) > exec_limits.LONGEST:
-        raise ValidationError(f"must have at most {exec_limits.LONGEST} bytes (for a variable, of `NAME=value`)")
+    if len(text.encode()) > exec_limits.MAX_STRING_BYTES:
+        raise ValidationError(f"must have at most {exec_limits.MAX_STRING_BYTES} bytes (for a variable, of `NAME=value`)")
     return text
 
 
 def arguments(command: list[str]) -> list[str]:
     """Check the length of all arguments together."""
-    if exec_limits.taken(command) > exec_limits.TOTAL:
+    if exec_limits.size_of(command) > exec_limits.MAX_TOTAL_BYTES:
         raise ValidationError("the arguments must have less than 2 MiB in total, which is the limit of Linux")
     return command
 

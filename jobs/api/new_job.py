@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Final, TypeVar, get_args
 from jobs import events, exec_limits
 from jobs.api import fields, limits
 from jobs.api.fields import Headers, JobId, Url
-from jobs.spec import CallbackSpec, InputSpec, JobSpec, Network, OutputSpec, PullPolicy, UploadMethod
+from jobs.engine.protocol import PullPolicy
+from jobs.spec import CallbackSpec, InputSpec, JobSpec, Network, OutputSpec, UploadMethod
 from jobs.states import InputType, OutputType
 from orchestrator_site.base.http.fields import Array, ByType, Choice, Integer, Number, StringMap, StringOrArray, Text, error_at
 from orchestrator_site.base.http.serializers import RequestSerializer
@@ -120,7 +121,7 @@ class NewJob(RequestSerializer):
         required=False,
         absent=("",),
         help_text="A string for `/bin/sh -c`, or an exact argument vector; if absent or empty, the image's own. "
-        f"The string, or each argument, has at most {exec_limits.LONGEST} bytes.",
+        f"The string, or each argument, has at most {exec_limits.MAX_STRING_BYTES} bytes.",
     )
     cpu = Number(
         *limits.CPU,
@@ -145,7 +146,7 @@ class NewJob(RequestSerializer):
         parse=fields.environment,
         high=limits.ENVIRONMENT_ENTRIES,
         required=False,
-        help_text=f"Never shown again. Each `NAME=value` has at most {exec_limits.LONGEST} bytes.",
+        help_text=f"Never shown again. Each `NAME=value` has at most {exec_limits.MAX_STRING_BYTES} bytes.",
     )
     meta = StringMap(
         check_name=fields.meta_name,

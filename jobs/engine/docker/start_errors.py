@@ -92,9 +92,11 @@ def check_arguments(config: Mapping[str, Any]) -> None:
     Without this check the kernel would refuse them to the init, which can only report an exit code as if it were the program's.
     """
     strings = [*_command(config), *(config.get("Env") or ())]
-    if any(len(string.encode()) > exec_limits.LONGEST for string in strings):
-        raise StartFailed(f"an argument or an environment variable of the image has more than {exec_limits.LONGEST} bytes")
-    if exec_limits.taken(strings) > exec_limits.TOTAL:
+    if any(len(string.encode()) > exec_limits.MAX_STRING_BYTES for string in strings):
+        raise StartFailed(
+            f"an argument or an environment variable of the image has more than {exec_limits.MAX_STRING_BYTES} bytes"
+        )
+    if exec_limits.size_of(strings) > exec_limits.MAX_TOTAL_BYTES:
         raise StartFailed(_TOO_LONG)
 
 
