@@ -81,16 +81,19 @@ class Bench:
         return RunSpec(command=command, **(defaults | values))
 
     def created(self, command: tuple[str, ...] | None = ("true",), **values: Any) -> str:
+        """Create a container and return its name. `values` replace those of `spec`."""
         spec = self.spec(command, **values)
         self.engine.create(spec)
         return spec.name
 
     def started(self, command: tuple[str, ...] | None = ("true",), **values: Any) -> str:
+        """Create and start a container, and return its name."""
         name = self.created(command, **values)
         self.engine.start(name)
         return name
 
     def ended(self, command: tuple[str, ...] | None = ("true",), **values: Any) -> str:
+        """Run a container to its end, and return its name."""
         name = self.started(command, **values)
         self.engine.wait(name, Interrupt(), timeout=60)
         return name

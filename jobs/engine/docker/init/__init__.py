@@ -1,7 +1,7 @@
 """The first process (PID 1) of a job's container: init.c, and how it gets into containers.
 
-Containers mount it, read-only, from a volume of the *holder*: a container that never runs. Without a holder no container can be
-created; it is then made, and the container is created again. See docs/adr/0014-our-own-init.md.
+Containers mount it read-only from the volume of a *holder*, a container that never runs. If the holder is missing, a container
+cannot be created: the holder is then made, and the container created again. See docs/adr/0014-our-own-init.md.
 """
 
 import copy
