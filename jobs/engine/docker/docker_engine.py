@@ -16,9 +16,9 @@ from jobs.engine.docker.container_json import creation_body, listed_observation,
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
-from jobs.engine.docker.kernel_log import reports_oom_kill
 from jobs.engine.docker.log_frames import read_frames
 from jobs.engine.docker.networks import Networks, label_filter
+from jobs.engine.docker.oom_kills import reports_oom_kill
 from jobs.engine.docker.start_errors import NO_COMMAND, cause_of, check_arguments
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, quoted
 from jobs.engine.docker.transport.answer_stream import ByteStream
