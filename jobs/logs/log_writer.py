@@ -27,7 +27,7 @@ class LogWriter:
     def __init__(
         self, claim: Claim, job: Job, *, log_limit: int, engine_log_limit: int, intervals: LogIntervals = LogIntervals()
     ) -> None:
-        """`log_limit` (LOG_LIMIT) and `engine_log_limit` (ENGINE_LOG_LIMIT) are in bytes."""
+        """Start at the cursor in `job`. `log_limit` (LOG_LIMIT) and `engine_log_limit` (ENGINE_LOG_LIMIT) are in bytes."""
         self._claim = claim
         self._log_limit = log_limit
         self._splitter = LineSplitter(

@@ -63,7 +63,7 @@ _MAX_WAIT_ANSWER_BYTES: Final = 1024**2
 class DockerEngine:
     """The Docker engine at `host`, as in `DOCKER_HOST`; empty means the usual socket. TLS is configured as for docker-py.
 
-    It connects at its first call. Raises `EngineRefused` if the host or the TLS files are not usable.
+    Creating one does not connect. Raises `EngineRefused` if the host or the TLS files are not usable.
     """
 
     def __init__(self, host: str, intervals: EngineIntervals = EngineIntervals()) -> None:

@@ -27,7 +27,7 @@ _REPOSITORY: Final = "orchestrator-init"
 
 
 class _SharedState:
-    """What all copies of an `Init` share."""
+    """State that all copies of an `Init` share."""
 
     def __init__(self) -> None:
         self.architecture: str | None = None

@@ -42,7 +42,7 @@ def quoted(name: str) -> str:
 
 @dataclass(slots=True)
 class _SharedState:
-    """What all bound copies of a client share."""
+    """State that all bound copies of a client share."""
 
     version: str = ""  # of the engine's API; empty until it was asked for
 
@@ -54,8 +54,9 @@ class EngineClient:
     """
 
     def __init__(self, host: str, intervals: EngineIntervals, *, keep_open: bool = True) -> None:
-        """`host` is as in `DOCKER_HOST`, empty for the usual socket; TLS is as in `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
+        """Prepare a client without connecting.
 
+        `host` is as in `DOCKER_HOST`, empty for the usual socket; TLS is as in `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
         Without `keep_open` each call opens a connection of its own. Raises `EngineRefused` if the host or the TLS files
         are not usable.
         """
