@@ -9,7 +9,7 @@ from jobs.models import Job
 from orchestrator_site.base.broker import hint
 
 RUN_ACTOR = "run_jobs"
-SWEEP_ACTOR = "sweep_containers"
+LEFTOVERS_ACTOR = "remove_leftovers"
 
 
 def queue_of(node_id: int) -> str:

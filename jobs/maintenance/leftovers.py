@@ -25,7 +25,7 @@ def request_removal() -> None:
     with short_read():
         nodes = list(healthy_nodes().values_list("pk", flat=True))
     for node in nodes:
-        hint(node_hints.queue_of(node), node_hints.SWEEP_ACTOR)
+        hint(node_hints.queue_of(node), node_hints.LEFTOVERS_ACTOR)
 
 
 def remove_leftovers(engine: Engine, node: Node, instance: str, intervals: RelayIntervals = RelayIntervals()) -> int:

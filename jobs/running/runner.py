@@ -100,6 +100,11 @@ class Run:
     def overdue(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
+    @property
+    def log_context(self) -> dict[str, str]:
+        """What log records about the run name."""
+        return {"job": self._job_id, "container": self._container.name, "node": self._node.name}
+
     def drive(self, *, uploading: bool = False) -> bool:
         """Bring the job to its end. Return True if it has outputs to upload first, and `uploading` is False.
 
@@ -266,8 +271,7 @@ class Run:
             self._log(logging.WARNING, f"cannot give up yet: {failure}")
 
     def _log(self, level: int, message: str, *, exc_info: bool = False) -> None:
-        extra = {"job": self._job_id, "container": self._container.name, "node": self._node.name}
-        logger.log(level, message, exc_info=exc_info, extra=extra)
+        logger.log(level, message, exc_info=exc_info, extra=self.log_context)
 
 
 def _is_ready_to_upload(job: Job) -> bool:

@@ -2,8 +2,8 @@
 
 import dramatiq
 
-from jobs.maintenance.leftovers import remove_leftovers
-from jobs.node_hints import RUN_ACTOR, SWEEP_ACTOR, queue_of
+from jobs.maintenance import leftovers
+from jobs.node_hints import LEFTOVERS_ACTOR, RUN_ACTOR, queue_of
 from jobs.worker.supervisor import Supervisor
 from orchestrator_site.base.broker import broker
 from orchestrator_site.base.db.transactions import release_connection
@@ -20,9 +20,9 @@ def declare(supervisor: Supervisor) -> None:
         finally:
             release_connection()
 
-    @dramatiq.actor(broker=broker, actor_name=SWEEP_ACTOR, queue_name=queue)
-    def sweep_containers() -> None:
+    @dramatiq.actor(broker=broker, actor_name=LEFTOVERS_ACTOR, queue_name=queue)
+    def remove_leftovers() -> None:
         try:
-            remove_leftovers(supervisor.engine, supervisor.node, supervisor.instance)
+            leftovers.remove_leftovers(supervisor.engine, supervisor.node, supervisor.instance)
         finally:
             release_connection()

@@ -58,6 +58,6 @@ def _drive(run: Run) -> None:
     try:
         run.drive(uploading=True)
     except Exception:
-        logger.exception("an upload thread has failed", extra={"job": run.claim.uuid})
+        logger.exception("an upload thread has failed", extra=run.log_context)
     finally:
         release_connection()
