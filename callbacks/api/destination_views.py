@@ -69,7 +69,7 @@ class DestinationsView(ApiView):
 def _destination_operation(
     operation_id: str, summary: str, description: str, *, status: int = 200, query: type[QuerySerializer] = NoParameters
 ) -> Callable[[Any], Any]:
-    answers = answer(Destination, "The destination after the request.", status)
+    answers = answer(Destination, "The destination, in its present state.", status)
     return operation(operation_id, summary, description, query=query, answers=answers)
 
 

@@ -40,7 +40,7 @@ class EventsView(OneJobView):
 
 class RedeliverEventView(OneJobView):
     path_fields = {**OneJobView.path_fields, "event_id": Text(schema={"format": "uuid"}, help_text="The id of the event.")}
-    not_found = "there is no event with this id in a job with this id"
+    not_found = "there is no job or event with this id"
 
     @operation(
         "redeliverEvent",
@@ -58,6 +58,7 @@ class RedeliverDeadEventsView(OneJobView):
     @operation(
         "redeliverDeadEvents",
         "Redeliver all dead events of a job",
+        "With the same ids, in order, and with all the attempts of new events.",
         answers=answer(Redelivery, "The events will be sent, in order.", 202),
     )
     def post(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002

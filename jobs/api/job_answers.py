@@ -62,8 +62,8 @@ class Job(JobSummary):
     """A job with its inputs and outputs."""
 
     waiting = Text(show=waiting_for, source="*", required=False, help_text="What an accepted job waits for.")
-    inputs = Array(Input())
-    outputs = Array(Output())
+    inputs = Array(Input(), show=lambda rows: rows.defer("content", "url", "headers"))  # each costs a decryption
+    outputs = Array(Output(), show=lambda rows: rows.defer("url", "headers"))
 
 
 class LogLine(AnswerSerializer):

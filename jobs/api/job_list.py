@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import QuerySet
 
 from jobs.api import limits
-from jobs.models import Input, Job, Node, Output
+from jobs.models import Job, Node
 from jobs.states import UNDECIDED
 from orchestrator_site.base.http.pagination import Page
 
@@ -38,12 +38,8 @@ class Filters:
 
 
 def find_job(job_id: str) -> Job | None:
-    """Return a job with its node, inputs and outputs, without their secrets."""
-    transfers = (
-        Prefetch("inputs", Input.objects.defer("content", "url", "headers")),
-        Prefetch("outputs", Output.objects.defer("url", "headers")),
-    )
-    return Job.objects.defer(*_UNSHOWN).select_related("node").prefetch_related(*transfers).filter(id=job_id).first()
+    """Return a job with its node."""
+    return Job.objects.defer(*_UNSHOWN).select_related("node").filter(id=job_id).first()
 
 
 def find_uuid(job_id: str) -> UUID | None:
@@ -54,11 +50,8 @@ def find_uuid(job_id: str) -> UUID | None:
 def page_of_jobs(filters: Filters, *, cursor: UUID | None, limit: int) -> Page[Job]:
     """Return the newest jobs that match and are older than the cursor, at most `limit`."""
     rows = _created_between(filters.created_after, filters.created_before)
-    wanted: dict[str, Any] = {}
-    if filters.status is not None:
-        wanted["status"] = filters.status
-    if filters.image is not None:
-        wanted["image"] = filters.image
+    given: dict[str, Any] = {"status": filters.status, "image": filters.image}
+    wanted = {name: value for name, value in given.items() if value is not None}
     if filters.node is not None:
         node_id = Node.objects.filter(name=filters.node).values_list("pk", flat=True).first()
         if node_id is None:

@@ -74,9 +74,16 @@ class OneJobView(ApiView):
 
 
 class JobView(OneJobView):
-    @operation("getJob", "Get a job, or wait until it is decided", query=WaitQuery, answers=answer(Job, "The job."))
+    @operation(
+        "getJob",
+        "Get a job, or wait for it",
+        "With `wait`, the answer comes as soon as the job is decided.",
+        query=WaitQuery,
+        answers=answer(Job, "The job."),
+    )
     def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
-        look_until(lambda: _status(job_id), lambda status: status not in UNDECIDED, self.query["wait"])
+        statuses = StoredJob.objects.filter(id=job_id).values_list("status", flat=True)
+        look_until(statuses.first, lambda status: status not in UNDECIDED, self.query["wait"])
         return json_response(Job.show(self.found(job_list.find_job(job_id))))
 
     @operation(
@@ -95,14 +102,11 @@ class JobView(OneJobView):
         return response
 
 
-def _status(job_id: str) -> str | None:
-    return StoredJob.objects.filter(id=job_id).values_list("status", flat=True).first()
-
-
 class LogsView(OneJobView):
     @operation(
         "getLogs",
         "Read or follow the log of a job",
+        "As text, or as a page of JSON lines, which says where the next page begins.",
         query=LogQuery,
         answers={
             (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "What was printed, byte for byte where it is UTF-8."),

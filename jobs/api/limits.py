@@ -2,7 +2,7 @@
 
 from typing import Final
 
-# -- a job --------------------------------------------------------------------------------------
+# a job
 ID_LENGTH: Final = 128
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 IMAGE_LENGTH: Final = 512
@@ -19,7 +19,7 @@ META_VALUE_LENGTH: Final = 256
 META_BYTES: Final = 8 * 1024  # as compact JSON in UTF-8
 WORKSPACE_DEFAULT: Final = "/workspace"
 
-# -- inputs, outputs, callback ------------------------------------------------------------------
+# inputs, outputs and callback
 TRANSFERS: Final = 64  # of either kind
 PATH_BYTES: Final = 1024  # in UTF-8; the workspace's too
 MODE_DEFAULT: Final = "0644"
@@ -32,7 +32,7 @@ CALLBACK_HEADERS_MAX: Final = 32
 CALLBACK_HEADERS_BYTES: Final = 8 * 1024  # names and values: what web servers accept by default
 SECRET_BYTES: Final = (24, 64)  # of what a `whsec_` key encodes: Standard Webhooks
 
-# -- answers ------------------------------------------------------------------------------------
+# answers
 WAIT_SECONDS: Final = 30
 ROWS_READ: Final = 5000  # for one page of jobs
 LOG_LINES_DEFAULT: Final = 1000

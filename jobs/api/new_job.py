@@ -200,12 +200,9 @@ def _check_paths(inputs: Sequence[InputSpec]) -> None:
     directories: set[str] = set()
     for index, spec in enumerate(inputs):
         parents = {str(parent) for parent in PurePosixPath(spec.path).parents} - {"."}
-        problem = ""
         if spec.path in files:
-            problem = "another input has this path"
-        elif spec.path in directories or parents & files:
-            problem = "must not be a file for one input and a directory for another"
-        if problem:
-            raise error_at("inputs", {index: {"path": [problem]}})
+            raise error_at("inputs", {index: {"path": ["another input has this path"]}})
+        if spec.path in directories or parents & files:
+            raise error_at("inputs", {index: {"path": ["must not be a file for one input and a directory for another"]}})
         files.add(spec.path)
         directories |= parents

@@ -12,6 +12,7 @@ from orchestrator_site.base.http.serializers import QuerySerializer
 
 _META = "meta."
 _EXCLUSIVE = "RFC 3339 with an offset; exclusive, to the millisecond."
+_MAX_LINES = f"The maximum number of lines; by default all as text, {limits.LOG_LINES_DEFAULT} as JSON."
 Wait = partial(Number, 0, limits.WAIT_SECONDS, default=0, schema={"multipleOf": 0.001})  # seconds
 
 
@@ -41,12 +42,7 @@ class LogQuery(QuerySerializer):
     """Which lines of a log to read."""
 
     after = Integer(0, MAX_NUMBER, default=0, help_text="Only lines after this `seq`.")
-    limit = Integer(
-        1,
-        limits.LOG_LINES_MAX,
-        required=False,
-        help_text=f"The maximum number of lines; by default all as text, {limits.LOG_LINES_DEFAULT} as JSON.",
-    )
+    limit = Integer(1, limits.LOG_LINES_MAX, required=False, help_text=_MAX_LINES)
     stream = Choice(Stream.values, required=False, help_text="Only lines of this stream.")
     tail = Integer(0, limits.LOG_LINES_MAX, required=False, help_text="Start with the last lines, this many.")
     wait = Wait(help_text="Answer as soon as there is a line or the log has ended, or after this many seconds.")

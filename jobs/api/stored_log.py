@@ -57,7 +57,8 @@ def read_page(log: Log, *, after: int, limit: int, stream: str | None) -> LogPag
     """Return at most `limit` lines that follow the number `after`, optionally of one stream; fewer if they are long."""
     lines: list[StoredLine] = []
     size, read_to = 0, after
-    for line in _lines(log, after):
+    chunks = _chunks(log, after) if after < log.end else ()
+    for line in (line for chunk in chunks for line in _lines_of(chunk, after)):
         taken = stream is None or line.stream == stream
         if taken and lines and (len(lines) == limit or size + len(line.text) > limits.LOG_PAGE_LENGTH):
             return LogPage(lines, read_to, at_end=False)
@@ -115,12 +116,6 @@ def before_tail(log: Log, *, count: int, stream: str | None) -> int:
                 if count == 0:
                     return line.number - 1
     return 0
-
-
-def _lines(log: Log, after: int) -> Iterator[StoredLine]:
-    if after < log.end:
-        for chunk in _chunks(log, after):
-            yield from _lines_of(chunk, after)
 
 
 def _lines_of(chunk: LogChunk, after: int) -> Iterator[StoredLine]:

@@ -1,4 +1,4 @@
-"""Speaking to the API in this process, and what its answers have in common."""
+"""Helpers that call the API in this process and check its answers."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ Answer = Any  # what Django's test client gives back
 
 
 def post_job(client: Client, **members: Any) -> Answer:
-    """POST /v1/jobs; the image is `alpine:latest` where none is given."""
+    """POST /v1/jobs, with the image `alpine:latest` unless another is given."""
     return post_body(client, json.dumps({"image": "alpine:latest", **members}))
 
 
@@ -23,7 +23,7 @@ def post_body(client: Client, body: str | bytes, content_type: str = "applicatio
 
 
 def expect_error(answer: Answer, status: int, field: str | None = None) -> str:
-    """The answer is that error, in JSON and in one sentence, which is given back."""
+    """Assert that the answer is that error in JSON, and return its sentence."""
     assert answer.status_code == status, answer.content
     assert answer["Content-Type"] == "application/json"
     body = answer.json()
@@ -37,12 +37,12 @@ def expect_error(answer: Answer, status: int, field: str | None = None) -> str:
 
 
 def configured(**values: Any) -> override_settings:
-    """The service's configuration, with other values for some of its variables."""
+    """Override variables of the configuration."""
     return override_settings(CONFIGURATION=replace(settings.CONFIGURATION, **values))
 
 
 def store_lines(job: Job, *lines: str, stream: str = "stdout", last: Ending = Ending.LINE_FEED) -> None:
-    """As a worker does: the lines, and where the log stands, in one go. `last`: how the last one ends."""
+    """Append lines to the stored log of a job, as a worker does. `last`: how the last one ends."""
     job.refresh_from_db(fields=["log_next"])
     rows = [[stream, f"2026-01-01T00:00:00.{number:09d}Z", line] for number, line in enumerate(lines)]
     unended = None if last == Ending.LINE_FEED else [[len(rows) - 1, last]]

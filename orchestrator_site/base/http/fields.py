@@ -209,7 +209,8 @@ class Array(StrictField):
         return [value for _, value in _read_all(self.child, enumerate(data))]
 
     def to_representation(self, value: Any) -> Any:
-        return [self.child.to_representation(item) for item in (value.all() if isinstance(value, BaseManager) else value)]
+        items = super().to_representation(value)
+        return [self.child.to_representation(item) for item in (items.all() if isinstance(items, BaseManager) else items)]
 
 
 class StringMap(StrictField):

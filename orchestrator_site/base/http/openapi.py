@@ -33,7 +33,7 @@ class NoParameters(QuerySerializer):
 def operation(
     operation_id: str,
     summary: str,
-    description: str = "",
+    description: str,
     *,
     answers: Mapping[Any, OpenApiResponse],
     query: type[QuerySerializer] = NoParameters,
@@ -55,7 +55,7 @@ def operation(
     def declare(handler: Handler) -> Handler:
         @wraps(handler)
         def handle(view: Any, request: Any, **path: Any) -> HttpResponseBase:
-            view.query = query.read_query(request.META["QUERY_STRING"])
+            view.query = query.read_query(request.META.get("QUERY_STRING", ""))
             if body is not None:
                 view.body = read_json(request._request, body.read)
             return handler(view, request, **path)
@@ -63,7 +63,7 @@ def operation(
         documented: Any = extend_schema(
             operation_id=operation_id,
             summary=summary,
-            description=description or None,
+            description=description,
             parameters=parameters,
             request=None if body is None else {"application/json": body},
             responses={**answers, **_described({**_ERRORS, **(_BODY_ERRORS if body else {}), **(errors or {})})},

@@ -52,11 +52,11 @@ def refused_field(**members: Any) -> str | None:
     return refused.value.field
 
 
-class TestAccepting:
-    def test_answers_with_id_and_location(self, client: Client) -> None:
-        # When I post no more than an image
+class TestAcceptedJobs:
+    def test_the_answer_has_the_id_and_the_location(self, client: Client) -> None:
+        # When I post nothing but an image
         answer = post_job(client)
-        # I expect a job that is stored, under an id that was made for it
+        # I expect a stored job with a generated id
         assert answer.status_code == 202
         body = answer.json()
         assert body == {"id": body["id"], "status": "accepted"}
@@ -64,17 +64,17 @@ class TestAccepting:
         assert answer["Location"] == f"/v1/jobs/{body['id']}"
         assert Job.objects.filter(id=body["id"]).exists()
 
-    def test_keeps_my_id(self, client: Client) -> None:
+    def test_a_given_id_is_kept(self, client: Client) -> None:
         assert post_job(client, id="Build.42_b-1").json()["id"] == "Build.42_b-1"
 
     def test_an_id_that_exists_is_a_conflict(self, client: Client) -> None:
         # Given a job
         post_job(client, id="twice")
-        # When I post another with its id, I expect to be told so, and one job
+        # When I post another job with its id, I expect an error and the first job unchanged
         expect_error(post_job(client, id="twice", image="busybox"), 409, "id")
         assert Job.objects.get(id="twice").image == "alpine:latest"
 
-    def test_a_body_with_everything(self, client: Client) -> None:
+    def test_a_body_with_every_member_is_accepted(self, client: Client) -> None:
         answer = post_job(
             client,
             id="everything",
@@ -99,27 +99,27 @@ class TestAccepting:
         assert job.inputs.get(name="input-2").sha256 == "ab" * 32
         assert job.environment == {"FOO": "bar", "ÜMLAUT": "ä\n"}
 
-    def test_defaults(self) -> None:
+    def test_absent_members_get_their_defaults(self) -> None:
         spec = read()
         assert (spec.cpu_millis, spec.memory_mib, spec.timeout_seconds) == (1000, 512, 1800)
         assert (spec.command, spec.workspace, spec.pull_policy, spec.network) == (None, "/workspace", "missing", "bridge")
         assert (spec.inputs, spec.outputs, spec.callback, spec.environment, spec.meta) == ((), (), None, {}, {})
 
-    def test_a_charset_of_utf_8_is_fine(self, client: Client) -> None:
+    def test_a_utf_8_charset_is_accepted(self, client: Client) -> None:
         assert post_body(client, '{"image": "alpine"}', "application/json; charset=UTF-8").status_code == 202
 
-    def test_a_body_of_one_mebibyte_is_fine(self, client: Client) -> None:
+    def test_a_body_of_one_mebibyte_is_accepted(self, client: Client) -> None:
         rest = len(json.dumps({"image": "alpine:latest", "inputs": [{**FILE, "content": ""}]}))
         assert post_job(client, inputs=[{**FILE, "content": "x" * (MAX_BODY_BYTES - rest)}]).status_code == 202
 
-    def test_a_body_in_chunks_is_read_to_its_end(self) -> None:
-        # Given a request without a length, from a server that marks the body's end
+    def test_a_chunked_body_is_read_to_its_end(self) -> None:
+        # Given a request without a length, from a server that marks the end of the body
         request = RequestFactory().post("/v1/jobs", content_type="application/json")
         request.META |= {"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "wsgi.input": BytesIO(b'{"image": "a"}')}
-        # I expect all of it
+        # I expect the whole body
         assert read_json(request, dict) == {"image": "a"}
 
-    def test_a_body_in_chunks_has_the_same_limit(self) -> None:
+    def test_a_chunked_body_has_the_same_limit(self) -> None:
         request = RequestFactory().post("/v1/jobs", content_type="application/json")
         body = BytesIO(b"[" + b" " * 10 * MAX_BODY_BYTES)
         request.META |= {"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "wsgi.input": body}
@@ -128,11 +128,11 @@ class TestAccepting:
         assert refused.value.status == 413
         assert body.tell() < 2 * MAX_BODY_BYTES  # and the rest was not read
 
-    def test_a_body_that_ends_early_is_refused_whatever_it_says(self) -> None:
-        # Given a whole JSON value, and an announcement of more
+    def test_a_body_that_ends_early_is_refused(self) -> None:
+        # Given a complete JSON value, and a length that announces more
         request = RequestFactory().post("/v1/jobs", b'{"image": "a"}', content_type="application/json")
         request.META["CONTENT_LENGTH"] = "500"
-        # I expect it not to be taken for the request
+        # I expect an error
         with pytest.raises(InvalidRequest, match="ended early"):
             read_json(request, dict)
 
@@ -143,7 +143,7 @@ class TestAccepting:
     def test_a_part_of_a_thousandth_is_rounded_up(self) -> None:
         assert read(cpu=0.0101).cpu_millis == 11
 
-    def test_a_number_is_what_it_is_worth(self) -> None:
+    def test_integers_may_be_written_with_a_fraction_of_zero(self) -> None:
         assert read(memory=128.0, cpu=1).memory_mib == 128
 
     @pytest.mark.parametrize(
@@ -160,16 +160,16 @@ class TestAccepting:
             "a" * 237,
         ],
     )
-    def test_image_references(self, image: str) -> None:
+    def test_valid_image_references_are_accepted(self, image: str) -> None:
         assert read(image=image).image == image
 
     @pytest.mark.parametrize("text", ["x" * 131_071, "é" * 65_535])
-    def test_arguments_may_be_as_long_as_linux_takes_them(self, text: str) -> None:
+    def test_arguments_may_be_as_long_as_linux_allows(self, text: str) -> None:
         assert read(command=text).command == text
         assert read(command=["a", text]).command == ["a", text]
         assert read(environment={"NAME": text[5:]}).environment == {"NAME": text[5:]}
 
-    def test_event_types_are_those_of_the_contract(self) -> None:
+    def test_event_types_are_those_of_the_documentation(self) -> None:
         names = ("input", "start", "log", "exit", "output", "complete")
         assert tuple(f"orchestrator.job.{name}" for name in names) == EVENT_TYPES
 
@@ -177,7 +177,7 @@ class TestAccepting:
         assert read_callback(events=[]).events == ()
         assert read_callback(events=[EVENT_TYPES[0], EVENT_TYPES[0]]).events == (EVENT_TYPES[0],)
 
-    def test_content_as_base64(self) -> None:
+    def test_base64_content_is_decoded(self) -> None:
         content = bytes(range(256))
         entry = {**FILE, "content": b64encode(content).decode(), "encoding": "base64"}
         assert read(inputs=[entry]).inputs[0].content == content
@@ -185,7 +185,7 @@ class TestAccepting:
     @pytest.mark.parametrize(
         "key", ["k", "whsec", "WHSEC_AA==", *("whsec_" + b64encode(bytes(n)).decode() for n in (24, 32, 64))]
     )
-    def test_keys(self, key: str) -> None:
+    def test_valid_keys_are_accepted(self, key: str) -> None:
         assert read_callback(key=key).keys == (key,)
 
     def test_two_keys_are_kept_in_their_order(self) -> None:
@@ -203,14 +203,14 @@ class TestAccepting:
         callback = read_callback()
         assert (callback.keys, callback.headers, callback.events) == ((), {}, ())
 
-    def test_all_events_by_a_pattern(self) -> None:
+    def test_a_pattern_selects_all_events(self) -> None:
         assert read_callback(events=["orchestrator.job.*"]).events == ()
         assert read_callback(events=[EVENT_TYPES[0], "orchestrator.job.*"]).events == ()
 
-    def test_keys_and_headers_are_not_in_the_description_of_a_spec(self) -> None:
+    def test_keys_and_headers_are_not_in_the_repr_of_a_spec(self) -> None:
         assert "canary" not in repr(read_callback(key=["canary1", "canary2"], headers={"X": "canary3"}))
 
-    def test_a_weak_key_is_told_what_is_expected(self, client: Client) -> None:
+    def test_the_error_of_a_weak_key_says_what_is_expected(self, client: Client) -> None:
         sentence = expect_error(post_job(client, callback={"url": URL, "key": "whsec_AA=="}), 400, "callback.key")
         assert "24 to 64 bytes in base64" in sentence
 
@@ -378,22 +378,22 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-class TestRefusing:
+class TestRefusedJobs:
     @pytest.mark.parametrize(("members", "field"), REFUSED)
-    def test_names_the_member_at_fault(self, members: dict[str, Any], field: str) -> None:
+    def test_an_error_names_the_member_at_fault(self, members: dict[str, Any], field: str) -> None:
         assert refused_field(**members) == field
 
     def test_the_image_is_required(self, client: Client) -> None:
         expect_error(post_body(client, "{}"), 400, "image")
 
-    def test_nothing_is_stored_of_what_is_refused(self, client: Client) -> None:
+    def test_a_refused_job_is_not_stored(self, client: Client) -> None:
         expect_error(post_job(client, id="no", outputs=[{**UPLOAD, "url": "ftp://x"}]), 400, "outputs[0].url")
         assert not Job.objects.filter(id="no").exists()
 
     @pytest.mark.parametrize(
         "path", ["", "/", "/etc/passwd", ".", "./", "a/", "a/../b", "..", "a/..", "x" * 1025, "ä" * 513], ids=ascii
     )
-    def test_paths(self, path: str) -> None:
+    def test_invalid_paths_are_refused(self, path: str) -> None:
         assert refused_field(inputs=[{**FILE, "path": path}]) == "inputs[0].path"
         assert refused_field(outputs=[{**EVENT, "path": path}]) == "outputs[0].path"
 
@@ -432,7 +432,7 @@ class TestRefusing:
         ],
         ids=ascii,
     )
-    def test_urls(self, url: str) -> None:
+    def test_invalid_urls_are_refused(self, url: str) -> None:
         assert refused_field(callback={"url": url}) == "callback.url"
         assert refused_field(inputs=[{**DOWNLOAD, "url": url}]) == "inputs[0].url"
         assert refused_field(outputs=[{**UPLOAD, "url": url}]) == "outputs[0].url"
@@ -450,7 +450,7 @@ class TestRefusing:
             *("http://a/../é?%zz", "http://faß.example/", "http://127.1/", "http://a/" + "x" * 2030, 'http://a?{"b"}'),
         ],
     )
-    def test_urls_that_are_fine(self, url: str) -> None:
+    def test_valid_urls_are_accepted(self, url: str) -> None:
         assert read(callback={"url": url}).callback is not None
 
     @pytest.mark.parametrize(
@@ -480,7 +480,7 @@ class TestRefusing:
         ],
         ids=range(21),
     )
-    def test_bodies_that_are_no_strict_json(self, client: Client, body: bytes, field: str | None) -> None:
+    def test_bodies_that_are_not_strict_json_are_refused(self, client: Client, body: bytes, field: str | None) -> None:
         expect_error(post_body(client, body), 400, field)
 
     @pytest.mark.parametrize(
@@ -490,23 +490,23 @@ class TestRefusing:
     def test_other_media_types_are_415(self, client: Client, content_type: str) -> None:
         expect_error(post_body(client, b'{"image": "a"}', content_type), 415)
 
-    def test_a_coded_body_is_415(self, client: Client) -> None:
+    def test_a_compressed_body_is_415(self, client: Client) -> None:
         expect_error(post_body(client, b"x", HTTP_CONTENT_ENCODING="gzip"), 415)
 
     def test_a_body_over_one_mebibyte_is_413(self, client: Client) -> None:
         expect_error(post_job(client, environment={"A": "x" * MAX_BODY_BYTES}), 413)
 
-    def test_an_announced_length_is_judged_before_reading(self) -> None:
-        # Given a request that announces too much, and a body that must not be touched
+    def test_a_content_length_over_the_limit_is_refused_before_reading(self) -> None:
+        # Given a request that announces too much, and a body that must not be read
         request = RequestFactory().post("/v1/jobs", content_type="application/json")
         request.META["CONTENT_LENGTH"] = str(MAX_BODY_BYTES + 1)
         request._stream = None  # type: ignore[attr-defined]
-        # I expect it to be refused
+        # I expect an error
         with pytest.raises(ApiError) as refused:
             read_json(request, dict)
         assert refused.value.status == 413
 
-    def test_no_secret_is_repeated(self, client: Client) -> None:
+    def test_errors_do_not_repeat_secrets(self, client: Client) -> None:
         canary = "canary-5c1f"
         for members in (
             {"environment": {"A": [canary]}},
@@ -521,11 +521,11 @@ class TestRefusing:
             assert answer.status_code == 400
             assert canary not in answer.content.decode()
 
-    def test_a_query_parameter_is_unknown(self, client: Client) -> None:
+    def test_query_parameters_are_refused(self, client: Client) -> None:
         expect_error(client.post("/v1/jobs?dry=1", data="{}", content_type="application/json"), 400, "dry")
 
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError, InternalError])
-    def test_a_database_that_is_away_is_503(
+    def test_an_unavailable_database_is_503(
         self, client: Client, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
     ) -> None:
         def away(_: JobSpec) -> None:
@@ -536,7 +536,7 @@ class TestRefusing:
         assert "secret-host" not in expect_error(answer, 503)
         assert int(answer["Retry-After"]) > 0
 
-    def test_what_nobody_thought_of_is_500_and_says_nothing(
+    def test_an_unexpected_exception_is_500_without_details(
         self, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def broken(_: JobSpec) -> None:
@@ -556,28 +556,30 @@ values = st.recursive(
 
 class TestStrictness:
     @given(value=values)
-    def test_reads_what_json_can_say(self, value: Any) -> None:
+    def test_all_json_values_can_be_parsed(self, value: Any) -> None:
         assert parse_json(json.dumps(value).encode()) == value
 
     @given(value=values, bad=st.sampled_from(["\0", "\ud800", "\udfff"]), text=st.text(characters), as_name=st.booleans())
-    def test_refuses_what_cannot_be_stored_wherever_it_is(self, value: Any, bad: str, text: str, as_name: bool) -> None:
+    def test_characters_that_cannot_be_stored_are_refused_everywhere(
+        self, value: Any, bad: str, text: str, as_name: bool
+    ) -> None:
         with pytest.raises(InvalidRequest):
             parse_json(json.dumps({"a": [value, {text + bad: 1} if as_name else bad + text]}).encode())
 
     @given(body=st.binary())
-    def test_any_bytes_are_read_or_refused(self, body: bytes) -> None:
+    def test_any_bytes_are_parsed_or_refused(self, body: bytes) -> None:
         with suppress(InvalidRequest):
             read_job(parse_json(body))
 
     @given(value=values)
-    def test_any_member_is_read_or_refused(self, value: Any) -> None:
+    def test_any_value_of_a_member_is_accepted_or_refused(self, value: Any) -> None:
         names = ("id", "image", "command", "cpu", "memory", "environment", "meta", "workspace", "inputs", "outputs", "callback")
         for name in names:
             with suppress(InvalidRequest):
                 read(**{name: value})
 
     @given(path=st.text(st.sampled_from("a./\\ é\n"), max_size=12))
-    def test_a_path_that_is_taken_stays_below_the_workspace(self, path: str) -> None:
+    def test_an_accepted_path_stays_below_the_workspace(self, path: str) -> None:
         try:
             taken = file_path(path)
         except ValidationError:
@@ -588,7 +590,7 @@ class TestStrictness:
         assert file_path(taken) == taken
 
     @given(url=st.from_regex(r"https?://[\w.:@\[\]\\/?#%\s-]{0,30}", fullmatch=True))
-    def test_a_url_that_is_taken_has_a_host_and_a_port(self, url: str) -> None:
+    def test_an_accepted_url_has_a_host_and_a_port(self, url: str) -> None:
         try:
             taken = Url().run_validation(url)
         except ValidationError:

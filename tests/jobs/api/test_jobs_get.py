@@ -29,9 +29,9 @@ class TestGet:
     def test_an_accepted_job_says_what_it_waits_for(self, client: Client) -> None:
         # Given a job and no node
         post_job(client, id="a", meta={"team": "x"}, cpu=0.5, memory=64)
-        # When I look at it
+        # When I get it
         answer = client.get("/v1/jobs/a")
-        # I expect what is known, and why it does not run
+        # I expect what is known, and what it waits for
         assert answer.status_code == 200
         body = answer.json()
         assert datetime.fromisoformat(body.pop("createdAt")) <= timezone.now()
@@ -48,12 +48,12 @@ class TestGet:
             "outputs": [],
         }
 
-    def test_says_which_cpu_is_missing(self, client: Client) -> None:
+    def test_a_job_too_large_for_the_nodes_says_so(self, client: Client) -> None:
         make_node(cpus=2)
         post_job(client, id="a", cpu=64)
         assert client.get("/v1/jobs/a").json()["waiting"] == "no node with 64 cpus; the largest has 2"
 
-    def test_a_failed_job_says_all_that_is_known(self, client: Client) -> None:
+    def test_a_failed_job_shows_all_that_is_known(self, client: Client) -> None:
         job = make_job(id="a")
         update(
             job,
@@ -74,7 +74,7 @@ class TestGet:
         assert (body["exitCode"], body["node"]) == (0, "n1")
         assert "waiting" not in body
 
-    def test_shows_inputs_and_outputs(self, client: Client) -> None:
+    def test_inputs_and_outputs_are_shown(self, client: Client) -> None:
         post_job(
             client,
             id="a",
@@ -94,7 +94,7 @@ class TestGet:
     @pytest.mark.parametrize("path", ["/v1/jobs/a", "/v1/jobs/a?wait=0", "/v1/jobs/a/logs", "/v1/jobs"])
     @pytest.mark.parametrize("accept", ["*/*", "application/json"])
     def test_no_secret_is_shown(self, client: Client, path: str, accept: str) -> None:
-        # Given a job with a secret wherever there may be one
+        # Given a job with a secret in each member that may hold one
         canary = "canary-9d2e"
         answer = post_job(
             client,
@@ -108,13 +108,13 @@ class TestGet:
             callback={"url": f"http://h/?sig={canary}", "key": canary},
         )
         assert answer.status_code == 202
-        # I expect to see it nowhere
+        # I expect it nowhere in the answer
         answer = client.get(path, headers={"Accept": accept})
         assert answer.status_code == 200
         assert canary not in answer.getvalue().decode() + str(answer.headers)
 
     @pytest.mark.parametrize("path", ["nope", "nope/logs", "-a", "a" * 129, "%00", "a%0Ab", "%C3%A4", "a/b", ""])
-    def test_what_is_not_there_is_404(self, client: Client, path: str) -> None:
+    def test_unknown_jobs_are_404(self, client: Client, path: str) -> None:
         expect_error(client.get(f"/v1/jobs/{path}"), 404)
 
     @pytest.mark.parametrize(
@@ -134,10 +134,10 @@ class TestGet:
             ("x", "x"),
         ],
     )
-    def test_parameters_are_strict(self, client: Client, query: str, field: str) -> None:
+    def test_invalid_parameters_are_refused(self, client: Client, query: str, field: str) -> None:
         expect_error(client.get(f"/v1/jobs/a?{query}"), 400, field)
 
-    def test_too_many_parameters(self, client: Client) -> None:
+    def test_too_many_parameters_are_refused(self, client: Client) -> None:
         expect_error(client.get("/v1/jobs?" + "&".join(f"meta.a{n}=" for n in range(101))), 400)
 
     @pytest.mark.parametrize("method", ["put", "patch", "options", "post", "trace"])
@@ -152,7 +152,7 @@ class TestGet:
         assert (answer.status_code, answer.content) == (200, b"")
 
 
-class _Asking(threading.Thread):
+class _WaitingClient(threading.Thread):
     """A client that waits for its answer."""
 
     def __init__(self, path: str) -> None:
@@ -173,21 +173,21 @@ def free_slots() -> int:
 
 @pytest.mark.django_db(transaction=True)
 class TestWaiting:
-    def test_answers_when_the_job_is_decided(self) -> None:
+    def test_the_answer_comes_when_the_job_is_decided(self) -> None:
         # Given a client that waits for a job
         job = make_job(id="a")
-        asking = _Asking("/v1/jobs/a?wait=30")
-        asking.start()
+        client = _WaitingClient("/v1/jobs/a?wait=30")
+        client.start()
         wait_for(lambda: free_slots() == SLOTS - 1, what="the client to wait")
-        # When it is running, I expect it to wait on; when it is decided, I expect the answer
+        # When the job runs, I expect the client to wait on; when it is decided, I expect the answer
         update(job, status=State.RUNNING)
-        assert asking.is_alive()
+        assert client.is_alive()
         update(job, status=State.COMPLETED, exit_code=0)
-        asking.join(20)
-        assert asking.answer.json()["status"] == "completed"
+        client.join(20)
+        assert client.answer.json()["status"] == "completed"
         assert free_slots() == SLOTS
 
-    def test_answers_when_the_time_is_up(self, client: Client) -> None:
+    def test_the_answer_comes_when_the_time_is_up(self, client: Client) -> None:
         make_job(id="a")
         assert client.get("/v1/jobs/a?wait=0.1").json()["status"] == "accepted"
         assert free_slots() == SLOTS
@@ -196,22 +196,22 @@ class TestWaiting:
         update(make_job(id="a"), status=State.FAILED, reason=Reason.TIMEOUT)
         assert client.get("/v1/jobs/a?wait=30").json()["reason"] == "timeout"
 
-    def test_a_job_that_goes_away_meanwhile_is_404(self) -> None:
+    def test_a_job_that_is_deleted_during_the_wait_is_404(self) -> None:
         job = make_job(id="a")
-        asking = _Asking("/v1/jobs/a?wait=30")
-        asking.start()
+        client = _WaitingClient("/v1/jobs/a?wait=30")
+        client.start()
         wait_for(lambda: free_slots() == SLOTS - 1, what="the client to wait")
         Job.objects.filter(pk=job.pk).delete()
-        asking.join(20)
-        expect_error(asking.answer, 404)
+        client.join(20)
+        expect_error(client.answer, 404)
 
-    def test_where_half_of_the_threads_wait_the_others_answer_at_once(self, client: Client) -> None:
-        # Given as many waiting clients as may wait
+    def test_requests_do_not_wait_if_half_of_the_threads_already_do(self, client: Client) -> None:
+        # Given the maximum number of waiting clients
         make_job(id="a")
         for _ in range(SLOTS):
             assert long_polls.slots.acquire(blocking=False)
         try:
-            # When another one wants to, I expect the answer of now
+            # When another one wants to wait, I expect the present state
             assert client.get("/v1/jobs/a?wait=30").json()["status"] == "accepted"
         finally:
             for _ in range(SLOTS):

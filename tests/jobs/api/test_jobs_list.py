@@ -19,7 +19,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def store(name: str, **values: Any) -> Job:
-    """A row like any other, made at once."""
+    """Store a job without its inputs, outputs and callback."""
     defaults: dict[str, Any] = {
         "id": name,
         "image": "alpine",
@@ -55,11 +55,11 @@ def all_pages(client: Client, query: str, cursor: str | None = None) -> list[lis
             return pages
 
 
-def test_nothing(client: Client) -> None:
+def test_without_jobs_the_list_is_empty(client: Client) -> None:
     assert client.get("/v1/jobs").json() == {"jobs": []}
 
 
-def test_newest_first(client: Client) -> None:
+def test_the_newest_job_is_first(client: Client) -> None:
     for name in ("a", "b", "c"):
         store(name)
     assert listed(client) == ["c", "b", "a"]
@@ -71,15 +71,15 @@ def test_pages_hold_every_job_once(client: Client) -> None:
     for name in names:
         store(name)
     first = client.get("/v1/jobs?limit=3").json()
-    # When others come into being meanwhile
+    # When another job is created
     store("later")
-    # I expect the rest of those that there were, each once, and an end
+    # I expect the others of the seven, each once, and then no cursor
     assert [job["id"] for job in first["jobs"]] == ["j6", "j5", "j4"]
     assert all_pages(client, "limit=3", first["nextCursor"]) == [["j3", "j2", "j1"], ["j0"]]
     assert all_pages(client, "limit=4") == [["later", "j6", "j5", "j4"], ["j3", "j2", "j1", "j0"]]
 
 
-def test_filters(client: Client) -> None:
+def test_jobs_can_be_filtered(client: Client) -> None:
     node = make_node("n1")
     store("a", image="busybox", status=State.RUNNING, node=node, meta={"team": "x", "a.b": "1"})
     store("b", image="busybox", status=State.COMPLETED, node=node, meta={"team": "y"})
@@ -108,19 +108,17 @@ def test_created_after_and_before_are_exclusive(client: Client) -> None:
 
 
 def test_a_page_reads_a_bounded_number_of_rows(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given one match below more rows than one page may read
+    # Given one match that is older than more rows than a page may read
     monkeypatch.setattr(limits, "ROWS_READ", 4)
     monkeypatch.setattr(job_list, "_BATCH_ROWS", 3)
     store("wanted", meta={"a": "1"})
     for number in range(9):
         store(f"other{number}")
-    # I expect empty pages that say where to go on, and then the match
+    # I expect empty pages with cursors, and then the match
     assert all_pages(client, "meta.a=1") == [[], [], ["wanted"]]
 
 
-def test_a_page_asks_the_same_number_of_questions_however_many_jobs_it_shows(
-    client: Client, django_assert_num_queries: Any
-) -> None:
+def test_the_number_of_queries_does_not_grow_with_the_page(client: Client, django_assert_num_queries: Any) -> None:
     node = make_node("n1")
     for number in range(20):
         store(f"j{number}", node=node)
@@ -153,7 +151,7 @@ def test_a_page_asks_the_same_number_of_questions_however_many_jobs_it_shows(
         ("sort=id", "sort"),
     ],
 )
-def test_parameters_are_strict(client: Client, query: str, field: str) -> None:
+def test_invalid_parameters_are_refused(client: Client, query: str, field: str) -> None:
     expect_error(client.get(f"/v1/jobs?{query}"), 400, field)
 
 

@@ -48,7 +48,7 @@ def texts(body: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 def job() -> Job:
-    """Its log has stdout's a, b, c, then stderr's x, y, then stdout's d."""
+    """Return a job whose log has a, b, c of stdout, then x, y of stderr, then d of stdout."""
     job = make_job(id="a")
     store_lines(job, "a", "b", "c")
     store_lines(job, "x", "y", stream="stderr")
@@ -58,14 +58,14 @@ def job() -> Job:
 
 @pytest.mark.django_db
 class TestText:
-    def test_is_all_of_it(self, client: Client, job: Job) -> None:
+    def test_the_text_is_the_whole_log(self, client: Client, job: Job) -> None:
         assert text(client) == "a\nb\nc\nx\ny\nd\n"
 
-    def test_a_job_without_a_line(self, client: Client) -> None:
+    def test_the_text_of_an_empty_log_is_empty(self, client: Client) -> None:
         make_job(id="a")
         assert text(client) == ""
 
-    def test_can_be_narrowed(self, client: Client, job: Job) -> None:
+    def test_parameters_select_lines(self, client: Client, job: Job) -> None:
         assert text(client, "stream=stderr") == "x\ny\n"
         assert text(client, "after=2") == "c\nx\ny\nd\n"
         assert text(client, "after=6") == ""
@@ -79,11 +79,11 @@ class TestText:
         assert text(client, "tail=3&limit=1") == "x\n"
         assert text(client, "after=5&tail=3") == "d\n"
 
-    def test_keeps_characters_as_they_are(self, client: Client) -> None:
+    def test_characters_are_kept(self, client: Client) -> None:
         store_lines(make_job(id="a"), "", "ä\t\r \U0001f600", "<b>")
         assert text(client) == "\nä\t\r \U0001f600\n<b>\n"
 
-    def test_of_many_chunks(self, client: Client) -> None:
+    def test_a_log_of_many_chunks_is_read_in_order(self, client: Client) -> None:
         job = make_job(id="a")
         for number in range(40):
             store_lines(job, f"{number}.1", f"{number}.2")
@@ -114,27 +114,27 @@ class TestUnendedLines:
     def test_text_of_both_streams_is_in_the_order_of_the_lines(self, client: Client) -> None:
         assert text(client) == "a\nb1x\nb2b3\r\nendy"
 
-    def test_text_can_begin_and_end_in_the_middle_of_a_line(self, client: Client) -> None:
+    def test_text_can_start_and_end_in_the_middle_of_a_line(self, client: Client) -> None:
         assert text(client, "after=3") == "b2b3\r\nendy"
         assert text(client, "limit=2") == "a\nb1"
         assert text(client, "tail=3") == "b3\r\nendy"
         assert text(client, "after=1&limit=2&stream=stdout") == "b1b2"
         assert text(client, "wait=1&after=6") == "y"
 
-    def test_json_names_pieces_that_go_on(self, client: Client) -> None:
+    def test_json_marks_pieces_whose_line_continues(self, client: Client) -> None:
         lines = page(client)["lines"]
         assert [(line["text"], line.get("partial")) for line in lines] == [
             ("a", None), ("b1", True), ("x", None), ("b2", True), ("b3\r", None), ("end", None), ("y", None),
         ]  # fmt: skip
 
-    def test_text_and_pages_fit_together(self, client: Client) -> None:
-        # Given a client that follows as text, from the number that a page of lines gave
+    def test_text_can_continue_after_a_page_of_json(self, client: Client) -> None:
+        # Given a page of JSON lines; when a client continues with text, I expect the rest
         first = page(client, "limit=2")
         assert text(client, "limit=2") + text(client, f"after={first['next']}") == text(client)
 
 
 @pytest.mark.django_db
-def test_a_marker_stands_on_a_line_of_its_own(client: Client) -> None:
+def test_a_marker_is_on_a_line_of_its_own(client: Client) -> None:
     # Given a log that reached its limit in the middle of a line
     job = make_job(id="a")
     store_lines(job, "b1", last=Ending.PARTIAL)
@@ -154,7 +154,7 @@ def test_a_log_that_an_older_release_stored_has_only_whole_lines(client: Client)
 
 @pytest.mark.django_db
 class TestJSON:
-    def test_names_each_line(self, client: Client, job: Job) -> None:
+    def test_each_line_has_its_number_stream_and_time(self, client: Client, job: Job) -> None:
         body = page(client, "after=2&limit=2")
         assert body == {
             "lines": [
@@ -165,7 +165,7 @@ class TestJSON:
             "complete": False,
         }
 
-    def test_is_complete_when_the_log_has_ended_and_this_is_its_end(self, client: Client, job: Job) -> None:
+    def test_complete_is_true_at_the_end_of_an_ended_log(self, client: Client, job: Job) -> None:
         assert not page(client)["complete"]
         end_log(job)
         assert page(client)["complete"]
@@ -173,11 +173,11 @@ class TestJSON:
         assert page(client, "limit=6")["complete"]
         assert page(client, "after=6") == {"lines": [], "next": 6, "complete": True}
 
-    def test_next_passes_over_the_other_stream(self, client: Client, job: Job) -> None:
+    def test_next_skips_lines_of_the_other_stream(self, client: Client, job: Job) -> None:
         # Given a page of stdout that ends before lines of stderr
         first = page(client, "stream=stdout&limit=3")
         assert texts(first) == ["a", "b", "c"]
-        # When I go on from there, I expect what follows
+        # When I continue after it, I expect the lines that follow
         second = page(client, f"stream=stdout&after={first['next']}")
         assert (texts(second), second["next"]) == (["d"], 6)
 
@@ -211,7 +211,7 @@ class TestJSON:
             ("nonsense", False),
         ],
     )
-    def test_is_what_accept_prefers(self, client: Client, job: Job, accept: str, is_json: bool) -> None:
+    def test_accept_selects_the_format(self, client: Client, job: Job, accept: str, is_json: bool) -> None:
         answer = client.get("/v1/jobs/a/logs", headers={"Accept": accept})
         assert answer.status_code == 200
         assert (answer["Content-Type"] == "application/json") == is_json
@@ -250,16 +250,16 @@ class TestJSON:
         ("follow=1", "follow"),
     ],
 )
-def test_parameters_are_strict(client: Client, query: str, field: str) -> None:
+def test_invalid_parameters_are_refused(client: Client, query: str, field: str) -> None:
     expect_error(client.get(f"/v1/jobs/a/logs?{query}"), 400, field)
 
 
 @pytest.mark.django_db
-def test_a_job_that_is_not_there_is_404(client: Client) -> None:
+def test_an_unknown_job_is_404(client: Client) -> None:
     expect_error(client.get("/v1/jobs/nope/logs"), 404)
 
 
-class _Following(threading.Thread):
+class _FollowingClient(threading.Thread):
     def __init__(self, query: str, accept: str = "application/json") -> None:
         super().__init__(daemon=True)
         self.query, self.accept = query, accept
@@ -281,41 +281,41 @@ class _Following(threading.Thread):
 
 @pytest.mark.django_db(transaction=True)
 class TestWaiting:
-    def test_answers_as_soon_as_there_is_more(self, job: Job) -> None:
-        following = _Following("after=6&wait=30")
+    def test_the_answer_comes_as_soon_as_there_is_a_line(self, job: Job) -> None:
+        following = _FollowingClient("after=6&wait=30")
         following.start_waiting()
         store_lines(job, "new")
         following.join(20)
         assert texts(following.answer.json()) == ["new"]
 
-    def test_the_other_stream_is_not_more(self, job: Job) -> None:
-        following = _Following("after=6&wait=30&stream=stderr")
+    def test_lines_of_the_other_stream_do_not_end_the_wait(self, job: Job) -> None:
+        following = _FollowingClient("after=6&wait=30&stream=stderr")
         following.start_waiting()
         store_lines(job, "out")
         store_lines(job, "err", stream="stderr")
         following.join(20)
         assert texts(following.answer.json()) == ["err"]
 
-    def test_answers_when_there_will_be_no_more(self, job: Job) -> None:
-        following = _Following("after=6&wait=30")
+    def test_the_answer_comes_when_the_log_has_ended(self, job: Job) -> None:
+        following = _FollowingClient("after=6&wait=30")
         following.start_waiting()
         end_log(job)
         following.join(20)
         assert following.answer.json() == {"lines": [], "next": 6, "complete": True}
 
     def test_text_waits_too(self, job: Job) -> None:
-        following = _Following("after=6&wait=30", "text/plain")
+        following = _FollowingClient("after=6&wait=30", "text/plain")
         following.start_waiting()
         store_lines(job, "new")
         following.join(20)
         assert following.content == "new\n"
 
-    def test_what_is_there_is_answered_at_once(self, client: Client, job: Job) -> None:
+    def test_stored_lines_are_answered_at_once(self, client: Client, job: Job) -> None:
         assert len(page(client, "wait=30")["lines"]) == 6
 
     def test_an_ended_log_is_answered_at_once(self, client: Client, job: Job) -> None:
         end_log(job)
         assert page(client, "after=6&wait=30")["complete"]
 
-    def test_the_time_is_up(self, client: Client, job: Job) -> None:
+    def test_the_answer_comes_when_the_time_is_up(self, client: Client, job: Job) -> None:
         assert page(client, "after=6&wait=0.1") == {"lines": [], "next": 6, "complete": False}

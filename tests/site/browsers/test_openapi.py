@@ -48,11 +48,11 @@ def document(client: Client) -> dict[str, Any]:
     return body
 
 
-def test_is_valid(document: dict[str, Any]) -> None:
+def test_the_document_is_valid(document: dict[str, Any]) -> None:
     validate(document)
 
 
-def test_describes_every_address_and_every_answer(document: dict[str, Any]) -> None:
+def test_every_address_and_every_answer_is_described(document: dict[str, Any]) -> None:
     described = {
         (path, method): set(operation["responses"])
         for path, item in document["paths"].items()
@@ -64,7 +64,7 @@ def test_describes_every_address_and_every_answer(document: dict[str, Any]) -> N
     assert routes <= {path for path, _ in described}
 
 
-def test_every_operation_says_in_words_what_it_does(document: dict[str, Any]) -> None:
+def test_every_operation_has_a_summary(document: dict[str, Any]) -> None:
     assert all(operation["summary"] for item in document["paths"].values() for operation in item.values())
 
 
@@ -73,20 +73,20 @@ def test_every_reference_has_a_target(document: dict[str, Any]) -> None:
     assert names <= document["components"]["schemas"].keys()
 
 
-def test_says_the_limits_that_are_checked(document: dict[str, Any]) -> None:
+def test_the_limits_are_shown(document: dict[str, Any]) -> None:
     members = document["components"]["schemas"]["NewJob"]["properties"]
     assert members["memory"]["maximum"] == limits.MEMORY[1]
     assert members["timeoutSeconds"]["default"] == limits.TIMEOUT_DEFAULT
 
 
-def test_asks_for_a_key(document: dict[str, Any]) -> None:
+def test_every_operation_needs_a_key(document: dict[str, Any]) -> None:
     scheme = document["components"]["securitySchemes"]["apiKey"]
     assert scheme == {"type": "http", "scheme": "bearer"}
     operations = [operation for path, item in document["paths"].items() if path.startswith("/v1/") for operation in item.values()]
     assert all(operation["security"] == [{"apiKey": []}] for operation in operations)
 
 
-def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
+def test_the_page_loads_nothing_from_other_hosts(client: Client) -> None:
     answer = client.get("/v1/docs", headers={"Accept": "text/html"})
     assert answer.status_code == 200
     page = answer.content.decode()
@@ -99,18 +99,18 @@ def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
             assert answer.status_code == 200
 
 
-# Not asked for: that whatever the document's grammars allow is taken, since some rules (unique paths, sums of sizes)
-# have no words there.
+# Without the check that all requests that fit the document are accepted: JSON Schema has no words for some rules (unique
+# paths, sums of sizes).
 _CHECKS = [check for check in CHECKS.get_all() if check.__name__ != "positive_data_acceptance"]
 
 
-def test_the_address_of_the_service_leads_to_the_page(client: Client) -> None:
+def test_the_root_redirects_to_the_page(client: Client) -> None:
     answer = client.get("/")
     assert (answer.status_code, answer["Location"]) == (302, "/v1/docs")
 
 
 @pytest.mark.parametrize("path", ["/v1/docs", "/v1/openapi.json"])
-def test_they_are_only_read(client: Client, path: str) -> None:
+def test_the_document_and_the_page_can_only_be_read(client: Client, path: str) -> None:
     for method in ("post", "delete", "options", "put"):
         answer = getattr(client, method)(path)
         expect_error(answer, 405)
@@ -125,16 +125,16 @@ def test_they_are_only_read(client: Client, path: str) -> None:
 def test_the_service_does_what_the_document_says(
     document: dict[str, Any], path: str, method: str, mode: schemathesis.GenerationMode
 ) -> None:
-    # Given a job, and a document that a generator of requests reads
+    # Given a job, and requests that are generated from the document
     make_job(id="a")
     schema = schemathesis.openapi.from_dict(document)
     schema.app = application
 
-    # When it sends requests that fit the document, and requests that do not
+    # When requests are sent that fit the document, and others that do not
     @given(case=schema[path][method].as_strategy(generation_mode=mode))
     @settings(max_examples=12, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def send(case: schemathesis.Case) -> None:
-        # I expect answers that the document describes, and no failure
+        # I expect answers that the document describes, and no 500
         case.call_and_validate(headers={"Host": "localhost"}, checks=_CHECKS)
 
     send()

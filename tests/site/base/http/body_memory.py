@@ -1,4 +1,4 @@
-"""A program: posts the bodies of up to 1 MiB that take most memory, two of each at once, and prints what that took.
+"""A program that posts the bodies of up to 1 MiB that take most memory, two of each at once, and prints how much.
 
 One line per body: its name, by how many bytes the process grew at most, and how many of them it kept. Run by
 `test_body_memory.py` in a process of its own: `python -m tests.site.base.http.body_memory`.
@@ -17,14 +17,14 @@ AT_ONCE = 2
 
 
 def repeated(opening: str, value: str, closing: str) -> bytes:
-    """JSON that fills a body with one value after another."""
+    """Return JSON that fills a body with repetitions of a value."""
     room = MAX_BODY_BYTES - len((opening + closing).encode()) - len(value.encode())
     body = (opening + ",".join([value] * (room // (len(value.encode()) + 1) + 1)) + closing).encode()
     assert 0.9 * MAX_BODY_BYTES < len(body) <= MAX_BODY_BYTES
     return body
 
 
-# As deep as it may be, below names that make the longest path there is.
+# As deep as allowed, below names that make the longest possible path.
 _NAMES = "".join(f'{{"{chr(0x1F600) * 128}":' for _ in range(MAX_DEPTH - 2))
 _DEEP = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
 

@@ -1,4 +1,4 @@
-"""Every error is JSON, also where no view of the API answers. Only the admin answers browsers in HTML."""
+"""Every error is JSON, also outside the API, except in the admin, which answers in HTML."""
 
 import pytest
 from django.test import Client, override_settings
@@ -14,11 +14,11 @@ ASSET = "/static/admin/css/base.css"
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("address", ["//v1/jobs", "/v2", "/index.php", "/static/", "/static/none.css", "/livez/", "/%ff"])
-def test_what_is_not_there(client: Client, address: str, method: str) -> None:
+def test_an_unknown_address_is_404(client: Client, address: str, method: str) -> None:
     expect_error(getattr(client, method)(address), 404)
 
 
-def test_methods_that_an_address_does_not_take(client: Client) -> None:
+def test_other_methods_are_405(client: Client) -> None:
     for address in ("/", ASSET, "/livez", "/v1/docs"):
         answer = client.trace(address)
         expect_error(answer, 405)
@@ -27,16 +27,16 @@ def test_methods_that_an_address_does_not_take(client: Client) -> None:
 
 
 @pytest.mark.parametrize("address", ["/", "//v1/jobs", "/v1/jobs", "/nothing"])
-def test_a_host_name_that_is_not_ours(client: Client, address: str) -> None:
+def test_an_unknown_host_name_is_400(client: Client, address: str) -> None:
     expect_error(client.get(address, headers={"Host": "evil.example"}), 400)
     expect_error(client.post(address, headers={"Host": "a b"}), 400)
 
 
-def test_a_range_that_a_file_does_not_have(client: Client) -> None:
+def test_a_range_outside_a_file_is_416(client: Client) -> None:
     expect_error(client.get(ASSET, headers={"Range": "bytes=99999999-"}), 416)
 
 
-def test_a_form_without_a_token() -> None:
+def test_a_form_without_a_token_is_403() -> None:
     expect_error(Client(enforce_csrf_checks=True).post("/", {"a": "b"}), 403)
 
 
@@ -49,18 +49,18 @@ class Failing:
     handler400, handler403, handler404, handler500 = urls.handler400, urls.handler403, urls.handler404, urls.handler500
 
 
-def test_what_fails_outside_the_api() -> None:
+def test_an_exception_outside_the_api_is_500() -> None:
     client = Client(raise_request_exception=False)
     with override_settings(ROOT_URLCONF=Failing):
         assert "canary-31" not in expect_error(client.get("/fails"), 500)
 
 
 @pytest.mark.parametrize("address", ["/admin", "/admin/nothing/", "/admin/jobs/job/1/"])
-def test_the_admin_answers_browsers(admin_client: Client, address: str) -> None:
+def test_the_admin_answers_errors_in_html(admin_client: Client, address: str) -> None:
     assert admin_client.get(address)["Content-Type"].startswith("text/html")
 
 
-def test_a_good_answer_stays_as_it_is(client: Client) -> None:
+def test_other_answers_are_not_changed(client: Client) -> None:
     with configured(api_auth_required=False):
         assert client.get("/v1/jobs").json() == {"jobs": []}
     assert client.get("/")["Location"] == "/v1/docs"

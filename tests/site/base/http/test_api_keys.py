@@ -1,4 +1,4 @@
-"""API keys, and errors that are made before a view is reached."""
+"""API keys, and errors before a view is reached."""
 
 from pathlib import Path
 
@@ -23,14 +23,14 @@ def key_file(tmp_path: Path) -> Path:
     return file
 
 
-def test_off_takes_everybody(client: Client) -> None:
+def test_no_key_is_needed_if_authentication_is_off(client: Client) -> None:
     with configured(api_auth_required=False):
         assert call(client, None).status_code == 200
         assert call(client, "Bearer whatever").status_code == 200
 
 
 @pytest.mark.parametrize("key", ["first-key", "second-key"])
-def test_a_key_of_the_file_is_good(client: Client, key_file: Path, key: str) -> None:
+def test_a_key_in_the_file_is_accepted(client: Client, key_file: Path, key: str) -> None:
     with configured(api_auth_required=True, api_key_file=key_file):
         assert call(client, f"Bearer {key}").status_code == 200
         assert call(client, f"bearer  {key}").status_code == 200
@@ -53,7 +53,7 @@ def test_a_key_of_the_file_is_good(client: Client, key_file: Path, key: str) -> 
         "Bearer \xe4",
     ],
 )
-def test_everything_else_is_401(client: Client, key_file: Path, authorization: str | None) -> None:
+def test_other_authorizations_are_401(client: Client, key_file: Path, authorization: str | None) -> None:
     with configured(api_auth_required=True, api_key_file=key_file):
         answer = call(client, authorization)
     expect_error(answer, 401)
@@ -62,13 +62,13 @@ def test_everything_else_is_401(client: Client, key_file: Path, authorization: s
 
 @pytest.mark.parametrize("path", ADDRESSES)
 @pytest.mark.parametrize("method", ["get", "post", "delete", "put"])
-def test_every_address_asks_for_a_key_before_anything_else(client: Client, key_file: Path, path: str, method: str) -> None:
+def test_every_address_checks_the_key_first(client: Client, key_file: Path, path: str, method: str) -> None:
     with configured(api_auth_required=True, api_key_file=key_file):
         expect_error(getattr(client, method)(f"{path}?unknown=1"), 401)
 
 
 @pytest.mark.parametrize("path", ["/v1/openapi.json", "/v1/docs", "/livez"])
-def test_some_addresses_need_none(client: Client, key_file: Path, path: str) -> None:
+def test_some_addresses_need_no_key(client: Client, key_file: Path, path: str) -> None:
     with configured(api_auth_required=True, api_key_file=key_file):
         assert client.get(path).status_code == 200
 
@@ -84,7 +84,7 @@ def test_the_file_is_read_again_when_it_changes(client: Client, key_file: Path) 
 
 
 @pytest.mark.parametrize("content", [None, "", "# nothing\n"])
-def test_without_any_key_every_call_is_401_and_the_log_says_why(
+def test_without_any_key_requests_are_401_and_the_log_says_why(
     client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:
     file = None
@@ -103,7 +103,7 @@ def test_no_key_is_logged(client: Client, key_file: Path, caplog: pytest.LogCapt
     assert "canary-1" not in caplog.text
 
 
-def test_a_service_without_keys_is_warned_of(key_file: Path) -> None:
+def test_the_system_check_warns_of_a_service_without_keys(key_file: Path) -> None:
     with configured(api_auth_required=True, api_key_file=None):
         assert [message.id for message in check_api_keys()] == ["orchestrator.W001"]
     with configured(api_auth_required=True, api_key_file=key_file):
@@ -116,6 +116,6 @@ def test_an_unknown_address_is_404(client: Client, path: str) -> None:
     expect_error(client.put(path), 404)
 
 
-def test_another_host_name_is_400(client: Client) -> None:
+def test_an_unknown_host_name_is_400(client: Client) -> None:
     expect_error(client.get("/v1/jobs", headers={"Host": "evil.example"}), 400)
     expect_error(client.get("/v1/jobs", headers={"Host": "a b"}), 400)

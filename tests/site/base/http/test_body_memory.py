@@ -1,4 +1,4 @@
-"""What a request's body takes of a web process' memory, and of other requests' time."""
+"""The memory that bodies take, and the time that other requests wait for them."""
 
 import os
 import subprocess
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.stateless
 MIB = 1024**2
 
 
-def test_no_body_takes_much_memory_or_keeps_it() -> None:
-    # Given a process of its own that is posted the worst bodies, two of each at once
+def test_the_largest_bodies_take_little_memory_and_release_it() -> None:
+    # Given a process that receives the bodies that take most memory, two of each at once
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     # When it has answered them
     program = [sys.executable, "-m", "tests.site.base.http.body_memory"]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stderr
-    # I expect that each took no more than the values of one body, and gave it back
+    # I expect the memory of one body's values at most, and that it was released
     grown = {name: (int(peak), int(kept)) for name, peak, kept in (line.split("\t") for line in done.stdout.splitlines())}
     assert grown
     assert {name: peak // MIB for name, (peak, _) in grown.items() if peak > 64 * MIB} == {}
@@ -47,7 +47,7 @@ def test_a_small_body_does_not_wait_for_a_large_one() -> None:
         large = threads.submit(read_json, post(f'["{"x" * 500_000}"]'), wait)
         assert begun.wait(30)
 
-        # When a small one comes, I expect it to be read meanwhile
+        # When a small one is posted, I expect it to be read at once
         try:
             assert threads.submit(read_json, post('["x"]'), lambda value: value).result(10) == ["x"]
         finally:
