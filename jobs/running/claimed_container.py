@@ -13,7 +13,7 @@ from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 
 
 class ClaimedContainer:
-    """Found by its labels once, then addressed by its name: `<instance>-<uuid>-<claim number>`."""
+    """A container that is found by its labels once, then addressed by its name: `<instance>-<uuid>-<claim number>`."""
 
     def __init__(
         self,
@@ -44,7 +44,10 @@ class ClaimedContainer:
         self._is_adopted = claim.number == 1  # there is no earlier owner
 
     def find(self) -> Observation | None:
-        """Return what the engine says about it, or None if there is none. The first call adopts that of an earlier claim."""
+        """Return what the engine says about it, or None if there is none.
+
+        The first call adopts the container of an earlier claim.
+        """
         if not self._is_adopted:
             adopt(self._engine, self._labels, self.name)
             self._is_adopted = True

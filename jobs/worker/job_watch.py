@@ -49,7 +49,7 @@ class JobWatch:
         self._release_undriven(worker_id, set(states))
 
     def _release_undriven(self, worker_id: UUID, undriven: set[UUID]) -> None:
-        """Release the rows that no thread drives for the second time: at the first a thread may just have claimed them."""
+        """Release the rows that no thread drove at the last check either: others may just have been claimed by a thread."""
         stray = undriven & self._undriven
         self._undriven = undriven
         if stray:
