@@ -184,7 +184,7 @@ class _Download:
             self._expect(int(length))
 
     def _resume(self, answer: Answer) -> None:
-        """Prepare to receive the rest. Raise `RetryableError` unless it is exactly that, and of the same version."""
+        """Prepare to receive the rest. Raise `RetryableError` if the answer is anything else, or of another version."""
         given = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
         if given is None or int(given[1]) != self._spool.size:
             raise self._cannot_resume("the server sent the wrong range")

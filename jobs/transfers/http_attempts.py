@@ -117,7 +117,7 @@ def send_request(
         except http_client.EgressDenied as error:
             raise _failure(method, f"{_describe(method, url)}: {truncate(str(error))}") from error
         except http_client.EgressFailed as error:
-            interrupt.check()  # its `shutdown` looks like a broken connection
+            interrupt.check()  # an interrupt shuts the connection down, which looks like a broken one
             if time.monotonic() >= limits.deadline:
                 raise deadline_exceeded(method, url) from error
             raise RetryableError(_failure(method, f"{_describe(method, url)}: {truncate(str(error))}")) from error

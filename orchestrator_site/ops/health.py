@@ -1,6 +1,6 @@
-"""`/livez` and `/readyz`, for whatever monitors this process. They need no API key and accept any host name.
+"""`/livez` and `/readyz`, for load balancers and monitoring. They need no API key and accept any host name.
 
-Messages never repeat a driver's error: it may contain addresses and user names, and anyone may send a request.
+Messages never repeat a driver's error: it may contain addresses and user names, and anyone can send a request.
 """
 
 import logging
@@ -16,6 +16,7 @@ from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Node
 from orchestrator_site.base import broker
 from orchestrator_site.base.db.postgresql import answer_limit, check_pool
+from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.api_errors import error_response
 from orchestrator_site.base.intervals import WebIntervals
 
@@ -36,9 +37,7 @@ class ProbeMiddleware:
         if probe is None:
             return self._get_response(request)
         if request.method not in ("GET", "HEAD"):
-            return error_response(
-                HTTPStatus.METHOD_NOT_ALLOWED, "this method is not allowed for this address", headers={"Allow": "GET, HEAD"}
-            )
+            return error_response(HTTPStatus.METHOD_NOT_ALLOWED, error_texts.BY_STATUS[405], headers={"Allow": "GET, HEAD"})
         response = probe()
         response["Cache-Control"] = "no-store"
         return response
@@ -86,7 +85,7 @@ def _check_broker() -> dict[str, str]:
 def _check_engine() -> dict[str, str]:
     """Return healthy if at least one node has a recent heartbeat (by the database's clock) and starts containers.
 
-    The message names the nodes that have not and lists limits that are not enforced.
+    The message names nodes without a heartbeat, nodes that fail to start containers, and limits that are not enforced.
     """
     try:
         fresh = list(healthy_nodes().order_by("name")[:_MAX_SHOWN_NODES])

@@ -1,4 +1,4 @@
-"""PostgreSQL connections on which no call waits for ever.
+"""PostgreSQL connections on which no call waits forever.
 
 A live server ends slow statements by itself, and the kernel gives up a peer that acknowledges nothing. Neither helps if a
 proxy accepts our bytes and forwards nothing, or if the server is frozen: then the client has to give up.
@@ -27,7 +27,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     As with every lost connection, the statement may have been executed.
     """
 
-    intervals: ClassVar = DatabaseIntervals()
+    intervals: ClassVar[DatabaseIntervals] = DatabaseIntervals()
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         limit = _limit.get()

@@ -1,4 +1,4 @@
-"""PostgreSQL behind a network that drops everything or breaks: no call waits for ever, and the service recovers."""
+"""PostgreSQL behind a network that drops everything or breaks: no call waits forever, and the service recovers."""
 
 import os
 import threading
