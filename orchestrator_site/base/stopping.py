@@ -1,4 +1,4 @@
-"""Whether this process is stopping, for requests that would otherwise wait too long."""
+"""An event that is set when this process stops, so that long polls end early."""
 
 import threading
 from typing import Final

@@ -16,7 +16,7 @@ _SEND_BUFFER_BYTES: Final = 256 * 1024  # the kernel's, for each connection: wit
 
 
 class Acceptor:
-    """Watches the listening sockets while there is room for another connection. Belongs to the event loop's thread."""
+    """Watches the listening sockets while another connection is allowed. Used by the event loop's thread only."""
 
     def __init__(
         self, listeners: list[Any], selector: selectors.BaseSelector, connections: ConnectionTable, cfg: Any, pause: float
@@ -33,7 +33,7 @@ class Acceptor:
 
     def update(self) -> None:
         """Start or stop watching the listeners, as the number of connections demands."""
-        self._watch(not self._stopped and self._connections.has_room and time.monotonic() >= self._paused_until)
+        self._watch(not self._stopped and self._connections.can_add and time.monotonic() >= self._paused_until)
 
     def stop(self) -> None:
         self._stopped = True
@@ -42,7 +42,7 @@ class Acceptor:
     def accept(self, listener: Any) -> None:
         """Accept some of the connections that wait at a listener."""
         for _ in range(_ACCEPTS_PER_ROUND):
-            if not self._connections.has_room:
+            if not self._connections.can_add:
                 return
             try:
                 sock, client = listener.accept()
@@ -50,7 +50,7 @@ class Acceptor:
                 return
             except OSError as error:  # no file descriptor is free, for example
                 logger.warning("cannot accept a connection: %s", error)
-                self._connections.make_room()
+                self._connections.evict()
                 self._paused_until = self._connections.now + self._pause
                 return
             sock.setblocking(False)

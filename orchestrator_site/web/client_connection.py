@@ -12,7 +12,7 @@ _UNFINISHED_BYTES: Final = 256 * 1024  # what the application keeps for an unfin
 
 
 class Phase(Enum):
-    """What the server waits for a client to do. If resources are needed, connections in the first phases are closed first."""
+    """What the server waits for a client to do. Under pressure, connections in the first of these phases are closed first."""
 
     LINGERING = auto()  # to close its side after the last answer
     IDLE = auto()  # to send a request
@@ -22,7 +22,7 @@ class Phase(Enum):
 
 
 class ClientConnection:
-    """Belongs to the event loop while it has a phase, and to one of the threads or their queue while it has none."""
+    """A connection of a client. The event loop uses it while it has a phase; otherwise a thread does, or it is in their queue."""
 
     __slots__ = (
         "answer",

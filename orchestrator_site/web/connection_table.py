@@ -31,7 +31,7 @@ class Limits:
 
 
 class ConnectionTable:
-    """Belongs to the event loop's thread."""
+    """The open connections of a server. Used by the event loop's thread only."""
 
     def __init__(
         self,
@@ -50,29 +50,29 @@ class ConnectionTable:
         self._memory = 0
         self._stopping = False
         self.now = time.monotonic()  # the time of this round of the loop
-        self.refused: Counter[str] = Counter()  # what was refused or closed, by reason, since the last report
+        self.refused: Counter[str] = Counter()  # number of refused or closed connections by reason, since the last report
 
     def __len__(self) -> int:
         return len(self._all)
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more can be accepted, if need be in place of one that waits for its client."""
+    def can_add(self) -> bool:
+        """Return whether another connection can be added, if necessary in place of one that waits for its client."""
         return len(self._all) < self._limits.connections or bool(self._waiting)
 
     @property
     def needs_memory(self) -> bool:
-        """Whether all connections together use more memory than allowed."""
+        """Return whether all connections together use more memory than allowed."""
         return self._memory > self._limits.memory_bytes
 
     def add(self, connection: ClientConnection) -> None:
         """Add a new connection. If there are too many, it replaces another."""
         if len(self._all) >= self._limits.connections:
-            self.make_room()
+            self.evict()
         self._all.add(connection)
         self.wait(connection, Phase.IDLE)
 
-    def make_room(self) -> None:
+    def evict(self) -> None:
         """Close the least important connection that waits for its client, if there is any.
 
         It is closed at once, so the client may lose the answer that says why.

@@ -72,7 +72,7 @@ class Server:
 
     @property
     def is_done(self) -> bool:
-        """Whether no connection is left."""
+        """Return whether all connections are closed."""
         return not self._connections
 
     def abandon_requests(self) -> None:

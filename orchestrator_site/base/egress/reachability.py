@@ -1,4 +1,4 @@
-"""Whether a container engine may connect to a host, a registry it pulls from.
+"""Check whether a container engine may connect to a host, such as a registry.
 
 The rules are those of `http_client`, but every address of the host must be allowed, since the engine chooses one.
 """
