@@ -93,9 +93,15 @@ def can_select(chosen: str, mark: str) -> bool:
 
 def workers(chosen: str, arguments: list[str]) -> list[str]:
     """Return the arguments that let pytest use all processors. Chosen files and the long fault tests run in one process."""
-    if "faults" in chosen or any(Path(argument.partition("::")[0]).exists() for argument in arguments):
+    if "faults" in chosen or any(is_below_tests(argument) for argument in arguments):
         return []
     return ["-n", str(min(os.cpu_count() or 1, MAX_WORKERS)), "--dist", "loadfile"]
+
+
+def is_below_tests(argument: str) -> bool:
+    """Return whether an argument for pytest is a file, a directory or a single test below tests/."""
+    path = Path(argument.partition("::")[0]).absolute()
+    return Path("tests").absolute() in path.parents and path.exists()
 
 
 def main() -> int:

@@ -21,14 +21,17 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     if os.environ.get("DATABASE_URL"):
         with installation(directory) as production:
             production.start_all()
+            production.wait_until_ready()
             yield production
         return
     with embedded_installation(directory) as embedded:
+        embedded.wait_until_ready()
         yield embedded
 
 
 @contextmanager
 def embedded_installation(directory: Path) -> Iterator[Service]:
+    """Run an embedded installation. What it leaves on the engine is removed at the end."""
     embedded = Service(directory, "", "")
     subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=embedded.environment, check=True)
     try:

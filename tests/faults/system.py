@@ -51,10 +51,7 @@ class System:
             self.service.start(kind)
         for name in workers or ("worker",):
             self.service.start("worker", name)
-        self.wait_until_ready()
-
-    def wait_until_ready(self, timeout: float = 30) -> None:
-        wait_for(lambda: self.service.request("GET", "/readyz").ok, timeout, "/readyz to be healthy")
+        self.service.wait_until_ready()
 
     def check(self, timeout: float = 180) -> None:
         """Wait for the end of all jobs. Raise `AssertionError` if one did not end as it must, or if anything is left over."""

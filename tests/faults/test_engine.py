@@ -205,7 +205,7 @@ def test_one_of_two_engines_is_lost(system_on: SystemOn) -> None:
             system.service.start(kind)
         system.service.start("worker", "worker-1", NODE_NAME="first", **capacity)
         system.service.start("worker", "worker-2", NODE_NAME="second", **capacity, DOCKER_HOST=second.host)
-        system.wait_until_ready()
+        system.service.wait_until_ready()
         wait_for(lambda: system.service.query("SELECT count(*) FROM jobs_node") == [(2,)], 30)
         long = [system.load.long(30) for _ in range(12)]
         system.load.wait_until_running(*long)

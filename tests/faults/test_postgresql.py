@@ -51,7 +51,7 @@ def test_a_network_drops_all_packets_to_postgresql(system_on: SystemOn, postgres
         for kind in ("web", "deliver", "relay", "metrics"):
             system.service.start(kind, DATABASE_URL=proxied.geturl())
         system.service.start("worker", "worker-1", DATABASE_URL=proxied.geturl())
-        system.wait_until_ready()
+        system.service.wait_until_ready()
         system.load.mixed(10)
         long = system.load.long(30)
         system.load.wait_until_running(long)

@@ -96,6 +96,10 @@ class Service:
         for kind in ("web", "worker", "deliver", "relay"):
             self.start(kind)
 
+    def wait_until_ready(self, timeout: float = 60) -> None:
+        """Wait until /readyz is healthy. A worker has created its network by then."""
+        wait_for(lambda: self.request("GET", "/readyz").ok, timeout, "/readyz to be healthy", step=_POLL_SECONDS)
+
     def kill(self, name: str) -> None:
         """Send SIGKILL to a process and its children, and wait for the end."""
         process = self.processes.pop(name)

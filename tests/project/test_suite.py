@@ -78,3 +78,4 @@ def test_chosen_files_and_fault_tests_run_in_one_process() -> None:
     assert workers("not long", [f"{this}::test_x"]) == []
     assert workers("faults", []) == []
     assert workers("not long", ["-k", "jobs"]) != []
+    assert workers("not long", ["tests"]) != []
