@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 Duty = tuple[float, Callable[[], object]]  # the seconds between two calls, and what to call
 
-_FILES_PER_JOB = 4  # a running job has two, and so has each of half as many uploads
+_FILES_PER_JOB = 4  # up to two while it runs or downloads; and half as many uploads have two each
 _OTHER_FILES = 512
 
 

@@ -90,6 +90,13 @@ def test_an_event_is_signed_with_both_keys(receiver: Receiver) -> None:
     assert received.headers["x-signature-256"] == "sha256=" + hmac.new(b"old", received.body, "sha256").hexdigest()
 
 
+def test_a_callback_header_replaces_the_password_of_the_url(receiver: Receiver) -> None:
+    stream = Stream(receiver.url.replace("http://", "http://user:password@"), headers={"authorization": "Bearer token"})
+    stream.publish()
+    stream.drain()
+    assert receiver.requests[0].headers["authorization"] == "Bearer token"
+
+
 def test_headers_of_the_callback_are_sent_with_each_event(receiver: Receiver) -> None:
     stream = Stream(receiver.url, headers={"Authorization": "Bearer tökén", "X-Tenant": "7"})
     stream.publish(START, LOG)
