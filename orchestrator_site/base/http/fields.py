@@ -191,7 +191,7 @@ class Array(StrictField):
     json_type = "array"
     default_error_messages = {
         "array": "must be an array",
-        "low": "must have at least {low} items",
+        "low": "must have {low} or more items",
         "high": "must have at most {high} items",
     }
 

@@ -79,6 +79,16 @@ def test_the_limits_are_shown(document: dict[str, Any]) -> None:
     assert members["timeoutSeconds"]["default"] == limits.TIMEOUT_DEFAULT
 
 
+@pytest.mark.parametrize(
+    "name", ["NewJob", "FileInput", "DownloadInput", "UploadOutput", "EventOutput", "Callback", "JobSummary", "Event"]
+)
+def test_optional_members_of_requests_are_nullable(document: dict[str, Any], name: str) -> None:
+    component = document["components"]["schemas"][name]
+    nullable = {member for member, schema in component["properties"].items() if schema.get("nullable")}
+    optional = component["properties"].keys() - set(component["required"])
+    assert nullable == (set() if name in ("JobSummary", "Event") else optional)
+
+
 def test_every_operation_needs_a_key(document: dict[str, Any]) -> None:
     scheme = document["components"]["securitySchemes"]["apiKey"]
     assert scheme == {"type": "http", "scheme": "bearer"}
