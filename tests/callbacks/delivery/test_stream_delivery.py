@@ -93,7 +93,7 @@ def test_an_event_is_signed_with_both_keys(receiver: Receiver) -> None:
 def test_a_callback_header_replaces_the_password_of_the_url(receiver: Receiver) -> None:
     stream = Stream(receiver.url.replace("http://", "http://user:password@"), headers={"authorization": "Bearer token"})
     stream.publish()
-    stream.drain()
+    stream.deliver()
     assert receiver.requests[0].headers["authorization"] == "Bearer token"
 
 
