@@ -150,4 +150,4 @@ class OwnershipLost(JobError):
 
 
 class IdTaken(JobError):
-    """A job with this id exists."""
+    """A job with this id already exists."""

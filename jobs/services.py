@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from contextlib import suppress
+from typing import Final
 
 from django.db import IntegrityError, transaction
 
@@ -10,6 +11,8 @@ from jobs.errors import IdTaken, JobError, OwnershipLost
 from jobs.models import Input, Job, Output, made_at, new_uuid
 from jobs.spec import InputSpec, JobSpec, OutputSpec
 from jobs.states import InputType, OutputType
+
+ID_TAKEN: Final = "a job with this id already exists"
 
 
 class JobNotFound(JobError):
@@ -49,7 +52,7 @@ def create(spec: JobSpec) -> Job:
             node_hints.hint_for_job_on_commit(job)
     except IntegrityError as error:
         if Job.objects.filter(id=spec.id).exists():
-            raise IdTaken("a job with this id exists") from error
+            raise IdTaken(ID_TAKEN) from error
         raise
     return job
 
@@ -58,7 +61,7 @@ def cancel(job_id: str) -> None:
     """Cancel a job, or the remaining outputs of one that is decided. A complete job does not change. Raises `JobNotFound`."""
     uuid = Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
     if uuid is None:
-        raise JobNotFound("no job has this id")
+        raise JobNotFound("there is no job with this id")
     for cancel_remaining in (lifecycle.cancel, lifecycle.cancel_outputs):
         with suppress(OwnershipLost):  # too late for this one
             cancel_remaining(uuid)

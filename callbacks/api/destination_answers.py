@@ -25,35 +25,35 @@ class Redelivering(AnswerSerializer):
 
 
 class DestinationSummary(AnswerSerializer):
-    """A host in a list."""
+    """A destination in a list."""
 
     id = Integer(1, source="pk")
     origin = Text(help_text="Scheme, host and port.")
-    paused = Boolean(help_text="An operator has paused deliveries to the host.")
+    paused = Boolean(help_text="Whether an operator has paused deliveries.")
     breaker = Choice(
-        tuple(BreakerState), source="*", show=_breaker, help_text="`half_open`: one delivery at a time probes the host."
+        tuple(BreakerState), source="*", show=_breaker, help_text="`open`: nothing is sent; `half_open`: one probe at a time."
     )
-    failures = Integer(0, help_text="Consecutive attempts without an answer, or with a 5xx.")
-    openUntil = Time(source="open_until", required=False, help_text="While the breaker is open, nothing is sent before.")
-    throttledUntil = Time(source="throttled_until", required=False, help_text="Nothing is sent before, after a 429.")
+    failures = Integer(0, help_text="Consecutive attempts without an answer or with a 5xx.")
+    openUntil = Time(source="open_until", required=False, help_text="When the breaker becomes half open.")
+    throttledUntil = Time(source="throttled_until", required=False, help_text="After a 429, nothing is sent before this time.")
     slow = Boolean(
         source="*",
         show=destination_breaker.is_slow,
-        help_text="Answers take more than a second; deliveries to slow hosts share some of the threads.",
+        help_text="Whether answers take more than a second; deliveries to slow destinations share some of the threads.",
     )
     atOnce = Integer(
         1,
         source="*",
         show=destinations.max_in_flight,
-        help_text="The limit of concurrent deliveries: lower after failures and slow answers, higher after fast ones.",
+        help_text="The maximum number of concurrent deliveries: lower after failures and slow answers, higher after fast ones.",
     )
     redelivering = Redelivering(source="*", required=False, help_text="Dead events that are being redelivered.")
 
 
 class Destination(DestinationSummary):
-    """A host, with what is being sent and what waits."""
+    """A destination, with what is being sent and what waits."""
 
-    underWay = Integer(0, source="load.in_flight", help_text="Deliveries at this moment.")
+    underWay = Integer(0, source="load.in_flight", help_text="Deliveries in flight.")
     waiting = Integer(
-        0, MAX_WAITING_COUNTED, source="load.waiting", help_text="Jobs whose events wait for the host; counted up to the maximum."
+        0, MAX_WAITING_COUNTED, source="load.waiting", help_text="Jobs whose events wait; counted up to the maximum."
     )

@@ -30,16 +30,16 @@ def _origin(url: str) -> str:
 
 
 class DestinationListQuery(PageQuery):
-    """Which hosts to list."""
+    """Which destinations to list."""
 
-    origin = Text(parse=_origin, required=False, help_text="Only the host of this URL.")
-    paused = Choice(["true", "false"], required=False, help_text="Only hosts that are paused, or that are not.")
+    origin = Text(parse=_origin, required=False, help_text="Only the destination of this URL.")
+    paused = Choice(["true", "false"], required=False, help_text="Only destinations that are paused (`true`) or not (`false`).")
 
 
 class RedeliverQuery(QuerySerializer):
     """Which dead events to redeliver."""
 
-    since = Time(help_text="RFC 3339 with an offset.")
+    since = Time(help_text="A time in RFC 3339 with an offset.")
 
 
 class DestinationsView(ApiView):
@@ -47,10 +47,10 @@ class DestinationsView(ApiView):
 
     @operation(
         "listDestinations",
-        "List the hosts that events are sent to",
-        "In the order of their first use.",
+        "List destinations",
+        "A destination is an origin that events are sent to: scheme, host and port. The first used comes first.",
         query=DestinationListQuery,
-        answers=answer(DestinationSummary(many=True), "A page of hosts."),
+        answers=answer(DestinationSummary(many=True), "A page of destinations."),
     )
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
         rows = destinations.as_of_now().order_by("pk")
@@ -88,7 +88,7 @@ class _OneDestinationView(ApiView):
 
 
 class DestinationView(_OneDestinationView):
-    @_destination_operation("getDestination", "Get a host", "With its breaker, and how much waits for it.")
+    @_destination_operation("getDestination", "Get a destination", "Includes what is in flight and what waits.")
     def get(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
         return self.respond(destination_id)
 
@@ -105,17 +105,17 @@ def _action_view(operation_id: str, summary: str, description: str, action: Call
 
 PauseView = _action_view(
     "pauseDestination",
-    "Pause deliveries to a host",
-    "Deliveries under way are completed. Events wait without using up attempts, and still die 24 hours after they happened.",
+    "Pause deliveries to a destination",
+    "Deliveries in flight are completed. Events wait without using up attempts, and still die after 24 hours.",
     destinations.pause,
 )
 ResumeView = _action_view(
-    "resumeDestination", "Resume deliveries to a host", "Waiting events are sent, the oldest first.", destinations.resume
+    "resumeDestination", "Resume deliveries to a destination", "Waiting events are sent, the oldest first.", destinations.resume
 )
 ResetView = _action_view(
     "resetDestination",
-    "Reset a host",
-    "Closes its breaker, ends its throttling after a 429, and retries at once what the host left unanswered.",
+    "Reset a destination",
+    "Closes the breaker, ends throttling after a 429, and retries unanswered events now.",
     destinations.reset,
 )
 
@@ -123,9 +123,9 @@ ResetView = _action_view(
 class RedeliverView(_OneDestinationView):
     @_destination_operation(
         "redeliverToDestination",
-        "Redeliver the dead events of a host",
-        "Those of all jobs that died since that time, in order within each job. "
-        "They are sent in the background, also after a crash.",
+        "Redeliver the dead events of a destination",
+        "Sends the events of all jobs that died since that time, in order within each job. "
+        "This is done in the background, and continues after a crash.",
         status=202,
         query=RedeliverQuery,
     )

@@ -24,7 +24,7 @@ class EventsView(OneJobView):
     @operation(
         "listEvents",
         "List the events of a job and their deliveries",
-        "In order. A page may be short and still have a `nextCursor`. A job without a callback has no events.",
+        "Events are listed in order. A page may be short and still have a `nextCursor`. A job without a callback has no events.",
         query=EventListQuery,
         answers=answer(Event(many=True), "A page of events, in order."),
     )
@@ -45,9 +45,9 @@ class RedeliverEventView(OneJobView):
     @operation(
         "redeliverEvent",
         "Redeliver an event",
-        "Whatever its state: with the same id, and with all the attempts of a new event. "
+        "The event is sent again, whatever its state, with the same id and with as many attempts as a new event. "
         "An event that waits for its next attempt is sent now.",
-        answers=answer(Redelivery, "The event will be sent, before the later ones of its job.", 202),
+        answers=answer(Redelivery, "The event will be sent before later events of the job.", 202),
     )
     def post(self, request: Request, job_id: str, event_id: UUID) -> HttpResponse:  # noqa: ARG002
         self.found(redelivery.redeliver(self.found(job_list.find_uuid(job_id)), event_id) or None)
@@ -58,7 +58,7 @@ class RedeliverDeadEventsView(OneJobView):
     @operation(
         "redeliverDeadEvents",
         "Redeliver all dead events of a job",
-        "With the same ids, in order, and with all the attempts of new events.",
+        "The events are sent again in order, with the same ids and with as many attempts as new events.",
         answers=answer(Redelivery, "The events will be sent, in order.", 202),
     )
     def post(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002

@@ -21,7 +21,7 @@ from orchestrator_site.base.values import http_urls
 from orchestrator_site.base.values.image_patterns import is_allowed
 from orchestrator_site.base.values.image_references import MalformedReference, read_reference
 
-_ID_MESSAGE = "must be letters, digits, '.', '_' and '-', and start with a letter or digit"
+_ID_MESSAGE = "must consist of letters, digits, '.', '_' and '-', and begin with a letter or digit"
 JobId = partial(Text, low=1, high=limits.ID_LENGTH, pattern=limits.ID_PATTERN, message=_ID_MESSAGE)
 
 
@@ -120,7 +120,7 @@ def _components(text: str) -> list[str]:
 _URL_SCHEMA: Final = {"pattern": "^[hH][tT][tT][pP][sS]?://"}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _HEADER_VALUE = r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"  # RFC 9110, 5.5
-_HEADER_VALUE_MESSAGE = "must be one line of Latin-1 without spaces at its ends"
+_HEADER_VALUE_MESSAGE = "must be one line of Latin-1 text without leading or trailing spaces"
 _OWN: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _OWN_OF_CALLBACKS = {"accept-encoding", "expect", "keep-alive", "te", "trailer", "upgrade", "user-agent", "x-signature-256"}
 _OWN_PREFIXES_OF_CALLBACKS: Final = ("ce-", "content-", "proxy-", "webhook-")
@@ -151,7 +151,7 @@ def callback_header_name(name: str) -> None:
 def headers(given: dict[str, str]) -> dict[str, str]:
     """Check that no header is given twice."""
     if len({name.lower() for name in given}) < len(given):
-        raise ValidationError("a header is given twice; upper and lower case make no difference")
+        raise ValidationError("a header is given twice; names are case-insensitive")
     return given
 
 
@@ -184,7 +184,7 @@ def signing_key(text: str) -> str:
         secret = read_base64(text.removeprefix(_WEBHOOK_SECRET))
         low, high = limits.SECRET_BYTES
         if secret is None or not low <= len(secret) <= high:
-            raise ValidationError(f"after {_WEBHOOK_SECRET} a key must be {low} to {high} bytes in base64, padded")
+            raise ValidationError(f"after {_WEBHOOK_SECRET} a key must be {low} to {high} bytes in padded base64")
     return text
 
 

@@ -28,13 +28,13 @@ class JobSummary(AnswerSerializer):
     meta = StringMap()
     createdAt = Time(source="created_at")
     cpu = Number(source="cpu_millis", show=lambda millis: millis / 1000)
-    memory = Integer(source="memory_mib", help_text="MiB.")
+    memory = Integer(source="memory_mib", help_text="In MiB.")
     timeoutSeconds = Integer(source="timeout_seconds")
     exitCode = Integer(source="exit_code", required=False, help_text="-1 if it is unknown or the process never ran.")
     reason = Choice(Reason.values, required=False)
     error = Text(required=False)
     startedAt = Time(source="started_at", required=False)
-    finishedAt = Time(source="finished_at", required=False, help_text="When its status was decided.")
+    finishedAt = Time(source="finished_at", required=False, help_text="When its status became final.")
     completedAt = Time(source="completed_at", required=False, help_text="When its last output was handled.")
     node = Text(required=False, show=attrgetter("name"))
 
@@ -87,14 +87,14 @@ class LogPage(AnswerSerializer):
 
     lines = Array(LogLine())
     next = Integer(0, source="read_to", help_text="`after` of the next page.")
-    complete = Boolean(help_text="The log has ended, and this page reaches its end.")
+    complete = Boolean(help_text="Whether the log has ended and this page reaches its end.")
 
 
 class Attempt(AnswerSerializer):
     """An attempt to deliver an event."""
 
     time = Time()
-    status = Integer(100, 999, required=False, help_text="HTTP status; absent if there was no answer.")
+    status = Integer(100, 999, required=False, help_text="The HTTP status; absent if there was no answer.")
     latencyMs = Integer(0, source="latency_ms")
     error = Text(required=False)
     answer = Text(required=False, help_text="The start of the answer's body.")
@@ -113,6 +113,6 @@ class Event(AnswerSerializer):
 
 
 class Redelivery(AnswerSerializer):
-    """How many events are sent again."""
+    """The number of events that are sent again."""
 
     redelivered = Integer(0)

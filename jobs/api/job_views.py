@@ -19,7 +19,7 @@ from jobs.api.queries import JobListQuery, LogQuery, WaitQuery
 from jobs.api.stored_log import Log
 from jobs.errors import IdTaken
 from jobs.models import Job as StoredJob
-from jobs.services import JobNotFound
+from jobs.services import ID_TAKEN, JobNotFound
 from jobs.states import UNDECIDED
 from orchestrator_site.base.db.transactions import release_connection
 from orchestrator_site.base.http.api_errors import ApiError, json_response
@@ -28,7 +28,6 @@ from orchestrator_site.base.http.long_polls import look_until
 from orchestrator_site.base.http.openapi import answer, operation
 from orchestrator_site.base.http.pagination import Page, pages_of
 
-_ID_TAKEN = "a job with this id exists"
 _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
 
 
@@ -38,24 +37,24 @@ class JobsView(ApiView):
     @operation(
         "createJob",
         "Run a job",
-        "Answers as soon as the job is stored durably. It is then run without further requests.",
+        "Answers as soon as the job is stored durably; the job then runs without further requests.",
         body=NewJob,
         answers=answer(Accepted, "The job is stored.", 202),
         location="The address of the job.",
-        errors={HTTPStatus.CONFLICT: _ID_TAKEN},
+        errors={HTTPStatus.CONFLICT: ID_TAKEN},
     )
     def post(self, request: Request) -> HttpResponse:  # noqa: ARG002
         try:
             job = services.create(self.body)
         except IdTaken as error:
-            raise ApiError(HTTPStatus.CONFLICT, _ID_TAKEN, field="id") from error
+            raise ApiError(HTTPStatus.CONFLICT, ID_TAKEN, field="id") from error
         return json_response(Accepted.show(job), status=HTTPStatus.ACCEPTED, headers={"Location": f"/v1/jobs/{job.id}"})
 
     @operation(
         "listJobs",
         "List jobs",
-        "Newest first. A page may be short, even empty, and still have a `nextCursor`.\n\n"
-        "`meta.<name>=<value>`, which may be repeated with other names, selects jobs whose `meta` has this value.",
+        "The newest job comes first. A page may be short, even empty, and still have a `nextCursor`.\n\n"
+        "`meta.<name>=<value>` selects jobs whose `meta` has this value; it may be given for several names.",
         query=JobListQuery,
         answers=answer(JobSummary(many=True), "A page of jobs, newest first."),
     )
@@ -77,7 +76,7 @@ class JobView(OneJobView):
     @operation(
         "getJob",
         "Get a job, or wait for it",
-        "With `wait`, the answer comes as soon as the job is decided.",
+        "With `wait`, answers as soon as the job's status is final, or when the time is up.",
         query=WaitQuery,
         answers=answer(Job, "The job."),
     )
@@ -89,8 +88,8 @@ class JobView(OneJobView):
     @operation(
         "cancelJob",
         "Cancel a job",
-        "If its process has ended, only its outputs are cancelled. A job that is complete does not change.",
-        answers={204: OpenApiResponse(description="The job is decided.")},
+        "If the process of the job has ended, only its outputs are cancelled. A job that is complete does not change.",
+        answers={204: OpenApiResponse(description="The job's status is final.")},
     )
     def delete(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
         try:
@@ -106,10 +105,10 @@ class LogsView(OneJobView):
     @operation(
         "getLogs",
         "Read or follow the log of a job",
-        "As text, or as a page of JSON lines, which says where the next page begins.",
+        "Answers plain text, or a page of lines in JSON that says where the next page begins.",
         query=LogQuery,
         answers={
-            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "What was printed, byte for byte where it is UTF-8."),
+            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "What the job printed, byte for byte if it is UTF-8."),
             **answer(LogPage, "A page of lines, if `Accept` prefers JSON."),
         },
     )

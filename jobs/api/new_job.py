@@ -19,12 +19,17 @@ _Transfer = TypeVar("_Transfer", InputSpec, OutputSpec)
 
 _PATH_HELP = f"Relative to the workspace, without `..`; at most {limits.PATH_BYTES} bytes."
 _NOT_OCTAL = 'must be an octal string such as "0755"'
-_KEY_HELP = "`whsec_` and 24 to 64 bytes in base64, or any string."
+_KEY_HELP = "Any string; after `whsec_` 24 to 64 bytes in padded base64."
 _KEY = Text(low=1, high=limits.KEY_LENGTH, parse=fields.signing_key, help_text=_KEY_HELP)
 
 
 class _NewTransfer(RequestSerializer):
-    id = Text(low=1, high=limits.ID_LENGTH, required=False, help_text="Unique over inputs and outputs; default: `input-1`, …")
+    id = Text(
+        low=1,
+        high=limits.ID_LENGTH,
+        required=False,
+        help_text="Unique among inputs and outputs. Default: by position, `input-1`.",
+    )
     path = Text(parse=fields.file_path, schema={"minLength": 1}, help_text=_PATH_HELP)
     spec: ClassVar[type[InputSpec] | type[OutputSpec]]
 
@@ -34,7 +39,7 @@ class _NewTransfer(RequestSerializer):
 
 class _NewInput(_NewTransfer):
     mode = Text(
-        pattern=limits.MODE_PATTERN, message=_NOT_OCTAL, parse=fields.octal, default=limits.MODE_DEFAULT, help_text="Octal."
+        pattern=limits.MODE_PATTERN, message=_NOT_OCTAL, parse=fields.octal, default=limits.MODE_DEFAULT, help_text="In octal."
     )
     spec = InputSpec
 
@@ -94,7 +99,7 @@ class Callback(RequestSerializer):
         parse=fields.signing_keys,
         source="keys",
         required=False,
-        help_text="Signs every event. While the receiver changes keys: the new key and the old one. Never shown again.",
+        help_text="Signs every event. While keys change, an array of the new one and the old one. Never shown again.",
     )
     headers = Headers(
         high=limits.CALLBACK_HEADERS_MAX,
@@ -103,7 +108,9 @@ class Callback(RequestSerializer):
         help_text="Sent with every event, in Latin-1. Headers that the service sets itself are refused. "
         f"Names and values have at most {limits.CALLBACK_HEADERS_BYTES} bytes in total. Never shown again.",
     )
-    events = Array(Choice((*EVENT_TYPES, events.ALL)), required=False, help_text=f"Empty or absent: all, as with `{events.ALL}`.")
+    events = Array(
+        Choice((*EVENT_TYPES, events.ALL)), required=False, help_text=f"If empty or absent: all, as with `{events.ALL}`."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> Any:
         wanted = attrs.pop("events", [])
@@ -120,7 +127,7 @@ class NewJob(RequestSerializer):
         Array(Text(parse=fields.argument), low=1, parse=fields.arguments),
         required=False,
         absent=("",),
-        help_text="A string for `/bin/sh -c`, or an exact argument vector; if absent or empty, the image's own. "
+        help_text="A string for `/bin/sh -c`, or an array of arguments; if absent or empty, the command of the image. "
         f"The string, or each argument, has at most {exec_limits.MAX_STRING_BYTES} bytes.",
     )
     cpu = Number(
@@ -129,17 +136,17 @@ class NewJob(RequestSerializer):
         source="cpu_millis",
         default=limits.CPU_DEFAULT,
         absent=(0,),
-        help_text="Cores; more than three decimals are rounded up. 0 counts as absent.",
+        help_text="The number of cores; more than three decimals are rounded up. 0 counts as absent.",
     )
     memory = Integer(
-        *limits.MEMORY, source="memory_mib", default=limits.MEMORY_DEFAULT, absent=(0,), help_text="MiB. 0 counts as absent."
+        *limits.MEMORY, source="memory_mib", default=limits.MEMORY_DEFAULT, absent=(0,), help_text="In MiB. 0 counts as absent."
     )
     timeoutSeconds = Integer(
         *limits.TIMEOUT,
         source="timeout_seconds",
         default=limits.TIMEOUT_DEFAULT,
         absent=(0,),
-        help_text="From the start of the container. 0 counts as absent.",
+        help_text="Counted from the start of the container. 0 counts as absent.",
     )
     environment = StringMap(
         check_name=fields.variable_name,
@@ -154,14 +161,14 @@ class NewJob(RequestSerializer):
         high=limits.META_ENTRIES,
         child=Text(high=limits.META_VALUE_LENGTH),
         required=False,
-        help_text=f"In every event. Names of 1 to {limits.META_KEY_LENGTH} characters, {limits.META_BYTES} bytes in total.",
+        help_text=f"Sent in every event. Names of 1 to {limits.META_KEY_LENGTH} characters, {limits.META_BYTES} bytes in total.",
     )
     workspace = Text(
         parse=fields.workspace,
         schema={"pattern": "^/"},
         default=limits.WORKSPACE_DEFAULT,
         absent=("",),
-        help_text="An absolute path without `..`, not at or below `/dev`, `/proc` or `/sys`. An empty one counts as absent.",
+        help_text="An absolute path without `..`, not at or below `/dev`, `/proc` or `/sys`. An empty string counts as absent.",
     )
     inputs = Array(ByType("NewInput", _INPUTS), high=limits.TRANSFERS, required=False)
     outputs = Array(ByType("NewOutput", _OUTPUTS), high=limits.TRANSFERS, required=False)

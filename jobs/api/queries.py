@@ -11,8 +11,8 @@ from orchestrator_site.base.http.pagination import MAX_NUMBER, PageQuery, cursor
 from orchestrator_site.base.http.serializers import QuerySerializer
 
 _META = "meta."
-_EXCLUSIVE = "RFC 3339 with an offset; exclusive, to the millisecond."
-_MAX_LINES = f"The maximum number of lines; by default all as text, {limits.LOG_LINES_DEFAULT} as JSON."
+_EXCLUSIVE = "A time in RFC 3339 with an offset; exclusive, to the millisecond."
+_MAX_LINES = f"The maximum number of lines; by default all in text, {limits.LOG_LINES_DEFAULT} in JSON."
 Wait = partial(Number, 0, limits.WAIT_SECONDS, default=0, schema={"multipleOf": 0.001})  # seconds
 
 
@@ -35,7 +35,7 @@ class JobListQuery(PageQuery):
 class WaitQuery(QuerySerializer):
     """How long to wait for a job."""
 
-    wait = Wait(help_text="Answer when the job is decided, or after this many seconds.")
+    wait = Wait(help_text="Answer when the job's status is final, or after this many seconds.")
 
 
 class LogQuery(QuerySerializer):
@@ -44,7 +44,7 @@ class LogQuery(QuerySerializer):
     after = Integer(0, MAX_NUMBER, default=0, help_text="Only lines after this `seq`.")
     limit = Integer(1, limits.LOG_LINES_MAX, required=False, help_text=_MAX_LINES)
     stream = Choice(Stream.values, required=False, help_text="Only lines of this stream.")
-    tail = Integer(0, limits.LOG_LINES_MAX, required=False, help_text="Start with the last lines, this many.")
+    tail = Integer(0, limits.LOG_LINES_MAX, required=False, help_text="Start at most this many lines before the end of the log.")
     wait = Wait(help_text="Answer as soon as there is a line or the log has ended, or after this many seconds.")
 
 

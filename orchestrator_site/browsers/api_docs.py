@@ -71,8 +71,8 @@ def add_probes(result: dict[str, Any], **_: Any) -> dict[str, Any]:
         "Readiness": _closed({"status": health, "checks": _closed(checks, *checks)}, "status", "checks"),
     }
     result["paths"] |= {
-        "/livez": _probe("livez", "Is the process alive?", "Alive", {"200": "The process serves requests."}),
-        "/readyz": _probe("readyz", "Are jobs stored and run?", "Readiness", {"200": "Ready.", "503": "Not ready."}),
+        "/livez": _probe("livez", "Check that the process is alive", "Alive", {"200": "The process serves requests."}),
+        "/readyz": _probe("readyz", "Check that jobs are stored and run", "Readiness", {"200": "Ready.", "503": "Not ready."}),
     }
     return result
 

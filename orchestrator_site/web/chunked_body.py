@@ -34,7 +34,7 @@ def decode_chunks(request: Any, buffer: bytearray, body: bytearray, max_bytes: i
         yield from _end_of_line(buffer)
         framing -= 4  # the two line ends
         if framing < 0:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "the body comes in too many small chunks")
+            raise Refusal(HTTPStatus.BAD_REQUEST, "the body has too many small chunks")
     trailers: list[bytes] = []
     while line := (yield from _line(buffer)):
         trailers.append(line)

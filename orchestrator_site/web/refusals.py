@@ -13,13 +13,14 @@ from gunicorn.http.errors import (
     UnsupportedTransferCoding,
 )
 
+from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.intervals import WebIntervals
 
 _SENTENCES: Final = {
     LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long"),
     LimitRequestHeaders: (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request headers are too large"),
-    ExpectationFailed: (HTTPStatus.EXPECTATION_FAILED, "the only expectation that is supported is 100-continue"),
-    UnsupportedTransferCoding: (HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding that is supported is chunked"),
+    ExpectationFailed: (HTTPStatus.EXPECTATION_FAILED, "the only supported expectation is 100-continue"),
+    UnsupportedTransferCoding: (HTTPStatus.NOT_IMPLEMENTED, error_texts.UNSUPPORTED_CODING),
 }
 
 

@@ -142,7 +142,7 @@ class RequestReader:
         reader = request.body.reader
         if isinstance(reader, ChunkedReader):
             if any(name == "TRANSFER-ENCODING" and value.lower() != "chunked" for name, value in request.headers):
-                raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding that is supported is chunked")
+                raise Refusal(HTTPStatus.NOT_IMPLEMENTED, error_texts.UNSUPPORTED_CODING)
             return decode_chunks(request, self._buffer, self._body, MAX_BODY_BYTES)
         if reader.length > MAX_BODY_BYTES:
             raise too_large()
@@ -163,7 +163,7 @@ def _check_target_and_host(request: Any) -> None:
     """Refuse a missing or invalid host (RFC 9112, 3.2); the host in an absolute target replaces the header's."""
     hosts = [value for name, value in request.headers if name == "HOST"]
     if request.version >= (1, 1) and not hosts:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the Host header is missing")
+        raise Refusal(HTTPStatus.BAD_REQUEST, "the Host header is required")
     if "://" in request.uri and not request.uri.startswith("/"):
         target = urlsplit(request.uri)
         if target.scheme.lower() not in ("http", "https"):
@@ -171,4 +171,4 @@ def _check_target_and_host(request: Any) -> None:
         hosts.append(target.netloc)
         request.headers = [(name, value) for name, value in request.headers if name != "HOST"] + [("HOST", target.netloc)]
     if not all(_HOST.fullmatch(host) for host in hosts):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the Host header is not valid")
+        raise Refusal(HTTPStatus.BAD_REQUEST, "the Host header is invalid")

@@ -20,6 +20,7 @@ _PORT: Final = re.compile(r"0*([0-9]{1,5})")
 _LABEL: Final = r"[a-z0-9_][a-z0-9_-]{0,62}"
 _NAME: Final = re.compile(rf"(?=.{{1,253}}\.?\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _ENDS_IN_A_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
+_NO_VALID_HOST: Final = "the URL must have a valid host"
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -63,7 +64,7 @@ def parse(url: str) -> HttpUrl:
     Path and query are unchanged, except that an empty path becomes `/` and non-ASCII characters percent-encoded UTF-8.
     """
     if _FORBIDDEN.search(url):
-        raise InvalidUrl("a URL must not contain spaces, control characters or backslashes")
+        raise InvalidUrl("the URL must not contain spaces, control characters or backslashes")
     parts = _split(url)
     scheme = (parts.scheme or "").lower()
     if scheme not in _PORTS:
@@ -71,7 +72,7 @@ def parse(url: str) -> HttpUrl:
     userinfo, at, host_and_port = (parts.authority or "").rpartition("@")
     match = _HOST_AND_PORT.fullmatch(host_and_port)
     if match is None:
-        raise InvalidUrl("the URL has no valid host")
+        raise InvalidUrl(_NO_VALID_HOST)
     return HttpUrl(
         scheme=scheme,
         host=read_host(match[1]),
@@ -91,7 +92,7 @@ def read_host(host: str) -> str:
         return _read_ipv6(host[1:-1])
     name = host.lower() if host.isascii() else _encode_name(host)
     if not _NAME.fullmatch(name):
-        raise InvalidUrl("the URL has no valid host")
+        raise InvalidUrl(_NO_VALID_HOST)
     return _read_ipv4(name.rstrip(".")) if _ENDS_IN_A_NUMBER.fullmatch(name) else name
 
 
@@ -164,7 +165,7 @@ def _utf8(authority: str | None) -> str | None:
     try:
         return authority and authority.encode("latin-1").decode()
     except UnicodeError as error:
-        raise InvalidUrl("the URL has no valid host") from error
+        raise InvalidUrl(_NO_VALID_HOST) from error
 
 
 def _bracketed(host: str) -> str:
@@ -182,16 +183,16 @@ def _read_ipv4(text: str) -> str:
     try:
         return str(IPv4Address(socket.inet_aton(text)))
     except OSError as error:
-        raise InvalidUrl("the URL's host ends in a number but is not an IPv4 address") from error
+        raise InvalidUrl("the host of the URL must be an IPv4 address, because it ends in a number") from error
 
 
 def _read_ipv6(text: str) -> str:
     if "%" in text:
-        raise InvalidUrl("an IPv6 address in a URL must not have a zone")
+        raise InvalidUrl("the IPv6 address in the URL must not have a zone")
     try:
         return str(IPv6Address(text))
     except ValueError as error:
-        raise InvalidUrl("the URL has no valid host") from error
+        raise InvalidUrl(_NO_VALID_HOST) from error
 
 
 def _encode_name(name: str) -> str:
@@ -203,8 +204,8 @@ def _encode_name(name: str) -> str:
     try:
         for character in name:
             if not character.isascii() and idna.uts46_remap(character, std3_rules=False).isascii():
-                raise InvalidUrl("the host of a URL must not contain characters that map to ASCII, such as full-width digits")
+                raise InvalidUrl("the host of the URL must not contain characters that map to ASCII, such as full-width digits")
         labels = idna.uts46_remap(name, std3_rules=False).split(".")
         return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels)
     except idna.IDNAError as error:
-        raise InvalidUrl("the host name of the URL cannot be encoded by IDNA") from error
+        raise InvalidUrl("the host of the URL must be a name that IDNA can encode") from error

@@ -58,9 +58,9 @@ def read_reference(text: str) -> ImageReference:
     if not _REPOSITORY.fullmatch(parts.repository):
         raise MalformedReference("must be a Docker image reference")
     if len(parts.registry) + 1 + len(parts.repository) > _MAX_NAME:
-        raise MalformedReference(f"registry and name must have at most {_MAX_NAME} characters together")
+        raise MalformedReference(f"the registry and the name must have at most {_MAX_NAME} characters in total")
     if parts.tag is not None and not _TAG.fullmatch(parts.tag):
-        raise MalformedReference("a tag must be 1 to 128 letters, digits, '_', '.' and '-', and must not begin with '.' or '-'")
+        raise MalformedReference("a tag must consist of 1 to 128 letters, digits, '_', '.' and '-' and not begin with '.' or '-'")
     if parts.digest is not None and not _DIGEST.fullmatch(parts.digest):
         raise MalformedReference(INVALID_DIGEST)
     return parts

@@ -121,7 +121,7 @@ def _check(value: object, policy: Policy, forbidden: re.Pattern[str], trail: lis
     """
     if isinstance(value, str):
         if forbidden.search(value):
-            raise NotStrict("contains a NUL or a lone surrogate", trail)
+            raise NotStrict("must not contain a NUL or a lone surrogate", trail)
     elif isinstance(value, dict | list):
         if len(trail) == policy.max_depth:
             raise _too_deep(policy)
@@ -139,11 +139,11 @@ def _check_names(members: dict[str, Any], forbidden: re.Pattern[str], trail: lis
         raise NotStrict("is given twice", [*trail, members.repeated])
     for name in members:
         if forbidden.search(name):
-            raise NotStrict("contains a NUL or a lone surrogate in its name", [*trail, name])
+            raise NotStrict("must not have a NUL or a lone surrogate in its name", [*trail, name])
 
 
 def _too_deep(policy: Policy) -> NotStrict:
-    return NotStrict(f"is nested deeper than {policy.max_depth} levels")
+    return NotStrict(f"must not be nested deeper than {policy.max_depth} levels")
 
 
 def _tokens(text: str) -> Iterator[str]:

@@ -212,7 +212,7 @@ class TestAcceptedJobs:
 
     def test_the_error_of_a_weak_key_says_what_is_expected(self, client: Client) -> None:
         sentence = expect_error(post_job(client, callback={"url": URL, "key": "whsec_AA=="}), 400, "callback.key")
-        assert "24 to 64 bytes in base64" in sentence
+        assert "24 to 64 bytes in padded base64" in sentence
 
     def test_outputs_may_share_a_path(self) -> None:
         assert len(read(outputs=[EVENT, {**UPLOAD, "path": EVENT["path"]}]).outputs) == 2
