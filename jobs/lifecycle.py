@@ -202,7 +202,7 @@ def node_lost(uuid: UUID, node: str) -> None:
             _requeue(job)
             return
         if not job.decided:
-            error = storable_error(f"the node {node} went away while the job ran")
+            error = storable_error(f"the node {node} was lost while the job ran")
             _write(job, status=State.FAILED, reason=Reason.ENGINE_LOST, finished_at=Now(), error=error)
         _conclude(job)
 

@@ -18,7 +18,7 @@ _NOT_FOUND: Final = "the image {image} was not found, or pulling it is not allow
 _NEEDS_CREDENTIALS: Final = "the registry of {image} refused the worker's credentials, or the worker has none for it"
 _TOO_MANY_REQUESTS: Final = "the registry of {image} refused the pull because of too many requests"
 _NO_PLATFORM: Final = "the image {image} does not exist for the platform of the engine"
-_UNREACHABLE: Final = "the registry of {image} could not be reached, or did not answer as a registry does"
+_UNREACHABLE: Final = "the registry of {image} cannot be reached, or does not answer as a registry does"
 _NOT_ALLOWED: Final = "the registry of {image} resolves to a non-public address that is not in EGRESS_ALLOW"
 
 # Beginnings of messages that continue with text chosen by the registry, or by a web page.

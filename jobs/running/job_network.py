@@ -18,7 +18,7 @@ class NodeNameTaken(JobError):
     """Another engine uses this node name: `NODE_NAME` must differ from engine to engine."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(f"another engine is the node {node.name}: set NODE_NAME to a name of this engine's own")
+        super().__init__(f"another engine uses the node name {node.name}: set NODE_NAME to a name that no other engine has")
 
 
 def create(engine: Engine, node: Node, info: EngineInfo, instance: str) -> None:

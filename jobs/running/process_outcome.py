@@ -35,6 +35,6 @@ def outcome_of(container: Observation | None, memory_mib: int) -> Outcome | None
     if code == 0:
         return Outcome(State.COMPLETED, None, code, ended_at=ended_at)
     if container.oom_killed and code == _OOM_EXIT_CODE:
-        return Outcome(State.FAILED, Reason.OOM, code, f"out of memory: the job exceeded its {memory_mib} MiB", ended_at)
+        return Outcome(State.FAILED, Reason.OOM, code, f"out of memory: the job exceeded its limit of {memory_mib} MiB", ended_at)
     error = f"exit code {code}: {container.wrong_platform}" if container.wrong_platform else f"exit code {code}"
     return Outcome(State.FAILED, Reason.EXIT_CODE, code, error, ended_at)

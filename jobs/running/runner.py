@@ -258,7 +258,7 @@ class Run:
 
     def _give_up(self) -> None:
         """End the job after too many unexpected errors, so that no bug holds it for ever."""
-        error = "internal error of the service: see its log"
+        error = "internal error; the service's log has the details"
         try:
             if self.status == State.ACCEPTED:
                 lifecycle.decide(self.claim, State.FAILED, Reason.START_FAILED, error, exit_code=NO_EXIT_CODE)

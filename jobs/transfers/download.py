@@ -232,7 +232,7 @@ class _Download:
         """Let the next attempt start from the first byte."""
         self._spool.clear()
         self._validator = ""
-        return RetryableError(DownloadFailed(f"{self._shown} could not be resumed: {reason}"))
+        return RetryableError(DownloadFailed(f"{self._shown} cannot be resumed: {reason}"))
 
 
 def _validator(headers: Mapping[str, str]) -> str:
@@ -256,4 +256,4 @@ def _translating_disk_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno in _DISK_FULL:
             raise DiskFull("the worker's disk is full") from error
-        raise DownloadFailed(f"the download could not be written to the worker's disk: {error.strerror}") from error
+        raise DownloadFailed(f"the download cannot be written to the worker's disk: {error.strerror}") from error

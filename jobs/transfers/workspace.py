@@ -146,7 +146,7 @@ def _resolve(workspace: Workspace, path: str, failure: type[TransferFailed]) -> 
     if ".." in names:
         raise failure(f"{quote_path(path)} is outside the workspace")
     if any(len(name.encode()) > _MAX_NAME_BYTES for name in names) or len(_absolute(names).encode()) > _MAX_PATH_BYTES:
-        limits = f"at most {_MAX_NAME_BYTES} bytes per name and {_MAX_PATH_BYTES} in all"
+        limits = f"at most {_MAX_NAME_BYTES} bytes per name and {_MAX_PATH_BYTES} in total"
         raise failure(f"{quote_path(path)} is too long: it must have {limits}")
     return names
 

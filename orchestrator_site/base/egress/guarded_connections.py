@@ -147,11 +147,11 @@ def resolve(host: str, port: int, timeout: float) -> list[tuple[int, Any]]:
     thread.start()
     thread.join(timeout)
     if not results:
-        raise EgressFailed(f"{host} could not be resolved within {timeout:g} s", timed_out=True)
+        raise EgressFailed(f"{host} cannot be resolved within {timeout:g} s", timed_out=True)
     found = results[0]
     if isinstance(found, Exception):
         reason = found.strerror if isinstance(found, OSError) else "invalid host name"
-        raise EgressFailed(f"{host} could not be resolved: {reason}") from found
+        raise EgressFailed(f"{host} cannot be resolved: {reason}") from found
     return [(family, address) for family, _, _, _, address in found]
 
 

@@ -292,7 +292,7 @@ def test_a_refused_connection_is_reported() -> None:
 def test_an_unknown_host_name_is_reported() -> None:
     outcome = send("http://hook.invalid")
     assert_no_answer(outcome)
-    assert outcome.error == "hook.invalid could not be resolved: Name or service not known"
+    assert outcome.error == "hook.invalid cannot be resolved: Name or service not known"
 
 
 @pytest.mark.parametrize("url", ["ftp://hook.test", "http://hook.test:99999", "http://[::1", "http://"])

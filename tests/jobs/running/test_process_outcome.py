@@ -31,7 +31,7 @@ def test_a_missing_container_is_engine_lost(container: Observation | None) -> No
         (ended(0), State.COMPLETED, None, 0, ""),
         (ended(3), State.FAILED, Reason.EXIT_CODE, 3, "exit code 3"),
         (ended(137), State.FAILED, Reason.EXIT_CODE, 137, "exit code 137"),
-        (ended(137, oom_killed=True), State.FAILED, Reason.OOM, 137, "out of memory: the job exceeded its 512 MiB"),
+        (ended(137, oom_killed=True), State.FAILED, Reason.OOM, 137, "out of memory: the job exceeded its limit of 512 MiB"),
         (ended(0, oom_killed=True), State.COMPLETED, None, 0, ""),
         (ended(3, oom_killed=True), State.FAILED, Reason.EXIT_CODE, 3, "exit code 3"),
         (ended(126, wrong_platform="x"), State.FAILED, Reason.EXIT_CODE, 126, "exit code 126: x"),

@@ -203,7 +203,7 @@ MEANINGS = {
         "no matching manifest for linux/arm64/v8 in the manifest list entries",
         "no match for platform in manifest: not found",
     ],
-    "could not be reached": [
+    "cannot be reached": [
         'Get "http://127.0.0.1:9/v2/": dial tcp 127.0.0.1:9: connect: connection refused',
         'Get "https://registry.example/v2/": context deadline exceeded',
         f"error parsing HTTP 404 response body: invalid character '<' looking for beginning of value: \"{SECRET}\"",

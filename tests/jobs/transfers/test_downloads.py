@@ -177,7 +177,7 @@ class TestChecks:
 
     def test_a_disk_error_is_a_failure(self, server: FileServer, workspace: Workspace, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(DownloadFailed, match="could not be written to the worker's disk"):
+        with pytest.raises(DownloadFailed, match="cannot be written to the worker's disk"):
             put_download(
                 workspace,
                 "x",
