@@ -99,7 +99,7 @@ def _pause(node: Node, job: Job, intervals: ClaimIntervals) -> None:
     """Let the node claim one job only, after a pause; a longer pause if `job` was the last such probe."""
     if node.next_start_at is None:
         node.start_pause = int(intervals.start_pause)
-        logger.error("the node accepts no more jobs, every start fails: %s", node.start_refusal, extra={"node": node.name})
+        logger.error("the node accepts no more jobs because every start fails: %s", node.start_refusal, extra={"node": node.name})
     elif node.start_probe == job.uuid:
         node.start_pause = int(min(2 * (node.start_pause or intervals.start_pause), intervals.start_pause_max))
         logger.warning("the node still fails every start: %s", node.start_refusal, extra={"node": node.name})

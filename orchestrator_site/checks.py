@@ -16,7 +16,7 @@ def check_api_keys(**_: Any) -> list[CheckMessage]:
     if configuration.api_auth_required and not keys:
         return [
             Warning(
-                "API_AUTH is required but there are no API keys: every API request will be answered 401",
+                "API_AUTH is required but there are no API keys: every API request will be answered with 401",
                 hint="Set API_KEY_FILE to a file with one key per line.",
                 id="orchestrator.W001",
             )

@@ -19,7 +19,7 @@ from typing import IO
 import image
 from own_engine.daemon import Daemon, DaemonError, answers
 
-HOW_TO = "install it (on Debian: apt-get install docker.io) and start it, or let DOCKER_HOST say where one is."
+HOW_TO = "install it (on Debian: apt-get install docker.io) and start it, or set DOCKER_HOST to the address of one."
 
 
 class EngineError(Exception):

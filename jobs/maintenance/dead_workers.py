@@ -96,7 +96,7 @@ def _remove(worker_id: UUID, counter: int | None) -> bool:
     with suppress(OSError):
         Path(lock_path).unlink(missing_ok=True)
     if is_dead:
-        logger.warning("a worker is dead, its jobs are free", extra={"worker": worker_id, "node": node_id, "jobs": jobs})
+        logger.warning("a worker is dead; its jobs are released", extra={"worker": worker_id, "node": node_id, "jobs": jobs})
     return True
 
 

@@ -60,5 +60,5 @@ def end_jobs(node_ids: Collection[int]) -> int:
                 continue
             ended += 1
         if jobs:
-            logger.error("a node is lost, its jobs end", extra={"node": node.name, "jobs": len(jobs)})
+            logger.error("a node is lost; its jobs end", extra={"node": node.name, "jobs": len(jobs)})
     return ended

@@ -56,7 +56,7 @@ class EngineWatch:
                 self._ask()
             except JobError as error:
                 if not self._failed:
-                    self._log(logging.WARNING, f"the engine does not answer, no job is claimed until it does: {error}")
+                    self._log(logging.WARNING, f"the engine does not answer; no job is claimed until it does: {error}")
                 self._failed = True
             except Exception:
                 self._log(logging.ERROR, "an unexpected error in the engine watch", exc_info=True)

@@ -92,7 +92,7 @@ def _check_engine() -> dict[str, str]:
         stale = list(Node.objects.exclude(pk__in=[node.pk for node in fresh]).order_by("name")[:_MAX_SHOWN_NODES])
     except (DatabaseError, InterfaceError):
         logger.exception("cannot read the nodes")
-        return _unhealthy("the nodes could not be read from the database")
+        return _unhealthy("the nodes cannot be read from the database")
     refusing = [node for node in fresh if node.next_start_at is not None]
     failing = f"containers fail to start on {_names(refusing)}: see the log or the admin" if refusing else ""
     silent = f"no heartbeat from {_names(stale)}" if stale else ""

@@ -22,4 +22,4 @@ class Command(BaseCommand):
             return
         user.set_password(password)
         user.save(update_fields=["password"])
-        self.stdout.write(f"Login  {USERNAME} / {password}   (shown this once)")
+        self.stdout.write(f"Login  {USERNAME} / {password}   (shown only once)")
