@@ -145,7 +145,9 @@ def header_name(name: str, *, own: bool = False) -> None:
 
 def callback_header_name(name: str) -> None:
     """Check the name of a header that is sent with each event."""
-    header_name(name, own=name.lower() in _OWN_OF_CALLBACKS or name.lower().startswith(_OWN_PREFIXES_OF_CALLBACKS))
+    hyphenated = name.lower().replace("_", "-")  # PHP and CGI programs read both as the same header
+    own = hyphenated in _OWN | _OWN_OF_CALLBACKS or hyphenated.startswith(_OWN_PREFIXES_OF_CALLBACKS)
+    header_name(name, own=own)
 
 
 def headers(given: dict[str, str]) -> dict[str, str]:
