@@ -33,19 +33,19 @@ class DestinationSummary(AnswerSerializer):
     breaker = Choice(
         tuple(BreakerState), source="*", show=_breaker, help_text="`open`: nothing is sent; `half_open`: one probe at a time."
     )
-    failures = Integer(0, help_text="Consecutive attempts without an answer or with a 5xx.")
+    failures = Integer(0, help_text="Consecutive attempts without a response or with a 5xx.")
     openUntil = Time(source="open_until", required=False, help_text="When the breaker becomes half open.")
     throttledUntil = Time(source="throttled_until", required=False, help_text="After a 429, nothing is sent before this time.")
     slow = Boolean(
         source="*",
         show=destination_breaker.is_slow,
-        help_text="Whether answers take more than a second; deliveries to slow destinations share some of the threads.",
+        help_text="Whether responses take more than a second; deliveries to slow destinations share some of the threads.",
     )
     atOnce = Integer(
         1,
         source="*",
         show=destinations.max_in_flight,
-        help_text="The maximum number of concurrent deliveries: lower after failures and slow answers, higher after fast ones.",
+        help_text="The maximum number of concurrent deliveries: lower after failures and slow responses, higher after fast ones.",
     )
     redelivering = Redelivering(source="*", required=False, help_text="Dead events that are being redelivered.")
 

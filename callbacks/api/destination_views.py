@@ -115,7 +115,7 @@ ResumeView = _action_view(
 ResetView = _action_view(
     "resetDestination",
     "Reset a destination",
-    "Closes the breaker, ends throttling after a 429, and retries unanswered events now.",
+    "Closes the breaker, ends throttling after a 429, and retries now the events that got no response.",
     destinations.reset,
 )
 

@@ -94,10 +94,10 @@ class Attempt(AnswerSerializer):
     """An attempt to deliver an event."""
 
     time = Time()
-    status = Integer(100, 999, required=False, help_text="The HTTP status; absent if there was no answer.")
+    status = Integer(100, 999, required=False, help_text="The HTTP status; absent if there was no response.")
     latencyMs = Integer(0, source="latency_ms")
     error = Text(required=False)
-    answer = Text(required=False, help_text="The start of the answer's body.")
+    answer = Text(required=False, help_text="The start of the response's body.")
 
 
 class Event(AnswerSerializer):

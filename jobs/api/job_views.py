@@ -37,7 +37,7 @@ class JobsView(ApiView):
     @operation(
         "createJob",
         "Run a job",
-        "Answers as soon as the job is stored durably; the job then runs without further requests.",
+        "Responds as soon as the job is stored durably; the job then runs without further requests.",
         body=NewJob,
         answers=answer(Accepted, "The job is stored.", 202),
         location="The address of the job.",
@@ -76,7 +76,7 @@ class JobView(OneJobView):
     @operation(
         "getJob",
         "Get a job, or wait for it",
-        "With `wait`, answers as soon as the job's status is final, or when the time is up.",
+        "With `wait`, responds as soon as the job's status is final, or when the time is up.",
         query=WaitQuery,
         answers=answer(Job, "The job."),
     )
@@ -105,7 +105,7 @@ class LogsView(OneJobView):
     @operation(
         "getLogs",
         "Read or follow the log of a job",
-        "Answers plain text, or a page of lines in JSON that says where the next page begins.",
+        "Returns plain text, or a page of lines in JSON that says where the next page begins.",
         query=LogQuery,
         answers={
             (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "What the job printed, byte for byte if it is UTF-8."),

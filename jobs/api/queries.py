@@ -35,7 +35,7 @@ class JobListQuery(PageQuery):
 class WaitQuery(QuerySerializer):
     """How long to wait for a job."""
 
-    wait = Wait(help_text="Answer when the job's status is final, or after this many seconds.")
+    wait = Wait(help_text="Respond when the job's status is final, or after this many seconds.")
 
 
 class LogQuery(QuerySerializer):
@@ -45,7 +45,7 @@ class LogQuery(QuerySerializer):
     limit = Integer(1, limits.LOG_LINES_MAX, required=False, help_text=_MAX_LINES)
     stream = Choice(Stream.values, required=False, help_text="Only lines of this stream.")
     tail = Integer(0, limits.LOG_LINES_MAX, required=False, help_text="Start at most this many lines before the end of the log.")
-    wait = Wait(help_text="Answer as soon as there is a line or the log has ended, or after this many seconds.")
+    wait = Wait(help_text="Respond as soon as there is a line or the log has ended, or after this many seconds.")
 
 
 class EventListQuery(PageQuery):
