@@ -214,7 +214,7 @@ class Runtime:
         try:
             part.stop()
         except (DatabaseError, InterfaceError) as error:
-            logger.warning("the database does not answer, other processes will find this one dead: %s", error)
+            logger.warning("the database does not answer; other processes will declare this one dead: %s", error)
         finally:
             release_connection()
 

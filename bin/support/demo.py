@@ -162,7 +162,7 @@ def service(host: str, directory: Path) -> Iterator[str]:
             if subprocess.run(
                 migrate, env=environment, stdout=output, stderr=output, check=False, timeout=START_SECONDS
             ).returncode:
-                raise DemoFailed("The database could not be created.")
+                raise DemoFailed("The database cannot be created.")
             embedded = [sys.executable, "manage.py", "embedded"]
             process = subprocess.Popen(embedded, env=environment, stdout=output, stderr=output, start_new_session=True)
         try:

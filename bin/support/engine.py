@@ -95,7 +95,7 @@ def obtain(daemon: Daemon) -> str:
     try:
         return daemon.start()
     except (DaemonError, OSError, subprocess.SubprocessError) as error:
-        raise EngineError(f"{error}\nNo Docker engine answers, and none could be started: {HOW_TO}") from error
+        raise EngineError(f"{error}\nNo Docker engine answers, and none can be started: {HOW_TO}") from error
 
 
 def usual_hosts() -> list[str]:
@@ -120,7 +120,7 @@ def install() -> None:
         raise EngineError(f"No Docker engine answers: {HOW_TO}")
     packages = ["docker.io", "iptables", "iproute2"]
     if subprocess.run([Path(__file__).with_name("apt-install"), *packages], check=False).returncode != 0:
-        raise EngineError(f"No Docker engine answers, and docker.io could not be installed: {HOW_TO}")
+        raise EngineError(f"No Docker engine answers, and docker.io cannot be installed: {HOW_TO}")
 
 
 def stop_unless_used(daemon: Daemon, users: IO[str]) -> None:

@@ -89,7 +89,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, subprocess.SubprocessError) as error:
-        print(f".venv could not be made ({error}): see the output of pip above, and try again.", file=sys.stderr)
+        print(f".venv cannot be created ({error}): see the output of pip above, and try again.", file=sys.stderr)
         return 1
     return 0
 

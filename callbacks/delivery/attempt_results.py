@@ -88,7 +88,7 @@ def mark_expired_dead(subscription: Subscription, now: datetime) -> None:
 
 def _log_dead(event: Event, error: str) -> None:
     extra = {"event": str(event.pk), "type": event.type, "job": event.subscription.subject}
-    logger.warning("event undelivered, giving up: %s", error, extra=extra)
+    logger.warning("an event is dead: %s", error, extra=extra)
 
 
 def _log_breaker(origin: str, opened: bool) -> None:

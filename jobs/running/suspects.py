@@ -17,7 +17,7 @@ from orchestrator_site.base.intervals import WorkerIntervals
 
 SUSPECT_AFTER: Final = 3  # deaths: a deployment that goes wrong may cost one or two
 GIVEN_UP_AFTER: Final = 10  # deaths: a harmless job may be on trial while an operator kills workers again and again
-GIVEN_UP: Final = f"{GIVEN_UP_AFTER} workers in a row died while they ran the job: it is given up"
+GIVEN_UP: Final = f"{GIVEN_UP_AFTER} workers in a row died while they ran the job"
 
 
 class Suspects:

@@ -47,7 +47,7 @@ def test_a_failed_installation_is_started_again(clone: Path) -> None:
     failed = set_up(clone)
     text = failed.communicate(timeout=STOP_SECONDS)[0]
     assert failed.returncode != 0
-    assert "could not be made" in text
+    assert "cannot be created" in text
 
     # When it is called again without the cause, I expect a new environment
     (clone / "requirements.txt").write_text("# none\n")
