@@ -72,14 +72,16 @@ class LogWriter:
 
     def _add(self, frame: Frame) -> None:
         kind = self.rotation.classify(frame)
-        if kind is FrameKind.NEW_AFTER_GAP:
-            self._splitter.break_off(frame.stream)
-            self._commit(self._splitter.take())  # the marker of the gap belongs after the line that was broken off
-        if kind in (FrameKind.NEW_AFTER_GAP, FrameKind.REPEATED_AFTER_GAP):
-            self._gaps += 1
-        if kind in (FrameKind.NEW, FrameKind.NEW_AFTER_GAP):
-            self.rotation.accept(frame)
-            self._splitter.feed(frame)
+        if kind is not FrameKind.NEW:  # rare, so an ordinary frame costs one comparison
+            if kind is FrameKind.NEW_AFTER_GAP:
+                self._splitter.break_off(frame.stream)
+                self._commit(self._splitter.take())  # the marker of the gap belongs after the line that was broken off
+            if kind is not FrameKind.REPEATED:
+                self._gaps += 1
+            if kind is not FrameKind.NEW_AFTER_GAP:
+                return
+        self.rotation.accept(frame)
+        self._splitter.feed(frame)
 
     def _commit(self, batch: Batch, *, unreadable: bool = False) -> None:
         if not batch.lines and not unreadable:
