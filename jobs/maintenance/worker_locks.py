@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,9 +30,9 @@ def is_abandoned(path: str) -> bool:
         return locked
 
 
-def remove_abandoned(directory: Path, keep: Collection[str]) -> None:
-    """Delete the lock files in `directory` that no process holds, except the paths in `keep`."""
-    for path in directory.glob("*.lock"):
+def remove_abandoned(paths: Iterable[Path], keep: Collection[str]) -> None:
+    """Delete those of the lock files that no process holds, except the paths in `keep`."""
+    for path in paths:
         with _locked(str(path)) as locked:
             if locked and str(path) not in keep:
                 path.unlink(missing_ok=True)

@@ -27,9 +27,10 @@ class Heartbeat:
         self._node_id = node_id
         self._directory = state_dir / "locks"
         self._directory.mkdir(parents=True, exist_ok=True)
+        locks = list(self._directory.glob("*.lock"))  # before the rows are read: a lock without a row may get one meanwhile
         with short_read():
             known = set(Worker.objects.values_list("lock_path", flat=True))
-        worker_locks.remove_abandoned(self._directory, keep=known)
+        worker_locks.remove_abandoned(locks, keep=known)
         self._register()
         with suppress(DatabaseError):  # the first beat repeats it
             self._mark_node_seen()

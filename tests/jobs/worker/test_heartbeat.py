@@ -1,7 +1,9 @@
 """How a worker shows that it lives."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
@@ -92,3 +94,22 @@ def test_abandoned_locks_are_removed_when_a_worker_starts(tmp_path: Path) -> Non
     assert locks == {"dead", str(living.worker_id), str(another.worker_id)}
     for heartbeat in (living, another):
         heartbeat.stop()
+
+
+def test_the_lock_of_a_worker_that_registers_meanwhile_is_kept(tmp_path: Path) -> None:
+    # Given a worker that registers while another starts, and dies at once
+    late = tmp_path / "locks" / "late.lock"
+
+    def register_late(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        result = execute(sql, *rest)
+        if sql.startswith("SELECT") and "lock_path" in sql:
+            late.touch()
+        return result
+
+    # When the other has started
+    with connection.execute_wrapper(register_late):
+        heartbeat = Heartbeat(make_node().pk, tmp_path)
+
+    # I expect the lock to be left, which shows others at once that its worker is dead
+    assert late.exists()
+    heartbeat.stop()
