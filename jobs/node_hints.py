@@ -8,8 +8,9 @@ from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Job
 from orchestrator_site.base.broker import hint
 
+# Processes of two releases exchange messages during a deployment, so these names do not change.
 RUN_ACTOR = "run_jobs"
-LEFTOVERS_ACTOR = "remove_leftovers"
+LEFTOVERS_ACTOR = "sweep_containers"
 
 
 def queue_of(node_id: int) -> str:

@@ -8,8 +8,9 @@ import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 
+from callbacks import delivery_hints
 from jobs.models import Node
-from jobs.node_hints import queue_of
+from jobs.node_hints import LEFTOVERS_ACTOR, RUN_ACTOR, queue_of
 from orchestrator_site.base.broker import backlog, broker
 from tests.helpers.factories import make_job, make_node
 
@@ -55,3 +56,8 @@ def test_the_node_with_the_fewest_reserved_cores_gets_the_hint(node: Node) -> No
     broker.declare_queue(queue_of(other.pk))
     make_job(cpu_millis=1000, memory_mib=64)
     assert (backlog(queue_of(node.pk)), backlog(queue_of(other.pk))) == (0, 1)
+
+
+def test_messages_are_understood_by_processes_of_earlier_releases() -> None:
+    names = (queue_of(7), RUN_ACTOR, LEFTOVERS_ACTOR, delivery_hints.QUEUE, delivery_hints.ACTOR)
+    assert names == ("jobs.7", "run_jobs", "sweep_containers", "deliveries", "deliver")
