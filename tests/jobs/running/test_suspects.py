@@ -147,8 +147,8 @@ class Killed(BaseException):
 def test_a_job_that_kills_its_workers_is_given_up(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, dies_in: str, reason: Reason, story: list[str]
 ) -> None:
-    # Given a job that kills each worker at one of its steps
-    workers.set_intervals(worker={"proven_harmless": 60.0})
+    # Given a job that kills each worker at one of its steps, and nothing of a killed worker that ticks on and releases its job
+    workers.set_intervals(worker={"tick": 60.0, "proven_harmless": 60.0})
     job = make_job(command=FOREVER, outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),))
 
     def kill(*_: Any, **__: Any) -> None:
