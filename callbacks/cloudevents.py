@@ -55,7 +55,7 @@ class Envelope:
     def body(self, data: Mapping[str, Any]) -> bytes:
         """Return the event as compact JSON in UTF-8. Lone surrogates become U+FFFD. Members of `data` may be `RawJson`.
 
-        Raises `EventTooLarge`, or ValueError if `data` contains what JSON cannot express (NaN, infinity).
+        Raise `EventTooLarge`, or ValueError if `data` contains what JSON cannot express (NaN, infinity).
         """
         text = _object({**self.attributes(), "data": RawJson(_object(data))})
         body = _SURROGATE.sub("\ufffd", text).encode()

@@ -49,7 +49,7 @@ class Claim:
 def changed(uuid: UUID, guard: Q, **values: Any) -> Iterator[Job]:
     """Change the job's row and yield the changed job, in a transaction that holds the row's lock.
 
-    What the caller writes inside the block is committed with the change. Raises `OwnershipLost` if `guard` does not hold.
+    What the caller writes inside the block is committed with the change. Raise `OwnershipLost` if `guard` does not hold.
     """
     with short_transaction():
         if not Job.objects.filter(guard, uuid=uuid).update(**values):
@@ -138,7 +138,7 @@ def decide(
 
 
 def cancel(uuid: UUID) -> None:
-    """Cancel an undecided job, whoever owns it; the owner then stops the process. Raises `OwnershipLost` if it is decided."""
+    """Cancel an undecided job, whoever owns it; the owner then stops the process. Raise `OwnershipLost` if it is decided."""
     with _decided(uuid, Q(), State.CANCELLED, Reason.CANCELLED) as job:
         if job.node_id is None:  # no worker has it, so none would conclude it
             _conclude(job)
@@ -147,7 +147,7 @@ def cancel(uuid: UUID) -> None:
 def cancel_outputs(uuid: UUID) -> None:
     """Cancel the remaining outputs of a decided job, whose status does not change. Its owner stops the upload in progress.
 
-    Raises `OwnershipLost` if there is nothing to cancel: the job is not decided, was cancelled before, or is complete.
+    Raise `OwnershipLost` if there is nothing to cancel: the job is not decided, was cancelled before, or is complete.
     """
     unfinished = Q(status__in=DECIDED - {State.CANCELLED}) & Q(completed_at=None, outputs_cancelled_at=None)
     with changed(uuid, unfinished, outputs_cancelled_at=Now()):
@@ -194,7 +194,7 @@ def conclude(claim: Claim) -> None:
 def node_lost(uuid: UUID, node: str) -> None:
     """End a job whose node is lost as `engine_lost`, or requeue it if it had not started.
 
-    Raises `OwnershipLost` if a worker of the node has claimed it by now.
+    Raise `OwnershipLost` if a worker of the node has claimed it by now.
     """
     unfinished = UNOWNED & Q(completed_at=None) & ~Q(node=None)
     with changed(uuid, unfinished, claims=F("claims") + 1) as job:

@@ -76,7 +76,7 @@ class Batch:
 
 
 class LineSplitter:
-    """Turns the frames that follow `cursor` into batches of lines.
+    """A splitter of the frames that follow `cursor` into batches of lines.
 
     It holds one batch, which is due at 384 KiB (eight events), and at most 48 KiB of the unfinished line of each stream.
     """

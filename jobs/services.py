@@ -22,7 +22,7 @@ class JobNotFound(JobError):
 
 
 def create(spec: JobSpec) -> Job:
-    """Store a job durably and hint to a worker. Raises `IdTaken`."""
+    """Store a job durably and hint to a worker. Raise `IdTaken`."""
     uuid = new_uuid()
     wants_logs = spec.callback is not None and (not spec.callback.events or events.LOG in spec.callback.events)
     try:
@@ -58,7 +58,7 @@ def create(spec: JobSpec) -> Job:
 
 
 def cancel(job_id: str) -> None:
-    """Cancel a job, or the remaining outputs of one that is decided. A complete job does not change. Raises `JobNotFound`."""
+    """Cancel a job, or the remaining outputs of one that is decided. A complete job does not change. Raise `JobNotFound`."""
     uuid = Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
     if uuid is None:
         raise JobNotFound("there is no job with this id")

@@ -41,7 +41,7 @@ _OTHER_FILES = 512
 
 
 class WorkerProcess:
-    """Runs jobs on one engine."""
+    """The part that runs jobs on one engine."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class WorkerProcess:
     def start(self, stopping: threading.Event) -> None:
         """Wait until engine and database answer, then run jobs. Return early if `stopping` is set.
 
-        Raises `NodeNameTaken`.
+        Raise `NodeNameTaken`.
         """
         open_files.raise_limit(_FILES_PER_JOB * self._configuration.worker_threads + _OTHER_FILES)  # usually it is 1024
         engine = make_engine(self._configuration, self._intervals.engine)
@@ -89,7 +89,7 @@ class WorkerProcess:
 
 
 class DeliverProcess:
-    """Sends events."""
+    """The part that sends events."""
 
     def __init__(self, intervals: BrokerIntervals = BrokerIntervals()) -> None:
         self._intervals = intervals
@@ -108,7 +108,7 @@ class DeliverProcess:
 
 
 class RelayProcess:
-    """Does the periodic duties: finds what lost messages were about, and deletes what is old."""
+    """The part that does the periodic duties: it finds what lost messages were about, and deletes what is old."""
 
     def __init__(
         self,
@@ -200,7 +200,7 @@ class Runtime:
             self._started.append(part)
 
     def stop(self) -> None:
-        """Stop all parts that were started, within a few seconds. Does nothing the second time."""
+        """Stop all parts that were started, within a few seconds. Do nothing the second time."""
         self.stopping.set()
         threads = [threading.Thread(target=self._stop_part, args=(part,), name="stop") for part in self._started]
         self._started = []

@@ -49,7 +49,7 @@ def with_database_time(rows: QuerySet[Destination] | None = None) -> QuerySet[An
 def lock(pk: int) -> tuple[Destination, datetime]:
     """Lock the row until the transaction ends; return it with the database's time.
 
-    Lock a subscription first if both are needed: everyone does so in this order.
+    Lock a subscription first if both are needed: the order is the same everywhere.
 
     Raises:
         Destination.DoesNotExist: It was deleted.

@@ -21,7 +21,7 @@ def due(limit: int) -> list[int]:
 
 
 class Finder:
-    """Enqueues messages for due streams."""
+    """The sender of messages for due streams."""
 
     def __init__(self, intervals: DeliveryIntervals = DeliveryIntervals()) -> None:
         self._intervals = intervals

@@ -26,7 +26,7 @@ MAX_ATTEMPTS = 50  # of a stream in a row: then a thread goes on to another stre
 
 
 class Deliverer:
-    """Delivers streams in one process. Its methods may be called by any number of threads."""
+    """The deliveries of one process. Its methods may be called by any number of threads."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Deliverer:
             return following
 
     def _pass_slot(self, last: Subscription, token: UUID) -> Delivery | None:
-        """Pass the slot of a stream on to the longest waiting stream that is not locked; return what to send of that one."""
+        """Pass the slot of a stream to the longest waiting stream that is not locked; return what to send of that one."""
         waiting = locked_streams(skip_locked=True).filter(destination=last.destination_id, waiting_since__isnull=False)
         subscription = waiting.exclude(pk=last.pk).order_by("waiting_since").first()
         if subscription is None:

@@ -36,7 +36,7 @@ def locked_streams(*, skip_locked: bool = False) -> QuerySet[Any]:
 
 
 class StreamScheduler:
-    """Moves streams between their states. All methods run in a transaction with the stream's row locked.
+    """The transitions of streams between their states. All methods run in a transaction with the stream's row locked.
 
     `next_attempt_at` is when a stream has to be looked at; `lease_token` is set while a delivery holds it, and with it a slot at
     its destination; `waiting_since` is set while it is parked in the queue of its destination.

@@ -7,7 +7,7 @@ from jobs.api import event_views, job_views, limits
 
 
 class JobIdConverter(StringConverter):
-    """Matches what can be the id of a job; any other address is not found."""
+    """The form of a job's id in an address; any other address is not found."""
 
     regex = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{limits.ID_LENGTH - 1}}}"
 

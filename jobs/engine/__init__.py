@@ -15,5 +15,5 @@ class EngineSettings(Protocol):
 
 
 def make_engine(settings: EngineSettings, intervals: EngineIntervals = EngineIntervals()) -> Engine:
-    """Return the engine that this worker drives, not yet connected. Raises `EngineRefused` for an invalid host."""
+    """Return the engine that this worker drives, not yet connected. Raise `EngineRefused` for an invalid host."""
     return DockerEngine(settings.docker_host, intervals)

@@ -130,7 +130,7 @@ class Engine(Protocol):
         """Return the ids and names of all networks that have these labels."""
 
     def remove_network(self, network_id: str) -> None:
-        """Remove a network; do nothing if it does not exist. Raises `ContainerConflict` if a container uses it."""
+        """Remove a network; do nothing if it does not exist. Raise `ContainerConflict` if a container uses it."""
 
     # -- images --------------------------------------------------------------------------------
     def ensure_image(
@@ -145,7 +145,7 @@ class Engine(Protocol):
 
         `timeout` is in seconds. `check_registry` is called right before each pull, and its errors are passed on.
 
-        Raises `ImageUnavailable`, whose text never contains the registry's own words. The image may be deleted at any moment
+        Raise `ImageUnavailable`, whose text never contains the registry's own words. The image may be deleted at any moment
         afterwards, in which case `create` raises it.
         """
 
@@ -156,14 +156,14 @@ class Engine(Protocol):
     def create(self, spec: RunSpec) -> None:
         """Create a container without starting it. Replace one of the same name that never started.
 
-        Raises `ImageUnavailable`, `NetworkMissing`, `EngineRefused` (the job is at fault), `EngineInTrouble` (the engine is),
+        Raise `ImageUnavailable`, `NetworkMissing`, `EngineRefused` (the job is at fault), `EngineInTrouble` (the engine is),
         `StartRefused` (either may be), and `ContainerConflict` if a container of this name has started.
         """
 
     def rename(self, name: str, new_name: str) -> None:
         """Rename a container; calls with its old name raise `ContainerNotFound` from then on.
 
-        Raises `ContainerNotFound`, and `ContainerConflict` if the new name is taken.
+        Raise `ContainerNotFound`, and `ContainerConflict` if the new name is taken.
         """
 
     def start(self, name: str) -> None:
@@ -174,27 +174,27 @@ class Engine(Protocol):
         No process is started twice, but several simultaneous calls may succeed. After `EngineUnavailable` the process may or
         may not run: call `inspect`.
 
-        Raises `ContainerNotFound`, `NetworkMissing`, `StartFailed` (the job is at fault), `EngineInTrouble` (the engine is),
+        Raise `ContainerNotFound`, `NetworkMissing`, `StartFailed` (the job is at fault), `EngineInTrouble` (the engine is),
         `StartRefused` (either may be), `StartLost`, and `ContainerConflict` if the container has started before.
         """
 
     def inspect(self, name: str) -> Observation:
-        """Return the state of a container. Raises `ContainerNotFound`."""
+        """Return the state of a container. Raise `ContainerNotFound`."""
 
     def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
-        """Return when the process is not running, at the latest after `timeout` seconds. Raises `ContainerNotFound`."""
+        """Return when the process is not running, at the latest after `timeout` seconds. Raise `ContainerNotFound`."""
 
     def stop(self, name: str, grace: float) -> None:
         """Send SIGTERM to all processes of a container, SIGKILL after `grace` seconds, and return when all have ended.
 
         The exit code is that of the process that was started, or 137 if any process had to be killed. Do nothing if the
-        container has ended or never started. Raises `ContainerNotFound`.
+        container has ended or never started. Raise `ContainerNotFound`.
         """
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a container and its anonymous volumes; do nothing if it does not exist.
 
-        Raises `ContainerConflict` if it is running, unless `force` is set.
+        Raise `ContainerConflict` if it is running, unless `force` is set.
         """
 
     def list(self, labels: dict[str, str]) -> list[Observation]:
@@ -207,7 +207,7 @@ class Engine(Protocol):
         With `follow` the iterator ends when the process has ended, and yields None once per pause of at least 250 ms, so that
         the reader can commit what it has. Leaving the context closes the connection.
 
-        Raises `ContainerNotFound`. Reading raises `EngineUnavailable` if the stream breaks off (read again), and
+        Raise `ContainerNotFound`. Reading raises `EngineUnavailable` if the stream breaks off (read again), and
         `EngineRefused` if the engine cannot read its own log (no more frames can be read).
         """
 
@@ -227,8 +227,8 @@ class Engine(Protocol):
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
         """Unpack a tar stream into an existing directory. Errors that `tar` raises are passed on unchanged.
 
-        Raises `ContainerNotFound`, `PathNotFound`, and `EngineRefused` if the archive cannot be unpacked there.
+        Raise `ContainerNotFound`, `PathNotFound`, and `EngineRefused` if the archive cannot be unpacked there.
         """
 
     def get(self, name: str, path: str) -> AbstractContextManager[Iterator[bytes]]:
-        """Open a tar stream of the file or directory at a path. Raises `ContainerNotFound`, `PathNotFound`."""
+        """Open a tar stream of the file or directory at a path. Raise `ContainerNotFound`, `PathNotFound`."""

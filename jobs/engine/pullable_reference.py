@@ -20,7 +20,7 @@ class Reference:
 def parse_reference(text: str) -> Reference:
     """Return the reference in `text`. The default tag is `latest`; a tag is dropped if there is a digest.
 
-    Raises `ImageUnavailable` if it is malformed, since no registry can have such an image.
+    Raise `ImageUnavailable` if it is malformed, since no registry can have such an image.
     """
     try:
         read = read_reference(text)

@@ -33,7 +33,7 @@ class SharedPulls:
     def share(self, image: str, pull: Pull, timeout: float, interrupt: Interrupt) -> None:
         """Run `pull`, or wait for a running pull of `image`, and raise what it raises.
 
-        Raises `ImageUnavailable` after `timeout` seconds, and `Interrupted` when `interrupt` is set. `pull` is given an
+        Raise `ImageUnavailable` after `timeout` seconds, and `Interrupted` when `interrupt` is set. `pull` is given an
         `Interrupt` that is set when no caller waits for it any more.
         """
         running = self._join(image, pull)

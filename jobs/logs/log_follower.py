@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class LogFollower:
-    """Reads the log of one container into a `LogWriter`.
+    """A reader of one container's log, which passes it to a `LogWriter`.
 
     Its methods raise what the engine's and the writer's methods raise.
     """
@@ -32,7 +32,7 @@ class LogFollower:
     def follow(self) -> None:
         """Store the log as it is printed, but no faster than the job's callback accepts it.
 
-        Return when the process has ended, or when no more lines are wanted. Raises `EngineRefused` if the engine cannot
+        Return when the process has ended, or when no more lines are wanted. Raise `EngineRefused` if the engine cannot
         read its own log.
         """
         if not self._wait_for_callback():

@@ -22,7 +22,7 @@ _UNREADABLE: Final = "[lines may be missing here: the engine cannot read the res
 
 
 class LogWriter:
-    """Splits frames into lines and commits these in batches, continuing at the job's committed cursor."""
+    """A writer that splits frames into lines and commits these in batches, continuing at the job's committed cursor."""
 
     def __init__(
         self, claim: Claim, job: Job, *, log_limit: int, engine_log_limit: int, intervals: LogIntervals = LogIntervals()
@@ -54,7 +54,7 @@ class LogWriter:
     def write(self, frame: Frame | None) -> bool:
         """Take the next frame, or None when none came for a while; return whether more are wanted.
 
-        Lines are committed when their batch is due or `frame` is None. Raises `OwnershipLost`.
+        Lines are committed when their batch is due or `frame` is None. Raise `OwnershipLost`.
         """
         if frame is not None:
             self._add(frame)
@@ -65,7 +65,7 @@ class LogWriter:
     def finish(self, *, unreadable: bool = False) -> None:
         """Commit the rest, including unfinished lines. `unreadable` says that the engine has more but cannot read it.
 
-        Raises `OwnershipLost`.
+        Raise `OwnershipLost`.
         """
         self._splitter.finish()
         self._commit(self._splitter.take(), unreadable=unreadable)

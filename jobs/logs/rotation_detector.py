@@ -21,7 +21,7 @@ class FrameKind(Enum):
 
 
 class RotationDetector:
-    """Separates new frames from repeated ones.
+    """A filter that separates new frames from repeated ones.
 
     An engine that rotates a log while it is being followed skips some frames and repeats others (measured on Docker 20.10).
     Times never decrease within a stream, so a repeated frame has a time that was seen before. They do decrease when the

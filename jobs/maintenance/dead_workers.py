@@ -32,7 +32,7 @@ class _Counter:
 
 
 class DeadWorkerDetector:
-    """Watches the heartbeat counters of all workers and removes the workers that are dead."""
+    """An observer of the heartbeat counters of all workers, which removes dead workers."""
 
     def __init__(self, intervals: WorkerIntervals = WorkerIntervals(), clock: Callable[[], float] = time.monotonic) -> None:
         self._intervals = intervals
@@ -43,7 +43,7 @@ class DeadWorkerDetector:
     def check(self) -> int:
         """Remove dead workers and return their number.
 
-        Raises Django's `OperationalError` if the database does not answer. A counter counts as unchanged only while checks
+        Raise Django's `OperationalError` if the database does not answer. A counter counts as unchanged only while checks
         follow one another closely: after a gap (the database was away, or this process was frozen) observation starts over.
         """
         with short_read():
@@ -66,7 +66,7 @@ class DeadWorkerDetector:
 def declare_dead(worker_id: UUID, counter: int) -> bool:
     """Remove a worker whose counter stands at `counter`, and count its death against each of its jobs.
 
-    Returns False if its counter has moved, or if it is claiming a job at this moment.
+    Return False if its counter has moved, or if it is claiming a job at this moment.
     """
     return _remove(worker_id, counter)
 

@@ -1,4 +1,4 @@
-"""Removes containers and networks of ours that no unfinished job needs from an engine."""
+"""Removes from an engine the containers and networks of this service that no unfinished job needs."""
 
 import logging
 from datetime import timedelta

@@ -17,7 +17,7 @@ _BATCH = 200
 
 
 class LostNodeDetector:
-    """Finds nodes that have had no living worker for too long, by its own monotonic clock."""
+    """An observer of nodes that have had no living worker for too long, by its own monotonic clock."""
 
     def __init__(
         self,

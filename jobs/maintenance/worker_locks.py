@@ -16,7 +16,7 @@ class WorkerLock:
         self._descriptor: int | None = _create_locked(path)
 
     def release(self) -> None:
-        """Delete the file and release the lock. Does nothing the second time."""
+        """Delete the file and release the lock. Do nothing the second time."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):

@@ -57,7 +57,7 @@ class ClaimedContainer:
             return None
 
     def inspect(self) -> Observation:
-        """Return what the engine says about it. Raises `ContainerNotFound`."""
+        """Return what the engine says about it. Raise `ContainerNotFound`."""
         return self._engine.inspect(self.name)
 
     def is_engine_silent(self, seconds: float) -> bool:
@@ -71,7 +71,7 @@ class ClaimedContainer:
         return False
 
     def create(self, job: Job) -> None:
-        """Create it. Raises `ImageUnavailable` if the image is not on the engine."""
+        """Create it. Raise `ImageUnavailable` if the image is not on the engine."""
         self._engine.create(self._spec(job))
 
     def start(self) -> None:

@@ -10,7 +10,7 @@ def adopt(engine: Engine, labels: dict[str, str], name: str) -> None:
     The rename comes first, so that late requests of the earlier owner are answered with 404. Only then is the container
     inspected, and removed without force: a start that came before the rename makes the removal fail.
 
-    Raises `EngineUnavailable` if the container changed during the call: try again.
+    Raise `EngineUnavailable` if the container changed during the call: try again.
     """
     others = [container for container in engine.list(labels) if container.name != name]
     for container in sorted(others, key=lambda container: container.phase == "created"):  # a started one first

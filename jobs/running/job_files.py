@@ -30,7 +30,7 @@ class InputFailed(JobError):
 
 
 class JobFiles:
-    """Moves the files of one job while one worker owns it."""
+    """The transfers of one job while one worker owns it."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class JobFiles:
     def put_inputs(self, job: Job) -> None:
         """Put all inputs into the created container, including those of an earlier try.
 
-        Raises `InputFailed` if an input cannot be put in, `DiskFull` while the worker's disk is full, for at most
+        Raise `InputFailed` if an input cannot be put in, `DiskFull` while the worker's disk is full, for at most
         TRANSFER_TIMEOUT, and whatever the engine's and the lifecycle's calls raise.
         """
         workspace = self._workspace(job)
@@ -88,7 +88,7 @@ class JobFiles:
         self._disk_full_since = None
 
     def handle_outputs(self, job: Job) -> None:
-        """Handle all outputs that no earlier try has handled. Raises whatever the engine's and the lifecycle's calls raise.
+        """Handle all outputs that no earlier try has handled. Raise whatever the engine's and the lifecycle's calls raise.
 
         Only the time spent here counts against their TRANSFER_TIMEOUT, not an engine outage. If they were cancelled, the current
         one fails and the others stay pending.
@@ -174,7 +174,7 @@ class JobFiles:
 
 
 class _ProgressReport:
-    """Stores the progress of a download in the job's row from time to time. Called for every chunk."""
+    """A callback that stores the progress of a download in the job's row from time to time. Called for every chunk."""
 
     def __init__(self, claim: Claim, item: Input, intervals: RunIntervals) -> None:
         self._claim = claim

@@ -25,7 +25,7 @@ def create(engine: Engine, node: Node, info: EngineInfo, instance: str) -> None:
     """Create a network and store it in the node's row, unless another worker of this engine was faster.
 
     The name is random and used once: engines allow several networks of one name, and then refuse to start containers on
-    them. Raises `NodeNameTaken` if a worker of another engine was faster.
+    them. Raise `NodeNameTaken` if a worker of another engine was faster.
     """
     name = f"{instance}-{secrets.token_hex(4)}"
     network_id = engine.create_network(name, {INSTANCE_LABEL: instance})

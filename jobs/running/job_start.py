@@ -31,7 +31,7 @@ _MAX_VANISHED: Final = 20  # times that an image is deleted between its pull and
 
 
 class JobStart:
-    """Starts the process of one accepted job. Each step may be repeated."""
+    """The start of the process of one accepted job. Each step may be repeated."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class JobStart:
         pull_timeout: float,
         intervals: JobIntervals = JobIntervals(),
     ) -> None:
-        """`interrupt` ends the pull, `pull_timeout` is in seconds, `images_allow` is IMAGES_ALLOW."""
+        """Prepare a start. `interrupt` ends the pull, `pull_timeout` is in seconds, `images_allow` is IMAGES_ALLOW."""
         self._claim = claim
         self._engine = engine
         self._node = node
@@ -62,7 +62,7 @@ class JobStart:
     def start(self, job: Job) -> bool:
         """Return True if the process was started, False if the job was decided or requeued instead.
 
-        Raises temporary errors of the engine and of the lifecycle: call it again.
+        Raise temporary errors of the engine and of the lifecycle: call it again.
         """
         try:
             lifecycle.report_progress(self._claim, f"pulling {job.image}")

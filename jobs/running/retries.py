@@ -16,7 +16,7 @@ def is_temporary(error: Exception) -> bool:
 
 
 class Retries:
-    """Counts the failures of one run since its last success."""
+    """The number of failures of one run since its last success."""
 
     def __init__(self, intervals: RunIntervals = RunIntervals()) -> None:
         self._pauses = intervals.retries

@@ -108,7 +108,7 @@ class Run:
     def drive(self, *, uploading: bool = False) -> bool:
         """Bring the job to its end. Return True if it has outputs to upload first, and `uploading` is False.
 
-        Returns early if the job is not ours any more, and after `hand_over`.
+        Return early if the job is not ours any more, and after `hand_over`.
         """
         retries = Retries(self._intervals.run)
         while not self.handing_over:

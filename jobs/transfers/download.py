@@ -1,4 +1,4 @@
-"""Download a URL to a complete file, or fail; resume after a broken connection."""
+"""Downloads a URL to a complete file, or fails; resumes after a broken connection."""
 
 import errno
 import hashlib
@@ -51,7 +51,7 @@ def download_to_spool(
     """Yield the whole, checked content of `url` in a file that is deleted after the block.
 
     `headers` go to the URL's own origin only; Range, If-Range and Accept-Encoding among them are dropped. `sha256` is
-    hexadecimal. Raises `DownloadFailed`, `Interrupted` and `DiskFull`.
+    hexadecimal. Raise `DownloadFailed`, `Interrupted` and `DiskFull`.
     """
     with Spool(limits.spool_directory) as spool:
         with_retries(_Download(url, headers, sha256, limits, interrupt, spool, progress).attempt, limits, interrupt)

@@ -1,4 +1,4 @@
-"""Read a small file from a container, to send it in an event."""
+"""Reads a small file from a container, to send it in an event."""
 
 import json
 from typing import Final
@@ -17,7 +17,7 @@ _POLICY: Final = Policy(max_depth=100, allow_nul=True, any_magnitude=True)
 def read_event_content(workspace: Workspace, path: str) -> tuple[int, str]:
     """Return the size in bytes of the regular file at `path`, and its content as JSON (see `encode_content`).
 
-    Raises `OutputNotFound`, `ReadFailed` (it is not a regular file, not UTF-8 or too large), and `EngineUnavailable`.
+    Raise `OutputNotFound`, `ReadFailed` (it is not a regular file, not UTF-8 or too large), and `EngineUnavailable`.
     """
     absolute, found = find_file(workspace, path)
     if found.size > _MAX_FILE_BYTES:

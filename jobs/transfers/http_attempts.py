@@ -41,7 +41,7 @@ class RetryableError(Exception):
     """An attempt failed and the next may succeed. Without a next one the transfer ends with `failure`."""
 
     def __init__(self, failure: TransferFailed, retry_after: float = 0.0) -> None:
-        """`retry_after` is the number of seconds that the server asks to wait."""
+        """Wrap `failure`. `retry_after` is the number of seconds that the server asks to wait."""
         super().__init__(str(failure))
         self.failure = failure
         self.retry_after = retry_after
@@ -61,7 +61,7 @@ class Answer(Protocol):
 def with_retries(attempt: Callable[[], Result], limits: TransferLimits, interrupt: Interrupt) -> Result:
     """Return the result of the first attempt that does not raise `RetryableError`.
 
-    The pauses between attempts double, and are never shorter than the server's Retry-After. Raises the failure of the last
+    The pauses between attempts double, and are never shorter than the server's Retry-After. Raise the failure of the last
     attempt, with the number of attempts in its message, and `Interrupted`.
     """
     pause = limits.intervals.retry
@@ -91,7 +91,7 @@ def send_request(
 ) -> Iterator[Answer]:
     """Send a request; yield the answer, whatever its status, with its body unread.
 
-    Raises `TransferFailed` if the URL may not be reached or the deadline has passed, `RetryableError` if the connection
+    Raise `TransferFailed` if the URL may not be reached or the deadline has passed, `RetryableError` if the connection
     fails, and `Interrupted`, also inside the block while the body is read.
     """
     left = limits.deadline - time.monotonic()

@@ -1,4 +1,4 @@
-"""Put files into a container before it starts."""
+"""Puts files into a container before it starts."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ DEFAULT_MODE = 0o644
 def put_file(workspace: Workspace, path: str, content: bytes, mode: int = DEFAULT_MODE) -> None:
     """Write a file at `path` in the workspace, and its missing directories with mode 0755; the image's user owns them.
 
-    Files and directories of the image keep their owner and mode. Raises `WriteFailed`, `EngineUnavailable`.
+    Files and directories of the image keep their owner and mode. Raise `WriteFailed`, `EngineUnavailable`.
     """
     write_file(workspace, find_target(workspace, path), mode, len(content), [content])
 

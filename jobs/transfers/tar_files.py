@@ -1,4 +1,4 @@
-"""Write and read tar streams, in which engines accept and return files, without holding a file in memory."""
+"""Writes and reads tar streams, in which engines accept and return files, without holding a file in memory."""
 
 import tarfile
 import time

@@ -1,4 +1,4 @@
-"""Upload a file from a container to a URL."""
+"""Uploads a file from a container to a URL."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -30,7 +30,7 @@ def upload_file(
 ) -> int:
     """Send the regular file at `path` to `url`; return its size in bytes. A redirect is a failure.
 
-    Each attempt sends the whole file. Raises `OutputNotFound`, `ReadFailed`, `UploadFailed`, `EngineUnavailable`,
+    Each attempt sends the whole file. Raise `OutputNotFound`, `ReadFailed`, `UploadFailed`, `EngineUnavailable`,
     `Interrupted`.
     """
     absolute, found = find_file(workspace, path)

@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class EngineWatch:
-    """Asks one engine for its state, from `start` to `stop`."""
+    """A thread that asks one engine for its state, from `start` to `stop`."""
 
     def __init__(self, engine: Engine, node: str, intervals: EngineIntervals = EngineIntervals()) -> None:
-        """Ask for the first time. `node` is the name in log messages. Raises what the engine's call raises."""
+        """Ask for the first time. `node` is the name in log messages. Raise what the engine's call raises."""
         self._engine = engine
         self._node = node
         self._intervals = intervals

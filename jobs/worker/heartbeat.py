@@ -22,7 +22,7 @@ class Heartbeat:
     def __init__(self, node_id: int, state_dir: Path) -> None:
         """Register a worker.
 
-        Raises Django's database errors, and `OSError` if STATE_DIR is not writable; nothing is held then.
+        Raise Django's database errors, and `OSError` if STATE_DIR is not writable; nothing is held then.
         """
         self._node_id = node_id
         self._directory = state_dir / "locks"
@@ -59,7 +59,7 @@ class Heartbeat:
         A worker whose engine does not answer is alive and keeps its jobs. `accepts_downloads` and `accepts_uploads` say
         which jobs it can start, for clients that ask what a job waits for.
 
-        Returns False if this worker was declared dead; it then has a new id and no jobs.
+        Return False if this worker was declared dead; it then has a new id and no jobs.
         """
         with short_transaction():
             alive = Worker.objects.filter(pk=self.worker_id).update(

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class JobWatch:
-    """Wakes runs whose row has changed, and releases rows that no thread of this process drives."""
+    """The part of a worker that wakes runs whose row has changed, and releases rows that no thread drives."""
 
     def __init__(self, node: str, upload_pool: UploadPool, suspects: Suspects, proven_harmless: float) -> None:
         """Watch the jobs of a worker on the node with the name `node`.

@@ -24,7 +24,7 @@ def instance_name() -> str:
 def register(engine: Engine, configuration: Configuration) -> Node:
     """Find or create this engine's row, its network and its capacity.
 
-    Raises `NodeNameTaken` if the row belongs to another engine, and what the engine's calls raise.
+    Raise `NodeNameTaken` if the row belongs to another engine, and what the engine's calls raise.
     """
     info = engine.info()
     instance = instance_name()

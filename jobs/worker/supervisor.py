@@ -41,7 +41,7 @@ class Supervisor:
     def __init__(self, engine: Engine, configuration: Configuration, intervals: JobIntervals = JobIntervals()) -> None:
         """Register the engine's node and a worker on it.
 
-        Raises `NodeNameTaken`, `OSError` if STATE_DIR is not writable, and what the engine and the database raise.
+        Raise `NodeNameTaken`, `OSError` if STATE_DIR is not writable, and what the engine and the database raise.
         """
         self.engine = engine
         self.node = nodes.register(engine, configuration)
@@ -73,7 +73,7 @@ class Supervisor:
     def stop(self) -> None:
         """Hand all jobs over within seconds: their containers run on, and the next worker adopts them.
 
-        Does nothing the second time.
+        Do nothing the second time.
         """
         if self._stopping.is_set():
             return

@@ -29,7 +29,7 @@ def _milliseconds(seconds: float) -> int:
 
 
 class PollingRedisBroker(RedisBroker):
-    """Polls often for new messages only: Dramatiq itself has one time-out for consumers and for dozens of idle threads."""
+    """A broker that polls often for new messages only: Dramatiq has one time-out for consumers and for idle threads."""
 
     def __init__(self, client: redis.Redis, intervals: BrokerIntervals) -> None:
         super().__init__(client=client, middleware=[], namespace="orchestrator")  # type: ignore[no-untyped-call]
@@ -64,7 +64,7 @@ dramatiq.set_broker(broker)
 
 
 class _Hints:
-    """Sends messages. While the broker fails, one thread at a time tries it and the others skip it."""
+    """A sender of messages. While the broker fails, one thread at a time tries it and the others skip it."""
 
     def __init__(self, intervals: BrokerIntervals = BrokerIntervals()) -> None:
         self._intervals = intervals

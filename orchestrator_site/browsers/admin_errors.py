@@ -1,4 +1,4 @@
-"""Answer 400 instead of 500 if a URL or form of the admin contains an invalid value."""
+"""Answers 400 instead of 500 if a URL or form of the admin contains an invalid value."""
 
 import logging
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _INVALID: Final = (ValueError, OverflowError, ValidationError, InvalidPage, Data
 
 
 class AdminErrorsMiddleware:
-    """Answers 400 if a request to the admin contains an invalid value, and logs the traceback in case it is a bug."""
+    """Middleware that answers 400 if a request to the admin contains an invalid value, and logs the traceback."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

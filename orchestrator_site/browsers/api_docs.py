@@ -43,7 +43,7 @@ def _document() -> bytes:
 
 @extend_schema(exclude=True)
 class DocsView(SpectacularSwaggerSplitView):
-    """Serves the page and, as `?script=`, the script that starts it, so that inline scripts can be forbidden."""
+    """The page and, as `?script=`, the script that starts it, so that inline scripts can be forbidden."""
 
     authentication_classes = []
     url_name = "openapi"

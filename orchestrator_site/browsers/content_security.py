@@ -1,4 +1,4 @@
-"""Set the Content Security Policy: what browsers may load and run on our pages, which no other page may frame.
+"""Sets the Content Security Policy: what browsers may load and run on our pages, which no other page may frame.
 
 Django has this built in since 6.0.
 """
@@ -28,7 +28,7 @@ def _text(policy: dict[str, str]) -> str:
 
 
 class ContentSecurityMiddleware:
-    """Sets the policy on every response, not only on pages: any response can be opened in a browser."""
+    """Middleware that sets the policy on every response, not only on pages: any response can be opened in a browser."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

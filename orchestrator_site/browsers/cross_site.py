@@ -1,4 +1,4 @@
-"""Refuse requests to the API that browsers send on behalf of other sites.
+"""Refuses requests to the API that browsers send on behalf of other sites.
 
 Without this, any page that an operator has open could call a service on the operator's machine or network: embedded mode needs
 no API key, and some requests have neither a body nor a content type that requires a CORS preflight.
@@ -19,7 +19,7 @@ _DOCS: Final = "/v1/docs"
 
 
 class CrossSiteMiddleware:
-    """Answers 403 to a request to `/v1` from a page of another origin, whatever its method.
+    """Middleware that answers 403 to a request to `/v1` from a page of another origin, whatever its method.
 
     Browsers send `Origin` or `Sec-Fetch-Site` (Fetch Metadata); other clients send neither.
     """

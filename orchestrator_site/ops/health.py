@@ -26,7 +26,7 @@ _MAX_SHOWN_NODES: Final = 20
 
 
 class ProbeMiddleware:
-    """Answers the probes before any middleware checks the host name or loads a session."""
+    """Middleware that answers the probes before any other checks the host name or loads a session."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

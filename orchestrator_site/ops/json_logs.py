@@ -11,7 +11,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JSONFormatter(logging.Formatter):
-    """Formats a record as `{"time", "level", "logger", "message", ...extra, "exception"?}`."""
+    """A formatter of records as `{"time", "level", "logger", "message", ...extra, "exception"?}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

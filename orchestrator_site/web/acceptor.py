@@ -16,12 +16,12 @@ _SEND_BUFFER_BYTES: Final = 256 * 1024  # the kernel's, for each connection: wit
 
 
 class Acceptor:
-    """Watches the listening sockets while another connection is allowed. Used by the event loop's thread only."""
+    """A watch over the listening sockets while another connection is allowed. Used by the event loop's thread only."""
 
     def __init__(
         self, listeners: list[Any], selector: selectors.BaseSelector, connections: ConnectionTable, cfg: Any, pause: float
     ) -> None:
-        """`cfg` is gunicorn's configuration; `pause` is how many seconds to wait after an accept failed."""
+        """Prepare to watch. `cfg` is gunicorn's configuration; `pause` is the number of seconds to wait after a failed accept."""
         self._listeners = listeners
         self._selector = selector
         self._connections = connections

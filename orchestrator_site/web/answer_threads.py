@@ -9,10 +9,10 @@ from orchestrator_site.web.wsgi_answer import Progress, WsgiAnswer
 
 
 class AnswerThreads:
-    """Runs turns of answers; long answers share a part of the threads. Only the turns themselves run in the threads."""
+    """The threads that run turns of answers; long answers share a part of them. Only the turns themselves run there."""
 
     def __init__(self, threads: int, long_answers: int, wake: Callable[[], object]) -> None:
-        """`long_answers` run at the same time at most. `wake` is called from a thread after each turn."""
+        """Allow at most `long_answers` long answers to run at the same time. `wake` is called from a thread after each turn."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="web")
         self._max_long_answers = long_answers
         self._wake = wake

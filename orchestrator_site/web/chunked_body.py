@@ -1,4 +1,4 @@
-"""Decode a chunked request body as its bytes arrive."""
+"""Decodes a chunked request body as its bytes arrive."""
 
 import re
 from collections.abc import Generator

@@ -26,7 +26,7 @@ _PHASES: Final = {Stage.NOTHING: Phase.IDLE, Stage.HEAD: Phase.HEAD, Stage.BODY:
 
 
 class ConnectionSteps:
-    """Performs the steps; one that fails closes its connection only. Used by the event loop's thread only."""
+    """The steps; one that fails closes its connection only. Used by the event loop's thread only."""
 
     def __init__(
         self,

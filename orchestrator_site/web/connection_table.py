@@ -40,7 +40,7 @@ class ConnectionTable:
         intervals: WebIntervals,
         abandon: Callable[[WsgiAnswer], object],
     ) -> None:
-        """`abandon` is called with the unfinished answer of a connection that is closed."""
+        """Make an empty table. `abandon` is called with the unfinished answer of a connection that is closed."""
         self._selector = selector
         self._limits = limits
         self._intervals = intervals

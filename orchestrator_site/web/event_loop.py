@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class Server:
-    """Serves a WSGI application. All methods but `wake` must be called in one thread."""
+    """A server of a WSGI application. All methods but `wake` must be called in one thread."""
 
     def __init__(
         self, listeners: list[Any], cfg: Any, application: Any, limits: Limits, intervals: WebIntervals = WebIntervals()
     ) -> None:
-        """`cfg` is gunicorn's configuration."""
+        """Prepare to serve. `cfg` is gunicorn's configuration."""
         self._selector = selectors.DefaultSelector()
         self._threads = AnswerThreads(cfg.threads, limits.long_answers, self.wake)
         self._connections = ConnectionTable(self._selector, limits, intervals, self._threads.abandon)

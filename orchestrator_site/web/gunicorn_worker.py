@@ -20,7 +20,7 @@ _OTHER_FILES: Final = 1024  # the rest of the process; an embedded one also has 
 
 
 class WebWorker(Worker):  # type: ignore[misc]
-    """Serves HTTP with one thread that waits for clients and a pool of threads for complete requests."""
+    """A worker that serves HTTP with one thread that waits for clients and a pool of threads for complete requests."""
 
     _server: Server
     _tick: float  # how often gunicorn hears of this process

@@ -1,4 +1,4 @@
-"""Parse requests from bytes as they arrive, without I/O.
+"""Parses requests from bytes as they arrive, without I/O.
 
 gunicorn's parser reads each head and so decides what a valid request is. The end of a body is found here, because gunicorn
 would wait for it in a thread.
@@ -39,7 +39,7 @@ class Stage(Enum):
 
 
 class RequestReader:
-    """Reads the requests of one connection. Once it has raised `Refusal`, the connection cannot be read any further."""
+    """A reader of the requests of one connection. Once it has raised `Refusal`, the connection cannot be read any further."""
 
     def __init__(self, cfg: Any, client: Any) -> None:
         self._cfg = cfg

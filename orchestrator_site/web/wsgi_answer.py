@@ -1,4 +1,4 @@
-"""Produce the answer to a request in turns, so that no thread waits for a client that does not read."""
+"""Produces the answer to a request in turns, so that no thread waits for a client that does not read."""
 
 import logging
 import socket
@@ -78,7 +78,7 @@ class WsgiAnswer:
     def __init__(
         self, request: Any, cfg: Any, application: Any, client: Any, server: Any, is_stopping: Callable[[], bool]
     ) -> None:
-        """`client` and `server` are the addresses of both ends."""
+        """Prepare an answer. `client` and `server` are the addresses of both ends."""
         self._request = request
         self._cfg = cfg
         self._application = application

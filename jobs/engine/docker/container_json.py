@@ -20,7 +20,7 @@ def creation_body(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
     """Return the body of `POST /containers/create`.
 
     The process runs under the init in the volume of the container `init_holder`, which requires `spec.command`; without a
-    holder it runs under Docker's init. Raises `ImageUnavailable` for a malformed reference.
+    holder it runs under Docker's init. Raise `ImageUnavailable` for a malformed reference.
     """
     memory = spec.memory_mib * 1024**2
     body: dict[str, Any] = {

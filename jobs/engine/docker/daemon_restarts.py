@@ -50,7 +50,7 @@ class DaemonRestarts:
         return bound
 
     def ended(self, container_id: str, seen: Observation) -> bool:
-        """Return whether a restart ended this process, as far as can be known. Raises `EngineUnavailable`."""
+        """Return whether a restart ended this process, as far as can be known. Raise `EngineUnavailable`."""
         began = self._began()
         ended_before = began is not None and seen.finished_at is not None and seen.finished_at <= began
         code_is_doubtful = seen.exit_code == NO_TRACE or (
@@ -65,7 +65,7 @@ class DaemonRestarts:
         return ended_before and began is not None and now >= began
 
     def incarnation(self) -> tuple[datetime | None, float | None]:
-        """Return a value that differs after a restart, as far as it can be detected. Raises `EngineUnavailable`."""
+        """Return a value that differs after a restart, as far as it can be detected. Raise `EngineUnavailable`."""
         return self._began(), self._last_start.socket_created_at()
 
     def _began(self) -> datetime | None:
@@ -79,7 +79,7 @@ class DaemonRestarts:
         return next((parse_time(network["Created"]) for network in networks or [] if network["Name"] == _DEFAULT_NETWORK), None)
 
     def _confirm_end(self, container_id: str, seen: Observation, now: datetime) -> bool:
-        """Return whether the engine's events contain this end. A 0 is believed if the events do not go back far enough."""
+        """Return whether the engine's events contain this end; exit code 0 is trusted if they do not go back far enough."""
         events = self._events(now)
         reported = any((event["Action"], event["Actor"]["ID"]) == ("die", container_id) for event in events)
         return reported or (seen.exit_code == NOT_RECORDED and len(events) == EVENTS_KEPT)

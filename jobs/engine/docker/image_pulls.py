@@ -62,7 +62,7 @@ class Images:
         self._is_here(reference)  # raises if its configuration is too large
 
     def own_command(self, image: str) -> tuple[str, tuple[str, ...]]:
-        """Return the id of an image on the engine, and its default command. Raises `ImageUnavailable`."""
+        """Return the id of an image on the engine, and its default command. Raise `ImageUnavailable`."""
         reference = parse_reference(image)
         answer = self._client.exchange("GET", f"/images/{quoted(reference.text)}/json")
         if answer.status == 404:
@@ -84,7 +84,7 @@ class Images:
     def _is_here(self, reference: Reference) -> bool:
         """Return whether the engine has the image.
 
-        Raises `ImageUnavailable` if its configuration is too large, since every `inspect` of its containers would contain it.
+        Raise `ImageUnavailable` if its configuration is too large, since every `inspect` of its containers would contain it.
         """
         answer = self._client.exchange("GET", f"/images/{quoted(reference.text)}/json")
         if answer.failed and answer.status != 404:

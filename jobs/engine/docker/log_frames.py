@@ -19,7 +19,7 @@ _MAX_FRAME_BYTES: Final = 1024**2  # anything larger is not a log
 def read_frames(stream: ByteStream, *, skip: int, max_pause: float | None) -> Iterator[Frame | None]:
     """Yield the frames after the first `skip`, and None whenever no byte comes for `max_pause` seconds (None: never).
 
-    Raises `Interrupted`, `EngineUnavailable` if the stream breaks off, and `EngineRefused` if the engine cannot read its
+    Raise `Interrupted`, `EngineUnavailable` if the stream breaks off, and `EngineRefused` if the engine cannot read its
     own log.
     """
     long_lines = _LongLines()
@@ -47,7 +47,7 @@ def read_frames(stream: ByteStream, *, skip: int, max_pause: float | None) -> It
 
 
 class _LongLines:
-    """Restores the line feeds of lines over 16 KiB, which Docker before 23.0 omits (docs/adr/0010).
+    """Lines over 16 KiB, whose line feeds Docker before 23.0 omits (docs/adr/0010).
 
     All pieces of a line have the time of the first, and all but the last have 16 KiB. So a shorter piece without a line
     feed was the end of its line if the next frame of its stream has another time.

@@ -39,7 +39,7 @@ def parse_size(text: str) -> int:
 
 
 class Environment:
-    """Reads variables from a mapping; an empty value counts as not set."""
+    """A reader of variables in a mapping; an empty value counts as not set."""
 
     def __init__(self, variables: Mapping[str, str] = os.environ) -> None:
         self._variables = variables

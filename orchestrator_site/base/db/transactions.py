@@ -39,7 +39,7 @@ def short_read() -> Iterator[None]:
 
 
 def delete_in_batches(rows: QuerySet[Model], size: int) -> None:
-    """Delete `rows` and what refers to them, `size` rows per transaction, so that others do not wait long for their locks."""
+    """Delete `rows` and what refers to them, `size` rows per transaction, so that others do not wait long for locks."""
     while identities := list(rows.values_list("pk", flat=True)[:size]):
         with short_transaction():
             rows.model._default_manager.filter(pk__in=identities).only("pk").delete()

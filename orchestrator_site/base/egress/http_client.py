@@ -66,7 +66,7 @@ def open(
     connection that is made; `shutdown` on it, from any thread, ends a blocked call. The URL's path and query are sent as
     `http_urls.parse` reads them; userinfo becomes Basic authentication.
 
-    Raises `EgressDenied` or `EgressFailed`, also inside the block while the body is read.
+    Raise `EgressDenied` or `EgressFailed`, also inside the block while the body is read.
     """
     parsed = _parse(url)
     prepared = _prepare(method, parsed, headers or {}, body)

@@ -1,4 +1,4 @@
-"""Check whether a container engine may connect to a host, such as a registry.
+"""Checks whether a container engine may connect to a host, such as a registry.
 
 The rules are those of `http_client`, but every address of the host must be allowed, since the engine chooses one.
 """

@@ -31,7 +31,7 @@ class ApiError(Exception):
     def __init__(
         self, status: int, sentence: str = "", *, field: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Without a sentence the error has the one of its status."""
+        """Make an error; without `sentence` it has the sentence of its status."""
         self.status = status
         self.sentence = sentence or _sentence(status)
         super().__init__(self.sentence)
@@ -107,7 +107,7 @@ def is_admin(request: HttpRequest) -> bool:
 
 
 class JsonErrorsMiddleware:
-    """Converts the errors of middleware and of Django's own views, which are HTML or have no body, to JSON."""
+    """Middleware that converts errors of other middleware and of Django's own views, which are HTML or have no body, to JSON."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

@@ -26,7 +26,7 @@ _REALM = 'Bearer realm="orchestrator"'
 
 
 class ApiKeyAuthentication(BaseAuthentication):
-    """Accepts `Authorization: Bearer <key>` with a known key, and any request if `API_AUTH` is `off`."""
+    """Authentication by `Authorization: Bearer <key>`; any request is accepted if `API_AUTH` is `off`."""
 
     def authenticate(self, request: Request) -> tuple[None, bytes] | None:
         """Return the digest of the key as `request.auth`. Raise `ApiError` 401 for a missing or unknown key."""
@@ -48,7 +48,7 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """Describes the keys in the OpenAPI document."""
+    """The description of the keys in the OpenAPI document."""
 
     target_class = ApiKeyAuthentication
     name = "apiKey"

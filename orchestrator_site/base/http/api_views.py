@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class ApiView(APIView):
-    """Answers JSON whatever `Accept` says; a view that has other media types looks at the header itself."""
+    """A view that answers JSON whatever `Accept` says; one that has other media types looks at the header itself."""
 
     http_method_names = ["get", "head", "post", "delete"]
     authentication_classes = [ApiKeyAuthentication]
@@ -47,7 +47,7 @@ class ApiView(APIView):
 
 
 class UnknownView(ApiView):
-    """Answers 404 for all other addresses under `/v1`."""
+    """The 404 of all other addresses under `/v1`."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)

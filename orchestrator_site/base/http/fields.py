@@ -62,7 +62,7 @@ class StrictField(AnyField):
 
 
 class FieldSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-    """Gives drf-spectacular the schema of a strict field."""
+    """The schema of a strict field, for drf-spectacular."""
 
     target_class = StrictField
     match_subclasses = True

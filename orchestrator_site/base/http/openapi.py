@@ -27,7 +27,7 @@ _BODY_ERRORS: Final = {status: error_texts.BY_STATUS[status] for status in (413,
 
 
 class NoParameters(QuerySerializer):
-    """Refuses every query parameter."""
+    """A query without parameters, which refuses every one."""
 
 
 def operation(
@@ -84,7 +84,7 @@ def _described(errors: Mapping[int, str]) -> dict[Any, OpenApiResponse]:
 
 
 class ApiSchema(AutoSchema):
-    """Describes objects as closed, and what is in the path as its view says; names pages after their items."""
+    """The description of a view: objects are closed, and pages are named after their items."""
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Any:
         schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]

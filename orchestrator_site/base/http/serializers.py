@@ -28,7 +28,7 @@ class _Shared(serializers.Serializer[Any]):
 
 
 class RequestSerializer(_Shared):
-    """Reads an object of a request strictly: an unknown member is an error, and the first error ends the reading.
+    """A strict reader of an object in a request: an unknown member is an error, and the first error ends the reading.
 
     A member that is null counts as absent, and so does one of its field's `absent` values.
     """
@@ -92,7 +92,7 @@ def _invalid_request(detail: Any) -> InvalidRequest:
 
 
 class QuerySerializer(RequestSerializer):
-    """Reads query parameters; one without fields refuses all."""
+    """A reader of query parameters; one without fields refuses all."""
 
     unknown = "unknown query parameter"
     nullable = False
@@ -110,7 +110,7 @@ class QuerySerializer(RequestSerializer):
 
 
 class AnswerSerializer(_Shared):
-    """Shows an object as its fields say: what no field names is never shown. Optional fields that are None or empty are left out.
+    """A writer of answers: what no field names is never shown, and optional fields that are None or empty are left out.
 
     How to get the values is found out once for all objects: DRF's own `to_representation` does so for each object, which would
     take most of the time of a page of 1,000.

@@ -1,4 +1,4 @@
-"""Parse http and https URLs: their host in one spelling, and the exact bytes of path and query.
+"""Parses http and https URLs: their host in one spelling, and the exact bytes of path and query.
 
 The API, outgoing requests and redirects share this parser, so the URL that was accepted is the one that is checked and sent.
 """

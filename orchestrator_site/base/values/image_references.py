@@ -1,4 +1,4 @@
-"""Parse image references as container engines do (https://github.com/distribution/reference).
+"""Parses image references as container engines do (https://github.com/distribution/reference).
 
 The grammar is what all supported engines accept. Docker 20.10 refuses what later releases accept: an IPv6 address as the
 registry, and an upper-case first component without a dot or a port. Its limit of 255 characters includes the registry.

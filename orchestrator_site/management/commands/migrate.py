@@ -9,7 +9,7 @@ from orchestrator_site.base.db.postgresql import unlimited
 
 
 class Command(migrate.Command):
-    """Migrates without a time limit on statements; a lock that is not free soon makes it fail rather than block others."""
+    """Django's command without a time limit on statements; a lock that is not free soon makes it fail rather than block."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         connection = connections[options["database"]]

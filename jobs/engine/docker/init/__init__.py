@@ -49,7 +49,7 @@ class Init:
         return init
 
     def architecture(self) -> str:
-        """Return Docker's name for the engine's architecture. Raises `EngineUnavailable`."""
+        """Return Docker's name for the engine's architecture. Raise `EngineUnavailable`."""
         if self._shared.architecture is None:
             self._shared.architecture = str(self._client.call("GET", "/version").get("Arch", ""))
         return self._shared.architecture
@@ -57,7 +57,7 @@ class Init:
     def holder(self) -> str:
         """Return the name of the holder, empty if there is no init for the engine's architecture.
 
-        Raises `EngineUnavailable`.
+        Raise `EngineUnavailable`.
         """
         version = _version(self.architecture())
         return f"{_REPOSITORY}-{version}" if version else ""
@@ -81,7 +81,7 @@ class Init:
     def make_holder(self) -> None:
         """Make the holder if it does not exist, using whatever an earlier attempt has left.
 
-        Raises `EngineInTrouble` if the engine refuses it, since no job can start without the init.
+        Raise `EngineInTrouble` if the engine refuses it, since no job can start without the init.
         """
         with self._client.interrupt.holding(self._shared.lock):
             answer = self._create_holder()

@@ -53,7 +53,7 @@ class ByteStream:
     def ready(self, seconds: float | None) -> bool:
         """Wait for a byte or for the end of the body, at most `seconds`; return False if neither came.
 
-        Raises `EngineUnavailable`, `Interrupted`.
+        Raise `EngineUnavailable`, `Interrupted`.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while not self._body and not self._ended:
@@ -62,7 +62,7 @@ class ByteStream:
         return True
 
     def read(self, size: int) -> bytes:
-        """Return exactly `size` bytes, or none at the end of the body. Raises `EngineUnavailable`, `Interrupted`."""
+        """Return exactly `size` bytes, or none at the end of the body. Raise `EngineUnavailable`, `Interrupted`."""
         while len(self._body) < size and not self._ended:
             self._receive(None)
         self._interrupt.check()
@@ -71,7 +71,7 @@ class ByteStream:
         return self._take(size)
 
     def lines(self, max_length: int) -> Iterator[bytes]:
-        """Yield the rest of the body line by line, and lines over `max_length` bytes in pieces. Raises what `read` raises."""
+        """Yield the rest of the body line by line, and lines over `max_length` bytes in pieces. Raise what `read` raises."""
         while self.ready(None) and self._body:
             end = self._body.find(b"\n", 0, max_length)
             if end >= 0:

@@ -48,7 +48,7 @@ class _SharedState:
 
 
 class EngineClient:
-    """A thread-safe client that connects, and learns the engine's API version, at its first call.
+    """A thread-safe client that connects, and asks for the engine's API version, at its first call.
 
     All calls raise `EngineUnavailable` if the engine does not answer, and `Interrupted` if `interrupt` is set.
     """
@@ -57,7 +57,7 @@ class EngineClient:
         """Prepare a client without connecting.
 
         `host` is as in `DOCKER_HOST`, empty for the usual socket; TLS is as in `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
-        Without `keep_open` each call opens a connection of its own. Raises `EngineRefused` if the host or the TLS files
+        Without `keep_open` each call opens a connection of its own. Raise `EngineRefused` if the host or the TLS files
         are not usable.
         """
         try:
@@ -216,7 +216,7 @@ class EngineClient:
 
 
 def _session(host: str, connect_timeout: int) -> APIClient:
-    """Return docker-py's session, which has not connected yet. Raises `DockerException`."""
+    """Return docker-py's session, which has not connected yet. Raise `DockerException`."""
     options = kwargs_from_env({**os.environ, "DOCKER_HOST": host})
     address = str(parse_host(host, tls=bool(options.get("tls"))))
     session = APIClient(version=_INITIAL_API_VERSION, timeout=connect_timeout, **options)

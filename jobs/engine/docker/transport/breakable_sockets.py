@@ -36,7 +36,7 @@ class EngineCall:
             _current.reset(token)
 
     def use(self, used: socket.socket) -> None:
-        """Record the socket in use. Raises `ConnectionAbortedError` if the call has been ended."""
+        """Record the socket in use. Raise `ConnectionAbortedError` if the call has been ended."""
         with self._lock:
             self._socket = used
             if self._ended:
@@ -73,7 +73,7 @@ class _Connection(HTTPConnection):
         super().request(*args, **kwargs)
 
     def _new_conn(self) -> socket.socket:
-        """Connect a socket that the call already knows. Raises urllib3's errors and `OSError`."""
+        """Connect a socket that the call already knows. Raise urllib3's errors and `OSError`."""
         failure: OSError = ConnectionError("the host has no address")
         for family, kind, protocol, _, address in socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM):
             made = socket.socket(family, kind, protocol)
@@ -144,7 +144,7 @@ class _UnixPool(_Pool, UnixHTTPConnectionPool):
 
 
 class TcpAdapter(HTTPAdapter):
-    """Keeps breakable connections to a host open."""
+    """A pool of breakable connections to a host."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -152,7 +152,7 @@ class TcpAdapter(HTTPAdapter):
 
 
 class UnixAdapter(UnixHTTPAdapter):
-    """Keeps breakable connections to a unix socket open, in one pool for each path as docker-py does."""
+    """A pool of breakable connections for each path of a unix socket, as in docker-py."""
 
     def get_connection(self, url: str | bytes, proxies: object = None) -> _UnixPool:  # noqa: ARG002 - called so by requests
         with self.pools.lock:

@@ -94,7 +94,7 @@ def engine_unavailable(error: Exception) -> EngineUnavailable:
 
 
 def read_answer(response: requests.Response) -> EngineAnswer:
-    """Read an answer to its end. Raises `EngineUnavailable`, or `EngineRefused` if it is too long."""
+    """Read an answer to its end. Raise `EngineUnavailable`, or `EngineRefused` if it is too long."""
     failed = response.status_code >= 400
     try:
         content = response.raw.read(_MAX_ERROR_BYTES) if failed else _read_whole(response)
