@@ -49,7 +49,6 @@ class UnpackedFile:
 
     def __init__(self, entry: tarfile.TarInfo, content: IO[bytes] | None) -> None:
         self.size = entry.size if content is not None else 0
-        self.regular = entry.isreg() and content is not None
         self.consumed = 0
         self._content = content
 
