@@ -39,9 +39,9 @@ def _button(title: str, description: str, form: type[BaseDialogForm] | None = No
     return decorator
 
 
-def _label(description: str, colours: dict[str, str], ordering: str | None = None) -> Callable[[Method], Method]:
+def _label(description: str, colors: dict[str, str], ordering: str | None = None) -> Callable[[Method], Method]:
     """Return a decorator that shows a method's value as a colored label."""
-    decorator: Callable[[Method], Method] = display(description=description, label=colours, ordering=ordering)
+    decorator: Callable[[Method], Method] = display(description=description, label=colors, ordering=ordering)
     return decorator
 
 
@@ -138,7 +138,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     def pause(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._do(request, destinations.pause, object_id, "paused")
 
-    @_button("Resume", "Starts deliveries again, with the streams that have waited longest.")
+    @_button("Resume", "Starts deliveries again; the streams that have waited longest come first.")
     def resume(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._do(request, destinations.resume, object_id, "resumed")
 

@@ -16,7 +16,7 @@ UploadMethod = Literal["PUT", "POST"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
-    """A file to put into the container before it starts. `path` is relative to the workspace and normalised."""
+    """A file to put into the container before it starts. `path` is relative to the workspace and normalized."""
 
     id: str = ""  # empty: named by its position
     type: InputType
@@ -30,7 +30,7 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSpec:
-    """A file to send after the process has ended. `path` is relative to the workspace and normalised."""
+    """A file to send after the process has ended. `path` is relative to the workspace and normalized."""
 
     id: str = ""  # empty: named by its position
     type: OutputType

@@ -35,7 +35,7 @@ class EmbeddedWorker(WebWorker):
             self._runtime.start()
         except JobError as error:
             logger.critical("cannot start: %s", error)
-            os._exit(Arbiter.APP_LOAD_ERROR)  # the parent then ends too instead of trying for ever
+            os._exit(Arbiter.APP_LOAD_ERROR)  # the parent then ends too instead of trying forever
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self._hand_over()

@@ -31,7 +31,7 @@ def main() -> int:
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        print(f"There is no benchmark {unknown[0]}. The benchmarks are {', '.join(BENCHMARKS)}.", file=sys.stderr)
+        print(f"Unknown benchmark {unknown[0]}: it must be one of {', '.join(BENCHMARKS)}.", file=sys.stderr)
         return 2
     unwind_on_signals()
     try:

@@ -111,7 +111,7 @@ def refuse_forbidden_sockets() -> None:
     """Raise `EngineError` if this user has no access to one of the usual sockets."""
     for host in usual_hosts():
         if not os.access(host.removeprefix("unix://"), os.R_OK | os.W_OK):
-            raise EngineError(f"This user may not use the Docker engine at {host}: add it to the group docker and log in again.")
+            raise EngineError(f"This user cannot use the Docker engine at {host}: add it to the group docker and log in again.")
 
 
 def install() -> None:

@@ -22,8 +22,8 @@ def check_registry(reference: Reference, timeout: float) -> None:
     try:
         check_host(reference.registry.partition(":")[0], timeout)
     except EgressDenied as error:
-        logger.warning("registry not allowed: %s", error)
+        logger.warning("the registry is not allowed: %s", error)
         raise ImageUnavailable(image_errors.not_allowed(reference.text)) from error
     except EgressFailed as error:
-        logger.warning("registry not found: %s", error)
+        logger.warning("the registry cannot be resolved: %s", error)
         raise ImageUnavailable(image_errors.unreachable(reference.text)) from error

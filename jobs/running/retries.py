@@ -16,7 +16,7 @@ def is_temporary(error: Exception) -> bool:
 
 
 class Retries:
-    """The number of failures of one run since its last success."""
+    """A counter of the failures of one run since its last success."""
 
     def __init__(self, intervals: RunIntervals = RunIntervals()) -> None:
         self._pauses = intervals.retries
@@ -28,7 +28,7 @@ class Retries:
         self._temporary = self._unexpected = 0
 
     def after_temporary(self) -> float:
-        """Count a temporary failure. Return the seconds to wait; these may go on for ever."""
+        """Count a temporary failure. Return the seconds to wait; these may go on forever."""
         self._temporary += 1
         return self._pause(self._temporary - 1)
 

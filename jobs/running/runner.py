@@ -257,7 +257,7 @@ class Run:
         return LogFollower(self._engine, self._container.name, writer, self.interrupt, intervals)
 
     def _give_up(self) -> None:
-        """End the job after too many unexpected errors, so that no bug holds it for ever."""
+        """End the job after too many unexpected errors, so that no bug holds it forever."""
         error = "internal error; the service's log has the details"
         try:
             if self.status == State.ACCEPTED:

@@ -52,7 +52,7 @@ def readyz(intervals: WebIntervals = WebIntervals()) -> HttpResponse:
     """Return 200 if a job created now would be stored and run, else 503; the body has a status for each dependency."""
     with answer_limit(intervals.health_query):
         database = _check_database(intervals)
-        engine = _check_engine() if _is_healthy(database) else _unhealthy("unknown: database unreachable")
+        engine = _check_engine() if _is_healthy(database) else _unhealthy("unknown, because the database is unreachable")
     checks = {"database": database, "broker": _check_broker(), "engine": engine}
     healthy = all(_is_healthy(check) for check in checks.values())
     return JsonResponse(
@@ -68,8 +68,8 @@ def _check_database(intervals: WebIntervals) -> dict[str, str]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except (DatabaseError, InterfaceError):
-        logger.exception("database unreachable")
-        return _unhealthy("database unreachable")
+        logger.exception("the database is unreachable")
+        return _unhealthy("the database is unreachable")
     return _healthy()
 
 
@@ -77,8 +77,8 @@ def _check_broker() -> dict[str, str]:
     try:
         broker.ping()
     except (RedisError, OSError):
-        logger.exception("broker unreachable")
-        return _unhealthy("broker unreachable: jobs still run (up to 1 s late), events are queued")
+        logger.exception("the broker is unreachable")
+        return _unhealthy("the broker is unreachable: jobs run up to 1 s late, and events are queued")
     return _healthy()
 
 
@@ -91,7 +91,7 @@ def _check_engine() -> dict[str, str]:
         fresh = list(healthy_nodes().order_by("name")[:_MAX_SHOWN_NODES])
         stale = list(Node.objects.exclude(pk__in=[node.pk for node in fresh]).order_by("name")[:_MAX_SHOWN_NODES])
     except (DatabaseError, InterfaceError):
-        logger.exception("cannot read the nodes")
+        logger.exception("the nodes cannot be read")
         return _unhealthy("the nodes cannot be read from the database")
     refusing = [node for node in fresh if node.next_start_at is not None]
     failing = f"containers fail to start on {_names(refusing)}: see the log or the admin" if refusing else ""

@@ -23,7 +23,7 @@ class WebWorker(Worker):  # type: ignore[misc]
     """A worker that serves HTTP with one thread that waits for clients and a pool of threads for complete requests."""
 
     _server: Server
-    _tick: float  # how often gunicorn hears of this process
+    _tick: float  # how often this process reports to gunicorn
 
     def init_process(self) -> None:
         limits = Limits(connections=connections_for(CONNECTIONS), long_answers=max(1, self.cfg.threads // 4))

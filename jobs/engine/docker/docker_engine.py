@@ -133,7 +133,7 @@ class DockerEngine:
     def create(self, spec: RunSpec) -> None:
         body = self._creation_body(spec)
         answer = self._create(spec.name, body)
-        if answer.status == 409:  # the name is taken: by an earlier attempt of ours, unless that container has started
+        if answer.status == 409:  # the name is taken: by an earlier attempt, unless that container has started
             try:
                 phase = self.inspect(spec.name).phase
             except ContainerNotFound:

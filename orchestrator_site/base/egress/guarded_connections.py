@@ -211,7 +211,7 @@ class _GuardedConnection(HTTPConnection):
         self.sock.settimeout(request.read_timeout)
 
     def request(self, method: str, url: str, *args: Any, **options: Any) -> None:  # noqa: ARG002 - replaced by the target
-        """Send the request with the target of the `OutgoingRequest`: requests and urllib3 normalise URLs."""
+        """Send the request with the target of the `OutgoingRequest`: requests and urllib3 normalize URLs."""
         request = current_request.get()
         if self.sock is not None:
             check_address(self.host, self.sock.getpeername()[0])  # the rules may have changed since it was connected

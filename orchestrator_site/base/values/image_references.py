@@ -67,7 +67,7 @@ def read_reference(text: str) -> ImageReference:
 
 
 def split_reference(text: str) -> ImageReference:
-    """Split `text` into its parts without checking them; registry and repository are normalised."""
+    """Split `text` into its parts without checking them; registry and repository are normalized."""
     named, at, digest = text.partition("@")
     first, slash, rest = named.partition("/")
     is_registry = slash and (first == "localhost" or "." in first or ":" in first)

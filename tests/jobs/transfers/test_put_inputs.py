@@ -52,7 +52,7 @@ class TestWorkspace:
         prepare_workspace(workspace)
         assert owner(workspace, "/workspace") == User(0, 0)
 
-    def test_a_workspace_path_is_normalised(self, new_workspace: NewWorkspace) -> None:
+    def test_a_workspace_path_is_normalized(self, new_workspace: NewWorkspace) -> None:
         workspace = new_workspace("//srv/./work/", "nobody")
         prepare_workspace(workspace)
         assert owner(workspace, "/srv/work") == NOBODY
@@ -160,7 +160,7 @@ class TestPutFile:
         put_file(workspace, path, b"x")
         assert read_event_content(workspace, path) == (1, '"x"')
 
-    def test_a_path_is_normalised(self, new_workspace: NewWorkspace) -> None:
+    def test_a_path_is_normalized(self, new_workspace: NewWorkspace) -> None:
         workspace = new_workspace("/workspace/")
         put_file(workspace, "./a//b", b"x")
         assert content(workspace, "/workspace/a/b") == b"x"
