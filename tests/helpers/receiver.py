@@ -40,7 +40,7 @@ Fault = Literal[
     "endless",  # an endless body, as fast as it is read
     "endless_chunks",  # an endless body in chunks
     "endless_trailers",  # endless headers after the last chunk
-    "endless_interim",  # endless interim answers (103)
+    "endless_interim",  # endless interim responses (103)
     "drip",  # an endless body, one byte at a time
     "drip_headers",  # endless headers, one byte at a time
     "reset",  # read the request, reset the connection

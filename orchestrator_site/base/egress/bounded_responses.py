@@ -6,7 +6,7 @@ from io import BufferedReader, BytesIO
 from typing import Any, Final
 
 _MAX_HEAD_BYTES: Final = 64 * 1024
-_MAX_INTERIM_ANSWERS: Final = 10
+_MAX_INTERIM_RESPONSES: Final = 10
 # 1xx but 101, which is a final answer.
 _INTERIM: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+1(?!01)[0-9]{2}(?![0-9])")
 _FIELD: Final = re.compile(rb"[!-9;-~]+:")
@@ -14,9 +14,9 @@ _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*[;\r\n]")
 
 
 class BoundedResponse(HTTPResponse):
-    """A response with a complete head of at most 64 KiB, after at most 10 interim answers (1xx).
+    """A response with a complete head of at most 64 KiB, after at most 10 interim responses (1xx).
 
-    http.client limits the number of headers instead, accepts an incomplete head and reads interim answers without end.
+    http.client limits the number of headers instead, accepts an incomplete head and reads interim responses without end.
     """
 
     fp: BufferedReader | BytesIO  # type: ignore[assignment]
@@ -42,7 +42,7 @@ class BoundedResponse(HTTPResponse):
         """Accept hexadecimal digits only: http.client also accepts `-1`, and then reads to the end of the connection."""
         line = self.fp.readline()
         if not line:
-            raise RemoteDisconnected("the connection ended within the body of the answer")
+            raise RemoteDisconnected("the connection ended in the body of the response")
         chunk = _CHUNK.match(line)
         if chunk is None:
             raise HTTPException("the server sent a chunk with an invalid size")
@@ -83,11 +83,11 @@ class _Head(BytesIO):
 
 
 def _final_head(stream: BufferedReader | BytesIO) -> bytes:
-    for _ in range(_MAX_INTERIM_ANSWERS + 1):
+    for _ in range(_MAX_INTERIM_RESPONSES + 1):
         head = _read_head(stream)
         if not _INTERIM.match(head):
             return head
-    raise HTTPException(f"the server sent more than {_MAX_INTERIM_ANSWERS} interim answers")
+    raise HTTPException(f"the server sent more than {_MAX_INTERIM_RESPONSES} interim responses")
 
 
 def _read_head(stream: BufferedReader | BytesIO) -> bytes:
@@ -108,4 +108,4 @@ def _read_head(stream: BufferedReader | BytesIO) -> bytes:
             head += b" " + content
         elif _FIELD.match(content):
             head += b"\n" + content
-    raise RemoteDisconnected("the connection ended within the headers of the answer")
+    raise RemoteDisconnected("the connection ended in the headers of the response")

@@ -127,7 +127,7 @@ def check_address(host: str, address: str) -> None:
     """Raise `EgressDenied` if a URL with this `host` may not reach this `address`."""
     configuration = settings.CONFIGURATION
     if not is_allowed(ip_address(address), host, configuration.egress_networks, configuration.egress_hosts):
-        raise EgressDenied(f"{host} resolves to {address}, a non-public address not in EGRESS_ALLOW")
+        raise EgressDenied(f"{host} resolves to {address}, a non-public address that is not in EGRESS_ALLOW")
 
 
 def resolve(host: str, port: int, timeout: float) -> list[tuple[int, Any]]:

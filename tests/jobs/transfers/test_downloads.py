@@ -212,7 +212,7 @@ class TestRetries:
 
     def test_endless_interim_answers_are_a_failure(self, server: FileServer, download: Download) -> None:
         endless = raw("HTTP/1.1 103 Early Hints\n", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, hang=True)
-        with pytest.raises(DownloadFailed, match=r"the server sent more than 10 interim answers \(6 attempts\)"):
+        with pytest.raises(DownloadFailed, match=r"the server sent more than 10 interim responses \(6 attempts\)"):
             download(server.fault("/file", *[endless] * 6))
 
     def test_a_refused_connection_is_retried(self, download: Download) -> None:

@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 TRANSPORT_ERRORS: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)  # sending, or reading a body
 
-ANSWER_UNREADABLE: Final = "the engine's answer cannot be read"
-ANSWER_TOO_SHORT: Final = "the engine's answer ended too early"
+ANSWER_UNREADABLE: Final = "the engine's response cannot be read"
+ANSWER_TOO_SHORT: Final = "the engine's response ended too early"
 
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _MAX_MESSAGE_LENGTH: Final = 1000
@@ -116,5 +116,5 @@ def _read_whole(response: requests.Response) -> bytes:
     for chunk in response.iter_content(_CHUNK_BYTES):
         content += chunk
         if len(content) > _MAX_ANSWER_BYTES:
-            raise EngineRefused("the engine's answer is too long to be read")
+            raise EngineRefused("the engine's response is too long to be read")
     return bytes(content)

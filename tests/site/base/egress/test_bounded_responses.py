@@ -21,7 +21,7 @@ def test_incomplete_headers_are_a_failure(receiver: Receiver, head: bytes) -> No
     receiver.will(Answer(fault="raw", body=head))
 
     # When its answer is read, I expect a failure
-    with pytest.raises(http_client.EgressFailed, match="the connection ended within the headers of the answer") as failure:
+    with pytest.raises(http_client.EgressFailed, match="the connection ended in the headers of the response") as failure:
         get(receiver.url)
     assert not failure.value.timed_out
 
@@ -79,7 +79,7 @@ def test_interim_answers_are_skipped(receiver: Receiver, interim: bytes, number:
 
 def test_endless_interim_answers_are_a_failure(receiver: Receiver) -> None:
     receiver.will(Answer(fault="endless_interim"))
-    with pytest.raises(http_client.EgressFailed, match="the server sent more than 10 interim answers") as failure:
+    with pytest.raises(http_client.EgressFailed, match="the server sent more than 10 interim responses") as failure:
         get(receiver.url)
     assert not failure.value.timed_out
 
