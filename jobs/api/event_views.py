@@ -11,7 +11,7 @@ from callbacks.operators import event_history, redelivery
 from jobs.api import job_list
 from jobs.api.job_answers import Event, Redelivery
 from jobs.api.job_views import OneJobView
-from jobs.api.queries import EventListQuery
+from jobs.api.query_parameters import EventListQuery
 from orchestrator_site.base.http.api_errors import json_response
 from orchestrator_site.base.http.fields import Text
 from orchestrator_site.base.http.openapi import answer, operation

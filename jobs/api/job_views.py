@@ -15,7 +15,7 @@ from jobs.api import job_list, limits, stored_log
 from jobs.api.fields import JobId
 from jobs.api.job_answers import Accepted, Job, JobSummary, LogPage
 from jobs.api.new_job import NewJob
-from jobs.api.queries import JobListQuery, LogQuery, WaitQuery
+from jobs.api.query_parameters import JobListQuery, LogQuery, WaitQuery
 from jobs.api.stored_log import Log
 from jobs.errors import IdTaken
 from jobs.models import Job as StoredJob
