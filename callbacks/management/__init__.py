@@ -1,1 +1,0 @@
-"""Django's place for the commands of `callbacks`."""

@@ -1,1 +1,0 @@
-"""Commands of `callbacks` for `manage.py`."""
