@@ -4,9 +4,9 @@ They stop at the first error: a body of 1 MiB can hold half a million values, wh
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 
 from django.db.models.manager import BaseManager
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
@@ -16,7 +16,6 @@ from rest_framework.fields import empty
 
 AnyField = serializers.Field[Any, Any, Any, Any]
 Rule = Callable[[Any], Any] | None
-_Step = TypeVar("_Step", str, int)  # the name of a member, or the index of an item
 
 REQUIRED: Final = "is required"
 _INTEGER = re.compile(r"\d{1,18}", re.ASCII)
@@ -30,8 +29,16 @@ def error_at(step: str | int, detail: Any) -> serializers.ValidationError:
     return serializers.ValidationError(nested)
 
 
+def read_at(step: str | int, field: AnyField, value: Any) -> Any:
+    """Return what the field makes of the value of a member or an item."""
+    try:
+        return field.run_validation(value)
+    except serializers.ValidationError as error:
+        raise error_at(step, error.detail) from error
+
+
 class StrictField(AnyField):
-    """A field of one JSON type.
+    """A field of one JSON type. `low` and `high` limit its value or its length, which `bounds` are in JSON Schema.
 
     `parse` returns the value of what the field accepts, or raises a `ValidationError`; `show` returns the JSON value of an
     answer. A serializer treats the values in `absent` like null: as if the member were not there. `schema` are the keywords of
@@ -39,14 +46,24 @@ class StrictField(AnyField):
     """
 
     json_type: ClassVar[str | None] = "string"
+    bounds: ClassVar[tuple[str, str]] = ("minLength", "maxLength")
     default_error_messages = {"string": "must be a string", "object": "must be an object"}
 
     def __init__(
-        self, *, parse: Rule = None, show: Rule = None, absent: Collection[object] = (), schema: Any = None, **options: Any
+        self,
+        low: float | None = None,
+        high: float | None = None,
+        *,
+        parse: Rule = None,
+        show: Rule = None,
+        absent: Collection[object] = (),
+        schema: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.parse, self.show, self.absent = parse, show, absent
-        self.schema = {name: value for name, value in {"type": self.json_type, **(schema or {})}.items() if value is not None}
+        self.low, self.high, self.parse, self.show, self.absent = low, high, parse, show, absent
+        keywords = {"type": self.json_type, self.bounds[0]: low, self.bounds[1]: high, **(schema or {})}
+        self.schema = {name: value for name, value in keywords.items() if value is not None}
 
     def run_validation(self, data: Any = empty) -> Any:
         """Do without DRF's treatment of absent values and validators, which serializers and `parse` replace."""
@@ -59,6 +76,9 @@ class StrictField(AnyField):
     def from_text(self, text: str) -> Any:
         """Return the JSON value of a query parameter."""
         return text
+
+    def in_range(self, size: float) -> bool:
+        return (self.low is None or size >= self.low) and (self.high is None or size <= self.high)
 
 
 class FieldSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
@@ -86,19 +106,17 @@ class Text(StrictField):
 
     default_error_messages = {"length": "must have {low} to {high} characters"}
 
-    def __init__(
-        self, *, low: int = 0, high: int | None = None, pattern: str | None = None, message: str = "", **options: Any
-    ) -> None:
-        schema = {"minLength": low or None, "maxLength": high, "pattern": None if pattern is None else f"^{pattern}$"}
-        super().__init__(**{**options, "schema": schema | options.get("schema", {})})
-        self.low, self.high, self._message = low, high, message
+    def __init__(self, *, pattern: str | None = None, message: str = "", schema: Any = None, **options: Any) -> None:
+        keywords = {"pattern": None if pattern is None else f"^{pattern}$", **(schema or {})}
+        super().__init__(schema=keywords, **options)
+        self._message = message
         self._matches = None if pattern is None else re.compile(pattern).fullmatch
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, str):
             self.fail("string")
-        if self.high is not None and not self.low <= len(data) <= self.high:
-            self.fail("length", low=self.low, high=self.high)
+        if not self.in_range(len(data)):
+            self.fail("length", low=self.low or 0, high=self.high)
         if self._matches is not None and not self._matches(data):
             raise serializers.ValidationError(self._message)
         return data
@@ -131,11 +149,8 @@ class Number(StrictField):
     """A number from `low` to `high`."""
 
     json_type = "number"
+    bounds = ("minimum", "maximum")
     default_error_messages = {"number": "must be a number between {low} and {high}"}
-
-    def __init__(self, low: float | None = None, high: float | None = None, **options: Any) -> None:
-        super().__init__(**{**options, "schema": {"minimum": low, "maximum": high, **options.get("schema", {})}})
-        self.low, self.high = low, high
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, bool) or not isinstance(data, int | float) or not self.in_range(data):
@@ -145,9 +160,6 @@ class Number(StrictField):
     def from_text(self, text: str) -> Any:
         return float(text) if _DECIMAL.fullmatch(text) else text
 
-    def in_range(self, number: float) -> bool:
-        return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
-
 
 class Integer(Number):
     """An integer from `low` to `high`. As in JSON Schema, 1.0 is one."""
@@ -155,8 +167,8 @@ class Integer(Number):
     json_type = "integer"
     default_error_messages = {"integer": "must be an integer between {low} and {high}"}
 
-    def in_range(self, number: float) -> bool:
-        return number == int(number) and super().in_range(number)
+    def in_range(self, size: float) -> bool:
+        return size == int(size) and super().in_range(size)
 
     def to_internal_value(self, data: Any) -> Any:
         return int(super().to_internal_value(data))
@@ -189,24 +201,23 @@ class Array(StrictField):
     """An array of `low` to `high` items, which `child` reads and shows."""
 
     json_type = "array"
+    bounds = ("minItems", "maxItems")
     default_error_messages = {
         "array": "must be an array",
         "low": "must have {low} or more items",
         "high": "must have at most {high} items",
     }
 
-    def __init__(self, child: AnyField, *, low: int = 0, high: int | None = None, **options: Any) -> None:
-        super().__init__(schema={"items": child, "minItems": low or None, "maxItems": high}, **options)
-        self.child, self.low, self.high = child, low, high
+    def __init__(self, child: AnyField, **options: Any) -> None:
+        super().__init__(schema={"items": child}, **options)
+        self.child = child
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, list):
             self.fail("array")
-        if len(data) < self.low:
-            self.fail("low", low=self.low)
-        if self.high is not None and len(data) > self.high:
-            self.fail("high", high=self.high)
-        return [value for _, value in _read_all(self.child, enumerate(data))]
+        if not self.in_range(len(data)):
+            self.fail("low" if len(data) < (self.low or 0) else "high", low=self.low, high=self.high)
+        return [read_at(index, self.child, item) for index, item in enumerate(data)]
 
     def to_representation(self, value: Any) -> Any:
         items = super().to_representation(value)
@@ -217,20 +228,21 @@ class StringMap(StrictField):
     """An object of strings with at most `high` members, whose names `check_name` checks."""
 
     json_type = "object"
+    bounds = ("minProperties", "maxProperties")
     default_error_messages = {"high": "must have at most {high} members"}
 
-    def __init__(self, *, high: int | None = None, child: Text | None = None, check_name: Rule = None, **options: Any) -> None:
-        self.high, self.child, self._name = high, child or Text(), Text(parse=check_name)
-        super().__init__(schema={"additionalProperties": self.child, "maxProperties": high}, **options)
+    def __init__(self, *, child: Text | None = None, check_name: Rule = None, **options: Any) -> None:
+        self.child, self._name = child or Text(), Text(parse=check_name)
+        super().__init__(schema={"additionalProperties": self.child}, **options)
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, dict):
             self.fail("object")
-        if self.high is not None and len(data) > self.high:
+        if not self.in_range(len(data)):
             self.fail("high", high=self.high)
-        for _ in _read_all(self._name, zip(data, data, strict=True)):
-            pass
-        return dict(_read_all(self.child, data.items()))
+        for name in data:
+            read_at(name, self._name, name)
+        return {name: read_at(name, self.child, text) for name, text in data.items()}
 
 
 class StringOrArray(StrictField):
@@ -264,15 +276,4 @@ class ByType(StrictField):
             self.fail("object")
         if data.get("type") is None:
             raise error_at("type", [REQUIRED])
-        [(_, type_)] = _read_all(self._type, [("type", data["type"])])
-        return self.by_type[type_].run_validation(data)
-
-
-def _read_all(field: AnyField, entries: Iterable[tuple[_Step, Any]]) -> Iterator[tuple[_Step, Any]]:
-    """Yield the values of members or items. Raise the error of the first one that is invalid."""
-    read = field.run_validation
-    for step, value in entries:
-        try:
-            yield step, read(value)
-        except serializers.ValidationError as error:
-            raise error_at(step, error.detail) from error
+        return self.by_type[read_at("type", self._type, data["type"])].run_validation(data)

@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.fields import empty
 
 from orchestrator_site.base.http.api_errors import InvalidRequest, path_of
-from orchestrator_site.base.http.fields import REQUIRED, Rule, StrictField, Text, error_at
+from orchestrator_site.base.http.fields import REQUIRED, Rule, StrictField, Text, error_at, read_at
 from orchestrator_site.base.http.query_string import parse_query_string
 
 
@@ -74,10 +74,7 @@ class RequestSerializer(_Shared):
                 if field.required:
                     raise error_at(name, [REQUIRED])
                 continue
-            try:
-                values[field.source] = field.run_validation(value)
-            except serializers.ValidationError as error:
-                raise error_at(name, error.detail) from error
+            values[field.source] = read_at(name, field, value)
         return values
 
 
