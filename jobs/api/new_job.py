@@ -1,6 +1,6 @@
 """The body of `POST /v1/jobs`: every member of a job with its rules, read into a `JobSpec`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Final, TypeVar, get_args
@@ -177,28 +177,21 @@ class NewJob(RequestSerializer):
     callback = Callback(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> Any:
-        inputs, outputs = _named(attrs.pop("inputs", ()), "input"), _named(attrs.pop("outputs", ()), "output")
-        _check_ids(inputs, outputs)
+        ids: set[str] = set()
+        inputs = _named(attrs.pop("inputs", ()), "input", ids)
+        outputs = _named(attrs.pop("outputs", ()), "output", ids)
         _check_paths(inputs)
         return JobSpec(**attrs, inputs=inputs, outputs=outputs)
 
 
-read_job: Callable[[object], JobSpec] = NewJob.read
-
-
-def _named(specs: Sequence[_Transfer], kind: str) -> tuple[_Transfer, ...]:
-    """Return the transfers, named by kind and position (`input-1`, `output-3`) if they have no id."""
-    return tuple(replace(spec, id=spec.id or f"{kind}-{number}") for number, spec in enumerate(specs, 1))
-
-
-def _check_ids(inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]) -> None:
-    seen: set[str] = set()
-    transfers: tuple[tuple[str, Sequence[InputSpec | OutputSpec]], ...] = (("inputs", inputs), ("outputs", outputs))
-    for kind, specs in transfers:
-        for index, spec in enumerate(specs):
-            if spec.id in seen:
-                raise error_at(kind, {index: {"id": ["another input or output has this id"]}})
-            seen.add(spec.id)
+def _named(specs: Sequence[_Transfer], kind: str, ids: set[str]) -> tuple[_Transfer, ...]:
+    """Return the transfers, named by kind and position (`input-1`, `output-3`) if they have no id; add their ids to `ids`."""
+    named = tuple(replace(spec, id=spec.id or f"{kind}-{number}") for number, spec in enumerate(specs, 1))
+    for index, spec in enumerate(named):
+        if spec.id in ids:
+            raise error_at(f"{kind}s", {index: {"id": ["another input or output has this id"]}})
+        ids.add(spec.id)
+    return named
 
 
 def _check_paths(inputs: Sequence[InputSpec]) -> None:

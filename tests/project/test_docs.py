@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from callbacks import signing
-from jobs.api.new_job import read_job
+from jobs.api.new_job import NewJob
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -136,7 +136,7 @@ def test_decision_records_have_one_form_and_an_index() -> None:
 
 @pytest.mark.parametrize("body", [*POSTED.findall(README), *POSTED.findall(USAGE), *WHOLE.findall(USAGE)])
 def test_jobs_that_are_shown_are_accepted(body: str) -> None:
-    assert read_job(json.loads(body)).image
+    assert NewJob.read(json.loads(body)).image
 
 
 def test_the_example_tells_our_signatures_from_others() -> None:

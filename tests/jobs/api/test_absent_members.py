@@ -9,7 +9,7 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.api.new_job import read_job
+from jobs.api.new_job import NewJob
 from orchestrator_site.base.http.api_errors import InvalidRequest
 from tests.helpers.api_calls import expect_error, post_job
 
@@ -70,15 +70,15 @@ def without(path: str, name: str) -> dict[str, Any]:
 def test_null_counts_as_absent(path: str, name: str) -> None:
     if name in REQUIRED:
         with pytest.raises(InvalidRequest, match="is required") as refused:
-            read_job(with_value(path, name, None))
+            NewJob.read(with_value(path, name, None))
         assert refused.value.field == f"{path}{name}"
     else:
-        assert read_job(with_value(path, name, None)) == read_job(without(path, name))
+        assert NewJob.read(with_value(path, name, None)) == NewJob.read(without(path, name))
 
 
 @pytest.mark.parametrize(("name", "zero"), [*ZEROS.items(), ("cpu", 0.0), ("cpu", -0.0), ("memory", 0.0)])
 def test_zero_values_count_as_absent(name: str, zero: Any) -> None:
-    assert read_job(with_value("", name, zero)) == read_job(without("", name))
+    assert NewJob.read(with_value("", name, zero)) == NewJob.read(without("", name))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_zero_values_count_as_absent(name: str, zero: Any) -> None:
 )
 def test_other_zero_values_are_errors(path: str, name: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        read_job(with_value(path, name, value))
+        NewJob.read(with_value(path, name, value))
     assert refused.value.field == f"{path}{name}"
 
 
@@ -125,13 +125,13 @@ def test_other_zero_values_are_errors(path: str, name: str, value: Any) -> None:
 )
 def test_a_null_item_or_value_is_an_error(path: str, name: str, value: Any, field: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        read_job(with_value(path, name, value))
+        NewJob.read(with_value(path, name, value))
     assert refused.value.field == field
 
 
 def test_an_unknown_member_is_an_error_even_if_it_is_null() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        read_job(JOB | {"command2": None})
+        NewJob.read(JOB | {"command2": None})
     assert refused.value.field == "command2"
 
 
@@ -142,7 +142,7 @@ def test_any_members_may_be_absent_together(absent: set[tuple[str, str]], data: 
         zero = data.draw(st.sampled_from([None, *([ZEROS[name]] if path == "" and name in ZEROS else [])]))
         dict(objects(with_nulls))[path][name] = zero
         del dict(objects(left_out))[path][name]
-    assert read_job(with_nulls) == read_job(left_out)
+    assert NewJob.read(with_nulls) == NewJob.read(left_out)
 
 
 @pytest.mark.django_db

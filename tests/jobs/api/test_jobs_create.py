@@ -19,7 +19,7 @@ from rest_framework.serializers import ValidationError
 from jobs import services
 from jobs.api import limits
 from jobs.api.fields import Url, file_path
-from jobs.api.new_job import EVENT_TYPES, read_job
+from jobs.api.new_job import EVENT_TYPES, NewJob
 from jobs.models import Job
 from jobs.spec import CallbackSpec, JobSpec
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest
@@ -37,7 +37,7 @@ URL = "https://example.com/hook"
 
 
 def read(**members: Any) -> JobSpec:
-    return read_job({"image": "alpine:latest", **members})
+    return NewJob.read({"image": "alpine:latest", **members})
 
 
 def read_callback(**members: Any) -> CallbackSpec:
@@ -573,7 +573,7 @@ class TestStrictness:
     @given(body=st.binary())
     def test_any_bytes_are_parsed_or_refused(self, body: bytes) -> None:
         with suppress(InvalidRequest):
-            read_job(parse_json(body))
+            NewJob.read(parse_json(body))
 
     @given(value=values)
     def test_any_value_of_a_member_is_accepted_or_refused(self, value: Any) -> None:
