@@ -1,7 +1,6 @@
 """The addresses of a job's events: their deliveries, and redelivering them."""
 
 from http import HTTPStatus
-from types import SimpleNamespace
 from uuid import UUID
 
 from django.http import HttpResponse
@@ -31,8 +30,8 @@ class EventsView(OneJobView):
     def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
         stream = self.found(job_list.find_uuid(job_id))
 
-        def find(cursor: int | None, limit: int) -> Page[object]:
-            page = event_history.page_of_events(stream, after=cursor or 0, limit=limit, state=self.query.get("state"))
+        def find(*, limit: int, cursor: int = 0, state: str | None = None) -> Page[object]:
+            page = event_history.page_of_events(stream, after=cursor, limit=limit, state=state)
             return Page(page.events, page.next_after)
 
         return self.answer_page(Event, find)
@@ -66,4 +65,4 @@ class RedeliverDeadEventsView(OneJobView):
 
 
 def _accepted(count: int) -> HttpResponse:
-    return json_response(Redelivery.show(SimpleNamespace(redelivered=count)), status=HTTPStatus.ACCEPTED)
+    return json_response(Redelivery.show(count), status=HTTPStatus.ACCEPTED)

@@ -115,4 +115,4 @@ class Event(AnswerSerializer):
 class Redelivery(AnswerSerializer):
     """The number of events that are sent again."""
 
-    redelivered = Integer(0)
+    redelivered = Integer(0, source="*")

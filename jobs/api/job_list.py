@@ -4,11 +4,9 @@ A page scans one index from the newest job to the oldest and reads at most `ROWS
 applied to these rows. So a page may be short, even empty, and still have a next one.
 """
 
-import binascii
 import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -25,18 +23,6 @@ _BATCH_ROWS = 500
 _UNSHOWN = ("environment", "command", "log_tail_stdout", "log_tail_stderr")
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """The jobs to list; None selects all. Times are exclusive, to the millisecond."""
-
-    status: str | None = None
-    image: str | None = None
-    node: str | None = None
-    meta: Mapping[str, str] = field(default_factory=dict)
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-
-
 def find_job(job_id: str) -> Job | None:
     """Return a job with its node."""
     return Job.objects.defer(*_UNSHOWN).select_related("node").filter(id=job_id).first()
@@ -47,26 +33,34 @@ def find_uuid(job_id: str) -> UUID | None:
     return Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
 
 
-def page_of_jobs(filters: Filters, *, cursor: UUID | None, limit: int) -> Page[Job]:
-    """Return the newest jobs that match and are older than the cursor, at most `limit`."""
-    rows = _created_between(filters.created_after, filters.created_before)
-    given: dict[str, Any] = {"status": filters.status, "image": filters.image}
-    wanted = {name: value for name, value in given.items() if value is not None}
-    if filters.node is not None:
-        node_id = Node.objects.filter(name=filters.node).values_list("pk", flat=True).first()
-        if node_id is None:
+def page_of_jobs(
+    *,
+    limit: int,
+    meta: Mapping[str, str],
+    cursor: UUID | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    **wanted: Any,
+) -> Page[Job]:
+    """Return the newest jobs that match and are older than the cursor, at most `limit`.
+
+    Times are exclusive, to the millisecond. `wanted` may have `status`, `image` and `node` (a name).
+    """
+    rows = _created_between(created_after, created_before)
+    if "node" in wanted:
+        wanted["node_id"] = Node.objects.filter(name=wanted.pop("node")).values_list("pk", flat=True).first()
+        if wanted["node_id"] is None:
             return Page([], None)
-        wanted["node_id"] = node_id
     if indexed := _most_selective(wanted):
         rows = rows.filter(**{indexed: wanted.pop(indexed)})
     found: list[Job] = []
     last: UUID | None = None
-    batch = _BATCH_ROWS if wanted or filters.meta else min(limit + 1, _BATCH_ROWS)
+    batch = _BATCH_ROWS if wanted or meta else min(limit + 1, _BATCH_ROWS)
     for read, job in enumerate(_newest_first(rows, cursor, batch)):
         if len(found) == limit or read == limits.ROWS_READ:
             return Page(found, encode_cursor(last) if last else None)
         last = job.uuid
-        if _matches(job, wanted, filters.meta):
+        if _matches(job, wanted, meta):
             found.append(job)
     return Page(found, None)
 
@@ -116,10 +110,7 @@ def encode_cursor(last: UUID) -> str:
 
 def decode_cursor(text: str) -> UUID:
     """Return the row of a cursor. Raise `ValueError` if it is invalid; any UUID is a harmless position."""
-    try:
-        cursor = UUID(bytes=urlsafe_b64decode(text.encode("ascii") + b"=="))
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise ValueError("not a cursor") from error
+    cursor = UUID(bytes=urlsafe_b64decode(text.encode("ascii") + b"=="))  # whose errors are all kinds of `ValueError`
     if encode_cursor(cursor) != text:
         raise ValueError("not a cursor")
     return cursor

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from http import HTTPStatus
-from types import SimpleNamespace
-from uuid import UUID
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
@@ -26,7 +24,7 @@ from orchestrator_site.base.http.api_errors import ApiError, json_response
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.long_polls import look_until
 from orchestrator_site.base.http.openapi import answer, operation
-from orchestrator_site.base.http.pagination import Page, pages_of
+from orchestrator_site.base.http.pagination import pages_of
 
 _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
 
@@ -59,10 +57,7 @@ class JobsView(ApiView):
         answers=answer(JobSummary(many=True), "A page of jobs, newest first."),
     )
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
-        def find(cursor: UUID | None, limit: int) -> Page[StoredJob]:
-            return job_list.page_of_jobs(job_list.Filters(**self.query), cursor=cursor, limit=limit)
-
-        return self.answer_page(JobSummary, find)
+        return self.answer_page(JobSummary, job_list.page_of_jobs)
 
 
 class OneJobView(ApiView):
@@ -121,38 +116,26 @@ class LogsView(OneJobView):
         # of two equally wanted types the first one; text if neither is wanted
         if request._request.get_preferred_type(["text/plain", "application/json"]) == "application/json":
             limit = limit or max(tail or 0, limits.LOG_LINES_DEFAULT)
-            response: HttpResponseBase = _page_of_lines(log, after, limit, stream, seconds)
+            response: HttpResponseBase = json_response(LogPage.show(_read_lines(log, after, limit, stream, seconds)))
         else:
-            response = _text(log, after, limit, stream, seconds)
+            if seconds:
+                _read_lines(log, after, 1, stream, seconds)
+            parts = stored_log.read_text(log, after=after, limit=limit, stream=stream)
+            response = StreamingHttpResponse(_without_connection(parts), content_type="text/plain; charset=utf-8")
         response["Vary"] = "Accept"
         return response
 
 
-def _page_of_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> HttpResponse:
-    log, page = _read_lines(log, after, limit, stream, seconds)
-    complete = log.ended and page.at_end
-    return json_response(LogPage.show(SimpleNamespace(lines=page.lines, read_to=page.read_to, complete=complete)))
+def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> stored_log.LogPage:
+    """Return a page of the log. Wait for its first line or the end of the log."""
 
+    def look() -> stored_log.LogPage:
+        nonlocal after
+        page = stored_log.read_page(stored_log.find_again(log), after=after, limit=limit, stream=stream)
+        after = page.read_to
+        return page
 
-def _text(log: Log, after: int, limit: int | None, stream: str | None, seconds: float) -> HttpResponseBase:
-    if seconds:
-        _read_lines(log, after, 1, stream, seconds)
-    parts = stored_log.read_text(log, after=after, limit=limit, stream=stream)
-    return StreamingHttpResponse(_without_connection(parts), content_type="text/plain; charset=utf-8")
-
-
-def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> tuple[Log, stored_log.LogPage]:
-    """Return the state of the log before the page was read, and the page. Wait for its first line or the end of the log."""
-    read_to = after
-
-    def look() -> tuple[Log, stored_log.LogPage]:
-        nonlocal read_to
-        now = stored_log.find_again(log)
-        page = stored_log.read_page(now, after=read_to, limit=limit, stream=stream)
-        read_to = page.read_to
-        return now, page
-
-    return look_until(look, lambda seen: bool(seen[1].lines) or seen[0].ended, seconds)
+    return look_until(look, lambda page: bool(page.lines) or page.complete, seconds)
 
 
 def _without_connection(parts: Iterator[str]) -> Iterator[bytes]:

@@ -38,7 +38,7 @@ class StoredLine:
 class LogPage:
     lines: list[StoredLine]
     read_to: int  # number of the last line that was read, shown or not; the next page follows it
-    at_end: bool  # no more lines were stored when it was read
+    complete: bool  # the log had ended, and the page reaches its end
 
 
 def find_log(job_id: str) -> Log | None:
@@ -61,12 +61,12 @@ def read_page(log: Log, *, after: int, limit: int, stream: str | None) -> LogPag
     for line in (line for chunk in chunks for line in _lines_of(chunk, after)):
         taken = stream is None or line.stream == stream
         if taken and lines and (len(lines) == limit or size + len(line.text) > limits.LOG_PAGE_LENGTH):
-            return LogPage(lines, read_to, at_end=False)
+            return LogPage(lines, read_to, complete=False)
         read_to = line.number
         if taken:
             lines.append(line)
             size += len(line.text)
-    return LogPage(lines, read_to, at_end=True)
+    return LogPage(lines, read_to, complete=log.ended)
 
 
 def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) -> Iterator[str]:

@@ -32,8 +32,8 @@ class ApiView(APIView):
         """Authenticate the request, before anything else of it is read."""
         self.perform_authentication(request)
 
-    def answer_page(self, serializer: type[AnswerSerializer], find: Callable[[Any, int], Page[Any]]) -> HttpResponse:
-        """Answer with the page that `find` returns for a cursor and a limit."""
+    def answer_page(self, serializer: type[AnswerSerializer], find: Callable[..., Page[Any]]) -> HttpResponse:
+        """Answer with the page that `find` returns for the query parameters, which are its keyword arguments."""
         paginator = self.pagination_class()
         found = paginator.paginate_queryset(find, self.request, self)
         response: HttpResponse = paginator.get_paginated_response([serializer.show(item) for item in found])

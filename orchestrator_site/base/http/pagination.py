@@ -57,8 +57,8 @@ class CursorPagination(BasePagination):
     items: str
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:  # noqa: ARG002
-        """Return the items that `queryset`, the function of a scan, finds for a cursor (None: the first page) and a limit."""
-        page: Page[Any] = queryset(view.query.pop("cursor", None), view.query.pop("limit"))
+        """Return the items that `queryset`, the function of a scan, finds for the query parameters."""
+        page: Page[Any] = queryset(**view.query)
         self._next = {} if page.next_cursor is None else {"nextCursor": str(page.next_cursor)}
         return list(page.items)
 
