@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpResponse
@@ -20,6 +19,7 @@ from orchestrator_site.base.http.pagination import MAX_NUMBER, Page, PageQuery, 
 from orchestrator_site.base.http.serializers import QuerySerializer
 
 _FIRST_TIME, _LAST_TIME = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # for any database, in any zone
+_DESTINATION = "The destination, in its present state."
 
 
 def _origin(url: str) -> str:
@@ -33,13 +33,18 @@ class DestinationListQuery(PageQuery):
     """Which destinations to list."""
 
     origin = Text(parse=_origin, required=False, help_text="Only the destination of this URL.")
-    paused = Choice(["true", "false"], required=False, help_text="Only destinations that are paused (`true`) or not (`false`).")
+    paused = Choice(
+        ["true", "false"],
+        parse=lambda text: text == "true",
+        required=False,
+        help_text="Only destinations that are paused (`true`) or not (`false`).",
+    )
 
 
 class RedeliverQuery(QuerySerializer):
     """Which dead events to redeliver."""
 
-    since = Time(help_text="A time in RFC 3339 with an offset.")
+    since = Time(parse=lambda time: min(max(time, _FIRST_TIME), _LAST_TIME), help_text="A time in RFC 3339 with an offset.")
 
 
 class DestinationsView(ApiView):
@@ -53,24 +58,12 @@ class DestinationsView(ApiView):
         answers=answer(DestinationSummary(many=True), "A page of destinations."),
     )
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
-        rows = destinations.as_of_now().order_by("pk")
-        if "origin" in self.query:
-            rows = rows.filter(origin=self.query["origin"])
-        if "paused" in self.query:
-            rows = rows.filter(paused=self.query["paused"] == "true")
-
-        def find(cursor: int | None, limit: int) -> Page[Any]:
-            found = list(rows.filter(pk__gt=cursor or 0)[: limit + 1])
-            return Page(found[:limit], found[limit - 1].pk if len(found) > limit else None)
-
-        return self.answer_page(DestinationSummary, find)
+        return self.answer_page(DestinationSummary, _page_of_destinations)
 
 
-def _destination_operation(
-    operation_id: str, summary: str, description: str, *, status: int = 200, query: type[QuerySerializer] = NoParameters
-) -> Callable[[Any], Any]:
-    answers = answer(Destination, "The destination, in its present state.", status)
-    return operation(operation_id, summary, description, query=query, answers=answers)
+def _page_of_destinations(*, limit: int, cursor: int = 0, **filters: Any) -> Page[Any]:
+    found = list(destinations.as_of_now().filter(pk__gt=cursor, **filters).order_by("pk")[: limit + 1])
+    return Page(found[:limit], found[limit - 1].pk if len(found) > limit else None)
 
 
 class _OneDestinationView(ApiView):
@@ -81,24 +74,39 @@ class _OneDestinationView(ApiView):
         """Return the row, with the time of the database as `now`."""
         return self.found(destinations.as_of_now().filter(pk=min(destination_id, MAX_NUMBER)).first())
 
-    def respond(self, destination_id: int, status: int = HTTPStatus.OK) -> HttpResponse:
+    def respond(self, destination_id: int, status: int = 200) -> HttpResponse:
         destination = self.find(destination_id)
         destination.load = destinations.load(destination)
         return json_response(Destination.show(destination), status=status)
 
 
 class DestinationView(_OneDestinationView):
-    @_destination_operation("getDestination", "Get a destination", "Includes what is in flight and what waits.")
+    @operation(
+        "getDestination",
+        "Get a destination",
+        "Includes what is in flight and what waits.",
+        answers=answer(Destination, _DESTINATION),
+    )
     def get(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
         return self.respond(destination_id)
 
 
-def _action_view(operation_id: str, summary: str, description: str, action: Callable[[int], None]) -> type[ApiView]:
+def _action_view(
+    operation_id: str,
+    summary: str,
+    description: str,
+    action: Callable[..., None],
+    *,
+    status: int = 200,
+    query: type[QuerySerializer] = NoParameters,
+) -> type[ApiView]:
+    """Return the view of an action, which is called with the destination's key and the query parameters."""
+
     class ActionView(_OneDestinationView):
-        @_destination_operation(operation_id, summary, description)
+        @operation(operation_id, summary, description, query=query, answers=answer(Destination, _DESTINATION, status))
         def post(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
-            action(self.find(destination_id).pk)
-            return self.respond(destination_id)
+            action(self.find(destination_id).pk, **self.query)
+            return self.respond(destination_id, status)
 
     return ActionView
 
@@ -118,18 +126,12 @@ ResetView = _action_view(
     "Closes the breaker, ends throttling after a 429, and retries now the events that got no response.",
     destinations.reset,
 )
-
-
-class RedeliverView(_OneDestinationView):
-    @_destination_operation(
-        "redeliverToDestination",
-        "Redeliver the dead events of a destination",
-        "Sends the events of all jobs that died since that time, in order within each job. "
-        "This is done in the background, and continues after a crash.",
-        status=202,
-        query=RedeliverQuery,
-    )
-    def post(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
-        since = min(max(self.query["since"], _FIRST_TIME), _LAST_TIME)
-        redelivery.request_redelivery(self.find(destination_id).pk, since)
-        return self.respond(destination_id, HTTPStatus.ACCEPTED)
+RedeliverView = _action_view(
+    "redeliverToDestination",
+    "Redeliver the dead events of a destination",
+    "Sends the events of all jobs that died since that time, in order within each job. "
+    "This is done in the background, and continues after a crash.",
+    redelivery.request_redelivery,
+    status=202,
+    query=RedeliverQuery,
+)
