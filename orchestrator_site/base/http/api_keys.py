@@ -12,6 +12,7 @@ import threading
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
+from typing import Final
 
 from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -22,7 +23,8 @@ from orchestrator_site.base.http.api_errors import ApiError
 
 logger = logging.getLogger(__name__)
 
-_REALM = 'Bearer realm="orchestrator"'
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="orchestrator"'}
+_INVALID_TOKEN: Final = {"WWW-Authenticate": 'Bearer realm="orchestrator", error="invalid_token"'}
 
 
 class ApiKeyAuthentication(BaseAuthentication):
@@ -32,18 +34,19 @@ class ApiKeyAuthentication(BaseAuthentication):
         """Return the digest of the key as `request.auth`. Raise `ApiError` 401 for a missing or unknown key."""
         if not settings.CONFIGURATION.api_auth_required:
             return None
-        digests = _known_digests()
+        path = settings.CONFIGURATION.api_key_file
+        digests = _key_file(path).digests() if path else frozenset()
         if not digests:
             logger.error("a request was refused because there is no API key: add one to the file that API_KEY_FILE names")
-            raise _unauthorized("the service has no API keys yet", _REALM)
+            raise ApiError(HTTPStatus.UNAUTHORIZED, "the service has no API keys yet", headers=_CHALLENGE)
         scheme, _, key = request.headers.get("Authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise _unauthorized("", _REALM)
+            raise ApiError(HTTPStatus.UNAUTHORIZED, headers=_CHALLENGE)
         # headers arrive as Latin-1 (PEP 3333); in the file the key is bytes
         digest = _digest(key.strip().encode("latin-1", "replace"))
         # every digest is compared, so that the time does not tell which one was close
         if not any([hmac.compare_digest(digest, known) for known in digests]):  # noqa: C419 - see above
-            raise _unauthorized("unknown API key", f'{_REALM}, error="invalid_token"')
+            raise ApiError(HTTPStatus.UNAUTHORIZED, "unknown API key", headers=_INVALID_TOKEN)
         return None, digest
 
 
@@ -88,17 +91,8 @@ def read_keys(text: bytes) -> frozenset[bytes]:
     return frozenset(_digest(line) for line in lines if line and not line.startswith(b"#"))
 
 
-def _known_digests() -> frozenset[bytes]:
-    path = settings.CONFIGURATION.api_key_file
-    return _key_file(path).digests() if path else frozenset()
-
-
 _key_file = lru_cache(maxsize=8)(KeyFile)
 
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
-
-
-def _unauthorized(sentence: str, challenge: str) -> ApiError:
-    return ApiError(HTTPStatus.UNAUTHORIZED, sentence, headers={"WWW-Authenticate": challenge})
