@@ -4,7 +4,6 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from orchestrator_site.base.http import api_errors
 from orchestrator_site.base.http.api_views import UnknownView
 from orchestrator_site.browsers.api_docs import DocsView, OpenApiView
 
@@ -17,8 +16,3 @@ urlpatterns = [
     re_path(r"^v1(?:/[\s\S]*)?\Z", UnknownView.as_view(), name="unknown"),
     path("admin/", admin.site.urls),
 ]
-
-handler400 = api_errors.bad_request
-handler403 = api_errors.permission_denied
-handler404 = api_errors.not_found
-handler500 = api_errors.server_error

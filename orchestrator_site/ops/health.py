@@ -16,7 +16,6 @@ from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Node
 from orchestrator_site.base import broker
 from orchestrator_site.base.db.postgresql import answer_limit, check_pool
-from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.api_errors import error_response
 from orchestrator_site.base.intervals import WebIntervals
 
@@ -37,7 +36,7 @@ class ProbeMiddleware:
         if probe is None:
             return self._get_response(request)
         if request.method not in ("GET", "HEAD"):
-            return error_response(HTTPStatus.METHOD_NOT_ALLOWED, error_texts.BY_STATUS[405], headers={"Allow": "GET, HEAD"})
+            return error_response(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
         response = probe()
         response["Cache-Control"] = "no-store"
         return response

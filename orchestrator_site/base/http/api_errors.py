@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.views import defaults
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from rest_framework.exceptions import APIException
 
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE
@@ -32,11 +30,8 @@ class ApiError(Exception):
         self, status: int, sentence: str = "", *, field: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         """Make an error; without `sentence` it has the sentence of its status."""
-        self.status = status
-        self.sentence = sentence or _sentence(status)
-        super().__init__(self.sentence)
-        self.field = field
-        self.headers = dict(headers or {})
+        super().__init__(sentence)
+        self.status, self.sentence, self.field, self.headers = status, sentence, field, headers
 
 
 class InvalidRequest(ApiError):
@@ -65,9 +60,10 @@ def json_response(body: object, *, status: int = 200, headers: Mapping[str, str]
 
 
 def error_response(
-    status: int, sentence: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+    status: int, sentence: str = "", *, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JsonResponse:
-    """Return an error as JSON."""
+    """Return an error as JSON. Without a sentence it has the one of its status."""
+    sentence = sentence or error_texts.BY_STATUS.get(status) or HTTPStatus(status).phrase.lower()
     return json_response({"error": sentence} | ({"field": field} if field else {}), status=status, headers=headers)
 
 
@@ -76,26 +72,15 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> HttpR
     match exception:
         case ApiError():
             return error_response(exception.status, exception.sentence, field=exception.field, headers=exception.headers)
-        case Http404():
-            return _plain_error(HTTPStatus.NOT_FOUND)
-        case PermissionDenied():
-            return _plain_error(HTTPStatus.FORBIDDEN)
         case APIException():
-            return _plain_error(exception.status_code)
+            return error_response(exception.status_code)
         case _ if isinstance(exception, DATABASE_UNAVAILABLE):
             logger.error("the database is unavailable", exc_info=exception)
-            return _plain_error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(round(WebIntervals().retry_unavailable))})
+            retry_after = str(round(WebIntervals().retry_unavailable))
+            return error_response(HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": retry_after})
         case _:
             logger.error("a request failed", exc_info=exception, extra={"view": type(context.get("view")).__name__})
-            return _plain_error(HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-def _plain_error(status: int, headers: Mapping[str, str] | None = None) -> JsonResponse:
-    return error_response(status, _sentence(status), headers=headers)
-
-
-def _sentence(status: int) -> str:
-    return error_texts.BY_STATUS.get(status) or HTTPStatus(status).phrase.lower()
+            return error_response(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def is_api(request: HttpRequest) -> bool:
@@ -117,25 +102,9 @@ class JsonErrorsMiddleware:
         is_json = response.get("Content-Type") == "application/json"
         if response.status_code < HTTPStatus.BAD_REQUEST or is_json or is_admin(request):
             return response
-        answer = _plain_error(response.status_code)
+        answer = error_response(response.status_code)
         for name, value in response.headers.items():
             if name.lower() not in _BODY_HEADERS:
                 answer[name] = value
         response.close()
         return answer
-
-
-def _handler(status: int, for_admin: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """Return a view for Django's `handler400` and the like: JSON, except in the admin."""
-
-    def answer(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-        arguments = (request,) if exception is None else (request, exception)
-        return for_admin(*arguments) if is_admin(request) else _plain_error(status)
-
-    return answer
-
-
-bad_request = _handler(400, defaults.bad_request)  # an unknown host name, or another suspicious request
-permission_denied = _handler(403, defaults.permission_denied)
-not_found = _handler(404, defaults.page_not_found)
-server_error = _handler(500, defaults.server_error)

@@ -46,7 +46,6 @@ def fail(_: object) -> None:
 
 class Failing:
     urlpatterns = [path("fails", fail), *urls.urlpatterns]
-    handler400, handler403, handler404, handler500 = urls.handler400, urls.handler403, urls.handler404, urls.handler500
 
 
 def test_an_exception_outside_the_api_is_500() -> None:
