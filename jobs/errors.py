@@ -5,7 +5,7 @@ from typing import ClassVar
 
 
 class ErrorCode(StrEnum):
-    """What failed, for programs: `error.code` in the data of an event (docs/usage.md)."""
+    """The code of a failure, for programs: `error.code` in the data of an event (docs/usage.md)."""
 
     JOB_OOM = "job_oom"
     JOB_EXIT_NONZERO = "job_exit_nonzero"

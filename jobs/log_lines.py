@@ -34,7 +34,7 @@ _ESCAPE_EXTRA: Final = {  # bytes by which the escape is longer than the charact
 
 
 class Ending(StrEnum):
-    """What follows the text of a line in its stream."""
+    """The end of a line in its stream."""
 
     LINE_FEED = "line feed"
     PARTIAL = "partial"  # the next piece of the same line
@@ -54,7 +54,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How much of a log was processed: the number of frames, and the unfinished line of each stream.
+    """The part of a log that was processed: the number of frames, and the unfinished line of each stream.
 
     The times are those at which these lines began. If they are missing, only the times of these two lines are lost.
     """

@@ -84,7 +84,7 @@ class OutputType(models.TextChoices):
 
 
 class Stream(models.TextChoices):
-    """Which of its two streams a job printed a line to."""
+    """The stream to which a job printed a line."""
 
     STDOUT = "stdout"
     STDERR = "stderr"

@@ -1,4 +1,4 @@
-"""Runs a job on a service of its own and prints every event. Exits 0 only if everything happened as promised.
+"""Run a job on a service of its own and print every event. Exit with 0 only if everything happened as promised.
 
 The service runs in embedded mode with its own state, so it does not touch a service that is already running.
 """

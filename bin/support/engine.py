@@ -1,4 +1,4 @@
-"""Find a Docker engine and make sure that it has `alpine:latest`. Start an engine of our own if none answers.
+"""Find a Docker engine and make sure that it has `alpine:latest`. Start an engine for this repository if none answers.
 
     engine.py         print the address of an engine that keeps running, for a service whose jobs outlive it
     engine.py stop    stop an engine that was started this way, with all its containers

@@ -1,4 +1,4 @@
-"""What the API answers about destinations, the hosts that events are sent to."""
+"""The responses of the API about destinations, the origins that events are sent to."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The addresses of destinations: the hosts that events are sent to, and what an operator can do about one."""
+"""The endpoints of destinations: the origins that events are sent to, and what an operator can do about one."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ def _origin(url: str) -> str:
 
 
 class DestinationListQuery(PageQuery):
-    """Which destinations to list."""
+    """The destinations to list."""
 
     origin = Text(parse=_origin, required=False, help_text="Only the destination of this URL.")
     paused = Choice(
@@ -42,7 +42,7 @@ class DestinationListQuery(PageQuery):
 
 
 class RedeliverQuery(QuerySerializer):
-    """Which dead events to redeliver."""
+    """The dead events to redeliver."""
 
     since = Time(parse=lambda time: min(max(time, _FIRST_TIME), _LAST_TIME), help_text="A time in RFC 3339 with an offset.")
 

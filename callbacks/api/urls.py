@@ -1,4 +1,4 @@
-"""The addresses of the API of destinations, below `/v1/`."""
+"""The URLs of the API of destinations, below `/v1/`."""
 
 from django.urls import path
 

@@ -17,7 +17,7 @@ _BATCH: Final = 500
 
 
 class Load(NamedTuple):
-    """How much a destination is sent at this moment."""
+    """The current load of a destination."""
 
     in_flight: int  # deliveries
     waiting: int  # streams, counted up to `MAX_WAITING_COUNTED`

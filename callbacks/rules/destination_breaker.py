@@ -25,7 +25,7 @@ FAILURES_TO_OPEN: Final = 5  # in a row
 
 
 class BreakerState(StrEnum):
-    """Whether a destination's breaker lets deliveries through."""
+    """The state of a destination's breaker."""
 
     CLOSED = "closed"  # yes
     OPEN = "open"  # no

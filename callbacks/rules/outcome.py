@@ -6,7 +6,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What an attempt resulted in: an answer, or the reason why there was none."""
+    """The result of an attempt: an answer, or the reason why there was none."""
 
     time: datetime  # when the attempt began
     latency_ms: int

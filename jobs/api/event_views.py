@@ -1,4 +1,4 @@
-"""The addresses of a job's events: their deliveries, and redelivering them."""
+"""The endpoints of a job's events, which show their deliveries and redeliver them."""
 
 from http import HTTPStatus
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""What the API answers about jobs, their logs and their events. No field is a key, environment value, URL or header."""
+"""The responses of the API about jobs, their logs and their events. No field is a key, environment value, URL or header."""
 
 from operator import attrgetter
 

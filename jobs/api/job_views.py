@@ -1,4 +1,4 @@
-"""The addresses of jobs: a view makes one call and answers; no view waits for an engine."""
+"""The endpoints of jobs: a view makes one call and answers; no view waits for an engine."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -38,7 +38,7 @@ class JobsView(ApiView):
         "Responds as soon as the job is stored durably; the job then runs without further requests.",
         body=NewJob,
         answers=answer(Accepted, "The job is stored.", 202),
-        location="The address of the job.",
+        location="The path of the job.",
         errors={HTTPStatus.CONFLICT: ID_TAKEN},
     )
     def post(self, request: Request) -> HttpResponse:  # noqa: ARG002
@@ -61,7 +61,7 @@ class JobsView(ApiView):
 
 
 class OneJobView(ApiView):
-    """The address of a job, or one below it."""
+    """An endpoint of one job."""
 
     path_fields = {"job_id": JobId(help_text="The id of the job.")}
     not_found = "there is no job with this id"

@@ -17,7 +17,7 @@ Wait = partial(Number, 0, limits.WAIT_SECONDS, default=0, schema={"multipleOf": 
 
 
 class JobListQuery(PageQuery):
-    """Which jobs to list; names that start with `meta.` select by a value of `meta`."""
+    """The jobs to list; names that start with `meta.` select by a value of `meta`."""
 
     cursor = cursor(job_list.decode_cursor)
     status = Choice(State.values, required=False, help_text="Only jobs with this status.")
@@ -33,13 +33,13 @@ class JobListQuery(PageQuery):
 
 
 class WaitQuery(QuerySerializer):
-    """How long to wait for a job."""
+    """The time to wait for a job."""
 
     wait = Wait(help_text="Respond when the job's status is final, or after this many seconds.")
 
 
 class LogQuery(QuerySerializer):
-    """Which lines of a log to read."""
+    """The lines of a log to read."""
 
     after = Integer(0, MAX_NUMBER, default=0, help_text="Only lines after this `seq`.")
     limit = Integer(1, limits.LOG_LINES_MAX, required=False, help_text=_MAX_LINES)
@@ -49,6 +49,6 @@ class LogQuery(QuerySerializer):
 
 
 class EventListQuery(PageQuery):
-    """Which events of a job to list."""
+    """The events of a job to list."""
 
     state = Choice(Event.State.values, required=False, help_text="Only events in this state.")

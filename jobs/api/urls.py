@@ -1,4 +1,4 @@
-"""The addresses of the API of jobs, below `/v1/`."""
+"""The URLs of the API of jobs, below `/v1/`."""
 
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
@@ -7,7 +7,7 @@ from jobs.api import event_views, job_views, limits
 
 
 class JobIdConverter(StringConverter):
-    """The form of a job's id in an address; any other address is not found."""
+    """The form of a job's id in a URL; any other URL is not found."""
 
     regex = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{limits.ID_LENGTH - 1}}}"
 

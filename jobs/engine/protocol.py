@@ -73,7 +73,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What is at a path inside a container. For a symbolic link, this describes the link and not its target."""
+    """The file or directory at a path inside a container. For a symbolic link, this describes the link and not its target."""
 
     size: int  # bytes
     kind: Literal["file", "directory", "symlink", "other"]

@@ -12,7 +12,7 @@ _PIECE_OVERHEAD: Final = 104  # of a piece of a line over 16 KiB
 
 
 class FrameKind(Enum):
-    """How a frame relates to those read before it from the same stream."""
+    """The relation of a frame to those read before it from the same stream."""
 
     NEW = auto()
     NEW_AFTER_GAP = auto()  # frames between the last one and this one may have been lost

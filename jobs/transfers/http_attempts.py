@@ -28,7 +28,7 @@ _RETRIED_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferLimits:
-    """How large a transfer may be, how long it may take and how often it is tried."""
+    """The limits of a transfer: its size, its time and its attempts."""
 
     size: int  # bytes of one file
     deadline: float  # on the monotonic clock; all attempts and pauses end before it

@@ -46,7 +46,7 @@ class RunIntervals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimIntervals:
-    """Which job may start, and when."""
+    """The choice of the job that starts next."""
 
     passed_over: float = 300.0  # since its creation: then a job holds back younger ones on the nodes that are large enough for it
     probe_lease: float = 60.0  # for the job that tests whether a node starts containers again: it may have to pull its image

@@ -18,7 +18,7 @@ from orchestrator_site.base.http.serializers import QuerySerializer
 
 
 class ScriptQuery(QuerySerializer):
-    """Whether the page is requested, or the script that starts it."""
+    """A request for the page, or for the script that starts it."""
 
     script = Text(required=False)
 

@@ -12,7 +12,7 @@ _UNFINISHED_BYTES: Final = 256 * 1024  # what the application keeps for an unfin
 
 
 class Phase(Enum):
-    """What the server waits for a client to do. Under pressure, connections in the first of these phases are closed first."""
+    """The action of a client that the server waits for. Under pressure, connections in earlier phases are closed first."""
 
     LINGERING = auto()  # to close its side after the last answer
     IDLE = auto()  # to send a request

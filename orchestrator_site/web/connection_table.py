@@ -22,7 +22,7 @@ _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much of a web process clients may use."""
+    """The share of a web process that clients may use."""
 
     connections: int = 1000  # an idle one uses some 5 KB
     memory_bytes: int = 64 * 1024**2  # all requests and answers that wait for a client or for a thread

@@ -31,7 +31,7 @@ _ENDED: Final = object()
 
 
 class Stage(Enum):
-    """How much of its next request a client has sent."""
+    """The part of its next request that a client has sent."""
 
     NOTHING = auto()
     HEAD = auto()

@@ -48,7 +48,7 @@ class ApiView(APIView):
 
 
 class UnknownView(ApiView):
-    """The 404 of all other addresses under `/v1`."""
+    """The 404 of all other URLs under `/v1`."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)

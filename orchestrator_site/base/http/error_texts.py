@@ -1,4 +1,4 @@
-"""The error sentences that several parts give: the views, the web server, and the OpenAPI document."""
+"""The error sentences that several parts share: the views, the web server, and the OpenAPI document."""
 
 from typing import Final
 

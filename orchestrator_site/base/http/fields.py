@@ -181,7 +181,7 @@ class Time(StrictField):
     """A point in time: RFC 3339 with an offset in requests, UTC with milliseconds in answers."""
 
     default_error_messages = {
-        "time": "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z (in a URL, + is written %2B)"
+        "time": "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z (in a URL, write + as %2B)"
     }
 
     def __init__(self, **options: Any) -> None:

@@ -16,7 +16,7 @@ Step = str | int  # the name of an object's member, or the index of an array's i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a text may contain beyond the rules above."""
+    """The permitted content of a text, beyond the rules above."""
 
     max_depth: int
     allow_nul: bool  # in strings and names

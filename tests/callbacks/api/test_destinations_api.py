@@ -1,4 +1,4 @@
-"""/v1/destinations: the hosts that events are sent to, and what an operator can do about one."""
+"""/v1/destinations: the origins that events are sent to, and what an operator can do about one."""
 
 import uuid
 from datetime import timedelta
