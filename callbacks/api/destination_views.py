@@ -19,7 +19,7 @@ from orchestrator_site.base.http.pagination import MAX_NUMBER, Page, PageQuery, 
 from orchestrator_site.base.http.serializers import QuerySerializer
 
 _FIRST_TIME, _LAST_TIME = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # for any database, in any zone
-_DESTINATION = "The destination, in its present state."
+_DESTINATION = "The current state of the destination."
 
 
 def _origin(url: str) -> str:

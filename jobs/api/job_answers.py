@@ -78,7 +78,7 @@ class LogLine(AnswerSerializer):
         required=False,
         show=lambda ending: True if ending == Ending.PARTIAL else None,
         schema={"enum": [True]},
-        help_text="The line continues in the next one of its stream.",
+        help_text="The line continues in the next line of its stream.",
     )
 
 
@@ -109,7 +109,7 @@ class Event(AnswerSerializer):
     jobsequence = Integer(1, source="sequence")
     state = Choice(StoredEvent.State.values)
     nextAttemptAt = Time(source="next_attempt_at", required=False)
-    attempts = Array(Attempt(), help_text="The oldest first.")
+    attempts = Array(Attempt(), help_text="The attempts, oldest first.")
 
 
 class Redelivery(AnswerSerializer):

@@ -28,7 +28,7 @@ class _NewTransfer(RequestSerializer):
         low=1,
         high=limits.ID_LENGTH,
         required=False,
-        help_text="Unique among inputs and outputs. Default: by position, `input-1`.",
+        help_text="Unique among inputs and outputs. Default: kind and position, such as `input-1`.",
     )
     path = Text(parse=fields.file_path, schema={"minLength": 1}, help_text=_PATH_HELP)
     spec: ClassVar[type[InputSpec] | type[OutputSpec]]

@@ -185,7 +185,7 @@ class Time(StrictField):
     }
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"help_text": "UTC with milliseconds.", **options, "schema": {"format": "date-time"}})
+        super().__init__(**{"help_text": "A time in UTC, with milliseconds.", **options, "schema": {"format": "date-time"}})
 
     def to_internal_value(self, data: Any) -> Any:
         try:
