@@ -7,8 +7,6 @@ changes, so that keys can be added and revoked while the service runs. Only dige
 import hashlib
 import hmac
 import logging
-import os
-import threading
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -35,7 +33,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         if not settings.CONFIGURATION.api_auth_required:
             return None
         path = settings.CONFIGURATION.api_key_file
-        digests = _key_file(path).digests() if path else frozenset()
+        digests = _known_digests(path) if path else frozenset()
         if not digests:
             logger.error("a request was refused because there is no API key: add one to the file that API_KEY_FILE names")
             raise ApiError(HTTPStatus.UNAUTHORIZED, "the service has no API keys yet", headers=_CHALLENGE)
@@ -60,38 +58,25 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
         return {"type": "http", "scheme": "bearer"}
 
 
-class KeyFile:
-    """The digests of the keys in a file, read again when the file changes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._version: tuple[int, ...] | None = None
-        self._digests: frozenset[bytes] = frozenset()
-
-    def digests(self) -> frozenset[bytes]:
-        """Return the digests; none if the file cannot be read, since removing it revokes its keys."""
-        with self._lock:
-            try:
-                with self._path.open("rb") as file:
-                    status = os.fstat(file.fileno())
-                    version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-                    if version != self._version:
-                        self._digests = read_keys(file.read())
-                        self._version = version
-            except OSError as error:
-                logger.error("API_KEY_FILE cannot be read: %s", error.strerror)
-                self._version, self._digests = None, frozenset()
-            return self._digests
-
-
 def read_keys(text: bytes) -> frozenset[bytes]:
     """Return the digests of the keys in the content of a key file."""
     lines = (line.strip() for line in text.splitlines())
     return frozenset(_digest(line) for line in lines if line and not line.startswith(b"#"))
 
 
-_key_file = lru_cache(maxsize=8)(KeyFile)
+def _known_digests(path: Path) -> frozenset[bytes]:
+    """Return the digests of the keys in the file; none if it cannot be read, since removing it revokes its keys."""
+    try:
+        status = path.stat()
+        return _digests_of(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    except OSError as error:
+        logger.error("API_KEY_FILE cannot be read: %s", error.strerror)
+        return frozenset()
+
+
+@lru_cache(maxsize=1)
+def _digests_of(path: Path, version: tuple[int, ...]) -> frozenset[bytes]:  # noqa: ARG001 - the file is read once a version
+    return read_keys(path.read_bytes())
 
 
 def _digest(key: bytes) -> bytes:
