@@ -1,12 +1,14 @@
 """The endpoints of jobs: a view makes one call and answers; no view waits for an engine."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from http import HTTPStatus
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
+from rest_framework.response import Response
 
 from jobs import services
 from jobs.api import job_list, limits, stored_log
@@ -91,9 +93,7 @@ class JobView(OneJobView):
             services.cancel(job_id)
         except JobNotFound:
             self.found(None)
-        response = HttpResponse(status=HTTPStatus.NO_CONTENT)
-        del response["Content-Type"]
-        return response
+        return Response(status=HTTPStatus.NO_CONTENT)
 
 
 class LogsView(OneJobView):
@@ -108,7 +108,7 @@ class LogsView(OneJobView):
         },
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
-        log = self.found(stored_log.find_log(job_id))
+        log = self.found(stored_log.find_log(id=job_id))
         stream, tail, seconds = self.query.get("stream"), self.query.get("tail"), self.query["wait"]
         after, limit = self.query["after"], self.query.get("limit")
         if tail is not None:
@@ -131,7 +131,8 @@ def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: f
 
     def look() -> stored_log.LogPage:
         nonlocal after
-        page = stored_log.read_page(stored_log.find_again(log), after=after, limit=limit, stream=stream)
+        now = stored_log.find_log(uuid=log.job) or replace(log, ended=True)  # if the job was deleted
+        page = stored_log.read_page(now, after=after, limit=limit, stream=stream)
         after = page.read_to
         return page
 

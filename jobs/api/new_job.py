@@ -1,6 +1,6 @@
 """The body of `POST /v1/jobs`: every member of a job with its rules, read into a `JobSpec`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Final, TypeVar, get_args
@@ -85,10 +85,6 @@ class EventOutput(_NewTransfer):
     type = Choice([OutputType.EVENT])
 
 
-_INPUTS: Mapping[str, type[RequestSerializer]] = {InputType.FILE: FileInput, InputType.DOWNLOAD: DownloadInput}
-_OUTPUTS: Mapping[str, type[RequestSerializer]] = {OutputType.UPLOAD: UploadOutput, OutputType.EVENT: EventOutput}
-
-
 class Callback(RequestSerializer):
     """Where the events of a job are sent."""
 
@@ -170,8 +166,8 @@ class NewJob(RequestSerializer):
         absent=("",),
         help_text="An absolute path without `..`, not at or below `/dev`, `/proc` or `/sys`. An empty string counts as absent.",
     )
-    inputs = Array(ByType("NewInput", _INPUTS), high=limits.TRANSFERS, required=False)
-    outputs = Array(ByType("NewOutput", _OUTPUTS), high=limits.TRANSFERS, required=False)
+    inputs = Array(ByType("NewInput", FileInput(), DownloadInput()), high=limits.TRANSFERS, required=False)
+    outputs = Array(ByType("NewOutput", UploadOutput(), EventOutput()), high=limits.TRANSFERS, required=False)
     pullPolicy = Choice(get_args(PullPolicy), source="pull_policy", default="missing")
     network = Choice(get_args(Network), default="bridge")
     callback = Callback(required=False)

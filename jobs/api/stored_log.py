@@ -4,7 +4,7 @@ A chunk holds consecutive lines, which are numbered from 1: a line is in the las
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from jobs.api import limits
@@ -41,16 +41,10 @@ class LogPage:
     complete: bool  # the log had ended, and the page reaches its end
 
 
-def find_log(job_id: str) -> Log | None:
-    """Return the state of the log of a job; None if there is no such job."""
-    row = Job.objects.filter(id=job_id).values_list("uuid", "log_next", "exited_at").first()
+def find_log(**job: str | UUID) -> Log | None:
+    """Return the present state of the log of a job, given by `id` or `uuid`; None if there is no such job."""
+    row = Job.objects.filter(**job).values_list("uuid", "log_next", "exited_at").first()
     return None if row is None else Log(row[0], row[1] - 1, row[2] is not None)
-
-
-def find_again(log: Log) -> Log:
-    """Return the present state of a log; it has ended if its job was deleted."""
-    row = Job.objects.filter(uuid=log.job).values_list("log_next", "exited_at").first()
-    return replace(log, ended=True) if row is None else Log(log.job, row[0] - 1, row[1] is not None)
 
 
 def read_page(log: Log, *, after: int, limit: int, stream: str | None) -> LogPage:

@@ -262,12 +262,12 @@ class StringOrArray(StrictField):
 
 
 class ByType(StrictField):
-    """An object that is read by the serializer for its `type`. `component` names it in the OpenAPI document."""
+    """An object that is read by the child for its `type`. `component` names it in the OpenAPI document."""
 
     json_type = None
 
-    def __init__(self, component: str, classes: Mapping[str, type[serializers.Serializer[Any]]], **options: Any) -> None:
-        self.by_type: dict[str, Any] = {str(type_): class_() for type_, class_ in classes.items()}
+    def __init__(self, component: str, *children: Any, **options: Any) -> None:
+        self.by_type: dict[str, Any] = {type_: child for child in children for type_ in child.fields["type"].by_text}
         super().__init__(schema={"allOf": [PolymorphicProxySerializer(component, self.by_type, "type")]}, **options)
         self._type = Choice(tuple(self.by_type))
 
