@@ -62,7 +62,8 @@ def job_with_secrets(files: FileServer, receiver: Receiver, *, missing: bool) ->
 def all_redis_commands(url: str) -> Iterator[list[str]]:
     """Record all commands that Redis receives."""
     commands: list[str] = []
-    with closing(redis.Redis.from_url(url)) as client, client.monitor() as monitor:
+    # While the processes start, Redis may receive nothing for longer than the client's default time-out of 5 s.
+    with closing(redis.Redis.from_url(url, socket_timeout=60)) as client, client.monitor() as monitor:
 
         def listen() -> None:
             for command in monitor.listen():
