@@ -10,10 +10,6 @@ from orchestrator_site.base.http.fields import Boolean, Choice, Integer, Text, T
 from orchestrator_site.base.http.serializers import AnswerSerializer
 
 
-def _breaker(destination: Any) -> BreakerState:
-    return destination_breaker.state(destination, destination.now)
-
-
 class Redelivering(AnswerSerializer):
     """Events that died between these times are being sent again."""
 
@@ -31,7 +27,10 @@ class DestinationSummary(AnswerSerializer):
     origin = Text(help_text="Scheme, host and port.")
     paused = Boolean(help_text="Whether an operator has paused deliveries.")
     breaker = Choice(
-        tuple(BreakerState), source="*", show=_breaker, help_text="`open`: nothing is sent; `half_open`: one probe at a time."
+        tuple(BreakerState),
+        source="*",
+        show=lambda row: destination_breaker.state(row, row.now),
+        help_text="`open`: nothing is sent; `half_open`: one probe at a time.",
     )
     failures = Integer(0, help_text="Consecutive attempts without a response or with a 5xx.")
     openUntil = Time(source="open_until", required=False, help_text="When the breaker becomes half open.")

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -25,10 +25,13 @@ from orchestrator_site.base.db.transactions import release_connection
 from orchestrator_site.base.http.api_errors import ApiError, json_response
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.long_polls import look_until
-from orchestrator_site.base.http.openapi import answer, operation
+from orchestrator_site.base.http.openapi import answer, described, operation
 from orchestrator_site.base.http.pagination import pages_of
 
 _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
+_LOCATION = OpenApiParameter(
+    "Location", location=OpenApiParameter.HEADER, response=[202], required=True, description="The path of the job."
+)
 
 
 class JobsView(ApiView):
@@ -39,9 +42,8 @@ class JobsView(ApiView):
         "Run a job",
         "Responds as soon as the job is stored durably; the job then runs without further requests.",
         body=NewJob,
-        answers=answer(Accepted, "The job is stored.", 202),
-        location="The path of the job.",
-        errors={HTTPStatus.CONFLICT: ID_TAKEN},
+        answers=answer(Accepted, "The job is stored.", 202) | described({409: ID_TAKEN}),
+        parameters=[_LOCATION],
     )
     def post(self, request: Request) -> HttpResponse:  # noqa: ARG002
         try:

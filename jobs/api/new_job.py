@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Final, TypeVar, get_args
+from typing import Any, ClassVar, Final, get_args
 
 from jobs import events, exec_limits
 from jobs.api import fields, limits
@@ -15,7 +15,6 @@ from orchestrator_site.base.http.fields import Array, ByType, Choice, Integer, N
 from orchestrator_site.base.http.serializers import RequestSerializer
 
 EVENT_TYPES: Final = (events.INPUT, events.START, events.LOG, events.EXIT, events.OUTPUT, events.COMPLETE)
-_Transfer = TypeVar("_Transfer", InputSpec, OutputSpec)
 
 _PATH_HELP = f"Relative to the workspace, without `..`; at most {limits.PATH_BYTES} bytes."
 _NOT_OCTAL = 'must be an octal string such as "0755"'
@@ -180,7 +179,7 @@ class NewJob(RequestSerializer):
         return JobSpec(**attrs, inputs=inputs, outputs=outputs)
 
 
-def _named(specs: Sequence[_Transfer], kind: str, ids: set[str]) -> tuple[_Transfer, ...]:
+def _named(specs: Sequence[Any], kind: str, ids: set[str]) -> tuple[Any, ...]:
     """Return the transfers, named by kind and position (`input-1`, `output-3`) if they have no id; add their ids to `ids`."""
     named = tuple(replace(spec, id=spec.id or f"{kind}-{number}") for number, spec in enumerate(specs, 1))
     for index, spec in enumerate(named):

@@ -30,7 +30,7 @@ class OpenApiView(ApiView):
     authentication_classes = []
 
     def get(self, request: Request) -> HttpResponse:
-        NoParameters.read_query(request.META["QUERY_STRING"])
+        NoParameters.read(request.META["QUERY_STRING"])
         return HttpResponse(_document(), content_type="application/json")
 
 
@@ -56,7 +56,7 @@ class DocsView(SpectacularSwaggerSplitView):
         return super().perform_content_negotiation(request, force=True)
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        ScriptQuery.read_query(request.META["QUERY_STRING"])
+        ScriptQuery.read(request.META["QUERY_STRING"])
         response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
         return response
 

@@ -102,9 +102,6 @@ class JsonErrorsMiddleware:
         is_json = response.get("Content-Type") == "application/json"
         if response.status_code < HTTPStatus.BAD_REQUEST or is_json or is_admin(request):
             return response
-        answer = error_response(response.status_code)
-        for name, value in response.headers.items():
-            if name.lower() not in _BODY_HEADERS:
-                answer[name] = value
         response.close()
-        return answer
+        headers = {name: value for name, value in response.headers.items() if name.lower() not in _BODY_HEADERS}
+        return error_response(response.status_code, headers=headers)

@@ -1,20 +1,17 @@
 """Declares the operations of the API: requests and answers are checked and documented from the same serializers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from django.http import HttpResponseBase
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import build_parameter_type
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.json_body import read_json
 from orchestrator_site.base.http.serializers import Error, QuerySerializer, RequestSerializer
-
-Handler = TypeVar("Handler", bound=Callable[..., HttpResponseBase])
 
 _ERRORS: Final = {
     400: "A member or a query parameter is unknown, missing or invalid; `field` names it.",
@@ -38,49 +35,42 @@ def operation(
     answers: Mapping[Any, OpenApiResponse],
     query: type[QuerySerializer] = NoParameters,
     body: type[RequestSerializer] | None = None,
-    errors: Mapping[int, str] | None = None,
-    location: str = "",
-) -> Callable[[Handler], Handler]:
+    parameters: Sequence[OpenApiParameter] = (),
+) -> Callable[[Any], Any]:
     """Declare a method of a view as an operation.
 
     Before the method runs, the query parameters are read into `view.query` and the JSON body into `view.body`. `answers` are its
-    successful answers by status and media type; `errors` the sentences of errors that no other operation has, by status;
-    `location` describes the `Location` header of a 202.
+    answers by status and media type, without the errors that other operations have too; `parameters` are only documented.
     """
-    parameters: list[Any] = [query] if query is not NoParameters else []
-    if location:
-        header: Any = {"location": OpenApiParameter.HEADER, "response": [202], "required": True}
-        parameters.append(OpenApiParameter("Location", OpenApiTypes.STR, description=location, **header))
 
-    def declare(handler: Handler) -> Handler:
+    def declare(handler: Callable[..., HttpResponseBase]) -> Any:
         @wraps(handler)
         def handle(view: Any, request: Any, **path: Any) -> HttpResponseBase:
-            view.query = query.read_query(request.META.get("QUERY_STRING", ""))
+            view.query = query.read(request.META.get("QUERY_STRING", ""))
             if body is not None:
                 view.body = read_json(request._request, body.read)
             return handler(view, request, **path)
 
-        documented: Any = extend_schema(
+        return extend_schema(
             operation_id=operation_id,
             summary=summary,
             description=description,
-            parameters=parameters,
+            parameters=[*([] if query is NoParameters else [query]), *parameters],
             request=None if body is None else {"application/json": body},
-            responses={**answers, **_described({**_ERRORS, **(_BODY_ERRORS if body else {}), **(errors or {})})},
+            responses={**answers, **described({**_ERRORS, **(_BODY_ERRORS if body else {})})},
         )(handle)
-        return cast("Handler", documented)
 
     return declare
 
 
 def answer(serializer: Any, description: str, status: int = 200) -> dict[Any, OpenApiResponse]:
     """Return the description of a JSON answer."""
-    return {(status, "application/json"): OpenApiResponse(serializer, description)}
+    return {status: OpenApiResponse(serializer, description)}
 
 
-def _described(errors: Mapping[int, str]) -> dict[Any, OpenApiResponse]:
-    sentences = {status: f"{sentence[0].upper()}{sentence[1:].rstrip('.')}." for status, sentence in sorted(errors.items())}
-    return {(status, "application/json"): OpenApiResponse(Error, sentence) for status, sentence in sentences.items()}
+def described(errors: Mapping[int, str]) -> dict[Any, OpenApiResponse]:
+    """Return the descriptions of errors, given as sentences by status."""
+    return {status: OpenApiResponse(Error, f"{text[0].upper()}{text[1:].rstrip('.')}.") for status, text in errors.items()}
 
 
 class ApiSchema(AutoSchema):
@@ -98,9 +88,8 @@ class ApiSchema(AutoSchema):
     def _get_response_bodies(self, direction: Any = "response") -> Any:
         bodies = super()._get_response_bodies(direction)
         if sentence := cast("Any", self.view).not_found:
-            [((status, media_type), described)] = _described({404: sentence}).items()
-            bodies[str(status)] = self._get_response_for_code(described, str(status), [media_type])  # type: ignore[no-untyped-call]
-        return bodies
+            bodies["404"] = self._get_response_for_code(described({404: sentence})[404], "404")  # type: ignore[no-untyped-call]
+        return dict(sorted(bodies.items()))
 
     def get_paginated_name(self, serializer_name: str) -> str:
         return f"{serializer_name.removesuffix('Summary')}Page"

@@ -95,9 +95,9 @@ class QuerySerializer(RequestSerializer):
     nullable = False
 
     @classmethod
-    def read_query(cls, query_string: str) -> dict[str, Any]:
-        values: dict[str, Any] = cls.read(parse_query_string(query_string))
-        return values
+    def read(cls, data: Any) -> Any:
+        """Return what the query string `data` says. Raise `InvalidRequest`, which names the parameter at fault."""
+        return super().read(parse_query_string(data))
 
     def to_internal_value(self, data: dict[str, str]) -> dict[str, Any]:
         fields = self.by_name
