@@ -35,26 +35,36 @@ class Node(models.Model):
     """A container engine: its capacity, and how much of it is reserved."""
 
     name = models.CharField(max_length=255, unique=True)
-    engine_id = models.CharField(max_length=255, blank=True, help_text="The engine's own name.")
+    engine_id = models.CharField("engine", max_length=255, blank=True, help_text="The engine's own name.")
     network_id = models.CharField(
-        max_length=128, blank=True, help_text="The id of the network that jobs run on. It identifies the engine."
+        "network ID", max_length=128, blank=True, help_text="The id of the network that jobs run on. It identifies the engine."
     )
-    network_name = models.CharField(max_length=64, blank=True)
-    cpu_millis = models.PositiveIntegerField(default=0, help_text="Thousandths of a core: the most that one job can have.")
-    cpu_millis_total = models.PositiveIntegerField(default=0, help_text="Thousandths of a core for all jobs, with overcommit.")
-    memory_mib = models.PositiveIntegerField(default=0)
-    cpu_millis_reserved = models.BigIntegerField(default=0)
-    memory_mib_reserved = models.BigIntegerField(default=0)
-    warnings = models.JSONField(default=list, help_text="Limits that this engine does not enforce.")
-    seen_at = models.DateTimeField(null=True, help_text="The last heartbeat of one of its workers, by the database's clock.")
+    network_name = models.CharField("network", max_length=64, blank=True)
+    cpu_millis = models.PositiveIntegerField(
+        "largest job (thousandths of a core)", default=0, help_text="Thousandths of a core: the most that one job can have."
+    )
+    cpu_millis_total = models.PositiveIntegerField(
+        "CPU (thousandths of a core)", default=0, help_text="Thousandths of a core for all jobs, with overcommit."
+    )
+    memory_mib = models.PositiveIntegerField("memory (MiB)", default=0)
+    cpu_millis_reserved = models.BigIntegerField("reserved CPU (thousandths of a core)", default=0)
+    memory_mib_reserved = models.BigIntegerField("reserved memory (MiB)", default=0)
+    warnings = models.JSONField("limits not enforced", default=list, help_text="Limits that this engine does not enforce.")
+    seen_at = models.DateTimeField(
+        "last heartbeat", null=True, help_text="The last heartbeat of one of its workers, by the database's clock."
+    )
     start_refusal = models.TextField(
-        blank=True, default="", db_default="", help_text="The engine's message for the failed starts."
+        "error", blank=True, default="", db_default="", help_text="The engine's message for the failed starts."
     )
-    start_refused = models.JSONField(null=True, help_text="The last failed starts in a row: image and job of each.")
-    start_pause = models.PositiveIntegerField(null=True, help_text="Seconds between a failed start and the next try.")
-    start_probe = models.UUIDField(null=True, help_text="The job that tests whether starts work again.")
+    start_refused = models.JSONField(
+        "recent failures", null=True, help_text="The last failed starts in a row: image and job of each."
+    )
+    start_pause = models.PositiveIntegerField(
+        "pause (seconds)", null=True, help_text="Seconds between a failed start and the next try."
+    )
+    start_probe = models.UUIDField("probing job", null=True, help_text="The job that tests whether starts work again.")
     next_start_at = models.DateTimeField(
-        null=True, help_text="When the node may try another job, if every start fails. Empty if it accepts jobs."
+        "next start", null=True, help_text="When the node may try another job, if every start fails. Empty if it accepts jobs."
     )
 
     def __str__(self) -> str:
@@ -69,16 +79,22 @@ class Worker(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="workers")
-    counter = models.PositiveBigIntegerField(default=0)
+    counter = models.PositiveBigIntegerField("heartbeats", default=0)
     host = models.CharField(max_length=255)
-    pid = models.PositiveIntegerField()
+    pid = models.PositiveIntegerField("process ID")
     lock_path = models.TextField(help_text="A file that the process keeps locked. If it can be locked, the process is dead.")
     started_at = models.DateTimeField()
     takes_downloads = models.BooleanField(
-        default=True, db_default=True, help_text="Whether it could claim jobs with downloads at its last heartbeat."
+        "accepts downloads",
+        default=True,
+        db_default=True,
+        help_text="Whether it could claim jobs with downloads at its last heartbeat.",
     )
     takes_uploads = models.BooleanField(
-        default=True, db_default=True, help_text="Whether it could claim jobs with uploads at its last heartbeat."
+        "accepts uploads",
+        default=True,
+        db_default=True,
+        help_text="Whether it could claim jobs with uploads at its last heartbeat.",
     )
 
     def __str__(self) -> str:
@@ -88,44 +104,49 @@ class Worker(models.Model):
 class Job(models.Model):
     """A container to be run to completion. `status` changes only in `jobs.lifecycle`."""
 
-    uuid = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
-    id = models.CharField(max_length=128, unique=True)
+    uuid = models.UUIDField("UUID", primary_key=True, default=new_uuid, editable=False)
+    id = models.CharField("ID", max_length=128, unique=True)
 
     image = models.CharField(max_length=512)
     command = models.JSONField(null=True, help_text="A string for a shell, an argument vector, or null for the image's own.")
-    cpu_millis = models.PositiveIntegerField()
-    memory_mib = models.PositiveIntegerField()
-    timeout_seconds = models.PositiveIntegerField()
+    cpu_millis = models.PositiveIntegerField("CPU (thousandths of a core)")
+    memory_mib = models.PositiveIntegerField("memory (MiB)")
+    timeout_seconds = models.PositiveIntegerField("time-out (seconds)")
     environment = EncryptedJSONField(default=dict)
     meta = models.JSONField(default=dict)
     workspace = models.CharField(max_length=1024)
     pull_policy: "models.CharField[PullPolicy, PullPolicy]" = models.CharField(max_length=16)
     network = models.CharField(max_length=16)
-    wants_logs = models.BooleanField(default=False, help_text="Whether its callback receives log events.")
+    wants_logs = models.BooleanField("sends log events", default=False, help_text="Whether its callback receives log events.")
     has_downloads = models.BooleanField(default=False, db_default=False, help_text="Whether it has inputs to download.")
     has_uploads = models.BooleanField(default=False, db_default=False, help_text="Whether it has outputs to upload.")
 
     status = models.CharField(max_length=16, choices=State.choices, default=State.ACCEPTED)
     reason = models.CharField(max_length=16, choices=Reason.choices, blank=True)
     error = models.CharField(max_length=1024, blank=True)
-    exit_code = models.IntegerField(null=True)
+    exit_code = models.IntegerField("exit code", null=True)
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True, help_text="When it was decided.")
-    exited_at = models.DateTimeField(null=True, help_text="When its log ended and its exit event was created.")
+    exited_at = models.DateTimeField("log ended at", null=True, help_text="When its log ended and its exit event was created.")
     outputs_cancelled_at = models.DateTimeField(null=True, help_text="When its outputs were cancelled after it had been decided.")
     completed_at = models.DateTimeField(null=True, help_text="When its last output was finished.")
 
-    owner = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="jobs")
+    owner = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="jobs", verbose_name="worker")
     node = models.ForeignKey(Node, null=True, on_delete=models.PROTECT, related_name="jobs")
     claims = models.PositiveIntegerField(default=0, help_text="How often it was claimed. Part of its container's name.")
     refused_starts = models.PositiveIntegerField(
-        default=0, db_default=0, help_text="How often it failed to start for reasons that may not be its fault."
+        "failed starts", default=0, db_default=0, help_text="How often it failed to start for reasons that may not be its fault."
     )
     owner_deaths = models.PositiveSmallIntegerField(
-        default=0, db_default=0, help_text="How many owners died in a row while they drove it without progress."
+        "worker deaths in a row",
+        default=0,
+        db_default=0,
+        help_text="How many owners died in a row while they drove it without progress.",
     )
-    reserved = models.BooleanField(default=False, help_text="Whether its cpu and memory are reserved on its node.")
+    reserved = models.BooleanField(
+        "resources reserved", default=False, help_text="Whether its cpu and memory are reserved on its node."
+    )
     doing = models.CharField("progress", max_length=640, blank=True, help_text="Progress of an accepted job, as a sentence.")
 
     log_frames = models.PositiveBigIntegerField(default=0, help_text="How many frames of the engine's log are stored.")
@@ -137,9 +158,13 @@ class Job(models.Model):
     log_last_stderr = models.CharField(max_length=40, blank=True)
     log_engine_bytes = models.PositiveBigIntegerField(default=0, help_text="Bytes that the engine's log had at least.")
     log_next = models.PositiveBigIntegerField(default=1, help_text="Number of the next line to store.")
-    log_bytes = models.PositiveBigIntegerField(default=0)
-    log_full = models.BooleanField(default=False, help_text="Whether LOG_LIMIT is reached and the marker is stored.")
-    log_dropped = models.PositiveBigIntegerField(default=0, help_text="Lost lines and gaps that no event has reported yet.")
+    log_bytes = models.PositiveBigIntegerField("stored log (bytes)", default=0)
+    log_full = models.BooleanField(
+        "log limit reached", default=False, help_text="Whether LOG_LIMIT is reached and the marker is stored."
+    )
+    log_dropped = models.PositiveBigIntegerField(
+        "lost lines to report", default=0, help_text="Lost lines and gaps that no event has reported yet."
+    )
 
     class Meta:
         indexes = [
@@ -165,7 +190,7 @@ class Input(models.Model):
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="inputs")
     position = models.PositiveSmallIntegerField()
-    name = models.CharField(max_length=128, help_text="The `id` that the client gave.")
+    name = models.CharField("ID", max_length=128, help_text="The `id` that the client gave.")
     type = models.CharField(max_length=16, choices=InputType.choices)
     path = models.CharField(max_length=1024)
     mode = models.PositiveSmallIntegerField(default=0o644)
@@ -190,7 +215,7 @@ class Output(models.Model):
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="outputs")
     position = models.PositiveSmallIntegerField()
-    name = models.CharField(max_length=128, help_text="The `id` that the client gave.")
+    name = models.CharField("ID", max_length=128, help_text="The `id` that the client gave.")
     type = models.CharField(max_length=16, choices=OutputType.choices)
     path = models.CharField(max_length=1024)
     url = EncryptedTextField(blank=True, default="")

@@ -1,4 +1,4 @@
-"""The admin: it shows, it does not change, and it shows no secret."""
+"""The admin pages of jobs: read-only, without secrets, with labels in words."""
 
 import pytest
 from django.contrib.auth.models import User
@@ -90,3 +90,11 @@ def test_the_admin_requires_a_staff_login(client: Client) -> None:
     answer = client.get("/admin/jobs/job/")
     assert answer.status_code == 302
     assert "/admin/login/" in answer["Location"]
+
+
+def test_labels_are_not_column_names(operator: Client, job: Job) -> None:
+    page = operator.get(f"/admin/jobs/job/{job.pk}/change/").content.decode()
+    assert "CPU (thousandths of a core)" in page
+    assert "Log limit reached" in page
+    for column in ("Cpu millis", "Memory mib", "Wants logs", "Uuid"):
+        assert column not in page
