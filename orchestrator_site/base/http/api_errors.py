@@ -102,6 +102,7 @@ class JsonErrorsMiddleware:
         is_json = response.get("Content-Type") == "application/json"
         if response.status_code < HTTPStatus.BAD_REQUEST or is_json or is_admin(request):
             return response
-        response.close()
+        if response.streaming:  # closing one means the end of the request, which closes the database connection
+            response.close()
         headers = {name: value for name, value in response.headers.items() if name.lower() not in _BODY_HEADERS}
         return error_response(response.status_code, headers=headers)
