@@ -12,7 +12,7 @@ _COUNTED = 10_000  # the most jobs ahead that are counted
 
 
 def waiting_for(job: Job) -> str | None:
-    """Return what an accepted job waits for, in a few words; None for any other job."""
+    """Return what an accepted job waits for, as a phrase; None for any other job."""
     if job.status != State.ACCEPTED:
         return None
     nodes = healthy_nodes()
@@ -22,14 +22,14 @@ def waiting_for(job: Job) -> str | None:
         return job.doing or "preparing" if nodes.filter(pk=job.node_id).exists() else "its node's engine to respond"
     largest = nodes.aggregate(cpu=Max("cpu_millis"), memory=Max("memory_mib"))
     if largest["cpu"] is None:
-        return "a node's engine to respond" if Worker.objects.exists() else "a living worker on a node"
+        return "a node's engine to respond" if Worker.objects.exists() else "no node has a living worker"
     if job.cpu_millis > largest["cpu"]:
-        return f"a node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest['cpu'])}"
+        return f"no node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest['cpu'])}"
     if job.memory_mib > largest["memory"]:
-        return f"a node with {job.memory_mib} MiB of memory; the largest has {largest['memory']} MiB"
+        return f"no node with {job.memory_mib} MiB of memory; the largest has {largest['memory']} MiB"
     able = nodes.filter(cpu_millis__gte=job.cpu_millis, memory_mib__gte=job.memory_mib)
     if not able.exists():
-        return f"a node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
+        return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
     able = able.filter(start_breaker.ACCEPTS_JOBS)
     if not able.exists():
         return "a node that can start containers: every start fails on the nodes that are large enough"

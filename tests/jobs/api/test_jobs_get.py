@@ -51,7 +51,7 @@ class TestGet:
     def test_a_job_too_large_for_the_nodes_says_so(self, client: Client) -> None:
         make_node(cpus=2)
         post_job(client, id="a", cpu=64)
-        assert client.get("/v1/jobs/a").json()["waiting"] == "a node with 64 cpus; the largest has 2"
+        assert client.get("/v1/jobs/a").json()["waiting"] == "no node with 64 cpus; the largest has 2"
 
     def test_a_failed_job_shows_all_that_is_known(self, client: Client) -> None:
         job = make_job(id="a")

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"cpu_millis": 64_000}, "a node with 64 cpus; the largest has 2"),
-        ({"memory_mib": 65_536}, "a node with 65536 MiB of memory; the largest has 4096 MiB"),
+        ({"cpu_millis": 64_000}, "no node with 64 cpus; the largest has 2"),
+        ({"memory_mib": 65_536}, "no node with 65536 MiB of memory; the largest has 4096 MiB"),
     ],
 )
 def test_a_job_too_large_for_every_node_waits(values: dict[str, int], sentence: str) -> None:
@@ -41,7 +41,7 @@ def test_a_job_waits_for_the_jobs_ahead() -> None:
 
 
 def test_a_job_waits_for_a_worker() -> None:
-    assert waiting_for(make_job()) == "a living worker on a node"
+    assert waiting_for(make_job()) == "no node has a living worker"
 
 
 def test_a_job_waits_for_an_engine_to_answer() -> None:
