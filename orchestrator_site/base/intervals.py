@@ -65,6 +65,7 @@ class EngineIntervals:
     idle_log: float = 0.25  # without a byte of a followed log; then the reader commits what it has
     keep_alive: float = 30.0  # without a byte of a stream over TCP, before the kernel probes whether the host is still there
     keep_alive_probe: float = 10.0  # between two probes
+    holder_checks: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)  # between checks whether another worker has installed the init
     superseded_init: float = 7 * DAY  # before another release's init is removed: its workers may still use it
     watch: float = 5.0  # between two calls that check whether the engine answers
     watch_retry: float = 1.0  # between them while it does not

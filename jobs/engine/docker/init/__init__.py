@@ -89,7 +89,7 @@ class Init:
                 self._load_image()
                 answer = self._create_holder()
             if answer.status == 409:  # another worker has made it, or is making it
-                self._check_holder()
+                self._wait_for_holder()
             elif answer.failed:
                 raise EngineInTrouble(f"the init cannot be installed on the engine: {answer.message}")
             else:
@@ -122,10 +122,14 @@ class Init:
         timeout = self._client.intervals.long_call
         self._client.exchange("DELETE", f"/containers/{quoted(holder)}", params={"v": "1"}, timeout=timeout)
 
-    def _check_holder(self) -> None:
-        answer = self._client.exchange("GET", f"/containers/{quoted(self.holder())}/json")
-        if answer.failed:
-            raise EngineUnavailable(f"another worker is installing the init on the engine: {answer.message}")
+    def _wait_for_holder(self) -> None:
+        """Wait a moment for the holder that another worker is making: the engine reserves its name before it exists."""
+        for pause in (*self._client.intervals.holder_checks, 0.0):
+            answer = self._client.exchange("GET", f"/containers/{quoted(self.holder())}/json")
+            if not answer.failed:
+                return
+            self._client.interrupt.sleep(pause)
+        raise EngineUnavailable(f"another worker is installing the init on the engine: {answer.message}")
 
     def _load_image(self) -> None:
         archive = _image(self.architecture())

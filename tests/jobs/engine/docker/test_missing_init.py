@@ -56,6 +56,19 @@ def test_a_job_waits_while_another_worker_installs_the_init(without_init: Script
         DockerEngine(without_init.host).create(spec)
 
 
+def test_the_init_that_another_worker_has_just_installed_is_used(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    # Given a holder whose name is taken, and which exists a moment later
+    without_init.answers["create?name=orchestrator-init"] = answer(409, {"message": "the name is in use by another container"})
+    checks = iter([answer(404, {"message": "No such container"}), answer(200, {"Id": "0"})])
+    without_init.answers = {"/json": lambda: next(checks), **without_init.answers}
+    creations = iter([without_init.answers["create?name=job"], answer(201, {"Id": "1"})])
+    without_init.answers["create?name=job"] = lambda: next(creations)
+
+    # I expect the job's container to be created
+    DockerEngine(without_init.host).create(spec)
+    assert without_init.count("create?name=job") == 2
+
+
 def test_an_unrelated_error_that_names_the_holder_is_the_jobs(without_init: ScriptedDaemon, spec: RunSpec) -> None:
     without_init.answers["create?name=orchestrator-init"] = answer(409, {"message": "the name is in use by another container"})
     without_init.answers["orchestrator-init"] = answer(200, {"Id": "0"})
