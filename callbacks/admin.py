@@ -23,6 +23,7 @@ from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminSplitDateTimeVerticalWidget
 
+from callbacks.delivery import destination_rows
 from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.operators import destinations, redelivery
 from orchestrator_site.base.egress.http_client import redact
@@ -94,7 +95,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Destination]:
         rows: QuerySet[Destination] = super().get_queryset(request)
-        return destinations.as_of_now(rows)
+        return destination_rows.with_database_time(rows)
 
     @_label(
         "State",

@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.serializers import ValidationError
 
 from callbacks.api.destination_answers import Destination, DestinationSummary
+from callbacks.delivery import destination_rows
 from callbacks.operators import destinations, redelivery
 from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
 from orchestrator_site.base.http.api_errors import json_response
@@ -62,7 +63,7 @@ class DestinationsView(ApiView):
 
 
 def _page_of_destinations(*, limit: int, cursor: int = 0, **filters: Any) -> Page[Any]:
-    found = list(destinations.as_of_now().filter(pk__gt=cursor, **filters).order_by("pk")[: limit + 1])
+    found = list(destination_rows.with_database_time().filter(pk__gt=cursor, **filters).order_by("pk")[: limit + 1])
     return Page(found[:limit], found[limit - 1].pk if len(found) > limit else None)
 
 
@@ -72,7 +73,7 @@ class _OneDestinationView(ApiView):
 
     def find(self, destination_id: int) -> Any:
         """Return the row, with the time of the database as `now`."""
-        return self.found(destinations.as_of_now().filter(pk=min(destination_id, MAX_NUMBER)).first())
+        return self.found(destination_rows.with_database_time().filter(pk=min(destination_id, MAX_NUMBER)).first())
 
     def respond(self, destination_id: int, status: int = 200) -> HttpResponse:
         destination = self.find(destination_id)

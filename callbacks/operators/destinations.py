@@ -3,7 +3,6 @@
 from typing import Any, Final, NamedTuple
 
 from django.db import transaction
-from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from callbacks.delivery import destination_queue, destination_rows
@@ -23,11 +22,6 @@ class Load(NamedTuple):
     waiting: int  # streams, counted up to `MAX_WAITING_COUNTED`
 
 
-def as_of_now(rows: QuerySet[Destination] | None = None) -> QuerySet[Any]:
-    """Return destinations (all by default), each with the database's time as `now`."""
-    return destination_rows.with_database_time(rows)
-
-
 def load(destination: Destination) -> Load:
     """Count the deliveries in flight to a destination and the streams that wait for it."""
     waiting = destination_queue.waiting_streams(destination)[:MAX_WAITING_COUNTED]
@@ -40,7 +34,7 @@ def max_in_flight(destination: Destination) -> int:
 
 
 def condition(destination: Any) -> str:
-    """Return in a word or two whether and how deliveries go to a destination (from `as_of_now`)."""
+    """Return in a word or two whether and how deliveries go to a destination (from `destination_rows.with_database_time`)."""
     if destination.paused:
         return "paused"
     if destination.throttled_until is not None and destination.throttled_until > destination.now:

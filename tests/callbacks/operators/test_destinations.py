@@ -7,7 +7,7 @@ import pytest
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from callbacks.delivery import due_streams
+from callbacks.delivery import destination_rows, due_streams
 from callbacks.models import Destination, Subscription
 from callbacks.operators import destinations
 from tests.helpers.delivery_fixtures import (
@@ -46,7 +46,7 @@ def test_the_condition_of_a_destination(values: dict[str, Any], condition: str) 
     now = timezone.now()
     moments = {name: now + value if isinstance(value, timedelta) else value for name, value in values.items()}
     Destination.objects.create(origin="https://hook.example:443", used_at=now, **moments)
-    destination = destinations.as_of_now().get()
+    destination = destination_rows.with_database_time().get()
     destination.now = now
     assert destinations.condition(destination) == condition
 
