@@ -161,6 +161,8 @@ class DockerEngine:
         if answer.failed and self._init.is_missing(answer.message):
             self._init.make_holder()
             answer = self._try_to_create(name, body)
+            if answer.failed and self._init.is_missing(answer.message) and not self._init.exists():
+                raise EngineUnavailable("another worker has removed the init, which was damaged, and is installing it again")
         return answer
 
     def _try_to_create(self, name: str, body: dict[str, Any]) -> EngineAnswer:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from jobs.engine.docker.transport import TRANSPORT_ERRORS, EngineAnswer, EngineClient, engine_unavailable, quoted
-from jobs.errors import EngineInTrouble, EngineUnavailable
+from jobs.errors import ContainerNotFound, EngineInTrouble, EngineUnavailable
 
 DIRECTORY: Final = "/dev/orchestrator"  # every engine mounts its own /dev, so no image can contain anything there
 COMMAND: Final = f"{DIRECTORY}/init"
@@ -66,10 +66,14 @@ class Init:
         """Return the name of the holder. The first call removes a holder whose init is damaged, as after a power cut."""
         holder = self.holder()
         with self._client.interrupt.holding(self._shared.lock):
-            if holder and not self._shared.holder_is_checked and not self._is_intact(holder):
-                self._remove(holder)
+            if holder and not self._shared.holder_is_checked:
+                self._remove_if_damaged(holder)
             self._shared.holder_is_checked = True
         return holder
+
+    def exists(self) -> bool:
+        """Return whether the holder exists. Raise `EngineUnavailable`."""
+        return self._container_id(self.holder()) is not None
 
     def is_missing(self, message: str) -> bool:
         """Return whether a container may have failed to be created because the holder is missing.
@@ -107,8 +111,20 @@ class Init:
         timeout = self._client.intervals.long_call
         return self._client.exchange("POST", "/containers/create", params={"name": self.holder()}, body=body, timeout=timeout)
 
-    def _is_intact(self, holder: str) -> bool:
-        path = f"/containers/{quoted(holder)}/archive"
+    def _remove_if_damaged(self, holder: str) -> None:
+        # By its id, because another worker may have removed it meanwhile, and made a new one of the same name.
+        container_id = self._container_id(holder)
+        if container_id is not None and not self._is_intact(container_id):
+            self._remove(container_id)
+
+    def _container_id(self, name: str) -> str | None:
+        try:
+            return str(self._client.call("GET", f"/containers/{quoted(name)}/json")["Id"])
+        except ContainerNotFound:
+            return None
+
+    def _is_intact(self, container_id: str) -> bool:
+        path = f"/containers/{container_id}/archive"
         timeout = self._client.intervals.long_call
         with self._client.stream("GET", path, params={"path": COMMAND}, timeout=timeout) as response:
             if isinstance(response, EngineAnswer):
@@ -118,18 +134,17 @@ class Init:
             except TRANSPORT_ERRORS as error:
                 raise engine_unavailable(error) from error
 
-    def _remove(self, holder: str) -> None:
+    def _remove(self, container_id: str) -> None:
         timeout = self._client.intervals.long_call
-        self._client.exchange("DELETE", f"/containers/{quoted(holder)}", params={"v": "1"}, timeout=timeout)
+        self._client.exchange("DELETE", f"/containers/{container_id}", params={"v": "1"}, timeout=timeout)
 
     def _wait_for_holder(self) -> None:
         """Wait a moment for the holder that another worker is making: the engine reserves its name before it exists."""
         for pause in (*self._client.intervals.holder_checks, 0.0):
-            answer = self._client.exchange("GET", f"/containers/{quoted(self.holder())}/json")
-            if not answer.failed:
+            if self.exists():
                 return
             self._client.interrupt.sleep(pause)
-        raise EngineUnavailable(f"another worker is installing the init on the engine: {answer.message}")
+        raise EngineUnavailable("another worker is installing the init on the engine")
 
     def _load_image(self) -> None:
         archive = _image(self.architecture())

@@ -62,7 +62,7 @@ class ScriptedDaemon:
             self.may_answer.wait()
             if any(part in line for part in self.unanswered):
                 return  # the connection stays open, and the rest of the request stays unread
-            scripted = next(scripted for path, scripted in self.answers.items() if path in line)
+            scripted = next((scripted for path, scripted in self.answers.items() if path in line), NOT_SCRIPTED)
             connection.sendall(scripted if isinstance(scripted, bytes) else scripted())
             if self.close_after_answer:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -86,6 +86,9 @@ class ScriptedDaemon:
 def answer(status: int, body: object) -> bytes:
     content = json.dumps(body).encode()
     return f"HTTP/1.1 {status} X\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode() + content
+
+
+NOT_SCRIPTED = answer(500, {"message": "the test has no answer for this request"})
 
 
 def chunked(*chunks: bytes, end: bool = True) -> bytes:

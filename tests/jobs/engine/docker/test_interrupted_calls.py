@@ -172,6 +172,7 @@ def test_an_interrupt_ends_a_wait_for_another_check_of_the_init(answering: Scrip
     # Given two callers that need the init, and an engine that is silent when the first one checks it
     answering.unanswered = (init.COMMAND.replace("/", "%2F"),)
     answering.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
+    answering.answers = {"/containers/orchestrator-init": answer(200, {"Id": "0"}), **answering.answers}
     shared = DockerEngine(answering.host)
     interrupts = [Interrupt(), Interrupt()]
     first = BackgroundCall(lambda: shared.bound(interrupts[0]).create(FakeBench().spec()))

@@ -69,9 +69,39 @@ def test_the_init_that_another_worker_has_just_installed_is_used(without_init: S
     assert without_init.count("create?name=job") == 2
 
 
+def test_a_job_waits_if_the_new_init_disappears(without_init: ScriptedDaemon, spec: RunSpec) -> None:
+    # Given a holder that is created, and is missing again when the container of the job is created
+    without_init.answers["create?name=orchestrator-init"] = answer(201, {"Id": "0"})
+    without_init.answers = {"/containers/json": answer(200, []), **without_init.answers}
+
+    with pytest.raises(EngineUnavailable, match="removed the init"):
+        DockerEngine(without_init.host).create(spec)
+
+
+def test_a_missing_init_is_not_removed(without_init: ScriptedDaemon) -> None:
+    # It would be the one that another worker has created meanwhile.
+    init.Init(EngineClient(without_init.host, EngineIntervals())).checked_holder()
+
+    assert without_init.count("DELETE") == 0
+
+
+def test_a_damaged_init_is_removed_by_its_id(without_init: ScriptedDaemon) -> None:
+    # Another worker may replace it by one of the same name.
+    without_init.answers = {
+        "/json": answer(200, {"Id": "0123"}),
+        "/archive": answer(404, {"message": "Could not find the file"}),
+        "DELETE": answer(204, {}),
+        **without_init.answers,
+    }
+
+    init.Init(EngineClient(without_init.host, EngineIntervals())).checked_holder()
+
+    assert [line.split()[1] for line in without_init.request_lines if "DELETE" in line] == ["/v1.41/containers/0123?v=1"]
+
+
 def test_an_unrelated_error_that_names_the_holder_is_the_jobs(without_init: ScriptedDaemon, spec: RunSpec) -> None:
     without_init.answers["create?name=orchestrator-init"] = answer(409, {"message": "the name is in use by another container"})
-    without_init.answers["orchestrator-init"] = answer(200, {"Id": "0"})
+    without_init.answers |= {"orchestrator-init": answer(200, {"Id": "0"}), "/containers/0": answer(204, {})}
 
     with pytest.raises(EngineRefused):
         DockerEngine(without_init.host).create(spec)
