@@ -72,41 +72,52 @@ def publish(
         EventTooLarge: The event has more than 64 KiB.
         ValueError: `data` contains what JSON cannot express.
     """
+    publish_all(stream, type_, source, [data], intervals)
+
+
+def publish_all(
+    stream: UUID, type_: str, source: str, data: Sequence[Mapping[str, Any]], intervals: DeliveryIntervals = DeliveryIntervals()
+) -> None:
+    """Store an event for each of `data`, in this order, with as many statements as for one; see `publish`."""
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("events are published in the transaction of the change that they report")
     # This lock is held until the transaction ends: publishers of one stream and its delivery take turns.
     rows = Subscription.objects.select_for_update(of=("self",)).select_related("destination").defer(*Subscription.SECRETS)
     subscription = rows.filter(stream=stream).first()
-    if subscription is None or (subscription.types and type_ not in subscription.types):
+    if subscription is None or not data or (subscription.types and type_ not in subscription.types):
         return
-    sequence = subscription.last_sequence + 1
-    envelope = Envelope(
-        id=str(new_event_id()),
-        source=source,
-        type=type_,
-        subject=subscription.subject,
-        time=timestamp(timezone.now()),
-        jobsequence=sequence,
-    )
     expires_at = Now() + timedelta(seconds=intervals.lifetime)
-    Event.objects.create(
-        id=UUID(envelope.id),
-        subscription=subscription,
-        sequence=sequence,
-        type=type_,
-        source=source,
-        time=envelope.time,
-        body=envelope.body(data),
-        created_at=Now(),
-        expires_at=expires_at,
-    )
+    events = []
+    for sequence, of_event in enumerate(data, subscription.last_sequence + 1):
+        envelope = Envelope(
+            id=str(new_event_id()),
+            source=source,
+            type=type_,
+            subject=subscription.subject,
+            time=timestamp(timezone.now()),
+            jobsequence=sequence,
+        )
+        event = Event(
+            id=UUID(envelope.id),
+            subscription=subscription,
+            sequence=sequence,
+            type=type_,
+            source=source,
+            time=envelope.time,
+            body=envelope.body(of_event),
+            created_at=Now(),
+            expires_at=expires_at,
+        )
+        events.append(event)
+    Event.objects.bulk_create(events)
+    last_sequence = subscription.last_sequence + len(events)
     row = Subscription.objects.filter(pk=subscription.pk)
     if subscription.next_attempt_at is not None:  # it is being delivered, due, or waiting already
-        row.update(last_sequence=sequence)
+        row.update(last_sequence=last_sequence)
     elif subscription.destination.waiting:
-        row.update(last_sequence=sequence, next_attempt_at=expires_at, waiting_since=Now())
+        row.update(last_sequence=last_sequence, next_attempt_at=expires_at, waiting_since=Now())
     else:
-        row.update(last_sequence=sequence, next_attempt_at=Now())
+        row.update(last_sequence=last_sequence, next_attempt_at=Now())
         delivery_hints.send_on_commit(subscription.pk)
 
 

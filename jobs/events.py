@@ -3,7 +3,7 @@
 Call these functions inside the transaction that commits the change they report.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -53,20 +53,32 @@ def undelivered(uuid: UUID, limit: int) -> int:
     return outbox.pending(uuid, limit)
 
 
-def _publish(job: Job, type_: str, source: str, data: Mapping[str, Any]) -> None:
-    outbox.publish(job.uuid, type_, source, {"jobId": job.id, "meta": job.meta, **data})
+def _publish(job: Job, type_: str, source: str, data: dict[str, Any]) -> None:
+    outbox.publish(job.uuid, type_, source, _common(job) | data)
+
+
+def _common(job: Job) -> dict[str, Any]:
+    """Return the members of every event's `data`."""
+    return {"jobId": job.id, "meta": job.meta}
 
 
 def started(job: Job) -> None:
     _publish(job, START, _SERVICE, {})
 
 
-def logged(job: Job, lines: Sequence[Line]) -> None:
-    """Publish lines, all of one stream."""
+def logged(job: Job, groups: Sequence[Sequence[Line]]) -> None:
+    """Publish a `log` event for each group of lines, all of one stream. The first one reports the dropped lines."""
+    data = [_log_data(lines) for lines in groups]
+    if data:
+        data[0] |= _dropped(job)
+        outbox.publish_all(job.uuid, LOG, _SERVICE, [_common(job) | of_event for of_event in data])
+
+
+def _log_data(lines: Sequence[Line]) -> dict[str, Any]:
     data: dict[str, Any] = {"lines": [line.text for line in lines], "stream": lines[0].stream}
     if partial := [index for index, line in enumerate(lines) if line.ending == Ending.PARTIAL]:
         data["partialLines"] = partial
-    _publish(job, LOG, _SERVICE, data | _dropped(job))
+    return data
 
 
 def exited(job: Job) -> None:

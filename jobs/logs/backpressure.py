@@ -38,11 +38,11 @@ class Backlog:
         event, reports that number.
         """
         undelivered = events.undelivered(self._job, MAX_UNDELIVERED)
-        for event_lines in group(lines):
-            if job.decided and undelivered >= MAX_UNDELIVERED:
-                job.log_dropped += len(event_lines)
-            else:
-                events.logged(job, event_lines)
-                job.log_dropped = 0
-                undelivered += 1
-        self._may_be_full = undelivered >= MAX_UNDELIVERED
+        groups = group(lines)
+        space = max(0, MAX_UNDELIVERED - undelivered) if job.decided else len(groups)
+        sent, dropped = groups[:space], groups[space:]
+        events.logged(job, sent)
+        if sent:
+            job.log_dropped = 0
+        job.log_dropped += sum(map(len, dropped))
+        self._may_be_full = undelivered + len(sent) >= MAX_UNDELIVERED

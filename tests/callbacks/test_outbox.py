@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from callbacks import delivery_hints, outbox
 from callbacks.cloudevents import EventTooLarge
@@ -91,6 +92,35 @@ def test_events_are_numbered_and_pending(stream: UUID) -> None:
     subscription.refresh_from_db()
     assert subscription.next_attempt_at is not None
     assert subscription.last_sequence == 3
+
+
+def test_many_events_take_as_many_statements_as_one(stream: UUID) -> None:
+    # Given a subscription that has an event already
+    subscribe(stream)
+    publish(stream, START)
+
+    # When some events of one type are published together
+    counts = []
+    for number in (1, 20):
+        with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+            outbox.publish_all(stream, LOG, "orchestrator/service", [{"lines": [str(line)]} for line in range(number)])
+        counts.append(len(queries))
+
+    # I expect a lock, an insert and an update, however many there are, and the events in their order
+    assert counts == [3, 3]
+    bodies = [json.loads(bytes(event.body)) for event in Event.objects.order_by("sequence")]
+    assert [body["jobsequence"] for body in bodies] == list(range(1, 23))
+    assert [body["data"]["lines"] for body in bodies[2:]] == [[str(line)] for line in range(20)]
+    assert Subscription.objects.get().last_sequence == 22
+
+
+def test_no_events_change_nothing(stream: UUID, hints: Hints) -> None:
+    subscribe(stream)
+    with transaction.atomic():
+        outbox.publish_all(stream, LOG, "orchestrator/service", [])
+    assert not Event.objects.exists()
+    assert Subscription.objects.get().next_attempt_at is None
+    assert hints.take() == []
 
 
 def test_secrets_are_encrypted_but_the_origin_is_not(stream: UUID) -> None:

@@ -93,8 +93,7 @@ def publish_events(job: Job, log: bytes, content: str) -> list[str]:
     output = job.outputs.model(job=job, position=0, name="o", type="event", path="o", status="success")
     with transaction.atomic():
         events.started(job)
-        for part in group(lines):
-            events.logged(job, part)
+        events.logged(job, group(lines))
         events.exited(job)
         events.output_finished(job, output, 0.5, content=encode_content(content))
         events.completed(job)

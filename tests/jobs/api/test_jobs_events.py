@@ -29,7 +29,7 @@ def job() -> Job:
     with transaction.atomic():
         events.started(job)
         for number in range(3):
-            events.logged(job, [Line("stdout", "2026-01-01T00:00:00Z", str(number))])
+            events.logged(job, [[Line("stdout", "2026-01-01T00:00:00Z", str(number))]])
         events.completed(job)
     return job
 
