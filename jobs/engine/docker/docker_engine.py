@@ -69,7 +69,8 @@ class DockerEngine:
     def __init__(self, host: str, intervals: EngineIntervals = EngineIntervals()) -> None:
         self._intervals = intervals
         self._client = EngineClient(host, intervals)
-        self._restarts = DaemonRestarts(host, intervals)
+        self._new_connections = EngineClient(host, intervals, keep_open=False)
+        self._restarts = DaemonRestarts(self._new_connections, host)
         self._networks = Networks(self._client)
         self._images = Images(self._client, self._restarts)
         self._init = Init(self._client)
@@ -79,7 +80,8 @@ class DockerEngine:
     def bound(self, interrupt: Interrupt, max_silence: float | None = None) -> "DockerEngine":
         engine = copy.copy(self)
         engine._client = self._client.bound(interrupt, max_silence)
-        engine._restarts = self._restarts.bound(interrupt, max_silence)
+        engine._new_connections = self._new_connections.bound(interrupt, max_silence)
+        engine._restarts = self._restarts.using(engine._new_connections)
         engine._networks = Networks(engine._client)
         engine._images = self._images.using(engine._client)
         engine._init = self._init.using(engine._client)
@@ -192,7 +194,8 @@ class DockerEngine:
         if observation(inspected).phase != "created":  # the engine would run an ended one again
             raise _has_started(name)
         check_arguments(inspected["Config"])
-        answer = self._client.exchange("POST", f"/containers/{quoted(name)}/start", timeout=self._intervals.long_call)
+        # An engine that is stopping accepts no new connection, so it starts nothing that it would then end.
+        answer = self._new_connections.exchange("POST", f"/containers/{quoted(name)}/start", timeout=self._intervals.long_call)
         if answer.status == 304:
             raise _has_started(name)
         if answer.failed:

@@ -96,7 +96,7 @@ class Images:
 
     def _pull(self, reference: Reference, abort: Interrupt) -> None:
         """Pull an image. See docs/adr/0013-image-pulls-are-guarded.md for what happens if the engine restarts meanwhile."""
-        restarts = self._restarts.bound(abort, None)
+        restarts = self._restarts.bound(abort)
         incarnation = restarts.incarnation()
         for attempt in (1, 2):
             try:

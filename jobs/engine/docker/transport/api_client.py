@@ -26,7 +26,6 @@ from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
 
 _MAX_IDLE_CONNECTIONS: Final = 256  # each running job has a log follower and a waiter; docker-py keeps 10
-_MAX_IDLE_CONNECTIONS_PER_PATH: Final = 8  # for a unix socket docker-py has a pool for each path of the API
 _INITIAL_API_VERSION: Final = "1.41"  # until the engine has been asked for its own
 _PODMAN: Final = "Podman Engine"  # its name among the components of `GET /version`
 _PODMAN_REFUSED: Final = (
@@ -222,7 +221,7 @@ def _session(host: str, connect_timeout: int) -> APIClient:
     session = APIClient(version=_INITIAL_API_VERSION, timeout=connect_timeout, **options)
     session.trust_env = False  # REQUESTS_CA_BUNDLE would take precedence over the engine's own certificate authority
     if address.startswith("http+unix://"):
-        adapter = UnixAdapter(address, timeout=connect_timeout, max_pool_size=_MAX_IDLE_CONNECTIONS_PER_PATH)
+        adapter = UnixAdapter(address, timeout=connect_timeout, max_pool_size=_MAX_IDLE_CONNECTIONS)
         session.mount("http+docker://", adapter)
     elif not session.base_url.startswith("http+docker://"):  # docker-py's adapter for SSH is kept
         for scheme in ("http://", "https://"):

@@ -152,11 +152,17 @@ class TcpAdapter(HTTPAdapter):
 
 
 class UnixAdapter(UnixHTTPAdapter):
-    """A pool of breakable connections for each path of a unix socket, as in docker-py."""
+    """One pool of breakable connections to a unix socket.
+
+    docker-py has a pool for each path of the API. Paths contain names of containers, so most connections would be used once.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pool = _UnixPool("http+docker://localhost", self.socket_path, self.timeout, maxsize=self.max_pool_size)
 
     def get_connection(self, url: str | bytes, proxies: object = None) -> _UnixPool:  # noqa: ARG002 - called so by requests
-        with self.pools.lock:
-            pool: _UnixPool | None = self.pools.get(url)
-            if pool is None:
-                pool = self.pools[url] = _UnixPool(str(url), self.socket_path, self.timeout, maxsize=self.max_pool_size)
-        return pool
+        return self._pool
+
+    def close(self) -> None:
+        self._pool.close()

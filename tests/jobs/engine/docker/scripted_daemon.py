@@ -51,21 +51,27 @@ class ScriptedDaemon:
 
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError):
-            head = b""
-            while b"\r\n\r\n" not in head:
-                if not (received := connection.recv(65536)):
-                    connection.close()  # `close` may not know of a connection that was accepted late
-                    return
-                head += received
-            line = head.partition(b"\r\n")[0].decode()
-            self.requests.append(head)
-            self.may_answer.wait()
-            if any(part in line for part in self.unanswered):
-                return  # the connection stays open, and the rest of the request stays unread
-            scripted = next((scripted for path, scripted in self.answers.items() if path in line), NOT_SCRIPTED)
-            connection.sendall(scripted if isinstance(scripted, bytes) else scripted())
-            if self.close_after_answer:
-                connection.shutdown(socket.SHUT_RDWR)
+            while self._answer(connection):
+                pass
+
+    def _answer(self, connection: socket.socket) -> bool:
+        """Answer one request; return whether another may follow on the connection."""
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (received := connection.recv(65536)):
+                connection.close()  # `close` may not know of a connection that was accepted late
+                return False
+            head += received
+        line = head.partition(b"\r\n")[0].decode()
+        self.requests.append(head)
+        self.may_answer.wait()
+        if any(part in line for part in self.unanswered):
+            return False  # the connection stays open, and the rest of the request stays unread
+        scripted = next((scripted for path, scripted in self.answers.items() if path in line), NOT_SCRIPTED)
+        connection.sendall(scripted if isinstance(scripted, bytes) else scripted())
+        if self.close_after_answer:
+            connection.shutdown(socket.SHUT_RDWR)
+        return not self.close_after_answer
 
     def refuse(self) -> None:
         """Accept no new connections."""

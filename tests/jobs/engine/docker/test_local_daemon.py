@@ -1,0 +1,62 @@
+"""What is known about the process behind the engine's socket, and the question that it saves."""
+
+from typing import Any
+
+import pytest
+
+from jobs.engine.docker import DockerEngine
+from jobs.engine.docker.local_daemon import LocalDaemon
+from jobs.engine.docker.transport import EngineClient
+from orchestrator_site.base.intervals import EngineIntervals
+from tests.helpers.engines import DockerBench
+from tests.jobs.engine.docker.scripted_daemon import LATE, ScriptedDaemon, inspected
+
+pytestmark = pytest.mark.stateless
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of all requests to engines."""
+    paths: list[str] = []
+    exchange = EngineClient.exchange
+
+    def recorded(client: EngineClient, method: str, path: str, **options: Any) -> Any:
+        paths.append(path)
+        return exchange(client, method, path, **options)
+
+    monkeypatch.setattr(EngineClient, "exchange", recorded)
+    return paths
+
+
+@pytest.mark.engine
+def test_one_answer_serves_all_processes_that_end_under_one_daemon(docker_bench: DockerBench, requests: list[str]) -> None:
+    # Given an engine of this machine that was asked for its start
+    assert not docker_bench.run(("true",)).lost
+
+    # When another process ends
+    requests.clear()
+    seen = docker_bench.run(("true",))
+
+    # I expect no further question
+    assert (seen.phase, seen.lost) == ("ended", False)
+    assert "/networks" not in requests
+
+
+def test_an_engine_behind_a_proxy_is_asked_for_every_process(daemon: ScriptedDaemon) -> None:
+    # Given a socket on which another program than dockerd listens
+    daemon.answers["/containers/job/json"] = inspected(started=LATE, finished=LATE)
+    engine = DockerEngine(daemon.host)
+
+    # When two processes have ended
+    engine.inspect("job")
+    engine.inspect("job")
+
+    # I expect one question for each
+    assert daemon.count("/networks") == 2
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:9", "unix:///nonexistent/docker.sock"])
+def test_nothing_is_known_without_a_socket(host: str) -> None:
+    local = LocalDaemon(host, EngineIntervals())
+
+    assert local.process() is None
