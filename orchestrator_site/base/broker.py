@@ -6,6 +6,7 @@ jobs and events are a second late, and no request fails.
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -16,32 +17,15 @@ from dramatiq.brokers.stub import StubBroker
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from orchestrator_site.base import redis_broker
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.intervals import BrokerIntervals
+from orchestrator_site.base.message_threads import MessageThreads
+from orchestrator_site.base.redis_broker import NotifyingRedisBroker, Subscription
 
 logger = logging.getLogger(__name__)
 
 _CONNECTIONS = 16  # hundreds of threads may finish at once: they then wait for a free connection
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-class PollingRedisBroker(RedisBroker):
-    """A broker that polls often for new messages only: Dramatiq has one time-out for consumers and for idle threads."""
-
-    def __init__(self, client: redis.Redis, intervals: BrokerIntervals) -> None:
-        super().__init__(client=client, middleware=[], namespace="orchestrator")  # type: ignore[no-untyped-call]
-        self._intervals = intervals
-
-    def consume(
-        self, queue_name: str, prefetch: int = 1, timeout: int = _milliseconds(BrokerIntervals().idle_check)
-    ) -> dramatiq.Consumer:
-        """Return a consumer that polls often, or at every `timeout` for delayed messages, which this service never sends."""
-        if not queue_name.endswith(".DQ"):
-            timeout = _milliseconds(self._intervals.poll)
-        return super().consume(queue_name, prefetch, timeout)
 
 
 def make_broker(configuration: Configuration, intervals: BrokerIntervals = BrokerIntervals()) -> dramatiq.Broker:
@@ -56,7 +40,7 @@ def make_broker(configuration: Configuration, intervals: BrokerIntervals = Broke
         socket_timeout=intervals.answer,
         retry=Retry(NoBackoff(), 0),
     )
-    return PollingRedisBroker(redis.Redis.from_pool(pool), intervals)
+    return NotifyingRedisBroker(redis.Redis.from_pool(pool), intervals)
 
 
 broker = make_broker(settings.CONFIGURATION)
@@ -71,19 +55,18 @@ class _Hints:
         self._failing = False
         self._skip_until = float("-inf")
 
-    def send(self, queue: str, actor: str, *args: Any) -> bool:
+    def send(self, message: Callable[[], object], **extra: object) -> bool:
+        """Call `message`, which sends it. `extra` describes it in the log."""
         now = time.monotonic()
         if now < self._skip_until:
             return False
         if self._failing:
             self._skip_until = now + self._intervals.send
-        message: dramatiq.Message[Any] = dramatiq.Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
         try:
-            broker.declare_queue(queue)
-            broker.enqueue(message)
+            message()
         except Exception as error:
             self._failing, self._skip_until = True, time.monotonic() + self._intervals.retry
-            logger.warning("the broker did not accept a message: %s", error, extra={"queue": queue, "actor": actor})
+            logger.warning("the broker did not accept a message: %s", error, extra=extra)
             return False
         self._failing, self._skip_until = False, float("-inf")
         return True
@@ -97,7 +80,28 @@ def hint(queue: str, actor: str, *args: Any) -> bool:
 
     `args` are ids, never data.
     """
-    return _hints.send(queue, actor, *args)
+
+    def enqueue() -> None:
+        message: dramatiq.Message[Any] = dramatiq.Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
+        broker.declare_queue(queue)
+        broker.enqueue(message)
+
+    return _hints.send(enqueue, queue=queue, actor=actor)
+
+
+def publish(topic: str) -> bool:
+    """Wake the subscriptions of a topic in all processes. Failures are logged and never raised. Only with Redis."""
+    return _hints.send(lambda: redis_broker.publish(_redis_client(), topic), topic=topic)
+
+
+def subscribe(topic: str) -> Subscription:
+    """Return a new subscription. Raise redis' `RedisError` if Redis does not answer. Only with Redis."""
+    return Subscription(_redis_client(), topic)
+
+
+def _redis_client() -> "redis.Redis":
+    assert isinstance(broker, RedisBroker)
+    return broker.client
 
 
 def backlog(queue: str) -> int:
@@ -116,13 +120,8 @@ def ping() -> None:
         broker.client.ping()
 
 
-def make_worker(queues: set[str], threads: int, intervals: BrokerIntervals = BrokerIntervals()) -> dramatiq.Worker:
-    """Return `threads` threads, not yet started, that consume `queues`.
-
-    They prefetch no more messages than there are threads: another process could handle the rest.
-    """
+def make_worker(queues: set[str], threads: int, intervals: BrokerIntervals = BrokerIntervals()) -> MessageThreads:
+    """Return at most `threads` threads that consume `queues` once they are started."""
     for queue in queues:
         broker.declare_queue(queue)
-    worker = dramatiq.Worker(broker, queues=queues, worker_timeout=_milliseconds(intervals.idle_check), worker_threads=threads)
-    worker.queue_prefetch = threads
-    return worker
+    return MessageThreads(broker, queues, threads, intervals)

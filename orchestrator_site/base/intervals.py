@@ -151,8 +151,10 @@ class RelayIntervals:
 class BrokerIntervals:
     """Redis and Dramatiq."""
 
-    poll: float = 0.1  # a consumer's longest back-off: how late an idle worker may start a job
-    idle_check: float = 1.0  # how often idle threads check whether to stop
+    idle_check: float = 1.0  # between two looks of an idle consumer, for messages whose announcement was lost
+    busy_poll: float = 0.1  # between two looks while all threads are busy: an idle one is not announced
+    thread_idle: float = 60.0  # then a thread ends
+    listen: float = 30.0  # between two checks of a listener whether to stop
     connect: float = 1.0
     answer: float = 1.0
     connection_wait: float = 2.0  # for a free connection of the pool

@@ -1,0 +1,96 @@
+"""Dramatiq's Redis broker with consumers that are told of new messages. Dramatiq's own poll for them ten times a second."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from dramatiq import Consumer, Message
+from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.errors import ConnectionClosed
+
+from orchestrator_site.base.intervals import BrokerIntervals
+
+_NAMESPACE = "orchestrator"
+
+
+class Subscription:
+    """A connection on which Redis reports that something was published for a topic."""
+
+    def __init__(self, client: "redis.Redis", topic: str) -> None:
+        """Raise redis' `RedisError` if Redis does not answer."""
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._pubsub.subscribe(_channel(topic))
+
+    def wait(self, seconds: float) -> bool:
+        """Return True once something was published since the last call, or False after at most `seconds`.
+
+        Raise redis' `RedisError` if the connection breaks: what is published until there is another one is lost.
+        """
+        if self._pubsub.get_message(timeout=seconds) is None:
+            return False
+        while self._pubsub.get_message() is not None:  # one call of the caller's handles them all
+            pass
+        return True
+
+    def close(self) -> None:
+        self._pubsub.close()
+
+
+def publish(client: "redis.Redis", topic: str) -> None:
+    """Wake those who wait for this topic now. Raise redis' `RedisError` if Redis does not answer."""
+    client.publish(_channel(topic), b"")
+
+
+class NotifyingRedisBroker(RedisBroker):
+    """A broker that publishes the name of the queue with each message."""
+
+    def __init__(self, client: "redis.Redis", intervals: BrokerIntervals) -> None:
+        super().__init__(client=client, middleware=[], namespace=_NAMESPACE)  # type: ignore[no-untyped-call]
+        self._intervals = intervals
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        enqueued = super().enqueue(message, delay=delay)
+        publish(self.client, message.queue_name)
+        return enqueued
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> Consumer:  # noqa: ARG002 - it has its own intervals
+        return _WaitingConsumer(self, queue_name, prefetch, self._intervals)
+
+
+class _WaitingConsumer(_RedisConsumer):
+    """A consumer that waits until a message is announced. One whose announcement was lost is found a moment later."""
+
+    def __init__(self, broker: NotifyingRedisBroker, queue_name: str, prefetch: int, intervals: BrokerIntervals) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout=0)  # type: ignore[no-untyped-call]
+        self._intervals = intervals
+        with _dramatiq_errors():
+            self._subscription = Subscription(broker.client, queue_name)  # before the first look, so that none is missed
+
+    def __next__(self) -> Any:
+        message = super().__next__()  # type: ignore[no-untyped-call]
+        if message is not None:
+            return message
+        if self.outstanding_message_count >= self.prefetch:  # it is not announced when a thread becomes free
+            time.sleep(self._intervals.busy_poll)
+        else:
+            with _dramatiq_errors():
+                self._subscription.wait(self._intervals.idle_check)
+        return None
+
+    def close(self) -> None:
+        self._subscription.close()
+
+
+@contextmanager
+def _dramatiq_errors() -> Iterator[None]:
+    """Raise Dramatiq's error for a broken connection: its consumer thread then connects again."""
+    try:
+        yield
+    except redis.ConnectionError as error:
+        raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
+
+
+def _channel(topic: str) -> str:
+    return f"{_NAMESPACE}.{topic}"

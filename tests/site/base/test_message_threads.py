@@ -1,0 +1,146 @@
+"""The threads that process messages: as many as there is work for, and none that wakes up for nothing."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+
+from orchestrator_site.base.intervals import BrokerIntervals
+from orchestrator_site.base.message_threads import MessageThreads
+from tests.helpers.waiting import wait_for
+
+pytestmark = pytest.mark.stateless
+
+INTERVALS = BrokerIntervals(idle_check=0.05)  # so that consumers stop at once
+
+
+class Work:
+    """An actor whose calls block until `release` is set."""
+
+    def __init__(self, broker: StubBroker) -> None:
+        self.started = 0
+        self.release = threading.Event()
+        self._lock = threading.Lock()
+        self.actor: dramatiq.Actor[..., Any] = dramatiq.actor(broker=broker, queue_name="work", actor_name="work")(self._work)
+
+    def _work(self) -> None:
+        with self._lock:
+            self.started += 1
+        assert self.release.wait(30)
+
+
+@pytest.fixture
+def broker() -> StubBroker:
+    return StubBroker(middleware=[])
+
+
+@pytest.fixture
+def work(broker: StubBroker) -> Iterator[Work]:
+    work = Work(broker)
+    yield work
+    work.release.set()
+
+
+def worker_of(broker: StubBroker, threads: int, intervals: BrokerIntervals = INTERVALS) -> MessageThreads:
+    worker = MessageThreads(broker, {"work"}, threads, intervals)
+    worker.start()
+    return worker
+
+
+def test_no_thread_is_started_before_there_is_a_message(broker: StubBroker, work: Work) -> None:
+    # Given a worker that may have many threads
+    worker = worker_of(broker, 512)
+
+    # I expect none, and one consumer: there are no delayed messages
+    assert worker.workers == []
+    assert list(worker.consumers) == ["work"]
+    worker.stop()
+
+
+def test_each_message_that_finds_no_idle_thread_gets_one_until_there_are_enough(broker: StubBroker, work: Work) -> None:
+    # Given a worker with at most three threads
+    worker = worker_of(broker, 3)
+
+    # When five messages come that take long
+    for _ in range(5):
+        work.actor.send()
+
+    # I expect three threads
+    wait_for(lambda: work.started == 3, 10, "three calls")
+    assert len(worker.workers) == 3
+
+    # When they are done, I expect the same threads to process the others
+    work.release.set()
+    wait_for(lambda: work.started == 5, 10, "all calls")
+    assert len(worker.workers) == 3
+    worker.stop()
+
+
+def test_an_idle_thread_is_used_again(broker: StubBroker, work: Work) -> None:
+    # Given a thread that has processed a message
+    worker = worker_of(broker, 3)
+    work.release.set()
+    work.actor.send()
+    broker.join("work", timeout=10_000)
+    wait_for(lambda: worker._received._idle == 1, 10, "an idle thread")
+
+    # When another message comes
+    work.actor.send()
+    broker.join("work", timeout=10_000)
+
+    # I expect no second thread
+    assert work.started == 2
+    assert len(worker.workers) == 1
+    worker.stop()
+
+
+def test_a_thread_that_was_idle_for_long_ends(broker: StubBroker, work: Work) -> None:
+    # Given a thread that has processed a message
+    worker = worker_of(broker, 1, BrokerIntervals(idle_check=0.05, thread_idle=0.05))
+    work.release.set()
+    work.actor.send()
+    wait_for(lambda: work.started == 1, 10, "the call")
+
+    # I expect it to end after a while
+    wait_for(lambda: not any(thread.is_alive() for thread in worker.workers), 10, "the end of the thread")
+
+    # and the next message to get a new one, although there may be one thread only
+    work.actor.send()
+    wait_for(lambda: work.started == 2, 10, "the second call")
+    worker.stop()
+
+
+def test_stopping_ends_all_threads_and_starts_no_call(broker: StubBroker, work: Work) -> None:
+    # Given a busy thread and a received message that waits for one of them
+    worker = MessageThreads(broker, {"work"}, 1, INTERVALS)
+    worker.queue_prefetch = 2
+    worker.start()
+    for _ in range(2):
+        work.actor.send()
+    wait_for(lambda: work.started == 1 and worker.work_queue.qsize() == 1, 10, "a call and a waiting message")
+
+    # When the worker is stopped and the call ends
+    stopping = threading.Thread(target=worker.stop)
+    stopping.start()
+    wait_for(lambda: worker._received._closed, 10, "the stop")
+    work.release.set()
+    stopping.join(10)
+
+    # I expect no thread to be left, and no other call
+    assert not any(thread.is_alive() for thread in worker.workers)
+    assert work.started == 1
+
+
+def test_stopping_ends_idle_threads_at_once(broker: StubBroker, work: Work) -> None:
+    # Given a thread that waits for the next message
+    worker = worker_of(broker, 1)
+    work.release.set()
+    work.actor.send()
+    wait_for(lambda: worker._received._idle == 1, 10, "an idle thread")
+
+    # When the worker is stopped, I expect it to end although it would wait for a minute
+    worker.stop()
+    assert not any(thread.is_alive() for thread in worker.workers)

@@ -1,0 +1,89 @@
+"""Consumers of Redis are told of messages instead of polling for them."""
+
+import threading
+from collections.abc import Iterator
+
+import dramatiq
+import pytest
+from django.conf import settings
+
+from orchestrator_site.base.broker import make_broker
+from orchestrator_site.base.intervals import BrokerIntervals
+from orchestrator_site.base.message_threads import MessageThreads
+from orchestrator_site.base.redis_broker import NotifyingRedisBroker
+from tests.helpers.waiting import wait_for
+
+pytestmark = pytest.mark.skipif(settings.CONFIGURATION.embedded, reason="needs Redis")
+
+NEVER = 1000.0
+
+
+@pytest.fixture
+def received() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Ends the calls of the actor."""
+    release = threading.Event()
+    yield release
+    release.set()
+
+
+def consume(received: list[int], release: threading.Event, intervals: BrokerIntervals) -> tuple[MessageThreads, dramatiq.Actor]:  # type: ignore[type-arg]
+    """Start one thread for an actor that stores the number that it gets and then waits for `release`."""
+    broker = make_broker(settings.CONFIGURATION, intervals)
+    assert isinstance(broker, NotifyingRedisBroker)
+    broker.flush("numbers")
+
+    @dramatiq.actor(broker=broker, queue_name="numbers", actor_name="receive")
+    def receive(number: int) -> None:
+        received.append(number)
+        assert release.wait(30)
+
+    worker = MessageThreads(broker, {"numbers"}, 1, intervals)
+    worker.start()
+    return worker, receive
+
+
+def test_an_idle_consumer_is_told_of_a_message(received: list[int], release: threading.Event) -> None:
+    # Given a consumer that looks for messages every quarter of an hour only, and that has found none
+    worker, receive = consume(received, release, BrokerIntervals(idle_check=NEVER, stop=0))
+    wait_for(lambda: worker.consumers["numbers"].consumer is not None, 10, "the consumer")
+
+    # When a message is sent, I expect it to be received
+    receive.send(1)
+    wait_for(lambda: received == [1], 10, "the message")
+    release.set()
+    receive.send(2)
+    wait_for(lambda: received == [1, 2], 10, "the second message")
+    worker.stop(timeout=0)
+
+
+def test_a_message_that_is_not_announced_is_found(received: list[int], release: threading.Event) -> None:
+    # Given a consumer
+    worker, receive = consume(received, release, BrokerIntervals(idle_check=0.05))
+
+    # When a message is put into its queue by a broker that announces nothing
+    message = receive.message(1)
+    message = message.copy(options={"redis_message_id": message.message_id})
+    worker.broker.do_enqueue("numbers", message.message_id, message.encode())  # type: ignore[attr-defined]
+
+    # I expect it to be found soon
+    wait_for(lambda: received == [1], 10, "the message")
+    release.set()
+    worker.stop()
+
+
+def test_messages_that_came_while_all_threads_were_busy_are_received(received: list[int], release: threading.Event) -> None:
+    # Given a consumer whose only thread is busy, and messages that it was told of meanwhile
+    worker, receive = consume(received, release, BrokerIntervals(idle_check=NEVER, stop=0))
+    for number in (1, 2, 3):
+        receive.send(number)
+    wait_for(lambda: received == [1], 10, "the first message")
+
+    # When the thread is done, I expect it to receive the others
+    release.set()
+    wait_for(lambda: received == [1, 2, 3], 10, "all messages")
+    worker.stop(timeout=0)
