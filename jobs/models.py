@@ -185,6 +185,21 @@ class Job(models.Model):
         return self.status not in UNDECIDED
 
 
+class MetaEntry(models.Model):
+    """A member of the `meta` of a job, in an index from which a list reads the newest jobs with a value, however many have it.
+
+    Triggers on the table of jobs keep it, so that jobs from an older release are in it too. Only on PostgreSQL: SQLite has none.
+    """
+
+    pk = models.CompositePrimaryKey("key", "value", "uuid")
+    key = models.TextField()
+    value = models.TextField()
+    uuid = models.UUIDField(help_text="Of the job.")
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}"
+
+
 class Input(models.Model):
     """A file that is put into the container before it starts."""
 
