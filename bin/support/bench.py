@@ -1,42 +1,82 @@
-"""Run the benchmarks: `bench.py [name ...]`, from the repository's root, in the virtual environment.
+"""Run the benchmarks: `bench.py [--rounds N] [--markdown] [name ...]`, from the repository's root, in the virtual environment.
 
-Each is a module of tests/bench and runs in a process of its own, on a PostgreSQL and a Redis that end with this one.
+Each is a module of tests/bench and runs in a process of its own, on a PostgreSQL and a Redis that end with this one. A summary of
+all rows comes last. An error is a failure, an unreached target is not.
 """
 
+import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import leftovers
 from databases import DatabaseError
-from engine import state_directory
+from engine import EngineError, borrowed, state_directory
+from image import ImageError
 from processes import unwind_on_signals
-from stages import production_variables, stages_in
+from stages import Stages, production_variables, stages_in
 
-BENCHMARKS = ("deliveries", "claims")
-MAX_SECONDS = 1200
+# In the order of the table in docs/performance.md.
+WITH_TARGETS = (
+    "latency",
+    "throughput",
+    "posting",
+    "deliveries",
+    "idle",
+)
+BY_NAME = ("hanging_host", "old_events")  # without targets: they only run if they are named
+WITHOUT_ENGINE = {"deliveries", *BY_NAME}
+MAX_SECONDS = 600
 
 
-def run(names: list[str], state: Path) -> int:
+def run(names: list[str], rounds: int, markdown: bool, state: Path) -> int:
+    """Return 0 unless a benchmark failed."""
     with ExitStack() as cleanup:
         stages = stages_in(cleanup, state / "bench")
+        results = state / "bench" / "results.jsonl"
+        if set(names) - WITHOUT_ENGINE:
+            host = cleanup.enter_context(borrowed(state))
+            stages.environment["DOCKER_HOST"] = host
+            cleanup.callback(leftovers.remove, host, "bench")
         stages.environment |= production_variables(cleanup, state / "bench")
-        stages.environment |= {"DJANGO_SETTINGS_MODULE": "orchestrator_site.settings", "PYTHONPATH": "bin/support"}
+        stages.environment |= {
+            "DJANGO_SETTINGS_MODULE": "orchestrator_site.settings",
+            "PYTHONPATH": "bin/support",
+            "BENCH_RESULTS": str(results),
+        }
         cleanup.callback(stages.end_leftovers)
-        for name in names:
-            stages.run(name, [sys.executable, "-m", f"tests.bench.{name}"], MAX_SECONDS)
+        for number in range(1, rounds + 1):
+            for name in names:
+                title = f"{name}, round {number}" if rounds > 1 else name
+                stages.run(title, [sys.executable, "-m", f"tests.bench.{name}"], MAX_SECONDS)
+        summarize(stages, results, markdown)
     return 1 if stages.failed else 0
 
 
+def summarize(stages: Stages, results: Path, markdown: bool) -> None:
+    options = ["--markdown"] if markdown else []
+    stages.run("summary", [sys.executable, "-m", "tests.bench.summary", str(results), *options], MAX_SECONDS)
+    if stages.failed:
+        print(f"\nFailed: {', '.join(stages.failed)}", flush=True)
+
+
 def main() -> int:
-    names = sys.argv[1:] or list(BENCHMARKS)
-    unknown = [name for name in names if name not in BENCHMARKS]
+    parser = argparse.ArgumentParser(prog="bin/bench", description="Print the tables of the benchmarks.")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"by default: {', '.join(WITH_TARGETS)}; also: {', '.join(BY_NAME)}"
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="how often to run them; the summary then has the medians")
+    parser.add_argument("--markdown", action="store_true", help="print the summary as a Markdown table")
+    arguments = parser.parse_args()
+    names = arguments.names or list(WITH_TARGETS)
+    known = (*WITH_TARGETS, *BY_NAME)
+    unknown = [name for name in names if name not in known]
     if unknown:
-        print(f"Unknown benchmark {unknown[0]}: it must be one of {', '.join(BENCHMARKS)}.", file=sys.stderr)
-        return 2
+        parser.error(f"unknown benchmark {unknown[0]}: it must be one of {', '.join(known)}")
     unwind_on_signals()
     try:
-        return run(names, state_directory())
-    except DatabaseError as error:
+        return run(names, arguments.rounds, arguments.markdown, state_directory())
+    except (DatabaseError, EngineError, ImageError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,70 +1,132 @@
-"""Measure deliveries to a healthy host: alone, and beside as many for a host that accepts requests and never answers."""
+"""Measure how many durable deliveries per second one `deliver` process makes, beside a bare loop of `requests`."""
 
-import os
-import subprocess
-import sys
-import tempfile
+import multiprocessing
+import threading
 import time
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
-from tests.bench.table import print_table
-from tests.helpers.receiver import Answer, Receiver
-from tests.helpers.service_processes import ROOT, Service, installation
+import requests
+
+from tests.bench.measuring.event_publisher import publisher
+from tests.bench.measuring.event_receiver import Arrival, EventReceiver
+from tests.bench.measuring.installation import installation, processes, undelivered
+from tests.bench.measuring.results import Row, report
+from tests.bench.measuring.usage import Databases, ProcessGroup
+from tests.helpers.service_processes import Service
 from tests.helpers.waiting import wait_for
 
-STREAMS = 1000
-ROUNDS = 3
-MAX_SECONDS = 300
+JOBS, EVENTS = 1000, 10
+BACKLOG_EVENTS = 3
+BARE_REQUESTS = 8000
+BARE_THREADS = 8
+BODY = b"x" * 400  # the size of the published events
+HEADERS = {"Content-Type": "application/cloudevents+json", "X-Signature-256": "sha256=" + "0" * 64, "Event-Id": "0" * 36}
+MAX_SECONDS = 240
+
+
+@dataclass
+class Load:
+    """What was measured with one load of events."""
+
+    per_second: float
+    published_per_second: float
+    cpu: dict[str, float]  # milliseconds per event, by process
 
 
 def main() -> None:
-    rows = []
-    for number in range(1, ROUNDS + 1):
-        alone, beside, together = measure(), measure(dead="before"), measure(dead="together")
-        rows.append([str(number), *(f"{seconds:.2f} s" for seconds in (alone, beside, together)), f"{beside / alone:.2f}"])
-        rows[-1].append(f"{together / alone:.2f}")
-    print_table(
-        f"{STREAMS:,} events of {STREAMS:,} jobs to a healthy host: time until the last has arrived.\n"
-        f"Beside them, {STREAMS:,} to a host that accepts requests and never answers, published before or at the same time.\n"
-        "One `deliver`, one `relay`.",
-        ["round", "alone", "beside", "same time", "beside / alone", "same time / alone"],
-        rows,
+    with EventReceiver() as receiver, installation("deliver", "relay") as service:
+        before = bare_per_second(receiver.url)
+        meanwhile = deliver(service, receiver, events=EVENTS, published_before=False)
+        backlog = deliver(service, receiver, events=BACKLOG_EVENTS, published_before=True)
+        after = bare_per_second(receiver.url)
+    bare = 2 / (1 / before + 1 / after)
+    against = f"requests, {BARE_THREADS} threads: {bare:,.0f}/s"
+    report(
+        f"{JOBS * EVENTS:,} events of {JOBS:,} jobs, published in a transaction each while one `deliver` process sends them",
+        [
+            Row(
+                measure="durable deliveries",
+                value=meanwhile.per_second / bare,
+                detail=f"{meanwhile.per_second:,.0f}/s",
+                against=against,
+                target=">= 0.3",
+            ),
+            Row(measure="durable deliveries per second", value=meanwhile.per_second, unit="/s", target=">= 700"),
+            Row(
+                measure="CPU of all processes per event, published and delivered",
+                value=sum(meanwhile.cpu.values()),
+                unit="ms",
+                detail=", ".join(f"{name} {milliseconds:.2f}" for name, milliseconds in meanwhile.cpu.items()),
+                target="<= 2.5",
+            ),
+            Row(measure="events published per second meanwhile", value=meanwhile.published_per_second, unit="/s"),
+            Row(measure="deliveries per second of a backlog", value=backlog.per_second, unit="/s", against=against),
+        ],
     )
 
 
-def measure(dead: Literal["before", "together"] | None = None) -> float:
-    """Return the seconds from the commit of the events for the healthy host until it has received all of them."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        installation(Path(directory)) as service,
-        Receiver() as hanging,
-        Receiver() as healthy,
-    ):
-        hanging.respond = lambda _: Answer(fault="hang")
-        service.start("relay")
-        service.start("deliver")
-        load(service, 1, healthy.url)
-        healthy.wait_for(1)
-        if dead == "before":
-            load(service, STREAMS, hanging.url)
-            hanging.wait_for(1)
-        urls = [hanging.url, healthy.url] if dead == "together" else [healthy.url]
-        started = load(service, STREAMS, *urls)
-        wait_for(lambda: len(healthy.requests) > STREAMS, MAX_SECONDS, "all events to arrive")
-        return time.monotonic() - started
+def deliver(service: Service, receiver: EventReceiver, *, events: int, published_before: bool) -> Load:
+    """Publish this many events for each job, and wait until all have arrived in order."""
+    receiver.clear()
+    databases = Databases(service.database_url, service.redis_url)
+    with publisher(service, receiver.url, jobs=JOBS, events=events) as publishing:
+        groups = {name: processes(service, name) for name in ("deliver", "relay")} | {
+            "publisher": ProcessGroup.of_sessions([publishing.process.pid]),
+            "PostgreSQL": databases.postgresql,
+            "Redis": databases.redis,
+        }
+        total = JOBS * events
+        if published_before:
+            service.freeze("deliver")
+        before = {name: group.cpu_seconds() for name, group in groups.items()}
+        publishing.start()
+        started = time.monotonic()
+        if published_before:
+            wait_for(lambda: undelivered(service) == total, MAX_SECONDS, "all events to be published", 0.1)
+            started = time.monotonic()
+            service.thaw("deliver")
+        arrivals = receiver.wait_for_count(total, MAX_SECONDS)
+        wait_for(lambda: not undelivered(service), MAX_SECONDS, "the results of all deliveries to be stored", 0.1)
+        cpu = {name: (group.cpu_seconds() - before[name]) * 1000 / total for name, group in groups.items()}
+        commits = publishing.commits().values()
+    check_order(receiver.arrivals)
+    end = max(arrival.time for arrival in arrivals)
+    return Load(total / (end - started), total / (max(commits) - min(commits)), cpu)
 
 
-def load(service: Service, streams: int, *urls: str) -> float:
-    """Publish the events in another process, and return when they were committed, on the clock of this one."""
-    command = [sys.executable, "-m", "tests.bench.stream_load", str(streams), *urls]
-    environment = service.environment | {"DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"]}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline(), "the load was not committed"
-        committed = time.monotonic()
-    assert process.returncode == 0
-    return committed
+def check_order(arrivals: list[Arrival]) -> None:
+    """Raise if an event arrived for the first time after a later one of its job."""
+    last: dict[str, int] = {}
+    for arrival in arrivals:
+        assert arrival.sequence <= last.get(arrival.job, 0) + 1, f"event {arrival.sequence} of {arrival.job} arrived too early"
+        last[arrival.job] = max(last.get(arrival.job, 0), arrival.sequence)
+
+
+def bare_per_second(url: str) -> float:
+    """Return the requests per second of some threads of a new process, with a session each."""
+    context = multiprocessing.get_context("spawn")
+    rates = context.SimpleQueue()
+    process = context.Process(target=post_all, args=(url, rates))
+    process.start()
+    rate: float = rates.get()
+    process.join()
+    return rate
+
+
+def post_all(url: str, rates: "multiprocessing.SimpleQueue[float]") -> None:
+    def post() -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+            for _ in range(BARE_REQUESTS // BARE_THREADS):
+                session.post(url, data=BODY, headers=HEADERS, timeout=15)
+
+    threads = [threading.Thread(target=post) for _ in range(BARE_THREADS)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rates.put(BARE_REQUESTS / (time.perf_counter() - started))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make streams with an event each, as the service does: `python -m tests.bench.stream_load STREAMS URL...`.
+"""Make streams with an event each, as the service does: `python -m tests.bench.measuring.stream_load STREAMS URL...`.
 
 This is a program, so that it can run in the environment of any installation. It prints when all is committed.
 """

@@ -8,7 +8,7 @@ import django
 from django.conf import settings
 from django.db import connection
 
-from tests.bench.table import print_table
+from tests.bench.measuring.results import print_table
 from tests.helpers.receiver import Receiver
 
 STREAMS = 500
@@ -57,7 +57,7 @@ def measure() -> dict[str, float]:
     """Return the medians in milliseconds."""
     from callbacks.delivery import due_streams
     from callbacks.delivery.stream_delivery import Deliverer
-    from tests.bench.stream_load import load
+    from tests.bench.measuring.stream_load import load
 
     deliverer = Deliverer()
     with Receiver() as receiver:
@@ -79,7 +79,7 @@ def print_plans() -> None:
     from callbacks.delivery import destination_queue, due_streams
     from callbacks.delivery.stream_delivery import Deliverer
     from callbacks.models import Destination
-    from tests.bench.stream_load import load
+    from tests.bench.measuring.stream_load import load
 
     statements: dict[str, Any] = {}
 

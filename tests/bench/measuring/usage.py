@@ -1,0 +1,98 @@
+"""What processes use: processor time, memory, and the transactions and connections of their database."""
+
+import os
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import psycopg
+import redis
+from processes import process_ids, read
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_SESSION, _PARENT = 3, 1  # fields of /proc/<pid>/stat, counted from the state
+_TIMES = slice(11, 15)  # user and system time of the process, then of its children that have ended
+
+
+class ProcessGroup:
+    """Processes, looked up anew for each measurement, because services start and end children."""
+
+    def __init__(self, field: int, values: Iterable[int]) -> None:
+        """Mean the processes whose number in this field of /proc/<pid>/stat is one of `values`, and these themselves."""
+        self._field = field
+        self._values = set(values)
+
+    @classmethod
+    def of_sessions(cls, leaders: Iterable[int]) -> Self:
+        return cls(_SESSION, leaders)
+
+    @classmethod
+    def of_parents(cls, parents: Iterable[int]) -> Self:
+        return cls(_PARENT, parents)
+
+    def pids(self) -> list[int]:
+        return [pid for pid, fields in _stats().items() if pid in self._values or int(fields[self._field]) in self._values]
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time until now, that of ended children included."""
+        stats = _stats()
+        return sum(sum(map(int, stats[pid][_TIMES])) for pid in self.pids() if pid in stats) / _TICKS
+
+    def proportional_bytes(self) -> int:
+        """Return the memory (PSS): a page that several processes share counts once in all."""
+        return sum(_kibibytes(pid, "smaps_rollup", "Pss") for pid in self.pids()) * 1024
+
+    def resident_bytes(self) -> int:
+        return sum(_kibibytes(pid, "status", "VmRSS") for pid in self.pids()) * 1024
+
+    def reset_peak(self) -> None:
+        """Let `peak_bytes` begin at the memory that is resident now."""
+        for pid in self.pids():
+            with suppress(OSError):
+                Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak_bytes(self) -> int:
+        """Return the sum of the most resident memory that each process had."""
+        return sum(_kibibytes(pid, "status", "VmHWM") for pid in self.pids()) * 1024
+
+
+class Databases:
+    """The PostgreSQL and the Redis of an installation."""
+
+    def __init__(self, database_url: str, redis_url: str) -> None:
+        self._database_url = database_url
+        self._name = urlsplit(database_url).path[1:]
+        self._administration_url = urlsplit(database_url)._replace(path="/postgres").geturl()
+        with psycopg.connect(self._administration_url) as connection:
+            postmaster = int(_stats()[connection.info.backend_pid][_PARENT])
+        self.postgresql = ProcessGroup.of_parents([postmaster])
+        with closing(redis.Redis.from_url(redis_url)) as client:
+            self.redis = ProcessGroup.of_parents([int(client.info("server")["process_id"])])
+
+    def transactions(self) -> int:
+        """Return how many transactions there have been in the installation's database."""
+        return self._number("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s")
+
+    def connections(self) -> int:
+        """Return how many connections to the installation's database are open."""
+        return self._number("SELECT count(*) FROM pg_stat_activity WHERE datname = %s")
+
+    def _number(self, statement: str) -> int:
+        # Another database, because a transaction in the measured one would count.
+        with psycopg.connect(self._administration_url) as connection:
+            row = connection.execute(statement.encode(), [self._name]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _stats() -> dict[int, list[str]]:
+    """Return the fields of /proc/<pid>/stat after the name, for all processes."""
+    found = {pid: read(f"/proc/{pid}/stat").decode(errors="replace").rpartition(") ")[2].split() for pid in process_ids()}
+    return {pid: fields for pid, fields in found.items() if fields}
+
+
+def _kibibytes(pid: int, file: str, name: str) -> int:
+    lines = read(f"/proc/{pid}/{file}").decode().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
