@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
 import dramatiq
@@ -31,10 +30,9 @@ from orchestrator_site.base.broker import make_worker
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import release_connection
 from orchestrator_site.base.intervals import BrokerIntervals, JobIntervals, RelayIntervals, WorkerIntervals
+from orchestrator_site.duties import Duties, Duty
 
 logger = logging.getLogger(__name__)
-
-Duty = tuple[float, Callable[[], object]]  # the seconds between two calls, and what to call
 
 _FILES_PER_JOB = 4  # up to two while it runs or downloads; and half as many uploads have two each
 _OTHER_FILES = 512
@@ -123,22 +121,24 @@ class RelayProcess:
 
     def start(self, stopping: threading.Event) -> None:
         intervals = self._intervals
-        frequent: list[Duty] = [
-            (intervals.due_streams, due_streams.Finder().enqueue),
-            (intervals.destinations_available, destination_queue.wake_available),
-            (intervals.destinations_waiting, destination_queue.mark_waiting),
-            (intervals.redeliveries, redelivery.process_requests),
-            (intervals.dead_workers, self._check_workers),
-            (intervals.job_hints, missed_hints.wake_workers),
-            (intervals.leftovers, leftovers.request_removal),
+        detector = self._lost_nodes
+        frequent = [
+            Duty(intervals.due_streams, due_streams.Finder().enqueue, due_streams.due_rows),
+            Duty(intervals.destinations_available, destination_queue.wake_available, destination_queue.available),
+            Duty(intervals.destinations_waiting, destination_queue.mark_waiting, destination_queue.unmarked),
+            Duty(intervals.redeliveries, redelivery.process_requests, redelivery.requested),
+            Duty(intervals.dead_workers, self._dead_workers.check),
+            Duty(intervals.lost_nodes, self._end_jobs_of_lost_nodes, lost_nodes.unattended, nothing=detector.reset),
+            Duty(intervals.job_hints, missed_hints.wake_workers, missed_hints.unowned),
+            Duty(intervals.leftovers, leftovers.request_removal),
         ]
-        deleting: list[Duty] = [
-            (intervals.retention, self._delete_old_jobs),
-            (intervals.unused_destinations, destination_rows.delete_unused),
+        deleting = [
+            Duty(intervals.unused_destinations, destination_rows.delete_unused),
+            Duty(intervals.retention, lambda: self._delete_old_jobs(stopping)),
         ]
         # Deleting has a thread of its own, because it may take long.
         self._threads = [
-            threading.Thread(target=self._run, args=(duties, stopping), name=name, daemon=True)
+            threading.Thread(target=Duties(duties, intervals.together).do_until, args=(stopping,), name=name, daemon=True)
             for name, duties in (("relay", frequent), ("retention", deleting))
         ]
         for thread in self._threads:
@@ -149,32 +149,12 @@ class RelayProcess:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _run(self, duties: list[Duty], stopping: threading.Event) -> None:
-        due = [time.monotonic() for _ in duties]
-        while not stopping.is_set():
-            for index, (period, duty) in enumerate(duties):
-                if time.monotonic() >= due[index]:
-                    self._do(duty)
-                    due[index] = time.monotonic() + period
-            stopping.wait(max(0.0, min(due) - time.monotonic()))
-
-    @staticmethod
-    def _do(duty: Callable[[], object]) -> None:
-        try:
-            duty()
-        except (DatabaseError, InterfaceError) as error:
-            logger.warning("the database does not answer: %s", error)
-        except Exception:
-            logger.exception("an unexpected error in the relay")
-        finally:
-            release_connection()
-
-    def _check_workers(self) -> None:
-        self._dead_workers.check()
+    def _end_jobs_of_lost_nodes(self) -> None:
         lost_nodes.end_jobs(self._lost_nodes.check())
 
-    def _delete_old_jobs(self) -> None:
-        retention.delete_old_jobs(self._retention)
+    def _delete_old_jobs(self, stopping: threading.Event) -> None:
+        while retention.delete_old_jobs(self._retention) and not stopping.wait(self._intervals.retention_batch):
+            pass
 
 
 def _stop_threads(threads: dramatiq.Worker, intervals: BrokerIntervals) -> None:

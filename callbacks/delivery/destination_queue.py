@@ -68,23 +68,32 @@ def wake_waiting(pk: int) -> None:
             delivery_hints.send(stream)
 
 
+def available() -> QuerySet[Destination]:
+    """Return the destinations that streams wait for and that accept deliveries."""
+    return Destination.objects.filter(
+        Q(open_until=None) | Q(open_until__lte=Now()),
+        Q(probe_until=None) | Q(probe_until__lte=Now()),
+        Q(throttled_until=None) | Q(throttled_until__lte=Now()),
+        waiting=True,
+        paused=False,
+    )
+
+
 def wake_available() -> None:
     """Wake waiting streams of every destination that accepts deliveries, the one blocked longest first."""
     with short_read():
-        available = Destination.objects.filter(
-            Q(open_until=None) | Q(open_until__lte=Now()),
-            Q(probe_until=None) | Q(probe_until__lte=Now()),
-            Q(throttled_until=None) | Q(throttled_until__lte=Now()),
-            waiting=True,
-            paused=False,
-        )
-        identities = list(available.order_by(F("open_until").asc(nulls_last=True)).values_list("pk", flat=True)[:_BATCH])
+        longest_first = available().order_by(F("open_until").asc(nulls_last=True))
+        identities = list(longest_first.values_list("pk", flat=True)[:_BATCH])
     for identity in identities:
         wake_waiting(identity)
 
 
+def unmarked() -> QuerySet[Subscription]:
+    """Return the streams whose destination is not marked: they may have been parked just as the mark was removed."""
+    return Subscription.objects.filter(waiting_since__isnull=False, destination__waiting=False)
+
+
 def mark_waiting() -> None:
-    """Mark every destination that streams wait for: a stream may have been parked just as the mark was removed."""
+    """Mark every destination that streams wait for."""
     with short_read():
-        unmarked = Subscription.objects.filter(waiting_since__isnull=False, destination__waiting=False)
-        Destination.objects.filter(pk__in=unmarked.values("destination")).update(waiting=True)
+        Destination.objects.filter(pk__in=unmarked().values("destination")).update(waiting=True)

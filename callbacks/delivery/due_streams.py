@@ -2,7 +2,7 @@
 
 import time
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from callbacks import delivery_hints
@@ -12,12 +12,16 @@ from orchestrator_site.base.db.transactions import short_read
 from orchestrator_site.base.intervals import DeliveryIntervals
 
 
+def due_rows() -> QuerySet[Subscription]:
+    """Return the due subscriptions that no process delivers."""
+    free = Q(lease_until=None) | Q(lease_until__lte=Now())
+    return Subscription.objects.filter(free, next_attempt_at__lte=Now())
+
+
 def due(limit: int) -> list[int]:
     """Return the ids of at most `limit` due subscriptions that no process delivers, the longest due first."""
     with short_read():
-        free = Q(lease_until=None) | Q(lease_until__lte=Now())
-        streams = Subscription.objects.filter(free, next_attempt_at__lte=Now()).order_by("next_attempt_at")
-        return list(streams.values_list("pk", flat=True)[:limit])
+        return list(due_rows().order_by("next_attempt_at").values_list("pk", flat=True)[:limit])
 
 
 class Finder:

@@ -58,11 +58,16 @@ def request_redelivery(destination_id: int, since: datetime) -> None:
     Destination.objects.filter(pk=destination_id).update(revive_since=earliest, revive_until=Now())
 
 
+def requested() -> QuerySet[Destination]:
+    """Return the destinations that redeliveries are requested for."""
+    return Destination.objects.filter(revive_until__isnull=False)
+
+
 def process_requests() -> None:
     """Continue all requested redeliveries, by a batch of streams for each destination."""
     with short_read():
-        requested = list(Destination.objects.filter(revive_until__isnull=False))
-    for destination in requested:
+        destinations = list(requested())
+    for destination in destinations:
         with short_read():
             dead = _dead(destination.revive_since, destination.revive_until).filter(subscription__destination=destination)
             streams = list(dead.values_list("subscription__stream", flat=True).order_by().distinct()[:_STREAMS_BATCH])

@@ -38,19 +38,24 @@ class DeadWorkerDetector:
         self._intervals = intervals
         self._clock = clock
         self._counters: dict[UUID, _Counter] = {}
-        self._checked_at = float("-inf")
+        self._lock_paths: list[str] = []  # of the workers that it has seen
+        self._read_at = float("-inf")
 
     def check(self) -> int:
-        """Remove dead workers and return their number.
+        """Remove dead workers and return their number. To be called about once a second.
 
-        Raise Django's `OperationalError` if the database does not answer. A counter counts as unchanged only while checks
-        follow one another closely: after a gap (the database was away, or this process was frozen) observation starts over.
+        Raise Django's `OperationalError` if the database does not answer. A counter counts as unchanged only while they are
+        read again and again: after a gap (the database was away, or this process was frozen) observation starts over.
         """
+        since_last = self._clock() - self._read_at
+        if since_last < self._intervals.observe and not any(map(worker_locks.is_abandoned, self._lock_paths)):
+            return 0
         with short_read():
             workers = list(Worker.objects.values_list("pk", "counter", "lock_path"))
         now = self._clock()
-        starts_over = now - self._checked_at > self._intervals.observer_restarts_after
-        self._checked_at = now
+        starts_over = now - self._read_at > self._intervals.observer_restarts_after
+        self._read_at = now
+        self._lock_paths = [lock_path for _, _, lock_path in workers]
         before, self._counters = self._counters, {}
         dead = 0
         for worker_id, value, lock_path in workers:

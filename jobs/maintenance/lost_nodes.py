@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
+from django.db.models import QuerySet
+
 from jobs import lifecycle
 from jobs.errors import OwnershipLost
 from jobs.models import Job, Node
@@ -37,14 +39,22 @@ class LostNodeDetector:
         After a gap between two checks the time starts over: the database or this process was away.
         """
         with short_read():
-            unattended = Job.objects.filter(completed_at=None, node__isnull=False, node__workers=None)
-            deserted = set(unattended.values_list("node_id", flat=True).distinct())
+            deserted = set(unattended().values_list("node_id", flat=True).distinct())
         now = self._clock()
         if now - self._checked_at > self._intervals.observer_restarts_after:
             self._deserted_since.clear()
         self._checked_at = now
         self._deserted_since = {node: self._deserted_since.get(node, now) for node in deserted}
         return [node for node, since in self._deserted_since.items() if now - since >= self._lost_after]
+
+    def reset(self) -> None:
+        """Forget what it saw: no node is without a worker."""
+        self._deserted_since.clear()
+
+
+def unattended() -> "QuerySet[Job]":
+    """Return the unfinished jobs on nodes that have no worker."""
+    return Job.objects.filter(completed_at=None, node__isnull=False, node__workers=None)
 
 
 def end_jobs(node_ids: Collection[int]) -> int:

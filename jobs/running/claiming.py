@@ -13,6 +13,7 @@ from jobs.lifecycle import Claim
 from jobs.models import Job, Node
 from jobs.running.suspects import SUSPECT_AFTER
 from jobs.states import State
+from orchestrator_site.base.db.existence import which_exist
 from orchestrator_site.base.db.transactions import short_transaction
 from orchestrator_site.base.intervals import ClaimIntervals
 
@@ -78,7 +79,8 @@ def claim(node_id: int, worker: UUID, among: Q = ANY, intervals: ClaimIntervals 
 
 def has_work(node_id: int, among: Q = ANY, intervals: ClaimIntervals = ClaimIntervals()) -> bool:
     """Return whether a worker of this node could claim one of the jobs `among` now."""
-    return orphans(node_id).filter(among).exists() or bool(_fitting(_accepting(node_id), among, intervals))
+    adoptable, waiting = which_exist(orphans(node_id).filter(among), unclaimed().filter(among))  # mostly neither
+    return adoptable or (waiting and bool(_fitting(_accepting(node_id), among, intervals)))
 
 
 def _accepting(node_id: int) -> Node | None:

@@ -63,7 +63,8 @@ class Supervisor:
         self._busy = 0  # threads in `run_jobs`
         self._stopping = threading.Event()
         self._failed_ticks = 0  # in a row, because the database did not answer
-        self._beat_at = time.monotonic()
+        self._clock = time.monotonic
+        self._beat_at = self._clock()
         self._thread = threading.Thread(target=self._tick_until_stopped, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -219,15 +220,17 @@ class Supervisor:
         for run in runs:
             if run.overdue and run.status == State.RUNNING:
                 run.interrupt.wake()
-        if time.monotonic() - self._beat_at >= self._intervals.worker.heartbeat:
+        beats = self._clock() - self._beat_at >= self._intervals.worker.heartbeat
+        if beats:
             self._beat()
         self._store_new_warnings()
-        self._job_watch.check(self._heartbeat.worker_id, runs)
+        if runs or beats:  # an idle worker only looks for rows that were claimed by a thread which then failed
+            self._job_watch.check(self._heartbeat.worker_id, runs)
         self._dead_workers.check()
         self._wake_thread()
 
     def _beat(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         alive = self._heartbeat.beat(
             engine_answers=self._engine_watch.answers,
             accepts_downloads=self._runs.accepts_downloads,

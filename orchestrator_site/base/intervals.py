@@ -15,6 +15,7 @@ class WorkerIntervals:
 
     tick: float = 1.0  # between two checks of the jobs it owns: a cancel may be noticed this late
     heartbeat: float = 5.0  # between two UPDATEs of its counter: one per process, however many jobs it runs
+    observe: float = 2.5  # between two looks at the heartbeats of all workers; their lock files are checked at each tick
     dead_after: float = 15.0  # without a heartbeat: three periods, so that one slow UPDATE does no harm
     observer_restarts_after: float = 5.0  # without a check: what an observer saw before such a gap proves nothing
     healthy_node: float = 30.0  # without a heartbeat: then a node is shown as unhealthy, and gets no hints
@@ -134,15 +135,18 @@ class DestinationIntervals:
 class RelayIntervals:
     """Between two runs of each duty of the relay."""
 
-    due_streams: float = 0.5
+    together: float = 0.5  # duties that are due within this time are done at once: one statement finds out for all of them
+    due_streams: float = 1.0
     destinations_available: float = 1.0
     destinations_waiting: float = 5.0
     redeliveries: float = 1.0
     dead_workers: float = 1.0
+    lost_nodes: float = 1.0
     job_hints: float = 5.0
     leftovers: float = 30.0
     leftover_grace: float = 30.0  # younger containers are left alone, because clocks differ
-    retention: float = 1.0
+    retention: float = 10.0
+    retention_batch: float = 1.0  # between two batches while there are more
     unused_destinations: float = 60.0
     stop: float = 3.0  # at a stop: then it no longer waits for a duty that is still running
 
@@ -174,6 +178,7 @@ class DatabaseIntervals:
     connect: float = 5.0
     keepalive: float = 5.0  # before the first probe of an idle connection, and between probes
     unacknowledged: float = 15.0  # the kernel then gives up a server that acknowledges nothing
+    pool_trust: float = 2.0  # since the last answer on a pooled connection: then it is checked before it is used
     pool_check: float = 3.0  # for a pooled connection to show that it still works
     pool_wait: float = 8.0  # for a connection of the pool
     pool_idle: float = 60.0  # an unused connection is then closed

@@ -4,6 +4,7 @@ A live server ends slow statements by itself, and the kernel gives up a peer tha
 proxy accepts our bytes and forwards nothing, or if the server is frozen: then the client has to give up.
 """
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,15 +29,30 @@ class BoundedConnection(psycopg.Connection[Any]):
     """
 
     intervals: ClassVar[DatabaseIntervals] = DatabaseIntervals()
+    _answered_at = -inf
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         limit = _limit.get()
-        return super().wait(self._bounded(gen, self.intervals.answer if limit is None else limit), interval, timeout)
+        answer = super().wait(self._bounded(gen, self.intervals.answer if limit is None else limit), interval, timeout)
+        self._answered_at = monotonic()
+        return answer
 
     def execute(self, *args: Any, **options: Any) -> Any:
-        """Execute a statement with a short limit: only the pool's health check calls this, Django uses cursors."""
+        """Execute the statement of the pool's health check, with a short limit. Nothing else calls this: Django uses cursors.
+
+        Skip it if the server has answered a moment ago and not said anything since, as it does when it closes the connection.
+        """
+        if monotonic() - self._answered_at < self.intervals.pool_trust and not self._has_unread_bytes:
+            return None
         with answer_limit(self.intervals.pool_check):
             return super().execute(*args, **options)
+
+    @property
+    def _has_unread_bytes(self) -> bool:
+        """Whether the server has sent something, or closed the connection."""
+        poll = select.poll()
+        poll.register(self.pgconn.socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _bounded(self, gen: PQGen[RV], seconds: float) -> PQGen[RV]:
         """Raise `OperationalError` after `seconds`. Psycopg also resumes `gen` after each interval without data."""

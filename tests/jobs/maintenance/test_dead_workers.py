@@ -1,9 +1,12 @@
 """Which workers are dead, and what becomes of their jobs."""
 
+import os
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 
 from jobs import lifecycle
 from jobs.errors import OwnershipLost
@@ -84,6 +87,37 @@ def test_a_released_lock_file_makes_its_worker_dead_at_once(tmp_path: Path) -> N
     assert Worker.objects.filter(pk=heartbeat.worker_id).exists()
     assert heartbeat._lock.path.exists()
     heartbeat.stop()
+
+
+def test_a_known_worker_whose_lock_file_is_released_is_dead_at_the_next_check(tmp_path: Path) -> None:
+    # Given a live worker that was just seen
+    clock = ManualClock()
+    detector = DeadWorkerDetector(INTERVALS, clock)
+    heartbeat = Heartbeat(make_node().pk, tmp_path)
+    detector.check()
+
+    # When its lock is released, as the kernel does at its death
+    assert heartbeat._lock._descriptor is not None
+    os.close(heartbeat._lock._descriptor)
+
+    # I expect the next check to remove it, although it does not look at the counters yet
+    assert detector.check() == 1
+    assert Worker.objects.count() == 0
+
+
+def test_an_observer_reads_the_counters_less_often_than_it_checks_the_locks() -> None:
+    # Given an observer that checks every second
+    make_worker(make_node())
+    clock = ManualClock()
+    detector = DeadWorkerDetector(INTERVALS, clock)
+
+    # When it observes for half a minute, I expect a statement every three seconds
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(30):
+            Worker.objects.update(counter=F("counter") + 1)
+            detector.check()
+            clock.now += 1
+    assert sum("SELECT" in query["sql"] for query in queries) == 10
 
 
 def test_a_worker_whose_counter_has_moved_is_not_dead() -> None:

@@ -46,3 +46,19 @@ def test_a_database_outage_makes_no_node_lost() -> None:
     assert detector.check() == []
     assert clock.advance(59, detector.check) == []
     assert clock.advance(1, detector.check) == [node.pk]
+
+
+def test_a_node_that_had_a_worker_meanwhile_gets_its_full_time_again() -> None:
+    # Given a node without a worker for most of its time
+    node = make_node()
+    claimed(make_job(), node)
+    sign_off(Worker.objects.get().pk)
+    clock = ManualClock()
+    detector = LostNodeDetector(60, clock=clock)
+    clock.advance(50, detector.check)
+
+    # When no node was without a worker for a moment
+    detector.reset()
+
+    # I expect its time to start over
+    assert clock.advance(59, detector.check) == []

@@ -1,15 +1,18 @@
 """A worker whose engine, broker or database does not answer."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import InternalError, OperationalError
+from django.db import InternalError, OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from jobs import services
 from jobs.models import Job, Node, Worker
 from jobs.states import State
 from jobs.worker.supervisor import Supervisor
+from tests.helpers.clock import ManualClock
 from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
@@ -208,3 +211,24 @@ def test_a_worker_with_all_threads_busy_sends_no_hint(workers: Workers, monkeypa
     services.cancel(job.id)
     thread.join(10)
     assert completed(waiting).status == State.COMPLETED
+
+
+def test_an_idle_worker_makes_few_statements(workers: Workers) -> None:
+    # Given a worker without a job, whose ticks the test makes
+    workers.set_intervals(worker={"tick": 1000.0, "heartbeat": 5.0})
+    supervisor = workers.another()
+    wait_for(lambda: supervisor._dead_workers._read_at > 0, 10, "the first tick")
+
+    # When it ticks for a minute
+    clock = ManualClock()
+    clock.now = time.monotonic()
+    supervisor._clock = supervisor._dead_workers._clock = clock
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(60):
+            clock.now += 1
+            supervisor._tick()
+
+    # I expect a statement each second that finds out whether there is a job to claim, one every three seconds for the heartbeats
+    # of all workers, and every five seconds two heartbeats and a look for jobs that no thread drives
+    statements = [query["sql"] for query in queries if not query["sql"].startswith(("BEGIN", "COMMIT"))]
+    assert len(statements) <= 60 + 20 + 3 * 12

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -117,8 +118,11 @@ def test_large_answers_and_errors_of_the_server_are_unchanged(url: str) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_pool_recovers_from_a_partition(pool: ConnectionPool[BoundedConnection], proxy: TcpProxy) -> None:
-    # Given a pool with some connections that are not in use
+def test_a_pool_recovers_from_a_partition(
+    pool: ConnectionPool[BoundedConnection], proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a pool with some connections that were not used for a moment
+    monkeypatch.setattr(BoundedConnection, "intervals", replace(INTERVALS, pool_trust=0.0))
     with several(pool, 6) as connections:
         assert len({id(connection) for connection in connections}) == 6
 
@@ -148,6 +152,44 @@ def test_a_pool_recovers_from_a_restart_of_the_server(pool: ConnectionPool[Bound
     # When the server accepts connections again, I expect the pool to recover soon
     proxy.restore()
     wait_for(lambda: works(pool), 2 * INTERVALS.pool_check, "the pool to work again")
+
+
+def test_a_connection_that_answered_a_moment_ago_is_not_checked(
+    pool: ConnectionPool[BoundedConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a pooled connection that has just been used
+    checks: list[str] = []
+    check = BoundedConnection._bounded
+
+    def count(connection: BoundedConnection, *args: Any) -> Any:
+        checks.append("round trip")
+        return check(connection, *args)
+
+    assert works(pool)
+    monkeypatch.setattr(BoundedConnection, "_bounded", count)
+
+    # When it is used again, I expect round trips for the statement and for the end of the block only
+    assert works(pool)
+    assert len(checks) == 2
+
+    # When it was not used for a while, I expect another one for the check
+    monkeypatch.setattr(BoundedConnection, "intervals", replace(INTERVALS, pool_trust=0.0))
+    assert works(pool)
+    assert len(checks) == 2 + 3
+
+
+def test_a_connection_that_the_server_has_closed_is_replaced_however_new_it_is(
+    url: str, pool: ConnectionPool[BoundedConnection]
+) -> None:
+    # Given a pooled connection that has just been used and that the server then closes
+    with pool.connection() as connection:
+        pid = connection.info.backend_pid
+    with psycopg.connect(url, autocommit=True) as administrator:
+        administrator.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+    wait_for(lambda: connection._has_unread_bytes, 10, "the server's last message")
+
+    # I expect the next user to get another one
+    assert works(pool)
 
 
 # -- the service --------------------------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""Periodic duties: an idle relay makes one statement a second, however many duties there are."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.test.utils import CaptureQueriesContext
+
+from jobs.maintenance.dead_workers import DeadWorkerDetector
+from jobs.models import Job, Node
+from orchestrator_site.base.db.existence import which_exist
+from orchestrator_site.duties import Duties, Duty
+from orchestrator_site.processes import RelayProcess
+from tests.helpers.clock import ManualClock
+from tests.helpers.factories import make_node
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Calls(list[str]):
+    """The names of the duties that were done."""
+
+    def duty(self, period: float, name: str, **rows: Any) -> Duty:
+        return Duty(period, lambda: self.append(name), **rows)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+def test_each_duty_is_done_in_its_period_and_those_due_soon_at_once(clock: ManualClock, calls: Calls) -> None:
+    # Given duties with periods of about one and of three seconds
+    duties = Duties([calls.duty(1.0, "a"), calls.duty(1.2, "b"), calls.duty(3.0, "c")], together=0.5, clock=clock)
+
+    # When a few seconds pass
+    for _ in range(4):
+        duties.do_due()
+        calls.append("|")
+        clock.now += 1
+
+    # I expect the first two to be done together
+    assert "".join(calls) == "abc|ab|ab|abc|"
+
+
+def test_a_duty_is_done_if_there_are_rows_for_it(clock: ManualClock, calls: Calls) -> None:
+    # Given duties for jobs and for nodes, and a node
+    duties = Duties(
+        [
+            calls.duty(1.0, "jobs", rows=Job.objects.all, nothing=lambda: calls.append("no jobs")),
+            calls.duty(1.0, "nodes", rows=Node.objects.all),
+            calls.duty(1.0, "none", rows=Node.objects.none),
+        ],
+        together=0.5,
+        clock=clock,
+    )
+    make_node()
+
+    # When they are due, I expect one statement to find out
+    with CaptureQueriesContext(connection) as queries:
+        duties.do_due()
+    assert calls == ["no jobs", "nodes"]
+    assert len(queries) == 1
+
+
+@pytest.mark.parametrize("error", [DatabaseError, ValueError])
+def test_a_duty_that_fails_keeps_no_other_from_being_done(clock: ManualClock, calls: Calls, error: type[Exception]) -> None:
+    def fail() -> None:
+        raise error
+
+    stopping = threading.Event()
+    duties = [Duty(1.0, fail), calls.duty(1.0, "a"), Duty(1.0, stopping.set)]
+
+    Duties(duties, together=0.5, clock=clock).do_until(stopping)
+
+    assert calls == ["a"]
+
+
+def test_which_queries_find_rows() -> None:
+    make_node()
+    assert which_exist(Node.objects.filter(name="node"), Job.objects.all(), Node.objects.none()) == [
+        Node.objects.filter(name="node").exists(),
+        False,
+        False,
+    ]
+    assert which_exist(Node.objects.order_by("pk"), Node.objects.exclude(pk=None).distinct()) == [True, True]
+
+
+def test_an_idle_relay_makes_few_statements(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given the relay of a service that has nothing to do
+    threads: list[Duties] = []
+    monkeypatch.setattr(Duties, "do_until", lambda duties, _: threads.append(duties))
+    make_duties: Callable[..., None] = Duties.__init__
+    monkeypatch.setattr(Duties, "__init__", lambda self, duties, together: make_duties(self, duties, together, clock))
+    monkeypatch.setattr(DeadWorkerDetector.__init__, "__defaults__", (DeadWorkerDetector.__init__.__defaults__[0], clock))  # type: ignore[index]
+    relay = RelayProcess(settings.CONFIGURATION)
+    relay.start(threading.Event())
+    relay.stop()
+    assert len(threads) == 2
+
+    # When a minute passes
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(60):
+            for duties in threads:
+                duties.do_due()
+            clock.now += 1
+
+    # I expect a statement each second that finds out whether there is anything to do, one every three seconds for the heartbeats
+    # of workers, one every ten for old jobs, one every thirty for nodes, and a transaction each minute for unused destinations
+    statements = [query["sql"] for query in queries if not query["sql"].startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
+    assert len(statements) <= 60 + 20 + 6 + 2 + 2
