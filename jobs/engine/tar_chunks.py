@@ -19,13 +19,20 @@ class ChunkReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        while not self._held:
+        """Fill `buffer`; only at the end there may be too few bytes for it."""
+        target = memoryview(buffer).cast("B")
+        filled = 0
+        while taken := self.take(len(target) - filled):
+            target[filled : filled + len(taken)] = taken
+            filled += len(taken)
+        return filled
+
+    def take(self, limit: int) -> memoryview:
+        """Return the next bytes without copying them: the rest of a chunk, or `limit` bytes of it; none at the end."""
+        while limit and not self._held:
             chunk = next(self._chunks, None)
             if chunk is None:
-                return 0
+                break
             self._held = memoryview(chunk)
-        target = memoryview(buffer).cast("B")
-        size = min(len(target), len(self._held))
-        target[:size] = self._held[:size]
-        self._held = self._held[size:]
-        return size
+        taken, self._held = self._held[:limit], self._held[limit:]
+        return taken

@@ -26,7 +26,7 @@ def read_event_content(workspace: Workspace, path: str) -> tuple[int, str]:
         with workspace.engine.get(workspace.container, absolute) as chunks, tar_files.unpack(chunks) as file:
             if file.size > _MAX_FILE_BYTES:
                 raise _too_large(path)
-            data = file.read(file.size)
+            data = b"".join(file)
     except PathNotFound as error:
         raise not_found(path) from error
     try:

@@ -85,7 +85,7 @@ def send_request(
     method: str,
     url: str,
     headers: Mapping[str, str],
-    body: http_client.SizedReader | None,
+    body: http_client.SizedChunks | None,
     limits: TransferLimits,
     interrupt: Interrupt,
 ) -> Iterator[Answer]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Final
+from typing import Final
 
 from jobs.engine.protocol import User
 from jobs.engine.tar_chunks import ChunkReader
@@ -45,37 +45,39 @@ def _header(name: str, kind: bytes, mode: int, size: int, owner: User) -> bytes:
 
 
 class UnpackedFile:
-    """The file in a tar stream. It can be read once, while the stream is open."""
+    """The file in a tar stream. It can be iterated over once, while the stream is open: its chunks are never copied."""
 
-    def __init__(self, entry: tarfile.TarInfo, content: IO[bytes] | None) -> None:
-        self.size = entry.size if content is not None else 0
+    def __init__(self, entry: tarfile.TarInfo, content: ChunkReader) -> None:
+        """Take the file of `entry`, whose content comes next in `content`. What is not a regular file counts as empty."""
+        self.size = entry.size if entry.isreg() else 0
         self.consumed = 0
         self._content = content
 
     def __len__(self) -> int:
         return self.size
 
-    def read(self, size: int = -1) -> bytes:
-        """Return at most `size` bytes, none at the end. Raise `EngineUnavailable` if the stream ends too early."""
-        if self._content is None:
-            return b""
-        with _translating_errors():
-            data = self._content.read(size)
-        self.consumed += len(data)
-        return data
+    def __iter__(self) -> Iterator[memoryview]:
+        """Yield the rest of the file. Raise `EngineUnavailable` if the stream ends too early."""
+        while left := self.size - self.consumed:
+            chunk = self._content.take(left)
+            if not chunk:
+                raise EngineUnavailable("the engine's archive ends in the middle of the file")
+            self.consumed += len(chunk)
+            yield chunk
 
 
 @contextmanager
 def unpack(chunks: Iterator[bytes]) -> Iterator[UnpackedFile]:
     """Yield the file in a tar stream that contains one. Raise `EngineUnavailable` if the stream is invalid."""
+    content = ChunkReader(chunks)
     with _translating_errors():
-        archive = tarfile.open(fileobj=ChunkReader(chunks), mode="r|")  # noqa: SIM115 - closed below
+        # With buffers of one block tarfile reads nothing beyond the entry's header.
+        archive = tarfile.open(fileobj=content, mode="r|", bufsize=tarfile.BLOCKSIZE)  # noqa: SIM115 - closed below
     with archive:
         with _translating_errors():
             entry = archive.next()
-            if entry is None:
-                raise EngineUnavailable("the engine returned an archive without the file")
-            content = archive.extractfile(entry) if entry.isreg() else None
+        if entry is None:
+            raise EngineUnavailable("the engine returned an archive without the file")
         yield UnpackedFile(entry, content)
 
 

@@ -27,7 +27,7 @@ from jobs.errors import EngineRefused, EngineUnavailable, JobError, PathNotFound
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES: Final = 64 * 1024
+_CHUNK_BYTES: Final = 256 * 1024
 _MAX_DATABASE_BYTES: Final = 4 * 1024**2  # read of an /etc/passwd or /etc/group
 _MAX_LINK_HOPS: Final = 16
 
@@ -135,7 +135,9 @@ class ContainerFiles:
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
     try:
-        yield from response.raw.stream(_CHUNK_BYTES, decode_content=False)
+        # Not `raw.stream`, which yields the engine's own small chunks.
+        while data := response.raw.read(_CHUNK_BYTES, decode_content=False):
+            yield data
     except TRANSPORT_ERRORS as error:
         raise engine_unavailable(error) from error
 

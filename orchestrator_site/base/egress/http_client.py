@@ -38,12 +38,12 @@ _SET_HERE: Final = frozenset({"host", "connection", "content-length", "transfer-
 _MAX_SHOWN_CHARACTERS: Final = 200
 
 
-class SizedReader(Protocol):
-    """A body to stream: `read` returns exactly `len()` bytes in all."""
+class SizedChunks(Protocol):
+    """A body to stream: the chunks have exactly `len()` bytes in all, and are sent as they are."""
 
     def __len__(self) -> int: ...
 
-    def read(self, size: int, /) -> bytes: ...
+    def __iter__(self) -> Iterator[bytes | memoryview]: ...
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def open(
     url: str,
     *,
     headers: Mapping[str, str] | None = None,
-    body: bytes | SizedReader | None = None,
+    body: bytes | SizedChunks | None = None,
     connect_timeout: float,
     read_timeout: float,
     total_timeout: float | None = None,
@@ -141,7 +141,7 @@ def _adapter() -> GuardedAdapter:
     return GuardedAdapter()
 
 
-def _prepare(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes | SizedReader | None) -> requests.PreparedRequest:
+def _prepare(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes | SizedChunks | None) -> requests.PreparedRequest:
     """Build the request without `PreparedRequest.prepare`, which rewrites URLs. The `OutgoingRequest` has the target."""
     sent: CaseInsensitiveDict[Any] = CaseInsensitiveDict({"Accept-Encoding": "identity"})
     if url.userinfo is not None:
@@ -153,7 +153,7 @@ def _prepare(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes 
         sent["Content-Length"] = str(len(body))
     request = requests.PreparedRequest()
     request.method, request.url, request.headers = method, url.root, sent
-    request.body = body  # type: ignore[assignment]  # urllib3 sends what can be read piece by piece
+    request.body = body  # type: ignore[assignment]  # urllib3 sends what can be iterated over chunk by chunk
     return request
 
 
