@@ -225,7 +225,10 @@ class Engine(Protocol):
         """Return those of `paths` (real paths) that are directories of the container but not of its image."""
 
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
-        """Unpack a tar stream into an existing directory. Errors that `tar` raises are passed on unchanged.
+        """Unpack a tar stream into an existing directory.
+
+        Errors that `tar` raises are passed on unchanged, once the engine has stopped to unpack: it may have unpacked a part,
+        which another call can replace.
 
         Raise `ContainerNotFound`, `PathNotFound`, and `EngineRefused` if the archive cannot be unpacked there.
         """

@@ -108,25 +108,26 @@ class EngineClient:
             return read_answer(response)
 
     def upload(self, path: str, *, params: Mapping[str, str], chunks: Iterable[bytes], method: str = "PUT") -> EngineAnswer:
-        """Send a tar archive of unknown length. Errors that `chunks` raises are passed on unchanged."""
+        """Send a tar archive of unknown length. Errors that `chunks` raises are passed on unchanged.
+
+        They end the archive early, and the engine is heard before they are raised: it unpacks nothing more after its answer,
+        whereas newer ones may unpack an archive whose connection broke after the next one.
+        """
         failures: list[Exception] = []
 
-        def recorded() -> Iterator[bytes]:
+        def until_failure() -> Iterator[bytes]:
             try:
                 yield from chunks
             except Exception as error:
-                failures.append(error)  # an OSError would otherwise be taken for the connection's
-                raise
+                failures.append(error)
 
         headers = {"Content-Type": "application/x-tar"}
         timeout = self.intervals.long_call
-        try:
-            with self._send(method, path, params=params, data=recorded(), headers=headers, timeout=timeout) as response:
-                return read_answer(response)
-        except Exception:
-            if failures:
-                raise failures[0] from None
-            raise
+        with self._send(method, path, params=params, data=until_failure(), headers=headers, timeout=timeout) as response:
+            answer = read_answer(response)
+        if failures:
+            raise failures[0]
+        return answer
 
     @contextmanager
     def stream(
