@@ -1,34 +1,31 @@
-"""Downloads a URL to a complete file, or fails; resumes after a broken connection."""
+"""Downloads a URL piece by piece and checks it; resumes after a broken connection."""
 
-import errno
 import hashlib
+import math
 import re
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
-from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from jobs.errors import DiskFull, DownloadFailed
+from jobs.errors import DownloadFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.formatting import over_limit, truncate
 from jobs.transfers.http_attempts import (
     Answer,
+    Attempts,
     RetryableError,
     TransferLimits,
     deadline_exceeded,
     error_for_status,
     send_request,
-    with_retries,
 )
 from jobs.transfers.progress import ProgressCallback
 from orchestrator_site.base.egress import http_client
 from orchestrator_site.base.values.http_urls import InvalidUrl, follow
 
 _METHOD: Final = "GET"
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CHUNK_BYTES: Final = 256 * 1024
@@ -39,70 +36,18 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)",
 _LENGTH: Final = re.compile(r"\d{1,18}", re.ASCII)
 
 
-@contextmanager
-def download_to_spool(
-    url: str,
-    headers: Mapping[str, str],
-    sha256: str | None,
-    limits: TransferLimits,
-    interrupt: Interrupt,
-    progress: ProgressCallback,
-) -> Iterator["Spool"]:
-    """Yield the whole, checked content of `url` in a file that is deleted after the block.
+class Piece(NamedTuple):
+    """Bytes of a file and where they belong. A piece at offset 0 begins the file anew: all pieces before it are void."""
 
-    `headers` go to the URL's own origin only; Range, If-Range and Accept-Encoding among them are dropped. `sha256` is
-    hexadecimal. Raise `DownloadFailed`, `Interrupted` and `DiskFull`.
-    """
-    with Spool(limits.spool_directory) as spool:
-        with_retries(_Download(url, headers, sha256, limits, interrupt, spool, progress).attempt, limits, interrupt)
-        yield spool
-
-
-class Spool:
-    """A file without a name for what was received so far: a crash leaves nothing of it.
-
-    Its methods raise `DiskFull`, and `DownloadFailed` for other errors of the disk.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        with _translating_disk_errors():
-            directory.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - closed by __exit__
-        self.clear()
-
-    def __enter__(self) -> "Spool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    offset: int
+    data: bytes
 
     @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
-
-    def append(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            with _translating_disk_errors():
-                rest = rest[self._file.write(rest) :]
-        self._sha256.update(data)
-        self.size += len(data)
-
-    def clear(self) -> None:
-        with _translating_disk_errors():
-            self._file.seek(0)
-            self._file.truncate()
-        self._sha256 = hashlib.sha256()
-        self.size = 0
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the content from its start."""
-        self._file.seek(0)
-        while chunk := self._file.read(_CHUNK_BYTES):
-            yield chunk
+    def end(self) -> int:
+        return self.offset + len(self.data)
 
 
-class _Download:
+class Download:
     """One file over several attempts. Each starts at the original URL, because redirects may change."""
 
     def __init__(
@@ -112,23 +57,64 @@ class _Download:
         sha256: str | None,
         limits: TransferLimits,
         interrupt: Interrupt,
-        spool: Spool,
         progress: ProgressCallback,
     ) -> None:
+        """Describe it; nothing is sent before the first piece is asked for.
+
+        `headers` go to the URL's own origin only; Range, If-Range and Accept-Encoding among them are dropped. `sha256` is
+        hexadecimal.
+        """
+        self.size: int | None = None  # of the whole file, if the server announced it
         self._url = url
         self._headers = {name: value for name, value in headers.items() if name.lower() not in _SET_HERE}
         self._sha256 = sha256.lower() if sha256 else None
         self._limits = limits
         self._interrupt = interrupt
-        self._spool = spool
         self._progress = progress
-        self._expected: int | None = None  # size of the whole file, if the server announced it
-        self._validator = ""  # of the version in the spool, for If-Range; empty: it cannot be resumed
+        self._received = 0  # bytes
+        self._digest = hashlib.sha256()  # of them, if the job specifies a sha256
+        self._began = 0.0  # when the first of them was awaited, by `time.monotonic`
+        self._anew_after = math.inf  # on the same clock; see `begin_anew_after`
+        self._validator = ""  # of the version they are of, for If-Range; empty: it cannot be resumed
         self._encoding = ""  # Content-Encoding of that version
 
-    def attempt(self) -> None:
+    def pieces(self) -> Generator[Piece, None, None]:
+        """Yield the whole file, the last piece only after all of them were checked.
+
+        Raise `DownloadFailed`, `DownloadRefused` and `Interrupted`.
+        """
+        held = Piece(0, b"")
+        for piece in self._pieces():
+            if piece.offset == held.end:
+                yield held
+            held = piece
+        yield held
+
+    def seconds_left(self) -> float:
+        """Return how long the rest will take at the average speed so far; infinite if the size of the file is unknown."""
+        if self.size is None or not self._received:
+            return math.inf
+        return (self.size - self._received) * (time.monotonic() - self._began) / self._received
+
+    def begin_anew_after(self, seconds: float) -> None:
+        """Begin the file anew if the rest of it takes longer than this, or its connection breaks later. Holds once."""
+        self._anew_after = time.monotonic() + seconds
+
+    def _pieces(self) -> Iterator[Piece]:
+        attempts = Attempts(self._limits, self._interrupt)
+        while True:
+            try:
+                yield from self._attempt()
+            except RetryableError as error:
+                if self._is_late or not self._validator:
+                    yield self._anew()
+                attempts.wait_after(error)
+            else:
+                return
+
+    def _attempt(self) -> Iterator[Piece]:
         """Receive the file, or the rest of it. Raise `RetryableError`, `DownloadFailed`, `Interrupted`."""
-        resuming = bool(self._validator and self._spool.size)
+        resuming = bool(self._validator and self._received)
         with self._answer(resuming) as (url, answer):
             if resuming and answer.status_code == HTTPStatus.PARTIAL_CONTENT:
                 self._resume(answer)
@@ -136,14 +122,29 @@ class _Download:
                 raise self._cannot_resume("the server refused the range")
             elif answer.status_code == HTTPStatus.OK:
                 resuming = False
+                yield self._anew()
                 self._begin(answer)
             else:
                 raise error_for_status(_METHOD, url, answer)
-            self._receive(answer)
-        if self._sha256 is not None and self._spool.sha256 != self._sha256:
+            yield from self._receive(answer)
+        if self._sha256 is not None and self._digest.hexdigest() != self._sha256:
             if resuming:  # these may be parts of two versions, whatever the server said
                 raise self._cannot_resume("its sha256 is wrong")
-            raise DownloadFailed(f"{self._shown} has a different sha256 than the job specifies: {self._spool.sha256}")
+            actual = self._digest.hexdigest()
+            raise DownloadFailed(f"{self._shown} has a different sha256 than the job specifies: {actual}")
+
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self._anew_after
+
+    def _anew(self) -> Piece:
+        """Forget what was received, and return the piece that says so."""
+        self.size = None
+        self._received = 0
+        self._digest = hashlib.sha256()
+        self._anew_after = math.inf
+        self._validator = ""
+        return Piece(0, b"")
 
     @property
     def _shown(self) -> str:
@@ -152,7 +153,7 @@ class _Download:
     @contextmanager
     def _answer(self, resuming: bool) -> Iterator[tuple[str, Answer]]:
         """Yield the URL at the end of all redirects and its answer."""
-        conditions = {"Range": f"bytes={self._spool.size}-", "If-Range": self._validator} if resuming else {}
+        conditions = {"Range": f"bytes={self._received}-", "If-Range": self._validator} if resuming else {}
         url, headers = self._url, self._headers
         for _ in range(_MAX_REDIRECTS + 1):
             with send_request(_METHOD, url, {**headers, **conditions}, None, self._limits, self._interrupt) as answer:
@@ -173,10 +174,9 @@ class _Download:
 
     def _begin(self, answer: Answer) -> None:
         """Prepare to receive the file from its first byte. A content encoding is part of the file."""
-        self._spool.clear()
+        self._began = time.monotonic()
         self._validator = _validator(answer.headers)
         self._encoding = _encoding(answer.headers)
-        self._expected = None
         length = answer.headers.get("Content-Length")
         if length is not None:
             if not _LENGTH.fullmatch(length.strip()):
@@ -186,7 +186,7 @@ class _Download:
     def _resume(self, answer: Answer) -> None:
         """Prepare to receive the rest. Raise `RetryableError` if the answer is anything else, or of another version."""
         given = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-        if given is None or int(given[1]) != self._spool.size:
+        if given is None or int(given[1]) != self._received:
             raise self._cannot_resume("the server sent the wrong range")
         if "Content-Encoding" in answer.headers and _encoding(answer.headers) != self._encoding:
             raise self._cannot_resume("its content encoding changed")
@@ -194,7 +194,7 @@ class _Download:
             return
         total = int(given[3])
         etag = answer.headers.get("ETag", self._validator)
-        if self._expected not in (None, total):
+        if self.size not in (None, total):
             raise self._cannot_resume("its size changed")
         if self._validator.startswith('"') and etag != self._validator:
             raise self._cannot_resume("it changed")
@@ -203,21 +203,26 @@ class _Download:
     def _expect(self, length: int) -> None:
         if length > self._limits.size:
             raise DownloadFailed(over_limit(self._shown, self._limits.size))
-        self._expected = length
+        self.size = length
 
-    def _receive(self, answer: Answer) -> None:
+    def _receive(self, answer: Answer) -> Iterator[Piece]:
         while data := answer.raw.read1(_CHUNK_BYTES, decode_content=False):
-            received = self._spool.size + len(data)
-            if self._expected is not None and received > self._expected:
-                raise DownloadFailed(f"{self._shown} sent more than the {self._expected} bytes it announced")
-            if received > self._limits.size:
+            piece = Piece(self._received, data)
+            if self.size is not None and piece.end > self.size:
+                raise DownloadFailed(f"{self._shown} sent more than the {self.size} bytes it announced")
+            if piece.end > self._limits.size:
                 raise DownloadFailed(over_limit(self._shown, self._limits.size))
-            self._spool.append(data)
-            self._progress("downloading", received, self._expected)
+            self._received = piece.end
+            if self._sha256 is not None:
+                self._digest.update(data)
+            yield piece
+            self._progress("downloading", self._received, self.size)
             self._check_time()
+            if self._is_late and self._received != self.size:
+                raise RetryableError(DownloadFailed(f"{self._shown} became too slow"))
         self._check_time()
-        if self._expected is not None and self._spool.size < self._expected:
-            raise RetryableError(DownloadFailed(f"{self._shown} ended after {self._spool.size} of {self._expected} bytes"))
+        if self.size is not None and self._received < self.size:
+            raise RetryableError(DownloadFailed(f"{self._shown} ended after {self._received} of {self.size} bytes"))
 
     def _check_time(self) -> None:
         """Raise `Interrupted` or `DownloadFailed` if time is up.
@@ -230,7 +235,6 @@ class _Download:
 
     def _cannot_resume(self, reason: str) -> RetryableError:
         """Let the next attempt start from the first byte."""
-        self._spool.clear()
         self._validator = ""
         return RetryableError(DownloadFailed(f"{self._shown} cannot be resumed: {reason}"))
 
@@ -247,13 +251,3 @@ def _validator(headers: Mapping[str, str]) -> str:
 
 def _encoding(headers: Mapping[str, str]) -> str:
     return headers.get("Content-Encoding", "").strip().lower()
-
-
-@contextmanager
-def _translating_disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise DiskFull("the worker's disk is full") from error
-        raise DownloadFailed(f"the download cannot be written to the worker's disk: {error.strerror}") from error

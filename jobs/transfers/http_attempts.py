@@ -6,13 +6,13 @@ docs/usage.md promises up to 6 attempts after connection errors, 60 s without a 
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from jobs.errors import DownloadFailed, DownloadRefused, TransferFailed, UploadFailed
 from jobs.interrupt import Interrupt
@@ -20,8 +20,6 @@ from jobs.transfers.formatting import truncate
 from orchestrator_site.base.egress import http_client
 from orchestrator_site.base.egress.retry_after import parse_retry_after
 from orchestrator_site.base.intervals import TransferIntervals
-
-Result = TypeVar("Result")
 
 _RETRIED_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -58,26 +56,28 @@ class Answer(Protocol):
     def raw(self) -> Any: ...
 
 
-def with_retries(attempt: Callable[[], Result], limits: TransferLimits, interrupt: Interrupt) -> Result:
-    """Return the result of the first attempt that does not raise `RetryableError`.
+class Attempts:
+    """The attempts of one transfer. The pauses between them double, and are never shorter than the server's Retry-After."""
 
-    The pauses between attempts double, and are never shorter than the server's Retry-After. Raise the failure of the last
-    attempt, with the number of attempts in its message, and `Interrupted`.
-    """
-    pause = limits.intervals.retry
-    for number in range(1, limits.attempts + 1):
-        interrupt.check()
-        try:
-            return attempt()
-        except RetryableError as error:
-            if number == limits.attempts:
-                raise type(error.failure)(f"{error} ({number} attempts)") from error
-            wait = max(pause * random.uniform(1.0, 1.5), error.retry_after)  # noqa: S311 - spreads load, hides nothing
-            if time.monotonic() + wait >= limits.deadline:
-                raise type(error.failure)(f"{error} (attempt {number}, no time left for another)") from error
-        interrupt.sleep(wait)
-        pause *= 2
-    raise AssertionError("at least one attempt")
+    def __init__(self, limits: TransferLimits, interrupt: Interrupt) -> None:
+        self._limits = limits
+        self._interrupt = interrupt
+        self._failed = 0
+        self._pause = limits.intervals.retry
+
+    def wait_after(self, error: RetryableError) -> None:
+        """Return when the next attempt is due. Raise `Interrupted`, and the failure if there is no next attempt.
+
+        The failure has the number of attempts in its message.
+        """
+        self._failed += 1
+        if self._failed == self._limits.attempts:
+            raise type(error.failure)(f"{error} ({self._failed} attempts)") from error
+        wait = max(self._pause * random.uniform(1.0, 1.5), error.retry_after)  # noqa: S311 - spreads load, hides nothing
+        if time.monotonic() + wait >= self._limits.deadline:
+            raise type(error.failure)(f"{error} (attempt {self._failed}, no time left for another)") from error
+        self._interrupt.sleep(wait)
+        self._pause *= 2
 
 
 @contextmanager
@@ -94,6 +94,7 @@ def send_request(
     Raise `TransferFailed` if the URL may not be reached or the deadline has passed, `RetryableError` if the connection
     fails, and `Interrupted`, also inside the block while the body is read.
     """
+    interrupt.check()
     left = limits.deadline - time.monotonic()
     if left <= 0:
         raise deadline_exceeded(method, url)

@@ -8,12 +8,12 @@ from jobs.interrupt import Interrupt
 from jobs.transfers import tar_files
 from jobs.transfers.formatting import over_limit, quote_path
 from jobs.transfers.http_attempts import (
+    Attempts,
     RetryableError,
     TransferLimits,
     describe_answer,
     error_for_status,
     send_request,
-    with_retries,
 )
 from jobs.transfers.workspace import Workspace, find_file, not_found
 
@@ -37,14 +37,15 @@ def upload_file(
     if found.size > limits.size:
         raise ReadFailed(over_limit(quote_path(path), limits.size))
 
-    def attempt() -> int:
+    attempts = Attempts(limits, interrupt)
+    while True:
         try:
             with workspace.engine.get(workspace.container, absolute) as chunks, tar_files.unpack(chunks) as file:
                 return _send(file, url, method, headers, limits, interrupt)
         except PathNotFound as error:
             raise not_found(path) from error
-
-    return with_retries(attempt, limits, interrupt)
+        except RetryableError as error:
+            attempts.wait_after(error)
 
 
 def _send(
