@@ -45,6 +45,10 @@ class NetworkMissing(EngineUnavailable):
     """The network that jobs run on was removed. It can be created again."""
 
 
+class SandboxRefused(EngineUnavailable):
+    """A container cannot be started in its sandbox: the sandbox has ended or was removed, say. It may start without one."""
+
+
 class EngineRefused(JobError):
     """The engine refuses this, and would refuse it again."""
 

@@ -41,6 +41,7 @@ class RunSpec:
     labels: dict[str, str]
     stop_grace_seconds: int
     log_limit_bytes: int  # what the engine keeps of the log, in two files of half of it
+    sandbox: str | None = None  # name of the sandbox whose network it joins, in place of `network`
 
 
 Phase = Literal["created", "running", "ended"]
@@ -132,6 +133,21 @@ class Engine(Protocol):
     def remove_network(self, network_id: str) -> None:
         """Remove a network; do nothing if it does not exist. Raise `ContainerConflict` if a container uses it."""
 
+    # -- sandboxes -----------------------------------------------------------------------------
+    def create_sandbox(self, name: str, network: str, labels: dict[str, str]) -> None:
+        """Start a sandbox: a container on a bridge network that does nothing, and whose network another one may join.
+
+        It is found, renamed and removed like other containers. Raise `EngineRefused` if this engine can have none. A failed
+        call may leave one that does not run.
+        """
+
+    def is_sandbox_clean(self, name: str) -> bool:
+        """Return whether a running sandbox is as it was at its start, so that another container may join it.
+
+        A container that has joined it can change only its files with the host's name and addresses and the name servers. A
+        sandbox that is not clean ends. Raise `ContainerNotFound`.
+        """
+
     # -- images --------------------------------------------------------------------------------
     def ensure_image(
         self,
@@ -175,7 +191,8 @@ class Engine(Protocol):
         may not run: call `inspect`.
 
         Raise `ContainerNotFound`, `NetworkMissing`, `StartFailed` (the job is at fault), `EngineInTrouble` (the engine is),
-        `StartRefused` (either may be), `StartLost`, and `ContainerConflict` if the container has started before.
+        `StartRefused` (either may be), `SandboxRefused` (its sandbox may be), `StartLost`, and `ContainerConflict` if the
+        container has started before.
         """
 
     def inspect(self, name: str) -> Observation:

@@ -68,6 +68,7 @@ class EngineIntervals:
     keep_alive_probe: float = 10.0  # between two probes
     holder_checks: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)  # between checks whether another worker has installed the init
     superseded_init: float = 7 * DAY  # before another release's init is removed: its workers may still use it
+    sandbox_answer: float = 5.0  # for a sandbox to say that it is clean
     watch: float = 5.0  # between two calls that check whether the engine answers
     watch_retry: float = 1.0  # between them while it does not
     watch_valid: float = 10.0  # since the last answer: then the engine counts as not answering

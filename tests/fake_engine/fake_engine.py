@@ -32,6 +32,7 @@ from jobs.errors import (
     ImageUnavailable,
     NetworkMissing,
     PathNotFound,
+    SandboxRefused,
     StartFailed,
 )
 from jobs.interrupt import Interrupt
@@ -39,6 +40,8 @@ from orchestrator_site.base.intervals import EngineIntervals
 from tests.fake_engine.fault_injection import FaultInjection, fallible
 from tests.fake_engine.process_container import FakeContainer, FakeImage
 
+_SANDBOX_SECONDS = 3600
+_SANDBOX_MEMORY_MIB = 16
 _PULL_GATE_CHECK = 0.01  # seconds
 _RESTART_GRACE = 1.0  # seconds
 
@@ -46,7 +49,8 @@ _RESTART_GRACE = 1.0  # seconds
 class FakeEngine(FaultInjection):
     """An engine with the images in `images`, and those in `registry` after a pull. `pulls` lists the pulled ones in order.
 
-    Clear `pulls_allowed` to hold all pulls; `pulls_begun` counts them. Call `close` at the end.
+    Clear `pulls_allowed` to hold all pulls; `pulls_begun` counts them. Add the name of a sandbox to `changed_sandboxes` as if a
+    job had changed its files. Call `close` at the end.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class FakeEngine(FaultInjection):
         self.warnings: tuple[str, ...] = ()
         self.pulls: list[str] = []
         self.pulls_begun = 0
+        self.changed_sandboxes: set[str] = set()
         self.pulls_allowed = threading.Event()
         self.pulls_allowed.set()
         self._id = secrets.token_hex(8)
@@ -132,6 +137,35 @@ class FakeEngine(FaultInjection):
                 raise ContainerConflict(f"network {name} has active endpoints")
             self._networks.pop(network_id, None)
 
+    # -- sandboxes ---------------------------------------------------------------------------------
+    @fallible
+    def create_sandbox(self, name: str, network: str, labels: dict[str, str]) -> None:
+        spec = RunSpec(
+            name=name,
+            image="",
+            command=("sleep", str(_SANDBOX_SECONDS)),
+            environment={},
+            workspace="/",
+            cpu_millis=0,
+            memory_mib=_SANDBOX_MEMORY_MIB,
+            network=network,
+            labels=dict(labels),
+            stop_grace_seconds=0,
+            log_limit_bytes=0,
+        )
+        with self._lock:
+            if name in self._containers:
+                raise ContainerConflict(f"the name {name} is taken")
+            self._containers[name] = FakeContainer(spec, FakeImage(), self._new_root(), self._intervals.idle_log)
+        self.start(name)
+
+    @fallible
+    def is_sandbox_clean(self, name: str) -> bool:
+        container = self._find(name)
+        if container.name in self.changed_sandboxes:
+            container.kill()
+        return container.phase == "running"
+
     # -- images ------------------------------------------------------------------------------------
     @fallible
     def ensure_image(
@@ -187,10 +221,12 @@ class FakeEngine(FaultInjection):
                 if taken.phase != "created":
                     raise ContainerConflict(f"the container {spec.name} has started already")
                 self._remove(taken, force=False)
-            root = Path(tempfile.mkdtemp(dir=self._directory))
-            self._containers[spec.name] = FakeContainer(
-                replace(spec, labels=dict(spec.labels)), image, root, self._intervals.idle_log
-            )
+            container = FakeContainer(replace(spec, labels=dict(spec.labels)), image, self._new_root(), self._intervals.idle_log)
+            container.sandbox = self._containers.get(spec.sandbox or "")  # it stays the same one if it is renamed
+            self._containers[spec.name] = container
+
+    def _new_root(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self._directory))
 
     @fallible
     def rename(self, name: str, new_name: str) -> None:
@@ -205,11 +241,18 @@ class FakeEngine(FaultInjection):
     def start(self, name: str) -> None:
         container = self._find(name)
         network, user = container.spec.network, container.image.user.partition(":")[0]
-        if network is not None and network not in {taken for taken, _ in self._networks.values()}:
+        if container.spec.sandbox is not None:
+            self._check_sandbox(container)
+        elif network is not None and network not in {taken for taken, _ in self._networks.values()}:
             raise NetworkMissing(f"network {network} not found")
         if user and not user.isdigit() and f"\n{user}:" not in f"\n{container.files.read_text('/etc/passwd')}":
             raise StartFailed(start_errors.UNKNOWN_USER)
         container.start()
+
+    def _check_sandbox(self, container: FakeContainer) -> None:
+        sandbox = container.sandbox
+        if sandbox is None or sandbox not in self._containers.values() or sandbox.phase != "running":
+            raise SandboxRefused(f"cannot join the network of {container.spec.sandbox}")
 
     @fallible
     def inspect(self, name: str) -> Observation:

@@ -57,6 +57,7 @@ class FakeContainer:
         self.spec = spec
         self.image = image
         self.root = root
+        self.sandbox: FakeContainer | None = None  # whose network it joins
         self._max_pause = max_pause
         self.files = FileTree(root)
         for path, text in image.files.items():

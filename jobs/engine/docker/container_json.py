@@ -42,7 +42,7 @@ def creation_body(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
             "CapDrop": ["ALL"],
             "CapAdd": list(CAPABILITIES),
             "SecurityOpt": ["no-new-privileges"],
-            "NetworkMode": spec.network or "none",
+            "NetworkMode": f"container:{spec.sandbox}" if spec.sandbox else spec.network or "none",
             "LogConfig": {
                 "Type": "local",  # json-file does not keep bytes (docs/adr/0010-logs-are-kept-by-the-local-driver.md)
                 "Config": {

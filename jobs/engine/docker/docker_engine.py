@@ -19,6 +19,7 @@ from jobs.engine.docker.init import Init
 from jobs.engine.docker.log_frames import read_frames
 from jobs.engine.docker.networks import Networks, label_filter
 from jobs.engine.docker.oom_kills import reports_oom_kill
+from jobs.engine.docker.sandboxes import Sandboxes
 from jobs.engine.docker.start_errors import NO_COMMAND, cause_of, check_arguments
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, quoted
 from jobs.engine.docker.transport.answer_stream import ByteStream
@@ -42,6 +43,7 @@ from jobs.errors import (
     EngineUnavailable,
     ImageUnavailable,
     NetworkMissing,
+    SandboxRefused,
     StartFailed,
     StartLost,
     StartRefused,
@@ -74,6 +76,7 @@ class DockerEngine:
         self._networks = Networks(self._client)
         self._images = Images(self._client, self._restarts)
         self._init = Init(self._client)
+        self._sandboxes = Sandboxes(self._client, self._init.architecture)
         self._files = ContainerFiles(self._client)
         self._warnings = EngineWarnings()
 
@@ -85,6 +88,7 @@ class DockerEngine:
         engine._networks = Networks(engine._client)
         engine._images = self._images.using(engine._client)
         engine._init = self._init.using(engine._client)
+        engine._sandboxes = Sandboxes(engine._client, engine._init.architecture)
         engine._files = ContainerFiles(engine._client)
         return engine
 
@@ -116,6 +120,13 @@ class DockerEngine:
 
     def remove_network(self, network_id: str) -> None:
         self._networks.remove(network_id)
+
+    # -- sandboxes -----------------------------------------------------------------------------
+    def create_sandbox(self, name: str, network: str, labels: dict[str, str]) -> None:
+        self._sandboxes.create(name, network, labels)
+
+    def is_sandbox_clean(self, name: str) -> bool:
+        return self._sandboxes.is_clean(name)
 
     # -- images --------------------------------------------------------------------------------
     def ensure_image(
@@ -206,12 +217,16 @@ class DockerEngine:
         inspected = self._inspect(name)  # raises ContainerNotFound
         if observation(inspected).phase != "created":
             return _has_started(name)
-        if answer.status == 409:
-            return answer.error()
-        if self._networks.is_missing(inspected["HostConfig"]["NetworkMode"]):
-            return NetworkMissing(answer.message)
         if answer.message == _KNOWN_TO_CONTAINERD:
             return StartLost("the engine ended while it started the process, which may have run")
+        network = inspected["HostConfig"]["NetworkMode"]
+        if network.startswith("container:"):
+            cause = cause_of(answer.message, inspected["Config"])
+            return StartFailed(cause.sentence) if cause.fault == "job" else SandboxRefused(answer.message)
+        if answer.status == 409:
+            return answer.error()
+        if self._networks.is_missing(network):
+            return NetworkMissing(answer.message)
         logger.warning("the engine did not start a container: %s", answer.message, extra={"container": name})
         cause = cause_of(answer.message, inspected["Config"])
         if cause.fault == "engine":

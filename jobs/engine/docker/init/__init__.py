@@ -5,16 +5,14 @@ cannot be created: the holder is then made, and the container created again. See
 """
 
 import copy
-import hashlib
-import io
 import json
-import tarfile
 import threading
 import time
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
+from jobs.engine.docker.program_image import ProgramImage
 from jobs.engine.docker.transport import TRANSPORT_ERRORS, EngineAnswer, EngineClient, engine_unavailable, quoted
 from jobs.errors import ContainerNotFound, EngineInTrouble, EngineUnavailable
 
@@ -22,8 +20,7 @@ DIRECTORY: Final = "/dev/orchestrator"  # every engine mounts its own /dev, so n
 COMMAND: Final = f"{DIRECTORY}/init"
 LABEL: Final = "orchestrator.init"
 
-_ARCHITECTURES: Final = ("amd64", "arm64")  # Docker's names
-_REPOSITORY: Final = "orchestrator-init"
+_IMAGE: Final = ProgramImage("orchestrator-init", COMMAND, Path(__file__).with_name("init"))
 
 
 class _SharedState:
@@ -60,7 +57,7 @@ class Init:
         Raise `EngineUnavailable`.
         """
         version = _version(self.architecture())
-        return f"{_REPOSITORY}-{version}" if version else ""
+        return f"{_IMAGE.repository}-{version}" if version else ""
 
     def checked_holder(self) -> str:
         """Return the name of the holder. The first call removes a holder whose init is damaged, as after a power cut."""
@@ -90,7 +87,7 @@ class Init:
         with self._client.interrupt.holding(self._shared.lock):
             answer = self._create_holder()
             if answer.status == 404:
-                self._load_image()
+                _IMAGE.load(self._client, self.architecture())
                 answer = self._create_holder()
             if answer.status == 409:  # another worker has made it, or is making it
                 self._wait_for_holder()
@@ -102,7 +99,7 @@ class Init:
     def _create_holder(self) -> EngineAnswer:
         version = _version(self.architecture())
         body = {
-            "Image": f"{_REPOSITORY}:{version}",
+            "Image": _IMAGE.reference(self.architecture()),
             "Cmd": [COMMAND],
             "Volumes": {DIRECTORY: {}},
             "Labels": {LABEL: version},
@@ -130,7 +127,7 @@ class Init:
             if isinstance(response, EngineAnswer):
                 return False
             try:
-                return _binary(self.architecture()) in response.content
+                return _IMAGE.binary(self.architecture()) in response.content
             except TRANSPORT_ERRORS as error:
                 raise engine_unavailable(error) from error
 
@@ -146,15 +143,6 @@ class Init:
             self._client.interrupt.sleep(pause)
         raise EngineUnavailable("another worker is installing the init on the engine")
 
-    def _load_image(self) -> None:
-        archive = _image(self.architecture())
-        answer = self._client.upload("/images/load", method="POST", params={"quiet": "1"}, chunks=[archive])
-        # Once the engine has begun to read, it answers 200 and reports errors in the body.
-        reported = answer.data.get("error") if isinstance(answer.data, dict) else None
-        error = answer.message or reported
-        if error:
-            raise EngineInTrouble(f"the image of the init cannot be loaded: {error}")
-
     def _remove_superseded(self) -> None:
         """Remove old holders of other releases. Their volumes stay until the last container that mounts them is removed."""
         intervals = self._client.intervals
@@ -164,51 +152,9 @@ class Init:
             if version == _version(self.architecture()) or time.time() - found["Created"] < intervals.superseded_init:
                 continue
             self._remove(found["Id"])
-            self._client.exchange("DELETE", f"/images/{quoted(f'{_REPOSITORY}:{version}')}", timeout=intervals.long_call)
+            self._client.exchange("DELETE", f"/images/{quoted(f'{_IMAGE.repository}:{version}')}", timeout=intervals.long_call)
 
 
 @cache
 def _version(architecture: str) -> str:
-    """Return a name for the content of the volume, empty if there is no init for that architecture."""
-    return hashlib.sha256(_layer(architecture)).hexdigest()[:12] if _binary(architecture) else ""
-
-
-def _binary(architecture: str) -> bytes:
-    """Return the init for that architecture, empty if there is none."""
-    return Path(__file__).with_name(f"init-{architecture}").read_bytes() if architecture in _ARCHITECTURES else b""
-
-
-def _layer(architecture: str) -> bytes:
-    path = PurePosixPath(COMMAND.lstrip("/"))
-    directories = [str(parent) for parent in reversed(path.parents[:-1])]
-    return _tar({**dict.fromkeys(directories), str(path): _binary(architecture)})
-
-
-def _image(architecture: str) -> bytes:
-    """Return the image as `docker save` writes it: always the same bytes, so that loading it twice makes one image."""
-    layer = _layer(architecture)
-    configuration = json.dumps(
-        {
-            "architecture": architecture,
-            "os": "linux",
-            "created": "1970-01-01T00:00:00Z",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
-        }
-    ).encode()
-    name = f"{hashlib.sha256(configuration).hexdigest()}.json"
-    manifest = [{"Config": name, "RepoTags": [f"{_REPOSITORY}:{_version(architecture)}"], "Layers": ["layer.tar"]}]
-    return _tar({name: configuration, "layer.tar": layer, "manifest.json": json.dumps(manifest).encode()})
-
-
-def _tar(entries: dict[str, bytes | None]) -> bytes:
-    """Return a tar archive of files and directories (None) that all users may read and execute."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, content in entries.items():
-            member = tarfile.TarInfo(name)
-            member.mode = 0o755
-            member.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
-            member.size = len(content or b"")
-            tar.addfile(member, io.BytesIO(content or b""))
-    return archive.getvalue()
+    return _IMAGE.version(architecture)

@@ -26,6 +26,7 @@ from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
 
 _MAX_IDLE_CONNECTIONS: Final = 256  # each running job has a log follower and a waiter; docker-py keeps 10
+_FRAME_HEADER_BYTES: Final = 8  # before what a process prints
 _INITIAL_API_VERSION: Final = "1.41"  # until the engine has been asked for its own
 _PODMAN: Final = "Podman Engine"  # its name among the components of `GET /version`
 _PODMAN_REFUSED: Final = (
@@ -145,6 +146,21 @@ class EngineClient:
         """
         with self._send(method, path, params=params, headers=headers or {}, timeout=timeout) as response:
             yield read_answer(response) if response.status_code >= 400 else response
+
+    def ask(self, path: str, question: bytes, *, params: Mapping[str, str], timeout: float) -> bytes:
+        """Write `question` to the standard input of a process, and return what it answers: as many bytes, or fewer at its end.
+
+        `path` and `params` attach to a container without a terminal. `timeout` is in seconds.
+        """
+        with self.stream("POST", path, params=params, timeout=timeout) as response:
+            if isinstance(response, EngineAnswer):
+                raise response.error()
+            reply: Any = response.raw._fp  # the http.client.HTTPResponse; urllib3 has no public way to the socket
+            try:
+                reply.fp.raw._sock.sendall(question)
+                return bytes(response.raw.read(_FRAME_HEADER_BYTES + len(question))[_FRAME_HEADER_BYTES:])
+            except TRANSPORT_ERRORS as error:
+                raise engine_unavailable(error) from error
 
     def head(self, path: str, *, params: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
         """Return the status and the headers of the answer to a HEAD request."""
