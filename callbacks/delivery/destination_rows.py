@@ -33,11 +33,12 @@ def max_in_flight() -> int:
 
 def get_or_create(origin: str, intervals: DestinationIntervals = DestinationIntervals()) -> Destination:
     """Return the row for an origin, for use in the current transaction: until that ends, it is not deleted as unused."""
+    rows = Destination.objects.filter(origin=origin)
+    if recently_used := rows.filter(used_at__gt=Now() - timedelta(seconds=intervals.touch)).first():
+        return recently_used
     while True:
         destination, created = Destination.objects.get_or_create(origin=origin, defaults={"used_at": Now()})
-        row = Destination.objects.filter(pk=destination.pk)
-        recently_used = row.filter(used_at__gt=Now() - timedelta(seconds=intervals.touch))
-        if created or recently_used.exists() or row.update(used_at=Now()):
+        if created or rows.filter(pk=destination.pk).update(used_at=Now()):
             return destination
 
 

@@ -5,14 +5,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.db.models import F
 from django.db.models.functions import Now
 
 from callbacks import delivery_hints
-from jobs.models import Node
-from jobs.node_hints import LEFTOVERS_ACTOR, RUN_ACTOR, queue_of
+from jobs import node_hints
+from jobs.models import Job, Node
+from jobs.node_hints import LEFTOVERS_ACTOR, RUN_ACTOR, queue_of, send_hints
 from orchestrator_site.base.broker import backlog, broker
 from tests.helpers.factories import make_job, make_node
+from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -27,9 +30,14 @@ def node() -> Iterator[Node]:
     broker.flush_all()
 
 
+def new_job(memory_mib: int = 64) -> Job:
+    return Job(cpu_millis=1000, memory_mib=memory_mib)
+
+
 def test_a_node_with_free_capacity_gets_a_hint(node: Node) -> None:
+    # When a job is created, I expect a hint, which a thread sends after the commit
     make_job(cpu_millis=1000, memory_mib=1024)
-    assert backlog(queue_of(node.pk)) == 1
+    wait_for(lambda: backlog(queue_of(node.pk)) == 1, what="the hint")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +54,7 @@ def test_a_node_with_free_capacity_gets_a_hint(node: Node) -> None:
 )
 def test_a_node_that_cannot_run_the_job_gets_no_hint(node: Node, changes: dict[str, Any]) -> None:
     Node.objects.filter(pk=node.pk).update(**changes)
-    make_job(cpu_millis=1000, memory_mib=1024)
+    send_hints([new_job(memory_mib=1024)])
     assert backlog(queue_of(node.pk)) == 0
 
 
@@ -54,8 +62,38 @@ def test_the_node_with_the_fewest_reserved_cores_gets_the_hint(node: Node) -> No
     Node.objects.filter(pk=node.pk).update(cpu_millis_reserved=1)
     other = make_node("other")
     broker.declare_queue(queue_of(other.pk))
-    make_job(cpu_millis=1000, memory_mib=64)
+    send_hints([new_job()])
     assert (backlog(queue_of(node.pk)), backlog(queue_of(other.pk))) == (0, 1)
+
+
+def test_jobs_that_are_hinted_together_share_one_query_and_the_free_capacity(node: Node, django_assert_num_queries: Any) -> None:
+    # Given two nodes, on each of which two of these jobs fit
+    other = make_node("other", cpus=2, overcommit=1, memory_mib=1024)
+    broker.declare_queue(queue_of(other.pk))
+
+    # When there are hints for five jobs, I expect one for each that finds capacity
+    with django_assert_num_queries(1):
+        send_hints([new_job() for _ in range(5)])
+    assert (backlog(queue_of(node.pk)), backlog(queue_of(other.pk))) == (2, 2)
+
+
+def test_hints_continue_after_an_error(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a query that fails once
+    failures = iter([OperationalError("gone")])
+    real = node_hints.healthy_nodes
+
+    def fail_once() -> Any:
+        for error in failures:
+            raise error
+        return real()
+
+    monkeypatch.setattr(node_hints, "healthy_nodes", fail_once)
+    make_job()
+    wait_for(lambda: next(failures, None) is None, what="the failure")
+
+    # When another job is created, I expect a hint
+    make_job()
+    wait_for(lambda: backlog(queue_of(node.pk)) == 1, what="the hint")
 
 
 def test_messages_are_understood_by_processes_of_earlier_releases() -> None:
