@@ -9,15 +9,16 @@ Resuming from a committed cursor gives exactly the lines that would have come wi
 """
 
 import codecs
-import json
-import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from itertools import accumulate, repeat
+from json.encoder import encode_basestring
+from typing import Final, NamedTuple
 
-from jobs.engine.protocol import Frame, StreamName
+from jobs.engine.protocol import Frames, StreamName
 from orchestrator_site.base.intervals import LogIntervals
 
 MAX_EVENT_BYTES: Final = 48 * 1024  # of the lines of one event, as JSON
@@ -26,11 +27,6 @@ _STREAMS: Final[tuple[StreamName, ...]] = ("stdout", "stderr")
 _SEPARATOR: Final = 2  # bytes of `, ` after a text; the last text has the brackets instead
 _MAX_CHARACTER_BYTES: Final = 6  # as in \u001b
 _REPLACEMENT: Final = "\ufffd"
-
-_ESCAPED: Final = re.compile(r'["\\\x00-\x1f]')
-_ESCAPE_EXTRA: Final = {  # bytes by which the escape is longer than the character
-    character: len(json.dumps(character)) - len('""') - 1 for character in ['"', "\\", *map(chr, range(0x20))]
-}
 
 
 class Ending(StrEnum):
@@ -42,8 +38,7 @@ class Ending(StrEnum):
     MARKER = "marker"  # a line feed; the line was added by the service and starts a new line, whatever came before it
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line, or a piece of a longer one. `time` is the engine's timestamp of the frame in which the line began."""
 
     stream: StreamName
@@ -93,10 +88,17 @@ class LineSplitter:
         self._encoded_size = 0
         self._due_at: float | None = None
 
-    def feed(self, frame: Frame) -> None:
-        """Process the next frame of the log."""
-        self._frames += 1
-        self._add(self._unfinished[frame.stream].feed(frame.data, frame.time))
+    def feed(self, frames: Frames) -> None:
+        """Process the next frames of the log."""
+        self._frames += len(frames)
+        unfinished = self._unfinished[frames.stream]
+        texts = _texts_of_whole_lines(frames) if unfinished.is_empty else None
+        if texts is None:
+            for frame in frames:
+                self._add(unfinished.feed(frame.data, frame.time))
+        else:  # the usual case, five times as fast
+            self._lines += map(_new_line, zip(repeat(frames.stream), frames.times, texts, repeat(Ending.LINE_FEED)))
+            self._encoded_size += encoded_size(texts)
 
     def due(self, now: float) -> bool:
         """Return whether to `take` the batch now. `now` is in seconds on the monotonic clock.
@@ -129,12 +131,18 @@ class LineSplitter:
     def _add(self, lines: Iterable[Line]) -> None:
         for line in lines:
             self._lines.append(line)
-            self._encoded_size += encoded_size(line.text)
+            self._encoded_size += encoded_size([line.text])
 
 
-def encoded_size(text: str) -> int:
-    """Return the bytes of a text in a JSON array of strings, in UTF-8. The sizes of all texts add up to that of the array."""
-    return _content_size(text) + len('""') + _SEPARATOR
+def encoded_size(texts: Sequence[str]) -> int:
+    """Return the bytes of a JSON array of strings, in UTF-8."""
+    return _content_size("".join(texts)) + (len('""') + _SEPARATOR) * len(texts)
+
+
+def _encoded_sizes(texts: Iterable[str]) -> list[int]:
+    """Return the bytes that each text adds to a JSON array of strings."""
+    encoded = map(encode_basestring, texts)
+    return [(len(one) if one.isascii() else len(one.encode())) + _SEPARATOR for one in encoded]
 
 
 def group(lines: Iterable[Line]) -> list[list[Line]]:
@@ -143,32 +151,44 @@ def group(lines: Iterable[Line]) -> list[list[Line]]:
     Lines are grouped by stream over the whole batch, so a job that alternates between both streams needs few events. The order
     is exact within a stream; between the streams it is that of the batches.
     """
-    groups: list[list[Line]] = []
     by_stream: dict[StreamName, list[Line]] = {}
     for line in lines:
         by_stream.setdefault(line.stream, []).append(line)
-    for of_stream in by_stream.values():
-        left = 0
-        for line in of_stream:
-            size = encoded_size(line.text)
-            if size > left:
-                groups.append([])
-                left = MAX_EVENT_BYTES
-            groups[-1].append(line)
-            left -= size
-    return groups
+    return [some for of_stream in by_stream.values() for some in _cut(of_stream)]
+
+
+def _cut(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """Yield as many lines at a time as fit into an event."""
+    ends = list(accumulate(_encoded_sizes([line.text for line in lines])))
+    start = size = 0
+    while start < len(lines):
+        end = bisect_right(ends, size + MAX_EVENT_BYTES)
+        yield list(lines[start:end])
+        start, size = end, ends[end - 1]
 
 
 def _content_size(text: str) -> int:
-    """Return the size of `json.dumps(text, ensure_ascii=False)` without its quotes, ten times as fast for ordinary lines."""
-    size = len(text) if text.isascii() else len(text.encode())
-    return size + sum(_ESCAPE_EXTRA[character] for character in _ESCAPED.findall(text))
+    """Return the bytes of a text in JSON without its quotes."""
+    return _encoded_sizes([text])[0] - len('""') - _SEPARATOR
+
+
+_new_line = partial(tuple.__new__, Line)  # makes a line of a tuple without calling anything in Python
+
+
+def _texts_of_whole_lines(frames: Frames) -> list[str] | None:
+    """Return the text of each frame if each is exactly one line, and short enough not to be cut."""
+    if not frames.end_in_line_feeds():
+        return None
+    texts = b"".join(frames.data).decode(errors="replace").replace("\0", _REPLACEMENT).split("\n")
+    del texts[-1]  # what follows the last line feed
+    is_short = max(map(len, texts)) * _MAX_CHARACTER_BYTES <= _Unfinished.max_size
+    return texts if len(texts) == len(frames) and is_short else None
 
 
 class _Unfinished:
     """The line of one stream that has not ended yet."""
 
-    _max_size: Final = MAX_EVENT_BYTES - len('""') - _SEPARATOR
+    max_size: Final = MAX_EVENT_BYTES - len('""') - _SEPARATOR
 
     def __init__(self, stream: StreamName, held: bytes, time: str) -> None:
         self._stream = stream
@@ -189,7 +209,11 @@ class _Unfinished:
     @property
     def time(self) -> str:
         """When the line began; empty if there is no line."""
-        return self._time if self._parts or self._incomplete else ""
+        return "" if self.is_empty else self._time
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._parts and not self._incomplete
 
     @property
     def _incomplete(self) -> bytes:
@@ -229,14 +253,14 @@ class _Unfinished:
 
     def _fitting_size(self, text: str) -> int | None:
         """Return the encoded size of a text, or None if it does not fit."""
-        if len(text) > self._max_size - self._size:
+        if len(text) > self.max_size - self._size:
             return None
         size = _content_size(text)
-        return size if size <= self._max_size - self._size else None
+        return size if size <= self.max_size - self._size else None
 
     def _fitting_length(self, text: str) -> int:
         """Return how many characters of a text fit."""
-        left = self._max_size - self._size
+        left = self.max_size - self._size
         low, high = min(len(text), left // _MAX_CHARACTER_BYTES), min(len(text), left)
         return bisect_right(range(high + 1), left, lo=low, key=lambda length: _content_size(text[:length])) - 1
 

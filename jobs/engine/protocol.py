@@ -10,10 +10,11 @@ Errors that every call may raise:
   call is waiting for.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import methodcaller
 from typing import Final, Literal, Protocol
 
 from jobs.engine.pullable_reference import Reference
@@ -70,6 +71,36 @@ class Frame:
     stream: StreamName
     time: str  # RFC 3339 with nanoseconds, as the engine wrote it
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """One or more frames of one stream, in the order of the log.
+
+    A log is passed on in these: an object for each frame would take as long as everything else that is done with it.
+    """
+
+    stream: StreamName
+    times: Sequence[str]
+    data: Sequence[bytes]  # as many as times
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for time, data in zip(self.times, self.data, strict=True):
+            yield Frame(self.stream, time, data)
+
+    def part(self, start: int, end: int | None = None) -> "Frames":
+        """Return some of these frames, like a slice of a sequence."""
+        return Frames(self.stream, self.times[start:end], self.data[start:end])
+
+    def end_in_line_feeds(self) -> bool:
+        """Return whether each of them ends in a line feed."""
+        return all(map(_ends_in_line_feed, self.data))
+
+
+_ends_in_line_feed = methodcaller("endswith", b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +249,9 @@ class Engine(Protocol):
         """Return all containers that have these labels, in any phase. Exit codes and `lost` may be missing."""
 
     # -- logs ----------------------------------------------------------------------------------
-    def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> AbstractContextManager[Iterator[Frame | None]]:
+    def logs(
+        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt
+    ) -> AbstractContextManager[Iterator[Frames | None]]:
         """Open a log and yield its frames, both streams in the order of the engine's file, without the first `skip`.
 
         With `follow` the iterator ends when the process has ended, and yields None once per pause of at least 250 ms, so that

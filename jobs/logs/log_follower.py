@@ -4,8 +4,9 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 
-from jobs.engine.protocol import Engine, Frame
+from jobs.engine.protocol import Engine, Frames
 from jobs.errors import EngineRefused
 from jobs.interrupt import Interrupt
 from jobs.logs.log_writer import LogWriter
@@ -85,14 +86,15 @@ class LogFollower:
         return self._engine.inspect(self._container).phase == "ended"
 
     @contextmanager
-    def _frames(self, *, following: bool) -> Iterator[Iterator[Frame | None]]:
+    def _frames(self, *, following: bool) -> Iterator[Iterator[Frames | None]]:
         """Open the log after the last stored frame or, if it was rotated since, at the first frame that is left."""
         skip = self._writer.stored_frames
         if skip:
             with self._open(skip - 1, following=False) as rest:
-                is_as_left = self._writer.rotation.is_last_accepted(next(rest, None))
-                if is_as_left and not following:
-                    yield rest
+                first = next(rest, None)
+                is_as_left = first is not None and self._writer.rotation.is_last_accepted(first)
+                if first is not None and is_as_left and not following:
+                    yield chain([first.part(1)] if len(first) > 1 else [], rest)
                     return
             if not is_as_left:
                 self._writer.rotation.restart()
@@ -100,5 +102,5 @@ class LogFollower:
         with self._open(skip, following=following) as frames:
             yield frames
 
-    def _open(self, skip: int, *, following: bool) -> AbstractContextManager[Iterator[Frame | None]]:
+    def _open(self, skip: int, *, following: bool) -> AbstractContextManager[Iterator[Frames | None]]:
         return self._engine.logs(self._container, skip=skip, follow=following, interrupt=self._interrupt)

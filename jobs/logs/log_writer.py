@@ -1,14 +1,15 @@
 """Writes a job's log into the database: lines, cursor and `log` events in one transaction."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Final
 
 from django.db.models import Q
 
-from jobs.engine.protocol import Frame
+from jobs.engine.protocol import Frames
 from jobs.lifecycle import Claim, changed
 from jobs.log_lines import Batch, Cursor, Ending, Line, LineSplitter
 from jobs.logs.backpressure import Backlog
@@ -51,14 +52,14 @@ class LogWriter:
         self.stored_frames = job.log_frames
         self.wants_more = job.wants_logs or not job.log_full
 
-    def write(self, frame: Frame | None) -> bool:
-        """Take the next frame, or None when none came for a while; return whether more are wanted.
+    def write(self, frames: Frames | None) -> bool:
+        """Take the next frames, or None when none came for a while; return whether more are wanted.
 
-        Lines are committed when their batch is due or `frame` is None. Raise `OwnershipLost`.
+        Lines are committed when their batch is due or `frames` is None. Raise `OwnershipLost`.
         """
-        if frame is not None:
-            self._add(frame)
-        if frame is None or self._splitter.due(time.monotonic()):
+        if frames is not None:
+            self._add(frames)
+        if frames is None or self._splitter.due(time.monotonic()):
             self._commit(self._splitter.take())
         return self.wants_more
 
@@ -70,18 +71,20 @@ class LogWriter:
         self._splitter.finish()
         self._commit(self._splitter.take(), unreadable=unreadable)
 
-    def _add(self, frame: Frame) -> None:
-        kind = self.rotation.classify(frame)
-        if kind is not FrameKind.NEW:  # rare, so an ordinary frame costs one comparison
+    def _add(self, frames: Frames) -> None:
+        if self.rotation.accept_all(frames):
+            self._splitter.feed(frames)
+            return
+        for number, frame in enumerate(frames):
+            kind = self.rotation.classify(frame)
             if kind is FrameKind.NEW_AFTER_GAP:
                 self._splitter.break_off(frame.stream)
                 self._commit(self._splitter.take())  # the marker of the gap belongs after the line that was broken off
-            if kind is not FrameKind.REPEATED:
+            if kind in (FrameKind.NEW_AFTER_GAP, FrameKind.REPEATED_AFTER_GAP):
                 self._gaps += 1
-            if kind is not FrameKind.NEW_AFTER_GAP:
-                return
-        self.rotation.accept(frame)
-        self._splitter.feed(frame)
+            if kind in (FrameKind.NEW, FrameKind.NEW_AFTER_GAP):
+                self.rotation.accept(frame)
+                self._splitter.feed(frames.part(number, number + 1))
 
     def _commit(self, batch: Batch, *, unreadable: bool = False) -> None:
         if not batch.lines and not unreadable:
@@ -113,18 +116,16 @@ class LogWriter:
 
 def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
     """Store the lines that fit into `limit` bytes; the first one that does not is replaced by a marker, and ends the log."""
-    kept: list[Line] = []
-    for line in lines:
-        size = len(line.text.encode()) + 1
-        if job.log_bytes + size > limit:
-            job.log_full = True
-            kept.append(_marker(line, f"[the stored log ends here: it reached the limit of {limit} bytes]"))
-            break
-        job.log_bytes += size
-        kept.append(line)
+    ends = list(accumulate((len(line.text.encode()) + 1 for line in lines), initial=job.log_bytes))
+    fitting = max(0, bisect_right(ends, limit) - 1)
+    kept = list(lines[:fitting])
+    job.log_bytes = ends[fitting]
+    if fitting < len(lines):
+        job.log_full = True
+        kept.append(_marker(lines[fitting], f"[the stored log ends here: it reached the limit of {limit} bytes]"))
     for start in range(0, len(kept), _MAX_CHUNK_LINES):
         part = kept[start : start + _MAX_CHUNK_LINES]
-        rows = [[line.stream, line.time, line.text] for line in part]
+        rows = [(line.stream, line.time, line.text) for line in part]
         unended = [[index, line.ending] for index, line in enumerate(part) if line.ending != Ending.LINE_FEED]
         LogChunk.objects.create(job=job, first=job.log_next, count=len(part), lines=rows, unended=unended or None)
         job.log_next += len(part)
@@ -142,4 +143,4 @@ def _end_unreadable(job: Job, limit: int) -> None:
 
 def _marker(line: Line, text: str) -> Line:
     """Return a line of the service's own with the stream and time of `line`."""
-    return replace(line, text=text, ending=Ending.MARKER)
+    return line._replace(text=text, ending=Ending.MARKER)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
 
-from jobs.engine.protocol import Frame, StreamName
+from jobs.engine.protocol import Frame, Frames, StreamName
 
 # Bytes that Docker's log driver `local` stores besides the text (measured).
 _LINE_OVERHEAD: Final = 28
@@ -41,13 +41,26 @@ class RotationDetector:
         self._restarted: set[StreamName] = set()  # streams that have had no frame since the restart
         self._repeating: set[StreamName] = set()
 
-    def is_last_accepted(self, frame: Frame | None) -> bool:
-        """Return whether this is the frame that was accepted last, which means that the log was not rotated."""
-        return frame is not None and frame.time == self.last_times[frame.stream]
+    def is_last_accepted(self, frames: Frames) -> bool:
+        """Return whether the first of these is the frame that was accepted last, which means that the log was not rotated."""
+        return frames.times[0] == self.last_times[frames.stream]
 
     def restart(self) -> None:
         """Expect the first frame that the engine still has, because the log was rotated since it was last read."""
         self._restarted = set(self.last_times)
+
+    def accept_all(self, frames: Frames) -> bool:
+        """Record frames as read if all of them are new, in the usual case; return False if `classify` has to decide."""
+        stream, times = frames.stream, frames.times
+        if stream in self._restarted or stream in self._repeating or not frames.end_in_line_feeds():
+            return False
+        engine_bytes = self.engine_bytes + sum(map(len, frames.data)) + _LINE_OVERHEAD * len(frames)
+        if engine_bytes >= self._first_file_bytes and [self.last_times[stream], *times] != sorted(
+            [self.last_times[stream], *times]
+        ):
+            return False
+        self.last_times[stream], self.engine_bytes = times[-1], engine_bytes
+        return True
 
     def classify(self, frame: Frame) -> FrameKind:
         """Return the kind of the next frame. Call `accept` afterwards if it is new."""

@@ -21,7 +21,7 @@ from standardwebhooks import Webhook
 from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.models import Event, Subscription
 from jobs import events
-from jobs.engine.protocol import Frame
+from jobs.engine.protocol import Frames
 from jobs.log_lines import LineSplitter, group
 from jobs.models import Job
 from jobs.spec import CallbackSpec
@@ -87,7 +87,7 @@ def receiver() -> Iterator[Receiver]:
 def publish_events(job: Job, log: bytes, content: str) -> list[str]:
     """Publish a job's events as a worker does, and return the lines of its log."""
     splitter = LineSplitter()
-    splitter.feed(Frame("stderr", "2026-01-01T00:00:00Z", log))
+    splitter.feed(Frames("stderr", ["2026-01-01T00:00:00Z"], [log]))
     splitter.finish()
     lines = splitter.take().lines
     output = job.outputs.model(job=job, position=0, name="o", type="event", path="o", status="success")

@@ -14,7 +14,7 @@ from jobs.engine import container_user, image_errors
 from jobs.engine.docker import start_errors
 from jobs.engine.protocol import (
     EngineInfo,
-    Frame,
+    Frames,
     Observation,
     PullPolicy,
     RegistryCheck,
@@ -296,11 +296,13 @@ class FakeEngine(FaultInjection):
 
     # -- logs ----------------------------------------------------------------------------------------
     @fallible
-    def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> AbstractContextManager[Iterator[Frame | None]]:
+    def logs(
+        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt
+    ) -> AbstractContextManager[Iterator[Frames | None]]:
         return self._logs(self._find(name), skip, follow, interrupt)
 
     @contextmanager
-    def _logs(self, container: FakeContainer, skip: int, follow: bool, interrupt: Interrupt) -> Iterator[Iterator[Frame | None]]:
+    def _logs(self, container: FakeContainer, skip: int, follow: bool, interrupt: Interrupt) -> Iterator[Iterator[Frames | None]]:
         with interrupt.waking(container.notify):
             yield container.frames(skip, follow=follow, interrupt=interrupt, check=self.check_available)
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Final
 
-from jobs.engine.protocol import Frame, Observation, Phase, RunSpec, StreamName
+from jobs.engine.protocol import Frame, Frames, Observation, Phase, RunSpec, StreamName
 from jobs.errors import ContainerConflict, ContainerNotFound
 from jobs.interrupt import Interrupt
 from tests.fake_engine.directory_files import FileTree
+from tests.helpers.log_frames import alone
 
 ARCHITECTURE: Final = "amd64"  # of the fake engine, whatever this machine has
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -170,7 +171,7 @@ class FakeContainer:
         with interrupt.waking(self.notify):
             self._wait_for(ended, timeout)
 
-    def frames(self, skip: int, *, follow: bool, interrupt: Interrupt, check: Callable[[], None]) -> Iterator[Frame | None]:
+    def frames(self, skip: int, *, follow: bool, interrupt: Interrupt, check: Callable[[], None]) -> Iterator[Frames | None]:
         """See `Engine.logs`. `check` is called at each change, and may raise."""
         position = skip
 
@@ -185,7 +186,7 @@ class FakeContainer:
                 self._wait_for(more, None)
             if position >= len(self._frames):
                 return
-            yield self._frames[position]
+            yield alone(self._frames[position])
             position += 1
 
     def _wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:

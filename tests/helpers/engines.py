@@ -17,6 +17,7 @@ from jobs.engine.protocol import Engine, Frame, Observation, RunSpec
 from jobs.interrupt import Interrupt
 from tests.fake_engine import FakeEngine, FakeImage
 from tests.helpers import built_images, registries
+from tests.helpers.log_frames import flat
 
 TEST_LABEL = "orchestrator-test"
 
@@ -103,7 +104,7 @@ class Bench:
 
     def log(self, name: str, *, skip: int = 0, follow: bool = False) -> list[Frame]:
         with self.engine.logs(name, skip=skip, follow=follow, interrupt=Interrupt()) as frames:
-            return [frame for frame in frames if frame is not None]
+            return flat(frames)
 
     def output(self, command: tuple[str, ...] | None, **values: Any) -> str:
         """Run a command and return what it printed to stdout."""

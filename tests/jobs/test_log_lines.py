@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jobs import log_lines
 from jobs.engine.protocol import Frame, StreamName
 from jobs.log_lines import MAX_BATCH_BYTES, MAX_EVENT_BYTES, Batch, Cursor, Ending, Line, LineSplitter, encoded_size, group
+from tests.helpers.log_frames import alone, together
 
 pytestmark = pytest.mark.stateless
 
@@ -30,16 +31,16 @@ def err(data: bytes, time: str = "t") -> Frame:
 def read(frames: Iterable[Frame], cursor: Cursor | None = None) -> Batch:
     """Return all lines of a log that ends after `frames`."""
     splitter = LineSplitter(cursor)
-    for frame in frames:
-        splitter.feed(frame)
+    for some in together(frames):
+        splitter.feed(some)
     splitter.finish()
     return splitter.take()
 
 
 @contextmanager
-def small_limit() -> Iterator[None]:
+def small_limit(limit: int = SMALL_LIMIT) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_lines._Unfinished, "_max_size", SMALL_LIMIT - len('[""]'))
+        patch.setattr(log_lines._Unfinished, "max_size", limit - len('[""]'))
         yield
 
 
@@ -85,6 +86,11 @@ some_frames = st.lists(
 )
 
 
+def whole_lines(frames: list[Frame]) -> list[Frame]:
+    """Return the frames with one line feed each, at the end."""
+    return [Frame(one.stream, one.time, one.data.replace(b"\n", b"") + b"\n") for one in frames]
+
+
 class TestLines:
     def test_a_line_ends_at_its_line_feed(self) -> None:
         # Given a log of two lines, cut anywhere
@@ -128,6 +134,22 @@ class TestLines:
             whole = b"".join(frame.data for frame in frames if frame.stream == stream)
             assert texts(lines, stream) == reference(whole, MAX_EVENT_BYTES)
 
+    @given(parts=st.lists(some_frames.map(whole_lines) | some_frames, max_size=4))
+    def test_frames_that_come_together_give_the_same_lines(self, parts: list[list[Frame]]) -> None:
+        # Given frames with whole lines, as they usually are, and others
+        frames = [frame for part in parts for frame in part]
+        for limit in (SMALL_LIMIT, 10 * SMALL_LIMIT):
+            with small_limit(limit):
+                one_by_one, at_once = LineSplitter(), LineSplitter()
+                # When they come one by one, or as many as possible together
+                for frame in frames:
+                    one_by_one.feed(alone(frame))
+                for some in together(frames):
+                    at_once.feed(some)
+                # I expect the same lines with the same times, and the same cursor
+                expected, batch = one_by_one.take(), at_once.take()
+            assert batch == expected
+
 
 class TestLongLines:
     @pytest.mark.parametrize("character", ["a", '"', "\x1b", "é", "€", "😀", "\0"])
@@ -151,7 +173,7 @@ class TestLongLines:
         # Given a stream that never ends a line, of characters that never end either
         splitter = LineSplitter()
         for _ in range(64):
-            splitter.feed(out(b"\xff\x01\xf0\x9f" * 4096))
+            splitter.feed(alone(out(b"\xff\x01\xf0\x9f" * 4096)))
             # I expect that little is left when the pieces are taken
             assert len(splitter.take().cursor.stdout) <= MAX_EVENT_BYTES
 
@@ -206,7 +228,7 @@ class TestEndings:
                     batch = splitter.take()
                     lines += batch.lines
                     splitter = LineSplitter(batch.cursor)
-                splitter.feed(frame)
+                splitter.feed(alone(frame))
             splitter.finish()
             lines += splitter.take().lines
         # I expect exactly that text
@@ -240,7 +262,7 @@ class TestCursor:
                     # When the next one starts from what was committed
                     assert batch.cursor.frames == number
                     splitter = LineSplitter(batch.cursor)
-                splitter.feed(frame)
+                splitter.feed(alone(frame))
             batch = splitter.take()
             lines += batch.lines
             lines += read([], batch.cursor).lines
@@ -264,32 +286,32 @@ class TestCursor:
 class TestBatches:
     def test_nothing_is_due_without_a_line(self) -> None:
         splitter = LineSplitter()
-        splitter.feed(out(b"unfinished"))
+        splitter.feed(alone(out(b"unfinished")))
         assert not splitter.due(0.0)
         assert not splitter.due(1000.0)
 
     def test_a_line_is_due_a_quarter_second_after_it_was_seen(self) -> None:
         splitter = LineSplitter()
-        splitter.feed(out(b"a\n"))
+        splitter.feed(alone(out(b"a\n")))
         assert not splitter.due(10.0)
-        splitter.feed(out(b"b\n"))
+        splitter.feed(alone(out(b"b\n")))
         assert not splitter.due(10.2)
         assert splitter.due(10.25)
 
     def test_taking_a_batch_restarts_the_quarter_second(self) -> None:
         splitter = LineSplitter()
-        splitter.feed(out(b"a\n"))
+        splitter.feed(alone(out(b"a\n")))
         assert not splitter.due(10.0)
         splitter.take()
-        splitter.feed(out(b"b\n"))
+        splitter.feed(alone(out(b"b\n")))
         assert not splitter.due(11.0)
         assert splitter.due(11.25)
 
     def test_a_full_batch_is_due_at_once(self) -> None:
         splitter = LineSplitter()
-        splitter.feed(out(b"a" * 1000 + b"\n"))
+        splitter.feed(alone(out(b"a" * 1000 + b"\n")))
         assert not splitter.due(0.0)
-        splitter.feed(out((b"a" * 1000 + b"\n") * (MAX_BATCH_BYTES // 1000)))
+        splitter.feed(alone(out((b"a" * 1000 + b"\n") * (MAX_BATCH_BYTES // 1000))))
         assert splitter.due(0.0)
 
     def test_a_batch_knows_its_size(self) -> None:
@@ -298,12 +320,8 @@ class TestBatches:
 
     @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
     def test_sizes_add_up_to_the_size_of_the_array(self, some_texts: list[str]) -> None:
-        assert sum(map(encoded_size, some_texts)) == as_json(some_texts)
-
-
-@given(st.text())
-def test_the_size_of_a_text_is_the_size_of_its_json(text: str) -> None:
-    assert encoded_size(text) == len(json.dumps(text, ensure_ascii=False).encode()) + len(", ")
+        assert encoded_size(some_texts) == as_json(some_texts)
+        assert sum(encoded_size([text]) for text in some_texts) == as_json(some_texts)
 
 
 class TestGroups:

@@ -26,7 +26,7 @@ from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.docker.unenforced_limits import EngineWarnings, flagged_limits
 from jobs.engine.protocol import (
     EngineInfo,
-    Frame,
+    Frames,
     Observation,
     PullPolicy,
     RegistryCheck,
@@ -280,7 +280,7 @@ class DockerEngine:
 
     # -- logs ----------------------------------------------------------------------------------
     @contextmanager
-    def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> Iterator[Iterator[Frame | None]]:
+    def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> Iterator[Iterator[Frames | None]]:
         params = {"stdout": "1", "stderr": "1", "timestamps": "1", "tail": "all", "follow": "1" if follow else "0"}
         with self._stream("GET", f"/containers/{quoted(name)}/logs", params, interrupt) as stream:
             yield read_frames(stream, skip=skip, max_pause=self._intervals.idle_log if follow else None)

@@ -1,49 +1,87 @@
 """Decodes Docker's multiplexed log stream (API reference, "Attach to a container", stream format) into frames."""
 
 from collections.abc import Iterator
+from struct import Struct
 from typing import Final
 
 from jobs.engine.docker.transport import ANSWER_TOO_SHORT
 from jobs.engine.docker.transport.answer_stream import ByteStream
-from jobs.engine.protocol import Frame, StreamName
+from jobs.engine.protocol import Frames, StreamName
 from jobs.errors import EngineRefused, EngineUnavailable
 
 _STREAMS: Final[dict[int, StreamName]] = {1: "stdout", 2: "stderr"}
 _ENGINE_ERROR: Final = 3  # a frame in which the engine says why it cannot continue
 _KINDS: Final = (*_STREAMS, _ENGINE_ERROR)
-_HEADER_BYTES: Final = 8  # stream, three zeros, big-endian length
+_HEADER: Final = Struct(">B3xI")  # stream, three zeros, length of the payload
 _PIECE_BYTES: Final = 16 * 1024  # the engine cuts longer lines into pieces of this size
 _MAX_FRAME_BYTES: Final = 1024**2  # anything larger is not a log
 
 
-def read_frames(stream: ByteStream, *, skip: int, max_pause: float | None) -> Iterator[Frame | None]:
+def read_frames(stream: ByteStream, *, skip: int, max_pause: float | None) -> Iterator[Frames | None]:
     """Yield the frames after the first `skip`, and None whenever no byte comes for `max_pause` seconds (None: never).
 
     Raise `Interrupted`, `EngineUnavailable` if the stream breaks off, and `EngineRefused` if the engine cannot read its
     own log.
     """
-    long_lines = _LongLines()
+    decoder = _Decoder(skip)
     while True:
         if max_pause is not None and not stream.ready(max_pause):
             yield None
-        header = stream.read(_HEADER_BYTES)
-        if not header:
-            return
-        kind, size = header[0], int.from_bytes(header[4:], "big")
-        if size > _MAX_FRAME_BYTES or kind not in _KINDS:
-            raise EngineRefused("the engine's log cannot be read: it is not a sequence of frames")
-        payload = stream.read(size) if size else b""
-        if len(payload) < size:
-            raise EngineUnavailable(ANSWER_TOO_SHORT)
-        if kind == _ENGINE_ERROR:
-            raise EngineRefused(f"the engine cannot read the log: {payload[:1000].decode(errors='replace').strip()}")
-        moment, _, data = payload.partition(b" ")
-        if long_lines.open_pieces or not data.endswith(b"\n"):  # a call for each frame would take a tenth of the time
-            data = long_lines.restore_line_feeds(kind, moment, data)
-        if skip:
-            skip -= 1
-            continue
-        yield Frame(stream=_STREAMS[kind], time=moment.decode("ascii", "replace"), data=data)
+        received = stream.read()
+        if not received:
+            break
+        yield from decoder.decode(received)
+    if decoder.undecoded:
+        raise EngineUnavailable(ANSWER_TOO_SHORT)
+
+
+class _Decoder:
+    """A decoder of a log that is received in pieces, which end anywhere."""
+
+    def __init__(self, skip: int) -> None:
+        self.undecoded = b""  # the beginning of a frame
+        self._skip = skip
+        self._long_lines = _LongLines()
+
+    def decode(self, received: bytes) -> Iterator[Frames]:
+        """Yield the frames that are complete now, as many together as are of one stream. Raise `EngineRefused`.
+
+        The loop is short and calls little, because there is a frame for each line.
+        """
+        log, position, skip, long_lines = self.undecoded + received, 0, self._skip, self._long_lines
+        kind = 0
+        times: list[bytes] = []  # these two are of the frames to yield next, which are of this kind
+        data: list[bytes] = []
+        while position + _HEADER.size <= len(log):
+            previous, (kind, size) = kind, _HEADER.unpack_from(log, position)
+            if kind != previous or size > _MAX_FRAME_BYTES:
+                if times:
+                    yield _frames(previous, times, data)
+                    times, data = [], []
+                if kind not in _KINDS or size > _MAX_FRAME_BYTES:
+                    raise EngineRefused("the engine's log cannot be read: it is not a sequence of frames")
+            start = position + _HEADER.size
+            end = start + size
+            if end > len(log):
+                break
+            if kind == _ENGINE_ERROR:
+                raise EngineRefused(f"the engine cannot read the log: {log[start:end][:1000].decode(errors='replace').strip()}")
+            position = end
+            moment, _, line = log[start:end].partition(b" ")
+            if line[-1:] != b"\n" or long_lines.open_pieces:
+                line = long_lines.restore_line_feeds(kind, moment, line)
+            if skip:
+                skip -= 1
+            else:
+                times.append(moment)
+                data.append(line)
+        self.undecoded, self._skip = log[position:], skip
+        if times:
+            yield _frames(kind, times, data)
+
+
+def _frames(kind: int, times: list[bytes], data: list[bytes]) -> Frames:
+    return Frames(_STREAMS[kind], [time.decode("ascii", "replace") for time in times], data)
 
 
 class _LongLines:

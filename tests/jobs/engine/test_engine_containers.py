@@ -261,7 +261,7 @@ def test_a_running_container_is_renamed_while_its_log_is_read(bench: Bench) -> N
         rest = [frame for frame in frames if frame]
 
     assert first is not None
-    assert (first.data, rest) == (b"one\n", [])
+    assert (first.data, rest) == ([b"one\n"], [])
 
 
 # -- removing ------------------------------------------------------------------------------------------

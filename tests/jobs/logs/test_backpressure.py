@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from callbacks.models import Event
 from jobs import events, lifecycle
-from jobs.engine.protocol import Frame, Observation
+from jobs.engine.protocol import Frame, Frames, Observation
 from jobs.errors import Interrupted
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.logs.backpressure import Backlog
 from jobs.models import Job, LogChunk
 from jobs.spec import CallbackSpec
+from tests.helpers.log_frames import alone
 from tests.jobs.logs.log_steps import (
     INTERVALS,
     assert_reported,
@@ -92,15 +93,15 @@ class ScriptedEngine:
         self._on_waits = iter(on_waits)
 
     @contextmanager
-    def logs(self, _name: str, *, skip: int, **_: Any) -> Iterator[Iterator[Frame]]:
+    def logs(self, _name: str, *, skip: int, **_: Any) -> Iterator[Iterator[Frames]]:
         self.times_opened += 1
         yield self._read(skip)
 
-    def _read(self, skip: int) -> Iterator[Frame]:
+    def _read(self, skip: int) -> Iterator[Frames]:
         for frame in self.frames[skip:]:
             self.frames_read += 1
             self.on_frames.get(self.frames_read, nothing)()
-            yield frame
+            yield alone(frame)
 
     def wait(self, _name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
         interrupt.check()

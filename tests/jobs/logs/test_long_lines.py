@@ -12,6 +12,7 @@ from jobs.lifecycle import Claim
 from jobs.log_lines import MAX_EVENT_BYTES
 from jobs.logs.log_writer import LogWriter
 from jobs.models import Job
+from tests.helpers.log_frames import alone
 from tests.jobs.logs.log_steps import decide, dropped_lines_in_exit, log_events, log_writer, started
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +32,7 @@ def frames(*texts: str) -> list[Frame]:
 
 def write(writer: LogWriter, frames: Sequence[Frame]) -> None:
     for frame in frames:
-        writer.write(frame)
+        writer.write(alone(frame))
     writer.write(None)
 
 

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from jobs import lifecycle
-from jobs.engine.protocol import Frame, Observation, StreamName
+from jobs.engine.protocol import Frame, Frames, Observation, StreamName
 from jobs.errors import EngineRefused
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.spec import CallbackSpec
 from tests.helpers.engines import DockerBench, shell
+from tests.helpers.log_frames import together
 from tests.jobs.logs.log_steps import decide, dropped_lines_in_exit, log_events, log_follower, started, stored_lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -33,8 +34,8 @@ class RotatingEngine:
         self._followed, self._kept = followed, kept
 
     @contextmanager
-    def logs(self, _name: str, *, skip: int, follow: bool, **_: Any) -> Iterator[Iterator[Frame]]:
-        yield iter((self._followed if follow else self._kept)[skip:])
+    def logs(self, _name: str, *, skip: int, follow: bool, **_: Any) -> Iterator[Iterator[Frames]]:
+        yield together((self._followed if follow else self._kept)[skip:])
 
     def inspect(self, name: str) -> Observation:
         return Observation(name, "ended", datetime.now(UTC))
@@ -47,12 +48,12 @@ class UnreadableEngine(RotatingEngine):
     """Fails to read what follows the given frames."""
 
     @contextmanager
-    def logs(self, name: str, *, skip: int, follow: bool, **options: Any) -> Iterator[Iterator[Frame]]:
+    def logs(self, name: str, *, skip: int, follow: bool, **options: Any) -> Iterator[Iterator[Frames]]:
         with super().logs(name, skip=skip, follow=follow, **options) as frames:
             yield self._broken(frames)
 
     @staticmethod
-    def _broken(frames: Iterator[Frame]) -> Iterator[Frame]:
+    def _broken(frames: Iterator[Frames]) -> Iterator[Frames]:
         yield from frames
         raise EngineRefused("the engine cannot read the log: log message is too large")
 

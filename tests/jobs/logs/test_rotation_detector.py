@@ -1,9 +1,12 @@
 """Which frames of a rotated log are new, and which were read before."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobs.engine.protocol import Frame, StreamName
 from jobs.logs.rotation_detector import FrameKind, RotationDetector
+from tests.helpers.log_frames import alone, together
 
 pytestmark = pytest.mark.stateless
 
@@ -62,6 +65,41 @@ def test_a_restart_has_no_gap_in_a_stream_without_frames() -> None:
 
 
 def test_the_last_accepted_frame_shows_that_the_log_was_not_rotated() -> None:
-    assert detector().is_last_accepted(frame(3))
-    assert not detector().is_last_accepted(frame(2))
-    assert not detector().is_last_accepted(None)
+    assert detector().is_last_accepted(alone(frame(3)))
+    assert not detector().is_last_accepted(alone(frame(2)))
+
+
+some_frames = st.lists(st.builds(frame, st.integers(1, 9), st.sampled_from(["stdout", "stderr"])), max_size=6)
+
+
+@given(
+    parts=st.lists(st.tuples(st.booleans(), some_frames), max_size=6),
+    first_file_bytes=st.sampled_from([0, 120, 300, 10**6]),
+)
+def test_frames_are_accepted_together_exactly_if_each_is_new(
+    parts: list[tuple[bool, list[Frame]]], first_file_bytes: int
+) -> None:
+    # Given two readers of the same frames, which sometimes start again
+    one_by_one, at_once = detector(first_file_bytes=first_file_bytes), detector(first_file_bytes=first_file_bytes)
+    for restarted, frames in parts:
+        if restarted:
+            one_by_one.restart()
+            at_once.restart()
+
+        # When one takes as many as possible together
+        for some in together(frames):
+            kinds = read(one_by_one, *some)
+            if at_once.accept_all(some):
+                assert kinds == [NEW] * len(some)
+            else:
+                assert read(at_once, *some) == kinds
+
+            # I expect both to be in the same state
+            assert (at_once.last_times, at_once.engine_bytes) == (one_by_one.last_times, one_by_one.engine_bytes)
+            assert (at_once._restarted, at_once._repeating) == (one_by_one._restarted, one_by_one._repeating)
+
+
+def test_ordinary_frames_are_accepted_together() -> None:
+    (some,) = together([frame(4), frame(4), frame(5)])
+
+    assert detector(first_file_bytes=90).accept_all(some)

@@ -7,7 +7,7 @@ import pytest
 from django.db import OperationalError
 
 from jobs import lifecycle, services
-from jobs.engine.protocol import Frame
+from jobs.engine.protocol import Frames
 from jobs.logs.log_writer import LogWriter
 from jobs.maintenance.dead_workers import declare_dead, sign_off
 from jobs.models import Job, Worker
@@ -315,7 +315,7 @@ def test_each_further_step_resets_the_deaths(step: str) -> None:
             lifecycle.output_done(claim, job.outputs.get(), 1, 0.5, "1")
         case "log read on":
             writer = LogWriter(claim, Job.objects.get(), log_limit=10**9, engine_log_limit=10**9)
-            writer.write(Frame(stream="stdout", time="2026-01-01T00:00:00Z", data=b"line\n"))
+            writer.write(Frames("stdout", ["2026-01-01T00:00:00Z"], [b"line\n"]))
             writer.finish()
 
     # I expect

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import requests
 
-from jobs.engine.docker.transport.engine_answers import ANSWER_TOO_SHORT, ANSWER_UNREADABLE
+from jobs.engine.docker.transport.engine_answers import ANSWER_UNREADABLE
 from jobs.errors import EngineUnavailable
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
@@ -35,7 +35,7 @@ class ByteStream:
         self._left = 0 if self._chunked else int(reply.length or 0)  # bytes of the current chunk, or of the body
         self._ended = not self._chunked and not self._left
         self._between_chunks = False
-        self._encoded = bytearray()
+        self._undecoded = b""  # the beginning of a chunk's first line
         self._body = bytearray()
         self._interrupt = interrupt
         if reply.fp is None:  # an empty body: http.client has already released the connection
@@ -44,11 +44,12 @@ class ByteStream:
         self._socket.setblocking(False)
         if self._socket.family != socket.AF_UNIX:
             _enable_keep_alive(self._socket, intervals)
+        received = b""
         with contextlib.suppress(ssl.SSLWantReadError):
-            self._encoded += reply.fp.peek()  # bytes that were received with the headers
+            received = reply.fp.peek()  # with the headers
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._decode()
+        self._decode(received)
 
     def ready(self, seconds: float | None) -> bool:
         """Wait for a byte or for the end of the body, at most `seconds`; return False if neither came.
@@ -61,14 +62,14 @@ class ByteStream:
                 return False
         return True
 
-    def read(self, size: int) -> bytes:
-        """Return exactly `size` bytes, or none at the end of the body. Raise `EngineUnavailable`, `Interrupted`."""
-        while len(self._body) < size and not self._ended:
-            self._receive(None)
+    def read(self) -> bytes:
+        """Return all that has come since the last call, waiting for a byte; nothing at the end of the body.
+
+        Raise `EngineUnavailable`, `Interrupted`.
+        """
+        self.ready(None)
         self._interrupt.check()
-        if self._body and len(self._body) < size:
-            raise EngineUnavailable(ANSWER_TOO_SHORT)
-        return self._take(size)
+        return self._take(len(self._body))
 
     def lines(self, max_length: int) -> Iterator[bytes]:
         """Yield the rest of the body line by line, and lines over `max_length` bytes in pieces. Raise what `read` raises."""
@@ -102,39 +103,48 @@ class ByteStream:
             self._interrupt.check()  # its shutdown of the socket looks like the end of the stream
             if not received:
                 raise EngineUnavailable(_CONNECTION_CLOSED)
-            self._encoded += received
-            self._decode()
+            self._decode(received)
             return True
 
-    def _decode(self) -> None:
-        """Move all complete data from the encoded bytes to the body."""
-        while self._encoded and not self._ended:
-            if self._left:
-                moved = self._encoded[: self._left]
-                del self._encoded[: len(moved)]
-                self._body += moved
-                self._left -= len(moved)
-                self._ended = not self._chunked and not self._left
-            elif not self._next_chunk():
-                return
+    def _decode(self, received: bytes) -> None:
+        """Add the data in what was received to the body.
 
-    def _next_chunk(self) -> bool:
-        """Read the line with the size of the next chunk; return False if it is still incomplete."""
-        start = 2 if self._between_chunks else 0  # the CRLF after a chunk's data
-        end = self._encoded.find(b"\r\n", start)
-        if end < 0:
-            if len(self._encoded) > _MAX_SIZE_LINE_BYTES:
-                raise EngineUnavailable(ANSWER_UNREADABLE)
-            return False
-        size = self._encoded[start:end].partition(b";")[0].strip()
-        try:
-            self._left = int(size, 16)
-        except ValueError as error:
-            raise EngineUnavailable(ANSWER_UNREADABLE) from error
-        del self._encoded[: end + 2]
-        self._between_chunks = True
-        self._ended = not self._left
-        return True
+        Docker sends each line of a log in a chunk of its own: what this loop does takes part in the cost of a line.
+        """
+        encoded, position, left = self._undecoded + received, 0, self._left
+        pieces: list[bytes] = []
+        while position < len(encoded) and not self._ended and (left or self._chunked):
+            if left:
+                piece = encoded[position : position + left]
+                pieces.append(piece)
+                position += len(piece)
+                left -= len(piece)
+                continue
+            start = position + 2 if self._between_chunks else position  # after the CRLF that ends a chunk's data
+            end = encoded.find(b"\r\n", start)
+            if end < 0:
+                break
+            left = _chunk_size(encoded[start:end])
+            position = end + 2
+            self._between_chunks = True
+            self._ended = not left
+        self._body += b"".join(pieces)
+        self._left, self._undecoded = left, encoded[position:]
+        if not self._chunked:
+            self._ended = not left
+        elif not self._ended and len(self._undecoded) > _MAX_SIZE_LINE_BYTES:
+            raise EngineUnavailable(ANSWER_UNREADABLE)
+
+
+def _chunk_size(line: bytes) -> int:
+    """Return the size in the first line of a chunk. Raise `EngineUnavailable` if there is none."""
+    try:
+        size = int(line.partition(b";")[0], 16)
+    except ValueError as error:
+        raise EngineUnavailable(ANSWER_UNREADABLE) from error
+    if size < 0:
+        raise EngineUnavailable(ANSWER_UNREADABLE)
+    return size
 
 
 def _enable_keep_alive(connection: socket.socket, intervals: EngineIntervals) -> None:

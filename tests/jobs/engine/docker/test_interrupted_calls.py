@@ -237,7 +237,7 @@ def test_a_log_with_late_headers_is_read(answering: ScriptedDaemon) -> None:
 
     def read() -> None:
         with engine.logs("job", skip=0, follow=True, interrupt=Interrupt()) as frames:
-            lines.extend(one.data for one in frames if one)
+            lines.extend(data for some in frames if some for data in some.data)
 
     call = BackgroundCall(read)
     wait_for(lambda: any("/logs" in line for line in answering.request_lines), 10, "the request")

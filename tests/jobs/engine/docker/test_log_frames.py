@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jobs.engine.docker import log_frames
 from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.protocol import Frame
+from tests.helpers.log_frames import flat
 
 pytestmark = pytest.mark.stateless
 
@@ -17,13 +18,14 @@ PIECE = 16 * 1024
 
 
 class Body:
-    """A complete answer."""
+    """A complete answer, which is received in pieces of `size` bytes."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, size: int) -> None:
         self._data = data
+        self._size = size
 
-    def read(self, size: int) -> bytes:
-        taken, self._data = self._data[:size], self._data[size:]
+    def read(self) -> bytes:
+        taken, self._data = self._data[: self._size], self._data[self._size :]
         return taken
 
 
@@ -46,9 +48,9 @@ def docker(lines: Iterable[tuple[int, bytes, bool]], *, keeps_line_feed: bool) -
     return log
 
 
-def read(log: bytes, *, skip: int = 0) -> list[Frame]:
-    body = cast("ByteStream", Body(log))
-    return [frame for frame in log_frames.read_frames(body, skip=skip, max_pause=None) if frame is not None]
+def read(log: bytes, *, skip: int = 0, size: int = 64 * 1024) -> list[Frame]:
+    body = cast("ByteStream", Body(log, size))
+    return flat(log_frames.read_frames(body, skip=skip, max_pause=None))
 
 
 def text(frames: Iterable[Frame], stream: str = "stdout") -> bytes:
@@ -89,8 +91,9 @@ def test_every_line_feed_is_restored(out: list[bytes], err: list[bytes], ended: 
         unknown = len(last) > PIECE and len(last) % PIECE
         assert text(older, stream) == (whole.removesuffix(b"\n") if unknown else whole)
 
-    # And the same from any frame on
-    assert read(docker(lines, keeps_line_feed=False), skip=skip) == older[skip:]
+    # And the same from any frame on, wherever what is received ends
+    for size in (1000, PIECE + 5):
+        assert read(docker(lines, keeps_line_feed=False), skip=skip, size=size) == older[skip:]
 
 
 def test_a_line_cut_by_an_engine_restart_is_not_split() -> None:

@@ -106,11 +106,11 @@ def test_every_call_works_over_tls(docker_bench: DockerBench, tls_host: str) -> 
 
     def follow() -> None:
         with engine.logs(name, skip=0, follow=True, interrupt=interrupt) as frames:
-            for one in frames:
-                if one is None:
+            for some in frames:
+                if some is None:
                     threading.Timer(0.2, interrupt.wake).start()
                 else:
-                    lines.append(one.data)
+                    lines.extend(some.data)
 
     with pytest.raises(Interrupted):
         follow()
