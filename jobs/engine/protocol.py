@@ -180,6 +180,13 @@ class Engine(Protocol):
         """
 
     # -- images --------------------------------------------------------------------------------
+    def needs_pull(self, image: str, policy: PullPolicy) -> bool:
+        """Return whether `ensure_image` has to be called before `create`.
+
+        An image that was found once is not looked for again: if it was deleted, `create` raises `ImageUnavailable`, and the next
+        call looks again.
+        """
+
     def ensure_image(
         self,
         image: str,
@@ -197,7 +204,10 @@ class Engine(Protocol):
         """
 
     def resolve_user(self, name: str) -> User:
-        """Return the user that the process of a created container will run as; root if it cannot be determined."""
+        """Return the user that the process of a created container will run as; root if it cannot be determined.
+
+        Raise `StartFailed` if Linux would refuse its arguments, including those of the image.
+        """
 
     # -- containers ----------------------------------------------------------------------------
     def create(self, spec: RunSpec) -> None:
@@ -213,8 +223,11 @@ class Engine(Protocol):
         Raise `ContainerNotFound`, and `ContainerConflict` if the new name is taken.
         """
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, *, first: bool = False) -> None:
         """Start the process of a created container, under an init and without a shell.
+
+        With `first` the container is not looked at before. It promises that the caller has created the container, has called
+        `resolve_user`, and that no start was requested under this name before, not even in vain.
 
         A program that does not exist ends with exit code 127, one that the kernel cannot execute with 126.
 

@@ -42,6 +42,8 @@ class ClaimedContainer:
         self._stop_grace = stop_grace
         self._engine_log_limit = engine_log_limit
         self._is_adopted = claim.number == 1  # there is no earlier owner
+        self._may_exist = not self._is_adopted
+        self._start_was_requested = False
 
     def find(self) -> Observation | None:
         """Return what the engine says about it, or None if there is none.
@@ -51,6 +53,8 @@ class ClaimedContainer:
         if not self._is_adopted:
             adopt(self._engine, self._labels, self.name)
             self._is_adopted = True
+        if not self._may_exist:
+            return None
         try:
             return self._engine.inspect(self.name)
         except ContainerNotFound:
@@ -72,11 +76,13 @@ class ClaimedContainer:
 
     def create(self, job: Job) -> None:
         """Create it. Raise `ImageUnavailable` if the image is not on the engine."""
+        self._may_exist = True
         self._engine.create(self._spec(job))
 
     def start(self) -> None:
-        """Start its process."""
-        self._uninterrupted.start(self.name)
+        """Start its process. Its user must have been resolved since `create`."""
+        first, self._start_was_requested = not self._start_was_requested, True
+        self._uninterrupted.start(self.name, first=first)
 
     def wait(self) -> None:
         """Return when its process has ended."""

@@ -125,7 +125,7 @@ def _adopt(new: Claim, node_id: int) -> None:
 def _reserve(new: Claim, node_id: int, intervals: ClaimIntervals) -> None:
     with short_transaction():
         rows = unclaimed().filter(uuid=new.uuid, claims=new.number - 1)
-        if not rows.update(owner=new.owner, node=node_id, claims=new.number, reserved=True, doing="preparing"):
+        if not rows.update(owner=new.owner, node=node_id, claims=new.number, reserved=True, doing="creating the container"):
             raise _Conflict
         cpu, memory = Job.objects.values_list("cpu_millis", "memory_mib").get(uuid=new.uuid)
         with_capacity = Node.objects.filter(

@@ -65,7 +65,6 @@ class JobStart:
         Raise temporary errors of the engine and of the lifecycle: call it again.
         """
         try:
-            lifecycle.report_progress(self._claim, f"pulling {job.image}")
             self._create_container(job)
             self._files.put_inputs(job)
             lifecycle.report_progress(self._claim, "starting")  # the fence: a late owner does not get past this write
@@ -90,8 +89,10 @@ class JobStart:
     def _create_container(self, job: Job) -> None:
         if not is_allowed(job.image, self._images_allow):  # IMAGES_ALLOW may have changed since the job was created
             raise ImageUnavailable("no pattern in IMAGES_ALLOW matches the image")
-        self._engine.ensure_image(job.image, job.pull_policy, self._pull_timeout, self._interrupt, self._check_registry)
-        lifecycle.report_progress(self._claim, "creating the container")
+        if self._engine.needs_pull(job.image, job.pull_policy):
+            lifecycle.report_progress(self._claim, f"pulling {job.image}")
+            self._engine.ensure_image(job.image, job.pull_policy, self._pull_timeout, self._interrupt, self._check_registry)
+            lifecycle.report_progress(self._claim, "creating the container")
         try:
             self._container.create(job)
         except ImageUnavailable as error:

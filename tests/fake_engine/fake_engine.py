@@ -168,6 +168,10 @@ class FakeEngine(FaultInjection):
 
     # -- images ------------------------------------------------------------------------------------
     @fallible
+    def needs_pull(self, image: str, policy: PullPolicy) -> bool:
+        return policy == "always" or parse_reference(image).text not in self.images
+
+    @fallible
     def ensure_image(
         self,
         image: str,
@@ -238,7 +242,7 @@ class FakeEngine(FaultInjection):
             self._containers[new_name] = self._containers.pop(name)
 
     @fallible
-    def start(self, name: str) -> None:
+    def start(self, name: str, *, first: bool = False) -> None:
         container = self._find(name)
         network, user = container.spec.network, container.image.user.partition(":")[0]
         if container.spec.sandbox is not None:

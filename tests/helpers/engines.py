@@ -133,6 +133,10 @@ class Bench:
         """Replace a published image by another one."""
         raise NotImplementedError
 
+    def delete_image(self, reference: str) -> None:
+        """Delete an image from the engine."""
+        raise NotImplementedError
+
     def held_pulls(self) -> Any:
         """Return a context manager that holds pulls and yields `Pulls`."""
         raise NotImplementedError
@@ -160,6 +164,9 @@ class FakeBench(Bench):
 
     def republish(self, reference: str) -> None:
         self.engine.registry[reference] = FakeImage(command=("echo", uuid.uuid4().hex))
+
+    def delete_image(self, reference: str) -> None:
+        del self.engine.images[reference]
 
     @contextmanager
     def held_pulls(self) -> Iterator[Pulls]:
@@ -224,6 +231,9 @@ class DockerBench(Bench):
         self._made.append(built_images.id_of(self.host, here))
         built_images.push(self.host, here, reference)
         built_images.remove(self.host, here)
+
+    def delete_image(self, reference: str) -> None:
+        built_images.remove(self.host, reference)
 
     @contextmanager
     def held_pulls(self) -> Iterator[Pulls]:

@@ -1,6 +1,7 @@
 """Files of a container, through the engine's archive calls: paths are resolved inside the container's root."""
 
 import base64
+import copy
 import json
 import logging
 import posixpath
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_DATABASE_BYTES: Final = 4 * 1024**2  # read of an /etc/passwd or /etc/group
 _MAX_LINK_HOPS: Final = 16
+_MAX_USERS: Final = 1000  # that are remembered
 
 # Bits of Go's os.FileMode, which the engine's JSON has in place of stat(2)'s.
 _DIRECTORY, _SYMLINK = 1 << 31, 1 << 27
@@ -45,6 +47,13 @@ class ContainerFiles:
 
     def __init__(self, client: EngineClient) -> None:
         self._client = client
+        self._users: dict[tuple[str, str], User] = {}  # by the image's id and its `user`
+
+    def using(self, client: EngineClient) -> "ContainerFiles":
+        """Return the same files, requested through another client."""
+        files = copy.copy(self)
+        files._client = client
+        return files
 
     def stat(self, name: str, path: str) -> Stat | None:
         """See `Engine.stat`."""
@@ -81,9 +90,15 @@ class ContainerFiles:
                 raise _path_error(response)
             yield _chunks(response)
 
-    def resolve_user(self, name: str, user: str) -> User:
-        """Return the numeric user for the image's `user` in a container."""
-        return resolve(user, lambda path: self._read_text(name, path))
+    def resolve_user(self, name: str, image_id: str, user: str) -> User:
+        """Return the numeric user for the image's `user` in a container that has not started: the same in each of an image."""
+        known = self._users.get((image_id, user))
+        if known is None:
+            known = resolve(user, lambda path: self._read_text(name, path))
+            if len(self._users) >= _MAX_USERS:
+                self._users.clear()
+            self._users[image_id, user] = known
+        return known
 
     def _stat(self, name: str, path: str) -> Mapping[str, Any] | None:
         status, headers = self._client.head(_archive(name), params={"path": path})

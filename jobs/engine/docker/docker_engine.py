@@ -89,7 +89,7 @@ class DockerEngine:
         engine._images = self._images.using(engine._client)
         engine._init = self._init.using(engine._client)
         engine._sandboxes = Sandboxes(engine._client, engine._init.architecture)
-        engine._files = ContainerFiles(engine._client)
+        engine._files = self._files.using(engine._client)
         return engine
 
     def info(self) -> EngineInfo:
@@ -129,6 +129,9 @@ class DockerEngine:
         return self._sandboxes.is_clean(name)
 
     # -- images --------------------------------------------------------------------------------
+    def needs_pull(self, image: str, policy: PullPolicy) -> bool:
+        return self._images.needs_pull(image, policy)
+
     def ensure_image(
         self,
         image: str,
@@ -140,7 +143,9 @@ class DockerEngine:
         self._images.ensure(image, policy, timeout, interrupt, check_registry)
 
     def resolve_user(self, name: str) -> User:
-        return self._files.resolve_user(name, self._inspect(name)["Config"].get("User") or "")
+        inspected = self._inspect(name)
+        check_arguments(inspected["Config"])
+        return self._files.resolve_user(name, inspected["Image"], inspected["Config"].get("User") or "")
 
     # -- containers ----------------------------------------------------------------------------
     def create(self, spec: RunSpec) -> None:
@@ -186,6 +191,7 @@ class DockerEngine:
         if spec.network is not None and self._networks.is_missing(spec.network):
             return NetworkMissing(answer.message)
         if answer.status == 404:
+            self._images.forget(spec.image)
             return ImageUnavailable(image_errors.not_on_engine(body["Image"]))
         if answer.status == 409:
             return answer.error()
@@ -200,11 +206,12 @@ class DockerEngine:
     def rename(self, name: str, new_name: str) -> None:
         self._client.call("POST", f"/containers/{quoted(name)}/rename", params={"name": new_name})
 
-    def start(self, name: str) -> None:
-        inspected = self._inspect(name)
-        if observation(inspected).phase != "created":  # the engine would run an ended one again
-            raise _has_started(name)
-        check_arguments(inspected["Config"])
+    def start(self, name: str, *, first: bool = False) -> None:
+        if not first:
+            inspected = self._inspect(name)
+            if observation(inspected).phase != "created":  # the engine would run an ended one again
+                raise _has_started(name)
+            check_arguments(inspected["Config"])
         # An engine that is stopping accepts no new connection, so it starts nothing that it would then end.
         answer = self._new_connections.exchange("POST", f"/containers/{quoted(name)}/start", timeout=self._intervals.long_call)
         if answer.status == 304:

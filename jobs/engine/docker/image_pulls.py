@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_PROGRESS_LINE_BYTES: Final = 256 * 1024
 _MAX_CONFIGURATION_BYTES: Final = 128 * 1024  # as JSON: environment, labels, command, user
+_MAX_FOUND: Final = 1000  # references that are remembered
 _ARCHITECTURE: Final = re.compile(r"[a-z0-9_]{1,20}")  # an image may contain anything here
 
 
@@ -38,12 +39,18 @@ class Images:
         self._client = client
         self._restarts = restarts
         self._pulls = SharedPulls()
+        self._found: set[str] = set()  # references of images that were on the engine when they were last looked for
 
     def using(self, client: EngineClient) -> "Images":
         """Return the same images, requested through another client."""
         images = copy.copy(self)
         images._client = client
         return images
+
+    def needs_pull(self, image: str, policy: PullPolicy) -> bool:
+        """See `Engine.needs_pull`."""
+        reference = parse_reference(image)
+        return policy == "always" or not (reference.text in self._found or self._is_here(reference))
 
     def ensure(self, image: str, policy: PullPolicy, timeout: float, interrupt: Interrupt, check_registry: RegistryCheck) -> None:
         """See `Engine.ensure_image`."""
@@ -60,6 +67,10 @@ class Images:
 
         self._pulls.share(reference.text, pull, timeout, interrupt)
         self._is_here(reference)  # raises if its configuration is too large
+
+    def forget(self, image: str) -> None:
+        """Look for an image again the next time, because it is not on the engine any more."""
+        self._found.discard(parse_reference(image).text)
 
     def own_command(self, image: str) -> tuple[str, tuple[str, ...]]:
         """Return the id of an image on the engine, and its default command. Raise `ImageUnavailable`."""
@@ -91,8 +102,14 @@ class Images:
             raise answer.error()
         if not answer.failed and len(json.dumps(answer.data.get("Config"))) > _MAX_CONFIGURATION_BYTES:
             limit = _MAX_CONFIGURATION_BYTES // 1024
+            self._found.discard(reference.text)
             raise ImageUnavailable(f"the configuration of the image {reference.text} is larger than {limit} KiB")
-        return not answer.failed
+        if answer.failed:
+            return False
+        if len(self._found) >= _MAX_FOUND:
+            self._found.clear()
+        self._found.add(reference.text)
+        return True
 
     def _pull(self, reference: Reference, abort: Interrupt) -> None:
         """Pull an image. See docs/adr/0013-image-pulls-are-guarded.md for what happens if the engine restarts meanwhile."""

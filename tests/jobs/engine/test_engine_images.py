@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jobs.engine.protocol import PullPolicy
 from jobs.engine.shared_pulls import SharedPulls
 from jobs.errors import ImageUnavailable, Interrupted
 from jobs.interrupt import Interrupt
@@ -87,6 +88,28 @@ def test_a_malformed_reference_is_an_unavailable_image(bench: Bench, reference: 
         ensure(bench, reference)
     with pytest.raises(ImageUnavailable):
         bench.created(image=reference)
+
+
+def test_a_deleted_image_is_looked_for_again(bench: Bench) -> None:
+    # Given an image that was found, and deleted
+    reference = bench.publish()
+    ensure(bench, reference)
+    assert not bench.engine.needs_pull(reference, "missing")
+    bench.delete_image(reference)
+
+    # When it is used
+    with pytest.raises(ImageUnavailable):
+        bench.created(image=reference)
+
+    # I expect that it has to be pulled again
+    assert bench.engine.needs_pull(reference, "missing")
+    ensure(bench, reference)
+    bench.created(image=reference)
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("missing", False), ("never", False), ("always", True)])
+def test_an_image_on_the_engine_needs_no_pull_unless_always(bench: Bench, policy: PullPolicy, expected: bool) -> None:
+    assert bench.engine.needs_pull("alpine", policy) == expected
 
 
 # -- shared pulls ----------------------------------------------------------------------------------------

@@ -35,13 +35,13 @@ class Engine(FakeEngine):
         self.starts: list[str] = []  # images
         self._count = threading.Lock()
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, **options: Any) -> None:
         image = self._find(name).spec.image
         with self._count:
             self.starts.append(image)
         if self.refusal is not None and image.startswith(self.refuses):
             raise self.refusal
-        super().start(name)
+        super().start(name, **options)
 
 
 @pytest.fixture(autouse=True)

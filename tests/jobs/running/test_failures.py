@@ -20,7 +20,7 @@ from tests.helpers.workers import QUICK, Workers, completed, running
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-STEPS = ["ensure_image", "create", "resolve_user", "start", "inspect", "logs", "put", "stat", "get", "remove"]
+STEPS = ["needs_pull", "create", "resolve_user", "start", "inspect", "logs", "put", "stat", "get", "remove"]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -50,7 +50,7 @@ def test_a_lost_start_is_engine_lost(engine: FakeEngine, workers: Workers, monke
     # Given an engine that was killed in the middle of the start
     job = make_job(command="echo ran")
 
-    def start(name: str) -> None:
+    def start(name: str, **options: Any) -> None:
         raise StartLost("it may have run")
 
     monkeypatch.setattr(engine, "start", start)
@@ -73,8 +73,8 @@ def test_a_process_without_a_start_time_ends_normally(
     job = make_job(command=command, timeout_seconds=1)
     start, inspect = engine.start, engine.inspect
 
-    def start_and_die(name: str) -> None:
-        start(name)
+    def start_and_die(name: str, **options: Any) -> None:
+        start(name, **options)
         raise EngineUnavailable("killed")
 
     monkeypatch.setattr(engine, "start", start_and_die)

@@ -175,8 +175,8 @@ def test_a_container_renamed_after_its_start_is_no_error(
     job = make_job(command="echo ran")
     start = engine.start
 
-    def start_and_lose(name: str) -> None:
-        start(name)
+    def start_and_lose(name: str, **options: Any) -> None:
+        start(name, **options)
         engine.fail_next("inspect", ContainerNotFound("renamed"))
 
     monkeypatch.setattr(engine, "start", start_and_lose)

@@ -15,7 +15,7 @@ from callbacks.models import Event
 from jobs import lifecycle, services
 from jobs.api.waiting_reason import waiting_for
 from jobs.errors import DiskFull, EngineRefused, EngineUnavailable, ImageUnavailable
-from jobs.models import Job
+from jobs.models import Input, Job
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
 from jobs.transfers import TransferLimits
@@ -254,16 +254,22 @@ def test_a_download_reports_its_progress(workers: Workers, monkeypatch: pytest.M
         completed(job)
 
 
-def test_each_step_before_the_start_is_reported(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a job with inputs of both kinds
+def test_each_step_before_the_start_is_reported(engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given an image that has to be pulled, and a job with inputs of both kinds
+    engine.registry["alpine:latest"] = engine.images.pop("alpine:latest")
     told: list[str] = []
-    changed = lifecycle.changed
+    report_progress, input_done = lifecycle.report_progress, lifecycle.input_done
 
-    def tell(uuid: Any, guard: Any, **values: Any) -> Any:
-        told.extend([values["doing"]] if values.get("doing") else [])
-        return changed(uuid, guard, **values)
+    def tell_progress(claim: lifecycle.Claim, text: str) -> None:
+        told.append(text)
+        report_progress(claim, text)
 
-    monkeypatch.setattr(lifecycle, "changed", tell)
+    def tell_following(claim: lifecycle.Claim, item: Input, size: int, following: str, seconds: float) -> None:
+        told.append(following)
+        input_done(claim, item, size, following, seconds)
+
+    monkeypatch.setattr(lifecycle, "report_progress", tell_progress)
+    monkeypatch.setattr(lifecycle, "input_done", tell_following)
     with FileServer() as server:
         server.serve("/in", b"content")
         file = InputSpec(id="file", type=InputType.FILE, path="file", content=b"x")

@@ -199,3 +199,15 @@ def test_the_longest_arguments_reach_the_program(
 def test_too_many_arguments_fail_the_start(docker_bench: DockerBench) -> None:
     with pytest.raises(StartFailed, match="longer than Linux allows"):
         docker_bench.started(("true", *["x" * 100_000] * 21))
+
+
+@pytest.mark.engine
+def test_arguments_are_checked_before_the_first_start(docker_bench: DockerBench) -> None:
+    # Given an image with an environment that Linux refuses
+    layer = built_images.busybox_file_system()
+    image = docker_bench.image_of(layer, Env=["A=" + "x" * 140_000])
+    name = docker_bench.created(("true",), image=image)
+
+    # I expect that its user cannot be asked for without the error
+    with pytest.raises(StartFailed, match="of the image has more than"):
+        docker_bench.engine.resolve_user(name)
