@@ -21,13 +21,16 @@ from jobs import events, node_hints, start_breaker
 from jobs.errors import ErrorCode, OwnershipLost
 from jobs.models import Input, Job, Node, Output
 from jobs.states import DECIDED, NO_EXIT_CODE, UNDECIDED, Reason, State, TransferStatus, sources
-from orchestrator_site.base.db.transactions import short_transaction
+from orchestrator_site.base.db.returning import update_returning
+from orchestrator_site.base.db.transactions import short_read, short_transaction
 
 _MAX_ERROR_BYTES = 1000
 _MAX_PROGRESS_LENGTH = 640
+_LOST = "the job has another owner or is in another state"
 
 UNOWNED = Q(owner=None)
 _EXITED = Q(exited_at__isnull=False, completed_at=None)
+_COMPLETE: dict[str, Any] = {"completed_at": Now(), "owner": None, "doing": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,10 @@ def changed(uuid: UUID, guard: Q, **values: Any) -> Iterator[Job]:
     What the caller writes inside the block is committed with the change. Raise `OwnershipLost` if `guard` does not hold.
     """
     with short_transaction():
-        if not Job.objects.filter(guard, uuid=uuid).update(**values):
-            raise OwnershipLost("the job has another owner or is in another state")
-        yield Job.objects.get(uuid=uuid)
+        for job in update_returning(Job.objects.filter(guard, uuid=uuid), **values):
+            yield job
+            return
+        raise OwnershipLost(_LOST)
 
 
 def storable_error(error: str) -> str:
@@ -67,8 +71,10 @@ def storable_error(error: str) -> str:
 
 def report_progress(claim: Claim, text: str) -> None:
     """Store what an accepted job is waiting for. Also used as a fence before a step that cannot be undone."""
-    with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), doing=text[:_MAX_PROGRESS_LENGTH]):
-        pass
+    rows = Job.objects.filter(claim.guard, uuid=claim.uuid, status=State.ACCEPTED)
+    with short_read():  # one statement, which is a transaction by itself
+        if not rows.update(doing=text[:_MAX_PROGRESS_LENGTH]):
+            raise OwnershipLost(_LOST)
 
 
 def input_done(claim: Claim, item: Input, size: int, following: str, seconds: float) -> None:
@@ -94,13 +100,14 @@ def requeue(claim: Claim) -> None:
         _requeue(job)
 
 
-def started(claim: Claim, started_at: datetime) -> None:
-    """Report that the process was started, at `started_at` by the engine's clock. It may have ended already."""
+def started(claim: Claim, started_at: datetime) -> Job:
+    """Report that the process was started, at `started_at` by the engine's clock. It may have ended already. Return the row."""
     guard = claim.guard & Q(status__in=sources(State.RUNNING))
     with changed(claim.uuid, guard, status=State.RUNNING, started_at=started_at, owner_deaths=0, doing="") as job:
         events.started(job)
         if job.node_id is not None:
             start_breaker.record_success(job.node_id)
+        return job
 
 
 # -- deciding ----------------------------------------------------------------------------------------
@@ -123,8 +130,8 @@ def decide(
     *,
     exit_code: int | None = None,
     ended: datetime | None = None,
-) -> None:
-    """Decide a job.
+) -> Job:
+    """Decide a job, and return the row.
 
     `ended` is when its process ended. Without it the process may still run, because a time-out is decided before the engine
     stops the process; the job then keeps its reservation.
@@ -135,6 +142,7 @@ def decide(
     with _decided(claim.uuid, claim.guard, status, reason, error, **values) as job:
         if ended is not None:
             release(job)
+        return job
 
 
 def cancel(uuid: UUID) -> None:
@@ -157,12 +165,16 @@ def cancel_outputs(uuid: UUID) -> None:
 # -- after the process has ended ---------------------------------------------------------------------
 
 
-def exited(claim: Claim, exit_code: int | None) -> None:
-    """Report the end of the process and of its log. `exit_code` was unknown if the job was decided before its process ended."""
+def exited(claim: Claim, exit_code: int | None) -> Job:
+    """Report the end of the process and of its log, and return the row.
+
+    `exit_code` was unknown if the job was decided before its process ended.
+    """
     guard = claim.guard & Q(exited_at=None) & ~Q(status__in=UNDECIDED)
     with changed(claim.uuid, guard, exited_at=Now(), exit_code=exit_code, owner_deaths=0) as job:
         release(job)
         events.exited(job)
+        return job
 
 
 def output_done(claim: Claim, item: Output, size: int, seconds: float, content: str | None = None) -> None:
@@ -179,15 +191,17 @@ def output_failed(claim: Claim, item: Output, code: ErrorCode, error: str, secon
             events.output_finished(job, item, seconds, code)
 
 
-def completed(claim: Claim) -> None:
-    """Complete a job: skip the outputs that are still pending, and end the claim."""
-    with changed(claim.uuid, claim.guard & _EXITED, owner=None) as job:
+def completed(claim: Claim) -> Job:
+    """Complete a job: skip the outputs that are still pending, and end the claim. Return the row."""
+    with changed(claim.uuid, claim.guard & _EXITED, **_COMPLETE) as job:
         _complete(job)
+        return job
 
 
 def conclude(claim: Claim) -> None:
     """Complete a decided job that never ran or whose container is gone, and send the events that are missing."""
-    with changed(claim.uuid, claim.guard & Q(completed_at=None) & ~Q(status__in=UNDECIDED), owner=None) as job:
+    guard = claim.guard & Q(completed_at=None) & ~Q(status__in=UNDECIDED)
+    with changed(claim.uuid, guard, owner=None) as job:
         _conclude(job)
 
 
@@ -220,9 +234,11 @@ def give_up(claim: Claim, error: str) -> None:
 
 
 def release(job: Job) -> None:
-    """Return the job's reserved cpu and memory to its node, once, and hint to the workers there."""
-    if job.node_id is None or not Job.objects.filter(uuid=job.uuid, reserved=True).update(reserved=False):
+    """Return the cpu and memory that a locked row has reserved to its node, once, and hint to the workers there."""
+    if job.node_id is None or not job.reserved:
         return
+    job.reserved = False
+    Job.objects.filter(uuid=job.uuid).update(reserved=False)
     Node.objects.filter(pk=job.node_id).update(
         cpu_millis_reserved=F("cpu_millis_reserved") - job.cpu_millis,
         memory_mib_reserved=F("memory_mib_reserved") - job.memory_mib,
@@ -262,12 +278,13 @@ def _conclude(job: Job) -> None:
         for item in job.outputs.filter(status=TransferStatus.PENDING):
             if _settle(item, TransferStatus.FAILED, None, "the container is gone, and its files with it"):
                 events.output_finished(job, item, 0.0, ErrorCode.ARTIFACT_READ_FAILED)
+    _write(job, **_COMPLETE)
     _complete(job)
 
 
 def _complete(job: Job) -> None:
     """Skip the inputs and outputs that are still pending, and send the job's last event."""
-    job.inputs.filter(status=TransferStatus.PENDING).update(status=TransferStatus.SKIPPED)
+    if job.started_at is None:  # else all inputs are in place
+        job.inputs.filter(status=TransferStatus.PENDING).update(status=TransferStatus.SKIPPED)
     job.outputs.filter(status=TransferStatus.PENDING).update(status=TransferStatus.SKIPPED)
-    Job.objects.filter(uuid=job.uuid).update(completed_at=Now(), owner=None, doing="")
     events.completed(job)

@@ -3,6 +3,9 @@
 `Run.drive` may begin at any point of a job's life, and be killed after any line. It looks at the row and at the engine, does the
 next step, commits it, and repeats: without a container it creates one; after a crash it finds the container by its labels and
 goes on from the committed cursor of the log.
+
+A step that knows what the next one would read hands it over: the row that it has just written, and the container that it has just
+seen. Both may have changed since, as always: the row's guards and the engine's answers say so, and then the run looks again.
 """
 
 import logging
@@ -22,14 +25,16 @@ from jobs.models import Job, Node
 from jobs.running.claimed_container import ClaimedContainer
 from jobs.running.job_files import JobFiles
 from jobs.running.job_start import JobStart
-from jobs.running.process_outcome import outcome_of
+from jobs.running.process_outcome import Outcome, outcome_of
 from jobs.running.retries import Retries, is_temporary
 from jobs.states import NO_EXIT_CODE, Reason, State
 from orchestrator_site.base.config.configuration import Configuration
-from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read, short_transaction
 from orchestrator_site.base.intervals import JobIntervals
 
 logger = logging.getLogger(__name__)
+
+Standing = tuple[Job, Observation | None]  # the row, and the container if a step has just seen it
 
 
 class Run:
@@ -111,18 +116,17 @@ class Run:
         Return early if the job is not ours any more, and after `hand_over`.
         """
         retries = Retries(self._intervals.run)
+        standing: Standing | None = None
         while not self.handing_over:
-            self.interrupt.clear()
-            if self.handing_over:
-                break
             began = time.monotonic()
+            before, standing = standing, None
             try:
-                job = self._read()
-                if job is None:
+                before = before or self._look()
+                if before is None or before[0].completed_at is not None:
                     break
-                if not uploading and _is_ready_to_upload(job):
+                if not uploading and _is_ready_to_upload(before[0]):
                     return True
-                self._advance(job)
+                standing = self._advance(*before)
                 retries.reset()
             except (OwnershipLost, Interrupted):
                 retries.reset()
@@ -146,64 +150,77 @@ class Run:
         if retries.exhausted():
             self._give_up()
 
-    def _read(self) -> Job | None:
-        """Return the row, or None if the job is not ours any more or complete."""
-        with short_read():
-            job = Job.objects.filter(self.claim.guard, uuid=self.claim.uuid, completed_at=None).first()
-        if job is not None:
-            self.status, self._job_id = State(job.status), job.id
-            self.may_download = job.has_downloads and self.status == State.ACCEPTED
-            self.outputs_cancelled = job.outputs_cancelled_at is not None
-        return job
+    def _look(self) -> Standing | None:
+        """Return the row, or None if the job is not ours any more or complete, and after `hand_over`.
 
-    def _advance(self, job: Job) -> None:
+        This alone clears the interrupt: what it was set for is in the row.
+        """
+        self.interrupt.clear()
+        if self.handing_over:
+            return None
+        with short_read():
+            job = Job.objects.filter(self.claim.guard, uuid=self.claim.uuid, completed_at=None).order_by().first()
+        return None if job is None else (job, None)
+
+    def _advance(self, job: Job, seen: Observation | None) -> Standing | None:
+        """Do the next step. Return what it leaves, or None if the run has to look again."""
+        self.status, self._job_id = State(job.status), job.id
+        self.may_download = job.has_downloads and self.status == State.ACCEPTED
+        self.outputs_cancelled = job.outputs_cancelled_at is not None
         match self.status:
             case State.ACCEPTED:
-                self._bring_up(job)
+                return self._bring_up(job)
             case State.RUNNING:
-                self._watch(job)
+                return self._watch(job, seen)
             case _:
-                self._finish(job)
+                return self._finish(job, seen)
 
     # -- accepted: start it --------------------------------------------------------------------------------
 
-    def _bring_up(self, job: Job) -> None:
+    def _bring_up(self, job: Job) -> Standing | None:
         container = self._container.find()
         if container is None or container.phase == "created":
             if not self._job_start.start(job):
-                return
+                return None
             began = time.monotonic()
             container = self._container.inspect()
             self.deadline = began + job.timeout_seconds
             self._seen_running = container.phase == "running"
         # The engine has no start time if it was killed in the middle of the start and found the process alive after its restart.
-        lifecycle.started(self.claim, container.started_at or container.finished_at or self._engine_clock())
+        started_at = container.started_at or container.finished_at or self._engine_clock()
+        with short_transaction():
+            job = lifecycle.started(self.claim, started_at)
+            if outcome := outcome_of(container, job.memory_mib):
+                job = self._decide(outcome)
+        return job, container
 
     # -- running: its log, and the decision ----------------------------------------------------------------
 
-    def _watch(self, job: Job) -> None:
+    def _watch(self, job: Job, seen: Observation | None) -> Standing | None:
         # A job whose time is up does not wait for an engine that is frozen.
         if self.overdue and self._seen_running and self._container.is_engine_silent(self._intervals.run.last_look):
-            self._time_out(job)
-            return
-        if outcome := outcome_of(self._container.find(), job.memory_mib):
-            lifecycle.decide(
-                self.claim,
-                outcome.status,
-                outcome.reason,
-                outcome.error,
-                exit_code=outcome.exit_code,
-                ended=outcome.ended_at,
-            )
-            return
+            return self._time_out(job), None
+        container = seen or self._container.find()
+        if outcome := outcome_of(container, job.memory_mib):
+            return self._decide(outcome), container
         self._seen_running = True
         if self.deadline is None and job.started_at is not None:
             ran = (self._engine_clock() - job.started_at).total_seconds()
             self.deadline = time.monotonic() + job.timeout_seconds - ran
         if self.overdue:
-            self._time_out(job)
-            return
+            return self._time_out(job), container
         self._follow_until_ended(job)
+        return None
+
+    def _decide(self, outcome: Outcome) -> Job:
+        return lifecycle.decide(
+            self.claim,
+            outcome.status,
+            outcome.reason,
+            outcome.error,
+            exit_code=outcome.exit_code,
+            ended=outcome.ended_at,
+        )
 
     def _follow_until_ended(self, job: Job) -> None:
         try:
@@ -217,35 +234,41 @@ class Run:
             self._log(logging.ERROR, f"the engine cannot read the log: {error}")
             self._container.wait()
 
-    def _time_out(self, job: Job) -> None:
-        lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"timed out after {job.timeout_seconds} s")
+    def _time_out(self, job: Job) -> Job:
+        return lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"timed out after {job.timeout_seconds} s")
 
     # -- decided: the rest of the log, outputs, the end ----------------------------------------------------
 
-    def _finish(self, job: Job) -> None:
-        container = self._container.find()
+    def _finish(self, job: Job, seen: Observation | None) -> Standing | None:
+        container = seen or self._container.find()
         if job.started_at is None or container is None or container.phase == "created":
             if container is not None:  # cancelled while it started: it may run
                 self._container.stop()
             self._container.remove()
             lifecycle.conclude(self.claim)
-            return
+            return None
         if job.exited_at is None:
-            self._exit(job, container)
-            if job.has_uploads:
-                return  # `drive` leaves them to the upload pool
-        if job.status != State.CANCELLED:
-            self._files.handle_outputs(job)
-        lifecycle.completed(self.claim)
+            job = self._exit(job, container)
+            if job.completed_at is None:
+                return job, container
+        else:
+            if job.status != State.CANCELLED:
+                self._files.handle_outputs(job)
+            job = lifecycle.completed(self.claim)
         self._container.remove()
+        return job, None
 
-    def _exit(self, job: Job, container: Observation) -> None:
+    def _exit(self, job: Job, container: Observation) -> Job:
         if container.phase == "running":
             self._container.stop()
             container = self._container.inspect()
         self._log_follower(job).read_rest()
         exit_code = NO_EXIT_CODE if container.lost else container.exit_code
-        lifecycle.exited(self.claim, exit_code if job.exit_code is None else job.exit_code)
+        with short_transaction():
+            job = lifecycle.exited(self.claim, exit_code if job.exit_code is None else job.exit_code)
+            if not job.outputs.exists():
+                job = lifecycle.completed(self.claim)
+        return job
 
     # -- what the steps share ------------------------------------------------------------------------------
 

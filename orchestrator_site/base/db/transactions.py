@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
@@ -12,6 +13,8 @@ from django.db.models import Model, QuerySet
 # transaction (25P03).
 DATABASE_UNAVAILABLE: Final = (OperationalError, InterfaceError, InternalError)
 
+_in_short_transaction: ContextVar[bool] = ContextVar("whether this thread is in a short transaction", default=False)
+
 
 def release_connection() -> None:
     """Give this thread's connection back to the pool, for example before it waits for an engine. Not in a transaction."""
@@ -21,11 +24,18 @@ def release_connection() -> None:
 
 @contextmanager
 def short_transaction() -> Iterator[None]:
-    """Run the block in a transaction, then give the connection back: 200 running jobs need a handful of connections."""
+    """Run the block in a transaction, then give the connection back: 200 running jobs need a handful of connections.
+
+    Inside another such block it is a part of that transaction: what several functions change is then committed together, and
+    an error that leaves any of them undoes everything.
+    """
+    is_part = _in_short_transaction.get()
+    token = _in_short_transaction.set(True)
     try:
-        with transaction.atomic():
+        with transaction.atomic(savepoint=not is_part):
             yield
     finally:
+        _in_short_transaction.reset(token)
         release_connection()
 
 

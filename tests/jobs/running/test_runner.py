@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from callbacks.models import Event
-from jobs import lifecycle, services
+from jobs import services
 from jobs.models import Job
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
@@ -118,17 +118,17 @@ def test_a_job_cancelled_during_its_start_gets_sigterm(
 ) -> None:
     # Given a job that is cancelled after its process has started and before that is committed
     job = make_job(command="exec sleep 60")
-    start, stopped = lifecycle.started, []
+    stopped = []
 
-    def cancel_first(*args: Any) -> None:
+    def start(name: str, **options: Any) -> None:
+        FakeEngine.start(engine, name, **options)
         services.cancel(job.id)
-        start(*args)
 
     def stop(name: str, grace: float) -> None:
         FakeEngine.stop(engine, name, grace)
         stopped.append(engine.inspect(name).exit_code)
 
-    monkeypatch.setattr(lifecycle, "started", cancel_first)
+    monkeypatch.setattr(engine, "start", start)
     monkeypatch.setattr(engine, "stop", stop)
     workers.another().run_jobs()
 

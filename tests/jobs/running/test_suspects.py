@@ -203,9 +203,9 @@ def test_jobs_beside_one_that_kills_its_workers_run_on(workers: Workers, monkeyp
         running(job)
     frozen, gone, advance = threading.Event(), threading.Event(), Run._advance
 
-    def freeze(run: Run, job: Job) -> None:
+    def freeze(run: Run, job: Job, seen: Any) -> Any:
         if job.pk != killer.pk:
-            return advance(run, job)
+            return advance(run, job, seen)
         frozen.set()
         gone.wait(20)
         return None

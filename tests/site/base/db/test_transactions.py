@@ -8,12 +8,12 @@ import psycopg
 import pytest
 from django.db import connection
 from django.db.backends.postgresql.base import DatabaseWrapper
+from django.test.utils import CaptureQueriesContext
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
+from jobs.models import Instance
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read, short_transaction
-
-pytestmark = pytest.mark.stateless
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,29 @@ def test_a_thread_holds_no_connection_after_a_short_block(block: Callable[[], Ab
     thread.start()
     thread.join()
     assert held == [True, False]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_short_transactions_inside_another_are_one() -> None:
+    # Given a transaction with two parts, of which the second fails
+    def change() -> None:
+        with short_transaction():
+            Instance.objects.create(name="first")
+        with short_transaction():
+            Instance.objects.create(name="second")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), short_transaction():
+        change()
+
+    # I expect neither to be committed
+    assert not Instance.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_short_transactions_inside_another_need_no_savepoint() -> None:
+    with CaptureQueriesContext(connection) as statements, short_transaction(), short_transaction():
+        Instance.objects.create(name="one")
+
+    assert not [query for query in statements if "SAVEPOINT" in query["sql"]]
+    assert Instance.objects.count() == 1
