@@ -90,15 +90,20 @@ class ContainerFiles:
                 raise _path_error(response)
             yield _chunks(response)
 
-    def resolve_user(self, name: str, image_id: str, user: str) -> User:
-        """Return the numeric user for the image's `user` in a container that has not started: the same in each of an image."""
+    def resolve_user(self, name: str, user: str, image_id: str, *, changed: bool) -> User:
+        """Return the numeric user for the image's `user` in a container.
+
+        It is the same in all containers of an image, unless `changed` says that a process may have written to their files.
+        """
         known = self._users.get((image_id, user))
-        if known is None:
-            known = resolve(user, lambda path: self._read_text(name, path))
+        if known is not None:
+            return known
+        resolved = resolve(user, lambda path: self._read_text(name, path))
+        if not changed:
             if len(self._users) >= _MAX_USERS:
                 self._users.clear()
-            self._users[image_id, user] = known
-        return known
+            self._users[image_id, user] = resolved
+        return resolved
 
     def _stat(self, name: str, path: str) -> Mapping[str, Any] | None:
         status, headers = self._client.head(_archive(name), params={"path": path})

@@ -145,7 +145,8 @@ class DockerEngine:
     def resolve_user(self, name: str) -> User:
         inspected = self._inspect(name)
         check_arguments(inspected["Config"])
-        return self._files.resolve_user(name, inspected["Image"], inspected["Config"].get("User") or "")
+        started = observation(inspected).phase != "created"
+        return self._files.resolve_user(name, inspected["Config"].get("User") or "", inspected["Image"], changed=started)
 
     # -- containers ----------------------------------------------------------------------------
     def create(self, spec: RunSpec) -> None:
