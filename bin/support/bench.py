@@ -21,11 +21,17 @@ WITH_TARGETS = (
     "latency",
     "throughput",
     "posting",
+    "transfers",
+    "logs",
     "deliveries",
+    "delivery_latency",
+    "listing",
     "idle",
+    "running_jobs",
+    "serve_start",
 )
 BY_NAME = ("hanging_host", "old_events")  # without targets: they only run if they are named
-WITHOUT_ENGINE = {"deliveries", *BY_NAME}
+WITHOUT_ENGINE = {"deliveries", "delivery_latency", "listing", *BY_NAME}
 MAX_SECONDS = 600
 
 

@@ -1,0 +1,159 @@
+"""Measure `GET /v1/jobs` and its filters with a million jobs in the database, beside a thousand."""
+
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from urllib.parse import urlencode
+
+import psycopg
+
+from tests.bench.measuring.installation import installation
+from tests.bench.measuring.results import Row, print_table, report
+from tests.helpers.service_processes import Service
+
+FEW, MANY = 1_000, 1_000_000
+REQUESTS = 30
+NODES = 4
+SINGLE = ("none", "status", "image", "node", "created")
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)  # when the oldest job was created; then one a second
+
+# A copy of a job that was posted, with these columns changed. In any thousand jobs, each filter finds the same number.
+CHANGED = {
+    "uuid": """(lpad(to_hex((extract(epoch FROM made) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8'
+        || substr(md5(n::text), 4, 15))::uuid""",
+    "id": "'job-' || n",
+    "image": "'registry.example/image-' || (n / 10 % 10)",
+    "meta": """jsonb_build_object('team', 'team-' || (n / 100 % 10), 'kind', 'kind-' || (n / 10 % 10), 'run', 'run-' || n)""",
+    "status": "CASE WHEN n % 10 = 3 THEN 'failed' ELSE 'completed' END",
+    "reason": "CASE WHEN n % 10 = 3 THEN 'exit_code' ELSE '' END",
+    "exit_code": "CASE WHEN n % 10 = 3 THEN 1 ELSE 0 END",
+    "node_id": f"(SELECT id FROM jobs_node WHERE name = 'node-' || (n % {NODES}))",
+    **dict.fromkeys(("created_at", "started_at", "finished_at", "exited_at", "completed_at"), "made"),
+}
+
+
+@dataclass
+class Measured:
+    """The answers to one request, on the small and on the large installation."""
+
+    seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+    found: list[int] = field(default_factory=lambda: [0, 0])
+
+    @property
+    def ratio(self) -> float:
+        few, many = map(statistics.median, self.seconds)
+        return many / few
+
+    def cells(self) -> list[str]:
+        few, many = (f"{statistics.median(seconds) * 1000:.1f} ms" for seconds in self.seconds)
+        return [f"{self.ratio:.2f}", many, few, *map(str, reversed(self.found))]
+
+
+def main() -> None:
+    with (
+        installation("web", WEB_CONCURRENCY="1") as small,
+        installation("web", WEB_CONCURRENCY="1") as large,
+    ):
+        fill(small, FEW)
+        fill(large, MANY)
+        queries = queries_of()
+        measured = {name: Measured() for name in queries}
+        connections = [HTTPConnection("127.0.0.1", service.port, timeout=60) for service in (small, large)]
+        for turn in range(REQUESTS + 1):
+            for name, query in queries.items():
+                for index, connection in enumerate(connections):
+                    seconds, found = ask(connection, query)
+                    measured[name].found[index] = found
+                    if turn:  # the first one opens connections and reads pages
+                        measured[name].seconds[index].append(seconds)
+        for connection in connections:
+            connection.close()
+    print_table(
+        f"GET /v1/jobs, medians of {REQUESTS}",
+        ["filter", "ratio", f"{MANY:,} jobs", f"{FEW:,} jobs", "found", "found of few"],
+        [[name, *one.cells()] for name, one in measured.items()],
+    )
+    report(
+        "The slowest of each kind",
+        [
+            row("GET /v1/jobs and each filter", {name: one for name, one in measured.items() if name in SINGLE}),
+            row("GET /v1/jobs with combined filters", {name: one for name, one in measured.items() if " and " in name}),
+            row("GET /v1/jobs with meta filters", {name: one for name, one in measured.items() if "meta," in name}),
+        ],
+    )
+
+
+def row(measure: str, measured: dict[str, Measured]) -> Row:
+    name = max(measured, key=lambda name: measured[name].ratio)
+    _, many, few, *_ = measured[name].cells()
+    return Row(
+        measure=measure,
+        value=measured[name].ratio,
+        detail=f"{name}: {many}",
+        against=f"with {FEW:,} jobs: {few}",
+        target="<= 1.1",
+    )
+
+
+def queries_of() -> dict[str, str]:
+    """Return query strings by a name for each. All find the same number of jobs in both databases."""
+    window = {"createdAfter": at(FEW // 2), "createdBefore": at(FEW // 2 + 101)}
+    filters = {
+        "none": {},
+        "status": {"status": "failed"},
+        "image": {"image": "registry.example/image-4"},
+        "node": {"node": "node-1"},
+        "created": window,
+        "status and image": {"status": "failed", "image": "registry.example/image-4", "limit": "10"},
+        "status and created": {"status": "failed", **window},
+        "image and node": {"image": "registry.example/image-4", "node": "node-1", "limit": "10"},
+        "meta, 10%": {"meta.team": "team-4"},
+        "meta, one job": {"meta.run": f"run-{FEW // 2}"},
+        "meta, no job": {"meta.run": "none"},
+        "two of meta, 1%": {"meta.team": "team-4", "meta.kind": "kind-4", "limit": "10"},
+        "meta and status": {"meta.team": "team-4", "status": "failed", "limit": "10"},
+        "meta and created": {"meta.kind": "kind-4", **window},
+    }
+    return {name: urlencode(values) for name, values in filters.items()}
+
+
+def at(number: int) -> str:
+    return (FIRST + timedelta(seconds=number)).isoformat()
+
+
+def ask(connection: HTTPConnection, query: str) -> tuple[float, int]:
+    """Return the seconds to the end of the answer, and how many jobs it has."""
+    started = time.perf_counter()
+    connection.request("GET", f"/v1/jobs?{query}")
+    answer = connection.getresponse()
+    body = answer.read()
+    elapsed = time.perf_counter() - started
+    assert answer.status == 200, body
+    return elapsed, len(json.loads(body)["jobs"])
+
+
+def fill(service: Service, jobs: int) -> None:
+    """Store this many finished jobs."""
+    nodes = f"from jobs.models import Node; [Node.objects.create(name=f'node-{{n}}') for n in range({NODES})]"
+    service.manage("shell", "-c", nodes, env=service.environment)
+    service.post_job(id="template")
+    columns = [name for (name,) in service.query(COLUMNS)]
+    values = [CHANGED.get(name, f'template."{name}"') for name in columns]
+    numbers = f"SELECT n, timestamptz '{FIRST}' + n * interval '1 second' AS made FROM generate_series(0, {jobs - 1}) n"
+    names = ", ".join(f'"{name}"' for name in columns)
+    insert = f"INSERT INTO jobs_job ({names}) SELECT {', '.join(values)} FROM ({numbers}) numbers, jobs_job template"
+    with psycopg.connect(service.database_url, autocommit=True) as connection:
+        connection.execute(insert.encode())
+        connection.execute("DELETE FROM jobs_job WHERE id = 'template'")
+        connection.execute("VACUUM (ANALYZE)")  # so that the server has nothing else to do later
+        connection.execute("CHECKPOINT")
+
+
+COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name = 'jobs_job' AND is_generated = 'NEVER'"
+
+
+if __name__ == "__main__":
+    main()
