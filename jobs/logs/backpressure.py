@@ -1,4 +1,4 @@
-"""Back-pressure: the log of a running job is read no faster than its callback accepts events."""
+"""Back-pressure: a log is read no faster than the job's callback accepts events."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -17,6 +17,7 @@ class Backlog:
 
     def __init__(self, job: UUID, *, may_be_full: bool) -> None:
         """Let the first `is_full` query the database only if `may_be_full`."""
+        self.may_drop = False  # whether lines that do not fit are dropped
         self._job = job
         self._may_be_full = may_be_full
 
@@ -33,13 +34,12 @@ class Backlog:
     def publish(self, job: Job, lines: Sequence[Line]) -> None:
         """Publish lines as `log` events in the caller's transaction. `job` is the locked row; the caller saves it.
 
-        No line of a running job is dropped: the reader waits instead. The rest of a decided job's log is not held up, so
-        lines that do not fit into the backlog are added to `job.log_dropped`. The next `log` event, or else the `exit`
-        event, reports that number.
+        Without `may_drop` all are published: the reader waits when the backlog is full. Otherwise the lines that do not fit
+        into it are added to `job.log_dropped`. The next `log` event, or else the `exit` event, reports that number.
         """
         undelivered = events.undelivered(self._job, MAX_UNDELIVERED)
         groups = group(lines)
-        space = max(0, MAX_UNDELIVERED - undelivered) if job.decided else len(groups)
+        space = max(0, MAX_UNDELIVERED - undelivered) if self.may_drop else len(groups)
         sent, dropped = groups[:space], groups[space:]
         events.logged(job, sent)
         if sent:

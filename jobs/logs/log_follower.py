@@ -53,17 +53,21 @@ class LogFollower:
         self._engine.wait(self._container, self._interrupt, timeout=self._intervals.exit_check)
 
     def read_rest(self) -> None:
-        """Store the rest of an ended process's log, including unfinished lines, without waiting for the callback.
+        """Store the rest of an ended process's log, including unfinished lines.
 
+        Wait for the callback while it keeps up; then lines that do not fit into its backlog are stored, but not published.
         The log is read again without following it, because some engines lose the last line of a followed log.
         """
         if not self._writer.wants_more:
             return
+        deadline = time.monotonic() + self._intervals.rest
         try:
+            self._wait_for_space(deadline)
             with self._frames(following=False) as frames:
-                for frame in frames:
-                    if not self._writer.write(frame):
+                for some in frames:
+                    if not self._writer.write(some):
                         break
+                    self._wait_for_space(deadline)
             self._writer.finish()
         except EngineRefused as error:
             logger.error("the engine cannot read the rest of the log: %s", error, extra={"container": self._container})
@@ -81,6 +85,19 @@ class LogFollower:
                 return False
             pause = min(2 * pause, self._intervals.backlog_check_max)
         return True
+
+    def _wait_for_space(self, deadline: float) -> None:
+        """Wait while the backlog of an ended process is full, until the callback has stalled or the deadline has passed.
+
+        From then on lines are dropped instead: a callback that does not accept events must not hold up the end of its job.
+        """
+        backlog = self._writer.backlog
+        give_up = min(deadline, time.monotonic() + self._intervals.rest_stall)
+        while not backlog.may_drop and backlog.is_full():
+            if time.monotonic() < give_up:
+                self._interrupt.sleep(self._intervals.backlog_check)
+            else:
+                backlog.may_drop = True
 
     def _has_ended(self) -> bool:
         return self._engine.inspect(self._container).phase == "ended"

@@ -82,6 +82,8 @@ class LogIntervals:
     exit_check: float = 0.5  # between two checks whether the process of a busy log has ended
     backlog_check: float = 0.25  # before a full backlog is checked again; doubles each time
     backlog_check_max: float = 4.0
+    rest: float = 60.0  # for a callback to keep up with the rest of an ended process's log: `exit` comes after it
+    rest_stall: float = 2.0  # with a full backlog: then the callback does not keep up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from jobs.states import State
 from orchestrator_site.base.intervals import LogIntervals
 from tests.helpers.factories import STARTED_AT, claimed, make_job
 
-INTERVALS = LogIntervals()
+INTERVALS = LogIntervals(rest_stall=0.0)  # a callback does not keep up with the rest of a log if its backlog is full once
 
 
 def started(**values: Any) -> Claim:
@@ -34,10 +34,16 @@ def log_writer(claim: Claim, *, log_limit: int = 10**9, engine_log_limit: int = 
 
 
 def log_follower(
-    engine: Any, claim: Claim, interrupt: Interrupt | None = None, *, name: str = "name", **limits: int
+    engine: Any,
+    claim: Claim,
+    interrupt: Interrupt | None = None,
+    *,
+    name: str = "name",
+    intervals: LogIntervals = INTERVALS,
+    **limits: int,
 ) -> LogFollower:
     """Return a new owner's follower: it continues at what is committed."""
-    return LogFollower(engine, name, log_writer(claim, **limits), interrupt or Interrupt(), INTERVALS)
+    return LogFollower(engine, name, log_writer(claim, **limits), interrupt or Interrupt(), intervals)
 
 
 def stored_lines() -> list[str]:

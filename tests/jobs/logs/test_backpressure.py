@@ -20,6 +20,7 @@ from jobs.lifecycle import Claim
 from jobs.logs.backpressure import Backlog
 from jobs.models import Job, LogChunk
 from jobs.spec import CallbackSpec
+from orchestrator_site.base.intervals import LogIntervals
 from tests.helpers.log_frames import alone
 from tests.jobs.logs.log_steps import (
     INTERVALS,
@@ -239,6 +240,89 @@ def test_a_job_without_log_events_does_not_wait(
 
 
 # -- after the process has ended -----------------------------------------------------------------------------
+
+
+class ScriptedSleep(Interrupt):
+    """An interrupt whose `sleep` calls `on_sleep` instead."""
+
+    def __init__(self, on_sleep: Callable[[], object]) -> None:
+        super().__init__()
+        self.sleeps = 0
+        self.max_pending = 0
+        self._on_sleep = on_sleep
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps += 1
+        self.max_pending = max(self.max_pending, pending_events())
+        self._on_sleep()
+
+
+def test_all_lines_reach_a_callback_that_keeps_up(small_limits: None) -> None:
+    # Given a process that has ended with most of its log unread, and a callback that accepts an event now and then
+    printed = numbered(1, 300)
+    claim, callback = started(), ScriptedSleep(lambda: deliver(1))
+    decide(claim)
+
+    # When the rest is read
+    keeps_up = LogIntervals(rest=1000.0, rest_stall=1000.0)
+    log_follower(ScriptedEngine(printed), claim, callback, intervals=keeps_up).read_rest()
+    lifecycle.exited(claim, 0)
+
+    # I expect every line in an event, and a backlog that stayed within its limit
+    assert assert_reported(printed) == 0
+    assert callback.max_pending <= MAX_PENDING
+    assert pending_events() <= MAX_PENDING + 1
+
+
+def test_the_end_of_a_job_waits_once_for_a_dead_callback(small_limits: None) -> None:
+    # Given a process that has ended with all of its log unread, and a callback that accepts nothing
+    printed = numbered(1, 300)
+    claim, callback = started(), ScriptedSleep(nothing)
+    decide(claim)
+
+    # When the rest is read
+    log_follower(ScriptedEngine(printed), claim, callback, intervals=LogIntervals(rest_stall=0.05)).read_rest()
+    lifecycle.exited(claim, 0)
+
+    # I expect a wait, but only at the first full backlog; then lines to be stored and counted, and the backlog to be bounded
+    assert callback.sleeps > 0
+    assert callback.max_pending == pending_events() - 1 <= MAX_PENDING
+    assert stored_lines() == printed
+    assert dropped_lines_in_exit() == assert_reported(printed) > 0
+
+
+def test_a_callback_has_limited_time_for_the_rest_however_steadily_it_accepts_events(small_limits: None) -> None:
+    # Given
+    printed = numbered(1, 300)
+    claim, callback = started(), ScriptedSleep(lambda: deliver(1))
+    decide(claim)
+
+    # When there is no time left at all
+    log_follower(ScriptedEngine(printed), claim, callback, intervals=LogIntervals(rest=0.0)).read_rest()
+    lifecycle.exited(claim, 0)
+
+    # I expect no wait
+    assert callback.sleeps == 0
+    assert dropped_lines_in_exit() == assert_reported(printed) > 0
+
+
+def test_a_wait_for_the_rest_can_be_interrupted_and_continued(small_limits: None) -> None:
+    # Given an owner that is told to stop while it waits for the callback
+    printed = numbered(1, 300)
+    claim, interrupt = started(), Interrupt()
+    decide(claim)
+    patient = LogIntervals(rest=1000.0, rest_stall=1000.0)
+    engine = ScriptedEngine(printed)
+    engine.on_frames[BACKLOG * LINES_PER_EVENT] = interrupt.wake
+    with pytest.raises(Interrupted):
+        log_follower(engine, claim, interrupt, intervals=patient).read_rest()
+
+    # When the next one continues, and the callback accepts events again
+    log_follower(ScriptedEngine(printed), claim, ScriptedSleep(deliver), intervals=patient).read_rest()
+    lifecycle.exited(claim, 0)
+
+    # I expect every line in an event, once
+    assert assert_reported(printed) == 0
 
 
 def test_the_rest_of_a_log_is_stored_and_dropped_lines_are_counted(small_limits: None) -> None:

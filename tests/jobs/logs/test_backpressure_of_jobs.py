@@ -42,7 +42,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 PRINTED: Final = numbered(1, 500)
 PRINT: Final = "seq -f %04g 500"
-QUICK_LOG: Final = {"backlog_check": 0.01, "backlog_check_max": 0.05}
+QUICK_LOG: Final = {"backlog_check": 0.01, "backlog_check_max": 0.05, "rest_stall": 0.05}
 UNTIL_GO: Final = "while [ ! -e go ]; do sleep 0.02; done"
 
 
