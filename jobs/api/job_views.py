@@ -80,8 +80,9 @@ class JobView(OneJobView):
         answers=answer(Job, "The job."),
     )
     def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
-        statuses = StoredJob.objects.filter(id=job_id).values_list("status", flat=True)
-        look_until(statuses.first, lambda status: status not in UNDECIDED, self.query["wait"])
+        if seconds := self.query["wait"]:
+            statuses = StoredJob.objects.filter(id=job_id).values_list("status", flat=True)
+            look_until(statuses.first, lambda status: status not in UNDECIDED, seconds)
         return json_response(Job.show(self.found(job_list.find_job(job_id))))
 
     @operation(

@@ -1,8 +1,5 @@
 """Says what an accepted job waits for."""
 
-from django.db.models import Max
-
-from jobs import start_breaker
 from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Job, Worker
 from jobs.running.claiming import unclaimed
@@ -15,23 +12,22 @@ def waiting_for(job: Job) -> str | None:
     """Return what an accepted job waits for, as a phrase; None for any other job."""
     if job.status != State.ACCEPTED:
         return None
-    nodes = healthy_nodes()
+    nodes = list(healthy_nodes())
     if job.node_id is not None:
         if job.owner_id is None:
             return "a worker of its node"
-        return job.doing or "preparing" if nodes.filter(pk=job.node_id).exists() else "its node's engine to respond"
-    largest = nodes.aggregate(cpu=Max("cpu_millis"), memory=Max("memory_mib"))
-    if largest["cpu"] is None:
+        return job.doing or "preparing" if job.node_id in [node.pk for node in nodes] else "its node's engine to respond"
+    if not nodes:
         return "a node's engine to respond" if Worker.objects.exists() else "no node has a living worker"
-    if job.cpu_millis > largest["cpu"]:
-        return f"no node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest['cpu'])}"
-    if job.memory_mib > largest["memory"]:
-        return f"no node with {job.memory_mib} MiB of memory; the largest has {largest['memory']} MiB"
-    able = nodes.filter(cpu_millis__gte=job.cpu_millis, memory_mib__gte=job.memory_mib)
-    if not able.exists():
+    if job.cpu_millis > (largest := max(node.cpu_millis for node in nodes)):
+        return f"no node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest)}"
+    if job.memory_mib > (largest := max(node.memory_mib for node in nodes)):
+        return f"no node with {job.memory_mib} MiB of memory; the largest has {largest} MiB"
+    able = [node for node in nodes if node.cpu_millis >= job.cpu_millis and node.memory_mib >= job.memory_mib]
+    if not able:
         return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
-    able = able.filter(start_breaker.ACCEPTS_JOBS)
-    if not able.exists():
+    able = [node for node in able if node.next_start_at is None]  # as `start_breaker.ACCEPTS_JOBS`
+    if not able:
         return "a node that can start containers: every start fails on the nodes that are large enough"
     workers = Worker.objects.filter(node__in=able)
     if job.has_downloads and not workers.filter(takes_downloads=True).exists():

@@ -31,8 +31,8 @@ def statements() -> Iterator[list[str]]:
         yield found
     for query in context.captured_queries:
         words = query["sql"].replace('"', "").split()
-        table = next((after for word, after in pairwise(words) if word in ("INTO", "FROM")), "")
-        found.append(f"{words[0]} {table}".strip())
+        tables = (after for word, after in pairwise(words) if word in ("INTO", "FROM") and not after.startswith("("))
+        found.append(f"{words[0]} {next(tables, '')}".strip())
 
 
 def post(client: Client, body: dict[str, Any]) -> str:
@@ -56,3 +56,30 @@ def test_a_job_with_everything_is_one_statement_for_each_table(client: Client) -
     # I expect its row to be read, which has to exist for the subscription
     inserts = ["INSERT jobs_job", "INSERT jobs_input", "INSERT jobs_output"]
     assert found == ["BEGIN", *inserts, "SELECT callbacks_destination", "INSERT callbacks_subscription", "COMMIT"]
+
+
+def test_an_accepted_job_is_read_with_its_transfers_the_nodes_and_the_jobs_ahead(client: Client) -> None:
+    make_node()
+    job_id = post(client, PLAIN)
+    with statements() as found:
+        assert client.get(f"/v1/jobs/{job_id}").json()["waiting"] == "free capacity on a node"
+    transfers = ["SELECT jobs_input", "SELECT jobs_output"]
+    assert found == ["SELECT jobs_job", "SELECT jobs_node", "SELECT jobs_job", *transfers]
+
+
+def test_a_decided_job_is_read_with_its_transfers(client: Client) -> None:
+    job_id = post(client, PLAIN)
+    client.delete(f"/v1/jobs/{job_id}")
+    with statements() as found:
+        client.get(f"/v1/jobs/{job_id}")
+    assert found == ["SELECT jobs_job", "SELECT jobs_input", "SELECT jobs_output"]
+
+
+@pytest.mark.parametrize(("query", "expected"), [("", 1), ("status=accepted", 1), ("image=alpine", 1), ("node=node", 2)])
+def test_a_page_is_one_statement_and_one_more_for_the_name_of_a_node(client: Client, query: str, expected: int) -> None:
+    make_node("node")
+    for _ in range(20):
+        post(client, PLAIN)
+    with statements() as found:
+        client.get(f"/v1/jobs?{query}")
+    assert len(found) == expected
