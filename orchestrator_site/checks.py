@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning
 
-from orchestrator_site.base.http.api_keys import read_keys
+from orchestrator_site.base.config.api_key_file import read_keys
 
 
 def check_api_keys(**_: Any) -> list[CheckMessage]:

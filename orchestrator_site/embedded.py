@@ -8,13 +8,17 @@ import os
 import threading
 from typing import Any
 
+from django.conf import settings
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from jobs.errors import JobError
 from orchestrator_site import gunicorn as gunicorn_settings
 from orchestrator_site.ops.metrics import serve_metrics
-from orchestrator_site.processes import Runtime, embedded_runtime
+from orchestrator_site.processes.deliver import DeliverProcess
+from orchestrator_site.processes.relay import RelayProcess
+from orchestrator_site.processes.runtime import Runtime
+from orchestrator_site.processes.worker import WorkerProcess
 from orchestrator_site.web.gunicorn_worker import WebWorker
 from orchestrator_site.wsgi import application
 
@@ -25,7 +29,8 @@ class EmbeddedWorker(WebWorker):
     """The worker class of `web`, with all other parts beside it."""
 
     def init_process(self) -> None:
-        self._runtime: Runtime = embedded_runtime()
+        configuration = settings.CONFIGURATION
+        self._runtime = Runtime(DeliverProcess(), RelayProcess(configuration), WorkerProcess(configuration))
         threading.Thread(target=self._start, name="start", daemon=True).start()
         serve_metrics()
         super().init_process()
@@ -59,6 +64,7 @@ class EmbeddedApplication(BaseApplication):  # type: ignore[misc]
         for name in ("bind", "threads", "timeout", "graceful_timeout", "forwarder_headers", "header_map", "logconfig_dict"):
             self.cfg.set(name, getattr(gunicorn_settings, name))
         self.cfg.set("workers", 1)
+        self.cfg.set("when_ready", gunicorn_settings.when_ready)
         self.cfg.set("worker_class", EmbeddedWorker)
 
     def load(self) -> Any:

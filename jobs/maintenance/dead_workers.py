@@ -47,8 +47,7 @@ class DeadWorkerDetector:
         Raise Django's `OperationalError` if the database does not answer. A counter counts as unchanged only while they are
         read again and again: after a gap (the database was away, or this process was frozen) observation starts over.
         """
-        since_last = self._clock() - self._read_at
-        if since_last < self._intervals.observe and not any(map(worker_locks.is_abandoned, self._lock_paths)):
+        if not self._has_reason_to_read():
             return 0
         with short_read():
             workers = list(Worker.objects.values_list("pk", "counter", "lock_path"))
@@ -66,6 +65,15 @@ class DeadWorkerDetector:
             if worker_locks.is_abandoned(lock_path) or now - counter.unchanged_since >= self._intervals.dead_after:
                 dead += declare_dead(worker_id, value)
         return dead
+
+    def _has_reason_to_read(self) -> bool:
+        """Whether it is time, or one of the workers that it has seen may be dead."""
+        now = self._clock()
+        return (
+            now - self._read_at >= self._intervals.observe
+            or any(now - counter.unchanged_since >= self._intervals.dead_after for counter in self._counters.values())
+            or any(map(worker_locks.is_abandoned, self._lock_paths))
+        )
 
 
 def declare_dead(worker_id: UUID, counter: int) -> bool:

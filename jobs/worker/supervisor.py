@@ -64,7 +64,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self._failed_ticks = 0  # in a row, because the database did not answer
         self._clock = time.monotonic
-        self._beat_at = self._clock()
+        self._beat_at = self._watched_at = self._clock()
         self._thread = threading.Thread(target=self._tick_until_stopped, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -220,12 +220,12 @@ class Supervisor:
         for run in runs:
             if run.overdue and run.status == State.RUNNING:
                 run.interrupt.wake()
-        beats = self._clock() - self._beat_at >= self._intervals.worker.heartbeat
-        if beats:
+        if self._clock() - self._beat_at >= self._intervals.worker.heartbeat:
             self._beat()
         self._store_new_warnings()
-        if runs or beats:  # an idle worker only looks for rows that were claimed by a thread which then failed
+        if runs or self._clock() - self._watched_at >= self._intervals.worker.idle_tick:
             self._job_watch.check(self._heartbeat.worker_id, runs)
+            self._watched_at = self._clock()
         self._dead_workers.check()
         self._wake_thread()
 

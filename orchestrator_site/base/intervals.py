@@ -14,10 +14,11 @@ class WorkerIntervals:
     """A worker process: heartbeats, the watch over its jobs, its stop."""
 
     tick: float = 1.0  # between two checks of the jobs it owns: a cancel may be noticed this late
+    idle_tick: float = 20.0  # between two checks of the jobs it owns while no thread drives any
     heartbeat: float = 5.0  # between two UPDATEs of its counter: one per process, however many jobs it runs
-    observe: float = 2.5  # between two looks at the heartbeats of all workers; their lock files are checked at each tick
+    observe: float = 3.5  # between two looks at the heartbeats of all workers; their lock files are checked at each tick
     dead_after: float = 15.0  # without a heartbeat: three periods, so that one slow UPDATE does no harm
-    observer_restarts_after: float = 5.0  # without a check: what an observer saw before such a gap proves nothing
+    observer_restarts_after: float = 6.0  # without a check: what an observer saw before such a gap proves nothing
     healthy_node: float = 30.0  # without a heartbeat: then a node is shown as unhealthy, and gets no hints
     database_answer: float = 5.0  # then it tries another connection, before other processes declare this worker dead
     hand_over: float = 3.0  # at a stop: then it no longer waits for engine calls
@@ -184,7 +185,7 @@ class DatabaseIntervals:
     connect: float = 5.0
     keepalive: float = 5.0  # before the first probe of an idle connection, and between probes
     unacknowledged: float = 15.0  # the kernel then gives up a server that acknowledges nothing
-    pool_trust: float = 2.0  # since the last answer on a pooled connection: then it is checked before it is used
+    pool_trust: float = 5.0  # since the last answer on a pooled connection: then it is checked before it is used
     pool_check: float = 3.0  # for a pooled connection to show that it still works
     pool_wait: float = 8.0  # for a connection of the pool
     pool_idle: float = 60.0  # an unused connection is then closed

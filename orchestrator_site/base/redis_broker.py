@@ -1,4 +1,4 @@
-"""Dramatiq's Redis broker with consumers that are told of new messages. Dramatiq's own poll for them ten times a second."""
+"""Dramatiq's Redis broker with consumers that wait to be notified. Dramatiq's own poll ten times a second."""
 
 import time
 from collections.abc import Iterator

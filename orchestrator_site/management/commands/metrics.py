@@ -11,6 +11,7 @@ from orchestrator_site.ops.metrics import serve_metrics
 
 class Command(BaseCommand):
     help = "Serve Prometheus metrics on METRICS_PORT."
+    requires_system_checks = ()  # they load the URLs, and with them everything that only `web` needs
 
     def handle(self, *args: Any, **options: Any) -> None:
         stopped = threading.Event()

@@ -6,11 +6,13 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from jobs.errors import JobError
-from orchestrator_site.processes import Runtime, WorkerProcess
+from orchestrator_site.processes.runtime import Runtime
+from orchestrator_site.processes.worker import WorkerProcess
 
 
 class Command(BaseCommand):
     help = "Run jobs on the container engine of this worker."
+    requires_system_checks = ()  # they load the URLs, and with them everything that only `web` needs
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

@@ -19,7 +19,7 @@ from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, ma
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-INTERVALS = WorkerIntervals(dead_after=15, observer_restarts_after=5)
+INTERVALS = WorkerIntervals(dead_after=15, observer_restarts_after=6)
 
 
 def test_a_worker_is_dead_after_15_seconds_without_a_heartbeat() -> None:
@@ -111,9 +111,9 @@ def test_an_observer_reads_the_counters_less_often_than_it_checks_the_locks() ->
     clock = ManualClock()
     detector = DeadWorkerDetector(INTERVALS, clock)
 
-    # When it observes for half a minute, I expect a statement every three seconds
+    # When it observes for forty seconds, I expect a statement every four seconds
     with CaptureQueriesContext(connection) as queries:
-        for _ in range(30):
+        for _ in range(40):
             Worker.objects.update(counter=F("counter") + 1)
             detector.check()
             clock.now += 1

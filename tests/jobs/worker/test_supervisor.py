@@ -228,7 +228,7 @@ def test_an_idle_worker_makes_few_statements(workers: Workers) -> None:
             clock.now += 1
             supervisor._tick()
 
-    # I expect a statement each second that finds out whether there is a job to claim, one every three seconds for the heartbeats
-    # of all workers, and every five seconds two heartbeats and a look for jobs that no thread drives
+    # I expect a statement each second that finds out whether there is a job to claim, one every four seconds for the heartbeats
+    # of all workers, two heartbeats every five seconds, and every twenty seconds a look for jobs that no thread drives
     statements = [query["sql"] for query in queries if not query["sql"].startswith(("BEGIN", "COMMIT"))]
-    assert len(statements) <= 60 + 20 + 3 * 12
+    assert len(statements) <= 60 + 15 + 2 * 12 + 3

@@ -1,4 +1,4 @@
-"""Consumers of Redis are told of messages instead of polling for them."""
+"""Consumers of Redis are notified of messages instead of polling for them."""
 
 import threading
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def consume(received: list[int], release: threading.Event, intervals: BrokerInte
     return worker, receive
 
 
-def test_an_idle_consumer_is_told_of_a_message(received: list[int], release: threading.Event) -> None:
+def test_an_idle_consumer_is_notified_of_a_message(received: list[int], release: threading.Event) -> None:
     # Given a consumer that looks for messages every quarter of an hour only, and that has found none
     worker, receive = consume(received, release, BrokerIntervals(idle_check=NEVER, stop=0))
     wait_for(lambda: worker.consumers["numbers"].consumer is not None, 10, "the consumer")
@@ -77,7 +77,7 @@ def test_a_message_that_is_not_announced_is_found(received: list[int], release: 
 
 
 def test_messages_that_came_while_all_threads_were_busy_are_received(received: list[int], release: threading.Event) -> None:
-    # Given a consumer whose only thread is busy, and messages that it was told of meanwhile
+    # Given a consumer whose only thread is busy, and messages that were published meanwhile
     worker, receive = consume(received, release, BrokerIntervals(idle_check=NEVER, stop=0))
     for number in (1, 2, 3):
         receive.send(number)

@@ -6,7 +6,7 @@ import threading
 import pytest
 from django.conf import settings
 
-from orchestrator_site.processes import WorkerProcess
+from orchestrator_site.processes.worker import WorkerProcess
 
 pytestmark = pytest.mark.stateless
 

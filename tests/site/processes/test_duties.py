@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from jobs.maintenance.dead_workers import DeadWorkerDetector
 from jobs.models import Job, Node
 from orchestrator_site.base.db.existence import which_exist
-from orchestrator_site.duties import Duties, Duty
-from orchestrator_site.processes import RelayProcess
+from orchestrator_site.processes.duties import Duties, Duty
+from orchestrator_site.processes.relay import RelayProcess
 from tests.helpers.clock import ManualClock
 from tests.helpers.factories import make_node
 
@@ -113,7 +113,7 @@ def test_an_idle_relay_makes_few_statements(clock: ManualClock, monkeypatch: pyt
                 duties.do_due()
             clock.now += 1
 
-    # I expect a statement each second that finds out whether there is anything to do, one every three seconds for the heartbeats
+    # I expect a statement each second that finds out whether there is anything to do, one every four seconds for the heartbeats
     # of workers, one every ten for old jobs, one every thirty for nodes, and a transaction each minute for unused destinations
     statements = [query["sql"] for query in queries if not query["sql"].startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
-    assert len(statements) <= 60 + 20 + 6 + 2 + 2
+    assert len(statements) <= 60 + 15 + 6 + 2 + 2

@@ -1,0 +1,66 @@
+"""The part that finds what lost messages were about, and deletes what is old."""
+
+import threading
+import time
+from datetime import timedelta
+
+from callbacks.delivery import destination_queue, destination_rows, due_streams
+from callbacks.operators import redelivery
+from jobs.maintenance import leftovers, lost_nodes, missed_hints, retention
+from jobs.maintenance.dead_workers import DeadWorkerDetector
+from jobs.maintenance.lost_nodes import LostNodeDetector
+from orchestrator_site.base.config.configuration import Configuration
+from orchestrator_site.base.intervals import RelayIntervals, WorkerIntervals
+from orchestrator_site.processes.duties import Duties, Duty
+
+
+class RelayProcess:
+    """The part that does the periodic duties: it finds what lost messages were about, and deletes what is old."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        intervals: RelayIntervals = RelayIntervals(),
+        worker_intervals: WorkerIntervals = WorkerIntervals(),
+    ) -> None:
+        self._intervals = intervals
+        self._retention = timedelta(seconds=configuration.job_retention)
+        self._dead_workers = DeadWorkerDetector(worker_intervals)
+        self._lost_nodes = LostNodeDetector(configuration.node_lost_after, worker_intervals)
+
+    def start(self, stopping: threading.Event) -> None:
+        intervals = self._intervals
+        detector = self._lost_nodes
+        frequent = [
+            Duty(intervals.due_streams, due_streams.Finder().enqueue, due_streams.due_rows),
+            Duty(intervals.destinations_available, destination_queue.wake_available, destination_queue.available),
+            Duty(intervals.destinations_waiting, destination_queue.mark_waiting, destination_queue.unmarked),
+            Duty(intervals.redeliveries, redelivery.process_requests, redelivery.requested),
+            Duty(intervals.dead_workers, self._dead_workers.check),
+            Duty(intervals.lost_nodes, self._end_jobs_of_lost_nodes, lost_nodes.unattended, nothing=detector.reset),
+            Duty(intervals.job_hints, missed_hints.wake_workers, missed_hints.unowned),
+            Duty(intervals.leftovers, leftovers.request_removal),
+        ]
+        deleting = [
+            Duty(intervals.unused_destinations, destination_rows.delete_unused),
+            Duty(intervals.retention, lambda: self._delete_old_jobs(stopping)),
+        ]
+        # Deleting has a thread of its own, because it may take long.
+        self._threads = [
+            threading.Thread(target=Duties(duties, intervals.together).do_until, args=(stopping,), name=name, daemon=True)
+            for name, duties in (("relay", frequent), ("retention", deleting))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        deadline = time.monotonic() + self._intervals.stop
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _end_jobs_of_lost_nodes(self) -> None:
+        lost_nodes.end_jobs(self._lost_nodes.check())
+
+    def _delete_old_jobs(self, stopping: threading.Event) -> None:
+        while retention.delete_old_jobs(self._retention) and not stopping.wait(self._intervals.retention_batch):
+            pass

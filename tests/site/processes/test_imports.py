@@ -1,0 +1,55 @@
+"""What each process of the Procfile imports: memory at rest is mostly code, and each process has its own copy of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.stateless
+
+ROOT = Path(__file__).resolve().parents[3]
+OF_WEB = {"django.contrib.admin", "drf_spectacular", "rest_framework", "unfold", "orchestrator_site.urls"}  # 25 MB
+OF_A_WORKER = {"docker"}  # 9 MB
+OF_MESSAGES = {"dramatiq", "redis"}  # 8 MB
+
+PRINT_MODULES = "import atexit, sys; atexit.register(lambda: print(*sys.modules, sep='\\n'));"
+RUN_MANAGE = "import runpy; sys.argv[0] = 'manage.py'; runpy.run_path('manage.py', run_name='__main__')"
+
+
+def imported_by(code: str, *arguments: str, state: Path) -> set[str]:
+    """Return the names of the modules that a program imports."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT_MODULES + code, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"STATE_DIR": str(state)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return set(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("process", "unneeded"),
+    [
+        ("worker", OF_WEB),
+        ("deliver", OF_WEB | OF_A_WORKER),
+        ("relay", OF_WEB | OF_A_WORKER),
+        ("metrics", OF_WEB | OF_A_WORKER | OF_MESSAGES),
+    ],
+)
+def test_a_process_does_not_import_what_only_others_need(process: str, unneeded: set[str], tmp_path: Path) -> None:
+    modules = imported_by(RUN_MANAGE, process, "--help", state=tmp_path)
+
+    assert f"orchestrator_site.management.commands.{process}" in modules
+    assert not modules & unneeded
+
+
+def test_web_imports_everything_before_its_processes_are_forked_and_nothing_that_only_a_worker_needs(tmp_path: Path) -> None:
+    modules = imported_by("import orchestrator_site.wsgi", state=tmp_path)
+
+    assert modules >= OF_WEB
+    assert not modules & OF_A_WORKER
