@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Literal
 
+from tests.bench.measuring.installation import installation
 from tests.bench.measuring.results import print_table
 from tests.helpers.receiver import Answer, Receiver
-from tests.helpers.service_processes import ROOT, Service, installation
+from tests.helpers.service_processes import ROOT, Service
 from tests.helpers.waiting import wait_for
 
 STREAMS = 1000
@@ -35,15 +34,8 @@ def main() -> None:
 
 def measure(dead: Literal["before", "together"] | None = None) -> float:
     """Return the seconds from the commit of the events for the healthy host until it has received all of them."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        installation(Path(directory)) as service,
-        Receiver() as hanging,
-        Receiver() as healthy,
-    ):
+    with installation("relay", "deliver") as service, Receiver() as hanging, Receiver() as healthy:
         hanging.respond = lambda _: Answer(fault="hang")
-        service.start("relay")
-        service.start("deliver")
         load(service, 1, healthy.url)
         healthy.wait_for(1)
         if dead == "before":

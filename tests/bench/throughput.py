@@ -1,12 +1,13 @@
 """Measure how many quick jobs per second the service completes, beside a loop of the Docker SDK."""
 
+import os
 import time
 
 from tests.bench.measuring.bare_engine import jobs_per_second
 from tests.bench.measuring.event_receiver import EventReceiver
 from tests.bench.measuring.installation import installation, processes, submit, warm_up
 from tests.bench.measuring.results import Row, report
-from tests.bench.measuring.usage import Databases
+from tests.bench.measuring.usage import Databases, engine_processes
 from tests.helpers.service_processes import Service
 
 JOBS = 200
@@ -55,6 +56,8 @@ def complete_jobs(service: Service, receiver: EventReceiver) -> tuple[float, dic
     databases = Databases(service.database_url, service.redis_url)
     groups = {name: processes(service, name) for name in ("worker", "deliver", "relay")}
     groups |= {"PostgreSQL": databases.postgresql, "Redis": databases.redis}
+    if os.environ["DOCKER_HOST"].startswith("unix:"):
+        groups["dockerd, containerd"] = engine_processes(os.environ["DOCKER_HOST"])
     receiver.clear()
     service.freeze("worker")
     submit(service, JOBS, JOB | {"callback": {"url": receiver.url, "key": "key"}})

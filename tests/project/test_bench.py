@@ -1,6 +1,8 @@
 """bin/bench: its benchmarks, and its rows, medians and summary."""
 
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import bench
 import pytest
 
 from tests.bench.measuring.results import COLUMNS, RESULTS_VARIABLE, Row, markdown, medians, number, percentile, report
-from tests.bench.measuring.usage import ProcessGroup
+from tests.bench.measuring.usage import ProcessGroup, engine_processes
 
 pytestmark = pytest.mark.stateless
 
@@ -116,3 +118,11 @@ def test_a_group_has_the_processes_of_a_session() -> None:
         assert group.proportional_bytes() > 0
         assert group.cpu_seconds() >= 0
         subprocess.run(["kill", str(child)], check=True)
+
+
+def test_the_engine_is_the_process_behind_its_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(tmp_path / "socket"))
+        engine.listen()
+
+        assert os.getpid() in engine_processes(f"unix://{tmp_path}/socket").pids()

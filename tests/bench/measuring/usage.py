@@ -1,6 +1,8 @@
 """What processes use: processor time, memory, and the transactions and connections of their database."""
 
 import os
+import socket
+import struct
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -56,6 +58,15 @@ class ProcessGroup:
     def peak_bytes(self) -> int:
         """Return the sum of the most resident memory that each process had."""
         return sum(_kibibytes(pid, "status", "VmHWM") for pid in self.pids()) * 1024
+
+
+def engine_processes(docker_host: str) -> ProcessGroup:
+    """Return dockerd and its children, by the process that listens on its socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(docker_host.removeprefix("unix://"))
+        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, _, _ = struct.unpack("3i", credentials)
+    return ProcessGroup.of_parents([pid])
 
 
 class Databases:
