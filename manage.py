@@ -8,7 +8,7 @@ from django.core.management import execute_from_command_line
 
 from orchestrator_site.base.config.variables import ConfigurationError
 
-BACKGROUND = ("worker", "deliver", "relay", "metrics")  # processes of the Procfile that serve no API
+BACKGROUND = ("worker", "deliver", "relay")  # processes of the Procfile that serve no API
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in BACKGROUND:

@@ -32,7 +32,7 @@ class EmbeddedWorker(WebWorker):
         configuration = settings.CONFIGURATION
         self._runtime = Runtime(DeliverProcess(), RelayProcess(configuration), WorkerProcess(configuration))
         threading.Thread(target=self._start, name="start", daemon=True).start()
-        serve_metrics()
+        serve_metrics(configuration)
         super().init_process()
 
     def _start(self) -> None:

@@ -1,6 +1,7 @@
 """Decides which job a worker of a node may drive next: the oldest that fits."""
 
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from jobs.lifecycle import Claim
 from jobs.models import Job, Node
 from jobs.running.suspects import SUSPECT_AFTER
 from jobs.states import State
-from orchestrator_site.base.db.existence import which_exist
+from orchestrator_site.base.db.existence import ExistenceQuery
 from orchestrator_site.base.db.transactions import short_transaction
 from orchestrator_site.base.intervals import ClaimIntervals
 
@@ -79,8 +80,13 @@ def claim(node_id: int, worker: UUID, among: Q = ANY, intervals: ClaimIntervals 
 
 def has_work(node_id: int, among: Q = ANY, intervals: ClaimIntervals = ClaimIntervals()) -> bool:
     """Return whether a worker of this node could claim one of the jobs `among` now."""
-    adoptable, waiting = which_exist(orphans(node_id).filter(among), unclaimed().filter(among))  # mostly neither
+    adoptable, waiting = _work_query(node_id, among).ask()  # mostly neither
     return adoptable or (waiting and bool(_fitting(_accepting(node_id), among, intervals)))
+
+
+@lru_cache(maxsize=16)
+def _work_query(node_id: int, among: Q) -> ExistenceQuery:
+    return ExistenceQuery(orphans(node_id).filter(among), unclaimed().filter(among))
 
 
 def _accepting(node_id: int) -> Node | None:

@@ -1,23 +1,31 @@
-"""The `/metrics` endpoint on METRICS_PORT, with the metrics of all processes of this machine."""
+"""The `/metrics` endpoint on METRICS_PORT, with the metrics of all processes of this machine.
 
+As a program, it is the process `metrics` of the Procfile: without Django and the models, which would take 25 MB.
+"""
+
+import logging
 import os
+import signal
 import socket
+import sys
 import threading
 from typing import Final
 
-from django.conf import settings
 from gunicorn.config import Config
 from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from orchestrator_site.base.config.configuration import Configuration, load
+from orchestrator_site.base.config.variables import ConfigurationError
 from orchestrator_site.base.intervals import WebIntervals
+from orchestrator_site.ops.json_logs import JSONFormatter
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.web.event_loop import Server
 
 _LIMITS: Final = Limits(connections=50, long_answers=1)
 
 
-def serve_metrics() -> None:
+def serve_metrics(configuration: Configuration) -> None:
     """Serve metrics from two threads of this process until it ends.
 
     prometheus_client's own server would start a thread for each connection and keep it as long as the client likes.
@@ -26,7 +34,7 @@ def serve_metrics() -> None:
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    listener = _listen(settings.CONFIGURATION.host, settings.CONFIGURATION.metrics_port)
+    listener = _listen(configuration.host, configuration.metrics_port)
     intervals = WebIntervals()
     server = Server([listener], _gunicorn_settings(), make_wsgi_app(registry), _LIMITS, intervals)
     threading.Thread(target=_serve, args=(server, intervals.tick), name="metrics", daemon=True).start()
@@ -47,3 +55,22 @@ def _gunicorn_settings() -> Config:
 def _serve(server: Server, tick: float) -> None:
     while True:
         server.serve(tick)
+
+
+def main() -> None:
+    """Serve metrics until SIGINT or SIGTERM."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JSONFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        serve_metrics(load())
+    except ConfigurationError as error:
+        sys.exit(str(error))
+    stopped.wait()
+
+
+if __name__ == "__main__":
+    main()

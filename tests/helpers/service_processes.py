@@ -29,7 +29,7 @@ COMMANDS = {
     "worker": ["manage.py", "worker"],
     "deliver": ["manage.py", "deliver"],
     "relay": ["manage.py", "relay"],
-    "metrics": ["manage.py", "metrics"],
+    "metrics": ["-m", "orchestrator_site.ops.metrics"],
     "embedded": ["manage.py", "embedded"],
 }
 DECIDED = ("completed", "failed", "cancelled")

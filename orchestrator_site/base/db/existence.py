@@ -27,8 +27,3 @@ class ExistenceQuery:
         with connection.cursor() as cursor:
             cursor.execute(self._sql, self._parameters)
             return [bool(found) for found in cursor.fetchone()]
-
-
-def which_exist(*queries: QuerySet[Any]) -> list[bool]:
-    """Return for each query whether it finds a row."""
-    return ExistenceQuery(*queries).ask()

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from jobs.maintenance.dead_workers import DeadWorkerDetector
 from jobs.models import Job, Node
-from orchestrator_site.base.db.existence import which_exist
+from orchestrator_site.base.db.existence import ExistenceQuery
 from orchestrator_site.processes.duties import Duties, Duty
 from orchestrator_site.processes.relay import RelayProcess
 from tests.helpers.clock import ManualClock
@@ -85,13 +85,13 @@ def test_a_duty_that_fails_keeps_no_other_from_being_done(clock: ManualClock, ca
 
 
 def test_which_queries_find_rows() -> None:
-    make_node()
-    assert which_exist(Node.objects.filter(name="node"), Job.objects.all(), Node.objects.none()) == [
-        Node.objects.filter(name="node").exists(),
-        False,
-        False,
-    ]
-    assert which_exist(Node.objects.order_by("pk"), Node.objects.exclude(pk=None).distinct()) == [True, True]
+    # Given a query that is built before there is a row
+    queries = ExistenceQuery(Node.objects.filter(name="node"), Job.objects.order_by("pk"), Node.objects.none())
+    assert queries.ask() == [False, False, False]
+
+    # When there is one, I expect it to be found
+    make_node("node")
+    assert queries.ask() == [True, False, False]
 
 
 def test_an_idle_relay_makes_few_statements(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:

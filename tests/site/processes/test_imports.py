@@ -38,7 +38,6 @@ def imported_by(code: str, *arguments: str, state: Path) -> set[str]:
         ("worker", OF_WEB),
         ("deliver", OF_WEB | OF_A_WORKER),
         ("relay", OF_WEB | OF_A_WORKER),
-        ("metrics", OF_WEB | OF_A_WORKER | OF_MESSAGES),
     ],
 )
 def test_a_process_does_not_import_what_only_others_need(process: str, unneeded: set[str], tmp_path: Path) -> None:
@@ -46,6 +45,12 @@ def test_a_process_does_not_import_what_only_others_need(process: str, unneeded:
 
     assert f"orchestrator_site.management.commands.{process}" in modules
     assert not modules & unneeded
+
+
+def test_metrics_imports_no_model(tmp_path: Path) -> None:
+    modules = imported_by("import orchestrator_site.ops.metrics", state=tmp_path)
+
+    assert not modules & (OF_WEB | OF_A_WORKER | OF_MESSAGES | {"django.db", "psycopg"})
 
 
 def test_web_imports_everything_before_its_processes_are_forked_and_nothing_that_only_a_worker_needs(tmp_path: Path) -> None:
