@@ -58,7 +58,10 @@ class Envelope:
         Raise `EventTooLarge`, or ValueError if `data` contains what JSON cannot express (NaN, infinity).
         """
         text = _object({**self.attributes(), "data": RawJson(_object(data))})
-        body = _SURROGATE.sub("\ufffd", text).encode()
+        try:
+            body = text.encode()
+        except UnicodeEncodeError:
+            body = _SURROGATE.sub("\ufffd", text).encode()
         if len(body) > MAX_BYTES:
             raise EventTooLarge(f"the {self.type} event has {len(body)} bytes; the maximum is {MAX_BYTES}")
         return body

@@ -145,16 +145,15 @@ def _encoded_sizes(texts: Iterable[str]) -> list[int]:
     return [(len(one) if one.isascii() else len(one.encode())) + _SEPARATOR for one in encoded]
 
 
-def group(lines: Iterable[Line]) -> list[list[Line]]:
+def group(lines: Sequence[Line]) -> list[list[Line]]:
     """Group the lines of a batch by event: each group has one stream and at most 48 KiB as encoded.
 
     Lines are grouped by stream over the whole batch, so a job that alternates between both streams needs few events. The order
     is exact within a stream; between the streams it is that of the batches.
     """
-    by_stream: dict[StreamName, list[Line]] = {}
-    for line in lines:
-        by_stream.setdefault(line.stream, []).append(line)
-    return [some for of_stream in by_stream.values() for some in _cut(of_stream)]
+    streams = dict.fromkeys(line.stream for line in lines)
+    by_stream = ([line for line in lines if line.stream == stream] for stream in streams)
+    return [some for of_stream in by_stream for some in _cut(of_stream)]
 
 
 def _cut(lines: Sequence[Line]) -> Iterator[list[Line]]:

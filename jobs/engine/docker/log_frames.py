@@ -13,6 +13,7 @@ _STREAMS: Final[dict[int, StreamName]] = {1: "stdout", 2: "stderr"}
 _ENGINE_ERROR: Final = 3  # a frame in which the engine says why it cannot continue
 _KINDS: Final = (*_STREAMS, _ENGINE_ERROR)
 _HEADER: Final = Struct(">B3xI")  # stream, three zeros, length of the payload
+_HEADER_BYTES: Final = _HEADER.size
 _PIECE_BYTES: Final = 16 * 1024  # the engine cuts longer lines into pieces of this size
 _MAX_FRAME_BYTES: Final = 1024**2  # anything larger is not a log
 
@@ -49,10 +50,10 @@ class _Decoder:
         The loop is short and calls little, because there is a frame for each line.
         """
         log, position, skip, long_lines = self.undecoded + received, 0, self._skip, self._long_lines
-        kind = 0
+        available, kind = len(log), 0
         times: list[bytes] = []  # these two are of the frames to yield next, which are of this kind
         data: list[bytes] = []
-        while position + _HEADER.size <= len(log):
+        while position + _HEADER_BYTES <= available:
             previous, (kind, size) = kind, _HEADER.unpack_from(log, position)
             if kind != previous or size > _MAX_FRAME_BYTES:
                 if times:
@@ -60,9 +61,9 @@ class _Decoder:
                     times, data = [], []
                 if kind not in _KINDS or size > _MAX_FRAME_BYTES:
                     raise EngineRefused("the engine's log cannot be read: it is not a sequence of frames")
-            start = position + _HEADER.size
+            start = position + _HEADER_BYTES
             end = start + size
-            if end > len(log):
+            if end > available:
                 break
             if kind == _ENGINE_ERROR:
                 raise EngineRefused(f"the engine cannot read the log: {log[start:end][:1000].decode(errors='replace').strip()}")
