@@ -1,6 +1,7 @@
 """Removes from an engine the containers and networks of this service that no unfinished job needs."""
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -28,18 +29,24 @@ def request_removal() -> None:
         hint(node_hints.queue_of(node), node_hints.LEFTOVERS_ACTOR)
 
 
-def remove_leftovers(engine: Engine, node: Node, instance: str, intervals: RelayIntervals = RelayIntervals()) -> int:
+def remove_leftovers(
+    engine: Engine,
+    node: Node,
+    instance: str,
+    sort_sandboxes: Callable[[list[Observation]], object],
+    intervals: RelayIntervals = RelayIntervals(),
+) -> int:
     """Remove the containers and networks of `instance` that no unfinished job needs. Return the number of containers.
+
+    Sandboxes are none of them: `sort_sandboxes` gets all containers, and finds those that their worker has left.
 
     Containers younger than `intervals.leftover_grace`, by the engine's clock, are left alone.
     """
     now = engine.info().clock
     grace = timedelta(seconds=intervals.leftover_grace)
-    old = [
-        container
-        for container in engine.list({INSTANCE_LABEL: instance})
-        if UUID_LABEL in container.labels and now - container.created_at > grace
-    ]
+    containers = engine.list({INSTANCE_LABEL: instance})
+    sort_sandboxes(containers)
+    old = [container for container in containers if UUID_LABEL in container.labels and now - container.created_at > grace]
     removed = 0
     for start in range(0, len(old), _BATCH):
         batch = old[start : start + _BATCH]

@@ -3,13 +3,14 @@
 import math
 
 from jobs.engine.protocol import Engine, Observation, RunSpec
-from jobs.errors import ContainerNotFound, EngineSilent, JobError
+from jobs.errors import ContainerNotFound, EngineSilent, JobError, SandboxRefused
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
 from jobs.running import job_network
 from jobs.running.container_adoption import adopt
-from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, SANDBOX_LABEL, UUID_LABEL
+from jobs.running.network_sandboxes import Sandbox, Sandboxes
 
 
 class ClaimedContainer:
@@ -22,6 +23,7 @@ class ClaimedContainer:
         node: Node,
         instance: str,
         interrupt: Interrupt,
+        sandboxes: Sandboxes,
         *,
         stop_grace: float,
         engine_log_limit: int,
@@ -41,6 +43,9 @@ class ClaimedContainer:
         self._labels = {INSTANCE_LABEL: instance, UUID_LABEL: str(claim.uuid)}
         self._stop_grace = stop_grace
         self._engine_log_limit = engine_log_limit
+        self._sandboxes = sandboxes
+        self._sandbox: Sandbox | None = None
+        self._may_join = True  # no sandbox was refused
         self._is_adopted = claim.number == 1  # there is no earlier owner
         self._may_exist = not self._is_adopted
         self._start_was_requested = False
@@ -75,14 +80,24 @@ class ClaimedContainer:
         return False
 
     def create(self, job: Job) -> None:
-        """Create it. Raise `ImageUnavailable` if the image is not on the engine."""
+        """Create it, in a sandbox if one is free. Raise `ImageUnavailable` if the image is not on the engine."""
+        if job.network == "bridge" and self._sandbox is None and self._may_join:
+            self._sandbox = self._sandboxes.take()
         self._may_exist = True
         self._engine.create(self._spec(job))
 
     def start(self) -> None:
-        """Start its process. Its user must have been resolved since `create`."""
+        """Start its process. Its user must have been resolved since `create`.
+
+        After `SandboxRefused` create it again: it then gets a network of its own.
+        """
         first, self._start_was_requested = not self._start_was_requested, True
-        self._uninterrupted.start(self.name, first=first)
+        try:
+            self._uninterrupted.start(self.name, first=first)
+        except SandboxRefused:
+            self._may_join = False
+            self.leave_sandbox()
+            raise
 
     def wait(self) -> None:
         """Return when its process has ended."""
@@ -95,6 +110,13 @@ class ClaimedContainer:
     def remove(self) -> None:
         """Remove it, running or not."""
         self._uninterrupted.remove(self.name, force=True)
+        self.leave_sandbox()
+
+    def leave_sandbox(self) -> None:
+        """Give its sandbox back, if it has one: this owner does not use the container any more."""
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            self._sandboxes.give_back(sandbox)
 
     def renew_network(self) -> None:
         """Create the network of the node's jobs again if it is gone."""
@@ -102,6 +124,7 @@ class ClaimedContainer:
 
     def _spec(self, job: Job) -> RunSpec:
         command = ("/bin/sh", "-c", job.command) if isinstance(job.command, str) else job.command
+        joined = {SANDBOX_LABEL: self._sandbox.token} if self._sandbox else {}
         return RunSpec(
             name=self.name,
             image=job.image,
@@ -111,7 +134,8 @@ class ClaimedContainer:
             cpu_millis=job.cpu_millis,
             memory_mib=job.memory_mib,
             network=self._node.network_name if job.network == "bridge" else None,
-            labels={**self._labels, NODE_LABEL: str(self._node.pk)},
+            labels={**self._labels, NODE_LABEL: str(self._node.pk), **joined},
             stop_grace_seconds=math.ceil(self._stop_grace),
             log_limit_bytes=self._engine_log_limit,
+            sandbox=self._sandbox.name if self._sandbox else None,
         )

@@ -4,11 +4,12 @@ It exists on one engine only, so its id shows which engine a node's row belongs 
 """
 
 import secrets
+from contextlib import suppress
 
 from django.db.models import Q
 
 from jobs.engine.protocol import Engine, EngineInfo
-from jobs.errors import JobError
+from jobs.errors import ContainerConflict, JobError
 from jobs.models import Node
 from jobs.running.container_labels import INSTANCE_LABEL
 from orchestrator_site.base.db.transactions import short_read, short_transaction
@@ -61,4 +62,5 @@ def remove_stale(engine: Engine, instance: str) -> None:
         in_use = set(Node.objects.filter(~Q(network_id="")).values_list("network_id", flat=True))
     for network_id in engine.list_networks({INSTANCE_LABEL: instance}):
         if network_id not in in_use:
-            engine.remove_network(network_id)
+            with suppress(ContainerConflict):  # a sandbox is still on it, and will be removed
+                engine.remove_network(network_id)

@@ -13,6 +13,7 @@ from jobs.errors import (
     EngineUnavailable,
     ImageUnavailable,
     NetworkMissing,
+    SandboxRefused,
     StartFailed,
     StartLost,
     StartRefused,
@@ -71,6 +72,8 @@ class JobStart:
             self._container.start()
         except ImageUnavailable as error:
             self._fail(Reason.IMAGE_PULL, error)
+        except SandboxRefused:
+            return self.start(job)  # without a sandbox
         except NetworkMissing:
             self._container.renew_network()
             raise

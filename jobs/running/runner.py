@@ -25,6 +25,7 @@ from jobs.models import Job, Node
 from jobs.running.claimed_container import ClaimedContainer
 from jobs.running.job_files import JobFiles
 from jobs.running.job_start import JobStart
+from jobs.running.network_sandboxes import Sandboxes
 from jobs.running.process_outcome import Outcome, outcome_of
 from jobs.running.retries import Retries, is_temporary
 from jobs.states import NO_EXIT_CODE, Reason, State
@@ -48,6 +49,7 @@ class Run:
         instance: str,
         configuration: Configuration,
         engine_clock: Callable[[], datetime],
+        sandboxes: Sandboxes,
         intervals: JobIntervals = JobIntervals(),
     ) -> None:
         self.claim = claim
@@ -71,6 +73,7 @@ class Run:
             node,
             instance,
             self.interrupt,
+            sandboxes,
             stop_grace=configuration.shutdown_grace,
             engine_log_limit=configuration.engine_log_limit,
         )
@@ -100,6 +103,10 @@ class Run:
         """Make `drive` return soon. The container runs on, and the job is left to the next owner."""
         self.handing_over = True
         self.interrupt.wake()
+
+    def close(self) -> None:
+        """Let go of what the run holds in this process. To be called at its end, however it ends."""
+        self._container.leave_sandbox()
 
     @property
     def overdue(self) -> bool:

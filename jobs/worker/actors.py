@@ -23,6 +23,6 @@ def declare(supervisor: Supervisor) -> None:
     @dramatiq.actor(broker=broker, actor_name=LEFTOVERS_ACTOR, queue_name=queue)
     def remove_leftovers() -> None:
         try:
-            leftovers.remove_leftovers(supervisor.engine, supervisor.node, supervisor.instance)
+            leftovers.remove_leftovers(supervisor.engine, supervisor.node, supervisor.instance, supervisor.sandboxes.sort)
         finally:
             release_connection()

@@ -21,6 +21,7 @@ from jobs.worker.active_runs import ActiveRuns
 from jobs.worker.engine_watch import EngineWatch
 from jobs.worker.heartbeat import Heartbeat
 from jobs.worker.job_watch import JobWatch
+from jobs.worker.sandbox_pool import SandboxPool
 from jobs.worker.upload_pool import UploadPool
 from orchestrator_site.base.broker import hint
 from orchestrator_site.base.config.configuration import Configuration
@@ -51,6 +52,9 @@ class Supervisor:
         self._engine_watch = EngineWatch(engine, self.node.name, intervals.engine)
         self._stored_warnings = self._engine_watch.warnings
         self._heartbeat = Heartbeat(self.node.pk, configuration.state_dir)
+        self.sandboxes = SandboxPool(
+            engine, self.node, self.instance, lambda: self._heartbeat.worker_id, configuration.sandboxes, intervals.sandbox
+        )
         self._dead_workers = DeadWorkerDetector(intervals.worker)
         # Slow peers must not hold all threads: half of them never wait for a download, and none for an upload.
         max_transferring = max(1, configuration.worker_threads // 2)
@@ -69,6 +73,7 @@ class Supervisor:
 
     def start(self) -> None:
         self._engine_watch.start()
+        self.sandboxes.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -85,6 +90,7 @@ class Supervisor:
         self._runs.wait_until_empty(self._intervals.worker.hand_over)
         self._thread.join(self._intervals.worker.tick)
         self._engine_watch.stop()
+        self.sandboxes.stop()
         self._heartbeat.stop()
         release_connection()
 
@@ -129,6 +135,7 @@ class Supervisor:
                         self.instance,
                         self._configuration,
                         self._engine_watch.clock,
+                        self.sandboxes,
                         self._intervals,
                     )
                     self._runs.add(run)
@@ -160,6 +167,7 @@ class Supervisor:
 
     def _remove(self, run: Run) -> None:
         self._suspects.clear(run.claim)
+        run.close()
         self._runs.remove(run)
 
     def _wake_thread(self) -> None:
@@ -226,7 +234,8 @@ class Supervisor:
         if runs or self._clock() - self._watched_at >= self._intervals.worker.idle_tick:
             self._job_watch.check(self._heartbeat.worker_id, runs)
             self._watched_at = self._clock()
-        self._dead_workers.check()
+        if self._dead_workers.check():
+            self.sandboxes.look()
         self._wake_thread()
 
     def _beat(self) -> None:

@@ -57,6 +57,16 @@ class ClaimIntervals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxIntervals:
+    """Network sandboxes of a worker."""
+
+    lifetime: float = 900.0  # then one is replaced: it keeps the name servers that its host had at its start
+    resize: float = 60.0  # between two looks at how many were never used
+    retry: float = 1.0  # after a failed call to the engine; doubles each time
+    retry_max: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineIntervals:
     """Calls to a container engine."""
 
@@ -106,6 +116,7 @@ class JobIntervals:
     worker: WorkerIntervals = WorkerIntervals()
     run: RunIntervals = RunIntervals()
     claim: ClaimIntervals = ClaimIntervals()
+    sandbox: SandboxIntervals = SandboxIntervals()
     engine: EngineIntervals = EngineIntervals()
     log: LogIntervals = LogIntervals()
     transfer: TransferIntervals = TransferIntervals()

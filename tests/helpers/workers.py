@@ -31,7 +31,9 @@ class Workers:
     def __init__(self, engine: Engine, state_dir: Path) -> None:
         self._engine = engine
         self._intervals = QUICK
-        self._configuration = replace(settings.CONFIGURATION, state_dir=state_dir, node_name="node", shutdown_grace=0.3)
+        self._configuration = replace(
+            settings.CONFIGURATION, state_dir=state_dir, node_name="node", shutdown_grace=0.3, sandboxes=0
+        )
         self._supervisors: list[Supervisor] = []
         self._threads: list[threading.Thread] = []
 

@@ -52,6 +52,7 @@ class Configuration:
     job_retention: float
     log_limit: int
     engine_log_limit: int
+    sandboxes: int | None  # None: as many as jobs use
     pull_timeout: float
     transfer_timeout: float
     transfer_limit: int
@@ -103,6 +104,7 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         job_retention=env.duration("JOB_RETENTION", "7d"),
         log_limit=env.size("LOG_LIMIT", "10MiB") or 0,
         engine_log_limit=max(env.size("ENGINE_LOG_LIMIT", "1GiB") or 0, 2 * 1024**2),
+        sandboxes=env.integer_or_auto("SANDBOXES", 0, 1024),
         pull_timeout=env.duration("PULL_TIMEOUT", "30m"),
         transfer_timeout=env.duration("TRANSFER_TIMEOUT", "1h"),
         transfer_limit=env.size("TRANSFER_LIMIT", "10GiB") or 0,

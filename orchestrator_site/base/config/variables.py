@@ -71,6 +71,18 @@ class Environment:
 
         return self._read(name, parse, default)
 
+    def integer_or_auto(self, name: str, low: int, high: int) -> int | None:
+        """Return None for `auto`, the default."""
+
+        def parse(raw: str) -> int | None:
+            if raw == "auto":
+                return None
+            if not re.fullmatch(r"\d{1,15}", raw, re.ASCII) or not low <= int(raw) <= high:
+                raise ValueError(f"must be auto or an integer between {low} and {high}")
+            return int(raw)
+
+        return self._read(name, parse, None)
+
     def number(self, name: str, default: float | None, low: float, high: float) -> float | None:
         def parse(raw: str) -> float | None:
             if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", raw, re.ASCII) or not low <= float(raw) <= high:

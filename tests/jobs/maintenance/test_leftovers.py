@@ -42,7 +42,7 @@ def leave_container(engine: Engine, supervisor: Supervisor, job: Job) -> None:
 
 def remove(engine: FakeEngine, supervisor: Supervisor, *, seconds_later: float = 3600) -> int:
     later: Engine = LaterEngine(engine, seconds_later)  # type: ignore[assignment]
-    return remove_leftovers(later, supervisor.node, supervisor.instance)
+    return remove_leftovers(later, supervisor.node, supervisor.instance, supervisor.sandboxes.sort)
 
 
 def deleted_job() -> Job:

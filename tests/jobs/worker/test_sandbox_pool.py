@@ -1,0 +1,381 @@
+"""The network sandboxes of a worker: how many it keeps, which it gives to jobs, and what becomes of those of dead workers."""
+
+from typing import Any
+
+import pytest
+
+from jobs import services
+from jobs.engine.protocol import Observation
+from jobs.errors import EngineRefused, EngineUnavailable
+from jobs.models import Job, Worker
+from jobs.running.container_labels import SANDBOX_LABEL, UUID_LABEL
+from jobs.states import State
+from jobs.worker.supervisor import Supervisor
+from tests.fake_engine import FakeEngine
+from tests.helpers.factories import make_job
+from tests.helpers.waiting import wait_for
+from tests.helpers.workers import Workers, completed, running
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def quick(workers: Workers) -> None:
+    workers.set_intervals(sandbox={"retry": 0.01, "retry_max": 0.05})
+
+
+def containers(engine: FakeEngine) -> list[Observation]:
+    """Return all containers, of which a test has those of one installation."""
+    return engine.list({})
+
+
+def sandboxes(engine: FakeEngine) -> dict[str, Observation]:
+    """Return the sandboxes by their token."""
+    found = [one for one in containers(engine) if SANDBOX_LABEL in one.labels and UUID_LABEL not in one.labels]
+    return {one.labels[SANDBOX_LABEL]: one for one in found}
+
+
+def joined(engine: FakeEngine, job: Job) -> str | None:
+    """Return the token of the sandbox that the job's container has joined."""
+    (container,) = engine.list({UUID_LABEL: str(job.pk)})
+    return container.labels.get(SANDBOX_LABEL)
+
+
+def free(supervisor: Supervisor) -> list[str]:
+    return [one.token for one in supervisor.sandboxes._free]
+
+
+def wait_for_free(supervisor: Supervisor, count: int) -> list[str]:
+    """Wait until the worker has this number of free sandboxes and nothing to do, and return their tokens."""
+    pool = supervisor.sandboxes
+
+    def settled() -> bool:
+        with pool._changed:
+            idle = not (pool._unchecked or pool._unwanted or pool._found or pool._look_due)
+            return idle and len(pool._free) == count and len(pool._all) >= count
+
+    wait_for(settled, 20, f"{count} free sandboxes")
+    return free(supervisor)
+
+
+def sleeping(workers: Workers, supervisor: Supervisor, **values: Any) -> Job:
+    """Start a job that runs until it is cancelled."""
+    job = make_job(command="exec sleep 60", **values)
+    wait_for(lambda: supervisor._engine_watch.answers, 20, "the engine to be watched")
+    workers.run(supervisor)
+    running(job)
+    return job
+
+
+def cancel(job: Job) -> None:
+    services.cancel(job.id)
+    completed(job)
+
+
+# -- a job ----------------------------------------------------------------------------------------
+
+
+def test_a_job_joins_a_sandbox_and_gives_it_back(engine: FakeEngine, workers: Workers) -> None:
+    # Given a worker with one sandbox
+    supervisor = workers.another(sandboxes=1)
+    (token,) = wait_for_free(supervisor, 1)
+
+    # When a job runs, I expect it to have the sandbox for itself
+    job = sleeping(workers, supervisor)
+    assert joined(engine, job) == token
+    assert free(supervisor) == []
+
+    # And the next job to get the same one
+    cancel(job)
+    assert wait_for_free(supervisor, 1) == [token]
+    again = sleeping(workers, supervisor)
+    assert joined(engine, again) == token
+    cancel(again)
+
+
+def test_two_jobs_never_share_a_sandbox(engine: FakeEngine, workers: Workers) -> None:
+    supervisor = workers.another(sandboxes=1)
+    (token,) = wait_for_free(supervisor, 1)
+
+    first, second = sleeping(workers, supervisor), sleeping(workers, supervisor)
+
+    assert [joined(engine, first), joined(engine, second)] == [token, None]
+    cancel(first)
+    cancel(second)
+
+
+def test_a_job_without_a_network_needs_no_sandbox(engine: FakeEngine, workers: Workers) -> None:
+    supervisor = workers.another(sandboxes=1)
+    wait_for_free(supervisor, 1)
+
+    job = sleeping(workers, supervisor, network="none")
+
+    assert joined(engine, job) is None
+    assert len(free(supervisor)) == 1
+    cancel(job)
+
+
+@pytest.mark.parametrize("how", ["stop", "remove"])
+def test_a_job_whose_sandbox_is_gone_starts_without(engine: FakeEngine, workers: Workers, how: str) -> None:
+    # Given a free sandbox that has ended, and the worker has not noticed
+    supervisor = workers.another(sandboxes=1)
+    (token,) = wait_for_free(supervisor, 1)
+    name = sandboxes(engine)[token].name
+    engine.stop(name, 0) if how == "stop" else engine.remove(name, force=True)
+
+    # When a job starts, I expect it to run at its first try, on the network itself
+    job = sleeping(workers, supervisor)
+    assert joined(engine, job) is None
+    assert Job.objects.get().status == State.RUNNING
+
+    # And the sandbox to be replaced
+    (other,) = wait_for_free(supervisor, 1)
+    assert other != token
+    assert list(sandboxes(engine)) == [other]
+    cancel(job)
+
+
+def test_all_sandboxes_are_checked_after_one_was_refused(engine: FakeEngine, workers: Workers) -> None:
+    # Given an engine that was restarted
+    supervisor = workers.another(sandboxes=3)
+    before = set(wait_for_free(supervisor, 3))
+    engine.restart()
+
+    # When a job starts
+    job = sleeping(workers, supervisor)
+
+    # I expect all sandboxes to be replaced
+    assert not before & set(wait_for_free(supervisor, 3))
+    assert sandboxes(engine).keys() == set(free(supervisor))
+    cancel(job)
+
+
+def test_a_sandbox_that_a_job_changed_is_replaced(engine: FakeEngine, workers: Workers) -> None:
+    supervisor = workers.another(sandboxes=1)
+    (token,) = wait_for_free(supervisor, 1)
+    job = sleeping(workers, supervisor)
+
+    engine.changed_sandboxes.add(sandboxes(engine)[token].name)
+    cancel(job)
+
+    (other,) = wait_for_free(supervisor, 1)
+    assert other != token
+
+
+def test_a_sandbox_that_ends_while_its_job_runs_does_not_end_the_job(engine: FakeEngine, workers: Workers) -> None:
+    supervisor = workers.another(sandboxes=1)
+    (token,) = wait_for_free(supervisor, 1)
+    job = make_job(command="while [ ! -e end ]; do sleep 0.05; done; exit 3")
+    workers.run(supervisor)
+    running(job)
+
+    engine.stop(sandboxes(engine)[token].name, 0)
+    (container,) = engine.list({UUID_LABEL: str(job.pk)})
+    engine._find(container.name).files.host("/workspace/end").touch()
+
+    assert completed(job).exit_code == 3
+    assert wait_for_free(supervisor, 1) != [token]
+
+
+# -- how many ---------------------------------------------------------------------------------------
+
+
+def test_the_pool_grows_with_use_up_to_the_size_of_the_node(engine: FakeEngine, workers: Workers) -> None:
+    # Given a worker on a node that runs two jobs of one cpu at once
+    supervisor = workers.another(sandboxes=None, node_cpus=2, cpu_overcommit=1)
+    wait_for_free(supervisor, 1)
+
+    # When more jobs than that run at once
+    jobs = [sleeping(workers, supervisor, cpu_millis=100) for _ in range(4)]
+    for job in jobs:
+        cancel(job)
+
+    # I expect it to keep as many sandboxes
+    wait_for_free(supervisor, 2)
+
+
+def test_the_pool_shrinks_to_one_when_it_is_not_used(engine: FakeEngine, workers: Workers) -> None:
+    workers.set_intervals(sandbox={"resize": 0.2})
+    supervisor = workers.another(sandboxes=None)
+    jobs = [sleeping(workers, supervisor) for _ in range(3)]
+    for job in jobs:
+        cancel(job)
+
+    wait_for(lambda: len(sandboxes(engine)) == 1, 20, "one sandbox")
+    wait_for_free(supervisor, 1)
+
+
+def test_workers_share_the_number_of_sandboxes(engine: FakeEngine, workers: Workers) -> None:
+    first = workers.another(sandboxes=4)
+    wait_for_free(first, 4)
+
+    second = workers.another(sandboxes=4)
+    first.sandboxes.look()
+
+    wait_for_free(first, 2)
+    wait_for_free(second, 2)
+
+
+def test_an_old_sandbox_is_replaced(engine: FakeEngine, workers: Workers) -> None:
+    workers.set_intervals(sandbox={"lifetime": 0.5})
+    supervisor = workers.another(sandboxes=1)
+    (token,) = wait_for_free(supervisor, 1)
+
+    wait_for(lambda: free(supervisor) not in ([], [token]), 20, "another sandbox")
+
+
+def test_sandboxes_on_an_earlier_network_are_replaced(engine: FakeEngine, workers: Workers) -> None:
+    supervisor = workers.another(sandboxes=1)
+    (token,) = wait_for_free(supervisor, 1)
+    supervisor.node.network_name = "another"
+    engine.create_network("another", {})
+
+    job = sleeping(workers, supervisor)
+
+    assert joined(engine, job) is None
+    assert wait_for_free(supervisor, 1) != [token]
+    cancel(job)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("failure", [EngineUnavailable("no"), RuntimeError("a bug")])
+def test_failures_are_logged_once_and_fail_no_job(
+    engine: FakeEngine, workers: Workers, caplog: pytest.LogCaptureFixture, failure: Exception
+) -> None:
+    for _ in range(5):
+        engine.fail_next("create_sandbox", failure)
+    supervisor = workers.another(sandboxes=1)
+
+    cancel(sleeping(workers, supervisor))
+
+    wait_for_free(supervisor, 1)
+    assert len([record for record in caplog.records if record.name == "jobs.worker.sandbox_pool"]) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_engine_that_can_have_no_sandboxes_is_asked_once(engine: FakeEngine, workers: Workers) -> None:
+    engine.fail_next("create_sandbox", EngineRefused("never"))
+    supervisor = workers.another(sandboxes=2)
+    wait_for_free(supervisor, 0)
+
+    cancel(sleeping(workers, supervisor))
+
+    wait_for_free(supervisor, 0)
+    assert not sandboxes(engine)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sandbox_that_was_made_without_an_answer_is_removed(engine: FakeEngine, workers: Workers) -> None:
+    engine.fail_next("create_sandbox", EngineUnavailable("no answer"), after=True)
+
+    supervisor = workers.another(sandboxes=1)
+
+    wait_for_free(supervisor, 1)
+    assert len(sandboxes(engine)) == 1
+
+
+def test_an_idle_pool_makes_no_calls(engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = workers.another(sandboxes=2)
+    wait_for_free(supervisor, 2)
+    calls: list[str] = []
+    for method in ("list", "inspect", "is_sandbox_clean", "create_sandbox", "remove", "rename"):
+        monkeypatch.setattr(engine, method, lambda *_, method=method, **__: calls.append(method))
+
+    beats = Worker.objects.get().counter + 1
+    supervisor._beat_at = 0.0
+    wait_for(lambda: Worker.objects.get().counter >= beats, 20, "a heartbeat")
+
+    assert calls == []
+
+
+# -- sandboxes of dead workers ----------------------------------------------------------------------
+
+
+def die(workers: Workers, supervisor: Supervisor) -> None:
+    """End a worker like `kill -9`, as far as its sandboxes are concerned: its row is gone, and nothing was tidied up."""
+    supervisor.sandboxes.stop()
+    supervisor.sandboxes._thread.join(20)
+    supervisor.stop()
+
+
+def test_the_next_worker_adopts_the_sandboxes(engine: FakeEngine, workers: Workers) -> None:
+    first = workers.another(sandboxes=2)
+    before = set(wait_for_free(first, 2))
+    die(workers, first)
+
+    second = workers.another(sandboxes=2)
+
+    assert set(wait_for_free(second, 2)) == before
+    assert all(str(second._heartbeat.worker_id) in one.name for one in sandboxes(engine).values())
+
+
+def test_an_automatic_pool_keeps_what_it_adopts(engine: FakeEngine, workers: Workers) -> None:
+    first = workers.another(sandboxes=3)
+    before = set(wait_for_free(first, 3))
+    die(workers, first)
+
+    assert set(wait_for_free(workers.another(sandboxes=None), 3)) == before
+
+
+def test_a_sandbox_in_use_is_adopted_and_free_after_its_job(engine: FakeEngine, workers: Workers) -> None:
+    # Given a job that a worker has left running in a sandbox
+    first = workers.another(sandboxes=1)
+    (token,) = wait_for_free(first, 1)
+    job = sleeping(workers, first)
+    die(workers, first)
+
+    # When another worker adopts both
+    second = workers.another(sandboxes=1)
+    workers.run(second)
+    wait_for(lambda: second.sandboxes._reserved, 5, "the sandbox to be adopted")
+    wait_for(lambda: Job.objects.get().owner_id == second._heartbeat.worker_id, 20, "the job to be adopted")
+
+    # I expect no other job to get the sandbox meanwhile
+    other = sleeping(workers, second)
+    assert joined(engine, other) is None
+
+    # And the sandbox to be free when the next removal of leftovers finds its job's container gone
+    cancel(job)
+    cancel(other)
+    second.sandboxes.sort(containers(engine))
+    assert wait_for_free(second, 1) == [token]
+
+
+def test_a_living_worker_keeps_its_sandboxes(engine: FakeEngine, workers: Workers) -> None:
+    first, second = workers.another(sandboxes=2), workers.another(sandboxes=2)
+    first.sandboxes.look()
+    of_first, of_second = set(wait_for_free(first, 1)), set(wait_for_free(second, 1))
+
+    for supervisor in (first, second):
+        supervisor.sandboxes.sort(containers(engine))
+
+    assert set(wait_for_free(first, 1)) == of_first
+    assert set(wait_for_free(second, 1)) == of_second
+    assert not of_first & of_second
+
+
+def test_a_worker_without_sandboxes_removes_those_of_dead_workers(engine: FakeEngine, workers: Workers) -> None:
+    first = workers.another(sandboxes=2)
+    wait_for_free(first, 2)
+    die(workers, first)
+
+    workers.another(sandboxes=0).sandboxes.sort(containers(engine))
+
+    wait_for(lambda: not sandboxes(engine), 20, "no sandboxes")
+
+
+def test_a_worker_that_was_declared_dead_uses_none_of_its_sandboxes(engine: FakeEngine, workers: Workers) -> None:
+    # Given a worker that was declared dead and has registered again
+    supervisor = workers.another(sandboxes=1)
+    (token,) = wait_for_free(supervisor, 1)
+    Worker.objects.all().delete()
+    supervisor._heartbeat.beat(engine_answers=True)
+
+    # I expect it not to use the sandbox, and to make another one
+    assert supervisor.sandboxes.take() is None
+    wait_for(lambda: free(supervisor) not in ([], [token]), 20, "another sandbox")
+
+    # And to remove the former one, as any other worker would
+    supervisor.sandboxes.sort(containers(engine))
+    wait_for(lambda: len(sandboxes(engine)) == 1, 20, "one sandbox")
+    assert all(str(supervisor._heartbeat.worker_id) in one.name for one in sandboxes(engine).values())
