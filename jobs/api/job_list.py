@@ -19,7 +19,7 @@ from jobs.api import limits
 from jobs.models import Job, MetaEntry, Node
 from orchestrator_site.base.http.pagination import Page
 
-_BATCH_ROWS = 1000
+_FIRST_ROWS = 128  # of a scan; each further batch has twice as many
 # Not shown: secrets, each of which costs a decryption, and values that may be large.
 _UNSHOWN = ("environment", "command", "log_tail_stdout", "log_tail_stderr")
 
@@ -58,8 +58,7 @@ def page_of_jobs(
             return _page(Job.objects.filter(between), limit)
         case 1 if indexes:
             return _page(_jobs_of(indexes[0][: limit + 1]), limit)
-    rows = min(indexes, key=_reach) if indexes else Job.objects.filter(between).order_by("-uuid")
-    uuids, last = _find_matching(rows, limit, wanted, meta)
+    uuids, last = _find_matching(indexes or [Job.objects.filter(between).order_by("-uuid")], limit, wanted, meta)
     jobs = Job.objects.filter(uuid__in=uuids, **wanted)  # again, because a status may have changed
     return Page(list(_shown(jobs).order_by("-uuid")), encode_cursor(last) if last else None)
 
@@ -78,14 +77,8 @@ def _indexes(wanted: Mapping[str, Any], meta: Mapping[str, str]) -> list[QuerySe
     return rows
 
 
-def _reach(rows: QuerySet[Any]) -> UUID:
-    """Return how far back a page gets with these rows: the most selective filter gets furthest."""
-    last = rows.values_list("uuid", flat=True)[limits.ROWS_READ - 1 : limits.ROWS_READ]
-    return next(iter(last), UUID(int=0))
-
-
 def _find_matching(
-    rows: QuerySet[Any], limit: int, wanted: Mapping[str, Any], meta: Mapping[str, str]
+    indexes: list[QuerySet[Any]], limit: int, wanted: Mapping[str, Any], meta: Mapping[str, str]
 ) -> tuple[list[UUID], UUID | None]:
     """Return the first jobs that match, at most `limit`, and the last job that was read; None if there are no more.
 
@@ -96,9 +89,11 @@ def _find_matching(
     if meta:
         columns.append("meta")
     last = None
-    for start in range(0, limits.ROWS_READ, _BATCH_ROWS):
-        size = min(_BATCH_ROWS, limits.ROWS_READ - start)
-        batch = list(_jobs_of((rows.filter(uuid__lt=last) if last else rows)[:size]).order_by("-uuid").values_list(*columns))
+    unread, size = limits.ROWS_READ, max(_FIRST_ROWS, limit + 1)
+    while unread:
+        size = min(size, unread)
+        rows = _furthest(indexes, size)
+        batch = list(_jobs_of(rows[:size]).order_by("-uuid").values_list(*columns))
         for uuid, *values in batch:
             if len(found) == limit:
                 return found, last
@@ -108,7 +103,21 @@ def _find_matching(
                 found.append(uuid)
         if len(batch) < size:
             return found, None
+        indexes = [rows.filter(uuid__lt=last) for rows in indexes]
+        unread -= size
+        size *= 2
     return found, last
+
+
+def _furthest(indexes: list[QuerySet[Any]], size: int) -> QuerySet[Any]:
+    """Return the index of which `size` rows go back furthest: at this time, its filter is the most selective."""
+    if len(indexes) == 1:
+        return indexes[0]
+
+    def oldest(rows: QuerySet[Any]) -> UUID:
+        return next(iter(rows.values_list("uuid", flat=True)[size - 1 : size]), UUID(int=0))
+
+    return min(indexes, key=oldest)
 
 
 def _jobs_of(rows: QuerySet[Any]) -> QuerySet[Job]:

@@ -110,13 +110,13 @@ def test_created_after_and_before_are_exclusive(client: Client) -> None:
 def test_a_page_reads_a_bounded_number_of_rows(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given one match that is older than more rows than a page may read, whichever of the filters is read from its index
     monkeypatch.setattr(limits, "ROWS_READ", 4)
-    monkeypatch.setattr(job_list, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(job_list, "_FIRST_ROWS", 3)
     store("wanted", image="a", status=State.RUNNING)
     for number in range(9):
         store(f"image{number}", image="a")
         store(f"status{number}", image="b", status=State.RUNNING)
     # I expect empty pages with cursors, and then the match
-    assert all_pages(client, "image=a&status=running") == [[], [], ["wanted"]]
+    assert all_pages(client, "limit=1&image=a&status=running") == [[], [], ["wanted"]]
 
 
 def test_the_number_of_queries_does_not_grow_with_the_page(client: Client, django_assert_num_queries: Any) -> None:
