@@ -34,7 +34,7 @@ def max_in_flight() -> int:
 def get_or_create(origin: str, intervals: DestinationIntervals = DestinationIntervals()) -> Destination:
     """Return the row for an origin, for use in the current transaction: until that ends, it is not deleted as unused."""
     rows = Destination.objects.filter(origin=origin)
-    if recently_used := rows.filter(used_at__gt=Now() - timedelta(seconds=intervals.touch)).first():
+    if recently_used := rows.filter(used_at__gt=Now() - timedelta(seconds=intervals.touch)).only("pk").first():
         return recently_used
     while True:
         destination, created = Destination.objects.get_or_create(origin=origin, defaults={"used_at": Now()})
