@@ -284,7 +284,8 @@ def _conclude(job: Job) -> None:
 
 def _complete(job: Job) -> None:
     """Skip the inputs and outputs that are still pending, and send the job's last event."""
-    if job.started_at is None:  # else all inputs are in place
+    if job.has_inputs and job.started_at is None:  # else all are in place
         job.inputs.filter(status=TransferStatus.PENDING).update(status=TransferStatus.SKIPPED)
-    job.outputs.filter(status=TransferStatus.PENDING).update(status=TransferStatus.SKIPPED)
+    if job.has_outputs:
+        job.outputs.filter(status=TransferStatus.PENDING).update(status=TransferStatus.SKIPPED)
     events.completed(job)

@@ -120,6 +120,8 @@ class Job(models.Model):
     wants_logs = models.BooleanField("sends log events", default=False, help_text="Whether its callback receives log events.")
     has_downloads = models.BooleanField(default=False, db_default=False, help_text="Whether it has inputs to download.")
     has_uploads = models.BooleanField(default=False, db_default=False, help_text="Whether it has outputs to upload.")
+    has_inputs = models.BooleanField(default=True, db_default=True, help_text="Whether it may have inputs of any type.")
+    has_outputs = models.BooleanField(default=True, db_default=True, help_text="Whether it may have outputs of any type.")
 
     status = models.CharField(max_length=16, choices=State.choices, default=State.ACCEPTED)
     reason = models.CharField(max_length=16, choices=Reason.choices, blank=True)

@@ -43,6 +43,8 @@ def create(spec: JobSpec) -> Job:
                 wants_logs=wants_logs,
                 has_downloads=any(item.type == InputType.DOWNLOAD for item in spec.inputs),
                 has_uploads=any(item.type == OutputType.UPLOAD for item in spec.outputs),
+                has_inputs=bool(spec.inputs),
+                has_outputs=bool(spec.outputs),
                 created_at=made_at(uuid),
             )
             Input.objects.bulk_create([_input(job, position, item) for position, item in enumerate(spec.inputs)])

@@ -15,6 +15,7 @@ from jobs.models import Job, Node
 from jobs.running.suspects import SUSPECT_AFTER
 from jobs.states import State
 from orchestrator_site.base.db.existence import ExistenceQuery
+from orchestrator_site.base.db.returning import update_returning
 from orchestrator_site.base.db.transactions import short_transaction
 from orchestrator_site.base.intervals import ClaimIntervals
 
@@ -131,9 +132,11 @@ def _adopt(new: Claim, node_id: int) -> None:
 def _reserve(new: Claim, node_id: int, intervals: ClaimIntervals) -> None:
     with short_transaction():
         rows = unclaimed().filter(uuid=new.uuid, claims=new.number - 1)
-        if not rows.update(owner=new.owner, node=node_id, claims=new.number, reserved=True, doing="creating the container"):
+        claimed = {"owner": new.owner, "node": node_id, "claims": new.number, "reserved": True, "doing": "creating the container"}
+        job = next(iter(update_returning(rows, **claimed)), None)
+        if job is None:
             raise _Conflict
-        cpu, memory = Job.objects.values_list("cpu_millis", "memory_mib").get(uuid=new.uuid)
+        cpu, memory = job.cpu_millis, job.memory_mib
         with_capacity = Node.objects.filter(
             pk=node_id,
             cpu_millis_reserved__lte=F("cpu_millis_total") - cpu,

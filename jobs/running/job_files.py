@@ -71,7 +71,7 @@ class JobFiles:
         workspace = self._workspace(job)
         transfers.prepare_workspace(workspace)
         limits = self._limits(self._timeout)
-        items = _items(job, Input)
+        items = _items(job, Input) if job.has_inputs else []
         steps = [_step(item) for item in items]
         if steps:
             lifecycle.report_progress(self._claim, steps[0])

@@ -273,7 +273,7 @@ class Run:
         exit_code = NO_EXIT_CODE if container.lost else container.exit_code
         with short_transaction():
             job = lifecycle.exited(self.claim, exit_code if job.exit_code is None else job.exit_code)
-            if not job.outputs.exists():
+            if not job.has_outputs:
                 job = lifecycle.completed(self.claim)
         return job
 
