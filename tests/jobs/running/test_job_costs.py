@@ -90,8 +90,8 @@ def completed_job(supervisor: Supervisor, command: str) -> None:
 def test_a_plain_job_needs_few_engine_calls(
     docker_workers: Workers, monkeypatch: pytest.MonkeyPatch, command: str, possible: list[list[str]]
 ) -> None:
-    # Given a worker of its own for the engine, whose checks of the engine are counted too
-    supervisor = docker_workers.another(worker_threads=1)
+    # Given a worker without sandboxes, whose calls are not those of one job
+    supervisor = docker_workers.another(worker_threads=1, sandboxes=0)
 
     # When a plain job runs
     costs = cost_of_a_second_job(supervisor, monkeypatch, command)
