@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,6 +19,7 @@ from psycopg.waiting import Ready
 
 from orchestrator_site.base.intervals import DatabaseIntervals
 
+MAX_CONNECTIONS: Final = 8  # of a process. More would not help: its threads take turns, and hold one for a few milliseconds
 _limit: ContextVar[float | None] = ContextVar("limit", default=None)
 
 
@@ -124,7 +125,7 @@ def options(intervals: DatabaseIntervals = DatabaseIntervals()) -> dict[str, Any
         "pool": {
             "connection_class": BoundedConnection,
             "min_size": 0,
-            "max_size": 16,
+            "max_size": MAX_CONNECTIONS,
             "max_idle": intervals.pool_idle,
             "timeout": intervals.pool_wait,
             "reconnect_timeout": intervals.pool_reconnect,

@@ -134,14 +134,14 @@ def test_a_pool_recovers_from_a_partition(
     # And when the network works again, I expect the pool to recover soon
     proxy.heal()
     wait_for(lambda: works(pool), 2 * INTERVALS.pool_check, "the pool to work again")
-    with several(pool, 16) as connections:
-        assert len({id(connection) for connection in connections}) == 16
+    with several(pool, postgresql.MAX_CONNECTIONS) as connections:
+        assert len({id(connection) for connection in connections}) == postgresql.MAX_CONNECTIONS
 
 
 @pytest.mark.timeout(60)
 def test_a_pool_recovers_from_a_restart_of_the_server(pool: ConnectionPool[BoundedConnection], proxy: TcpProxy) -> None:
     # Given a pool all of whose connections are in use when they are reset
-    with several(pool, 16) as connections:
+    with several(pool, postgresql.MAX_CONNECTIONS) as connections:
         proxy.cut()
         for connection in connections:
             with pytest.raises(psycopg.OperationalError):
