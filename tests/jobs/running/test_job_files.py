@@ -254,6 +254,31 @@ def test_a_download_reports_its_progress(workers: Workers, monkeypatch: pytest.M
         completed(job)
 
 
+def test_a_wrong_sha256_of_a_file_that_was_written_while_it_arrived_fails_the_job(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a download that is written while it arrives, with another sha256 than the job specifies
+    monkeypatch.setattr("jobs.transfers.put_inputs.ALWAYS_SPOOLED", 1000)
+    put, started = engine.put, engine.start
+    puts: list[str] = []
+    starts: list[str] = []
+    monkeypatch.setattr(engine, "put", lambda name, *rest: (puts.append(name), put(name, *rest)))
+    monkeypatch.setattr(engine, "start", lambda name: (starts.append(name), started(name)))
+    with FileServer() as server:
+        url = server.serve("/in", bytes(10_000))
+        job = make_job(inputs=(InputSpec(id="in", type=InputType.DOWNLOAD, path="in", url=url, sha256="0" * 64),))
+
+        # When it runs
+        workers.another().run_jobs()
+
+    # I expect its input to have failed, and a container that got a part of the file and never started
+    job = completed(job)
+    assert (job.status, job.reason) == (State.FAILED, Reason.INPUT_FAILED)
+    assert "has a different sha256" in job.error
+    assert len(puts) == 1
+    assert starts == []
+
+
 def test_each_step_before_the_start_is_reported(engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given an image that has to be pulled, and a job with inputs of both kinds
     engine.registry["alpine:latest"] = engine.images.pop("alpine:latest")
