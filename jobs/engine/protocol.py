@@ -290,8 +290,8 @@ class Engine(Protocol):
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
         """Unpack a tar stream into an existing directory.
 
-        Errors that `tar` raises are passed on unchanged, once the engine has stopped to unpack: it may have unpacked a part,
-        which another call can replace.
+        Errors that `tar` raises are passed on unchanged, once the engine has stopped unpacking. What it has unpacked by then
+        can be replaced by another call.
 
         Raise `ContainerNotFound`, `PathNotFound`, and `EngineRefused` if the archive cannot be unpacked there.
         """

@@ -74,7 +74,7 @@ class Download:
         self._received = 0  # bytes
         self._digest = hashlib.sha256()  # of them, if the job specifies a sha256
         self._began = 0.0  # when the first of them was awaited, by `time.monotonic`
-        self._anew_after = math.inf  # on the same clock; see `begin_anew_after`
+        self._cut = Interrupt()  # set if this version is given up
         self._validator = ""  # of the version they are of, for If-Range; empty: it cannot be resumed
         self._encoding = ""  # Content-Encoding of that version
 
@@ -96,17 +96,19 @@ class Download:
             return math.inf
         return (self.size - self._received) * (time.monotonic() - self._began) / self._received
 
-    def begin_anew_after(self, seconds: float) -> None:
-        """Begin the file anew if the rest of it takes longer than this, or its connection breaks later. Holds once."""
-        self._anew_after = time.monotonic() + seconds
+    def begin_anew(self) -> None:
+        """Do not wait for the rest of the file any longer; the next attempt begins anew. May be called from any thread."""
+        self._cut.wake()
 
     def _pieces(self) -> Iterator[Piece]:
         attempts = Attempts(self._limits, self._interrupt)
         while True:
+            if self._cut.is_set:
+                yield self._anew()
             try:
                 yield from self._attempt()
             except RetryableError as error:
-                if self._is_late or not self._validator:
+                if self._cut.is_set or not self._validator:
                     yield self._anew()
                 attempts.wait_after(error)
             else:
@@ -133,16 +135,12 @@ class Download:
             actual = self._digest.hexdigest()
             raise DownloadFailed(f"{self._shown} has a different sha256 than the job specifies: {actual}")
 
-    @property
-    def _is_late(self) -> bool:
-        return time.monotonic() >= self._anew_after
-
     def _anew(self) -> Piece:
         """Forget what was received, and return the piece that says so."""
         self.size = None
         self._received = 0
         self._digest = hashlib.sha256()
-        self._anew_after = math.inf
+        self._cut.clear()
         self._validator = ""
         return Piece(0, b"")
 
@@ -156,7 +154,7 @@ class Download:
         conditions = {"Range": f"bytes={self._received}-", "If-Range": self._validator} if resuming else {}
         url, headers = self._url, self._headers
         for _ in range(_MAX_REDIRECTS + 1):
-            with send_request(_METHOD, url, {**headers, **conditions}, None, self._limits, self._interrupt) as answer:
+            with send_request(_METHOD, url, {**headers, **conditions}, None, self._limits, self._interrupt, self._cut) as answer:
                 location = answer.headers.get("Location")
                 if answer.status_code not in _REDIRECTS or location is None:
                     yield url, answer
@@ -218,7 +216,7 @@ class Download:
             yield piece
             self._progress("downloading", self._received, self.size)
             self._check_time()
-            if self._is_late and self._received != self.size:
+            if self._cut.is_set and self._received != self.size:
                 raise RetryableError(DownloadFailed(f"{self._shown} became too slow"))
         self._check_time()
         if self.size is not None and self._received < self.size:

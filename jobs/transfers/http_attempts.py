@@ -88,11 +88,12 @@ def send_request(
     body: http_client.SizedChunks | None,
     limits: TransferLimits,
     interrupt: Interrupt,
+    cut: Interrupt | None = None,
 ) -> Iterator[Answer]:
     """Send a request; yield the answer, whatever its status, with its body unread.
 
     Raise `TransferFailed` if the URL may not be reached or the deadline has passed, `RetryableError` if the connection
-    fails, and `Interrupted`, also inside the block while the body is read.
+    fails or `cut` is set, and `Interrupted`, also inside the block while the body is read.
     """
     interrupt.check()
     left = limits.deadline - time.monotonic()
@@ -101,7 +102,9 @@ def send_request(
     with ExitStack() as wakers:
 
         def on_socket(connected: socket.socket) -> None:
-            wakers.enter_context(interrupt.waking(lambda: connected.shutdown(socket.SHUT_RDWR)))
+            for one in (interrupt, cut):
+                if one is not None:
+                    wakers.enter_context(one.waking(lambda: connected.shutdown(socket.SHUT_RDWR)))
 
         try:
             with http_client.open(

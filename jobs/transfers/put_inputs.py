@@ -1,5 +1,6 @@
 """Puts files into a container before it starts."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Final
@@ -9,7 +10,9 @@ from jobs.transfers.download import Download, Piece
 from jobs.transfers.http_attempts import TransferLimits
 from jobs.transfers.progress import ProgressCallback, no_progress, report_copying
 from jobs.transfers.spool import Spool
-from jobs.transfers.workspace import Target, Workspace, find_target, write_file
+from jobs.transfers.workspace import Workspace, find_target, write_file
+from orchestrator_site.base.egress.deadlines import watchdog
+from orchestrator_site.base.intervals import TransferIntervals
 
 DEFAULT_MODE = 0o644
 ALWAYS_SPOOLED: Final = 4 * 1024**2  # bytes: enough to see how fast a download is
@@ -44,9 +47,14 @@ def put_download(
     download = Download(url, headers, sha256, limits, interrupt, progress)
     with closing(download.pieces()) as pieces, Spool(limits.spool_directory) as spool:
         if spool.fill(pieces, ALWAYS_SPOOLED):
-            if download.seconds_left() <= limits.intervals.direct:
-                download.begin_anew_after(limits.intervals.direct_max)
-                if (size := _write_directly(workspace, target, mode, download, spool, pieces)) is not None:
+            size = download.size
+            if size is not None and download.seconds_left() <= limits.intervals.direct:
+                arriving = _in_time(pieces, download, limits.intervals)
+                try:
+                    write_file(workspace, target, mode, size, _joined(spool, arriving))
+                except _BegunAnewError:
+                    spool.clear()  # what the container has of the file is replaced below
+                else:
                     return size
             spool.fill(pieces)
         write_file(workspace, target, mode, spool.size, report_copying(spool.chunks(), spool.size, progress))
@@ -57,29 +65,28 @@ class _BegunAnewError(Exception):
     """The rest of the file cannot follow what is in the container already."""
 
 
-def _write_directly(
-    workspace: Workspace, target: Target, mode: int, download: Download, spool: Spool, pieces: Iterable[Piece]
-) -> int | None:
-    """Write what is in the spool, and the rest of the file as it arrives; return its size.
+def _joined(spool: Spool, arriving: Iterable[Piece]) -> Iterator[bytes]:
+    """Yield what is in the spool, and then the rest of the file. Raise `_BegunAnewError`."""
+    yield from spool.chunks()
+    written = spool.size
+    for piece in arriving:
+        if piece.offset != written:
+            raise _BegunAnewError
+        yield piece.data
+        written = piece.end
 
-    Return None if the download begins anew: clear the spool for the next pieces. The engine is done with the incomplete
-    archive then, so another one cannot be overtaken by it.
+
+def _in_time(pieces: Iterator[Piece], download: Download, intervals: TransferIntervals) -> Iterator[Piece]:
+    """Yield `pieces`, which begin anew if their server sends nothing for a few seconds, or is too slow in all.
+
+    The time that the engine needs to write them does not count.
     """
-    size = download.size
-    assert size is not None, "the time left is known"
-
-    def chunks() -> Iterator[bytes]:
-        yield from spool.chunks()
-        written = spool.size
-        for piece in pieces:
-            if piece.offset != written:
-                raise _BegunAnewError
-            yield piece.data
-            written = piece.end
-
-    try:
-        write_file(workspace, target, mode, size, chunks())
-    except _BegunAnewError:
-        spool.clear()
-        return None
-    return size
+    left = intervals.direct_max
+    while True:
+        asked = time.monotonic()
+        with watchdog.limit(min(intervals.direct_silence, left), download.begin_anew):
+            piece = next(pieces, None)
+        left -= time.monotonic() - asked
+        if piece is None:
+            return
+        yield piece

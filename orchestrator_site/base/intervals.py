@@ -104,9 +104,11 @@ class TransferIntervals:
     connect: float = 10.0
     read: float = 60.0  # without a byte
     retry: float = 1.0  # before the second attempt; doubles each time, and up to half is added at random
-    # An engine locks a container while a file is written to it: if its worker freezes meanwhile, no other can take it over.
+    # An engine locks a container while a file is written to it. A dockerd that stops waits for that, and if the worker freezes
+    # meanwhile, no other can take the container over.
     direct: float = 30.0  # a download that is expected to take longer is not written while it arrives
-    direct_max: float = 60.0  # after this it has become too slow for that
+    direct_max: float = 60.0  # of waiting for its server in all; then it has become too slow for that
+    direct_silence: float = 5.0  # without a byte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

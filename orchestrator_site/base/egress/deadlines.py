@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 logger = logging.getLogger(__name__)
 
@@ -58,3 +59,6 @@ class Watchdog:
             now = time.monotonic()
             expired = [key for key, (deadline, _) in self._deadlines.items() if deadline <= now]
             return [self._deadlines.pop(key)[1] for key in expired]
+
+
+watchdog: Final = Watchdog()

@@ -22,11 +22,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from orchestrator_site.base.egress.allowed_addresses import is_allowed
 from orchestrator_site.base.egress.bounded_responses import BoundedResponse
-from orchestrator_site.base.egress.deadlines import Watchdog
+from orchestrator_site.base.egress.deadlines import watchdog
 from orchestrator_site.base.intervals import EgressIntervals
 from orchestrator_site.base.values.http_urls import HttpUrl
 
-watchdog: Final = Watchdog()
 _MAX_POOLS: Final = 32
 MAX_IDLE_CONNECTIONS: Final = 8  # per origin: the default of DELIVERIES_PER_HOST
 

@@ -17,6 +17,7 @@ import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
 
+from orchestrator_site.base.egress.deadlines import watchdog
 from orchestrator_site.base.egress.guarded_connections import (
     EgressDenied,
     EgressError,
@@ -24,7 +25,6 @@ from orchestrator_site.base.egress.guarded_connections import (
     GuardedAdapter,
     OutgoingRequest,
     current_request,
-    watchdog,
 )
 from orchestrator_site.base.intervals import EgressIntervals
 from orchestrator_site.base.values.http_urls import HttpUrl, InvalidUrl, parse

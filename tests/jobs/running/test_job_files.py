@@ -259,6 +259,7 @@ def test_a_wrong_sha256_of_a_file_that_was_written_while_it_arrived_fails_the_jo
 ) -> None:
     # Given a download that is written while it arrives, with another sha256 than the job specifies
     monkeypatch.setattr("jobs.transfers.put_inputs.ALWAYS_SPOOLED", 1000)
+    monkeypatch.setattr("jobs.transfers.download._CHUNK_BYTES", 1000)
     put, started = engine.put, engine.start
     puts: list[str] = []
     starts: list[str] = []

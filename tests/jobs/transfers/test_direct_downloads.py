@@ -219,23 +219,43 @@ class TestAnotherArchive:
         assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=2000-", None]
         assert len(puts) == 2
 
+    @pytest.mark.parametrize("interval", ["direct_max", "direct_silence"])
     def test_a_download_that_becomes_too_slow(
-        self, workspace: Workspace, server: FileServer, download: Download, puts: list[int], spooled: list[int]
+        self, workspace: Workspace, server: FileServer, download: Download, puts: list[int], spooled: list[int], interval: str
     ) -> None:
-        # Given a server that pauses after the start of a file
-        def pausing(exchange: Exchange) -> None:
-            exchange.wfile.write(b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: %d\r\n\r\n' % len(CONTENT) + CONTENT[:2000])
-            exchange.files.closing.wait(0.3)
-            exchange.wfile.write(CONTENT[2000:])
-
+        # Given a server that falls silent in the middle of an archive
         server.serve("/file", CONTENT, ETag='"1"')
-        # When the pause is longer than a container may be locked
-        assert download(server.fault("/file", pausing), direct_max=0.1) == len(CONTENT)
+        url = server.fault("/file", cut(2000, hang=True))
+        # When it sends nothing for longer than a container may be locked
+        assert download(url, read=20.0, **{interval: 0.2}) == len(CONTENT)
         # I expect the next request to be for the whole file, on the worker's disk
         assert arrived(workspace) == CONTENT
         assert [request.headers.get("Range") for request in server.requests] == [None, None]
         assert len(puts) == 2
         assert spooled == [len(CONTENT)]
+
+    def test_a_server_that_answers_nothing_after_a_break(
+        self, workspace: Workspace, server: FileServer, download: Download, puts: list[int]
+    ) -> None:
+        server.serve("/file", CONTENT, ETag='"1"')
+        url = server.fault("/file", cut(2000), fileserver.hang)
+        assert download(url, read=20.0, direct_silence=0.2) == len(CONTENT)
+        assert arrived(workspace) == CONTENT
+        assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=2000-", None]
+        assert len(puts) == 2
+
+    def test_a_server_that_drips(self, workspace: Workspace, server: FileServer, download: Download, puts: list[int]) -> None:
+        # Given a server that sends a byte now and then after the start of a file
+        def dripping(exchange: Exchange) -> None:
+            exchange.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(CONTENT) + CONTENT[:2000])
+            while not exchange.files.closing.wait(0.02):
+                exchange.wfile.write(b"x")
+
+        server.serve("/file", CONTENT)
+        # When it has taken too long in all, I expect the whole file from another connection
+        assert download(server.fault("/file", dripping), direct_max=0.3) == len(CONTENT)
+        assert arrived(workspace) == CONTENT
+        assert len(puts) == 2
 
 
 @pytest.mark.usefixtures("small_spool")

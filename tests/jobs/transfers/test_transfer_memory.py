@@ -22,4 +22,4 @@ def test_memory_does_not_grow_with_the_file(engine: str, size: int, tmp_path: Pa
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=550)
     assert done.returncode == 0, done.stderr
     # I expect that it needed a few buffers only
-    assert int(done.stdout) < 32 * MIB
+    assert int(done.stdout) < 16 * MIB

@@ -83,8 +83,8 @@ def _docker_image(host: str, user: str, links: tuple[tuple[str, str], ...]) -> s
 def limits(spool_directory: Path, *, read: float = 10.0, retry: float = 0.001, **changed: Any) -> TransferLimits:
     """Return the limits of a test: short pauses, half a minute in all. `changed` may have any of the intervals, too."""
     usual: dict[str, Any] = {"size": 64 * 1024**2, "deadline": time.monotonic() + 30}
-    changed_intervals = {name: changed.pop(name) for name in ("direct", "direct_max") if name in changed}
-    intervals = TransferIntervals(read=read, retry=retry, **changed_intervals)
+    direct = {name: changed.pop(name) for name in ("direct", "direct_max", "direct_silence") if name in changed}
+    intervals = TransferIntervals(read=read, retry=retry, **direct)
     return TransferLimits(spool_directory=spool_directory, intervals=intervals, **{**usual, **changed})
 
 
