@@ -110,7 +110,7 @@ def _find_matching(
 
 
 def _furthest(indexes: list[QuerySet[Any]], size: int) -> QuerySet[Any]:
-    """Return the index of which `size` rows go back furthest: at this time, its filter is the most selective."""
+    """Return the index of which `size` rows go back furthest: here, its filter is the most selective."""
     if len(indexes) == 1:
         return indexes[0]
 

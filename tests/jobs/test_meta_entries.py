@@ -1,17 +1,19 @@
 """The index of `meta`: triggers keep it (jobs/migrations)."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from importlib import import_module
 
 import pytest
 from django.apps import apps
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
 
 from jobs import lifecycle
 from jobs.maintenance import retention
 from jobs.models import Job, MetaEntry
 from tests.helpers.factories import make_job
+from tests.helpers.waiting import wait_for
 
 pytestmark = [
     pytest.mark.django_db,
@@ -47,3 +49,32 @@ def test_a_migration_adds_the_jobs_that_are_older_than_the_index(monkeypatch: py
     for _ in range(2):
         migration.add_entries(apps, connection.schema_editor())
         assert entries() == {(key, value, job.uuid) for job in jobs for key, value in job.meta.items()}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_is_deleted_during_the_migration_leaves_no_entries() -> None:
+    # Given a job that is not in the index yet
+    make_job(meta={"team": "x"})
+    MetaEntry.objects.all().delete()
+    migration = import_module("jobs.migrations.0009_older_meta_entries")
+
+    def add_entries() -> None:
+        migration.add_entries(apps, connection.schema_editor())
+        connection.close()
+
+    # When it is deleted, and the migration comes to it before that is committed
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            Job.objects.all().delete()
+            adding = threads.submit(add_entries)
+            wait_for(is_migration_blocked, what="the migration to wait for the job")
+        adding.result()
+
+    # I expect no entry
+    assert entries() == set()
+
+
+def is_migration_blocked() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+        return bool(cursor.fetchall())

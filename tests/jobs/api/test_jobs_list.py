@@ -119,6 +119,23 @@ def test_a_page_reads_a_bounded_number_of_rows(client: Client, monkeypatch: pyte
     assert all_pages(client, "limit=1&image=a&status=running") == [[], [], ["wanted"]]
 
 
+def test_a_job_whose_status_changes_during_a_scan_is_not_listed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two jobs that match, one of which ends while its page is read
+    for name in ("ends", "stays"):
+        store(name, status=State.RUNNING)
+    scan = job_list._find_matching
+
+    def end_one(*args: Any) -> Any:
+        found = scan(*args)
+        Job.objects.filter(id="ends").update(status=State.COMPLETED)
+        return found
+
+    monkeypatch.setattr(job_list, "_find_matching", end_one)
+
+    # I expect the other one only
+    assert listed(client, "status=running&image=alpine") == ["stays"]
+
+
 def test_the_number_of_queries_does_not_grow_with_the_page(client: Client, django_assert_num_queries: Any) -> None:
     node = make_node("n1")
     for number in range(20):
