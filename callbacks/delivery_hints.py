@@ -1,21 +1,23 @@
-"""Messages to deliverers that a stream may be due. A lost one only delays the stream: the relay polls for due streams."""
+"""Messages to deliverers that some stream may be due. A lost one only delays it: the relay polls for due streams.
 
-from functools import partial
+They say nothing else: a deliverer looks for all streams that are due, so one message is enough for any number of them.
+"""
+
 from typing import Final
 
-from django.db import transaction
+from django.db import connection, transaction
 
-from orchestrator_site.base.broker import hint
+from orchestrator_site.base import notifications
 
-QUEUE: Final = "deliveries"
-ACTOR: Final = "deliver"
-
-
-def send(subscription_id: int) -> None:
-    """Ask a deliverer to look at this stream."""
-    hint(QUEUE, ACTOR, subscription_id)
+TOPIC: Final = "deliveries"
 
 
-def send_on_commit(subscription_id: int) -> None:
-    """Ask a deliverer to look at this stream once the current transaction is committed."""
-    transaction.on_commit(partial(send, subscription_id), robust=True)
+def send() -> None:
+    """Ask the deliverers to look for due streams."""
+    notifications.notify(TOPIC)
+
+
+def send_on_commit() -> None:
+    """Ask the deliverers to look for due streams once the current transaction is committed."""
+    if not any(waiting[1] is send for waiting in connection.run_on_commit):  # once for each transaction
+        transaction.on_commit(send, robust=True)

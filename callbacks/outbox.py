@@ -4,15 +4,13 @@ A stream is identified by a UUID and has at most one subscriber. Events of a str
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models.functions import Now
 from django.utils import timezone
 
-from callbacks import delivery_hints
+from callbacks import delivery_hints, outbox_rows
 from callbacks.cloudevents import Envelope, timestamp
 from callbacks.delivery import destination_rows
 from callbacks.models import Event, Subscription, new_event_id
@@ -81,44 +79,19 @@ def publish_all(
     """Store an event for each of `data`, in this order, with as many statements as for one; see `publish`."""
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("events are published in the transaction of the change that they report")
-    # This lock is held until the transaction ends: publishers of one stream and its delivery take turns.
-    rows = Subscription.objects.select_for_update(of=("self",)).select_related("destination").defer(*Subscription.SECRETS)
-    subscription = rows.filter(stream=stream).first()
-    if subscription is None or not data or (subscription.types and type_ not in subscription.types):
+    place = outbox_rows.take_numbers(stream, type_, len(data), intervals.lifetime) if data else None
+    if place is None:
         return
-    expires_at = Now() + timedelta(seconds=intervals.lifetime)
+    time = timestamp(timezone.now())
     events = []
-    for sequence, of_event in enumerate(data, subscription.last_sequence + 1):
+    for sequence, of_event in enumerate(data, place.first_sequence):
         envelope = Envelope(
-            id=str(new_event_id()),
-            source=source,
-            type=type_,
-            subject=subscription.subject,
-            time=timestamp(timezone.now()),
-            jobsequence=sequence,
+            id=str(new_event_id()), source=source, type=type_, subject=place.subject, time=time, jobsequence=sequence
         )
-        event = Event(
-            id=UUID(envelope.id),
-            subscription=subscription,
-            sequence=sequence,
-            type=type_,
-            source=source,
-            time=envelope.time,
-            body=envelope.body(of_event),
-            created_at=Now(),
-            expires_at=expires_at,
-        )
-        events.append(event)
-    Event.objects.bulk_create(events)
-    last_sequence = subscription.last_sequence + len(events)
-    row = Subscription.objects.filter(pk=subscription.pk)
-    if subscription.next_attempt_at is not None:  # it is being delivered, due, or waiting already
-        row.update(last_sequence=last_sequence)
-    elif subscription.destination.waiting:
-        row.update(last_sequence=last_sequence, next_attempt_at=expires_at, waiting_since=Now())
-    else:
-        row.update(last_sequence=last_sequence, next_attempt_at=Now())
-        delivery_hints.send_on_commit(subscription.pk)
+        events.append((envelope, envelope.body(of_event)))
+    outbox_rows.store(place.subscription, events, intervals.lifetime)
+    if place.became_due:
+        delivery_hints.send_on_commit()
 
 
 def pending(stream: UUID, limit: int) -> int:

@@ -1,50 +1,85 @@
-"""Records what an attempt means for its event and for its destination. The caller has locked the stream's row."""
+"""Records what attempts mean for their events and for their destinations. The caller has locked the rows of the streams."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
 
 from callbacks.delivery import destination_rows
-from callbacks.models import Attempt, Event, Subscription
+from callbacks.delivery.stream_rows import LockedStreams
+from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.rules import destination_breaker, event_verdict
 from callbacks.rules.event_verdict import Dead, Retry
 from callbacks.rules.outcome import Outcome
+from orchestrator_site.base.db.statements import insert_rows, update_rows
 from orchestrator_site.base.intervals import DeliveryIntervals
 
 logger = logging.getLogger(__name__)
 
 _EXPIRED_BATCH: Final = 500
 _INTERRUPTED: Final = "interrupted: the process that sent it has ended; it may have arrived"
+_ATTEMPT: Final = ("event", "time", "status", "latency_ms", "error", "answer")
 
 
-def update_destination(subscription: Subscription, token: UUID, outcome: Outcome, intervals: DeliveryIntervals) -> None:
-    """Apply the outcome of the delivery `token` to its destination, and set the result on the subscription."""
+def update_destination(
+    destination: Destination, outcomes: Iterable[tuple[UUID, Outcome]], intervals: DeliveryIntervals
+) -> Destination:
+    """Apply the outcomes of deliveries, each with its token, to their destination; return it as it is now."""
     limit = destination_rows.max_in_flight()
-    if destination_breaker.is_unchanged_by(subscription.destination, outcome, limit, intervals):
-        return
-    destination, now = destination_rows.lock(subscription.destination_id)
+    changing = [each for each in outcomes if not destination_breaker.is_unchanged_by(destination, each[1], limit, intervals)]
+    if not changing:
+        return destination
+    destination, now = destination_rows.lock(destination.pk)
     was_open = destination.open_until is not None
-    destination_breaker.record(destination, now, token, outcome, limit, intervals)
+    for token, outcome in changing:
+        destination_breaker.record(destination, now, token, outcome, limit, intervals)
     destination.save(update_fields=destination_rows.BREAKER_FIELDS)
-    subscription.destination = destination
     if (destination.open_until is not None) != was_open:
         transaction.on_commit(partial(_log_breaker, destination.origin, not was_open))
+    return destination
 
 
-def record_attempt(event: Event, now: datetime, outcome: Outcome, intervals: DeliveryIntervals) -> None:
-    """Store the attempt, and mark its event as delivered, dead or due later."""
+def record_attempts(attempts: Sequence[tuple[Event, Outcome]], rows: LockedStreams, intervals: DeliveryIntervals) -> None:
+    """Store the attempts, and mark their events as delivered, dead or due later. The caller saves the streams."""
+    judged = [_judge(event, rows.streams[event.subscription_id], rows.now, outcome, intervals) for event, outcome in attempts]
+    insert_rows(Attempt, [_attempt(event, outcome) for event, outcome in attempts], _ATTEMPT)
+    update_rows(Event, judged, _Judged._fields[1:])
+
+
+class _Judged(NamedTuple):
+    """What an attempt changes of its event: not the event itself, because the transaction may be repeated."""
+
+    id: UUID
+    tries: int
+    silences: int
+    state: str
+    next_attempt_at: datetime | None
+    settled_at: datetime | None
+
+
+def _judge(event: Event, stream: Subscription, now: datetime, outcome: Outcome, intervals: DeliveryIntervals) -> _Judged:
     answered = outcome.status is not None
-    event.tries, event.silences = event.tries + answered, 0 if answered else event.silences + 1
-    subscription = event.subscription
-    refused = subscription.bulk_refused
+    tries, silences = event.tries + answered, 0 if answered else event.silences + 1
     verdict = event_verdict.judge(
-        outcome, intervals, type_=event.type, tries=event.tries, unanswered=event.silences, best_effort_refused=refused
+        outcome, intervals, type_=event.type, tries=tries, unanswered=silences, best_effort_refused=stream.bulk_refused
     )
-    Attempt.objects.create(
+    if isinstance(verdict, Retry):
+        retry_at = min(now + timedelta(seconds=verdict.seconds), event.expires_at)
+        return _Judged(event.pk, tries, silences, Event.State.PENDING, retry_at, None)
+    is_dead = isinstance(verdict, Dead)
+    if event_verdict.is_best_effort(event.type):
+        stream.bulk_refused = is_dead
+    if is_dead:
+        transaction.on_commit(partial(_log_dead, event, outcome.error))
+    return _Judged(event.pk, tries, silences, Event.State.DEAD if is_dead else Event.State.DELIVERED, None, now)
+
+
+def _attempt(event: Event, outcome: Outcome) -> Attempt:
+    return Attempt(
         event=event,
         time=outcome.time,
         status=outcome.status,
@@ -52,16 +87,6 @@ def record_attempt(event: Event, now: datetime, outcome: Outcome, intervals: Del
         error=outcome.error,
         answer=outcome.answer,
     )
-    if isinstance(verdict, Retry):
-        event.next_attempt_at = min(now + timedelta(seconds=verdict.seconds), event.expires_at)
-    else:
-        event.state = Event.State.DEAD if isinstance(verdict, Dead) else Event.State.DELIVERED
-        event.next_attempt_at, event.settled_at = None, now
-        if event_verdict.is_best_effort(event.type) and refused != isinstance(verdict, Dead):
-            Subscription.objects.filter(pk=subscription.pk).update(bulk_refused=not refused)
-    event.save(update_fields=["tries", "silences", "state", "next_attempt_at", "settled_at"])
-    if isinstance(verdict, Dead):
-        transaction.on_commit(partial(_log_dead, event, outcome.error))
 
 
 def record_interrupted_attempt(subscription: Subscription) -> None:
@@ -81,7 +106,7 @@ def mark_expired_dead(subscription: Subscription, now: datetime) -> None:
         state=Event.State.DEAD, next_attempt_at=None, settled_at=now
     )
     if any(event_verdict.is_best_effort(event.type) for event in expired):
-        Subscription.objects.filter(pk=subscription.pk).update(bulk_refused=True)
+        subscription.bulk_refused = True
     for event in expired:
         transaction.on_commit(partial(_log_dead, event, "expired"))
 

@@ -24,7 +24,7 @@ _BATCH: Final = 500
 
 def waiting_streams(destination: Destination) -> QuerySet[Subscription]:
     """Return the streams that are parked for this destination, the longest waiting first."""
-    return destination.subscriptions.filter(waiting_since__isnull=False).order_by("waiting_since")
+    return destination.subscriptions.filter(waiting_since__isnull=False).order_by("waiting_since", "pk")
 
 
 def start_queue(pk: int) -> None:
@@ -41,7 +41,7 @@ def park_due_streams(pk: int) -> None:
             due = Subscription.objects.select_for_update(skip_locked=True).filter(
                 destination=pk, next_attempt_at__lte=Now(), lease_token=None, waiting_since=None
             )
-            streams = list(due.order_by("next_attempt_at").values_list("pk", flat=True)[:_BATCH])
+            streams = list(due.order_by("next_attempt_at", "pk").values_list("pk", flat=True)[:_BATCH])
             expiry = Coalesce(Subquery(pending.values("expires_at")[:1]), Now())
             Subscription.objects.filter(pk__in=streams).update(waiting_since=F("next_attempt_at"), next_attempt_at=expiry)
         if len(streams) < _BATCH:
@@ -65,7 +65,8 @@ def wake_waiting(pk: int) -> None:
     with short_read():
         for stream in parked:
             Subscription.objects.filter(pk=stream, waiting_since__isnull=False).update(next_attempt_at=Now())
-            delivery_hints.send(stream)
+    if parked:
+        delivery_hints.send()
 
 
 def available() -> QuerySet[Destination]:

@@ -50,12 +50,13 @@ def with_database_time(rows: QuerySet[Destination] | None = None) -> QuerySet[An
 def lock(pk: int) -> tuple[Destination, datetime]:
     """Lock the row until the transaction ends; return it with the database's time.
 
-    Lock a subscription first if both are needed: the order is the same everywhere.
+    Lock subscriptions first if both are needed, and several destinations in the order of their keys: the order is the same
+    everywhere. New subscriptions may refer to the row meanwhile.
 
     Raises:
         Destination.DoesNotExist: It was deleted.
     """
-    destination = with_database_time().select_for_update().get(pk=pk)
+    destination = with_database_time().select_for_update(no_key=True).get(pk=pk)
     return destination, destination.now
 
 

@@ -1,32 +1,82 @@
-"""Delivers the events of streams, in order within each stream, and records the results.
+"""Delivers the events of streams, in order within each stream, and records the results, for many streams at a time.
 
-A delivery holds a lease on its stream: a token, and an end by the database's clock. Each attempt is recorded with all its
-consequences in one transaction, which does nothing if the lease has gone to another token. So if a process dies between sending
-and recording, its lease expires and the event is sent again under the same id.
+A delivery holds a lease on its stream: a token, and an end by the database's clock. Attempts are recorded with all their
+consequences in one transaction, which leaves out those whose lease has gone to another token. So if a process dies between
+sending and recording, its leases expire and these events are sent again under the same ids.
 """
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import groupby
+from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
 from django.db.models.functions import Now
 
 from callbacks import signing
 from callbacks.cloudevents import Envelope
-from callbacks.delivery import attempt_results, delivery_attempt, destination_queue
-from callbacks.delivery.stream_scheduler import Delivery, StreamScheduler, locked_streams
+from callbacks.delivery import attempt_results, delivery_attempt, destination_queue, stream_rows
+from callbacks.delivery.stream_rows import LockedStreams
+from callbacks.delivery.stream_scheduler import Candidate, Delivery, StreamScheduler, Turn
+from callbacks.delivery.stream_secrets import SecretsCache
 from callbacks.delivery.thread_limiter import ThreadLimiter
-from callbacks.models import Subscription
+from callbacks.models import Destination, Event, Subscription
 from callbacks.rules import destination_breaker
 from callbacks.rules.outcome import Outcome
-from orchestrator_site.base.db.transactions import release_connection, short_transaction
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, release_connection, short_transaction
 from orchestrator_site.base.intervals import DeliveryIntervals
 
-MAX_ATTEMPTS = 50  # of a stream in a row: then a thread goes on to another stream
+logger = logging.getLogger(__name__)
+
+_UNREADABLE: Final = "not sent: the URL cannot be decrypted with ENCRYPTION_KEYS"
+MAX_ATTEMPTS = 50  # of a stream in a row, if others wait for its destination
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What came of a delivery."""
+
+    delivery: Delivery
+    outcome: Outcome
+
+    @property
+    def event(self) -> Event:
+        """The event that was sent."""
+        return self.delivery.event
+
+    @property
+    def stream(self) -> int:
+        """The key of its stream."""
+        return self.delivery.event.subscription_id
+
+    @property
+    def destination(self) -> Destination:
+        """The destination as it was when the event was sent."""
+        return self.delivery.event.subscription.destination
+
+
+class Claimed(NamedTuple):
+    """What to send after a claim."""
+
+    deliveries: list[Delivery]
+    locked: list[int]  # streams that another transaction has locked: to be claimed again
+
+
+class Recorded(NamedTuple):
+    """What to send after results were recorded."""
+
+    deliveries: list[Delivery]
+    locked: list[Result]  # of streams that another transaction has locked: to be recorded again
 
 
 class Deliverer:
-    """The deliveries of one process. Its methods may be called by any number of threads."""
+    """The deliveries of one process. Its methods may be called by any number of threads.
+
+    Each delivery that `claim` and `record` return must be sent, and its result recorded, or it must be abandoned.
+    """
 
     def __init__(
         self,
@@ -39,70 +89,46 @@ class Deliverer:
         self._intervals, self._max_attempts, self._post = intervals, max_attempts, send
         self._threads = threads or ThreadLimiter(intervals)
         self._scheduler = StreamScheduler(intervals, self._threads)
+        self._secrets = SecretsCache()
         self._stopping = False
         self._tokens: set[UUID] = set()  # of the leases that this process holds
 
-    def deliver(self, subscription_id: int) -> None:
-        """Deliver the due events of a stream, then those of streams that wait for the same destination.
+    def claim(self, identities: Sequence[int]) -> Claimed:
+        """Acquire leases on those of these streams that are due, not leased, and may be sent to now.
 
-        Send nothing if the stream is not due, another delivery holds its lease, or its destination has no free slot. May be
-        called at any time, by any number of processes.
+        May be called at any time, by any number of processes.
 
         Raises:
-            DatabaseError: The database fails; the lease then expires.
+            DatabaseError: The database fails.
         """
-        token = uuid4()
-        self._tokens.add(token)
-        turn_ends = time.monotonic() + self._intervals.turn
+        if self._stopping or not identities:
+            return Claimed([], [])
+        ends = time.monotonic() + self._intervals.turn
+        turns = {pk: Turn(uuid4(), ends) for pk in identities}
+        self._tokens.update(turn.token for turn in turns.values())
+        deliveries: list[Delivery] = []
         try:
-            delivery = None if self._stopping else self._claim(subscription_id, token)
-            attempts = 0
-            while delivery is not None:
-                event, before = delivery.event, delivery.event.subscription.destination
-                with self._threads.attempt(token, before):
-                    outcome = self._send(delivery)
-                attempts += 1
-                out_of_time = time.monotonic() > turn_ends or self._stopping
-                turn_over = out_of_time or attempts == self._max_attempts
-                delivery = self._record(delivery, outcome, turn_over=turn_over, may_switch=not out_of_time)
-                if delivery is None or delivery.event.subscription_id != event.subscription_id:
-                    attempts = 0
-                after = event.subscription.destination
-                # A slot is free if it was not passed on, and more are if the window has grown: other threads may use them.
-                if after.waiting and (delivery is None or destination_breaker.may_get_more(before, after)):
-                    destination_queue.wake_waiting(after.pk)
+            with short_transaction():
+                rows = LockedStreams(identities)
+                due = [stream for stream in rows.streams.values() if _is_claimable(stream, rows.now)]
+                due.sort(key=lambda stream: (stream.destination_id, stream.next_attempt_at, stream.pk))
+                for stream in due:
+                    if stream.lease_token is not None:
+                        attempt_results.record_interrupted_attempt(stream)
+                candidates = [Candidate(stream, turns[stream.pk], holds_slot=False) for stream in due]
+                granted = self._scheduler.next_deliveries(candidates, rows.load_first_pending(due), rows)
+                self._secrets.fill_in([delivery.event.subscription for delivery in granted])
+                rows.save()
+            deliveries = granted
         finally:
-            self._threads.release(token)
-            self._tokens.discard(token)
+            self._end(turns.values(), deliveries)
+        return Claimed(deliveries, [pk for pk in identities if pk not in rows.streams])
 
-    def stop(self) -> None:
-        """Start no more attempts. Those in flight may finish and are recorded."""
-        self._stopping = True
-
-    def release_leases(self) -> None:
-        """Give up the leases on streams whose attempts are still in flight, so that other processes may deliver them at once."""
-        Subscription.objects.filter(lease_token__in=list(self._tokens)).update(lease_until=Now())
-        release_connection()
-
-    def _claim(self, subscription_id: int, token: UUID) -> Delivery | None:
-        """Acquire the lease on a stream if it is due and not leased; return what to send now."""
-        with short_transaction():
-            # Selected by its key alone: given other conditions, the planner might be tempted by a partial index.
-            subscription = locked_streams().filter(pk=subscription_id).first()
-            if subscription is None:
-                return None
-            now = subscription.now
-            is_due = subscription.next_attempt_at is not None and subscription.next_attempt_at <= now
-            is_leased = subscription.lease_until is not None and subscription.lease_until > now
-            if is_leased or not is_due:
-                return None
-            if subscription.lease_token is not None:
-                attempt_results.record_interrupted_attempt(subscription)
-            return self._scheduler.next_delivery(subscription, now, token, holds_slot=False)
-
-    def _send(self, delivery: Delivery) -> Outcome:
+    def send(self, delivery: Delivery) -> Result:
         """Send the frozen bytes of the event, signed with the time of the delivery. No database connection is held."""
         event, subscription = delivery.event, delivery.event.subscription
+        if not subscription.url:
+            return Result(delivery, Outcome(time=delivery.now, latency_ms=0, error=_UNREADABLE))
         body, identity = bytes(event.body), str(event.pk)
         envelope = Envelope(
             id=identity,
@@ -115,35 +141,117 @@ class Deliverer:
         headers = (subscription.headers or {}) | envelope.headers()
         if keys := [key for key in (subscription.key, subscription.previous_key) if key is not None]:
             headers |= signing.headers(keys, identity, int(delivery.now.timestamp()), body)
-        return self._post(subscription.url, headers, body, self._intervals)
+        with self._threads.attempt(delivery.turn.token, subscription.destination):
+            return Result(delivery, self._post(subscription.url, headers, body, self._intervals))
 
-    def _record(self, delivery: Delivery, outcome: Outcome, *, turn_over: bool, may_switch: bool) -> Delivery | None:
-        """Commit an attempt with all its consequences; return what to send next, or None if there is nothing for this thread.
+    def record(self, results: Sequence[Result]) -> Recorded:
+        """Commit attempts with all their consequences; return what to send next in the slots of these deliveries.
 
-        Args:
-            delivery: What was sent.
-            outcome: What came of it.
-            turn_over: Other streams come before the next event of this one.
-            may_switch: This thread may go on with a stream that waits for the slot.
+        Raises:
+            DatabaseError: The database fails. The results may be recorded again.
         """
-        event = delivery.event
+        if not results:
+            return Recorded([], [])
+        deliveries: list[Delivery] = []
         with short_transaction():
-            subscription = locked_streams().filter(pk=event.subscription_id).first()
-            if subscription is None or subscription.lease_token != delivery.token:
-                return None
-            now, token = subscription.now, delivery.token
-            event.subscription = subscription
-            attempt_results.update_destination(subscription, token, outcome, self._intervals)
-            attempt_results.record_attempt(event, now, outcome, self._intervals)
-            following = self._scheduler.next_delivery(subscription, now, token, holds_slot=True, turn_over=turn_over)
-            if following is None and may_switch and outcome.accepted and subscription.destination.waiting:
-                following = self._pass_slot(subscription, token)
-            return following
+            rows = LockedStreams([result.stream for result in results])
+            missing = [result for result in results if result.stream not in rows.streams]
+            existing = stream_rows.existing([result.stream for result in missing])
+            recorded = [result for result in results if _holds_lease(result, rows)]
+            attempts = [(result.event, result.outcome) for result in recorded]
+            attempt_results.record_attempts(attempts, rows, self._intervals)
+            pending = rows.load_first_pending([rows.streams[result.stream] for result in recorded])
+            recorded.sort(key=lambda result: rows.streams[result.stream].destination_id)
+            for pk, group in groupby(recorded, lambda result: rows.streams[result.stream].destination_id):
+                deliveries += self._continue(list(group), rows.destinations[pk], pending, rows)
+            self._secrets.fill_in([delivery.event.subscription for delivery in deliveries])
+            rows.save()
+        locked = [result for result in missing if result.stream in existing]
+        done = [result for result in results if result not in locked]
+        self._end([result.delivery.turn for result in done], deliveries)
+        self._wake_waiting(done, deliveries, rows)
+        return Recorded(deliveries, locked)
 
-    def _pass_slot(self, last: Subscription, token: UUID) -> Delivery | None:
-        """Pass the slot of a stream to the longest waiting stream that is not locked; return what to send of that one."""
-        waiting = locked_streams(skip_locked=True).filter(destination=last.destination_id, waiting_since__isnull=False)
-        subscription = waiting.exclude(pk=last.pk).order_by("waiting_since").first()
-        if subscription is None:
-            return None
-        return self._scheduler.next_delivery(subscription, subscription.now, token, holds_slot=True)
+    def abandon(self, delivery: Delivery) -> None:
+        """Forget a delivery that has no result: its event is sent again when its lease has expired."""
+        self._end([delivery.turn], [])
+
+    def stop(self) -> None:
+        """Start no more attempts. Those in flight may finish and are recorded."""
+        self._stopping = True
+
+    def release_leases(self) -> None:
+        """Give up the leases on streams whose attempts are still in flight, so that other processes may deliver them at once."""
+        Subscription.objects.filter(lease_token__in=list(self._tokens)).update(lease_until=Now())
+        release_connection()
+
+    def _continue(
+        self, results: list[Result], destination: Destination, pending: Mapping[int, Event], rows: LockedStreams
+    ) -> list[Delivery]:
+        """Apply results to their destination; return what to send next in the slots of these deliveries."""
+        outcomes = [(result.delivery.turn.token, result.outcome) for result in results]
+        destination = attempt_results.update_destination(destination, outcomes, self._intervals)
+        rows.replace_destination(destination)
+        candidates = [self._next_of_stream(result, rows) for result in results]
+        deliveries = self._scheduler.next_deliveries(candidates, pending, rows)
+        if destination.waiting:
+            used = {delivery.turn.token for delivery in deliveries}
+            free = [result for result in results if result.delivery.turn.token not in used and self._may_pass_slot(result)]
+            deliveries += self._pass_slots(free, destination, rows)
+        return deliveries
+
+    def _next_of_stream(self, result: Result, rows: LockedStreams) -> Candidate:
+        turn = replace(result.delivery.turn, attempts=result.delivery.turn.attempts + 1)
+        turn_over = self._is_out_of_time(turn) or turn.attempts >= self._max_attempts
+        return Candidate(rows.streams[result.stream], turn, holds_slot=True, turn_over=turn_over)
+
+    def _pass_slots(self, free: list[Result], destination: Destination, rows: LockedStreams) -> list[Delivery]:
+        """Pass slots to the longest waiting streams that are not locked; return what to send of these."""
+        waiting = rows.add_waiting(destination, len(free)) if free else []
+        candidates = [
+            Candidate(stream, replace(result.delivery.turn, attempts=0), holds_slot=True)
+            for result, stream in zip(free, waiting, strict=False)
+        ]
+        return self._scheduler.next_deliveries(candidates, rows.load_first_pending(waiting), rows)
+
+    def _may_pass_slot(self, result: Result) -> bool:
+        return result.outcome.accepted and not self._is_out_of_time(result.delivery.turn)
+
+    def _is_out_of_time(self, turn: Turn) -> bool:
+        return self._stopping or time.monotonic() > turn.ends
+
+    def _wake_waiting(self, results: Sequence[Result], deliveries: Sequence[Delivery], rows: LockedStreams) -> None:
+        """Let other streams use slots that were not passed on, and those that a window has grown by.
+
+        If the database fails, the relay does so: the deliveries are committed already, and have to be sent.
+        """
+        used = {delivery.turn.token for delivery in deliveries}
+        woken = set()
+        for result in results:
+            before = result.destination
+            after = rows.destinations.get(before.pk, before)
+            if after.waiting and (result.delivery.turn.token not in used or destination_breaker.may_get_more(before, after)):
+                woken.add(after.pk)
+        try:
+            for pk in sorted(woken):
+                destination_queue.wake_waiting(pk)
+        except DATABASE_UNAVAILABLE as error:
+            logger.warning("waiting streams are woken later: %s", error)
+
+    def _end(self, turns: Iterable[Turn], deliveries: Sequence[Delivery]) -> None:
+        """Give back what the turns hold that have no delivery."""
+        for token in {turn.token for turn in turns} - {delivery.turn.token for delivery in deliveries}:
+            self._threads.release(token)
+            self._tokens.discard(token)
+
+
+def _is_claimable(stream: Subscription, now: datetime) -> bool:
+    """Return True if the stream is due and not leased."""
+    is_due = stream.next_attempt_at is not None and stream.next_attempt_at <= now
+    return is_due and (stream.lease_until is None or stream.lease_until <= now)
+
+
+def _holds_lease(result: Result, rows: LockedStreams) -> bool:
+    """Return True unless the lease has gone to another token, or the result was recorded by a commit that seemed to fail."""
+    stream = rows.streams.get(result.stream)
+    return stream is not None and (stream.lease_token, stream.sending) == (result.delivery.turn.token, result.event.pk)

@@ -1,16 +1,14 @@
-"""Decides what a stream does next: send an event now, or wait, and for what."""
+"""Decides what streams do next: send an event now, or wait, and for what."""
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
-
-from django.db.models import QuerySet
-from django.db.models.functions import Coalesce, Now
 
 from callbacks import delivery_hints
 from callbacks.delivery import attempt_results, destination_queue, destination_rows
+from callbacks.delivery.stream_rows import LockedStreams
 from callbacks.delivery.thread_limiter import ThreadLimiter
 from callbacks.models import Event, Subscription
 from callbacks.rules import destination_breaker
@@ -18,25 +16,35 @@ from orchestrator_site.base.intervals import DeliveryIntervals
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """The right to send one event now: `token` holds the lease on its stream and a slot at its destination."""
+class Turn:
+    """The use that a delivery makes of its slot: some events of a stream, then those of streams that wait for the slot."""
 
-    token: UUID
+    token: UUID  # holds the lease on the stream, and the slot
+    ends: float  # by the monotonic clock: then streams of other destinations come first
+    attempts: int = 0  # of the current stream
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The right to send one event now."""
+
+    turn: Turn
     event: Event  # with its subscription and that one's destination
     now: datetime  # the database's time when the lease was granted
 
 
-def locked_streams(*, skip_locked: bool = False) -> QuerySet[Any]:
-    """Return streams that are locked as they are read, each with its destination and the database's time as `now`.
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A stream that may get a turn."""
 
-    The destination is not locked: it is as it was a moment ago.
-    """
-    rows = Subscription.objects.select_for_update(of=("self",), skip_locked=skip_locked)
-    return rows.select_related("destination").annotate(now=Now())
+    stream: Subscription
+    turn: Turn
+    holds_slot: bool  # at the destination: from its last event, or passed on by another stream
+    turn_over: bool = False  # other streams come first
 
 
 class StreamScheduler:
-    """The transitions of streams between their states. All methods run in a transaction with the stream's row locked.
+    """The transitions of streams between their states, in a transaction with their rows locked. The caller saves the rows.
 
     `next_attempt_at` is when a stream has to be looked at; `lease_token` is set while a delivery holds it, and with it a slot at
     its destination; `waiting_since` is set while it is parked in the queue of its destination.
@@ -45,10 +53,10 @@ class StreamScheduler:
     def __init__(self, intervals: DeliveryIntervals, threads: ThreadLimiter) -> None:
         self._intervals, self._threads = intervals, threads
 
-    def next_delivery(
-        self, subscription: Subscription, now: datetime, token: UUID, *, holds_slot: bool, turn_over: bool = False
-    ) -> Delivery | None:
-        """Return the stream's first pending event if it may be sent now, else None. The first rule that applies decides:
+    def next_deliveries(
+        self, candidates: Sequence[Candidate], pending: Mapping[int, Event], rows: LockedStreams
+    ) -> list[Delivery]:
+        """Return what may be sent now: the first pending event of these streams, or nothing. The first rule that applies decides:
 
         1. No event is pending: the stream sleeps until one is published.
         2. The first event has expired, because more have than one transaction marks as dead: the stream is requeued.
@@ -60,89 +68,96 @@ class StreamScheduler:
         8. The stream gets the lease, and the event is sent.
 
         Args:
-            subscription: The stream, with its destination.
-            now: The database's time.
-            token: The delivery that acquires the lease, or has it already.
-            holds_slot: The delivery has a slot at the destination: from its last event, or passed on by another stream.
-            turn_over: Other streams come first.
+            candidates: Streams in the order in which they get slots. Rows of destinations are locked in this order, too.
+            pending: The first pending event of each stream that has one.
+            rows: The locked rows.
         """
-        destination = subscription.destination
-        event = self._first_pending(subscription, now)
+        deliveries = []
+        for candidate in candidates:
+            event = pending.get(candidate.stream.pk)
+            if event is not None and event.expires_at <= rows.now:
+                event = self._first_unexpired(candidate.stream, rows)
+            delivery = self._next_delivery(candidate, event, rows)
+            if delivery is not None:
+                deliveries.append(delivery)
+        return deliveries
+
+    def _next_delivery(self, candidate: Candidate, event: Event | None, rows: LockedStreams) -> Delivery | None:
+        stream, holds_slot, turn_over, now = candidate.stream, candidate.holds_slot, candidate.turn_over, rows.now
+        destination = stream.destination
         if event is None:
-            self._sleep(subscription, until=None)
+            self._sleep(stream, until=None)
         elif event.expires_at <= now:
-            self._requeue(subscription)
+            self._requeue(stream, now)
         elif event.next_attempt_at is not None and event.next_attempt_at > now:
-            self._sleep(subscription, until=event.next_attempt_at)
+            self._sleep(stream, until=event.next_attempt_at)
         elif turn_over and not destination.waiting:
-            self._requeue(subscription)
-        elif turn_over or destination_breaker.is_blocked(destination, now) or (not holds_slot and _comes_later(subscription)):
-            self._park(subscription, event, held_slot=holds_slot)
-        elif not self._threads.acquire(token, destination):
+            self._requeue(stream, now)
+        elif turn_over or destination_breaker.is_blocked(destination, now) or (not holds_slot and _comes_later(stream)):
+            self._park(stream, event, since=now if holds_slot else None)
+        elif not self._threads.acquire(candidate.turn.token, destination):
             pause = random.uniform(*self._intervals.thread_wait)  # noqa: S311 - spreads load
-            self._sleep(subscription, until=now + timedelta(seconds=pause))
-        elif not (holds_slot or self._acquire_slot(subscription, token)):
-            self._park(subscription, event, held_slot=False)
+            self._sleep(stream, until=now + timedelta(seconds=pause))
+        elif not (holds_slot or self._acquire_slot(stream, candidate.turn.token, rows)):
+            self._park(stream, event, since=None)
         else:
-            return self._grant(subscription, event, now, token)
+            return self._grant(candidate, event, now)
         return None
 
     @staticmethod
-    def _first_pending(subscription: Subscription, now: datetime) -> Event | None:
-        """Return the first pending event, after marking expired ones as dead. It is expired itself if there are many."""
-        pending = subscription.events.filter(state=Event.State.PENDING).order_by("sequence")
-        event = pending.first()
-        if event is not None and event.expires_at <= now:
-            attempt_results.mark_expired_dead(subscription, now)
-            event = pending.first()
-        return event
+    def _first_unexpired(stream: Subscription, rows: LockedStreams) -> Event | None:
+        """Mark expired events as dead, and return the first pending event. It is expired itself if there are many."""
+        attempt_results.mark_expired_dead(stream, rows.now)
+        return rows.load_first_pending([stream]).get(stream.pk)
 
-    def _grant(self, subscription: Subscription, event: Event, now: datetime, token: UUID) -> Delivery:
+    def _grant(self, candidate: Candidate, event: Event, now: datetime) -> Delivery:
+        stream, token = candidate.stream, candidate.turn.token
         # A parked stream was due only when its event expires. Now it is due as soon as the lease is over.
-        due_at = min(subscription.next_attempt_at or now, now)
-        lease_until = now + timedelta(seconds=self._intervals.lease)
-        lease = {"lease_token": token, "lease_until": lease_until, "sending": event.pk, "sending_since": now}
-        _update(subscription, next_attempt_at=due_at, waiting_since=None, **lease)
-        if self._threads.is_fast(subscription.destination):
+        stream.next_attempt_at, stream.waiting_since = min(stream.next_attempt_at or now, now), None
+        stream.lease_token, stream.lease_until = token, now + timedelta(seconds=self._intervals.lease)
+        stream.sending, stream.sending_since = event.pk, now
+        if self._threads.is_fast(stream.destination):
             self._threads.release(token)
-        event.subscription = subscription
-        return Delivery(token, event, now)
+        event.subscription = stream
+        return Delivery(candidate.turn, event, now)
 
-    def _acquire_slot(self, subscription: Subscription, token: UUID) -> bool:
+    def _acquire_slot(self, stream: Subscription, token: UUID, rows: LockedStreams) -> bool:
         """Acquire a slot at the destination, whose row stays locked until the transaction ends. Return False if none is free."""
-        destination, now = destination_rows.lock(subscription.destination_id)
-        subscription.destination = destination
-        in_flight = destination_rows.in_flight(destination, now)
-        if not destination_breaker.free_slots(destination, now, in_flight, destination_rows.max_in_flight()):
+        if stream.destination_id not in rows.free_slots:
+            destination, now = destination_rows.lock(stream.destination_id)
+            rows.replace_destination(destination)
+            in_flight = destination_rows.in_flight(destination, now)
+            limit = destination_rows.max_in_flight()
+            rows.free_slots[destination.pk] = destination_breaker.free_slots(destination, now, in_flight, limit)
+        if not rows.free_slots[stream.destination_id]:
             return False
-        if destination_breaker.start_delivery(destination, now, token, self._intervals):
-            destination.save(update_fields=destination_rows.BREAKER_FIELDS)
+        rows.free_slots[stream.destination_id] -= 1
+        if destination_breaker.start_delivery(stream.destination, rows.now, token, self._intervals):
+            stream.destination.save(update_fields=destination_rows.BREAKER_FIELDS)
         return True
 
-    def _requeue(self, subscription: Subscription) -> None:
-        """Make the stream due now, behind other streams whose messages came earlier."""
-        self._sleep(subscription, until=Now())
-        delivery_hints.send_on_commit(subscription.pk)
+    def _requeue(self, stream: Subscription, now: datetime) -> None:
+        """Make the stream due now, behind others that became due earlier."""
+        self._sleep(stream, until=now)
+        delivery_hints.send_on_commit()
 
-    def _park(self, subscription: Subscription, event: Event, *, held_slot: bool) -> None:
-        """Put the stream in the queue of its destination, until it is woken or its first event expires."""
-        # Ordered by when streams became due, as in `park_due_streams`; one that has just used a slot goes to the end.
-        since = Coalesce("waiting_since", Now() if held_slot else "next_attempt_at")
-        self._sleep(subscription, until=event.expires_at, waiting_since=since)
-        if not subscription.destination.waiting:
-            destination_queue.start_queue(subscription.destination_id)
+    def _park(self, stream: Subscription, event: Event, since: datetime | None) -> None:
+        """Put the stream in the queue of its destination, until it is woken or its first event expires.
+
+        Its position is that of the time when it became due, unless it has just used a slot: then it is `since`.
+        """
+        self._sleep(stream, until=event.expires_at, waiting_since=stream.waiting_since or since or stream.next_attempt_at)
+        if not stream.destination.waiting:
+            destination_queue.start_queue(stream.destination_id)
+            stream.destination.waiting = True
 
     @staticmethod
-    def _sleep(subscription: Subscription, until: datetime | Now | None, waiting_since: Coalesce | None = None) -> None:
+    def _sleep(stream: Subscription, until: datetime | None, waiting_since: datetime | None = None) -> None:
         """Give up the lease, if there is one, and make the stream due at `until`."""
-        lease = dict.fromkeys(("lease_token", "lease_until", "sending", "sending_since"))
-        _update(subscription, next_attempt_at=until, waiting_since=waiting_since, **lease)
+        stream.next_attempt_at, stream.waiting_since = until, waiting_since
+        stream.lease_token = stream.lease_until = stream.sending = stream.sending_since = None
 
 
-def _comes_later(subscription: Subscription) -> bool:
+def _comes_later(stream: Subscription) -> bool:
     """Return True if streams wait for the destination, and this one is not among them."""
-    return subscription.waiting_since is None and subscription.destination.waiting
-
-
-def _update(subscription: Subscription, **values: Any) -> None:
-    Subscription.objects.filter(pk=subscription.pk).update(**values)
+    return stream.waiting_since is None and stream.destination.waiting

@@ -104,4 +104,4 @@ def _make_due(subscription: Subscription) -> None:
     row.update(bulk_refused=False)
     if subscription.waiting_since is None:
         row.update(next_attempt_at=Now())
-        delivery_hints.send_on_commit(subscription.pk)
+        delivery_hints.send_on_commit()

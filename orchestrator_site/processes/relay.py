@@ -4,6 +4,7 @@ import threading
 import time
 from datetime import timedelta
 
+from callbacks import delivery_hints
 from callbacks.delivery import destination_queue, destination_rows, due_streams
 from callbacks.operators import redelivery
 from jobs.maintenance import leftovers, lost_nodes, missed_hints, retention
@@ -32,7 +33,7 @@ class RelayProcess:
         intervals = self._intervals
         detector = self._lost_nodes
         frequent = [
-            Duty(intervals.due_streams, due_streams.Finder().enqueue, due_streams.due_rows),
+            Duty(intervals.due_streams, delivery_hints.send, due_streams.due_rows),
             Duty(intervals.destinations_available, destination_queue.wake_available, destination_queue.available),
             Duty(intervals.destinations_waiting, destination_queue.mark_waiting, destination_queue.unmarked),
             Duty(intervals.redeliveries, redelivery.process_requests, redelivery.requested),

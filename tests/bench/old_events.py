@@ -58,12 +58,13 @@ def measure() -> dict[str, float]:
     from callbacks.delivery import due_streams
     from callbacks.delivery.stream_delivery import Deliverer
     from tests.bench.measuring.stream_load import load
+    from tests.helpers.delivery_fixtures import deliver
 
     deliverer = Deliverer()
     with Receiver() as receiver:
         load(STREAMS, receiver.url)
         looking = [timed(lambda: due_streams.due(100)) for _ in range(50)]
-        delivering = [timed(lambda identity=identity: deliverer.deliver(identity)) for identity in due_streams.due(STREAMS)]
+        delivering = [timed(lambda identity=identity: deliver(deliverer, identity)) for identity in due_streams.due(STREAMS)]
         assert len(receiver.requests) == STREAMS
     return {"find what is due": statistics.median(looking), "deliver an event": statistics.median(delivering)}
 
@@ -80,11 +81,12 @@ def print_plans() -> None:
     from callbacks.delivery.stream_delivery import Deliverer
     from callbacks.models import Destination
     from tests.bench.measuring.stream_load import load
+    from tests.helpers.delivery_fixtures import deliver
 
     statements: dict[str, Any] = {}
 
     def keep(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if sql.startswith("SELECT"):
+        if sql.lstrip().startswith("SELECT"):
             statements.setdefault(sql, params)
         return execute(sql, params, many, context)
 
@@ -92,7 +94,7 @@ def print_plans() -> None:
         load(2, receiver.url)
         statements.clear()
         for identity in due_streams.due(100):
-            Deliverer().deliver(identity)
+            deliver(Deliverer(), identity)
         destination_queue.wake_available()
         destination_queue.wake_waiting(Destination.objects.order_by("-pk").values_list("pk", flat=True)[0])
     with connection.cursor() as cursor:

@@ -26,6 +26,7 @@ from jobs.log_lines import LineSplitter, group
 from jobs.models import Job
 from jobs.spec import CallbackSpec
 from jobs.transfers.event_content import encode_content
+from tests.helpers.delivery_fixtures import deliver
 from tests.helpers.factories import make_job
 from tests.helpers.receiver import Received, Receiver
 
@@ -112,7 +113,7 @@ def test_stored_events_arrive_unchanged_and_signed(
     # When its events are published and sent
     lines = publish_events(job, log, content)
     subscription = Subscription.objects.get(stream=job.uuid)
-    Deliverer().deliver(subscription.pk)
+    deliver(Deliverer(), subscription.pk)
 
     # I expect exactly the stored bytes
     stored = [bytes(event.body) for event in Event.objects.filter(subscription=subscription).order_by("sequence")]

@@ -2,6 +2,7 @@
 
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,11 +16,12 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from callbacks import delivery_hints, outbox
-from callbacks.delivery import actors, destination_queue, due_streams
-from callbacks.delivery.stream_delivery import Deliverer
+from callbacks.delivery import destination_queue, due_streams
+from callbacks.delivery.dispatcher import Dispatcher
+from callbacks.delivery.stream_delivery import Deliverer, Result
 from callbacks.models import Attempt, Destination, Event, Subscription
-from orchestrator_site.base.broker import broker, make_worker
-from orchestrator_site.base.intervals import BrokerIntervals, DeliveryIntervals
+from orchestrator_site.base.intervals import DeliveryIntervals
+from orchestrator_site.base.notifications import Listener
 from tests.helpers.receiver import Answer, Received, Receiver
 from tests.helpers.waiting import wait_for
 
@@ -29,14 +31,6 @@ PENDING, DELIVERED, DEAD = Event.State.PENDING, Event.State.DELIVERED, Event.Sta
 
 PATIENT = DeliveryIntervals(answer=25.0)  # a slow machine may delay an answer for longer than an attempt may take
 IMPATIENT = DeliveryIntervals(connect=0.2, answer=0.2)  # for hosts that do not answer
-
-
-@pytest.fixture
-def empty_queue() -> Iterator[None]:
-    broker.declare_queue(delivery_hints.QUEUE)
-    broker.flush_all()
-    yield
-    broker.flush_all()
 
 
 @pytest.fixture
@@ -68,7 +62,7 @@ class Stream:
                 outbox.publish(self.uuid, type_, "orchestrator/service", {"jobId": "j", "meta": {}})
 
     def deliver(self) -> None:
-        self.deliverer.deliver(self.pk)
+        deliver(self.deliverer, self.pk)
 
     def retry_now(self, times: int = 1) -> None:
         """Deliver as if the time of the next attempt had come, as many times as asked for."""
@@ -105,6 +99,27 @@ class Stream:
         due_at = self.row.next_attempt_at
         assert due_at is not None
         return (due_at - timezone.now()).total_seconds()
+
+
+def deliver(deliverer: Deliverer, *streams: int) -> None:
+    """Deliver what is due of these streams, and then what may be sent in the same slots, in this thread."""
+    claimed = deliverer.claim(streams)
+    deliveries = deque(claimed.deliveries)
+    while claimed.locked:
+        claimed = deliverer.claim(claimed.locked)
+        deliveries += claimed.deliveries
+    results: list[Result] = []
+    while deliveries or results:
+        if deliveries:
+            delivery = deliveries.popleft()
+            try:
+                results.append(deliverer.send(delivery))
+            except BaseException:
+                deliverer.abandon(delivery)
+                raise
+        recorded = deliverer.record(results)
+        deliveries += recorded.deliveries
+        results = recorded.locked
 
 
 def attempts(event: Event) -> list[tuple[int | None, str]]:
@@ -182,7 +197,7 @@ def relay_and_deliver(deliverer: Deliverer | None = None) -> None:
     destination_queue.mark_waiting()
     destination_queue.wake_available()
     for identity in due_streams.due(1000):
-        deliverer.deliver(identity)
+        deliver(deliverer, identity)
 
 
 def deliver_all(*streams: Stream, deliverer: Deliverer | None = None) -> None:
@@ -217,16 +232,17 @@ def delivering(*streams: Stream) -> Iterator[list[threading.Thread]]:
 
 
 @contextmanager
-def deliver_process(deliverer: Deliverer, threads: int) -> Iterator[None]:
-    """Run the threads of a process that delivers what messages ask for."""
-    actors.attach(deliverer)
-    worker = make_worker({delivery_hints.QUEUE}, threads, BrokerIntervals(idle_check=0.05))  # so that it stops at once
-    worker.start()
+def deliver_process(deliverer: Deliverer, threads: int, intervals: DeliveryIntervals = PATIENT) -> Iterator[None]:
+    """Run the threads of a process that delivers what is due when it is asked to."""
+    dispatcher = Dispatcher(deliverer, intervals, threads=threads)
+    listener = Listener(delivery_hints.TOPIC, dispatcher.wake)
+    dispatcher.start()
+    listener.start()
     try:
         yield
     finally:
-        worker.stop()
-        actors.attach(None)
+        listener.stop()
+        dispatcher.stop(intervals.stop)
 
 
 def parked() -> int:

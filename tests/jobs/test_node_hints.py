@@ -9,7 +9,6 @@ from django.db import OperationalError
 from django.db.models import F
 from django.db.models.functions import Now
 
-from callbacks import delivery_hints
 from jobs import node_hints
 from jobs.models import Job, Node
 from jobs.node_hints import LEFTOVERS_ACTOR, RUN_ACTOR, queue_of, send_hints
@@ -97,5 +96,5 @@ def test_hints_continue_after_an_error(node: Node, monkeypatch: pytest.MonkeyPat
 
 
 def test_messages_are_understood_by_processes_of_earlier_releases() -> None:
-    names = (queue_of(7), RUN_ACTOR, LEFTOVERS_ACTOR, delivery_hints.QUEUE, delivery_hints.ACTOR)
-    assert names == ("jobs.7", "run_jobs", "sweep_containers", "deliveries", "deliver")
+    names = (queue_of(7), RUN_ACTOR, LEFTOVERS_ACTOR)
+    assert names == ("jobs.7", "run_jobs", "sweep_containers")

@@ -24,7 +24,7 @@ from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.db import transactions
 from orchestrator_site.base.intervals import DeliveryIntervals
 from tests.helpers.api_calls import configured
-from tests.helpers.delivery_fixtures import time_passes
+from tests.helpers.delivery_fixtures import deliver, time_passes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -119,7 +119,7 @@ class World:
 
     def deliver(self, identity: int) -> None:
         with suppress(SystemExit):
-            self.deliverer.deliver(identity)
+            deliver(self.deliverer, identity)
 
     def message(self, number: int, answers: list[Any]) -> None:
         self.answers = answers + self.answers

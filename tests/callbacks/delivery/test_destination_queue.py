@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from tests.helpers.delivery_fixtures import (
     START,
     Gate,
     Stream,
+    deliver,
     deliver_all,
     delivering,
     in_threads,
@@ -36,7 +38,7 @@ from tests.helpers.delivery_fixtures import (
 from tests.helpers.receiver import Answer, Received, Receiver
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
@@ -55,15 +57,15 @@ def test_a_host_gets_no_more_deliveries_at_once_than_configured(receiver: Receiv
     streams = streams_to(receiver.url, 12, START, EXIT)
     done = threading.Event()
 
-    def deliver(number: int) -> None:
+    def deliver_any(number: int) -> None:
         order = random.Random(number)
         while not done.wait(0.005):
             if due := due_streams.due(100):
-                deliverer.deliver(order.choice(due))
+                deliver(deliverer, order.choice(due))
 
     # When many threads deliver, I expect three requests at once, and all other streams to be parked
     with configured(deliveries_per_host=3):
-        crowd = threading.Thread(target=in_threads, args=(8, deliver))
+        crowd = threading.Thread(target=in_threads, args=(8, deliver_any))
         crowd.start()
         try:
             wait_for(lambda: gate.inside == 3 and parked() == 9, what="three in flight, and the others parked")
@@ -111,6 +113,8 @@ def test_parked_streams_are_delivered_in_turn_without_the_relay(receiver: Receiv
 def test_the_first_parked_stream_parks_the_other_due_ones(receiver: Receiver, number: int) -> None:
     # Given a delivery in flight, and other streams that are due
     first, *others = streams_to(receiver.url, 4)
+    for seconds, stream in enumerate(reversed(others), 1):
+        Subscription.objects.filter(pk=stream.pk).update(next_attempt_at=Now() - timedelta(seconds=seconds))
     gate = Gate(receiver)
     with delivering(first):
         gate.wait_for(1)
@@ -140,7 +144,7 @@ def test_a_stream_is_found_if_the_process_that_got_its_slot_dies(receiver: Recei
         return delivery_attempt.send(*arguments)
 
     with pytest.raises(OperationalError):
-        Deliverer(PATIENT, send=send_once).deliver(streams[0].pk)
+        deliver(Deliverer(PATIENT, send=send_once), streams[0].pk)
     assert [stream.states for stream in streams] == [[DELIVERED], [PENDING]]
 
     # I expect the second to be found as soon as that lease is over, and sent
@@ -229,7 +233,7 @@ def test_a_stream_parked_while_its_host_is_resumed_is_not_lost(receiver: Receive
                 resuming.join()  # on SQLite it waits for us
         return execute(statement, *args)
 
-    # When it is resumed while another stream has seen that there is a queue, and is about to join it
+    # When it is resumed as another stream is about to join its queue
     with connection.execute_wrapper(resume_before):
         stream.publish()
     resuming.join()

@@ -13,7 +13,7 @@ from orchestrator_site.base.db.transactions import release_connection
 from tests.helpers.delivery_fixtures import Stream, in_threads, time_passes
 from tests.helpers.receiver import Receiver
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 MORE_THAN_A_DAY = 25 * 3600
 

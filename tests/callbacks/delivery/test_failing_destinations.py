@@ -25,6 +25,7 @@ from tests.helpers.delivery_fixtures import (
     Gate,
     Stream,
     attempts,
+    deliver,
     deliver_all,
     delivering,
     in_threads,
@@ -37,7 +38,7 @@ from tests.helpers.delivery_fixtures import (
 from tests.helpers.receiver import Answer, Received, Receiver
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def open_breaker(receiver: Receiver) -> None:
@@ -134,7 +135,7 @@ def test_a_killed_probe_is_replaced(receiver: Receiver) -> None:
         raise SystemExit
 
     with pytest.raises(SystemExit):
-        Deliverer(PATIENT, send=send_and_die).deliver(streams[1].pk)
+        deliver(Deliverer(PATIENT, send=send_and_die), streams[1].pk)
     assert len(receiver.requests) == 1
 
     # Until its lease expires, I expect nothing to be sent
@@ -229,7 +230,7 @@ def test_a_stopped_deliverer_records_what_is_in_flight(receiver: Receiver) -> No
 
     # and the stream to be due for another process
     assert due_streams.due(10) == [stream.pk]
-    Deliverer(PATIENT).deliver(stream.pk)
+    deliver(Deliverer(PATIENT), stream.pk)
     assert sent(receiver) == [("job-0", 1), ("job-0", 2), ("job-0", 3)]
     assert Attempt.objects.count() == 3
 
@@ -254,7 +255,7 @@ def test_a_stream_whose_lease_is_released_is_due_at_once(receiver: Receiver) -> 
         stream.deliverer.release_leases()
         assert due_streams.due(10) == [stream.pk]
         receiver.respond = lambda _: Answer(201)
-        Deliverer(PATIENT).deliver(stream.pk)
+        deliver(Deliverer(PATIENT), stream.pk)
         gate.open()
 
     # and the first to record nothing any more

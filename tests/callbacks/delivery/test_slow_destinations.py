@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import pytest
 from django.test import Client
 
-from callbacks.delivery import destination_queue, due_streams
+from callbacks import delivery_hints
+from callbacks.delivery import destination_queue
 from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.delivery.thread_limiter import ThreadLimiter
 from callbacks.models import Attempt, Destination, Event
@@ -28,7 +29,7 @@ from tests.helpers.delivery_fixtures import (
 from tests.helpers.receiver import Answer, Fault, Received, Receiver
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 HOSTS, THREADS = 6, 16
 SLOW = 0.2
@@ -49,17 +50,16 @@ def are_delivered(streams: list[Stream]) -> Callable[[], bool]:
 def running_process() -> Iterator[Callable[[Callable[[], bool], str], None]]:
     """Run a process that delivers; yield a function that does the relay's work until a condition holds."""
     threads = ThreadLimiter(INTERVALS, restricted=THREADS // 2, slow=THREADS // 4)
-    finder = due_streams.Finder(INTERVALS)
 
     def relay_until(condition: Callable[[], bool], what: str) -> None:
         def relay() -> bool:
             destination_queue.wake_available()
-            finder.enqueue()
+            delivery_hints.send()
             return condition()
 
         wait_for(relay, 20, what)
 
-    with deliver_process(Deliverer(INTERVALS, threads=threads), THREADS):
+    with deliver_process(Deliverer(INTERVALS, threads=threads), THREADS, INTERVALS):
         yield relay_until
 
 

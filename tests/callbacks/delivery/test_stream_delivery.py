@@ -15,9 +15,7 @@ from callbacks.delivery import attempt_results, delivery_attempt, due_streams
 from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.models import Attempt, Event, Subscription
 from callbacks.rules.outcome import Outcome
-from orchestrator_site.base.broker import broker
 from orchestrator_site.base.db.transactions import release_connection
-from orchestrator_site.base.intervals import DeliveryIntervals
 from tests.helpers.delivery_fixtures import (
     DEAD,
     DELIVERED,
@@ -30,13 +28,14 @@ from tests.helpers.delivery_fixtures import (
     START,
     Stream,
     attempts,
+    deliver,
     deliver_process,
     in_threads,
 )
 from tests.helpers.receiver import Answer, Received, Receiver
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 # -- success ---------------------------------------------------------------------------------------
 
@@ -319,7 +318,7 @@ def test_an_event_is_sent_again_after_a_crash_before_recording(receiver: Receive
         raise SystemExit
 
     with pytest.raises(SystemExit):
-        Deliverer(send=send_and_die).deliver(stream.pk)
+        deliver(Deliverer(send=send_and_die), stream.pk)
 
     # Until its lease has expired, I expect no delivery
     stream.deliver()
@@ -360,7 +359,7 @@ def test_a_delivery_that_lost_its_lease_records_nothing(receiver: Receiver) -> N
     stream.expire_lease()
 
     # When another process delivers the event before the first one gets its answer
-    Deliverer(PATIENT).deliver(stream.pk)
+    deliver(Deliverer(PATIENT), stream.pk)
     assert stream.states == [DELIVERED]
     released.set()
     slow.join()
@@ -415,7 +414,7 @@ def test_an_event_published_as_a_delivery_ends_is_not_lost(receiver: Receiver) -
 
     # I expect the stream to be due, or the event to have been sent
     for identity in due_streams.due(10):
-        stream.deliverer.deliver(identity)
+        deliver(stream.deliverer, identity)
     assert stream.states == [DELIVERED, DELIVERED]
 
 
@@ -435,7 +434,7 @@ def test_a_dead_host_delays_no_other_stream(receiver: Receiver) -> None:
     dead.publish()
     living.publish()
     for identity in due_streams.due(10):
-        dead.deliverer.deliver(identity)
+        deliver(dead.deliverer, identity)
     assert (dead.states, living.states) == ([PENDING], [DELIVERED])
 
 
@@ -481,44 +480,15 @@ def due_stream(url: str, number: int) -> Stream:
     return stream
 
 
-def test_the_relay_finds_due_streams_whose_message_was_lost(receiver: Receiver) -> None:
-    # Given due streams whose messages were lost, and one that is due later
+def test_due_streams_are_found_the_longest_due_first(receiver: Receiver) -> None:
+    # Given due streams, and one that is due later
     streams = [due_stream(receiver.url, number) for number in range(5)]
     receiver.will(Answer(500))
     streams[4].deliver()
-    broker.flush_all()
 
-    # I expect messages for those that are due, the longest due first
+    # I expect those that are due
     assert due_streams.due(10) == [stream.pk for stream in streams[:4]]
-    assert due_streams.Finder().enqueue(limit=3) == 3
-
-    # and no more while these are unread
-    assert due_streams.Finder().enqueue(limit=3) == 0
-    broker.flush_all()
-    assert due_streams.Finder().enqueue() == 4
-
-
-def test_the_relay_does_not_repeat_an_unread_message_at_once(receiver: Receiver) -> None:
-    # Given a due stream for which a message was sent
-    due_stream(receiver.url, 1)
-    broker.flush_all()
-    finder = due_streams.Finder()
-    assert finder.enqueue() == 1
-
-    # While it is unread, I expect messages for other streams only
-    due_stream(receiver.url, 2)
-    assert finder.enqueue() == 1
-    assert finder.enqueue() == 0
-
-    # and both again once all messages have been read
-    broker.flush_all()
-    assert finder.enqueue() == 2
-
-
-def test_the_relay_repeats_a_message_that_stays_unread(receiver: Receiver) -> None:
-    due_stream(receiver.url, 1)
-    finder = due_streams.Finder(DeliveryIntervals(repeat_hint=0.0))
-    assert [finder.enqueue(), finder.enqueue()] == [1, 1]
+    assert due_streams.due(3) == [stream.pk for stream in streams[:3]]
 
 
 def test_messages_alone_deliver_everything(receiver: Receiver) -> None:

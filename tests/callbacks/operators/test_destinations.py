@@ -26,7 +26,7 @@ from tests.helpers.delivery_fixtures import (
 )
 from tests.helpers.receiver import Answer, Receiver
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tests.helpers.delivery_fixtures import (
 )
 from tests.helpers.receiver import Answer, Receiver
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_queue")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 HOUR, DAY = 3600.0, 86400.0
 

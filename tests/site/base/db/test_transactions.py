@@ -13,7 +13,7 @@ from psycopg import errors
 from psycopg_pool import PoolTimeout
 
 from jobs.models import Instance
-from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read, short_transaction
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, one_connection, short_read, short_transaction
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,15 @@ def test_short_transactions_inside_another_need_no_savepoint() -> None:
 
     assert not [query for query in statements if "SAVEPOINT" in query["sql"]]
     assert Instance.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_several_short_transactions_use_one_connection() -> None:
+    with one_connection():
+        with short_transaction():
+            Instance.objects.exists()
+        used = connection.connection
+        with short_read():
+            Instance.objects.exists()
+        assert connection.connection is used
+    assert connection.connection is None

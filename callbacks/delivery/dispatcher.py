@@ -1,0 +1,163 @@
+"""The threads of a `deliver` process: one that claims and records, and those that send.
+
+The one thread takes all results that are there, records them in one transaction, claims what is due, and hands everything to the
+threads that send. Meanwhile more results arrive: batches grow with the load, and no event waits for a batch to fill.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from callbacks.delivery import due_streams
+from callbacks.delivery.stream_delivery import Deliverer, Result
+from callbacks.delivery.stream_scheduler import Delivery
+from callbacks.delivery.thread_limiter import THREADS
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, one_connection
+from orchestrator_site.base.intervals import DeliveryIntervals
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+
+class Dispatcher:
+    """Delivers what is due with at most `threads` deliveries at once. `wake` makes it look for due streams."""
+
+    def __init__(
+        self, deliverer: Deliverer, intervals: DeliveryIntervals = DeliveryIntervals(), *, threads: int = THREADS
+    ) -> None:
+        self._deliverer, self._intervals, self._max_threads = deliverer, intervals, threads
+        self._arrivals: SimpleQueue[Result | Delivery | None] = SimpleQueue()  # a delivery has failed; None only wakes
+        self._departures: SimpleQueue[Delivery | None] = SimpleQueue()  # None ends a thread
+        self._senders: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._stopping = False
+        # The rest belongs to that thread.
+        self._results: list[Result] = []  # to be recorded
+        self._in_flight = 0  # deliveries that are not recorded
+        self._look = True  # whether there may be due streams
+        self._pause: float | None = 0.0  # before the next round, if nothing arrives earlier; None: no limit
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for due streams soon. Returns at once."""
+        self._look = True
+        self._arrivals.put(None)
+
+    def stop(self, seconds: float) -> None:
+        """Start no more deliveries. Wait until those in flight are recorded, at most for `seconds`, and give up the others."""
+        self._stopping = True
+        self._deliverer.stop()
+        self.wake()
+        self._thread.join(seconds)
+        for _ in self._senders:
+            self._departures.put(None)
+        self._deliverer.release_leases()
+
+    def _run(self) -> None:
+        while not self._stopping or self._in_flight:
+            self._collect()
+            self._pause = None
+            try:
+                with one_connection():
+                    results, self._results = self._results, []
+                    self._isolate_faults(self._record, results)
+                    if self._look and self._in_flight < self._max_threads and not self._stopping:
+                        self._claim_due()
+            except Exception as error:
+                self._postpone(error)
+
+    def _collect(self) -> None:
+        """Wait until something arrives or the pause is over; take everything that is there."""
+        with suppress(Empty):
+            arrived = self._arrivals.get(timeout=self._pause)
+            while True:
+                if isinstance(arrived, Result):
+                    self._results.append(arrived)
+                elif arrived is not None:
+                    self._abandon(arrived)
+                arrived = self._arrivals.get_nowait()
+
+    def _record(self, results: list[Result]) -> None:
+        try:
+            recorded = self._deliverer.record(results)
+        except DATABASE_UNAVAILABLE as error:
+            self._results += results
+            self._postpone(error)
+            return
+        except Exception:
+            if len(results) == 1:
+                self._abandon(results[0].delivery)
+            raise
+        self._in_flight -= len(results) - len(recorded.locked)
+        self._send(recorded.deliveries)
+        if recorded.locked:
+            self._results += recorded.locked
+            self._pause = self._intervals.locked
+
+    def _claim_due(self) -> None:
+        free = self._max_threads - self._in_flight
+        self._look = False  # before the look: `wake` may set it meanwhile
+        due = due_streams.due(free)
+        if len(due) == free:
+            self._look_again(0.0)
+        self._isolate_faults(self._claim, due)
+
+    def _claim(self, streams: list[int]) -> None:
+        claimed = self._deliverer.claim(streams)
+        self._send(claimed.deliveries)
+        if claimed.locked:
+            self._look_again(self._intervals.locked)
+
+    def _look_again(self, pause: float) -> None:
+        self._look, self._pause = True, pause
+
+    def _postpone(self, error: Exception) -> None:
+        """Try again after a while, whatever failed."""
+        if isinstance(error, DATABASE_UNAVAILABLE):
+            logger.warning("the database does not answer: %s", error)
+        else:
+            logger.error("an unexpected error in the dispatcher", exc_info=error)
+        self._look_again(self._intervals.database_retry)
+
+    def _isolate_faults(self, work: Callable[[list[Item]], None], items: list[Item]) -> None:
+        """Call `work` with all items, or with one at a time if that fails: a faulty row must not hold up the others."""
+        if not items:
+            return
+        try:
+            work(items)
+        except DATABASE_UNAVAILABLE:
+            raise
+        except Exception as error:
+            if len(items) == 1:
+                self._postpone(error)
+            else:
+                for item in items:
+                    self._isolate_faults(work, [item])
+
+    def _send(self, deliveries: list[Delivery]) -> None:
+        """Hand deliveries to threads, of which there are as many as were ever needed at once."""
+        self._in_flight += len(deliveries)
+        while len(self._senders) < self._in_flight:
+            thread = threading.Thread(target=self._send_all, name=f"sender {len(self._senders)}", daemon=True)
+            self._senders.append(thread)
+            thread.start()
+        for delivery in deliveries:
+            self._departures.put(delivery)
+
+    def _send_all(self) -> None:
+        while (delivery := self._departures.get()) is not None:
+            try:
+                self._arrivals.put(self._deliverer.send(delivery))
+            except Exception:
+                logger.exception("an unexpected error in a delivery")
+                self._arrivals.put(delivery)
+
+    def _abandon(self, delivery: Delivery) -> None:
+        self._in_flight -= 1
+        self._deliverer.abandon(delivery)

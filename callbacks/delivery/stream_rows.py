@@ -1,0 +1,87 @@
+"""Reads and writes the rows of many streams at once, in SQL (see `orchestrator_site.base.db.statements`)."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from callbacks.models import Destination, Event, Subscription
+from orchestrator_site.base.db.statements import placeholders, select_rows, sql, update_rows
+
+# What a delivery changes of a stream.
+_CHANGED: Final = (
+    "next_attempt_at",
+    "waiting_since",
+    "lease_token",
+    "lease_until",
+    "sending",
+    "sending_since",
+    "bulk_refused",
+)
+_LOCK: Final = "WHERE id IN (%s) {skip_locked}"
+_LOCK_WAITING: Final = """
+WHERE destination_id = %s AND waiting_since IS NOT NULL AND id NOT IN (%s) ORDER BY waiting_since, id LIMIT %s {skip_locked}
+"""
+_FIRST_PENDING: Final = """
+WHERE id IN (
+    SELECT (
+        SELECT event.id FROM callbacks_event AS event
+        WHERE event.subscription_id = stream.id AND event.state = 'pending' ORDER BY event.sequence LIMIT 1
+    )
+    FROM callbacks_subscription AS stream WHERE stream.id IN (%s)
+)
+"""
+
+
+class LockedStreams:
+    """Streams whose rows are locked until the transaction ends, without their secrets.
+
+    Streams that another transaction has locked are left out, so that the others do not wait for it. Destinations are not locked:
+    they are as they were a moment ago. Streams of one destination share the object.
+    """
+
+    def __init__(self, identities: Sequence[int]) -> None:
+        self.destinations: dict[int, Destination] = {}
+        self.now = datetime.min.replace(tzinfo=UTC)  # the database's time
+        self.streams: dict[int, Subscription] = {}
+        self.free_slots: dict[int, int] = {}  # of destinations whose rows are locked, too
+        if identities:
+            self._lock(sql(_LOCK) % placeholders(identities), identities)
+
+    def add_waiting(self, destination: Destination, limit: int) -> list[Subscription]:
+        """Lock the streams that have waited longest for a destination, and return them."""
+        known = list(self.streams)
+        return self._lock(sql(_LOCK_WAITING) % ("%s", placeholders(known), "%s"), [destination.pk, *known, limit])
+
+    def replace_destination(self, destination: Destination) -> None:
+        """Give the streams of a destination its row as it was read once more, when it was locked."""
+        self.destinations[destination.pk] = destination
+        for stream in self.streams.values():
+            if stream.destination_id == destination.pk:
+                stream.destination = destination
+
+    def load_first_pending(self, streams: Collection[Subscription]) -> dict[int, Event]:
+        """Return the first pending event of each stream that has one."""
+        identities = [stream.pk for stream in streams]
+        if not identities:
+            return {}
+        events = select_rows(Event, _FIRST_PENDING % placeholders(identities), identities)
+        return {event.subscription_id: event for event in events}
+
+    def save(self) -> None:
+        """Store the streams."""
+        update_rows(Subscription, list(self.streams.values()), _CHANGED)
+
+    def _lock(self, condition: str, parameters: Sequence[Any]) -> list[Subscription]:
+        streams = select_rows(Subscription, condition, parameters, omit=Subscription.SECRETS)
+        if new := list({stream.destination_id for stream in streams} - self.destinations.keys()):
+            for destination in select_rows(Destination, f"WHERE id IN ({placeholders(new)})", new):
+                self.destinations[destination.pk] = destination
+        for stream in streams:
+            stream.destination, self.now = self.destinations[stream.destination_id], stream.now  # type: ignore[attr-defined]
+            self.streams[stream.pk] = stream
+        return streams
+
+
+def existing(identities: Sequence[int]) -> set[int]:
+    """Return those of these streams that exist, locked or not."""
+    return set(Subscription.objects.filter(pk__in=identities).values_list("pk", flat=True)) if identities else set()

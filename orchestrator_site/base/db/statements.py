@@ -1,0 +1,175 @@
+"""Statements in SQL for what is done so often that building them with Django's ORM would cost more than executing them.
+
+PostgreSQL and SQLite execute the same text, except for how they spell the time.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache, lru_cache, partial
+from typing import Any, Final, TypeVar
+
+from django.db import connection, models
+from django.db.models import Model
+
+Row = TypeVar("Row", bound=Model)
+
+# Fields whose values psycopg adapts itself. Those of subclasses may be encrypted, for example.
+_PLAIN: Final = frozenset(
+    {
+        models.BigAutoField,
+        models.BooleanField,
+        models.CharField,
+        models.DateTimeField,
+        models.ForeignKey,
+        models.PositiveIntegerField,
+        models.PositiveSmallIntegerField,
+        models.TextField,
+        models.UUIDField,
+    }
+)
+
+_SPELLINGS: Final = {
+    "postgresql": {
+        "now": "STATEMENT_TIMESTAMP()",
+        "later": "STATEMENT_TIMESTAMP() + %s * INTERVAL '1 second'",
+        "skip_locked": "FOR NO KEY UPDATE SKIP LOCKED",
+    },
+    "sqlite": {
+        "now": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')",
+        "later": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', %s || ' seconds')",
+        "skip_locked": "",  # a transaction locks the whole database
+    },
+}
+
+
+@cache
+def sql(template: str) -> str:
+    """Replace `{now}` by the time, `{later}` by the time some seconds later, and `{skip_locked}` by the lock of a SELECT."""
+    return template.format(**_SPELLINGS[connection.vendor])
+
+
+def placeholders(values: Sequence[object]) -> str:
+    """Return a placeholder for each value, separated by commas."""
+    return ", ".join(["%s"] * len(values))
+
+
+def db_value(model: type[Model], field: str, value: Any) -> Any:
+    """Return a value as the database stores it in this field."""
+    return _field(model, field).get_db_prep_save(value, connection)
+
+
+def as_time(value: Any) -> datetime:
+    """Return a time that the database computed. SQLite answers with text."""
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
+def select_rows(model: type[Row], condition: str, parameters: Sequence[Any], *, omit: tuple[str, ...] = ()) -> list[Row]:
+    """Return the rows that satisfy a condition, which may end with an order, a limit and a lock, without the omitted fields.
+
+    Each has the database's time as `now`. `Manager.raw` does the same, but takes far longer to prepare it.
+    """
+    select, names, converters = _selection(model, omit)
+    with connection.cursor() as cursor:
+        cursor.execute(f"{select} {condition}", parameters)
+        found = [list(values) for values in cursor.fetchall()]
+    for index, field, convert in converters:
+        for values in found:
+            values[index] = convert(values[index], field, connection)
+    rows = []
+    for *values, now in found:
+        row = model.from_db(connection.alias, names, values)
+        row.now = as_time(now)  # type: ignore[attr-defined]
+        rows.append(row)
+    return rows
+
+
+@cache
+def _selection(model: type[Model], omit: tuple[str, ...]) -> tuple[str, list[str], list[tuple[int, Any, Any]]]:
+    """Return the start of a SELECT, the attributes for its columns, and the conversions that they need."""
+    fields = [field for field in model._meta.concrete_fields if field.name not in omit]
+    columns = [field.get_col(model._meta.db_table) for field in fields]
+    names = ", ".join(_column(model, field.name) for field in fields)
+    converters = [
+        (index, column, convert)
+        for index, column in enumerate(columns)
+        for convert in (*connection.ops.get_db_converters(column), *column.get_db_converters(connection))
+    ]
+    return sql(f"SELECT {names}, {{now}} FROM {_table(model)}"), [field.attname for field in fields], converters  # noqa: S608 - columns
+
+
+def insert_rows(model: type[Model], rows: Sequence[Model], fields: tuple[str, ...]) -> None:
+    """Insert rows by one statement. Fields that are not named must have a default in the database, as the key has."""
+    if rows:
+        _execute(_insert(model, fields, len(rows)), model, rows, fields)
+
+
+def update_rows(model: type[Model], rows: Sequence[Any], fields: tuple[str, ...]) -> None:
+    """Store these attributes of `rows` in the rows with their keys, by one statement.
+
+    Django's `bulk_update` makes a CASE with all keys for each field, which takes far longer.
+    """
+    if rows:
+        _execute(_update(model, fields, len(rows)), model, rows, (model._meta.pk.name, *fields))
+
+
+def _execute(statement: str, model: type[Model], rows: Sequence[Any], fields: tuple[str, ...]) -> None:
+    """Execute a statement with the values of these fields, row by row."""
+    conversions = [(_field(model, field).attname, _conversion(model, field)) for field in fields]
+    parameters = [
+        convert(value) if convert is not None else value
+        for row in rows
+        for value, convert in ((getattr(row, name), convert) for name, convert in conversions)
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+
+
+@cache
+def _conversion(model: type[Model], name: str) -> Callable[[Any], Any] | None:
+    """Return what makes a value one that the database stores; None if psycopg does."""
+    field = _field(model, name)
+    if connection.vendor == "postgresql" and type(field) in _PLAIN:
+        return None
+    return partial(field.get_db_prep_save, connection=connection)
+
+
+@lru_cache(maxsize=256)
+def _insert(model: type[Model], fields: tuple[str, ...], count: int) -> str:
+    columns = ", ".join(_column(model, field) for field in fields)
+    return f"INSERT INTO {_table(model)} ({columns}) {_values(fields, count)}"
+
+
+@lru_cache(maxsize=256)
+def _update(model: type[Model], fields: tuple[str, ...], count: int) -> str:
+    key = model._meta.pk.name
+    changes = ", ".join(
+        f"{_column(model, field)} = {_cast(model, field, f'new.column{number}')}" for number, field in enumerate(fields, 2)
+    )
+    return (
+        f"UPDATE {_table(model)} SET {changes} FROM ({_values((key, *fields), count)}) AS new "  # noqa: S608 - names of columns
+        f"WHERE {_table(model)}.{_column(model, key)} = {_cast(model, key, 'new.column1')}"
+    )
+
+
+def _values(fields: tuple[str, ...], count: int) -> str:
+    return f"VALUES {', '.join([f'({placeholders(fields)})'] * count)}"
+
+
+def _table(model: type[Model]) -> str:
+    return connection.ops.quote_name(model._meta.db_table)
+
+
+def _column(model: type[Model], field: str) -> str:
+    column: str = _field(model, field).column
+    return connection.ops.quote_name(column)
+
+
+def _field(model: type[Model], field: str) -> Any:
+    return model._meta.get_field(field)
+
+
+def _cast(model: type[Model], field: str, expression: str) -> str:
+    """Give a column of VALUES its type: PostgreSQL takes one that is NULL in all rows for text. SQLite has no such types."""
+    if connection.vendor == "sqlite":
+        return expression
+    return f"CAST({expression} AS {_field(model, field).rel_db_type(connection)})"

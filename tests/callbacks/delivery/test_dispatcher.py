@@ -1,0 +1,140 @@
+"""The threads of a `deliver` process, when something goes wrong."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+
+from callbacks.delivery import delivery_attempt, due_streams
+from callbacks.delivery.stream_delivery import Claimed, Deliverer, Recorded, Result
+from callbacks.delivery.stream_secrets import SecretsCache
+from callbacks.models import Subscription
+from callbacks.rules.outcome import Outcome
+from orchestrator_site.base.intervals import DeliveryIntervals
+from tests.helpers.delivery_fixtures import DELIVERED, EXIT, LOG, PENDING, START, Gate, deliver_all, deliver_process, streams_to
+from tests.helpers.receiver import Receiver
+from tests.helpers.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+INTERVALS = DeliveryIntervals(answer=25.0, database_retry=0.05)
+
+
+def test_results_are_recorded_when_the_database_is_back(receiver: Receiver) -> None:
+    class FailingOnce(Deliverer):
+        failures = 3
+
+        def record(self, results: Any) -> Recorded:
+            if results and self.failures:
+                self.failures -= 1
+                raise OperationalError
+            return super().record(results)
+
+    # Given a database that fails as results are recorded
+    with deliver_process(FailingOnce(INTERVALS), threads=4, intervals=INTERVALS):
+        # When events are published
+        (stream,) = streams_to(receiver.url, 1, START, EXIT)
+
+        # I expect each to be sent once
+        wait_for(lambda: stream.states == [DELIVERED, DELIVERED])
+    assert len(receiver.requests) == 2
+
+
+def test_a_stream_that_cannot_be_decrypted_holds_up_no_other(receiver: Receiver) -> None:
+    # Given a stream whose URL cannot be decrypted, and others that are due
+    damaged, *others = streams_to(receiver.url, 3)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE callbacks_subscription SET url = 'damaged' WHERE id = %s", [damaged.pk])
+
+    # When a process delivers, I expect the others to be delivered, and the attempt for that one to say why it was not sent
+    with deliver_process(Deliverer(INTERVALS), threads=4, intervals=INTERVALS):
+        wait_for(lambda: damaged.events[0].attempts.exists() and [stream.states for stream in others] == [[DELIVERED]] * 2)
+    assert "ENCRYPTION_KEYS" in damaged.events[0].attempts.get().error
+
+
+def test_an_error_with_one_stream_holds_up_no_other(receiver: Receiver) -> None:
+    class Faulty(Deliverer):
+        def claim(self, identities: Sequence[int]) -> Claimed:
+            if faulty.pk in identities:
+                raise ZeroDivisionError
+            return super().claim(identities)
+
+        def record(self, results: Sequence[Result]) -> Recorded:
+            if any(result.event.sequence == 2 for result in results):
+                raise ZeroDivisionError
+            return super().record(results)
+
+    # Given a stream that cannot be claimed, one whose second result cannot be recorded, and a good one
+    fast_from_now_on(receiver)
+    faulty, partly, good = streams_to(receiver.url, 3)
+    partly.publish(EXIT)
+
+    # When a process delivers them, I expect it to go on with the others
+    with deliver_process(Faulty(INTERVALS), threads=4, intervals=INTERVALS):
+        wait_for(lambda: (partly.states, good.states) == ([DELIVERED, PENDING], [DELIVERED]) and len(receiver.requests) == 3)
+        good.publish(LOG)
+        wait_for(lambda: len(receiver.requests) == 4)
+    assert faulty.states == [PENDING]
+
+
+def fast_from_now_on(receiver: Receiver) -> None:
+    """Let the receiver have several deliveries at once."""
+    deliver_all(*streams_to(receiver.url, 1, START, LOG, EXIT))
+    receiver.requests.clear()
+
+
+def test_a_delivery_that_fails_unexpectedly_leaves_its_thread_to_others(receiver: Receiver) -> None:
+    # Given a process with one thread, which an error meets as it sends
+    failed: list[int] = []
+
+    def fail_once(*arguments: Any) -> Outcome:
+        if not failed:
+            failed.append(1)
+            raise ZeroDivisionError
+        return delivery_attempt.send(*arguments)
+
+    fast_from_now_on(receiver)
+    broken, other = streams_to(receiver.url, 2)
+    with deliver_process(Deliverer(INTERVALS, send=fail_once), threads=1, intervals=INTERVALS):
+        # I expect another stream to be delivered, and this one to wait for the end of its lease
+        wait_for(lambda: other.states == [DELIVERED], what="the other stream to be delivered")
+        assert broken.states == [PENDING]
+
+
+def test_a_stopping_process_records_what_is_answered_in_time(receiver: Receiver) -> None:
+    # Given a delivery in flight, of a stream with another event
+    gate = Gate(receiver)
+    (stream,) = streams_to(receiver.url, 1, START, EXIT)
+    with deliver_process(Deliverer(INTERVALS), threads=4, intervals=INTERVALS):
+        gate.wait_for(1)
+        # When its process stops while it is answered
+        gate.open()
+    # I expect the result to be stored, and the stream to be due for another process
+    assert stream.states[0] == DELIVERED
+    assert stream.states == [DELIVERED, DELIVERED] or due_streams.due(10) == [stream.pk]
+
+
+def test_a_stopping_process_gives_up_what_is_not_answered(receiver: Receiver) -> None:
+    gate = Gate(receiver)
+    (stream,) = streams_to(receiver.url, 1)
+    with deliver_process(Deliverer(INTERVALS), threads=4, intervals=DeliveryIntervals(stop=0.1)):
+        gate.wait_for(1)
+    assert due_streams.due(10) == [stream.pk]
+    gate.open()
+
+
+def test_secrets_are_kept_for_a_limited_number_of_streams(receiver: Receiver, django_assert_num_queries: Any) -> None:
+    # Given a cache for two streams, and three streams
+    cache = SecretsCache(max_kept=2)
+    for stream in streams_to(receiver.url, 3):
+        cache.fill_in([stream.row])
+    rows = list(Subscription.objects.defer(*Subscription.SECRETS).order_by("pk"))
+
+    # I expect the last two to be read from memory
+    with django_assert_num_queries(0):
+        cache.fill_in(rows[1:])
+        assert {row.key for row in rows[1:]} == {"the key"}
+    with django_assert_num_queries(1):
+        cache.fill_in(rows[:1])
+    assert rows[0].url == receiver.url
