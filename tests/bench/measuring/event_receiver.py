@@ -15,7 +15,7 @@ from typing import Self
 
 from tests.helpers.waiting import wait_for
 
-ROOT_MODULE = "tests.bench.measuring.event_receiver"
+MODULE = "tests.bench.measuring.event_receiver"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 WITH_LINES = ("orchestrator.job.log", "orchestrator.job.exit")
 
@@ -40,7 +40,7 @@ class EventReceiver:
         self._changed = threading.Condition()
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen([sys.executable, "-m", ROOT_MODULE], stdout=subprocess.PIPE)
+        self._process = subprocess.Popen([sys.executable, "-m", MODULE], stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}/"
         self._thread = threading.Thread(target=self._read, daemon=True)

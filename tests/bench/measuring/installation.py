@@ -23,7 +23,7 @@ def installation(*kinds: str, **variables: str) -> Iterator[Service]:
     hosts = [os.environ["DOCKER_HOST"]] if "DOCKER_HOST" in os.environ else []
     with (
         tempfile.TemporaryDirectory() as directory,
-        installation_on(Path(directory), os.environ["DATABASE_URL"], redis_url(), hosts, **variables) as service,
+        installation_on(Path(directory), os.environ["DATABASE_URL"], os.environ["REDIS_URL"], hosts, **variables) as service,
     ):
         if "WEB_CONCURRENCY" not in variables:
             del service.environment["WEB_CONCURRENCY"]  # tests need only one process; the default is measured
@@ -32,10 +32,6 @@ def installation(*kinds: str, **variables: str) -> Iterator[Service]:
         if not kinds:
             service.wait_until_ready()
         yield service
-
-
-def redis_url() -> str:
-    return os.environ["REDIS_URL"]
 
 
 def processes(service: Service, *names: str) -> ProcessGroup:
