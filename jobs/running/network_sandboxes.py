@@ -9,7 +9,7 @@ from uuid import UUID
 class Sandbox:
     """A container whose network one job at a time may join."""
 
-    name: str  # contains the owner: whoever takes the sandbox over renames it
+    name: str  # contains the owner: a worker that adopts the sandbox renames it
     token: str  # stays the same: the label of the sandbox and of the containers that have joined it
     owner: UUID  # a worker
     network: str

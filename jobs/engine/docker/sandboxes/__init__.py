@@ -17,7 +17,7 @@ from jobs.errors import EngineRefused, EngineSilent, EngineUnavailable
 _PROGRAM: Final = "/waiter"
 _IMAGE: Final = ProgramImage("orchestrator-sandbox", _PROGRAM, Path(__file__).with_name("waiter"))
 _MEMORY_BYTES: Final = 16 * 1024**2  # the runtime needs most of it, to start the program
-_PIDS: Final = 16  # so many threads may the runtime have at that moment
+_PIDS: Final = 16  # the runtime has several threads at that moment
 
 # Without this a closed connection keeps its port for a minute, so that a server in the next job could not listen on it.
 _SYSCTLS: Final = {"net.ipv4.tcp_max_tw_buckets": "0"}
