@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 
 from jobs.engine.docker import init
-from jobs.running.container_labels import INSTANCE_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL, SANDBOX_LABEL, UUID_LABEL
 from tests.faults.load import Load
 from tests.faults.outcomes import check_outcomes
 from tests.faults.witnesses import Readiness, Starts
@@ -82,6 +82,7 @@ class System:
         self.service.restart("relay")  # it requests a sweep when it starts
         for host in self.engines:
             wait_for(lambda host=host: self._containers(host) == [], _SWEEP_SECONDS, "containers of ended jobs to go", step=0.5)
+            wait_for(lambda host=host: self._ownerless(host) == [], _SWEEP_SECONDS, "sandboxes to be adopted", step=0.5)
             assert self._networks(host) <= 1
             assert volumes(host) <= self._volumes[host]
 
@@ -95,10 +96,16 @@ class System:
                     found.append(os.readlink(descriptor))
         return [path for path in found if path.startswith(spool)]
 
-    def _containers(self, host: str) -> list[str]:
+    def _containers(self, host: str, label: str = UUID_LABEL) -> list[str]:
+        """Return the names of the containers with this label, by default those of jobs."""
+        labels = [f"{INSTANCE_LABEL}={self.instance}", label]
         with closing(docker.DockerClient(base_url=host, timeout=60)) as client:
-            found = client.containers.list(all=True, filters={"label": f"{INSTANCE_LABEL}={self.instance}"}, ignore_removed=True)
-            return [container.name for container in found]
+            return [found.name for found in client.containers.list(all=True, filters={"label": labels}, ignore_removed=True)]
+
+    def _ownerless(self, host: str) -> list[str]:
+        """Return the names of the sandboxes whose worker is dead."""
+        workers = [str(worker) for (worker,) in self.service.query("SELECT id FROM jobs_worker")]
+        return [name for name in self._containers(host, SANDBOX_LABEL) if not any(worker in name for worker in workers)]
 
     def _networks(self, host: str) -> int:
         with closing(docker.DockerClient(base_url=host, timeout=60)) as client:

@@ -9,7 +9,7 @@ from typing import Any
 import docker
 import pytest
 
-from jobs.running.container_labels import INSTANCE_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL, UUID_LABEL
 from tests.helpers.service_processes import Service
 from tests.helpers.waiting import wait_for
 
@@ -80,20 +80,21 @@ def lines_of(service: Service) -> dict[str, int]:
     return dict(service.query("SELECT uuid, log_next FROM jobs_job"))
 
 
-def label(service: Service) -> str:
-    return f"{INSTANCE_LABEL}={service.query('SELECT name FROM jobs_instance')[0][0]}"
+def labels(service: Service) -> list[str]:
+    """Return the labels of the containers of jobs."""
+    return [f"{INSTANCE_LABEL}={service.query('SELECT name FROM jobs_instance')[0][0]}", UUID_LABEL]
 
 
 def containers(service: Service, engine: docker.APIClient) -> list[dict[str, Any]]:
-    """Return the engine's containers of this installation."""
-    found: list[dict[str, Any]] = engine.containers(all=True, filters={"label": label(service)})
+    """Return the engine's containers of this installation's jobs."""
+    found: list[dict[str, Any]] = engine.containers(all=True, filters={"label": labels(service)})
     return found
 
 
 def wait_until_renamed(service: Service, engine: docker.APIClient, number: int) -> None:
     """Wait for the engine's events, because polling would slow down what is measured."""
     now = int(time.time())
-    events = engine.events(now, now + 60, {"event": "rename", "label": label(service)}, decode=True)
+    events = engine.events(now, now + 60, {"event": "rename", "label": labels(service)}, decode=True)
     renamed = set()
     for event in events:
         renamed.add(event["Actor"]["ID"])

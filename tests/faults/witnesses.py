@@ -11,7 +11,7 @@ import docker
 import requests
 from docker.types.daemon import CancellableStream
 
-from jobs.running.container_labels import INSTANCE_LABEL, UUID_LABEL
+from jobs.running.container_labels import UUID_LABEL
 
 _PAUSE = 0.25
 
@@ -51,7 +51,7 @@ class Starts:
             self._closing.wait(_PAUSE)
 
     def _listen(self) -> None:
-        filters = {"type": "container", "event": "start", "label": INSTANCE_LABEL}
+        filters = {"type": "container", "event": "start", "label": UUID_LABEL}
         with closing(docker.APIClient(base_url=self._host, timeout=10)) as client:
             self._stream = client.events(since=self._since - 1, filters=filters, decode=True)
             self._connected.set()
