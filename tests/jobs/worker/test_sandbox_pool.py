@@ -1,17 +1,21 @@
 """The network sandboxes of a worker: how many it keeps, which it gives to jobs, and what becomes of those of dead workers."""
 
+import threading
+from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from jobs import services
 from jobs.engine.protocol import Observation
-from jobs.errors import EngineRefused, EngineUnavailable
+from jobs.errors import EngineRefused, EngineUnavailable, SandboxRefused
 from jobs.models import Job, Worker
 from jobs.running.container_labels import SANDBOX_LABEL, UUID_LABEL
 from jobs.states import State
 from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
+from tests.helpers.engines import Bench
 from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
@@ -379,3 +383,73 @@ def test_a_worker_that_was_declared_dead_uses_none_of_its_sandboxes(engine: Fake
     supervisor.sandboxes.sort(containers(engine))
     wait_for(lambda: len(sandboxes(engine)) == 1, 20, "one sandbox")
     assert all(str(supervisor._heartbeat.worker_id) in one.name for one in sandboxes(engine).values())
+
+
+def test_a_late_request_of_the_former_owner_joins_no_sandbox(engine: FakeEngine, workers: Workers) -> None:
+    # Given a worker that has taken a sandbox for a job and was killed before it created the container
+    first = workers.another(sandboxes=1)
+    wait_for_free(first, 1)
+    taken = first.sandboxes.take()
+    assert taken is not None
+    die(workers, first)
+
+    # When another worker has adopted the sandbox
+    second = workers.another(sandboxes=1)
+    assert wait_for_free(second, 1) == [taken.token]
+
+    # I expect a container that is created late not to start in it
+    bench = Bench()
+    bench.engine = engine
+    name = bench.created(sandbox=taken.name)
+    with pytest.raises(SandboxRefused):
+        engine.start(name)
+
+
+def test_a_container_that_was_created_before_the_adoption_reserves_its_sandbox(engine: FakeEngine, workers: Workers) -> None:
+    # Given a worker that was killed after it had created a container in a sandbox
+    first = workers.another(sandboxes=1)
+    wait_for_free(first, 1)
+    taken = first.sandboxes.take()
+    assert taken is not None
+    bench = Bench()
+    bench.engine = engine
+    labels = {SANDBOX_LABEL: taken.token, UUID_LABEL: str(uuid4())}
+    name = bench.created(sandbox=taken.name, labels=labels)
+    die(workers, first)
+
+    # When another worker adopts the sandbox
+    second = workers.another(sandboxes=1)
+    wait_for(lambda: second.sandboxes._reserved, 20, "the sandbox to be adopted")
+
+    # I expect it to be free only when the container is removed
+    assert second.sandboxes.take() is None
+    engine.remove(name)
+    second.sandboxes.sort(containers(engine))
+    assert wait_for_free(second, 1) == [taken.token]
+
+
+def test_a_used_sandbox_costs_two_calls(engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a worker with a sandbox
+    supervisor = workers.another(sandboxes=1)
+    wait_for_free(supervisor, 1)
+    calls: list[str] = []
+
+    def counted(method: str) -> Callable[..., Any]:
+        original = getattr(engine, method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread().name == "sandboxes":
+                calls.append(method)
+            return original(*args, **kwargs)
+
+        return call
+
+    for method in ("list", "inspect", "is_sandbox_clean", "create_sandbox", "remove", "rename", "info"):
+        monkeypatch.setattr(engine, method, counted(method))
+
+    # When a job uses it
+    cancel(sleeping(workers, supervisor))
+    wait_for_free(supervisor, 1)
+
+    # I expect it to be looked for containers that have joined it, and then to be asked whether it is clean
+    assert calls == ["list", "is_sandbox_clean"]
