@@ -13,7 +13,8 @@ _configuration = configuration.load()
 
 
 def when_ready(_server: Arbiter) -> None:
-    """Keep the garbage collector from writing to the memory that the web processes share: it is about to be forked."""
+    """Keep the garbage collector from writing to the memory that the processes share, which are about to be forked."""
+    gc.collect()
     gc.freeze()
 
 
