@@ -31,9 +31,9 @@ STATEMENTS: Final = {
     "SELECT jobs_job": 0,
     "INSERT jobs_logchunk": 1,
     "SELECT callbacks_event": 1,  # how many are undelivered
-    "SELECT callbacks_subscription": 1,  # which locks it, so that its events are numbered
+    "SELECT callbacks_subscription": 0,
     "INSERT callbacks_event": 1,  # all of the commit
-    "UPDATE callbacks_subscription": 1,  # its last number
+    "UPDATE callbacks_subscription": 1,  # takes their numbers, and locks it
 }
 TRANSACTIONS_PER_MEBIBYTE: Final = 3  # each has at least 384 KiB as JSON
 EVENTS_PER_MEBIBYTE: Final = 25  # each of 48 KiB as JSON, and a smaller one at the end of each transaction
