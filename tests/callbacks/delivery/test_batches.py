@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
+from callbacks.delivery import destination_queue
 from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.delivery.stream_rows import LockedStreams
 from callbacks.models import Attempt, Subscription
@@ -161,6 +162,21 @@ def test_a_transaction_that_fails_changes_no_result(fast: Receiver, monkeypatch:
     # When it is recorded again, I expect one try
     deliverer.record(results)
     assert (stream.events[0].tries, stream.events[0].attempts.count()) == (1, 1)
+
+
+def test_what_was_granted_is_sent_if_waiting_streams_cannot_be_woken(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OperationalError
+
+    # Given a destination whose window grows while streams wait for it, and a database that fails when these are to be woken
+    deliverer = Deliverer(PATIENT)
+    streams = streams_to(receiver.url, 3, START, EXIT)
+    claimed = deliverer.claim([stream.pk for stream in streams])
+    results = [deliverer.send(delivery) for delivery in claimed.deliveries]
+    monkeypatch.setattr(destination_queue, "wake_waiting", fail)
+
+    # When the result is recorded, I expect the stream to go on: its lease is committed
+    assert [delivery.event.sequence for delivery in deliverer.record(results).deliveries] == [2]
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
