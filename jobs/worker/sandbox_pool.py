@@ -270,7 +270,7 @@ class SandboxPool:
         with self._changed:
             if self._found and self._found[0] is found:  # not listed again meanwhile
                 self._found.popleft()
-            if taken:
+            if taken and adopted.token not in self._all:
                 self._all[adopted.token] = adopted
                 self._unchecked.append(adopted)
                 if self._grows:

@@ -453,3 +453,21 @@ def test_a_used_sandbox_costs_two_calls(engine: FakeEngine, workers: Workers, mo
 
     # I expect it to be looked for containers that have joined it, and then to be asked whether it is clean
     assert calls == ["list", "is_sandbox_clean"]
+
+
+def test_a_sandbox_that_is_found_twice_is_adopted_once(engine: FakeEngine, workers: Workers) -> None:
+    # Given a sandbox of this worker that it does not know: the engine's answer was lost
+    supervisor = workers.another(sandboxes=1)
+    wait_for_free(supervisor, 1)
+    die(workers, supervisor)
+    pool = supervisor.sandboxes
+    pool._free.clear()
+    pool._all.clear()
+
+    # When two lists of the engine's containers show it
+    for _ in range(2):
+        (found,) = [one for one in map(pool._read, containers(engine)) if one]
+        pool._adopt(found)
+
+    # I expect it to be checked once: checked twice, it could be given to two jobs
+    assert [one.token for one in pool._unchecked] == [found.token]
