@@ -76,7 +76,7 @@ def test_the_engine_answers_before_the_error_is_raised(tmp_path: Path) -> None:
 def test_without_an_answer_the_engine_may_still_unpack(tmp_path: Path) -> None:
     # Given an engine that dies before it answers
     with closing(UnpackingDaemon(tmp_path / "socket", dies=True)) as daemon:
-        # I expect its error, so that nobody puts another archive into the same container
+        # I expect its error, so that no other archive is put into the same container
         with pytest.raises(EngineUnavailable):
             DockerEngine(daemon.host).put("job", "/", broken())
         assert daemon.seen == ["ended"]
