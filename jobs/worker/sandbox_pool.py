@@ -32,7 +32,8 @@ _MAX_AUTOMATIC: Final = 64  # each takes about 10 MB of the engine's memory, mos
 class SandboxPool:
     """The sandboxes of a worker, `size` of them, or as many as jobs have used lately if it is None.
 
-    The workers of a node share that number, and the automatic limit: the jobs of one cpu that the node runs at once.
+    The workers of a node share that number, and the automatic limit: twice the jobs of one cpu that the node runs at once. Twice,
+    because a job gives its cpu back when its end is decided, but its sandbox only when that has been checked.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class SandboxPool:
         self._instance = instance
         self._worker_id = worker_id
         self._grows = size is None
-        self._node_limit = min(max(1, node.cpu_millis_total // 1000), _MAX_AUTOMATIC) if size is None else size
+        self._node_limit = min(max(1, 2 * node.cpu_millis_total // 1000), _MAX_AUTOMATIC) if size is None else size
         self._intervals = intervals
         self._limit = self._node_limit
         self._target = min(1, self._limit) if self._grows else self._limit

@@ -185,16 +185,16 @@ def test_a_sandbox_that_ends_while_its_job_runs_does_not_end_the_job(engine: Fak
 
 
 def test_the_pool_grows_with_use_up_to_the_size_of_the_node(engine: FakeEngine, workers: Workers) -> None:
-    # Given a worker on a node that runs two jobs of one cpu at once
-    supervisor = workers.another(sandboxes=None, node_cpus=2, cpu_overcommit=1)
+    # Given a worker on a node that runs one job of one cpu at once
+    supervisor = workers.another(sandboxes=None, node_cpus=1, cpu_overcommit=1)
     wait_for_free(supervisor, 1)
 
-    # When more jobs than that run at once
+    # When more than two jobs run at once
     jobs = [sleeping(workers, supervisor, cpu_millis=100) for _ in range(4)]
     for job in jobs:
         cancel(job)
 
-    # I expect it to keep as many sandboxes
+    # I expect it to keep two sandboxes
     wait_for_free(supervisor, 2)
 
 
