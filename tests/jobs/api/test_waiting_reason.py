@@ -50,7 +50,7 @@ def test_a_job_waits_for_an_engine_to_answer() -> None:
     mine, waiting = make_job(), make_job()
     claimed(mine, node)
     mine.refresh_from_db()
-    assert waiting_for(mine) == "preparing"
+    assert waiting_for(mine) == "creating the container"
 
     # When the node's heartbeat stops although its worker is alive
     Node.objects.update(seen_at=timezone.now() - timedelta(seconds=31))

@@ -1,5 +1,6 @@
 """What a log costs: statements and events are counted for each MiB, and calls for each block of lines."""
 
+import gc
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -105,11 +106,13 @@ def calls(function: Callable[[], Any]) -> int:
         nonlocal count
         count += event == "call"
 
+    gc.disable()  # which may call something, too
     sys.setprofile(profile)
     try:
         function()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 
