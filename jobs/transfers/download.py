@@ -5,7 +5,7 @@ import math
 import re
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -15,6 +15,7 @@ from jobs.transfers.formatting import over_limit, truncate
 from jobs.transfers.http_attempts import (
     Answer,
     Attempts,
+    Cut,
     RetryableError,
     TransferLimits,
     deadline_exceeded,
@@ -74,21 +75,25 @@ class Download:
         self._received = 0  # bytes
         self._digest = hashlib.sha256()  # of them, if the job specifies a sha256
         self._began = 0.0  # when the first of them was awaited, by `time.monotonic`
-        self._cut = Interrupt()  # set if this version is given up
+        self._cut = Cut()  # set if this version is given up
         self._validator = ""  # of the version they are of, for If-Range; empty: it cannot be resumed
         self._encoding = ""  # Content-Encoding of that version
 
     def pieces(self) -> Generator[Piece, None, None]:
         """Yield the whole file, the last piece only after all of them were checked.
 
-        Raise `DownloadFailed`, `DownloadRefused` and `Interrupted`.
+        An empty piece says at once, before any pause, that the file begins anew. Raise `DownloadFailed`, `DownloadRefused` and
+        `Interrupted`.
         """
-        held = Piece(0, b"")
+        held: Piece | None = None
         for piece in self._pieces():
-            if piece.offset == held.end:
+            if held is not None and piece.offset == held.end:
                 yield held
-            held = piece
-        yield held
+            held = piece if piece.data else None
+            if held is None:
+                yield piece
+        if held is not None:
+            yield held
 
     def seconds_left(self) -> float:
         """Return how long the rest will take at the average speed so far; infinite if the size of the file is unknown."""
@@ -96,21 +101,24 @@ class Download:
             return math.inf
         return (self.size - self._received) * (time.monotonic() - self._began) / self._received
 
-    def begin_anew(self) -> None:
-        """Do not wait for the rest of the file any longer; the next attempt begins anew. May be called from any thread."""
-        self._cut.wake()
+    def anew_after(self, seconds: float) -> AbstractContextManager[None]:
+        """Begin the file anew if the block, which asks for one piece, would take longer than `seconds`."""
+        return self._cut.after(seconds)
 
     def _pieces(self) -> Iterator[Piece]:
-        attempts = Attempts(self._limits, self._interrupt)
+        attempts = Attempts(self._limits)
         while True:
             if self._cut.is_set:
                 yield self._anew()
             try:
                 yield from self._attempt()
             except RetryableError as error:
-                if self._cut.is_set or not self._validator:
+                if self._cut.is_set:  # this attempt was ended here, and has not failed
+                    continue
+                pause = attempts.pause_after(error)
+                if not self._validator or pause >= self._cut.seconds_left():
                     yield self._anew()
-                attempts.wait_after(error)
+                self._interrupt.sleep(pause)
             else:
                 return
 

@@ -3,6 +3,7 @@
 docs/usage.md promises up to 6 attempts after connection errors, 60 s without a byte, 408, 425, 429 and 5xx.
 """
 
+import math
 import random
 import socket
 import time
@@ -18,10 +19,12 @@ from jobs.errors import DownloadFailed, DownloadRefused, TransferFailed, UploadF
 from jobs.interrupt import Interrupt
 from jobs.transfers.formatting import truncate
 from orchestrator_site.base.egress import http_client
+from orchestrator_site.base.egress.deadlines import watchdog
 from orchestrator_site.base.egress.retry_after import parse_retry_after
 from orchestrator_site.base.intervals import TransferIntervals
 
 _RETRIED_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_SHORTEST_TIMEOUT: Final = 0.001  # seconds: urllib3 accepts no time-out of 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +62,13 @@ class Answer(Protocol):
 class Attempts:
     """The attempts of one transfer. The pauses between them double, and are never shorter than the server's Retry-After."""
 
-    def __init__(self, limits: TransferLimits, interrupt: Interrupt) -> None:
+    def __init__(self, limits: TransferLimits) -> None:
         self._limits = limits
-        self._interrupt = interrupt
         self._failed = 0
         self._pause = limits.intervals.retry
 
-    def wait_after(self, error: RetryableError) -> None:
-        """Return when the next attempt is due. Raise `Interrupted`, and the failure if there is no next attempt.
+    def pause_after(self, error: RetryableError) -> float:
+        """Return how many seconds to sleep before the next attempt. Raise the failure if there is no next attempt.
 
         The failure has the number of attempts in its message.
         """
@@ -76,8 +78,32 @@ class Attempts:
         wait = max(self._pause * random.uniform(1.0, 1.5), error.retry_after)  # noqa: S311 - spreads load, hides nothing
         if time.monotonic() + wait >= self._limits.deadline:
             raise type(error.failure)(f"{error} (attempt {self._failed}, no time left for another)") from error
-        self._interrupt.sleep(wait)
         self._pause *= 2
+        return wait
+
+
+class Cut(Interrupt):
+    """An interrupt that ends one answer and not the transfer: the next attempt begins anew."""
+
+    _due = math.inf  # on the monotonic clock
+
+    @contextmanager
+    def after(self, seconds: float) -> Iterator[None]:
+        """Set the flag if the block takes longer than `seconds`."""
+        self._due = time.monotonic() + seconds
+        try:
+            with watchdog.limit(seconds, self.wake):
+                yield
+        finally:
+            self._due = math.inf
+
+    @property
+    def is_set(self) -> bool:
+        return super().is_set or self.seconds_left() <= 0
+
+    def seconds_left(self) -> float:
+        """Return how long it is until the flag is set; infinite outside the block of `after`."""
+        return self._due - time.monotonic()
 
 
 @contextmanager
@@ -88,7 +114,7 @@ def send_request(
     body: http_client.SizedChunks | None,
     limits: TransferLimits,
     interrupt: Interrupt,
-    cut: Interrupt | None = None,
+    cut: Cut | None = None,
 ) -> Iterator[Answer]:
     """Send a request; yield the answer, whatever its status, with its body unread.
 
@@ -99,6 +125,9 @@ def send_request(
     left = limits.deadline - time.monotonic()
     if left <= 0:
         raise deadline_exceeded(method, url)
+    connect = min(limits.intervals.connect, left)
+    if cut is not None:  # no waker ends a connection that is not made yet
+        connect = min(connect, max(cut.seconds_left(), _SHORTEST_TIMEOUT))
     with ExitStack() as wakers:
 
         def on_socket(connected: socket.socket) -> None:
@@ -112,7 +141,7 @@ def send_request(
                 url,
                 headers=headers,
                 body=body,
-                connect_timeout=min(limits.intervals.connect, left),
+                connect_timeout=connect,
                 read_timeout=min(limits.intervals.read, left),
                 total_timeout=left,
                 on_socket=on_socket,

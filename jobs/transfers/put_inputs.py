@@ -11,7 +11,6 @@ from jobs.transfers.http_attempts import TransferLimits
 from jobs.transfers.progress import ProgressCallback, no_progress, report_copying
 from jobs.transfers.spool import Spool
 from jobs.transfers.workspace import Workspace, find_target, write_file
-from orchestrator_site.base.egress.deadlines import watchdog
 from orchestrator_site.base.intervals import TransferIntervals
 
 DEFAULT_MODE = 0o644
@@ -84,7 +83,7 @@ def _in_time(pieces: Iterator[Piece], download: Download, intervals: TransferInt
     left = intervals.direct_max
     while True:
         asked = time.monotonic()
-        with watchdog.limit(min(intervals.direct_silence, left), download.begin_anew):
+        with download.anew_after(min(intervals.direct_silence, left)):
             piece = next(pieces, None)
         left -= time.monotonic() - asked
         if piece is None:

@@ -37,7 +37,7 @@ def upload_file(
     if found.size > limits.size:
         raise ReadFailed(over_limit(quote_path(path), limits.size))
 
-    attempts = Attempts(limits, interrupt)
+    attempts = Attempts(limits)
     while True:
         try:
             with workspace.engine.get(workspace.container, absolute) as chunks, tar_files.unpack(chunks) as file:
@@ -45,7 +45,7 @@ def upload_file(
         except PathNotFound as error:
             raise not_found(path) from error
         except RetryableError as error:
-            attempts.wait_after(error)
+            interrupt.sleep(attempts.pause_after(error))
 
 
 def _send(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from jobs.interrupt import Interrupt
-from jobs.transfers import Workspace, put_download
+from jobs.transfers import Workspace, put_download, put_inputs
+from jobs.transfers import download as download_module
 from tests.helpers.fileserver import FileServer
 from tests.jobs.transfers import workspaces
 from tests.jobs.transfers.workspaces import Download, NewWorkspace, docker_workspace, fake_workspace
@@ -27,6 +28,13 @@ def new_workspace(request: pytest.FixtureRequest) -> Iterator[NewWorkspace]:
 def workspace() -> Iterator[Workspace]:
     with fake_workspace() as one:
         yield one
+
+
+@pytest.fixture
+def small_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write downloads while they arrive after their first kilobyte."""
+    monkeypatch.setattr(put_inputs, "ALWAYS_SPOOLED", 1000)
+    monkeypatch.setattr(download_module, "_CHUNK_BYTES", 100)
 
 
 @pytest.fixture

@@ -26,17 +26,9 @@ from tests.jobs.transfers.workspaces import Download, NewWorkspace, arrived, con
 pytestmark = pytest.mark.stateless
 
 BLOCK = tarfile.BLOCKSIZE
-SPOOLED = 1000
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 CHANGED = CONTENT[::-1]
-
-
-@pytest.fixture
-def small_spool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write downloads while they arrive after their first kilobyte."""
-    monkeypatch.setattr(put_inputs, "ALWAYS_SPOOLED", SPOOLED)
-    monkeypatch.setattr(download, "_CHUNK_BYTES", 100)
 
 
 @pytest.fixture
@@ -116,7 +108,7 @@ class TestOneArchive:
         # And one archive, with the spooled start of the file
         assert arrived(workspace) == CONTENT
         assert puts == [archive_of(len(CONTENT))]
-        assert spooled == [SPOOLED]
+        assert spooled == [put_inputs.ALWAYS_SPOOLED]
 
     def test_every_redirect_is_followed_again(
         self, workspace: Workspace, server: FileServer, download: Download, puts: list[int]
