@@ -7,9 +7,10 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.worker import WorkerThread
 
 from orchestrator_site.base.intervals import BrokerIntervals
-from orchestrator_site.base.message_threads import MessageThreads
+from orchestrator_site.base.message_threads import MessageThreads, ReceivedMessages
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.stateless
@@ -111,6 +112,76 @@ def test_a_thread_that_was_idle_for_long_ends(broker: StubBroker, work: Work) ->
     work.actor.send()
     wait_for(lambda: work.started == 2, 10, "the second call")
     worker.stop()
+
+
+def test_a_message_that_comes_while_the_only_thread_ends_gets_another(
+    broker: StubBroker, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a thread that was idle for long and that takes a while to end
+    run, ending, end = WorkerThread.run, threading.Event(), threading.Event()
+
+    def run_and_linger(thread: WorkerThread) -> None:
+        try:
+            run(thread)
+        finally:
+            ending.set()
+            end.wait(30)
+
+    monkeypatch.setattr(WorkerThread, "run", run_and_linger)
+    worker = worker_of(broker, 1, BrokerIntervals(idle_check=0.05, thread_idle=0.05))
+    work.release.set()
+    work.actor.send()
+    assert ending.wait(10)
+
+    # When a message comes, I expect it to be processed
+    work.actor.send()
+    wait_for(lambda: work.started == 2, 10, "the second call")
+    end.set()
+    worker.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_is_replaced(broker: StubBroker, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a worker with at most one thread, which the first message ends while another one waits
+    process, failed = WorkerThread.process_message, threading.Event()
+
+    def fail_once(thread: WorkerThread, message: Any) -> None:
+        if not failed.is_set():
+            wait_for(lambda: worker.work_queue.qsize() == 1, 10, "a waiting message")
+            failed.set()
+            raise SystemExit
+        process(thread, message)
+
+    monkeypatch.setattr(WorkerThread, "process_message", fail_once)
+    worker = MessageThreads(broker, {"work"}, 1, INTERVALS)
+    worker.queue_prefetch = 2
+    worker.start()
+    for _ in range(2):
+        work.actor.send()
+
+    # I expect a new thread to process the other
+    wait_for(lambda: work.started == 1, 10, "the call")
+    work.release.set()
+    worker.stop()
+
+
+def test_a_thread_that_cannot_be_started_is_started_for_the_next_message() -> None:
+    # Given at most one thread, and an operating system that refuses it
+    started: list[str] = []
+
+    def start_thread() -> None:
+        started.append("thread")
+        if len(started) == 1:
+            raise RuntimeError
+
+    received = ReceivedMessages(start_thread, 1, 60)
+    with pytest.raises(RuntimeError):
+        received.put(1)
+
+    # When another message comes, I expect another try, and none after it
+    received.put(2)
+    received.put(3)
+    assert len(started) == 2
 
 
 def test_stopping_ends_all_threads_and_starts_no_call(broker: StubBroker, work: Work) -> None:
