@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError
@@ -49,19 +50,28 @@ class Duties:
         now = self._clock()
         due = [duty for duty, at in self._due.items() if at <= now + self._together]
         self._due |= {duty: now + duty.period for duty in due}
-        _logging_errors(lambda: self._do(due))
+        for duty in due:  # first those that do not depend on the statement below
+            if duty.rows is None:
+                _logging_errors(duty.do)
+        if asked := tuple(duty for duty in due if duty.rows):
+            _logging_errors(partial(self._do_with_rows, asked))
 
-    def _do(self, due: Sequence[Duty]) -> None:
-        found = iter(self._which_have_rows(tuple(duty for duty in due if duty.rows)))
-        for duty in due:
-            if duty.rows is None or next(found):
+    def _do_with_rows(self, duties: tuple[Duty, ...]) -> None:
+        try:
+            found = self._have_rows(duties)
+        except Exception:
+            if len(duties) == 1:
+                raise
+            for duty in duties:  # one query that fails must not stop the duties of the others
+                _logging_errors(partial(self._do_with_rows, (duty,)))
+            return
+        for duty, has_rows in zip(duties, found, strict=True):
+            if has_rows:
                 _logging_errors(duty.do)
             elif duty.nothing:
                 duty.nothing()
 
-    def _which_have_rows(self, duties: tuple[Duty, ...]) -> list[bool]:
-        if not duties:
-            return []
+    def _have_rows(self, duties: tuple[Duty, ...]) -> list[bool]:
         if duties not in self._queries:
             self._queries[duties] = ExistenceQuery(*(duty.rows() for duty in duties if duty.rows))
         with short_read():

@@ -84,6 +84,27 @@ def test_a_duty_that_fails_keeps_no_other_from_being_done(clock: ManualClock, ca
     assert calls == ["a"]
 
 
+def test_a_query_that_fails_stops_its_own_duty_only(clock: ManualClock, calls: Calls) -> None:
+    # Given duties of which the query of one fails
+    make_node()
+    duties = Duties(
+        [
+            calls.duty(1.0, "nodes", rows=Node.objects.all),
+            calls.duty(1.0, "failing", rows=lambda: Node.objects.extra(where=["no_such_column = 1"])),
+            calls.duty(1.0, "jobs", rows=Job.objects.all, nothing=lambda: calls.append("no jobs")),
+            calls.duty(1.0, "always"),
+        ],
+        together=0.5,
+        clock=clock,
+    )
+
+    # When they are due, I expect the others to be done each time
+    for _ in range(2):
+        duties.do_due()
+        clock.now += 1
+    assert calls == ["always", "nodes", "no jobs"] * 2
+
+
 def test_which_queries_find_rows() -> None:
     # Given a query that is built before there is a row
     queries = ExistenceQuery(Node.objects.filter(name="node"), Job.objects.order_by("pk"), Node.objects.none())
