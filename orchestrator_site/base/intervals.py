@@ -18,7 +18,11 @@ class WorkerIntervals:
     heartbeat: float = 5.0  # between two UPDATEs of its counter: one per process, however many jobs it runs
     observe: float = 3.5  # between two looks at the heartbeats of all workers; their lock files are checked at each tick
     dead_after: float = 15.0  # without a heartbeat: three periods, so that one slow UPDATE does no harm
-    observer_restarts_after: float = 6.0  # without a check: what an observer saw before such a gap proves nothing
+    # Without a check: what an observer saw before such a gap proves nothing, because the database may have been away. An
+    # observer reads every four ticks; this is two such reads and a tick, so that one slow or missed read does not start the
+    # observation over. After a shorter outage a worker still has 6 s until `dead_after`: more than `database_answer`, so it can
+    # connect again and move its counter.
+    observer_restarts_after: float = 9.0
     healthy_node: float = 30.0  # without a heartbeat: then a node is shown as unhealthy, and gets no hints
     database_answer: float = 5.0  # then it tries another connection, before other processes declare this worker dead
     hand_over: float = 3.0  # at a stop: then it no longer waits for engine calls

@@ -120,6 +120,27 @@ def test_an_observer_reads_the_counters_less_often_than_it_checks_the_locks() ->
     assert sum("SELECT" in query["sql"] for query in queries) == 10
 
 
+def test_a_late_read_does_not_start_the_observation_over() -> None:
+    # Given an observer with the intervals of the service that saw a worker
+    make_worker(make_node())
+    clock = ManualClock()
+    detector = DeadWorkerDetector(clock=clock)
+    detector.check()
+
+    # When its next reads are as late as if one had been left out each time
+    clock.now += 8
+    assert detector.check() == 0
+    clock.now += 8
+
+    # I expect it to find the worker dead nevertheless
+    assert detector.check() == 1
+
+
+def test_after_an_outage_that_goes_unnoticed_a_worker_has_time_to_connect_again() -> None:
+    intervals = WorkerIntervals()
+    assert intervals.dead_after - intervals.observer_restarts_after > intervals.database_answer
+
+
 def test_a_worker_whose_counter_has_moved_is_not_dead() -> None:
     worker = make_worker(make_node())
     Worker.objects.filter(pk=worker).update(counter=7)
