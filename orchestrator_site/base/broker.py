@@ -38,6 +38,7 @@ def make_broker(configuration: Configuration, intervals: BrokerIntervals = Broke
         timeout=intervals.connection_wait,
         socket_connect_timeout=intervals.connect,
         socket_timeout=intervals.answer,
+        health_check_interval=intervals.ping,
         retry=Retry(NoBackoff(), 0),
     )
     return NotifyingRedisBroker(redis.Redis.from_pool(pool), intervals)
@@ -94,9 +95,9 @@ def publish(topic: str) -> bool:
     return _hints.send(lambda: redis_broker.publish(_redis_client(), topic), topic=topic)
 
 
-def subscribe(topic: str) -> Subscription:
+def subscribe(topic: str, intervals: BrokerIntervals = BrokerIntervals()) -> Subscription:
     """Return a new subscription. Raise redis' `RedisError` if Redis does not answer. Only with Redis."""
-    return Subscription(_redis_client(), topic)
+    return Subscription(_redis_client(), topic, intervals)
 
 
 def _redis_client() -> "redis.Redis":

@@ -184,7 +184,8 @@ class BrokerIntervals:
     idle_check: float = 1.0  # between two looks of an idle consumer, for messages whose announcement was lost
     busy_poll: float = 0.1  # between two looks while all threads are busy: an idle one is not announced
     thread_idle: float = 60.0  # then a thread ends
-    listen: float = 30.0  # between two checks of a listener whether to stop
+    listen: float = 5.0  # between two looks of a listener, for notifications that were lost
+    ping: float = 5.0  # without a byte on a connection to Redis, before it is asked whether it still answers
     connect: float = 1.0
     answer: float = 1.0
     connection_wait: float = 2.0  # for a free connection of the pool

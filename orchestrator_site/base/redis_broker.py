@@ -1,12 +1,12 @@
 """Dramatiq's Redis broker with consumers that wait to be notified. Dramatiq's own poll ten times a second."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import redis
-from dramatiq import Consumer, Message
+from dramatiq import Consumer, Message, MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import ConnectionClosed
 
@@ -18,18 +18,26 @@ _NAMESPACE = "orchestrator"
 class Subscription:
     """A connection on which Redis reports that something was published for a topic."""
 
-    def __init__(self, client: "redis.Redis", topic: str) -> None:
+    def __init__(self, client: "redis.Redis", topic: str, intervals: BrokerIntervals) -> None:
         """Raise redis' `RedisError` if Redis does not answer."""
-        self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._pubsub = client.pubsub()  # type: ignore[no-untyped-call]
         self._pubsub.subscribe(_channel(topic))
+        if self._pubsub.get_message(timeout=intervals.answer) is None:  # its answer to SUBSCRIBE
+            self.close()
+            raise redis.TimeoutError("Redis does not answer")
 
     def wait(self, seconds: float) -> bool:
-        """Return True once something was published since the last call, or False after at most `seconds`.
+        """Return True once something was published since the last call, or False after `seconds`.
 
-        Raise redis' `RedisError` if the connection breaks: what is published until there is another one is lost.
+        Raise redis' `RedisError` if the connection breaks, or if Redis does not answer during two calls after it was silent for
+        `BrokerIntervals.ping`: what is published until there is another connection is lost.
         """
-        if self._pubsub.get_message(timeout=seconds) is None:
-            return False
+        end = time.monotonic() + seconds
+        while self._pubsub.get_message(timeout=max(0.0, end - time.monotonic())) is None:  # also after an answer to a PING
+            if time.monotonic() >= end:
+                if self._pubsub.health_check_response_counter > 1:  # PINGs that were not answered
+                    raise redis.TimeoutError("Redis does not answer")
+                return False
         while self._pubsub.get_message() is not None:  # one call of the caller's handles them all
             pass
         return True
@@ -66,10 +74,13 @@ class _WaitingConsumer(_RedisConsumer):
         super().__init__(broker, queue_name, prefetch, timeout=0)  # type: ignore[no-untyped-call]
         self._intervals = intervals
         with _dramatiq_errors():
-            self._subscription = Subscription(broker.client, queue_name)  # before the first look, so that none is missed
+            self._subscription = Subscription(
+                broker.client, queue_name, intervals
+            )  # before the first look, so that none is missed
 
     def __next__(self) -> Any:
-        message = super().__next__()  # type: ignore[no-untyped-call]
+        with _dramatiq_errors():
+            message = super().__next__()  # type: ignore[no-untyped-call]
         if message is not None:
             return message
         if self.outstanding_message_count >= self.prefetch:  # it is not announced when a thread becomes free
@@ -79,16 +90,31 @@ class _WaitingConsumer(_RedisConsumer):
                 self._subscription.wait(self._intervals.idle_check)
         return None
 
+    def ack(self, message: MessageProxy) -> None:
+        with _dramatiq_errors():
+            super().ack(message)  # type: ignore[no-untyped-call]
+
+    def nack(self, message: MessageProxy) -> None:
+        with _dramatiq_errors():
+            super().nack(message)  # type: ignore[no-untyped-call]
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        with _dramatiq_errors():
+            super().requeue(messages)  # type: ignore[no-untyped-call]
+
     def close(self) -> None:
         self._subscription.close()
 
 
 @contextmanager
 def _dramatiq_errors() -> Iterator[None]:
-    """Raise Dramatiq's error for a broken connection: its consumer thread then connects again."""
+    """Raise Dramatiq's error for a connection that breaks or is silent: its threads then try again.
+
+    Dramatiq itself handles redis' `ConnectionError` only. `TimeoutError` does not inherit from it.
+    """
     try:
         yield
-    except redis.ConnectionError as error:
+    except (redis.ConnectionError, redis.TimeoutError) as error:
         raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
 

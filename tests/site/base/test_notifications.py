@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from django.conf import settings
@@ -10,7 +11,11 @@ from django.db import transaction
 from orchestrator_site.base import broker, notifications
 from orchestrator_site.base.intervals import BrokerIntervals
 from orchestrator_site.base.notifications import Listener, notify, notify_on_commit
+from orchestrator_site.base.redis_broker import Subscription
+from tests.helpers.tcp_proxy import TcpProxy
 from tests.helpers.waiting import wait_for
+
+NEVER = 1000.0
 
 needs_redis = pytest.mark.skipif(settings.CONFIGURATION.embedded, reason="needs Redis")
 
@@ -22,14 +27,21 @@ def woken() -> threading.Event:
 
 @pytest.fixture
 def listener(woken: threading.Event) -> Iterator[Listener]:
-    """A listener that receives notifications of `topic`."""
-    listener = Listener("topic", woken.set, BrokerIntervals(listen=0.1, retry=0.1))
+    """A listener that receives notifications of `topic`, and is not woken without one."""
+    listener = Listener("topic", woken.set, BrokerIntervals(listen=NEVER, retry=0.1))
     listener.start()
     if not settings.CONFIGURATION.embedded:
         assert woken.wait(10)
         woken.clear()
     yield listener
     listener.stop()
+    lose_connections()
+
+
+def lose_connections() -> None:
+    """Break the connections of all listeners, which also ends the threads of those that are stopped."""
+    if not settings.CONFIGURATION.embedded:
+        broker._redis_client().client_kill_filter(_type="pubsub")
 
 
 @pytest.mark.usefixtures("listener")
@@ -64,6 +76,7 @@ def test_a_transaction_notifies_when_it_is_committed(woken: threading.Event) -> 
 
 def test_a_stopped_listener_is_not_woken(listener: Listener, woken: threading.Event) -> None:
     listener.stop()
+    lose_connections()
     if not settings.CONFIGURATION.embedded:
         wait_for(lambda: not any("listener topic" in thread.name for thread in threading.enumerate()), 10, "its thread's end")
     notify("topic")
@@ -75,10 +88,62 @@ def test_a_stopped_listener_is_not_woken(listener: Listener, woken: threading.Ev
 @pytest.mark.usefixtures("listener")
 def test_a_listener_connects_again_and_is_woken_because_notifications_may_be_lost(woken: threading.Event) -> None:
     # When its connection is lost
-    broker._redis_client().client_kill_filter(_type="pubsub")
+    lose_connections()
 
     # I expect it to be woken without a notification, and by the next one
     assert woken.wait(10)
     woken.clear()
     notify("topic")
     assert woken.wait(10)
+
+
+@needs_redis
+def test_a_listener_is_woken_from_time_to_time_because_notifications_may_be_lost() -> None:
+    # Given a listener, and no notification
+    wakes: list[None] = []
+    listener = Listener("topic", lambda: wakes.append(None), BrokerIntervals(listen=0.05))
+    listener.start()
+
+    # I expect it to be woken again and again
+    wait_for(lambda: len(wakes) > 2, 10, "three wakes")
+    listener.stop()
+
+
+@needs_redis
+def test_a_listener_connects_again_when_the_network_drops_everything(
+    woken: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a listener whose connection stays open, and on which nothing arrives any more
+    intervals = BrokerIntervals(listen=0.2, ping=0.1, answer=0.5, retry=0.1)
+    with TcpProxy.to(settings.CONFIGURATION.redis_url) as proxy:
+        configuration = replace(settings.CONFIGURATION, redis_url=proxy.through(settings.CONFIGURATION.redis_url))
+        monkeypatch.setattr(broker, "broker", broker.make_broker(configuration, intervals))
+        subscriptions: list[Subscription] = []
+        subscribe = broker.subscribe
+
+        def subscribe_and_store(topic: str, intervals: BrokerIntervals) -> Subscription:
+            subscriptions.append(subscribe(topic, intervals))
+            return subscriptions[-1]
+
+        monkeypatch.setattr(broker, "subscribe", subscribe_and_store)
+        listener = Listener("topic", woken.set, intervals)
+        listener.start()
+        assert woken.wait(10)
+        proxy.partition()
+
+        # I expect it to give up this connection, and to subscribe again when the network is repaired
+        wait_for(lambda: subscriptions[0]._pubsub.connection is None, 10, "the end of the connection")
+        proxy.heal()
+        wait_for(lambda: len(subscriptions) == 2, 10, "another connection")
+        listener.stop()
+
+
+@needs_redis
+def test_a_quiet_connection_that_answers_is_kept() -> None:
+    # Given a subscription of a topic that is not notified
+    client = broker.make_broker(settings.CONFIGURATION, BrokerIntervals(ping=0.01)).client  # type: ignore[attr-defined]
+    subscription = Subscription(client, "topic", BrokerIntervals())
+
+    # When Redis is asked many times whether it still answers, I expect no error, and no notification
+    assert not any(subscription.wait(0.05) for _ in range(10))
+    subscription.close()

@@ -1,16 +1,20 @@
 """Consumers of Redis are notified of messages instead of polling for them."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import dramatiq
 import pytest
 from django.conf import settings
+from dramatiq import Message, MessageProxy
+from dramatiq.errors import ConnectionClosed
 
 from orchestrator_site.base.broker import make_broker
 from orchestrator_site.base.intervals import BrokerIntervals
 from orchestrator_site.base.message_threads import MessageThreads
 from orchestrator_site.base.redis_broker import NotifyingRedisBroker
+from tests.helpers.tcp_proxy import TcpProxy
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(settings.CONFIGURATION.embedded, reason="needs Redis")
@@ -87,3 +91,27 @@ def test_messages_that_came_while_all_threads_were_busy_are_received(received: l
     release.set()
     wait_for(lambda: received == [1, 2, 3], 10, "all messages")
     worker.stop(timeout=0)
+
+
+def test_a_silent_redis_is_a_broken_connection_to_dramatiq() -> None:
+    # Given a consumer and a network that then drops everything
+    intervals = BrokerIntervals(answer=0.2)
+    with TcpProxy.to(settings.CONFIGURATION.redis_url) as proxy:
+        configuration = replace(settings.CONFIGURATION, redis_url=proxy.through(settings.CONFIGURATION.redis_url))
+        broker = make_broker(configuration, intervals)
+        broker.declare_queue("numbers")
+        consumer = broker.consume("numbers")
+        message = MessageProxy(Message("numbers", "receive", (), {}, {"redis_message_id": "1"}))
+        proxy.partition()
+
+        # When it looks for messages or reports what became of them, I expect the error after which Dramatiq tries again
+        calls: list[Callable[[], object]] = [
+            lambda: next(consumer),
+            lambda: consumer.ack(message),
+            lambda: consumer.nack(message),
+            lambda: consumer.requeue([message]),
+            lambda: broker.consume("numbers"),
+        ]
+        for call in calls:
+            with pytest.raises(ConnectionClosed):
+                call()
