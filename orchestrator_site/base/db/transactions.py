@@ -13,26 +13,24 @@ from django.db.models import Model, QuerySet
 # transaction (25P03).
 DATABASE_UNAVAILABLE: Final = (OperationalError, InterfaceError, InternalError)
 
-_in_short_transaction: ContextVar[bool] = ContextVar("whether this thread is in a short transaction", default=False)
-
-
-_is_kept: ContextVar[bool] = ContextVar("is_kept", default=False)
+_in_short_transaction: ContextVar[bool] = ContextVar("in_short_transaction", default=False)
+_keeps_connection: ContextVar[bool] = ContextVar("keeps_connection", default=False)
 
 
 def release_connection() -> None:
     """Give this thread's connection back to the pool, for example before it waits for an engine. Not in a transaction."""
-    if not (connection.in_atomic_block or _is_kept.get()):
+    if not (connection.in_atomic_block or _keeps_connection.get()):
         connection.close()
 
 
 @contextmanager
 def one_connection() -> Iterator[None]:
     """Let the short transactions and reads of the block use one connection: taking one from the pool costs as much as a query."""
-    token = _is_kept.set(True)
+    token = _keeps_connection.set(True)
     try:
         yield
     finally:
-        _is_kept.reset(token)
+        _keeps_connection.reset(token)
         release_connection()
 
 
