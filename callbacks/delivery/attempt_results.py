@@ -25,22 +25,22 @@ _INTERRUPTED: Final = "interrupted: the process that sent it has ended; it may h
 _ATTEMPT: Final = ("event", "time", "status", "latency_ms", "error", "answer")
 
 
+def changes_destination(destination: Destination, outcome: Outcome, now: datetime, intervals: DeliveryIntervals) -> bool:
+    """Return True if the outcome of a delivery changes its destination, or may do so once its stream goes on."""
+    is_unchanged = destination_breaker.is_unchanged_by(destination, outcome, destination_rows.max_in_flight(), intervals)
+    return not is_unchanged or (destination_breaker.is_blocked(destination, now) and not destination.waiting)
+
+
 def update_destination(
-    destination: Destination, outcomes: Iterable[tuple[UUID, Outcome]], intervals: DeliveryIntervals
-) -> Destination:
-    """Apply the outcomes of deliveries, each with its token, to their destination; return it as it is now."""
-    limit = destination_rows.max_in_flight()
-    changing = [each for each in outcomes if not destination_breaker.is_unchanged_by(destination, each[1], limit, intervals)]
-    if not changing:
-        return destination
-    destination, now = destination_rows.lock(destination.pk)
-    was_open = destination.open_until is not None
-    for token, outcome in changing:
+    destination: Destination, now: datetime, outcomes: Iterable[tuple[UUID, Outcome]], intervals: DeliveryIntervals
+) -> None:
+    """Apply the outcomes of deliveries, each with its token, to their destination, whose row the caller has locked."""
+    limit, was_open = destination_rows.max_in_flight(), destination.open_until is not None
+    for token, outcome in outcomes:
         destination_breaker.record(destination, now, token, outcome, limit, intervals)
     destination.save(update_fields=destination_rows.BREAKER_FIELDS)
     if (destination.open_until is not None) != was_open:
         transaction.on_commit(partial(_log_breaker, destination.origin, not was_open))
-    return destination
 
 
 def record_attempts(attempts: Sequence[tuple[Event, Outcome]], rows: LockedStreams, intervals: DeliveryIntervals) -> None:

@@ -5,7 +5,6 @@ host cost nothing. The longest waiting stream gets the slot that a delivery free
 by the relay when the destination accepts deliveries again.
 """
 
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -48,25 +47,32 @@ def park_due_streams(pk: int) -> None:
             return
 
 
-def wake_waiting(pk: int) -> None:
-    """Make as many waiting streams due as the destination has free slots. Do nothing if it was deleted."""
+def wake_waiting(pk: int) -> bool:
+    """Make as many waiting streams due as the destination has free slots, unless it was deleted.
+
+    Return False if another transaction has locked its row. Streams that are locked are left out: this never waits for a lock.
+    """
     limit = destination_rows.max_in_flight()
-    parked: list[int] = []
-    with suppress(Destination.DoesNotExist), short_transaction():
-        destination, now = destination_rows.lock(pk)
+    with short_transaction():
+        locked = destination_rows.lock_if_free(pk)
+        if locked is None:
+            return not Destination.objects.filter(pk=pk).exists()
+        destination, now = locked
         # Streams that were woken and not delivered yet have waited longest, so they come first and count as in flight.
         first = list(waiting_streams(destination).values_list("pk", "next_attempt_at")[: 2 * limit])
         parked = [stream for stream, due_at in first if due_at is not None and due_at > now]
         woken = len(first) - len(parked)
         in_flight = destination_rows.in_flight(destination, now) + woken
-        del parked[destination_breaker.free_slots(destination, now, in_flight, limit) :]
+        free = destination_breaker.free_slots(destination, now, in_flight, limit)
         if not first and destination.waiting:
             Destination.objects.filter(pk=pk).update(waiting=False)
-    with short_read():
-        for stream in parked:
-            Subscription.objects.filter(pk=stream, waiting_since__isnull=False).update(next_attempt_at=Now())
-    if parked:
+        unlocked = waiting_streams(destination).filter(pk__in=parked).select_for_update(skip_locked=True)
+        due = list(unlocked.values_list("pk", flat=True)[:free]) if parked and free else []
+        if due:
+            Subscription.objects.filter(pk__in=due).update(next_attempt_at=Now())
+    if due:
         delivery_hints.send()
+    return True
 
 
 def available() -> QuerySet[Destination]:

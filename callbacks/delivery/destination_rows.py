@@ -60,6 +60,12 @@ def lock(pk: int) -> tuple[Destination, datetime]:
     return destination, destination.now
 
 
+def lock_if_free(pk: int) -> tuple[Destination, datetime] | None:
+    """Lock the row as `lock` does. Return None if it is locked by another transaction, or was deleted."""
+    destination = with_database_time().select_for_update(no_key=True, skip_locked=True).filter(pk=pk).first()
+    return None if destination is None else (destination, destination.now)
+
+
 def in_flight(destination: Destination, now: datetime | Now) -> int:
     """Count the deliveries to it that are under way. The count is exact while its row is locked."""
     return destination.subscriptions.filter(lease_token__isnull=False, lease_until__gt=now).count()

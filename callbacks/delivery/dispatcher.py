@@ -11,7 +11,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from callbacks.delivery import due_streams
+from callbacks import delivery_hints
+from callbacks.delivery import destination_queue, due_streams
 from callbacks.delivery.stream_delivery import Deliverer, Result
 from callbacks.delivery.stream_scheduler import Delivery
 from callbacks.delivery.thread_limiter import THREADS
@@ -39,6 +40,8 @@ class Dispatcher:
         self._results: list[Result] = []  # to be recorded
         self._in_flight = 0  # deliveries that are not recorded
         self._look = True  # whether there may be due streams
+        self._freed: set[int] = set()  # destinations with slots for waiting streams
+        self._hint = False  # whether other processes have to look for due streams
         self._pause: float | None = 0.0  # before the next round, if nothing arrives earlier; None: no limit
 
     def start(self) -> None:
@@ -69,6 +72,7 @@ class Dispatcher:
                     self._isolate_faults(self._record, results)
                     if self._look and self._in_flight < self._max_threads and not self._stopping:
                         self._claim_due()
+                    self._wake_others()
             except Exception as error:
                 self._postpone(error)
 
@@ -96,6 +100,8 @@ class Dispatcher:
             raise
         self._in_flight -= len(results) - len(recorded.locked)
         self._send(recorded.deliveries)
+        self._freed |= recorded.freed
+        self._hint |= recorded.must_look
         if recorded.locked:
             self._results += recorded.locked
             self._pause = self._intervals.locked
@@ -111,8 +117,24 @@ class Dispatcher:
     def _claim(self, streams: list[int]) -> None:
         claimed = self._deliverer.claim(streams)
         self._send(claimed.deliveries)
+        self._hint |= claimed.must_look
         if claimed.locked:
             self._look_again(self._intervals.locked)
+
+    def _wake_others(self) -> None:
+        """Wake streams and processes, now that all that was granted is being sent: this may wait for the database or for Redis.
+
+        If the database fails, the relay wakes these streams.
+        """
+        if not (self._freed or self._hint):
+            return
+        freed, self._freed = self._freed, set()
+        hint, self._hint = self._hint, False
+        self._freed = {pk for pk in sorted(freed) if not destination_queue.wake_waiting(pk)}
+        if hint:
+            delivery_hints.send()
+        self._look = True
+        self._pause = self._intervals.locked if self._pause is None else min(self._pause, self._intervals.locked)
 
     def _look_again(self, pause: float) -> None:
         self._look, self._pause = True, pause

@@ -5,7 +5,6 @@ consequences in one transaction, which leaves out those whose lease has gone to 
 sending and recording, its leases expire and these events are sent again under the same ids.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from django.db.models.functions import Now
 
 from callbacks import signing
 from callbacks.cloudevents import Envelope
-from callbacks.delivery import attempt_results, delivery_attempt, destination_queue, stream_rows
+from callbacks.delivery import attempt_results, delivery_attempt, stream_rows
 from callbacks.delivery.stream_rows import LockedStreams
 from callbacks.delivery.stream_scheduler import Candidate, Delivery, StreamScheduler, Turn
 from callbacks.delivery.stream_secrets import SecretsCache
@@ -26,10 +25,8 @@ from callbacks.delivery.thread_limiter import ThreadLimiter
 from callbacks.models import Destination, Event, Subscription
 from callbacks.rules import destination_breaker
 from callbacks.rules.outcome import Outcome
-from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, release_connection, short_transaction
+from orchestrator_site.base.db.transactions import release_connection, short_transaction
 from orchestrator_site.base.intervals import DeliveryIntervals
-
-logger = logging.getLogger(__name__)
 
 _UNREADABLE: Final = "not sent: the URL cannot be decrypted with ENCRYPTION_KEYS"
 MAX_ATTEMPTS = 50  # of a stream in a row, if others wait for its destination
@@ -62,18 +59,21 @@ class Claimed(NamedTuple):
     """What to send after a claim."""
 
     deliveries: list[Delivery]
-    locked: list[int]  # streams that another transaction has locked: to be claimed again
+    locked: list[int]  # another transaction has locked them or their destination, or they are deleted: to be claimed again
+    must_look: bool = False  # whether some stream is due again at once
 
 
 class Recorded(NamedTuple):
     """What to send after results were recorded."""
 
     deliveries: list[Delivery]
-    locked: list[Result]  # of streams that another transaction has locked: to be recorded again
+    locked: list[Result]  # another transaction has locked their stream or its destination: to be recorded again
+    freed: frozenset[int] = frozenset()  # destinations with slots for waiting streams: to be woken after the sending
+    must_look: bool = False  # whether some stream is due again at once
 
 
 class Deliverer:
-    """The deliveries of one process. Its methods may be called by any number of threads.
+    """The deliveries of one process. `send` may be called by any number of threads, everything else by one.
 
     Each delivery that `claim` and `record` return must be sent, and its result recorded, or it must be abandoned.
     """
@@ -111,6 +111,8 @@ class Deliverer:
             with short_transaction():
                 rows = LockedStreams(identities)
                 due = [stream for stream in rows.streams.values() if _is_claimable(stream, rows.now)]
+                rows.lock_destinations({stream.destination_id for stream in due})
+                due = [stream for stream in due if stream.pk in rows.streams]
                 due.sort(key=lambda stream: (stream.destination_id, stream.next_attempt_at, stream.pk))
                 for stream in due:
                     if stream.lease_token is not None:
@@ -122,7 +124,7 @@ class Deliverer:
             deliveries = granted
         finally:
             self._end(turns.values(), deliveries)
-        return Claimed(deliveries, [pk for pk in identities if pk not in rows.streams])
+        return Claimed(deliveries, [pk for pk in identities if pk not in rows.streams], rows.must_look)
 
     def send(self, delivery: Delivery) -> Result:
         """Send the frozen bytes of the event, signed with the time of the delivery. No database connection is held."""
@@ -155,6 +157,8 @@ class Deliverer:
         deliveries: list[Delivery] = []
         with short_transaction():
             rows = LockedStreams([result.stream for result in results])
+            changed = self._changed_destinations([result for result in results if _holds_lease(result, rows)], rows)
+            rows.lock_destinations(changed)
             missing = [result for result in results if result.stream not in rows.streams]
             existing = stream_rows.existing([result.stream for result in missing])
             recorded = [result for result in results if _holds_lease(result, rows)]
@@ -163,14 +167,13 @@ class Deliverer:
             pending = rows.load_first_pending([rows.streams[result.stream] for result in recorded])
             recorded.sort(key=lambda result: rows.streams[result.stream].destination_id)
             for pk, group in groupby(recorded, lambda result: rows.streams[result.stream].destination_id):
-                deliveries += self._continue(list(group), rows.destinations[pk], pending, rows)
+                deliveries += self._continue(list(group), rows.destinations[pk], pk in changed, pending, rows)
             self._secrets.fill_in([delivery.event.subscription for delivery in deliveries])
             rows.save()
         locked = [result for result in missing if result.stream in existing]
-        done = [result for result in results if result not in locked]
+        done = [result for result in results if result.stream in rows.streams or result.stream not in existing]
         self._end([result.delivery.turn for result in done], deliveries)
-        self._wake_waiting(done, deliveries, rows)
-        return Recorded(deliveries, locked)
+        return Recorded(deliveries, locked, _freed(done, deliveries, rows), rows.must_look)
 
     def abandon(self, delivery: Delivery) -> None:
         """Forget a delivery that has no result: its event is sent again when its lease has expired."""
@@ -185,13 +188,27 @@ class Deliverer:
         Subscription.objects.filter(lease_token__in=list(self._tokens)).update(lease_until=Now())
         release_connection()
 
+    def _changed_destinations(self, results: Sequence[Result], rows: LockedStreams) -> set[int]:
+        """Return the destinations whose rows these results change."""
+        destinations = [(rows.streams[result.stream].destination, result.outcome) for result in results]
+        return {
+            destination.pk
+            for destination, outcome in destinations
+            if attempt_results.changes_destination(destination, outcome, rows.now, self._intervals)
+        }
+
     def _continue(
-        self, results: list[Result], destination: Destination, pending: Mapping[int, Event], rows: LockedStreams
+        self,
+        results: list[Result],
+        destination: Destination,
+        is_changed: bool,
+        pending: Mapping[int, Event],
+        rows: LockedStreams,
     ) -> list[Delivery]:
         """Apply results to their destination; return what to send next in the slots of these deliveries."""
-        outcomes = [(result.delivery.turn.token, result.outcome) for result in results]
-        destination = attempt_results.update_destination(destination, outcomes, self._intervals)
-        rows.replace_destination(destination)
+        if is_changed:
+            outcomes = [(result.delivery.turn.token, result.outcome) for result in results]
+            attempt_results.update_destination(destination, rows.now, outcomes, self._intervals)
         candidates = [self._next_of_stream(result, rows) for result in results]
         deliveries = self._scheduler.next_deliveries(candidates, pending, rows)
         if destination.waiting:
@@ -220,24 +237,6 @@ class Deliverer:
     def _is_out_of_time(self, turn: Turn) -> bool:
         return self._stopping or time.monotonic() > turn.ends
 
-    def _wake_waiting(self, results: Sequence[Result], deliveries: Sequence[Delivery], rows: LockedStreams) -> None:
-        """Let other streams use slots that were not passed on, and those that a window has grown by.
-
-        If the database fails, the relay does so: the deliveries are committed already, and have to be sent.
-        """
-        used = {delivery.turn.token for delivery in deliveries}
-        woken = set()
-        for result in results:
-            before = result.destination
-            after = rows.destinations.get(before.pk, before)
-            if after.waiting and (result.delivery.turn.token not in used or destination_breaker.may_get_more(before, after)):
-                woken.add(after.pk)
-        try:
-            for pk in sorted(woken):
-                destination_queue.wake_waiting(pk)
-        except DATABASE_UNAVAILABLE as error:
-            logger.warning("waiting streams are woken later: %s", error)
-
     def _end(self, turns: Iterable[Turn], deliveries: Sequence[Delivery]) -> None:
         """Give back what the turns hold that have no delivery."""
         for token in {turn.token for turn in turns} - {delivery.turn.token for delivery in deliveries}:
@@ -249,6 +248,18 @@ def _is_claimable(stream: Subscription, now: datetime) -> bool:
     """Return True if the stream is due and not leased."""
     is_due = stream.next_attempt_at is not None and stream.next_attempt_at <= now
     return is_due and (stream.lease_until is None or stream.lease_until <= now)
+
+
+def _freed(results: Sequence[Result], deliveries: Sequence[Delivery], rows: LockedStreams) -> frozenset[int]:
+    """Return the destinations with slots that were not passed on, or with a window that has grown, if streams wait for them."""
+    used = {delivery.turn.token for delivery in deliveries}
+    freed = set()
+    for result in results:
+        before = result.destination
+        after = rows.destinations.get(before.pk, before)
+        if after.waiting and (result.delivery.turn.token not in used or destination_breaker.may_get_more(before, after)):
+            freed.add(after.pk)
+    return frozenset(freed)
 
 
 def _holds_lease(result: Result, rows: LockedStreams) -> bool:

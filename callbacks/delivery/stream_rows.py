@@ -18,6 +18,7 @@ _CHANGED: Final = (
     "bulk_refused",
 )
 _LOCK: Final = "WHERE id IN (%s) {skip_locked}"
+_LOCK_DESTINATIONS: Final = "WHERE id IN (%s) ORDER BY id {skip_locked}"
 _LOCK_WAITING: Final = """
 WHERE destination_id = %s AND waiting_since IS NOT NULL AND id NOT IN (%s) ORDER BY waiting_since, id LIMIT %s {skip_locked}
 """
@@ -35,8 +36,8 @@ WHERE id IN (
 class LockedStreams:
     """Streams whose rows are locked until the transaction ends, without their secrets.
 
-    Streams that another transaction has locked are left out, so that the others do not wait for it. Destinations are not locked:
-    they are as they were a moment ago. Streams of one destination share the object.
+    Streams that another transaction has locked are left out, so that the others do not wait for it. Destinations are as they were
+    a moment ago, until `lock_destinations` locks them. Streams of one destination share the object.
     """
 
     def __init__(self, identities: Sequence[int]) -> None:
@@ -44,6 +45,7 @@ class LockedStreams:
         self.now = datetime.min.replace(tzinfo=UTC)  # the database's time
         self.streams: dict[int, Subscription] = {}
         self.free_slots: dict[int, int] = {}  # of destinations whose rows are locked, too
+        self.must_look = False  # whether some stream is due again at once
         if identities:
             self._lock(sql(_LOCK) % placeholders(identities), identities)
 
@@ -52,12 +54,18 @@ class LockedStreams:
         known = list(self.streams)
         return self._lock(sql(_LOCK_WAITING) % ("%s", placeholders(known), "%s"), [destination.pk, *known, limit])
 
-    def replace_destination(self, destination: Destination) -> None:
-        """Give the streams of a destination its row as it was read once more, when it was locked."""
-        self.destinations[destination.pk] = destination
-        for stream in self.streams.values():
-            if stream.destination_id == destination.pk:
-                stream.destination = destination
+    def lock_destinations(self, identities: Collection[int]) -> None:
+        """Lock these destinations and read them again. Leave out the streams of those that another transaction has locked."""
+        if not identities:
+            return
+        statement = sql(_LOCK_DESTINATIONS) % placeholders(list(identities))
+        locked = {destination.pk: destination for destination in select_rows(Destination, statement, list(identities))}
+        self.destinations |= locked
+        for stream in list(self.streams.values()):
+            if stream.destination_id in locked:
+                stream.destination = locked[stream.destination_id]
+            elif stream.destination_id in identities:
+                del self.streams[stream.pk]
 
     def load_first_pending(self, streams: Collection[Subscription]) -> dict[int, Event]:
         """Return the first pending event of each stream that has one."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from callbacks import delivery_hints
 from callbacks.delivery import attempt_results, destination_queue, destination_rows
 from callbacks.delivery.stream_rows import LockedStreams
 from callbacks.delivery.thread_limiter import ThreadLimiter
@@ -68,9 +67,9 @@ class StreamScheduler:
         8. The stream gets the lease, and the event is sent.
 
         Args:
-            candidates: Streams in the order in which they get slots. Rows of destinations are locked in this order, too.
+            candidates: Streams in the order in which they get slots.
             pending: The first pending event of each stream that has one.
-            rows: The locked rows.
+            rows: The locked rows, with the destinations of candidates that hold no slot, or that may be the first to be parked.
         """
         deliveries = []
         for candidate in candidates:
@@ -88,17 +87,18 @@ class StreamScheduler:
         if event is None:
             self._sleep(stream, until=None)
         elif event.expires_at <= now:
-            self._requeue(stream, now)
+            self._requeue(stream, rows)
         elif event.next_attempt_at is not None and event.next_attempt_at > now:
             self._sleep(stream, until=event.next_attempt_at)
         elif turn_over and not destination.waiting:
-            self._requeue(stream, now)
+            self._requeue(stream, rows)
         elif turn_over or destination_breaker.is_blocked(destination, now) or (not holds_slot and _comes_later(stream)):
             self._park(stream, event, since=now if holds_slot else None)
         elif not self._threads.acquire(candidate.turn.token, destination):
             pause = random.uniform(*self._intervals.thread_wait)  # noqa: S311 - spreads load
             self._sleep(stream, until=now + timedelta(seconds=pause))
         elif not (holds_slot or self._acquire_slot(stream, candidate.turn.token, rows)):
+            self._threads.release(candidate.turn.token)
             self._park(stream, event, since=None)
         else:
             return self._grant(candidate, event, now)
@@ -122,13 +122,12 @@ class StreamScheduler:
         return Delivery(candidate.turn, event, now)
 
     def _acquire_slot(self, stream: Subscription, token: UUID, rows: LockedStreams) -> bool:
-        """Acquire a slot at the destination, whose row stays locked until the transaction ends. Return False if none is free."""
-        if stream.destination_id not in rows.free_slots:
-            destination, now = destination_rows.lock(stream.destination_id)
-            rows.replace_destination(destination)
-            in_flight = destination_rows.in_flight(destination, now)
+        """Acquire a slot at the destination, whose row is locked. Return False if none is free."""
+        destination = stream.destination
+        if destination.pk not in rows.free_slots:
+            in_flight = destination_rows.in_flight(destination, rows.now)
             limit = destination_rows.max_in_flight()
-            rows.free_slots[destination.pk] = destination_breaker.free_slots(destination, now, in_flight, limit)
+            rows.free_slots[destination.pk] = destination_breaker.free_slots(destination, rows.now, in_flight, limit)
         if not rows.free_slots[stream.destination_id]:
             return False
         rows.free_slots[stream.destination_id] -= 1
@@ -136,10 +135,10 @@ class StreamScheduler:
             stream.destination.save(update_fields=destination_rows.BREAKER_FIELDS)
         return True
 
-    def _requeue(self, stream: Subscription, now: datetime) -> None:
+    def _requeue(self, stream: Subscription, rows: LockedStreams) -> None:
         """Make the stream due now, behind others that became due earlier."""
-        self._sleep(stream, until=now)
-        delivery_hints.send_on_commit()
+        self._sleep(stream, until=rows.now)
+        rows.must_look = True
 
     def _park(self, stream: Subscription, event: Event, since: datetime | None) -> None:
         """Put the stream in the queue of its destination, until it is woken or its first event expires.

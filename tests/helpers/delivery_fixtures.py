@@ -120,6 +120,8 @@ def deliver(deliverer: Deliverer, *streams: int) -> None:
         recorded = deliverer.record(results)
         deliveries += recorded.deliveries
         results = recorded.locked
+        for destination in recorded.freed:
+            destination_queue.wake_waiting(destination)
 
 
 def attempts(event: Event) -> list[tuple[int | None, str]]:

@@ -1,17 +1,17 @@
 """Many streams are claimed together, and many results are recorded together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.test.utils import CaptureQueriesContext
 
-from callbacks.delivery import destination_queue
 from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.delivery.stream_rows import LockedStreams
-from callbacks.models import Attempt, Subscription
+from callbacks.models import Attempt, Destination, Subscription
 from tests.helpers.delivery_fixtures import (
     DELIVERED,
     EXIT,
@@ -21,6 +21,7 @@ from tests.helpers.delivery_fixtures import (
     Stream,
     deliver_all,
     in_threads,
+    parked,
     streams_to,
 )
 from tests.helpers.receiver import Answer, Receiver
@@ -164,47 +165,74 @@ def test_a_transaction_that_fails_changes_no_result(fast: Receiver, monkeypatch:
     assert (stream.events[0].tries, stream.events[0].attempts.count()) == (1, 1)
 
 
-def test_what_was_granted_is_sent_if_waiting_streams_cannot_be_woken(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: int) -> None:
-        raise OperationalError
-
-    # Given a destination whose window grows while streams wait for it, and a database that fails when these are to be woken
-    deliverer = Deliverer(PATIENT)
-    streams = streams_to(receiver.url, 3, START, EXIT)
-    claimed = deliverer.claim([stream.pk for stream in streams])
-    results = [deliverer.send(delivery) for delivery in claimed.deliveries]
-    monkeypatch.setattr(destination_queue, "wake_waiting", fail)
-
-    # When the result is recorded, I expect the stream to go on: its lease is committed
-    assert [delivery.event.sequence for delivery in deliverer.record(results).deliveries] == [2]
-
-
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
 def test_a_locked_stream_delays_no_other(fast: Receiver) -> None:
     deliverer = Deliverer(PATIENT)
     locked, free = streams_to(fast.url, 2)
-
-    def lock(what: Any) -> Any:
-        """Do something in another thread while this one has the stream locked."""
-        answers: list[Any] = []
-        with transaction.atomic():
-            Subscription.objects.select_for_update().get(pk=locked.pk)
-            in_threads(1, lambda _: answers.append(what()))
-        return answers[0]
+    row = Subscription.objects.filter(pk=locked.pk)
 
     # When a publisher has locked a stream, I expect the other to be claimed, and this one to be left for later
-    claimed = lock(lambda: deliverer.claim([locked.pk, free.pk]))
+    claimed = while_locked(row, lambda: deliverer.claim([locked.pk, free.pk]))
     assert [delivery.event.subscription_id for delivery in claimed.deliveries] == [free.pk]
     assert claimed.locked == [locked.pk]
 
     # and so with results
     claimed.deliveries.extend(deliverer.claim(claimed.locked).deliveries)
     results = [deliverer.send(delivery) for delivery in claimed.deliveries]
-    recorded = lock(lambda: deliverer.record(results))
+    recorded = while_locked(row, lambda: deliverer.record(results))
     assert (free.states, locked.states) == ([DELIVERED], [PENDING])
     assert recorded.locked == results[1:]
     deliverer.record(recorded.locked)
     assert locked.states == [DELIVERED]
+
+
+def while_locked(rows: QuerySet[Any], what: Callable[[], Any]) -> Any:
+    """Do something in another thread while this one has rows locked; return what it returns."""
+    answers: list[Any] = []
+    with transaction.atomic():
+        assert list(rows.select_for_update())
+        in_threads(1, lambda _: answers.append(what()))
+    return answers[0]
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
+def test_a_locked_destination_delays_no_other(fast: Receiver) -> None:
+    with Receiver() as other:
+        # Given a stream for a destination that another session has locked, and one for another destination
+        deliverer = Deliverer(PATIENT)
+        (locked,), (free,) = streams_to(other.url, 1), streams_to(fast.url, 1)
+        row = Destination.objects.filter(pk=locked.row.destination_id)
+
+        # When they are claimed, I expect the other to be sent, and this one to be left for later, unchanged
+        before = locked.row
+        claimed = while_locked(row, lambda: deliverer.claim([locked.pk, free.pk]))
+        assert [delivery.event.subscription_id for delivery in claimed.deliveries] == [free.pk]
+        assert claimed.locked == [locked.pk]
+        assert locked.row.next_attempt_at == before.next_attempt_at
+
+        # and so with results
+        claimed.deliveries.extend(deliverer.claim(claimed.locked).deliveries)
+        results = [deliverer.send(delivery) for delivery in claimed.deliveries]
+        recorded = while_locked(row, lambda: deliverer.record(results))
+        assert (free.states, locked.states) == ([DELIVERED], [PENDING])
+        assert recorded.locked == results[1:]
+        deliverer.record(recorded.locked)
+        assert (locked.states, locked.events[0].attempts.count()) == ([DELIVERED], 1)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
+def test_a_stream_waits_for_no_lock_to_be_parked(fast: Receiver) -> None:
+    # Given a delivery in flight to a destination that is paused meanwhile
+    deliverer = Deliverer(PATIENT)
+    (stream,) = streams_to(fast.url, 1, START, EXIT)
+    results = [deliverer.send(delivery) for delivery in deliverer.claim([stream.pk]).deliveries]
+    destination = Destination.objects.filter(pk=stream.row.destination_id)
+    destination.update(paused=True)
+
+    # When its result is recorded while another session has locked the destination, I expect it to be left for later
+    assert while_locked(destination, lambda: deliverer.record(results)).locked == results
+    deliverer.record(results)
+    assert (stream.states, parked()) == ([DELIVERED, PENDING], 1)
 
 
 def test_secrets_of_streams_that_were_delivered_lately_are_kept(fast: Receiver) -> None:

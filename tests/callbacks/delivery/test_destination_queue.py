@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
 
 from callbacks import outbox
 from callbacks.delivery import delivery_attempt, destination_queue, due_streams
 from callbacks.delivery.stream_delivery import Deliverer
-from callbacks.models import Subscription
+from callbacks.models import Destination, Subscription
 from callbacks.operators import destinations
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.db.transactions import release_connection
@@ -106,6 +106,34 @@ def test_parked_streams_are_delivered_in_turn_without_the_relay(receiver: Receiv
     assert [subject for subject, _ in sent(receiver)] == ["job-0", "job-2", "job-1", "job-3"]
     assert all(event.tries == 1 for stream in others for event in stream.events)
     assert gate.max_inside == 1
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
+def test_streams_are_woken_without_waiting_for_locks(receiver: Receiver) -> None:
+    # Given two streams that are parked for a destination with one free slot
+    locked, free = streams_to(receiver.url, 2)
+    destination = Destination.objects.get()
+    destinations.pause(destination.pk)
+    for stream in (locked, free):
+        stream.deliver()
+    Destination.objects.update(paused=False)
+    woken: list[bool] = []
+
+    def wake() -> bool:
+        in_threads(1, lambda _: woken.append(destination_queue.wake_waiting(destination.pk)))
+        return woken[-1]
+
+    # When another session has locked the destination, I expect to be told so, and no stream to be due
+    with transaction.atomic():
+        Destination.objects.select_for_update().get()
+        assert not wake()
+    assert due_streams.due(10) == []
+
+    # When it has locked the first stream, I expect the second to be due
+    with transaction.atomic():
+        Subscription.objects.select_for_update().get(pk=locked.pk)
+        assert wake()
+    assert due_streams.due(10) == [free.pk]
 
 
 @pytest.mark.usefixtures("one_slot")

@@ -1,19 +1,32 @@
 """The threads of a `deliver` process, when something goes wrong."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
-from callbacks.delivery import delivery_attempt, due_streams
+from callbacks.delivery import delivery_attempt, destination_queue, due_streams
 from callbacks.delivery.stream_delivery import Claimed, Deliverer, Recorded, Result
 from callbacks.delivery.stream_secrets import SecretsCache
-from callbacks.models import Subscription
+from callbacks.models import Destination, Subscription
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.intervals import DeliveryIntervals
-from tests.helpers.delivery_fixtures import DELIVERED, EXIT, LOG, PENDING, START, Gate, deliver_all, deliver_process, streams_to
-from tests.helpers.receiver import Receiver
+from tests.helpers.delivery_fixtures import (
+    DELIVERED,
+    EXIT,
+    LOG,
+    PENDING,
+    START,
+    Gate,
+    Stream,
+    deliver_all,
+    deliver_process,
+    in_threads,
+    streams_to,
+)
+from tests.helpers.receiver import Answer, Received, Receiver
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -100,6 +113,45 @@ def test_a_delivery_that_fails_unexpectedly_leaves_its_thread_to_others(receiver
         # I expect another stream to be delivered, and this one to wait for the end of its lease
         wait_for(lambda: other.states == [DELIVERED], what="the other stream to be delivered")
         assert broken.states == [PENDING]
+
+
+def test_what_was_granted_is_sent_before_waiting_streams_are_woken(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a destination whose window grows while streams wait for it, and a database that fails when these are to be woken
+    is_next_sent = threading.Event()
+    were_sent: list[bool] = []
+
+    def respond(received: Received) -> Answer:
+        if received.json["jobsequence"] == 2:
+            is_next_sent.set()
+        return Answer()
+
+    def fail(_: int) -> bool:
+        were_sent.append(is_next_sent.wait(5))
+        raise OperationalError
+
+    receiver.respond = respond
+    monkeypatch.setattr(destination_queue, "wake_waiting", fail)
+    streams = streams_to(receiver.url, 3, START, EXIT)
+
+    # When a process delivers, I expect the next event to be sent before the waiting streams are woken, and everything in the end
+    with deliver_process(Deliverer(INTERVALS), threads=4, intervals=INTERVALS):
+        wait_for(lambda: all(stream.states == [DELIVERED, DELIVERED] for stream in streams), what="all to be delivered")
+    assert were_sent
+    assert all(were_sent)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
+def test_a_process_delivers_while_a_destination_is_locked(receiver: Receiver) -> None:
+    with Receiver() as other, deliver_process(Deliverer(INTERVALS), threads=4, intervals=INTERVALS):
+        # Given a destination that another session has locked
+        locked = Stream(other.url)
+        with transaction.atomic():
+            Destination.objects.select_for_update().get(pk=locked.row.destination_id)
+            # When events are published to it and to another one, I expect those of the other to be delivered
+            free: list[Stream] = []
+            in_threads(1, lambda _: (locked.publish(), free.extend(streams_to(receiver.url, 1))))
+            in_threads(1, lambda _: wait_for(lambda: free[0].states == [DELIVERED], 5, "the delivery"))
+        wait_for(lambda: locked.states == [DELIVERED])
 
 
 def test_a_stopping_process_records_what_is_answered_in_time(receiver: Receiver) -> None:

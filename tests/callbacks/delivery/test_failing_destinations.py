@@ -174,6 +174,17 @@ def test_hosts_that_hang_leave_threads_for_others(receiver: Receiver) -> None:
         assert gate.max_inside == 2
 
 
+def test_a_parked_stream_keeps_no_thread(receiver: Receiver) -> None:
+    # Given two threads for new hosts, and two new hosts with several streams each
+    deliverer = Deliverer(PATIENT, threads=ThreadLimiter(PATIENT, restricted=2, slow=1))
+    with Receiver() as other:
+        streams = streams_to(receiver.url, 3) + streams_to(other.url, 3)
+
+        # When all are claimed together, I expect one of each host to be sent
+        deliveries = deliverer.claim([stream.pk for stream in streams]).deliveries
+    assert [delivery.event.subscription_id for delivery in deliveries] == [streams[0].pk, streams[3].pk]
+
+
 def test_a_host_that_becomes_fast_gives_its_thread_back(receiver: Receiver) -> None:
     # Given a process with one thread for restricted destinations, and a host that has answered well once
     deliverer = Deliverer(PATIENT, threads=ThreadLimiter(PATIENT, restricted=1, slow=1))
