@@ -25,19 +25,30 @@ _INTERRUPTED: Final = "interrupted: the process that sent it has ended; it may h
 _ATTEMPT: Final = ("event", "time", "status", "latency_ms", "error", "answer")
 
 
-def changes_destination(destination: Destination, outcome: Outcome, now: datetime, intervals: DeliveryIntervals) -> bool:
-    """Return True if the outcome of a delivery changes its destination, or may do so once its stream goes on."""
-    is_unchanged = destination_breaker.is_unchanged_by(destination, outcome, destination_rows.max_in_flight(), intervals)
-    return not is_unchanged or (destination_breaker.is_blocked(destination, now) and not destination.waiting)
+def changes_destination(
+    destination: Destination, now: datetime, token: UUID, outcome: Outcome | None, intervals: DeliveryIntervals
+) -> bool:
+    """Return True if the outcome of the delivery `token` (None if nothing was sent) changes its destination, or may do so later.
+
+    Namely when its stream is the first to be parked there.
+    """
+    if destination_breaker.is_blocked(destination, now) and not destination.waiting:
+        return True
+    if outcome is None:
+        return destination.probe_token == token
+    return not destination_breaker.is_unchanged_by(destination, outcome, destination_rows.max_in_flight(), intervals)
 
 
 def update_destination(
-    destination: Destination, now: datetime, outcomes: Iterable[tuple[UUID, Outcome]], intervals: DeliveryIntervals
+    destination: Destination, now: datetime, outcomes: Iterable[tuple[UUID, Outcome | None]], intervals: DeliveryIntervals
 ) -> None:
     """Apply the outcomes of deliveries, each with its token, to their destination, whose row the caller has locked."""
     limit, was_open = destination_rows.max_in_flight(), destination.open_until is not None
     for token, outcome in outcomes:
-        destination_breaker.record(destination, now, token, outcome, limit, intervals)
+        if outcome is None:
+            destination_breaker.give_up_probe(destination, token)
+        else:
+            destination_breaker.record(destination, now, token, outcome, limit, intervals)
     destination.save(update_fields=destination_rows.BREAKER_FIELDS)
     if (destination.open_until is not None) != was_open:
         transaction.on_commit(partial(_log_breaker, destination.origin, not was_open))

@@ -6,6 +6,7 @@ threads that send. Meanwhile more results arrive: batches grow with the load, an
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -42,7 +43,9 @@ class Dispatcher:
         self._look = True  # whether there may be due streams
         self._freed: set[int] = set()  # destinations with slots for waiting streams
         self._hint = False  # whether other processes have to look for due streams
-        self._pause: float | None = 0.0  # before the next round, if nothing arrives earlier; None: no limit
+        self._locked: list[int] = []  # due streams that were found locked, until all others were looked at
+        self._next_look = 0.0  # by the monotonic clock, even if no hint has come
+        self._pause = 0.0  # before the next round, if nothing arrives earlier
 
     def start(self) -> None:
         self._thread.start()
@@ -65,12 +68,14 @@ class Dispatcher:
     def _run(self) -> None:
         while not self._stopping or self._in_flight:
             self._collect()
-            self._pause = None
+            self._pause = self._intervals.look
             try:
+                self._start_senders()
                 with one_connection():
                     results, self._results = self._results, []
                     self._isolate_faults(self._record, results)
-                    if self._look and self._in_flight < self._max_threads and not self._stopping:
+                    must_look = self._look or time.monotonic() >= self._next_look
+                    if must_look and self._in_flight < self._max_threads and not self._stopping:
                         self._claim_due()
                     self._wake_others()
             except Exception as error:
@@ -109,9 +114,13 @@ class Dispatcher:
     def _claim_due(self) -> None:
         free = self._max_threads - self._in_flight
         self._look = False  # before the look: `wake` may set it meanwhile
-        due = due_streams.due(free)
+        self._next_look = time.monotonic() + self._intervals.look
+        due = due_streams.due(free, but=self._locked)
         if len(due) == free:
             self._look_again(0.0)
+        elif self._locked:
+            self._locked = []
+            self._look_again(self._intervals.locked)
         self._isolate_faults(self._claim, due)
 
     def _claim(self, streams: list[int]) -> None:
@@ -119,6 +128,7 @@ class Dispatcher:
         self._send(claimed.deliveries)
         self._hint |= claimed.must_look
         if claimed.locked:
+            self._locked += claimed.locked
             self._look_again(self._intervals.locked)
 
     def _wake_others(self) -> None:
@@ -133,8 +143,7 @@ class Dispatcher:
         self._freed = {pk for pk in sorted(freed) if not destination_queue.wake_waiting(pk)}
         if hint:
             delivery_hints.send()
-        self._look = True
-        self._pause = self._intervals.locked if self._pause is None else min(self._pause, self._intervals.locked)
+        self._look_again(min(self._pause, self._intervals.locked))
 
     def _look_again(self, pause: float) -> None:
         self._look, self._pause = True, pause
@@ -163,17 +172,28 @@ class Dispatcher:
                     self._isolate_faults(work, [item])
 
     def _send(self, deliveries: list[Delivery]) -> None:
-        """Hand deliveries to threads, of which there are as many as were ever needed at once."""
-        self._in_flight += len(deliveries)
-        while len(self._senders) < self._in_flight:
-            thread = threading.Thread(target=self._send_all, name=f"sender {len(self._senders)}", daemon=True)
-            self._senders.append(thread)
-            thread.start()
+        """Hand deliveries to threads."""
         for delivery in deliveries:
             self._departures.put(delivery)
+            self._in_flight += 1
+        self._start_senders()
+
+    def _start_senders(self) -> None:
+        """Have as many threads as were ever needed at once. If no more can be started, try again later: the others go on."""
+        try:
+            while len(self._senders) < self._in_flight:
+                thread = threading.Thread(target=self._send_all, name=f"sender {len(self._senders)}", daemon=True)
+                thread.start()
+                self._senders.append(thread)
+        except RuntimeError as error:
+            self._postpone(error)
 
     def _send_all(self) -> None:
         while (delivery := self._departures.get()) is not None:
+            if time.monotonic() > delivery.send_by:  # nothing is lost: it is sent again when its lease has expired
+                logger.warning("a delivery was given up: its lease was nearly over before it was sent")
+                self._arrivals.put(delivery)
+                continue
             try:
                 self._arrivals.put(self._deliverer.send(delivery))
             except Exception:

@@ -1,5 +1,7 @@
 """Finds the streams that are due, by the index of their times."""
 
+from collections.abc import Collection
+
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
@@ -13,7 +15,8 @@ def due_rows() -> QuerySet[Subscription]:
     return Subscription.objects.filter(free, next_attempt_at__lte=Now())
 
 
-def due(limit: int) -> list[int]:
-    """Return the ids of at most `limit` due subscriptions that no process delivers, the longest due first."""
+def due(limit: int, but: Collection[int] = ()) -> list[int]:
+    """Return the ids of at most `limit` due subscriptions `but` these that no process delivers, the longest due first."""
+    rows = due_rows().exclude(pk__in=but) if but else due_rows()
     with short_read():
-        return list(due_rows().order_by("next_attempt_at", "pk").values_list("pk", flat=True)[:limit])
+        return list(rows.order_by("next_attempt_at", "pk").values_list("pk", flat=True)[:limit])

@@ -38,6 +38,7 @@ class Result:
 
     delivery: Delivery
     outcome: Outcome
+    was_sent: bool = True
 
     @property
     def event(self) -> Event:
@@ -53,6 +54,11 @@ class Result:
     def destination(self) -> Destination:
         """The destination as it was when the event was sent."""
         return self.delivery.event.subscription.destination
+
+    @property
+    def for_destination(self) -> tuple[UUID, Outcome | None]:
+        """The token of the delivery, and what its outcome says about the destination: nothing if it was not sent."""
+        return self.delivery.turn.token, self.outcome if self.was_sent else None
 
 
 class Claimed(NamedTuple):
@@ -73,7 +79,7 @@ class Recorded(NamedTuple):
 
 
 class Deliverer:
-    """The deliveries of one process. `send` may be called by any number of threads, everything else by one.
+    """The deliveries of one process. Its methods may be called by any number of threads.
 
     Each delivery that `claim` and `record` return must be sent, and its result recorded, or it must be abandoned.
     """
@@ -130,7 +136,7 @@ class Deliverer:
         """Send the frozen bytes of the event, signed with the time of the delivery. No database connection is held."""
         event, subscription = delivery.event, delivery.event.subscription
         if not subscription.url:
-            return Result(delivery, Outcome(time=delivery.now, latency_ms=0, error=_UNREADABLE))
+            return Result(delivery, Outcome(time=delivery.now, latency_ms=0, error=_UNREADABLE), was_sent=False)
         body, identity = bytes(event.body), str(event.pk)
         envelope = Envelope(
             id=identity,
@@ -190,11 +196,11 @@ class Deliverer:
 
     def _changed_destinations(self, results: Sequence[Result], rows: LockedStreams) -> set[int]:
         """Return the destinations whose rows these results change."""
-        destinations = [(rows.streams[result.stream].destination, result.outcome) for result in results]
         return {
             destination.pk
-            for destination, outcome in destinations
-            if attempt_results.changes_destination(destination, outcome, rows.now, self._intervals)
+            for result in results
+            for destination in [rows.streams[result.stream].destination]
+            if attempt_results.changes_destination(destination, rows.now, *result.for_destination, self._intervals)
         }
 
     def _continue(
@@ -207,7 +213,7 @@ class Deliverer:
     ) -> list[Delivery]:
         """Apply results to their destination; return what to send next in the slots of these deliveries."""
         if is_changed:
-            outcomes = [(result.delivery.turn.token, result.outcome) for result in results]
+            outcomes = [result.for_destination for result in results]
             attempt_results.update_destination(destination, rows.now, outcomes, self._intervals)
         candidates = [self._next_of_stream(result, rows) for result in results]
         deliveries = self._scheduler.next_deliveries(candidates, pending, rows)

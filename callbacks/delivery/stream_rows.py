@@ -1,5 +1,6 @@
 """Reads and writes the rows of many streams at once, in SQL (see `orchestrator_site.base.db.statements`)."""
 
+import time
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -41,6 +42,7 @@ class LockedStreams:
     """
 
     def __init__(self, identities: Sequence[int]) -> None:
+        self.began = time.monotonic()  # before the database's time was read
         self.destinations: dict[int, Destination] = {}
         self.now = datetime.min.replace(tzinfo=UTC)  # the database's time
         self.streams: dict[int, Subscription] = {}

@@ -30,6 +30,7 @@ class Delivery:
     turn: Turn
     event: Event  # with its subscription and that one's destination
     now: datetime  # the database's time when the lease was granted
+    send_by: float  # by the monotonic clock: a later attempt might outlast the lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class StreamScheduler:
             self._threads.release(candidate.turn.token)
             self._park(stream, event, since=None)
         else:
-            return self._grant(candidate, event, now)
+            return self._grant(candidate, event, rows)
         return None
 
     @staticmethod
@@ -110,8 +111,8 @@ class StreamScheduler:
         attempt_results.mark_expired_dead(stream, rows.now)
         return rows.load_first_pending([stream]).get(stream.pk)
 
-    def _grant(self, candidate: Candidate, event: Event, now: datetime) -> Delivery:
-        stream, token = candidate.stream, candidate.turn.token
+    def _grant(self, candidate: Candidate, event: Event, rows: LockedStreams) -> Delivery:
+        stream, token, now = candidate.stream, candidate.turn.token, rows.now
         # A parked stream was due only when its event expires. Now it is due as soon as the lease is over.
         stream.next_attempt_at, stream.waiting_since = min(stream.next_attempt_at or now, now), None
         stream.lease_token, stream.lease_until = token, now + timedelta(seconds=self._intervals.lease)
@@ -119,7 +120,7 @@ class StreamScheduler:
         if self._threads.is_fast(stream.destination):
             self._threads.release(token)
         event.subscription = stream
-        return Delivery(candidate.turn, event, now)
+        return Delivery(candidate.turn, event, now, rows.began + self._intervals.lease - self._intervals.answer)
 
     def _acquire_slot(self, stream: Subscription, token: UUID, rows: LockedStreams) -> bool:
         """Acquire a slot at the destination, whose row is locked. Return False if none is free."""

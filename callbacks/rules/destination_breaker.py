@@ -81,6 +81,12 @@ def start_delivery(destination: Destination, now: datetime, token: UUID, interva
     return True
 
 
+def give_up_probe(destination: Destination, token: UUID) -> None:
+    """Let another delivery be the probe if the delivery `token` is: it was not sent, which says nothing about the destination."""
+    if destination.probe_token == token:
+        destination.probe_token = destination.probe_until = None
+
+
 def is_unchanged_by(destination: Destination, outcome: Outcome, limit: int, intervals: DeliveryIntervals) -> bool:
     """Return True if `record` would change nothing, as after most answers: then the row need not be locked."""
     steady = not (destination.open_until or destination.failures or destination.throttles or is_slow(destination))

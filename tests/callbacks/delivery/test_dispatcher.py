@@ -2,13 +2,17 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, transaction
 
+from callbacks import delivery_hints
 from callbacks.delivery import delivery_attempt, destination_queue, due_streams
+from callbacks.delivery.dispatcher import Dispatcher
 from callbacks.delivery.stream_delivery import Claimed, Deliverer, Recorded, Result
+from callbacks.delivery.stream_scheduler import Delivery
 from callbacks.delivery.stream_secrets import SecretsCache
 from callbacks.models import Destination, Subscription
 from callbacks.rules.outcome import Outcome
@@ -152,6 +156,85 @@ def test_a_process_delivers_while_a_destination_is_locked(receiver: Receiver) ->
             in_threads(1, lambda _: (locked.publish(), free.extend(streams_to(receiver.url, 1))))
             in_threads(1, lambda _: wait_for(lambda: free[0].states == [DELIVERED], 5, "the delivery"))
         wait_for(lambda: locked.states == [DELIVERED])
+
+
+def test_locked_streams_do_not_hide_others(receiver: Receiver) -> None:
+    class Locked(Deliverer):
+        def claim(self, identities: Sequence[int]) -> Claimed:
+            free = [pk for pk in identities if is_unlocked.is_set() or pk == last.pk]
+            claimed = super().claim(free)
+            return claimed._replace(locked=claimed.locked + [pk for pk in identities if pk not in free])
+
+    # Given a process with one thread, and several streams that became due before another one, but are locked
+    is_unlocked = threading.Event()
+    fast_from_now_on(receiver)
+    *locked, last = streams_to(receiver.url, 4)
+    with deliver_process(Locked(INTERVALS), threads=1, intervals=INTERVALS):
+        # I expect that one to be delivered
+        wait_for(lambda: last.states == [DELIVERED], what="the stream that is not locked")
+
+        # and the others once they are not locked any more, without another hint
+        is_unlocked.set()
+        wait_for(lambda: all(stream.states == [DELIVERED] for stream in locked), what="the others")
+
+
+def test_a_process_finds_due_streams_without_hints(receiver: Receiver) -> None:
+    # Given a process that hears of nothing
+    intervals = DeliveryIntervals(answer=25.0, look=0.05)
+    dispatcher = Dispatcher(Deliverer(intervals), intervals)
+    dispatcher.start()
+    try:
+        # When events are published later, I expect them to be delivered
+        for _ in range(2):
+            (stream,) = streams_to(receiver.url, 1)
+            wait_for(lambda stream=stream: stream.states == [DELIVERED], what="the delivery")
+    finally:
+        dispatcher.stop(intervals.stop)
+
+
+def test_a_delivery_is_not_sent_when_its_lease_is_nearly_over(receiver: Receiver) -> None:
+    class Late(Deliverer):
+        def claim(self, identities: Sequence[int]) -> Claimed:
+            claimed = super().claim(identities)
+            late = [replace(delivery, send_by=delivery.send_by - 6) for delivery in claimed.deliveries if not released]
+            released.extend(late)
+            return claimed._replace(deliveries=late or claimed.deliveries)
+
+    # Given a delivery that was claimed longer ago than the lease allows: 5 seconds, with 25 for an attempt
+    released: list[Delivery] = []
+    fast_from_now_on(receiver)
+    late, other = streams_to(receiver.url, 2)
+    with deliver_process(Late(INTERVALS), threads=1, intervals=INTERVALS):
+        # I expect it not to be sent, and its thread to be left to the other
+        wait_for(lambda: other.states == [DELIVERED], what="the other stream")
+        assert (late.states, len(receiver.requests)) == ([PENDING], 1)
+
+        # and it to be sent once the lease is over
+        late.expire_lease()
+        delivery_hints.send()
+        wait_for(lambda: late.states == [DELIVERED], what="the late stream")
+
+
+def test_events_are_delivered_although_no_more_threads_can_be_started(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a process that cannot start its first sender
+    start, refused = threading.Thread.start, []
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if thread.name == "sender 0" and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    (stream,) = streams_to(receiver.url, 1)
+
+    # I expect it to try again, and to end all its threads
+    with deliver_process(Deliverer(INTERVALS), threads=1, intervals=INTERVALS):
+        wait_for(lambda: stream.states == [DELIVERED], what="the delivery")
+    assert refused
+    assert len(receiver.requests) == 1
 
 
 def test_a_stopping_process_records_what_is_answered_in_time(receiver: Receiver) -> None:

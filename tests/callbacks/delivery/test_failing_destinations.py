@@ -6,12 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import F
+from django.db.models.functions import Now
 
 from callbacks.delivery import delivery_attempt, destination_queue, due_streams
 from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.delivery.thread_limiter import ThreadLimiter
-from callbacks.models import Attempt, Event, Subscription
+from callbacks.models import Attempt, Destination, Event, Subscription
+from callbacks.rules import destination_breaker
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.intervals import DeliveryIntervals
 from tests.helpers.delivery_fixtures import (
@@ -172,6 +175,38 @@ def test_hosts_that_hang_leave_threads_for_others(receiver: Receiver) -> None:
         time_passes(6)
         deliver_all(*stuck, deliverer=deliverer)
         assert gate.max_inside == 2
+
+
+def make_unreadable(*streams: Stream) -> None:
+    """Make the URLs of these streams such that they cannot be decrypted."""
+    with connection.cursor() as cursor:
+        for stream in streams:
+            cursor.execute("UPDATE callbacks_subscription SET url = 'damaged' WHERE id = %s", [stream.pk])
+
+
+def test_what_was_not_sent_says_nothing_about_its_destination(receiver: Receiver) -> None:
+    # Given more streams that cannot be decrypted than the failures that open a breaker
+    deliverer = Deliverer(PATIENT)
+    streams = streams_to(receiver.url, destination_breaker.FAILURES_TO_OPEN + 1)
+    make_unreadable(*streams)
+    # When they are tried, I expect their destination to be as before
+    for stream in streams:
+        deliver(deliverer, stream.pk)
+    assert [event.attempts.count() for stream in streams for event in stream.events] == [1] * len(streams)
+    assert (Destination.objects.get().failures, Destination.objects.get().open_until) == (0, None)
+
+
+def test_a_probe_that_was_not_sent_is_replaced(receiver: Receiver) -> None:
+    # Given a half-open breaker
+    damaged, other = streams_to(receiver.url, 2)
+    make_unreadable(damaged)
+    Destination.objects.update(failures=5, openings=1, open_until=Now())
+
+    # When its probe cannot be decrypted, I expect the next stream to be the probe
+    damaged.deliver()
+    other.deliver()
+    assert other.states == [DELIVERED]
+    assert Destination.objects.get().open_until is None
 
 
 def test_a_parked_stream_keeps_no_thread(receiver: Receiver) -> None:
