@@ -176,7 +176,8 @@ class Engine(Protocol):
         """Return whether a running sandbox is as it was at its start, so that another container may join it.
 
         A container that has joined it can change only its files with the host's name and addresses and the name servers. A
-        sandbox that is not clean ends. Raise `ContainerNotFound`.
+        sandbox that is not clean ends. Raise `ContainerNotFound`, and `EngineSilent` if the engine is overloaded or waits for
+        the start of a sandbox that has ended.
         """
 
     # -- images --------------------------------------------------------------------------------

@@ -1,23 +1,26 @@
 """The network sandboxes of one worker: keeps some ready, checks those that jobs have used, adopts those of dead workers.
 
 A thread of its own makes all calls to the engine, one after the other, so that jobs wait for none of them. A sandbox is free only
-after the engine has said that it runs, that no container has joined it, and that it is clean.
+after the engine has said that no container has joined it and that it is clean. What fails is repeated later by itself: a sandbox
+that the engine cannot remove, say, holds up no other.
 """
 
 import logging
 import secrets
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 from functools import partial
-from typing import Final
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
+from django.utils import timezone
+
 from jobs.engine.protocol import Engine, Observation
-from jobs.errors import ContainerConflict, ContainerNotFound, EngineRefused, JobError
+from jobs.errors import ContainerConflict, ContainerNotFound, EngineRefused, EngineUnavailable, JobError
 from jobs.models import Node, Worker
 from jobs.running.container_labels import INSTANCE_LABEL, NETWORK_LABEL, NODE_LABEL, SANDBOX_LABEL, UUID_LABEL
 from jobs.running.network_sandboxes import Sandbox
@@ -27,6 +30,27 @@ from orchestrator_site.base.intervals import SandboxIntervals
 logger = logging.getLogger(__name__)
 
 _MAX_AUTOMATIC: Final = 64  # each takes about 10 MB of the engine's memory, most of it containerd's process
+
+
+class SandboxState(Enum):
+    FREE = auto()
+    TAKEN = auto()  # by a job of this worker
+    UNCHECKED = auto()  # to be freed, unless it must be removed or is in use
+    RESERVED = auto()  # used by a container that is not this worker's to remove
+    UNWANTED = auto()  # to be removed
+
+
+class _Step(NamedTuple):
+    """A call to the engine that is due, or that has failed and is paused."""
+
+    verb: Literal["make", "check", "remove", "adopt", "look for"]
+    token: str = ""  # of the sandbox, if it exists
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    failures: int
+    until: float
 
 
 class SandboxPool:
@@ -55,17 +79,12 @@ class SandboxPool:
         self._intervals = intervals
         self._limit = self._node_limit
         self._target = min(1, self._limit) if self._grows else self._limit
-        self._all: dict[str, Sandbox] = {}  # by token: those in the following lists, and those that jobs of this worker use
-        self._free: list[Sandbox] = []
-        self._unchecked: deque[Sandbox] = deque()
-        self._unwanted: deque[Sandbox] = deque()  # to be removed
-        self._reserved: list[Sandbox] = []  # used by a container that is not this worker's to remove
-        self._found: deque[Sandbox] = deque()  # of other workers, which are dead
+        self._all: dict[str, tuple[Sandbox, SandboxState]] = {}  # by token; those whose state changed last come last
+        self._found: dict[str, Sandbox] = {}  # by token: those of other workers, which are dead
         self._look_due = size != 0  # else the removal of leftovers finds those of an earlier configuration
         self._least_free = 0  # since the last look at the size
         self._resized_at = time.monotonic()
-        self._failures = 0  # since a sandbox was last freed
-        self._retry_at = 0.0
+        self._pauses: dict[_Step, _Pause] = {}  # after failures
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="sandboxes", daemon=True)
@@ -83,17 +102,15 @@ class SandboxPool:
 
     def take(self) -> Sandbox | None:
         """See `Sandboxes.take`."""
-        mine = self._worker_id()
         with self._changed:
-            while self._free:
-                sandbox = self._free.pop()
-                if sandbox.owner != mine:  # this worker was declared dead: another one may have adopted it
-                    del self._all[sandbox.token]
-                elif sandbox.network != self._node.network_name:
-                    self._unwanted.append(sandbox)
-                else:
-                    self._least_free = min(self._least_free, len(self._free))
+            free = self._in(SandboxState.FREE)
+            while free:
+                sandbox = free.pop()
+                if self._is_current(sandbox):
+                    self._put(sandbox, SandboxState.TAKEN)
+                    self._least_free = min(self._least_free, len(free))
                     return sandbox
+                self._dismiss(sandbox)
             self._least_free = 0
             if self._grows and self._target < self._limit:
                 self._target += 1
@@ -104,8 +121,33 @@ class SandboxPool:
         """See `Sandboxes.give_back`."""
         with self._changed:
             if sandbox.token in self._all:
-                self._unchecked.append(sandbox)
+                self._put(sandbox, SandboxState.UNCHECKED)
                 self._changed.notify()
+
+    # -- states; call these with the lock held ------------------------------------------------------------
+
+    def _in(self, state: SandboxState) -> list[Sandbox]:
+        return [sandbox for sandbox, its_state in self._all.values() if its_state is state]
+
+    def _put(self, sandbox: Sandbox, state: SandboxState) -> None:
+        self._all.pop(sandbox.token, None)
+        self._all[sandbox.token] = sandbox, state
+
+    def _dismiss(self, sandbox: Sandbox) -> None:
+        """Use a sandbox no more. If this worker was declared dead, another one may have adopted it: then only forget it."""
+        self._put(sandbox, SandboxState.UNWANTED)
+        if sandbox.owner != self._worker_id():
+            del self._all[sandbox.token]
+        self._changed.notify()
+
+    def _is_current(self, sandbox: Sandbox) -> bool:
+        """Return whether a job may still get this sandbox."""
+        is_old = time.monotonic() - sandbox.made_at >= self._intervals.lifetime
+        return sandbox.owner == self._worker_id() and sandbox.network == self._node.network_name and not is_old
+
+    def _surplus(self) -> int:
+        """Return by how many the wanted sandboxes exceed the target; negative if some are missing."""
+        return len(self._all) - len(self._in(SandboxState.UNWANTED)) - self._target
 
     # -- sandboxes of dead workers ------------------------------------------------------------------------
 
@@ -130,12 +172,13 @@ class SandboxPool:
                     continue
                 if sandbox.token not in self._all:
                     if sandbox.owner == mine or sandbox.owner not in workers:
-                        self._found.append(sandbox)
-                elif container.phase != "running" and sandbox in self._free:
-                    self._free.remove(sandbox)
-                    self._unchecked.append(sandbox)
-            self._unchecked.extend(self._reserved)
-            self._reserved.clear()
+                        self._found[sandbox.token] = sandbox
+                elif container.phase != "running" and self._all[sandbox.token][1] is SandboxState.FREE:
+                    self._put(sandbox, SandboxState.UNCHECKED)
+            for sandbox in self._in(SandboxState.RESERVED):
+                self._put(sandbox, SandboxState.UNCHECKED)
+            known = {"", *self._all, *self._found}
+            self._pauses = {step: pause for step, pause in self._pauses.items() if step.token in known}
             self._changed.notify()
 
     def _read(self, container: Observation) -> Sandbox | None:
@@ -145,110 +188,107 @@ class SandboxPool:
         if token is None or UUID_LABEL in labels:
             return None
         if token in self._all:
-            return self._all[token]
+            return self._all[token][0]
+        age = max(0.0, (timezone.now() - container.created_at).total_seconds())  # negative if the engine's clock is ahead
         with suppress(ValueError):
             owner = UUID(container.name.removeprefix(f"{self._instance}-sandbox-").removesuffix(f"-{token}"))
-            return Sandbox(container.name, token, owner, labels.get(NETWORK_LABEL, ""), time.monotonic())
+            return Sandbox(container.name, token, owner, labels.get(NETWORK_LABEL, ""), time.monotonic() - age)
         return None
 
     # -- the thread ---------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while step := self._next_step():
+        while due := self._next_step():
+            step, call = due
             try:
-                step()
+                call()
             except (JobError, *DATABASE_UNAVAILABLE) as error:
-                self._fail(f"no network sandboxes for now; jobs start without: {error}")
+                self._fail(step, f"cannot {step.verb} a network sandbox for now; jobs may start without: {error}")
             except Exception:
-                self._fail("an unexpected error with network sandboxes", exc_info=True)
+                self._fail(step, f"an unexpected error while trying to {step.verb} a network sandbox", exc_info=True)
+            else:
+                with self._changed:
+                    self._pauses.pop(step, None)
             finally:
                 release_connection()
 
-    def _fail(self, message: str, *, exc_info: bool = False) -> None:
-        if not self._failures:
-            logger.warning(message, exc_info=exc_info, extra={"node": self._node.name})
-        pause = min(self._intervals.retry * 2**self._failures, self._intervals.retry_max)
-        self._failures = min(self._failures + 1, 20)
-        self._retry_at = time.monotonic() + pause
+    def _fail(self, step: _Step, message: str, *, exc_info: bool = False) -> None:
+        with self._changed:
+            if all(other.verb != step.verb for other in self._pauses):
+                logger.warning(message, exc_info=exc_info, extra={"node": self._node.name})
+            failures = self._pauses[step].failures if step in self._pauses else 0
+            seconds = min(self._intervals.retry * 2 ** min(failures, 20), self._intervals.retry_max)
+            self._pauses[step] = _Pause(failures + 1, time.monotonic() + seconds)
 
-    def _next_step(self) -> Callable[[], None] | None:
-        """Wait for something to do, and return it; None to stop. What jobs wait for comes first."""
+    def _next_step(self) -> tuple[_Step, Callable[[], None]] | None:
+        """Wait for something to do, and return it; None to stop."""
         with self._changed:
             while not self._stopping:
                 now = time.monotonic()
-                if now >= self._retry_at and (step := self._due_step(now)):
-                    return step
+                for step, call in self._steps(now):
+                    if step not in self._pauses or now >= self._pauses[step].until:
+                        return step, call
                 self._changed.wait(self._seconds_to_next_step(now))
         return None
 
-    def _due_step(self, now: float) -> Callable[[], None] | None:
-        if self._unchecked:
-            return partial(self._check, self._unchecked[0])
+    def _steps(self, now: float) -> Iterator[tuple[_Step, Callable[[], None]]]:
+        """Yield all there is to do. What jobs wait for comes first."""
+        for sandbox in self._in(SandboxState.UNCHECKED):
+            yield _Step("check", sandbox.token), partial(self._check, sandbox)
         if self._look_due:
-            return self._look
-        if self._found:
-            return partial(self._adopt, self._found[0])
+            yield _Step("look for"), self._look
+        for sandbox in self._found.values():
+            yield _Step("adopt", sandbox.token), partial(self._adopt, sandbox)
         self._resize(now)
-        if self._unwanted:
-            return partial(self._remove, self._unwanted[0])
-        if len(self._all) < self._target:
-            return self._make
-        return None
+        for sandbox in self._in(SandboxState.UNWANTED):
+            yield _Step("remove", sandbox.token), partial(self._remove, sandbox)
+        if self._surplus() < 0 and len(self._all) < 2 * self._limit:  # an engine that removes none is not filled up
+            yield _Step("make"), self._make
 
     def _seconds_to_next_step(self, now: float) -> float | None:
-        if now < self._retry_at:
-            return self._retry_at - now
-        times = [sandbox.made_at + self._intervals.lifetime for sandbox in self._free]
+        times = [sandbox.made_at + self._intervals.lifetime for sandbox in self._in(SandboxState.FREE)]
+        times.extend(pause.until for pause in self._pauses.values())
         if self._grows and self._target > 1:
             times.append(self._resized_at + self._intervals.resize)
-        return max(0.0, min(times) - now) if times else None
+        return min((moment - now for moment in times if moment > now), default=None)
 
     def _resize(self, now: float) -> None:
         """Choose sandboxes to be removed: those that no job needed for a while, and one that is old."""
+        free = self._in(SandboxState.FREE)
         if self._grows and now - self._resized_at >= self._intervals.resize:
             self._target = max(min(1, self._limit), self._target - self._least_free)
-            self._least_free, self._resized_at = len(self._free), now
-        while self._free and self._is_one_too_many():
-            self._unwanted.append(self._free.pop(0))
-        if not self._unwanted:
-            self._unwanted.extend([sandbox for sandbox in self._free if self._is_old(sandbox, now)][:1])
-            self._free = [sandbox for sandbox in self._free if sandbox not in self._unwanted]
-
-    def _is_one_too_many(self) -> bool:
-        return len(self._all) - len(self._unwanted) > self._target
-
-    def _is_old(self, sandbox: Sandbox, now: float) -> bool:
-        return now - sandbox.made_at >= self._intervals.lifetime
+            self._least_free, self._resized_at = len(free), now
+        surplus = max(0, self._surplus())
+        for sandbox in free[:surplus]:
+            self._dismiss(sandbox)
+        if self._surplus() >= 0:  # one at a time: the next when there is another in its place
+            for sandbox in [sandbox for sandbox in free[surplus:] if not self._is_current(sandbox)][:1]:
+                self._dismiss(sandbox)
 
     # -- steps. One that fails is repeated ----------------------------------------------------------------
 
     def _check(self, sandbox: Sandbox) -> None:
-        """Free a sandbox, unless it must be removed or is in use."""
+        """Free a sandbox, unless it must be removed or is in use. If the engine does not say, it may be just overloaded."""
         found = self._engine.list({SANDBOX_LABEL: sandbox.token})
         runs = any(container.name == sandbox.name and container.phase == "running" for container in found)
-        in_use = any(UUID_LABEL in container.labels for container in found)
-        is_clean = runs and not in_use and self._is_clean(sandbox)
+        if runs and any(UUID_LABEL in container.labels for container in found):
+            with self._changed:
+                self._put(sandbox, SandboxState.RESERVED)
+            return
+        is_clean = runs and self._is_current(sandbox) and self._is_clean(sandbox)
         with self._changed:
-            self._unchecked.popleft()
-            if runs and in_use:
-                self._reserved.append(sandbox)
-            elif is_clean and self._is_wanted(sandbox):
-                self._free.append(sandbox)
-                self._failures = 0
+            if is_clean and self._surplus() <= 0:
+                self._put(sandbox, SandboxState.FREE)
             else:
-                self._unwanted.append(sandbox)
+                self._dismiss(sandbox)
             if not runs:  # the others may have ended, too: the engine was restarted, say
-                self._unchecked.extend(self._free)
-                self._free.clear()
+                for other in self._in(SandboxState.FREE):
+                    self._put(other, SandboxState.UNCHECKED)
 
     def _is_clean(self, sandbox: Sandbox) -> bool:
         with suppress(ContainerNotFound):
             return self._engine.is_sandbox_clean(sandbox.name)
         return False
-
-    def _is_wanted(self, sandbox: Sandbox) -> bool:
-        is_current = sandbox.network == self._node.network_name and not self._is_old(sandbox, time.monotonic())
-        return is_current and not self._is_one_too_many()
 
     def _look(self) -> None:
         self._look_due = False
@@ -269,11 +309,10 @@ class SandboxPool:
             except (ContainerNotFound, ContainerConflict):  # another worker was faster
                 taken = False
         with self._changed:
-            if self._found and self._found[0] is found:  # not listed again meanwhile
-                self._found.popleft()
+            if self._found.get(found.token) is found:  # not listed again meanwhile
+                del self._found[found.token]
             if taken and adopted.token not in self._all:
-                self._all[adopted.token] = adopted
-                self._unchecked.append(adopted)
+                self._put(adopted, SandboxState.UNCHECKED)
                 if self._grows:
                     self._target = min(self._limit, max(self._target, len(self._all)))
 
@@ -281,10 +320,10 @@ class SandboxPool:
         with suppress(ContainerConflict):  # it is being removed
             self._engine.remove(sandbox.name, force=True)
         with self._changed:
-            self._unwanted.popleft()
             self._all.pop(sandbox.token, None)
 
     def _make(self) -> None:
+        """Make a sandbox and free it. It is unwanted until it has been found clean: whatever fails, it is removed."""
         mine, token, network = self._worker_id(), secrets.token_hex(8), self._node.network_name
         sandbox = Sandbox(self._name(mine, token), token, mine, network, time.monotonic())
         labels = {
@@ -294,17 +333,16 @@ class SandboxPool:
             NETWORK_LABEL: network,
         }
         with self._changed:
-            self._all[token] = sandbox
-        made = False
+            self._put(sandbox, SandboxState.UNWANTED)
         try:
             self._engine.create_sandbox(sandbox.name, network, labels)
-            made = True
         except EngineRefused:  # it would refuse all of them
             self._node_limit = self._limit = self._target = 0
             raise
-        finally:
-            with self._changed:
-                (self._unchecked if made else self._unwanted).append(sandbox)
+        if not self._is_clean(sandbox):
+            raise EngineUnavailable("a new one does not run or is not clean")
+        with self._changed:
+            self._put(sandbox, SandboxState.FREE)
 
     def _name(self, owner: UUID, token: str) -> str:
         return f"{self._instance}-sandbox-{owner}-{token}"

@@ -1,7 +1,9 @@
 """The network sandboxes of a worker: how many it keeps, which it gives to jobs, and what becomes of those of dead workers."""
 
 import threading
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -9,10 +11,11 @@ import pytest
 
 from jobs import services
 from jobs.engine.protocol import Observation
-from jobs.errors import EngineRefused, EngineUnavailable, SandboxRefused
+from jobs.errors import EngineRefused, EngineSilent, EngineUnavailable, SandboxRefused
 from jobs.models import Job, Worker
 from jobs.running.container_labels import SANDBOX_LABEL, UUID_LABEL
 from jobs.states import State
+from jobs.worker.sandbox_pool import SandboxState
 from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.engines import Bench
@@ -26,6 +29,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def quick(workers: Workers) -> None:
     workers.set_intervals(sandbox={"retry": 0.01, "retry_max": 0.05})
+
+
+@pytest.fixture
+def no_retries(workers: Workers) -> None:
+    workers.set_intervals(sandbox={"retry": 1000.0, "retry_max": 1000.0})
 
 
 def containers(engine: FakeEngine) -> list[Observation]:
@@ -46,7 +54,7 @@ def joined(engine: FakeEngine, job: Job) -> str | None:
 
 
 def free(supervisor: Supervisor) -> list[str]:
-    return [one.token for one in supervisor.sandboxes._free]
+    return [one.token for one in supervisor.sandboxes._in(SandboxState.FREE)]
 
 
 def wait_for_free(supervisor: Supervisor, count: int) -> list[str]:
@@ -55,8 +63,8 @@ def wait_for_free(supervisor: Supervisor, count: int) -> list[str]:
 
     def settled() -> bool:
         with pool._changed:
-            idle = not (pool._unchecked or pool._unwanted or pool._found or pool._look_due)
-            return idle and len(pool._free) == count and len(pool._all) >= count
+            idle = not (pool._in(SandboxState.UNCHECKED) or pool._in(SandboxState.UNWANTED) or pool._found or pool._look_due)
+            return idle and len(pool._in(SandboxState.FREE)) == count
 
     wait_for(settled, 20, f"{count} free sandboxes")
     return free(supervisor)
@@ -74,6 +82,46 @@ def sleeping(workers: Workers, supervisor: Supervisor, **values: Any) -> Job:
 def cancel(job: Job) -> None:
     services.cancel(job.id)
     completed(job)
+
+
+def use(supervisor: Supervisor, *, changed: bool = False) -> str:
+    """Take a sandbox and give it back, as a job does that may have changed it, and return its token."""
+    sandbox = supervisor.sandboxes.take()
+    assert sandbox is not None
+    if changed:
+        engine = supervisor.sandboxes._engine
+        assert isinstance(engine, FakeEngine)
+        engine.changed_sandboxes.add(sandbox.name)
+    supervisor.sandboxes.give_back(sandbox)
+    return sandbox.token
+
+
+def count_calls(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str) -> list[str]:
+    """Return a list to which each call of the method from now on adds the name of the sandbox."""
+    original, names = getattr(engine, method), []
+
+    def call(name: str, *args: Any, **kwargs: Any) -> Any:
+        names.append(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(engine, method, call)
+    return names
+
+
+def fail_calls(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str, token: str) -> None:
+    """Let all calls of the method fail for the sandbox with this token."""
+    original = getattr(engine, method)
+
+    def call(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.endswith(token):
+            raise EngineUnavailable("not this one")
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(engine, method, call)
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "jobs.worker.sandbox_pool"]
 
 
 # -- a job ----------------------------------------------------------------------------------------
@@ -253,7 +301,108 @@ def test_failures_are_logged_once_and_fail_no_job(
     cancel(sleeping(workers, supervisor))
 
     wait_for_free(supervisor, 1)
-    assert len([record for record in caplog.records if record.name == "jobs.worker.sandbox_pool"]) == 1
+    assert len(messages(caplog)) == 1
+
+
+@pytest.mark.usefixtures("no_retries")
+@pytest.mark.parametrize("says", ["no", "nothing"])
+def test_sandboxes_that_are_never_clean_are_made_with_pauses(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, says: str
+) -> None:
+    # Given an engine on which no sandbox is ever clean
+    def is_sandbox_clean(_name: str) -> bool:
+        if says == "nothing":
+            raise EngineSilent("no answer")
+        return False
+
+    monkeypatch.setattr(engine, "is_sandbox_clean", is_sandbox_clean)
+    made = count_calls(engine, monkeypatch, "create_sandbox")
+
+    # When a worker has made one, and has other things to do
+    pool = workers.another(sandboxes=2).sandboxes
+    wait_for(lambda: made and not pool._all, 20, "the first one to be removed")
+    pool.look()
+    wait_for(lambda: not pool._look_due, 20, "the worker to have looked for others")
+    assert pool.take() is None
+
+    # I expect it to make no other before the pause is over, and to say so once
+    assert len(made) == 1
+    assert [message for message in messages(caplog) if "make" in message] == messages(caplog)
+    assert len(messages(caplog)) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_used_sandbox_about_which_the_engine_is_silent_is_asked_again(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = workers.another(sandboxes=1)
+    before = wait_for_free(supervisor, 1)
+    made = count_calls(engine, monkeypatch, "create_sandbox")
+    engine.fail_next("is_sandbox_clean", EngineSilent("overloaded"))
+
+    use(supervisor)
+
+    assert wait_for_free(supervisor, 1) == before
+    assert not made
+
+
+@pytest.mark.usefixtures("no_retries")
+def test_a_sandbox_that_cannot_be_removed_holds_up_no_other(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given two sandboxes, of which one must be removed, and the engine cannot
+    supervisor = workers.another(sandboxes=2)
+    wait_for_free(supervisor, 2)
+    fail_calls(engine, monkeypatch, "remove", free(supervisor)[-1])
+    stuck = use(supervisor, changed=True)
+
+    # I expect another one in its place
+    wait_for(lambda: len(free(supervisor)) == 2, 20, "two free sandboxes")
+    assert stuck not in free(supervisor)
+
+    # And sandboxes to be checked and replaced as usual
+    returned = use(supervisor)
+    wait_for(lambda: returned in free(supervisor), 20, "the sandbox to be free again")
+    replaced = use(supervisor, changed=True)
+    wait_for(lambda: len(free(supervisor)) == 2 and replaced not in sandboxes(engine), 20, "it to be replaced")
+    assert len(messages(caplog)) == 1
+
+
+@pytest.mark.usefixtures("no_retries")
+def test_a_sandbox_that_cannot_be_checked_holds_up_no_other(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = workers.another(sandboxes=2)
+    wait_for_free(supervisor, 2)
+    fail_calls(engine, monkeypatch, "is_sandbox_clean", free(supervisor)[-1])
+    stuck, other = supervisor.sandboxes.take(), supervisor.sandboxes.take()
+    assert stuck is not None
+    assert other is not None
+
+    supervisor.sandboxes.give_back(stuck)
+    supervisor.sandboxes.give_back(other)
+
+    wait_for(lambda: free(supervisor) == [other.token], 20, "the other sandbox to be free")
+
+
+@pytest.mark.usefixtures("no_retries")
+def test_an_engine_that_removes_nothing_is_not_filled_up(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker with one sandbox, and an engine that removes none
+    supervisor = workers.another(sandboxes=1)
+    pool = supervisor.sandboxes
+    wait_for_free(supervisor, 1)
+    fail_calls(engine, monkeypatch, "remove", "")
+
+    # When jobs change one after the other, I expect there to be two at most
+    use(supervisor, changed=True)
+    wait_for(lambda: free(supervisor), 20, "another sandbox")
+    use(supervisor, changed=True)
+    wait_for(lambda: len(pool._in(SandboxState.UNWANTED)) == 2, 20, "both to be unwanted")
+    pool.look()
+    wait_for(lambda: not pool._look_due, 20, "the worker to have looked for others")
+    assert len(sandboxes(engine)) == 2
 
 
 @pytest.mark.usefixtures("quick")
@@ -313,6 +462,34 @@ def test_the_next_worker_adopts_the_sandboxes(engine: FakeEngine, workers: Worke
     assert all(str(second._heartbeat.worker_id) in one.name for one in sandboxes(engine).values())
 
 
+def test_an_old_sandbox_is_not_adopted_for_another_lifetime(engine: FakeEngine, workers: Workers) -> None:
+    # Given a sandbox that is older than the last worker
+    first = workers.another(sandboxes=1)
+    before = wait_for_free(first, 1)
+    die(workers, first)
+    for one in sandboxes(engine).values():
+        engine._find(one.name)._created_at -= timedelta(hours=1)
+
+    # I expect the next worker to replace it
+    assert wait_for_free(workers.another(sandboxes=1), 1) != before
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(hours=-1)])
+def test_the_clock_of_the_engine_may_differ(engine: FakeEngine, workers: Workers, ahead: timedelta) -> None:
+    # Given a sandbox whose time of creation is wrong
+    first = workers.another(sandboxes=1)
+    wait_for_free(first, 1)
+    die(workers, first)
+    for one in sandboxes(engine).values():
+        engine._find(one.name)._created_at += ahead
+
+    # I expect the next worker to have a sandbox that lives as long as others at most, and no longer
+    second = workers.another(sandboxes=1)
+    wait_for_free(second, 1)
+    (sandbox,) = second.sandboxes._in(SandboxState.FREE)
+    assert sandbox.made_at <= time.monotonic()
+
+
 def test_an_automatic_pool_keeps_what_it_adopts(engine: FakeEngine, workers: Workers) -> None:
     first = workers.another(sandboxes=3)
     before = set(wait_for_free(first, 3))
@@ -331,7 +508,7 @@ def test_a_sandbox_in_use_is_adopted_and_free_after_its_job(engine: FakeEngine, 
     # When another worker adopts both
     second = workers.another(sandboxes=1)
     workers.run(second)
-    wait_for(lambda: second.sandboxes._reserved, 5, "the sandbox to be adopted")
+    wait_for(lambda: second.sandboxes._in(SandboxState.RESERVED), 5, "the sandbox to be adopted")
     wait_for(lambda: Job.objects.get().owner_id == second._heartbeat.worker_id, 20, "the job to be adopted")
 
     # I expect no other job to get the sandbox meanwhile
@@ -419,7 +596,7 @@ def test_a_container_that_was_created_before_the_adoption_reserves_its_sandbox(e
 
     # When another worker adopts the sandbox
     second = workers.another(sandboxes=1)
-    wait_for(lambda: second.sandboxes._reserved, 20, "the sandbox to be adopted")
+    wait_for(lambda: second.sandboxes._in(SandboxState.RESERVED), 20, "the sandbox to be adopted")
 
     # I expect it to be free only when the container is removed
     assert second.sandboxes.take() is None
@@ -461,7 +638,6 @@ def test_a_sandbox_that_is_found_twice_is_adopted_once(engine: FakeEngine, worke
     wait_for_free(supervisor, 1)
     die(workers, supervisor)
     pool = supervisor.sandboxes
-    pool._free.clear()
     pool._all.clear()
 
     # When two lists of the engine's containers show it
@@ -470,4 +646,4 @@ def test_a_sandbox_that_is_found_twice_is_adopted_once(engine: FakeEngine, worke
         pool._adopt(found)
 
     # I expect it to be checked once: checked twice, it could be given to two jobs
-    assert [one.token for one in pool._unchecked] == [found.token]
+    assert [one.token for one in pool._in(SandboxState.UNCHECKED)] == [found.token]

@@ -14,6 +14,7 @@ from jobs.engine.docker import DockerEngine
 from jobs.models import Instance, Job, LogChunk
 from jobs.running.container_labels import SANDBOX_LABEL, UUID_LABEL
 from jobs.states import State
+from jobs.worker.sandbox_pool import SandboxState
 from jobs.worker.supervisor import Supervisor
 from tests.helpers import built_images
 from tests.helpers.docker_daemons import OwnDaemon, own_daemon
@@ -45,7 +46,7 @@ def client(host: str) -> Iterator[docker.DockerClient]:
 
 def wait_for_sandbox(supervisor: Supervisor) -> str:
     """Wait for a free sandbox, and return its name."""
-    return wait_for(lambda: [one.name for one in supervisor.sandboxes._free], 60, "a sandbox")[0]
+    return wait_for(lambda: [one.name for one in supervisor.sandboxes._in(SandboxState.FREE)], 60, "a sandbox")[0]
 
 
 def run(workers: Workers, supervisor: Supervisor, command: str) -> str:
@@ -130,8 +131,8 @@ class TestRestarts:
     def test_jobs_start_after_a_restart_of_the_engine(self, workers: Workers, daemon: OwnDaemon, how: str) -> None:
         # Given free sandboxes
         supervisor = workers.another(sandboxes=2)
-        wait_for(lambda: len(supervisor.sandboxes._free) == 2, 60, "two sandboxes")
-        before = {one.token for one in supervisor.sandboxes._all.values()}
+        wait_for(lambda: len(supervisor.sandboxes._in(SandboxState.FREE)) == 2, 60, "two sandboxes")
+        before = set(supervisor.sandboxes._all)
 
         # When the engine is restarted
         getattr(daemon, how)()
@@ -142,5 +143,5 @@ class TestRestarts:
         job = make_job()
         workers.run(supervisor)
         assert completed(job).status == State.COMPLETED
-        wait_for(lambda: len(supervisor.sandboxes._free) == 2, 60, "two sandboxes")
+        wait_for(lambda: len(supervisor.sandboxes._in(SandboxState.FREE)) == 2, 60, "two sandboxes")
         assert not before & supervisor.sandboxes._all.keys()

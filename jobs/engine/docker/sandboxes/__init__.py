@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from jobs.engine.docker.program_image import ProgramImage
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, quoted
-from jobs.errors import EngineRefused, EngineSilent, EngineUnavailable
+from jobs.errors import EngineRefused, EngineUnavailable
 
 _PROGRAM: Final = "/waiter"
 _IMAGE: Final = ProgramImage("orchestrator-sandbox", _PROGRAM, Path(__file__).with_name("waiter"))
@@ -55,11 +55,8 @@ class Sandboxes:
         """See `Engine.is_sandbox_clean`."""
         question = secrets.token_bytes(1)
         params = {"stream": "1", "stdin": "1", "stdout": "1"}
-        try:
-            path, timeout = f"/containers/{quoted(name)}/attach", self._client.intervals.sandbox_answer
-            return self._client.ask(path, question, params=params, timeout=timeout) == question
-        except EngineSilent:  # it does not run: its engine waits for its start
-            return False
+        path, timeout = f"/containers/{quoted(name)}/attach", self._client.intervals.sandbox_answer
+        return self._client.ask(path, question, params=params, timeout=timeout) == question
 
 
 def _creation_body(image: str, network: str, labels: dict[str, str]) -> dict[str, Any]:
