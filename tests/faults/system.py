@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 
 from jobs.engine.docker import init
-from jobs.running.container_labels import INSTANCE_LABEL, SANDBOX_LABEL, UUID_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL, NETWORK_LABEL, UUID_LABEL
 from tests.faults.load import Load
 from tests.faults.outcomes import check_outcomes
 from tests.faults.witnesses import Readiness, Starts
@@ -105,7 +105,7 @@ class System:
     def _ownerless(self, host: str) -> list[str]:
         """Return the names of the sandboxes whose worker is dead."""
         workers = [str(worker) for (worker,) in self.service.query("SELECT id FROM jobs_worker")]
-        return [name for name in self._containers(host, SANDBOX_LABEL) if not any(worker in name for worker in workers)]
+        return [name for name in self._containers(host, NETWORK_LABEL) if not any(worker in name for worker in workers)]
 
     def _networks(self, host: str) -> int:
         with closing(docker.DockerClient(base_url=host, timeout=60)) as client:

@@ -1,5 +1,6 @@
 """The network sandboxes of a worker: how many it keeps, which it gives to jobs, and what becomes of those of dead workers."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.engines import Bench
 from tests.helpers.factories import make_job
+from tests.helpers.service_processes import ROOT
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
 
@@ -143,6 +145,19 @@ def test_a_job_joins_a_sandbox_and_gives_it_back(engine: FakeEngine, workers: Wo
     again = sleeping(workers, supervisor)
     assert joined(engine, again) == token
     cancel(again)
+
+
+def test_only_sandboxes_have_the_label_by_which_operators_remove_them(engine: FakeEngine, workers: Workers) -> None:
+    # Given a job in a sandbox
+    supervisor = workers.another(sandboxes=1)
+    wait_for_free(supervisor, 1)
+    job = sleeping(workers, supervisor)
+    (sandbox,) = sandboxes(engine).values()
+
+    # I expect the label of the operations guide to find the sandbox only
+    (label,) = re.findall(r"with the label `([^`]+)`, which only sandboxes", (ROOT / "docs" / "operations.md").read_text())
+    assert [one.name for one in containers(engine) if label in one.labels] == [sandbox.name]
+    cancel(job)
 
 
 def test_two_jobs_never_share_a_sandbox(engine: FakeEngine, workers: Workers) -> None:
