@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import re
-from typing import Final
+from typing import Any, Final
 
 import requests
 from docker.auth import encode_header, load_config
@@ -75,16 +75,14 @@ class Images:
     def own_command(self, image: str) -> tuple[str, tuple[str, ...]]:
         """Return the id of an image on the engine, and its default command. Raise `ImageUnavailable`."""
         reference = parse_reference(image)
-        answer = self._client.exchange("GET", f"/images/{quoted(reference.text)}/json")
-        if answer.status == 404:
+        inspected = self._inspect(reference)
+        if inspected is None:
             raise ImageUnavailable(image_errors.not_on_engine(reference.text))
-        if answer.failed:
-            raise answer.error()
-        configuration = answer.data.get("Config") or {}
+        configuration = inspected.get("Config") or {}
         entrypoint = configuration.get("Entrypoint") or []
         if entrypoint == [""]:  # how a Dockerfile removes that of its base image
             entrypoint = []
-        return answer.data["Id"], (*entrypoint, *(configuration.get("Cmd") or []))
+        return inspected["Id"], (*entrypoint, *(configuration.get("Cmd") or []))
 
     def architecture(self, image_id: str) -> str:
         """Return Docker's name for the architecture of that image, empty if it is unknown."""
@@ -93,23 +91,28 @@ class Images:
         return name if _ARCHITECTURE.fullmatch(name) else ""
 
     def _is_here(self, reference: Reference) -> bool:
-        """Return whether the engine has the image.
+        return self._inspect(reference) is not None
+
+    def _inspect(self, reference: Reference) -> dict[str, Any] | None:
+        """Return the engine's description of an image, None if it has no such image, and remember which of the two.
 
         Raise `ImageUnavailable` if its configuration is too large, since every `inspect` of its containers would contain it.
         """
         answer = self._client.exchange("GET", f"/images/{quoted(reference.text)}/json")
-        if answer.failed and answer.status != 404:
+        if answer.status == 404:
+            self._found.discard(reference.text)
+            return None
+        if answer.failed:
             raise answer.error()
-        if not answer.failed and len(json.dumps(answer.data.get("Config"))) > _MAX_CONFIGURATION_BYTES:
+        inspected: dict[str, Any] = answer.data
+        if len(json.dumps(inspected.get("Config"))) > _MAX_CONFIGURATION_BYTES:
             limit = _MAX_CONFIGURATION_BYTES // 1024
             self._found.discard(reference.text)
             raise ImageUnavailable(f"the configuration of the image {reference.text} is larger than {limit} KiB")
-        if answer.failed:
-            return False
         if len(self._found) >= _MAX_FOUND:
             self._found.clear()
         self._found.add(reference.text)
-        return True
+        return inspected
 
     def _pull(self, reference: Reference, abort: Interrupt) -> None:
         """Pull an image. See docs/adr/0013-image-pulls-are-guarded.md for what happens if the engine restarts meanwhile."""

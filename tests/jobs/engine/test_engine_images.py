@@ -90,16 +90,17 @@ def test_a_malformed_reference_is_an_unavailable_image(bench: Bench, reference: 
         bench.created(image=reference)
 
 
-def test_a_deleted_image_is_looked_for_again(bench: Bench) -> None:
+@pytest.mark.parametrize("command", [("true",), None])
+def test_a_deleted_image_is_looked_for_again(bench: Bench, command: tuple[str, ...] | None) -> None:
     # Given an image that was found, and deleted
     reference = bench.publish()
     ensure(bench, reference)
     assert not bench.engine.needs_pull(reference, "missing")
     bench.delete_image(reference)
 
-    # When it is used
+    # When it is used, with a command or with its own
     with pytest.raises(ImageUnavailable):
-        bench.created(image=reference)
+        bench.created(command, image=reference)
 
     # I expect that it has to be pulled again
     assert bench.engine.needs_pull(reference, "missing")

@@ -9,6 +9,7 @@ from jobs.engine.docker import DockerEngine
 from jobs.engine.image_errors import explain
 from jobs.errors import EngineUnavailable, ImageUnavailable
 from jobs.interrupt import Interrupt
+from tests.helpers.engines import FakeBench
 from tests.jobs.engine.docker.scripted_daemon import EARLY, MIDDLE, ScriptedDaemon, answer, chunked, networks
 from tests.jobs.engine.test_engine_images import Watched
 
@@ -190,6 +191,44 @@ def test_an_image_with_a_huge_configuration_is_refused(daemon: ScriptedDaemon) -
         DockerEngine(daemon.host).ensure_image("alpine", "always", 30, Interrupt())
     with pytest.raises(ImageUnavailable, match="larger than 128 KiB"):
         pull(DockerEngine(daemon.host))
+
+
+@pytest.fixture
+def found_image(daemon: ScriptedDaemon) -> DockerEngine:
+    """An engine on which an image was found."""
+    daemon.answers |= {
+        "/version": answer(200, {"ApiVersion": "1.41", "Arch": "amd64"}),
+        "/images/": answer(200, {"Id": "sha256:0", "Config": {"Cmd": ["true"]}}),
+        "orchestrator-init": answer(404, {"message": "No such container"}),
+    }
+    engine = DockerEngine(daemon.host)
+    assert not engine.needs_pull("alpine", "missing")
+    return engine
+
+
+def test_an_image_that_has_been_deleted_needs_a_pull(
+    daemon: ScriptedDaemon, fake_bench: FakeBench, found_image: DockerEngine
+) -> None:
+    # Given that it is deleted, which a job without a command notices
+    daemon.answers["/images/"] = answer(404, {"message": "No such image: alpine"})
+    with pytest.raises(ImageUnavailable):
+        found_image.create(fake_bench.spec(None, image="alpine"))
+
+    assert found_image.needs_pull("alpine", "missing")
+
+
+def test_a_command_is_not_taken_from_a_huge_configuration(
+    daemon: ScriptedDaemon, fake_bench: FakeBench, found_image: DockerEngine
+) -> None:
+    # Given that its name is moved to an image with a huge configuration
+    huge = {"Cmd": ["true"], "Labels": {"x": "x" * 140_000}}
+    daemon.answers["/images/"] = answer(200, {"Id": "sha256:1", "Config": huge})
+
+    # I expect it to be refused when it is used, and when it is looked for again
+    with pytest.raises(ImageUnavailable, match="larger than 128 KiB"):
+        found_image.create(fake_bench.spec(None, image="alpine"))
+    with pytest.raises(ImageUnavailable, match="larger than 128 KiB"):
+        found_image.needs_pull("alpine", "missing")
 
 
 def test_unreadable_progress_of_a_pull_is_ignored(daemon: ScriptedDaemon) -> None:
