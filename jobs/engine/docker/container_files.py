@@ -42,6 +42,10 @@ _PATH_IS_BLOCKED: Final = ("not a directory", "overwrite", "too many links", "to
 _ADDED: Final = 1  # a kind of change in `GET /containers/<name>/changes`
 
 
+class _PathUnclear(PathNotFound):
+    """The engine failed at the path, in words that may mean something else."""
+
+
 class ContainerFiles:
     """The files of one engine's containers."""
 
@@ -93,13 +97,22 @@ class ContainerFiles:
     def resolve_user(self, name: str, user: str, image_id: str, *, changed: bool) -> User:
         """Return the numeric user for the image's `user` in a container.
 
-        It is the same in all containers of an image, unless `changed` says that a process may have written to their files.
+        It is the same in all containers of an image, unless `changed` says that a process may have written to their files. It is
+        not remembered if a file could not be read, since the reason may have been the engine's and temporary.
         """
         known = self._users.get((image_id, user))
         if known is not None:
             return known
-        resolved = resolve(user, lambda path: self._read_text(name, path))
-        if not changed:
+        unread = []
+
+        def read(path: str) -> str:
+            text = self._read_text(name, path)
+            if text is None:
+                unread.append(path)
+            return text or ""
+
+        resolved = resolve(user, read)
+        if not changed and not unread:
             if len(self._users) >= _MAX_USERS:
                 self._users.clear()
             self._users[image_id, user] = resolved
@@ -136,8 +149,11 @@ class ContainerFiles:
                 real = step
         return real
 
-    def _read_text(self, name: str, path: str) -> str:
-        """Return the text of a small file, empty if it does not exist. Symbolic links are followed inside the container."""
+    def _read_text(self, name: str, path: str) -> str | None:
+        """Return the text of a small file, empty if it does not exist, None if it cannot be read.
+
+        Symbolic links are followed inside the container.
+        """
         for _ in range(_MAX_LINK_HOPS):
             try:
                 with self.get(name, path) as chunks, tarfile.open(fileobj=ChunkReader(chunks), mode="r|") as archive:
@@ -148,7 +164,9 @@ class ContainerFiles:
                         content = archive.extractfile(member)
                         return content.read(_MAX_DATABASE_BYTES).decode(errors="replace") if content else ""
                     path = posixpath.join(posixpath.dirname(path), member.linkname)
-            except (PathNotFound, EngineRefused, tarfile.TarError):
+            except (_PathUnclear, EngineRefused, tarfile.TarError):
+                return None
+            except PathNotFound:
                 return ""
         return ""
 
@@ -199,5 +217,5 @@ def _path_error(answer: EngineAnswer) -> JobError:
         gone = answer.message.startswith("No such container")
         return answer.error() if gone else PathNotFound("there is no such path")
     if _is_about_path(answer):
-        return PathNotFound("there is no such path: a parent is not a directory, or symbolic links form a cycle")
+        return _PathUnclear("there is no such path: a parent is not a directory, or symbolic links form a cycle")
     return answer.error()
