@@ -27,7 +27,7 @@ class JobWatch:
         self._suspects = suspects
         self._proven_harmless = proven_harmless
         self.owned: set[UUID] = set()  # as of the last check
-        self._undriven: set[UUID] = set()  # owned rows that no thread drove at the last check
+        self.undriven: set[UUID] = set()  # those of them that no thread drove; the next check may release them
 
     def check(self, worker_id: UUID, runs: list[Run]) -> None:
         """Read the rows that `worker_id` owns, and act on those that differ from `runs`.
@@ -50,8 +50,8 @@ class JobWatch:
 
     def _release_undriven(self, worker_id: UUID, undriven: set[UUID]) -> None:
         """Release the rows that no thread drove at the last check either: others may just have been claimed by a thread."""
-        stray = undriven & self._undriven
-        self._undriven = undriven
+        stray = undriven & self.undriven
+        self.undriven = undriven
         if stray:
             logger.error("released jobs that no thread drives", extra={"node": self._node, "jobs": len(stray)})
             Job.objects.filter(owner=worker_id, completed_at=None, uuid__in=stray).update(owner=None)

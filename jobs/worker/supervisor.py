@@ -1,6 +1,7 @@
 """Runs beside a worker's job threads: sends heartbeats, watches the jobs it owns, and hands them over at shutdown."""
 
 import logging
+import math
 import threading
 import time
 from contextlib import suppress
@@ -69,6 +70,7 @@ class Supervisor:
         self._failed_ticks = 0  # in a row, because the database did not answer
         self._clock = time.monotonic
         self._beat_at = self._watched_at = self._clock()
+        self._job_thread_failed_at = -math.inf
         self._thread = threading.Thread(target=self._tick_until_stopped, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -105,6 +107,9 @@ class Supervisor:
         try:
             while self._may_claim and (run := self._claim()):
                 self._drive(run)
+        except Exception:
+            self._job_thread_failed_at = self._clock()
+            raise
         finally:
             with self._lock:
                 self._busy -= 1
@@ -231,12 +236,23 @@ class Supervisor:
         if self._clock() - self._beat_at >= self._intervals.worker.heartbeat:
             self._beat()
         self._store_new_warnings()
-        if runs or self._clock() - self._watched_at >= self._intervals.worker.idle_tick:
+        if runs or self._may_own_undriven:
             self._job_watch.check(self._heartbeat.worker_id, runs)
             self._watched_at = self._clock()
         if self._dead_workers.check():
             self.sandboxes.look()
         self._wake_thread()
+
+    @property
+    def _may_own_undriven(self) -> bool:
+        """Whether to look for rows that no thread drives, although no thread drives any.
+
+        A job thread that has failed may have left one, even if it failed while it claimed a job: the claim may be committed
+        although its answer was lost, or still be committed a moment later.
+        """
+        idle_tick, now = self._intervals.worker.idle_tick, self._clock()
+        failed_lately = now - self._job_thread_failed_at < idle_tick
+        return failed_lately or bool(self._job_watch.undriven) or now - self._watched_at >= idle_tick
 
     def _beat(self) -> None:
         now = self._clock()

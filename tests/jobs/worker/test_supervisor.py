@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from jobs import services
 from jobs.models import Job, Node, Worker
+from jobs.running import claiming
 from jobs.states import State
 from jobs.worker.supervisor import Supervisor
 from tests.helpers.clock import ManualClock
@@ -213,16 +214,64 @@ def test_a_worker_with_all_threads_busy_sends_no_hint(workers: Workers, monkeypa
     assert completed(waiting).status == State.COMPLETED
 
 
-def test_an_idle_worker_makes_few_statements(workers: Workers) -> None:
-    # Given a worker without a job, whose ticks the test makes
+@pytest.fixture
+def idle(workers: Workers) -> tuple[Supervisor, ManualClock]:
+    """A worker without a job, whose ticks the test makes."""
     workers.set_intervals(worker={"tick": 1000.0, "heartbeat": 5.0})
     supervisor = workers.another()
     wait_for(lambda: supervisor._dead_workers._read_at > 0, 10, "the first tick")
-
-    # When it ticks for a minute
     clock = ManualClock()
     clock.now = time.monotonic()
     supervisor._clock = supervisor._dead_workers._clock = clock
+    return supervisor, clock
+
+
+def test_a_claim_whose_answer_was_lost_is_released_soon(
+    idle: tuple[Supervisor, ManualClock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an idle worker that has claimed a job without knowing: the connection was lost before the commit was answered
+    supervisor, clock = idle
+    job = make_job()
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: True)
+
+    committed = claiming.claim
+
+    def claim(*arguments: Any) -> None:
+        assert committed(*arguments)
+        raise OperationalError("the connection is lost")
+
+    monkeypatch.setattr(claiming, "claim", claim)
+    with pytest.raises(OperationalError):
+        supervisor.run_jobs()
+    assert Job.objects.get(pk=job.pk).owner_id == supervisor._heartbeat.worker_id
+
+    # When it has ticked twice, I expect the job to be free
+    for _ in range(2):
+        clock.now += 1
+        supervisor._tick()
+    assert Job.objects.get(pk=job.pk).owner_id is None
+
+
+def test_a_job_seen_without_a_thread_is_looked_at_again_in_the_next_tick(
+    idle: tuple[Supervisor, ManualClock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job that no thread drives, which an idle worker has seen once
+    supervisor, clock = idle
+    job = make_job()
+    monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: True)
+    assert claiming.claim(supervisor.node.pk, supervisor._heartbeat.worker_id)
+    clock.now += 20
+    supervisor._tick()
+
+    # When it ticks again, I expect the job to be free
+    clock.now += 1
+    supervisor._tick()
+    assert Job.objects.get(pk=job.pk).owner_id is None
+
+
+def test_an_idle_worker_makes_few_statements(idle: tuple[Supervisor, ManualClock]) -> None:
+    # When an idle worker ticks for a minute
+    supervisor, clock = idle
     with CaptureQueriesContext(connection) as queries:
         for _ in range(60):
             clock.now += 1
