@@ -1,7 +1,8 @@
 """Recognizes frames of a rotated log that were read before. Pure: no clock, no I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
+from operator import lt
 from typing import Final
 
 from jobs.engine.protocol import Frame, Frames, StreamName
@@ -24,9 +25,9 @@ class RotationDetector:
     """A filter that separates new frames from repeated ones.
 
     An engine that rotates a log while it is being followed skips some frames and repeats others (measured on Docker 20.10).
-    Times never decrease within a stream, so a repeated frame has a time that was seen before. They do decrease when the
-    host's clock is set back. So a decrease counts only after a restart of the reading, or when the engine's first log
-    file must be full, since nothing is rotated before that.
+    Times increase within a stream, except that pieces of a long line have the same, so a repeated frame has a time that was
+    seen before. They decrease when the host's clock is set back. So this counts only after a restart of the reading, or when
+    the engine's first log file must be full, since nothing is rotated before that.
     """
 
     def __init__(self, last_times: Mapping[StreamName, str], *, engine_bytes: int, first_file_bytes: int) -> None:
@@ -40,6 +41,7 @@ class RotationDetector:
         self._first_file_bytes = first_file_bytes
         self._restarted: set[StreamName] = set()  # streams that have had no frame since the restart
         self._repeating: set[StreamName] = set()
+        self._between_lines: set[StreamName] = set()  # streams whose last frame ended a line: the next one has a later time
 
     def is_last_accepted(self, frames: Frames) -> bool:
         """Return whether the first of these is the frame that was accepted last, which means that the log was not rotated."""
@@ -55,11 +57,10 @@ class RotationDetector:
         if stream in self._restarted or stream in self._repeating or not frames.end_in_line_feeds():
             return False
         engine_bytes = self.engine_bytes + sum(map(len, frames.data)) + _LINE_OVERHEAD * len(frames)
-        if engine_bytes >= self._first_file_bytes and [self.last_times[stream], *times] != sorted(
-            [self.last_times[stream], *times]
-        ):
+        if engine_bytes >= self._first_file_bytes and not _increase([self.last_times[stream], *times]):
             return False
         self.last_times[stream], self.engine_bytes = times[-1], engine_bytes
+        self._between_lines.add(stream)
         return True
 
     def classify(self, frame: Frame) -> FrameKind:
@@ -67,7 +68,8 @@ class RotationDetector:
         stream, last_time = frame.stream, self.last_times[frame.stream]
         first_after_restart = stream in self._restarted
         self._restarted.discard(stream)
-        if frame.time < last_time and (first_after_restart or self.engine_bytes >= self._first_file_bytes):
+        is_old = frame.time < last_time or (frame.time == last_time and stream in self._between_lines and not first_after_restart)
+        if is_old and (first_after_restart or self.engine_bytes >= self._first_file_bytes):
             went_back = not first_after_restart and stream not in self._repeating
             self._repeating.add(stream)
             return FrameKind.REPEATED_AFTER_GAP if went_back else FrameKind.REPEATED
@@ -81,4 +83,13 @@ class RotationDetector:
     def accept(self, frame: Frame) -> None:
         """Record a new frame as read."""
         self.last_times[frame.stream] = frame.time
-        self.engine_bytes += len(frame.data) + (_LINE_OVERHEAD if frame.data.endswith(b"\n") else _PIECE_OVERHEAD)
+        if frame.data.endswith(b"\n"):
+            self._between_lines.add(frame.stream)
+            self.engine_bytes += len(frame.data) + _LINE_OVERHEAD
+        else:
+            self._between_lines.discard(frame.stream)
+            self.engine_bytes += len(frame.data) + _PIECE_OVERHEAD
+
+
+def _increase(times: Sequence[str]) -> bool:
+    return all(map(lt, times, times[1:]))

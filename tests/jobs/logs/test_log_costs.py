@@ -132,7 +132,7 @@ def test_a_block_of_lines_takes_as_many_calls_as_a_line() -> None:
     def processed(count: int) -> None:
         payload = TIME.encode() + b" " + LINE
         log = (bytes([1, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload) * count
-        detector = RotationDetector({"stdout": TIME, "stderr": TIME}, engine_bytes=0, first_file_bytes=0)
+        detector = RotationDetector({"stdout": TIME, "stderr": TIME}, engine_bytes=0, first_file_bytes=MEBIBYTE)
         splitter = LineSplitter()
         for frames in log_frames.read_frames(cast("ByteStream", Body(log)), skip=0, max_pause=None):
             assert frames is not None

@@ -144,6 +144,21 @@ def test_lines_repeated_during_a_rotation_are_stored_once(claim: Claim) -> None:
     assert published()[1] == 1
 
 
+def test_a_last_line_repeated_during_a_rotation_is_stored_once(claim: Claim) -> None:
+    # Given a follower that goes back to the line that it has read last
+    read(claim, RotatingEngine(lines(1, 2, 3, 3, 4), lines(3, 4)), FULL_AT_ONCE)
+
+    assert stored_without_markers() == texts(1, 2, 3, 4)
+
+
+def test_pieces_of_a_line_with_the_same_time_are_not_repeated(claim: Claim) -> None:
+    # Given the pieces of two long lines, which Docker gives the time of their first
+    frames = [Frame("stdout", line(number).time, data) for number in (1, 2) for data in (b"a", b"b\n")]
+    read(claim, RotatingEngine(frames, frames), FULL_AT_ONCE)
+
+    assert stored_without_markers() == ["ab", "ab"]
+
+
 @pytest.mark.parametrize("crashes", [0, 1], ids=["no crash", "one crash"])
 def test_an_unreadable_rest_of_a_log_is_marked_once(claim: Claim, crashes: int) -> None:
     # Given an engine whose disk was full while the process printed

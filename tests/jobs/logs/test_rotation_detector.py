@@ -43,6 +43,10 @@ def test_a_decrease_in_a_rotated_log_is_a_gap_and_repeats() -> None:
     assert kinds == [REPEATED_AFTER_GAP, REPEATED, NEW]
 
 
+def test_a_whole_line_of_the_same_time_repeats_in_a_rotated_log() -> None:
+    assert read(detector(first_file_bytes=90), frame(3), frame(4)) == [REPEATED_AFTER_GAP, NEW]
+
+
 def test_a_restart_that_overlaps_repeats_without_a_gap() -> None:
     restarted = detector()
     restarted.restart()
@@ -100,6 +104,6 @@ def test_frames_are_accepted_together_exactly_if_each_is_new(
 
 
 def test_ordinary_frames_are_accepted_together() -> None:
-    (some,) = together([frame(4), frame(4), frame(5)])
+    (some,) = together([frame(4), frame(5), frame(6)])
 
     assert detector(first_file_bytes=90).accept_all(some)
