@@ -24,7 +24,7 @@ from orchestrator_site.base.egress.retry_after import parse_retry_after
 from orchestrator_site.base.intervals import TransferIntervals
 
 _RETRIED_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-_SHORTEST_TIMEOUT: Final = 0.001  # seconds: urllib3 accepts no time-out of 0
+_ALMOST_NO_TIME: Final = 0.001  # urllib3 accepts no time-out of 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ def send_request(
         raise deadline_exceeded(method, url)
     connect = min(limits.intervals.connect, left)
     if cut is not None:  # no waker ends a connection that is not made yet
-        connect = min(connect, max(cut.seconds_left(), _SHORTEST_TIMEOUT))
+        connect = min(connect, max(cut.seconds_left(), _ALMOST_NO_TIME))
     with ExitStack() as wakers:
 
         def on_socket(connected: socket.socket) -> None:
