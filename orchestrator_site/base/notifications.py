@@ -8,10 +8,8 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 
 from django.conf import settings
-from django.db import transaction
 from redis import RedisError
 
 from orchestrator_site.base import broker
@@ -29,11 +27,6 @@ def notify(topic: str) -> None:
         return
     for wake in list(_local[topic]):
         wake()
-
-
-def notify_on_commit(topic: str) -> None:
-    """Wake the listeners of a topic once the current transaction is committed."""
-    transaction.on_commit(partial(notify, topic), robust=True)
 
 
 class Listener:

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 from django.conf import settings
-from django.db import transaction
 
 from orchestrator_site.base import broker, notifications
 from orchestrator_site.base.intervals import BrokerIntervals
-from orchestrator_site.base.notifications import Listener, notify, notify_on_commit
+from orchestrator_site.base.notifications import Listener, notify
 from orchestrator_site.base.redis_broker import Subscription
 from tests.helpers.tcp_proxy import TcpProxy
 from tests.helpers.waiting import wait_for
@@ -53,25 +52,6 @@ def test_a_notification_wakes_the_listener_of_its_topic(woken: threading.Event) 
     # When its topic is, I expect it to be woken
     notify("topic")
     assert woken.wait(10)
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("listener")
-def test_a_transaction_notifies_when_it_is_committed(woken: threading.Event) -> None:
-    # Given a notification in a transaction
-    with transaction.atomic():
-        notify_on_commit("topic")
-
-        # I expect it not to be sent before the end
-        assert not woken.is_set()
-    assert woken.wait(10)
-
-    # and never if the transaction is rolled back
-    woken.clear()
-    with transaction.atomic():
-        notify_on_commit("topic")
-        transaction.set_rollback(True)
-    assert not woken.is_set()
 
 
 def test_a_stopped_listener_is_not_woken(listener: Listener, woken: threading.Event) -> None:
