@@ -107,3 +107,10 @@ def test_ordinary_frames_are_accepted_together() -> None:
     (some,) = together([frame(4), frame(5), frame(6)])
 
     assert detector(first_file_bytes=90).accept_all(some)
+
+
+def test_pieces_of_lines_are_not_accepted_together() -> None:
+    # They take more of the engine's disk than whole lines, and may share a time with the next frame.
+    (some,) = together([frame(4), Frame("stdout", "0005", b"x")])
+
+    assert not detector().accept_all(some)
