@@ -6,7 +6,8 @@ import socket
 from base64 import urlsafe_b64encode
 from contextlib import suppress
 
-# Every variable that the service reads (docs/configuration.md), and those that change how Django runs.
+# Every variable that the service reads (docs/configuration.md), except those that the commands obey as well (STATE_DIR and
+# DOCKER_HOST), and those that change how Django runs.
 SERVICE_VARIABLES = frozenset(
     {
         "PORT",
@@ -25,10 +26,13 @@ SERVICE_VARIABLES = frozenset(
         "JOB_RETENTION",
         "LOG_LIMIT",
         "ENGINE_LOG_LIMIT",
+        "IMAGES_ALLOW",
         "PULL_TIMEOUT",
         "TRANSFER_TIMEOUT",
         "TRANSFER_LIMIT",
         "WORKER_THREADS",
+        "WEB_CONCURRENCY",
+        "SANDBOXES",
         "NODE_CPUS",
         "NODE_MEMORY",
         "CPU_OVERCOMMIT",

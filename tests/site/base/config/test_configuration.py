@@ -11,6 +11,7 @@ from typing import Any
 
 import certifi
 import pytest
+from environment import without_service
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -264,6 +265,9 @@ def variables_read() -> Iterator[str]:
             yield from re.findall(r"""environ(?:\.get\(|\[)\s*["']([A-Z_]+)["']""", source.read_text())
 
 
+# Read by the commands in bin/ as well.
+SHARED = {"STATE_DIR", "DOCKER_HOST"}
+
 # Set by the service's own commands for each other.
 INTERNAL = {"DJANGO_SETTINGS_MODULE", "PROMETHEUS_MULTIPROC_DIR"}
 
@@ -271,3 +275,13 @@ INTERNAL = {"DJANGO_SETTINGS_MODULE", "PROMETHEUS_MULTIPROC_DIR"}
 def test_every_variable_is_documented() -> None:
     documented = set(re.findall(r"^\| `([A-Z_]+)`", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE))
     assert set(variables_read()) - INTERNAL <= documented
+
+
+def test_commands_start_services_without_the_variables_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given all variables in the user's environment
+    names = set(variables_read()) - SHARED
+    for name in names:
+        monkeypatch.setenv(name, "0")
+
+    # I expect none of them in the environment of a service that a command starts
+    assert not names & set(without_service())
