@@ -8,6 +8,7 @@ from django.db import connection
 
 from callbacks.cloudevents import Envelope
 from callbacks.models import Event, Subscription
+from orchestrator_site.base.db.postgresql import cursor_for_large_values
 from orchestrator_site.base.db.statements import db_value, sql
 
 # `types` is a JSON list, and empty for all types. A stream that has no time is asleep: it becomes due, or is parked in the queue
@@ -57,5 +58,5 @@ def store(subscription: int, events: Sequence[tuple[Envelope, bytes]], lifetime:
         attributes = (envelope.jobsequence, envelope.type, envelope.source, envelope.time)
         identity = db_value(Event, "id", UUID(envelope.id))
         values += [identity, subscription, *attributes, body, Event.State.PENDING, lifetime]
-    with connection.cursor() as cursor:
+    with cursor_for_large_values(connection) as cursor:
         cursor.execute(_STORE + ", ".join([sql(_VALUES)] * len(events)), values)

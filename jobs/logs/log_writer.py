@@ -15,9 +15,11 @@ from jobs.log_lines import Batch, Cursor, Ending, Line, LineSplitter
 from jobs.logs.backpressure import Backlog
 from jobs.logs.rotation_detector import FrameKind, RotationDetector
 from jobs.models import Job, LogChunk
+from orchestrator_site.base.db.statements import insert_rows
 from orchestrator_site.base.intervals import LogIntervals
 
 _MAX_CHUNK_LINES: Final = 5000  # lines that are stored as one row
+_CHUNK: Final = ("job", "first", "count", "lines", "unended")
 _GAP: Final = "[lines may be missing here: the log outgrew ENGINE_LOG_LIMIT and the engine rotated it]"
 _UNREADABLE: Final = "[lines may be missing here: the engine cannot read the rest of its log]"
 
@@ -123,12 +125,14 @@ def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
     if fitting < len(lines):
         job.log_full = True
         kept.append(_marker(lines[fitting], f"[the stored log ends here: it reached the limit of {limit} bytes]"))
+    chunks = []
     for start in range(0, len(kept), _MAX_CHUNK_LINES):
         part = kept[start : start + _MAX_CHUNK_LINES]
         rows = [(line.stream, line.time, line.text) for line in part]
         unended = [[index, line.ending] for index, line in enumerate(part) if line.ending != Ending.LINE_FEED]
-        LogChunk.objects.create(job=job, first=job.log_next, count=len(part), lines=rows, unended=unended or None)
+        chunks.append(LogChunk(job=job, first=job.log_next, count=len(part), lines=rows, unended=unended or None))
         job.log_next += len(part)
+    insert_rows(LogChunk, chunks, _CHUNK, large=True)
 
 
 def _end_unreadable(job: Job, limit: int) -> None:

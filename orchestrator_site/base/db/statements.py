@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 from django.db import connection, models
 from django.db.models import Model
 
+from orchestrator_site.base.db.postgresql import cursor_for_large_values
+
 Row = TypeVar("Row", bound=Model)
 
 # Fields whose values psycopg adapts itself. Those of subclasses may be encrypted, for example.
@@ -97,10 +99,13 @@ def _selection(model: type[Model], omit: tuple[str, ...]) -> tuple[str, list[str
     return sql(f"SELECT {names}, {{now}} FROM {_table(model)}"), [field.attname for field in fields], converters  # noqa: S608 - columns
 
 
-def insert_rows(model: type[Model], rows: Sequence[Model], fields: tuple[str, ...]) -> None:
-    """Insert rows by one statement. Fields that are not named must have a default in the database, as the key has."""
+def insert_rows(model: type[Model], rows: Sequence[Model], fields: tuple[str, ...], *, large: bool = False) -> None:
+    """Insert rows by one statement. Fields that are not named must have a default in the database, as the key has.
+
+    `large`: some values have many kilobytes (see `cursor_for_large_values`).
+    """
     if rows:
-        _execute(_insert(model, fields, len(rows)), model, rows, fields)
+        _execute(_insert(model, fields, len(rows)), model, rows, fields, large=large)
 
 
 def update_rows(model: type[Model], rows: Sequence[Any], fields: tuple[str, ...]) -> None:
@@ -112,7 +117,7 @@ def update_rows(model: type[Model], rows: Sequence[Any], fields: tuple[str, ...]
         _execute(_update(model, fields, len(rows)), model, rows, (model._meta.pk.name, *fields))
 
 
-def _execute(statement: str, model: type[Model], rows: Sequence[Any], fields: tuple[str, ...]) -> None:
+def _execute(statement: str, model: type[Model], rows: Sequence[Any], fields: tuple[str, ...], *, large: bool = False) -> None:
     """Execute a statement with the values of these fields, row by row."""
     conversions = [(_field(model, field).attname, _conversion(model, field)) for field in fields]
     parameters = [
@@ -120,7 +125,7 @@ def _execute(statement: str, model: type[Model], rows: Sequence[Any], fields: tu
         for row in rows
         for value, convert in ((getattr(row, name), convert) for name, convert in conversions)
     ]
-    with connection.cursor() as cursor:
+    with cursor_for_large_values(connection) if large else connection.cursor() as cursor:
         cursor.execute(statement, parameters)
 
 
