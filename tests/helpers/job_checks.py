@@ -1,6 +1,11 @@
 """What a job leaves behind: events, log and containers; and parts of jobs for tests."""
 
+from typing import Any
+
+import pytest
+
 from callbacks.models import Event
+from jobs.interrupt import Interrupt
 from jobs.models import Job, LogChunk, Node
 from jobs.spec import InputSpec
 from jobs.states import InputType
@@ -32,6 +37,17 @@ def remove_containers(engine: FakeEngine) -> None:
     for container in engine.list({}):
         assert Job.objects.get().completed_at is not None
         engine.remove(container.name, force=True)
+
+
+def end_before_first_look(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each start of a process return when it has ended, so that a worker's first look finds it ended."""
+    start = engine.start
+
+    def start_and_wait(name: str, **options: Any) -> None:
+        start(name, **options)
+        engine.wait(name, Interrupt())
+
+    monkeypatch.setattr(engine, "start", start_and_wait)
 
 
 def file_input(name: str, content: bytes) -> InputSpec:

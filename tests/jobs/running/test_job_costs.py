@@ -10,7 +10,7 @@ from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.costs import Costs, counted
 from tests.helpers.factories import make_job
-from tests.helpers.job_checks import event_types
+from tests.helpers.job_checks import end_before_first_look, event_types
 from tests.helpers.workers import Workers, completed
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -38,18 +38,31 @@ RUNS_ON = [
 # Each log, which ends with its connection, and `start`, which a stopping engine must not accept; another serves all other calls.
 MAX_CONNECTIONS = 4
 
-TRANSACTIONS = [
+CLAIMED = [
     "the jobs that fit are read",
     "one is claimed, and what it needs is reserved",
     "its row is read",  # the first look, as after a crash
     "the fence before the start",  # another worker may own it by now
-    "it has started",  # also decided, if its process has ended by the first look
-    "the log",
+]
+LOGGED = "the log"
+ENDED = [
+    "exit and complete",  # with outputs these are two
+    "the next job is looked for",
+]
+TRANSACTIONS_IF_ENDED_AT_ONCE = [
+    *CLAIMED,
+    "it has started, and is decided",
+    LOGGED,
+    *ENDED,
+]
+TRANSACTIONS_IF_IT_RUNS_ON = [
+    *CLAIMED,
+    "it has started",
+    LOGGED,
     "the row is read again",  # it may have been cancelled while its log was followed, which also moved the log's cursor
     "it is decided",
     "how far its callback is behind",  # the rest of its log waits a moment for it
-    "exit and complete",  # with outputs these are two
-    "the next job is looked for",
+    *ENDED,
 ]
 MAX_STATEMENTS = 37
 MESSAGES = ["run_jobs"]  # what it needed is free for another job
@@ -101,18 +114,26 @@ def test_a_plain_job_needs_few_engine_calls(
     assert costs.connections <= MAX_CONNECTIONS + costs.calls.count("GET /info")  # by the engine watch, if it was due
 
 
-@pytest.mark.parametrize("command", ["echo hello", "echo hello; sleep 0.5"], ids=["quick", "slow"])
+@pytest.mark.parametrize(
+    ("command", "transactions"),
+    [
+        pytest.param("echo hello", TRANSACTIONS_IF_ENDED_AT_ONCE, id="quick"),
+        pytest.param("echo hello; sleep 0.5", TRANSACTIONS_IF_IT_RUNS_ON, id="slow"),
+    ],
+)
 def test_a_plain_job_needs_few_transactions_and_messages(
-    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, command: str
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, command: str, transactions: list[str]
 ) -> None:
     # Given a worker with one thread, and no check of the supervisor during the test: both may look for work for other threads
     workers.set_intervals(worker={"tick": 60.0})
     supervisor = workers.another(worker_threads=1)
+    if transactions is TRANSACTIONS_IF_ENDED_AT_ONCE:
+        end_before_first_look(engine, monkeypatch)
 
     # When a plain job runs
     costs = cost_of_a_second_job(supervisor, monkeypatch, command)
 
     # I expect
-    assert costs.transactions <= len(TRANSACTIONS)
+    assert costs.transactions <= len(transactions)
     assert len(costs.statements) <= MAX_STATEMENTS
     assert sorted(costs.messages) == MESSAGES
