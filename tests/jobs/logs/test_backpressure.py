@@ -21,6 +21,7 @@ from jobs.logs.backpressure import Backlog
 from jobs.models import Job, LogChunk
 from jobs.spec import CallbackSpec
 from orchestrator_site.base.intervals import LogIntervals
+from tests.helpers.kills import Killed
 from tests.helpers.log_frames import alone
 from tests.jobs.logs.log_steps import (
     INTERVALS,
@@ -61,10 +62,6 @@ def deliver(count: int | None = None) -> int:
     """Deliver the oldest `count` events, or all; return how many were delivered."""
     pending = Event.objects.filter(state=Event.State.PENDING).order_by("sequence")
     return Event.objects.filter(pk__in=list(pending.values_list("pk", flat=True)[:count])).update(state=Event.State.DELIVERED)
-
-
-class Killed(BaseException):
-    """Ends an owner as `kill -9` does: no handler of the product catches it."""
 
 
 def die() -> None:

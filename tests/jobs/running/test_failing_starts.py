@@ -15,6 +15,7 @@ from jobs.models import Job
 from jobs.states import Reason, State
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import make_job
+from tests.helpers.kills import Killed
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed
 from tests.jobs.test_start_breaker import OLD_RUNC, jobs_of, node_refuses, readiness, refuse
@@ -196,9 +197,6 @@ def test_a_job_waiting_for_its_node_can_be_cancelled(engine: Engine, workers: Wo
 
 def test_a_worker_killed_while_requeueing_loses_no_job(engine: Engine, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a worker that dies after a refused start and before it requeues the job
-    class Killed(BaseException):
-        pass
-
     def die(*_: object) -> None:
         raise Killed
 

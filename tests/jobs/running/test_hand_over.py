@@ -14,56 +14,13 @@ from jobs.spec import OutputSpec
 from jobs.states import OutputType, Reason, State
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import make_job
-from tests.helpers.job_checks import create_go_file, event_types, file_input, remove_containers, stored_log, wait_until_removed
+from tests.helpers.job_checks import create_go_file, event_types, stored_log
+from tests.helpers.kills import Killed
 from tests.helpers.receiver import Receiver
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-class Killed(BaseException):
-    """Caught by no handler of the product, as if the process had been killed."""
-
-
-@pytest.mark.parametrize(
-    "crash",
-    ["report_progress", "input_done", "started", "decide", "exited", "output_done", "completed"],
-)
-@pytest.mark.parametrize("committed", [False, True], ids=["before its commit", "after its commit"])
-def test_a_worker_killed_around_any_commit_is_replaced(
-    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, crash: str, committed: bool
-) -> None:
-    # Given a worker that dies around this commit
-    job = make_job(
-        command="echo ran; cp in out",
-        inputs=(file_input("in", b"x"),),
-        outputs=(OutputSpec(id="out", type=OutputType.EVENT, path="out"),),
-    )
-    first = workers.another()
-    commit = getattr(lifecycle, crash)
-
-    def die(*args: Any, **kwargs: Any) -> None:
-        if committed:
-            commit(*args, **kwargs)
-        raise Killed
-
-    monkeypatch.setattr(lifecycle, crash, die)
-    with pytest.raises(Killed):
-        first.run_jobs()
-    monkeypatch.undo()
-
-    # When its jobs are released and another worker of the node continues
-    sign_off(first._heartbeat.worker_id)
-    workers.another().run_jobs()
-
-    # I expect the same events as without the crash, and the container to have run once
-    job = completed(job)
-    assert (job.status, job.exit_code) == (State.COMPLETED, 0)
-    assert event_types(job) == ["input", "start", "log", "exit", "output", "complete"]
-    assert stored_log(job) == ["ran"]
-    remove_containers(engine)
-    wait_until_removed(engine)
 
 
 def test_an_uploaded_output_is_not_uploaded_again(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

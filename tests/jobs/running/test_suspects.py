@@ -22,6 +22,7 @@ from tests.fake_engine import FakeEngine
 from tests.helpers.clock import ManualClock
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 from tests.helpers.job_checks import event_types
+from tests.helpers.kills import Killed
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
 
@@ -131,10 +132,6 @@ def test_a_worker_cut_off_from_the_database_counts_no_death(
 
 
 # -- giving up -----------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Caught by no handler of the product, as if the process had been killed."""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Kills a thread at one of its effects, as `kill -9` of its process would: nothing that it does afterwards has an effect."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
+
+import pytest
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+
+from tests.fake_engine import FakeEngine
+
+Moment = Literal["before", "after"]
+
+_WRITES = ("INSERT", "UPDATE", "DELETE")
+_ENGINE_CALLS = ("create", "put", "start", "stop", "rename", "remove", "create_sandbox", "is_sandbox_clean")
+
+
+class Killed(SystemExit):
+    """Caught by no handler of the product, and not reported by the thread that it ends."""
+
+
+class Killer:
+    """Counts the effects of `thread`, and kills it right before or after one of them: the first with this name, or this number.
+
+    An effect is a commit, a statement that writes outside a transaction, or what a test adds with `at`. Numbers begin with 1.
+    """
+
+    def __init__(self, thread: threading.Thread, place: int | str, moment: Moment) -> None:
+        self.effects: list[str] = []
+        self.killed = False
+        self._thread, self._place, self._moment = thread, place, moment
+
+    @property
+    def story(self) -> str:
+        """What the thread did, for the message of a test that fails."""
+        return f"killed {self._moment} the last of {self.effects}" if self.killed else f"not killed in {self.effects}"
+
+    def at(self, name: str, effect: Callable[[], Any], undo: Callable[[], Any] = lambda: None) -> Any:
+        """Do an effect of the current thread, unless it is killed. `undo` is what the death of a process undoes by itself."""
+        if threading.current_thread() is not self._thread:
+            return effect()
+        if not self.killed:
+            self.effects.append(name)
+            self.killed = self._place in (name, len(self.effects))
+            if not self.killed:
+                return effect()
+            if self._moment == "after":
+                effect()
+                raise Killed
+        undo()
+        raise Killed
+
+
+@contextmanager
+def killing(thread: threading.Thread, place: int | str, moment: Moment, engine: FakeEngine | None = None) -> Iterator[Killer]:
+    """Kill the thread at an effect inside the block, which may be its own. With `engine` its calls that change something are
+    effects, too.
+    """
+    killer = Killer(thread, place, moment)
+    commit, execute = BaseDatabaseWrapper._commit, CursorWrapper.execute
+
+    def commit_or_die(database: BaseDatabaseWrapper) -> None:
+        killer.at("commit", lambda: commit(database), lambda: database._rollback())
+
+    def execute_or_die(cursor: Any, sql: str, params: Any = None) -> Any:
+        if sql.startswith(_WRITES) and not cursor.db.in_atomic_block:
+            return killer.at(sql.partition(" SET ")[0], lambda: execute(cursor, sql, params))
+        return execute(cursor, sql, params)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseDatabaseWrapper, "_commit", commit_or_die)
+        patch.setattr(CursorWrapper, "execute", execute_or_die)
+        for name in _ENGINE_CALLS if engine else ():
+            patch.setattr(engine, name, _fatal(killer, name, getattr(engine, name)))
+        with suppress(Killed):
+            yield killer
+
+
+def _fatal(killer: Killer, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: killer.at(name, lambda: call(*args, **kwargs))
