@@ -17,17 +17,18 @@ _WRITES = ("INSERT", "UPDATE", "DELETE")
 _ENGINE_CALLS = ("create", "put", "start", "stop", "rename", "remove", "create_sandbox", "is_sandbox_clean")
 
 
-class Killed(SystemExit):
-    """Caught by no handler of the product, and not reported by the thread that it ends."""
+class Killed(BaseException):
+    """Caught by no handler of the product."""
 
 
 class Killer:
-    """Counts the effects of `thread`, and kills it right before or after one of them: the first with this name, or this number.
+    """Counts the effects of the threads of this name, and kills one right before or after an effect.
 
-    An effect is a commit, a statement that writes outside a transaction, or what a test adds with `at`. Numbers begin with 1.
+    An effect is a commit, a statement that writes outside a transaction, or what a test adds with `at`. `place` is the number of
+    the fatal one, from 1, or its name: the first with that name.
     """
 
-    def __init__(self, thread: threading.Thread, place: int | str, moment: Moment) -> None:
+    def __init__(self, thread: str, place: int | str, moment: Moment) -> None:
         self.effects: list[str] = []
         self.killed = False
         self._thread, self._place, self._moment = thread, place, moment
@@ -39,7 +40,7 @@ class Killer:
 
     def at(self, name: str, effect: Callable[[], Any], undo: Callable[[], Any] = lambda: None) -> Any:
         """Do an effect of the current thread, unless it is killed. `undo` is what the death of a process undoes by itself."""
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread().name != self._thread:
             return effect()
         if not self.killed:
             self.effects.append(name)
@@ -54,12 +55,12 @@ class Killer:
 
 
 @contextmanager
-def killing(thread: threading.Thread, place: int | str, moment: Moment, engine: FakeEngine | None = None) -> Iterator[Killer]:
+def killing(thread: str, place: int | str, moment: Moment, engine: FakeEngine | None = None) -> Iterator[Killer]:
     """Kill the thread at an effect inside the block, which may be its own. With `engine` its calls that change something are
     effects, too.
     """
     killer = Killer(thread, place, moment)
-    commit, execute = BaseDatabaseWrapper._commit, CursorWrapper.execute
+    commit, execute, report = BaseDatabaseWrapper._commit, CursorWrapper.execute, threading.excepthook
 
     def commit_or_die(database: BaseDatabaseWrapper) -> None:
         killer.at("commit", lambda: commit(database), lambda: database._rollback())
@@ -72,6 +73,7 @@ def killing(thread: threading.Thread, place: int | str, moment: Moment, engine: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseDatabaseWrapper, "_commit", commit_or_die)
         patch.setattr(CursorWrapper, "execute", execute_or_die)
+        patch.setattr(threading, "excepthook", lambda args: None if isinstance(args.exc_value, Killed) else report(args))
         for name in _ENGINE_CALLS if engine else ():
             patch.setattr(engine, name, _fatal(killer, name, getattr(engine, name)))
         with suppress(Killed):

@@ -65,7 +65,7 @@ class Crashes:
 
     def run_and_kill(self, place: int | str, moment: Moment) -> Killer:
         """Run what there is to run; if the worker is killed, replace it."""
-        with killing(threading.current_thread(), place, moment, self._engine) as killer:
+        with killing(threading.current_thread().name, place, moment, self._engine) as killer:
             self._worker.run_jobs()
         if killer.killed:
             connection.close()
