@@ -42,7 +42,7 @@ class InvalidRequest(ApiError):
 
 
 def path_of(trail: Iterable[str | int]) -> str:
-    """Return the path that leads from the root through members and items: `inputs[2].url`."""
+    """Return the path that leads from the root through members and items: `inputs[2].url`. An empty name is shown as `""`."""
     path = ""
     for step in trail:
         path += f"[{step}]" if isinstance(step, int) else f".{_shown(step)}"
@@ -50,7 +50,7 @@ def path_of(trail: Iterable[str | int]) -> str:
 
 
 def _shown(name: str) -> str:
-    name = _UNSTORABLE.sub("\ufffd", name)
+    name = _UNSTORABLE.sub("\ufffd", name) or '""'
     return name if len(name) <= _MAX_SHOWN_NAME else name[:_MAX_SHOWN_NAME] + "…"
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+_MAX_SHOWN_NAME: Final = 128  # characters
+
 Step = str | int  # the name of an object's member, or the index of an array's item
 
 
@@ -24,7 +26,7 @@ class Policy:
 
 
 class NotStrict(Exception):
-    """The text is not strict JSON. The message says why, as in "<the text or value> is given twice".
+    """The text is not strict JSON. The message says why, as in "<the text or value> is not valid JSON".
 
     `trail` leads from the root to the invalid value; it is empty for the whole text.
     """
@@ -136,10 +138,16 @@ def _check(value: object, policy: Policy, forbidden: re.Pattern[str], trail: lis
 
 def _check_names(members: dict[str, Any], forbidden: re.Pattern[str], trail: list[Step]) -> None:
     if isinstance(members, _Repeating):
-        raise NotStrict("is given twice", [*trail, members.repeated])
+        raise NotStrict(f"the name {_shown(members.repeated)} is given twice", [*trail, members.repeated])
     for name in members:
         if forbidden.search(name):
             raise NotStrict("must not have a NUL or a lone surrogate in its name", [*trail, name])
+
+
+def _shown(name: str) -> str:
+    """Return the beginning of a name in quotes, with escapes if it has unusual characters."""
+    start = name[:_MAX_SHOWN_NAME]
+    return f'"{start}"' if start.isprintable() else json.dumps(start)
 
 
 def _too_deep(policy: Policy) -> NotStrict:

@@ -265,7 +265,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"environment": []}, "environment"),
     ({"environment": {"FOO": 1}}, "environment.FOO"),
     ({"environment": {"A=B": "x"}}, "environment.A=B"),
-    ({"environment": {"": "x"}}, "environment."),
+    ({"environment": {"": "x"}}, 'environment.""'),
     ({"environment": {f"A{n}": "" for n in range(257)}}, "environment"),
     ({"meta": {"a": True}}, "meta.a"),
     ({"meta": {"k" * 65: "x"}}, "meta." + "k" * 65),
@@ -341,7 +341,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"callback": {"url": URL, "headers": ["A"]}}, "callback.headers"),
     ({"callback": {"url": URL, "headers": {"A": 1}}}, "callback.headers.A"),
     ({"callback": {"url": URL, "headers": {"A B": "x"}}}, "callback.headers.A B"),
-    ({"callback": {"url": URL, "headers": {"": "x"}}}, "callback.headers."),
+    ({"callback": {"url": URL, "headers": {"": "x"}}}, 'callback.headers.""'),
     ({"callback": {"url": URL, "headers": {"A": "x\r\nB: y"}}}, "callback.headers.A"),
     ({"callback": {"url": URL, "headers": {"A": "x\n"}}}, "callback.headers.A"),
     ({"callback": {"url": URL, "headers": {"A": "€"}}}, "callback.headers.A"),
@@ -474,18 +474,30 @@ class TestRefusedJobs:
             (b"[" * 100_000, None),
             (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, None),
             (b'{"meta": ' + b"[" * 20 + b"]" * 20 + b"}", None),
-            (b'{"image": "a", "image": "a"}', "image"),
-            (b'{"inputs": [{}, {"url": 1, "url": 2}]}', "inputs[1].url"),
             (b'{"image": "a\\u0000"}', "image"),
             (b'{"meta": {"a": "\\ud800"}}', "meta.a"),
             (b'{"meta": {"\\udfff": "a"}}', "meta.\ufffd"),
             (b'{"unknown": ["\\u0000"]}', "unknown[0]"),
             (b'{"' + b"x" * 5000 + b'": 1}', "x" * 128 + "…"),
         ],
-        ids=range(21),
+        ids=range(19),
     )
     def test_bodies_that_are_not_strict_json_are_refused(self, client: Client, body: bytes, field: str | None) -> None:
         expect_error(post_body(client, body), 400, field)
+
+    @pytest.mark.parametrize(
+        ("body", "name", "field"),
+        [
+            (b'{"": 1, "": 2}', '""', '""'),
+            (b'{"meta": {"": 1, "": 2}}', '""', 'meta.""'),
+            (b'{"inputs": [{}, {"url": 1, "url": 2}]}', '"url"', "inputs[1].url"),
+            (b'{"\\u0000": 1, "\\u0000": 2}', '"\\u0000"', "\ufffd"),
+            (b'{"%(name)b": 1, "%(name)b": 2}' % {b"name": b"x" * 5000}, f'"{"x" * 128}"', "x" * 128 + "…"),
+        ],
+        ids=["empty", "empty below", "in an item", "not storable", "long"],
+    )
+    def test_a_name_that_is_given_twice_is_named(self, client: Client, body: bytes, name: str, field: str) -> None:
+        assert expect_error(post_body(client, body), 400, field) == f"the name {name} is given twice"
 
     @pytest.mark.parametrize(
         "content_type",
