@@ -22,7 +22,7 @@ class FileTree:
     """The files of one container. Owners are remembered instead of set, so that tests do not need root."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.resolve()
         self._owners: dict[str, tuple[int, int]] = {}
 
     def real_path(self, path: str, *, follow_last: bool = True) -> str:
@@ -42,8 +42,11 @@ class FileTree:
         raise PathNotFound(f"too many links in {path}")
 
     def host(self, real: str) -> Path:
-        """Return where a real path is on this machine."""
-        return self._root / real.lstrip("/")
+        """Return where a real path is on this machine. Raise `ValueError` if it leads out of the tree, so is not real."""
+        path = self._root / real.lstrip("/")
+        if ".." in path.parts or not (path == self._root or path.parent.resolve().is_relative_to(self._root)):
+            raise ValueError(f"{real} leads out of the container")
+        return path
 
     def stat(self, path: str) -> Stat | None:
         """See `Engine.stat`."""
@@ -63,6 +66,19 @@ class FileTree:
         except (FileExistsError, NotADirectoryError) as error:
             raise EngineRefused(WORKSPACE_IS_NOT_A_DIRECTORY) from error
         return real
+
+    def add_file(self, path: str, text: str) -> None:
+        """Create a file, and its directory if it is missing. Raise `FileExistsError`, also for a symbolic link."""
+        with self.host(self._place(path)).open("x") as file:
+            file.write(text)
+
+    def add_link(self, path: str, target: str) -> None:
+        """Create a symbolic link, and its directory if it is missing. Raise `FileExistsError`."""
+        self.host(self._place(path)).symlink_to(target)
+
+    def _place(self, path: str) -> str:
+        """Return the real path of something to be created; its directory is created if it is missing."""
+        return posixpath.join(self.make_directory(posixpath.dirname(path)), posixpath.basename(path))
 
     def read_text(self, path: str) -> str:
         """Return the text of a file, empty if it does not exist."""
@@ -89,8 +105,7 @@ class FileTree:
 
     def _unpack_member(self, archive: tarfile.TarFile, member: tarfile.TarInfo, directory: str) -> None:
         path = posixpath.normpath(posixpath.join(directory, member.name.lstrip("/")))
-        parent = self.make_directory(posixpath.dirname(path))
-        real = posixpath.join(parent, posixpath.basename(path))
+        real = self._place(path)
         target = self.host(real)
         if target.is_dir() and not target.is_symlink() and not member.isdir():
             raise EngineRefused(f"cannot overwrite the directory {path} with a file")

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import posixpath
 import signal
 import subprocess
 import threading
@@ -62,10 +61,9 @@ class FakeContainer:
         self._max_pause = max_pause
         self.files = FileTree(root)
         for path, text in image.files.items():
-            self.files.make_directory(posixpath.dirname(path))
-            self.files.host(path).write_text(text)
+            self.files.add_file(path, text)
         for path, target in image.links.items():
-            self.files.host(path).symlink_to(target)
+            self.files.add_link(path, target)
         self.image_directories = frozenset(self.files.directories())
         self._workspace = self.files.make_directory(spec.workspace)
         self._changed = threading.Condition()
