@@ -173,7 +173,7 @@ class SandboxPool:
                 if sandbox.token not in self._all:
                     if sandbox.owner == mine or sandbox.owner not in workers:
                         self._found[sandbox.token] = sandbox
-                elif container.phase != "running" and self._all[sandbox.token][1] is SandboxState.FREE:
+                elif self._all[sandbox.token][1] is SandboxState.FREE and not _runs(sandbox, container):
                     self._put(sandbox, SandboxState.UNCHECKED)
             for sandbox in self._in(SandboxState.RESERVED):
                 self._put(sandbox, SandboxState.UNCHECKED)
@@ -270,7 +270,7 @@ class SandboxPool:
     def _check(self, sandbox: Sandbox) -> None:
         """Free a sandbox, unless it must be removed or is in use. If the engine does not say, it may be just overloaded."""
         found = self._engine.list({SANDBOX_LABEL: sandbox.token})
-        runs = any(container.name == sandbox.name and container.phase == "running" for container in found)
+        runs = any(_runs(sandbox, container) for container in found)
         if runs and any(UUID_LABEL in container.labels for container in found):
             with self._changed:
                 self._put(sandbox, SandboxState.RESERVED)
@@ -299,7 +299,10 @@ class SandboxPool:
             raise
 
     def _adopt(self, found: Sandbox) -> None:
-        """Take over a sandbox. The rename comes first, so that its former owner does not find it any more."""
+        """Take over a sandbox. The rename comes first, so that its former owner does not find it any more.
+
+        Two renames at the same moment may both succeed, one after the other: then the last one counts (see `_runs`).
+        """
         mine = self._worker_id()
         adopted = replace(found, name=self._name(mine, found.token), owner=mine)
         taken = True
@@ -346,3 +349,8 @@ class SandboxPool:
 
     def _name(self, owner: UUID, token: str) -> str:
         return f"{self._instance}-sandbox-{owner}-{token}"
+
+
+def _runs(sandbox: Sandbox, container: Observation) -> bool:
+    """Return whether the container is the sandbox, and runs. Under another name another worker has adopted it, too."""
+    return container.name == sandbox.name and container.phase == "running"
