@@ -14,6 +14,7 @@ from callbacks import delivery_hints, outbox_rows
 from callbacks.cloudevents import Envelope, timestamp
 from callbacks.delivery import destination_rows
 from callbacks.models import Event, Subscription, new_event_id
+from orchestrator_site.base.db.statements import Statement, execute_together
 from orchestrator_site.base.db.transactions import delete_in_batches
 from orchestrator_site.base.egress.http_client import origin_of
 from orchestrator_site.base.intervals import DeliveryIntervals
@@ -41,17 +42,31 @@ def subscribe(
     Raises:
         EgressDenied: `url` is not an http(s) URL.
     """
+    execute_together(subscription(stream, subject, url, types, keys=keys, headers=headers))
+
+
+def subscription(
+    stream: UUID,
+    subject: str,
+    url: str,
+    types: Sequence[str] = (),
+    *,
+    keys: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
+) -> list[Statement]:
+    """Return the statements that do what `subscribe` does, for a caller that executes them together with its own."""
     key, previous_key = (*keys, None, None)[:2]
-    Subscription.objects.create(
-        stream=stream,
-        subject=subject,
-        url=url,
-        key=key,
-        previous_key=previous_key,
-        headers=dict(headers) if headers else None,
-        destination=destination_rows.get_or_create(origin_of(url)),
-        types=sorted(set(types)),
-    )
+    values = {
+        "stream": stream,
+        "subject": subject,
+        "url": url,
+        "key": key,
+        "previous_key": previous_key,
+        "headers": dict(headers) if headers else None,
+        "types": sorted(set(types)),
+    }
+    origin = origin_of(url)
+    return [*destination_rows.registration(origin), outbox_rows.subscription(values, origin)]
 
 
 def publish(

@@ -14,6 +14,7 @@ from jobs.log_lines import Ending, Line
 from jobs.models import Input, Job, Output
 from jobs.spec import CallbackSpec
 from jobs.states import NO_EXIT_CODE, Reason, State
+from orchestrator_site.base.db.statements import Statement
 
 _SERVICE = "orchestrator/service"
 _SIDECAR = "orchestrator/sidecar"
@@ -38,9 +39,9 @@ def _rounded(seconds: float) -> float:
     return max(0.0, round(seconds, 3))
 
 
-def subscribe(job: Job, callback: CallbackSpec) -> None:
-    """Send this job's events to its callback from now on."""
-    outbox.subscribe(job.uuid, job.id, callback.url, callback.events, keys=callback.keys, headers=callback.headers)
+def subscription(job: Job, callback: CallbackSpec) -> list[Statement]:
+    """Return the statements after which this job's events are sent to its callback."""
+    return outbox.subscription(job.uuid, job.id, callback.url, callback.events, keys=callback.keys, headers=callback.headers)
 
 
 def forget(uuids: Iterable[UUID]) -> None:

@@ -1,16 +1,19 @@
 """What clients may do with jobs: create and cancel them. Neither waits for an engine."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
+from django.db.models import Model
 
 from jobs import events, lifecycle, node_hints
 from jobs.errors import IdTaken, JobError, OwnershipLost
 from jobs.models import Input, Job, Output, made_at, new_uuid
 from jobs.spec import InputSpec, JobSpec, OutputSpec
 from jobs.states import InputType, OutputType
+from orchestrator_site.base.db.statements import Statement, execute_together, insertion
 
 ID_TAKEN: Final = "a job with this id already exists"
 
@@ -23,39 +26,19 @@ class JobNotFound(JobError):
 
 def create(spec: JobSpec) -> Job:
     """Store a job durably and hint to a worker. Raise `IdTaken`."""
-    uuid = new_uuid()
-    wants_logs = spec.callback is not None and (not spec.callback.events or events.LOG in spec.callback.events)
+    job = _job(spec)
+    inputs = [_input(job, position, item) for position, item in enumerate(spec.inputs)]
+    outputs = [_output(job, position, item) for position, item in enumerate(spec.outputs)]
+    statements = [_insertion(rows) for rows in ([job], inputs, outputs) if rows]
+    if spec.callback is not None:
+        statements += events.subscription(job, spec.callback)
     try:
-        with transaction.atomic():
-            job = Job.objects.create(
-                uuid=uuid,
-                id=spec.id or str(new_uuid()),  # not `uuid`: it is in the container's name, which other jobs can learn by DNS
-                image=spec.image,
-                command=spec.command,
-                cpu_millis=spec.cpu_millis,
-                memory_mib=spec.memory_mib,
-                timeout_seconds=spec.timeout_seconds,
-                environment=dict(spec.environment),
-                meta=dict(spec.meta),
-                workspace=spec.workspace,
-                pull_policy=spec.pull_policy,
-                network=spec.network,
-                wants_logs=wants_logs,
-                has_downloads=any(item.type == InputType.DOWNLOAD for item in spec.inputs),
-                has_uploads=any(item.type == OutputType.UPLOAD for item in spec.outputs),
-                has_inputs=bool(spec.inputs),
-                has_outputs=bool(spec.outputs),
-                created_at=made_at(uuid),
-            )
-            Input.objects.bulk_create([_input(job, position, item) for position, item in enumerate(spec.inputs)])
-            Output.objects.bulk_create([_output(job, position, item) for position, item in enumerate(spec.outputs)])
-            if spec.callback is not None:
-                events.subscribe(job, spec.callback)
-            node_hints.hint_for_job_on_commit(job)
+        execute_together(statements)
     except IntegrityError as error:
         if Job.objects.filter(id=spec.id).exists():
             raise IdTaken(ID_TAKEN) from error
         raise
+    node_hints.hint_for_job_on_commit(job)
     return job
 
 
@@ -68,6 +51,37 @@ def cancel(job_id: str) -> None:
         with suppress(OwnershipLost):  # too late for this one
             cancel_remaining(uuid)
             return
+
+
+def _insertion(rows: Sequence[Model]) -> Statement:
+    """Return the statement that inserts these rows of one table. What is None in all of them is left to the database."""
+    fields = rows[0]._meta.concrete_fields
+    names = tuple(field.name for field in fields if any(getattr(row, field.attname) is not None for row in rows))
+    return insertion(type(rows[0]), rows, names)
+
+
+def _job(spec: JobSpec) -> Job:
+    uuid = new_uuid()
+    return Job(
+        uuid=uuid,
+        id=spec.id or str(new_uuid()),  # not `uuid`: it is in the container's name, which other jobs can learn by DNS
+        image=spec.image,
+        command=spec.command,
+        cpu_millis=spec.cpu_millis,
+        memory_mib=spec.memory_mib,
+        timeout_seconds=spec.timeout_seconds,
+        environment=dict(spec.environment),
+        meta=dict(spec.meta),
+        workspace=spec.workspace,
+        pull_policy=spec.pull_policy,
+        network=spec.network,
+        wants_logs=spec.callback is not None and (not spec.callback.events or events.LOG in spec.callback.events),
+        has_downloads=any(item.type == InputType.DOWNLOAD for item in spec.inputs),
+        has_uploads=any(item.type == OutputType.UPLOAD for item in spec.outputs),
+        has_inputs=bool(spec.inputs),
+        has_outputs=bool(spec.outputs),
+        created_at=made_at(uuid),
+    )
 
 
 def _input(job: Job, position: int, item: InputSpec) -> Input:

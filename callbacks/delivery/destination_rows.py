@@ -8,10 +8,17 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Now
 
 from callbacks.models import Destination, Subscription
+from orchestrator_site.base.db.statements import Statement, sql
 from orchestrator_site.base.db.transactions import short_transaction
 from orchestrator_site.base.intervals import DestinationIntervals
 
 _DELETED_BATCH: Final = 500
+# In this order: a row that is being deleted is waited for, and then added again.
+_TOUCH: Final = "UPDATE callbacks_destination SET used_at = {now} WHERE origin = %s AND used_at < {later}"
+_ADD: Final = """
+INSERT INTO callbacks_destination (origin, used_at, paused, failures, openings, throttles, "window", waiting)
+SELECT %s, {now}, FALSE, 0, 0, 0, 1, FALSE WHERE NOT EXISTS (SELECT 1 FROM callbacks_destination WHERE origin = %s)
+ON CONFLICT DO NOTHING"""
 BREAKER_FIELDS: Final[tuple[str, ...]] = (  # what `destination_breaker` changes of a row
     "failures",
     "openings",
@@ -31,15 +38,9 @@ def max_in_flight() -> int:
     return maximum
 
 
-def get_or_create(origin: str, intervals: DestinationIntervals = DestinationIntervals()) -> Destination:
-    """Return the row for an origin, for use in the current transaction: until that ends, it is not deleted as unused."""
-    rows = Destination.objects.filter(origin=origin)
-    if recently_used := rows.filter(used_at__gt=Now() - timedelta(seconds=intervals.touch)).only("pk").first():
-        return recently_used
-    while True:
-        destination, created = Destination.objects.get_or_create(origin=origin, defaults={"used_at": Now()})
-        if created or rows.filter(pk=destination.pk).update(used_at=Now()):
-            return destination
+def registration(origin: str, intervals: DestinationIntervals = DestinationIntervals()) -> list[Statement]:
+    """Return the statements that make the row of an origin exist. Until their transaction ends, it is not deleted as unused."""
+    return [(sql(_TOUCH), [origin, -intervals.touch]), (sql(_ADD), [origin, origin])]
 
 
 def with_database_time(rows: QuerySet[Destination] | None = None) -> QuerySet[Any]:
@@ -77,7 +78,7 @@ def delete_unused(intervals: DestinationIntervals = DestinationIntervals()) -> i
     last_used = Now() - timedelta(seconds=intervals.unused)
     unused = Destination.objects.filter(~Exists(streams), paused=False, used_at__lt=last_used)
     with short_transaction():
-        # Locked, so that `get_or_create`, which has to move `used_at` first, creates a new row rather than use one of these.
+        # Locked, so that `registration`, which has to move `used_at` first, adds a new row rather than use one of these.
         batch = list(unused.select_for_update(of=("self",)).values_list("pk", flat=True)[:_DELETED_BATCH])
         Destination.objects.filter(pk__in=batch).delete()
     return len(batch)

@@ -3,17 +3,19 @@
 PostgreSQL and SQLite execute the same text, except for how they spell the time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache, partial
+from itertools import chain
 from typing import Any, Final, TypeVar
 
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.db.models import Model
 
 from orchestrator_site.base.db.postgresql import cursor_for_large_values
 
 Row = TypeVar("Row", bound=Model)
+Statement = tuple[str, Sequence[Any]]  # its text and parameters
 
 # Fields whose values psycopg adapts itself. Those of subclasses may be encrypted, for example.
 _PLAIN: Final = frozenset(
@@ -23,6 +25,8 @@ _PLAIN: Final = frozenset(
         models.CharField,
         models.DateTimeField,
         models.ForeignKey,
+        models.IntegerField,
+        models.PositiveBigIntegerField,
         models.PositiveIntegerField,
         models.PositiveSmallIntegerField,
         models.TextField,
@@ -50,7 +54,7 @@ def sql(template: str) -> str:
     return template.format(**_SPELLINGS[connection.vendor])
 
 
-def placeholders(values: Sequence[object]) -> str:
+def placeholders(values: Collection[object]) -> str:
     """Return a placeholder for each value, separated by commas."""
     return ", ".join(["%s"] * len(values))
 
@@ -99,13 +103,32 @@ def _selection(model: type[Model], omit: tuple[str, ...]) -> tuple[str, list[str
     return sql(f"SELECT {names}, {{now}} FROM {_table(model)}"), [field.attname for field in fields], converters  # noqa: S608 - columns
 
 
+def execute_together(statements: Sequence[Statement]) -> None:
+    """Execute statements that return nothing in one transaction, and on PostgreSQL in one message.
+
+    PostgreSQL executes a message as a transaction: there is one round trip instead of one for each statement, BEGIN and COMMIT.
+    """
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        texts, parameters = zip(*statements, strict=True)
+        _execute(("; ".join(texts), list(chain.from_iterable(parameters))))
+    else:
+        with transaction.atomic():
+            for statement in statements:
+                _execute(statement)
+
+
+def insertion(model: type[Model], rows: Sequence[Model], fields: tuple[str, ...]) -> Statement:
+    """Return the statement that inserts rows. Fields that are not named must have a default in the database, as the key has."""
+    return _insert(model, fields, len(rows)), _parameters(model, rows, fields)
+
+
 def insert_rows(model: type[Model], rows: Sequence[Model], fields: tuple[str, ...], *, large: bool = False) -> None:
-    """Insert rows by one statement. Fields that are not named must have a default in the database, as the key has.
+    """Insert rows as `insertion` says.
 
     `large`: some values have many kilobytes (see `cursor_for_large_values`).
     """
     if rows:
-        _execute(_insert(model, fields, len(rows)), model, rows, fields, large=large)
+        _execute(insertion(model, rows, fields), large=large)
 
 
 def update_rows(model: type[Model], rows: Sequence[Any], fields: tuple[str, ...]) -> None:
@@ -114,22 +137,30 @@ def update_rows(model: type[Model], rows: Sequence[Any], fields: tuple[str, ...]
     Django's `bulk_update` makes a CASE with all keys for each field, which takes far longer.
     """
     if rows:
-        _execute(_update(model, fields, len(rows)), model, rows, (model._meta.pk.name, *fields))
+        _execute((_update(model, fields, len(rows)), _parameters(model, rows, (model._meta.pk.name, *fields))))
 
 
-def _execute(statement: str, model: type[Model], rows: Sequence[Any], fields: tuple[str, ...], *, large: bool = False) -> None:
-    """Execute a statement with the values of these fields, row by row."""
-    conversions = [(_field(model, field).attname, _conversion(model, field)) for field in fields]
-    parameters = [
+def _execute(statement: Statement, *, large: bool = False) -> None:
+    with cursor_for_large_values(connection) if large else connection.cursor() as cursor:
+        cursor.execute(*statement)
+
+
+def _parameters(model: type[Model], rows: Sequence[Any], fields: tuple[str, ...]) -> list[Any]:
+    """Return the values of these fields as the database stores them, row by row."""
+    conversions = _conversions(model, fields)
+    return [
         convert(value) if convert is not None else value
         for row in rows
         for value, convert in ((getattr(row, name), convert) for name, convert in conversions)
     ]
-    with cursor_for_large_values(connection) if large else connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
 
 
 @cache
+def _conversions(model: type[Model], fields: tuple[str, ...]) -> list[tuple[str, Callable[[Any], Any] | None]]:
+    """Return the attribute of each field, and what makes its value one that the database stores."""
+    return [(_field(model, field).attname, _conversion(model, field)) for field in fields]
+
+
 def _conversion(model: type[Model], name: str) -> Callable[[Any], Any] | None:
     """Return what makes a value one that the database stores; None if psycopg does."""
     field = _field(model, name)

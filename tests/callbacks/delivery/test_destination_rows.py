@@ -9,6 +9,7 @@ from django.db import connection, transaction
 from callbacks.delivery import destination_rows
 from callbacks.models import Destination, Subscription
 from callbacks.operators import destinations
+from orchestrator_site.base.db.statements import execute_together
 from orchestrator_site.base.db.transactions import release_connection
 from tests.helpers.delivery_fixtures import Stream, in_threads, time_passes
 from tests.helpers.receiver import Receiver
@@ -16,6 +17,11 @@ from tests.helpers.receiver import Receiver
 pytestmark = pytest.mark.django_db(transaction=True)
 
 MORE_THAN_A_DAY = 25 * 3600
+
+
+def register(origin: str) -> Destination:
+    execute_together(destination_rows.registration(origin))
+    return Destination.objects.get(origin=origin)
 
 
 def test_one_host_is_one_destination_however_it_is_spelled() -> None:
@@ -33,10 +39,10 @@ def test_one_host_is_one_destination_however_it_is_spelled() -> None:
 def test_a_destination_is_deleted_a_day_after_its_last_use(receiver: Receiver) -> None:
     # Given one with a stream, one that is paused, one used today, and one that is unused
     Stream(receiver.url)
-    paused, unused = (destination_rows.get_or_create(f"https://{name}.example:443") for name in ("paused", "unused"))
+    paused, unused = (register(f"https://{name}.example:443") for name in ("paused", "unused"))
     destinations.pause(paused.pk)
     time_passes(MORE_THAN_A_DAY)
-    destination_rows.get_or_create("https://new.example:443")
+    register("https://new.example:443")
 
     # When unused ones are deleted, I expect that to be the last one only
     assert destination_rows.delete_unused() == 1
@@ -45,11 +51,11 @@ def test_a_destination_is_deleted_a_day_after_its_last_use(receiver: Receiver) -
     assert destination_rows.delete_unused() == 0
 
 
-@pytest.mark.parametrize("first", ["get_or_create", "delete_unused"])
+@pytest.mark.parametrize("first", ["registration", "delete_unused"])
 def test_a_destination_that_is_being_used_is_not_deleted(first: str) -> None:
     # Given a destination that has not been used for long
     url = "https://hook.example/"
-    destination_rows.get_or_create("https://hook.example:443")
+    register("https://hook.example:443")
     time_passes(MORE_THAN_A_DAY)
     others: list[threading.Thread] = []
 
@@ -67,7 +73,7 @@ def test_a_destination_that_is_being_used_is_not_deleted(first: str) -> None:
         return execute(statement, *args)
 
     # When it is used and deleted at the same time
-    if first == "get_or_create":
+    if first == "registration":
         with transaction.atomic():
             Stream(url)
             start(destination_rows.delete_unused)

@@ -4,15 +4,25 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from callbacks.models import Attempt, Destination, Event, Subscription
-from orchestrator_site.base.db.statements import as_time, insert_rows, select_rows, update_rows
+from orchestrator_site.base.db.statements import (
+    Statement,
+    as_time,
+    execute_together,
+    insert_rows,
+    insertion,
+    select_rows,
+    update_rows,
+)
 from tests.helpers.delivery_fixtures import Stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+DESTINATION_FIELDS = ("origin", "used_at", "paused", "failures", "openings", "throttles", "window", "waiting")
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -90,3 +100,27 @@ def test_omitted_fields_are_not_read(streams: list[Stream]) -> None:
 def test_sqlite_answers_times_as_text() -> None:
     assert as_time("2026-01-02 03:04:05.678") == TIME.replace(microsecond=678000)
     assert as_time(TIME) == TIME
+
+
+def destination(origin: str) -> Statement:
+    now = timezone.now()
+    return insertion(Destination, [Destination(origin=origin, used_at=now)], DESTINATION_FIELDS)
+
+
+def test_if_one_of_several_statements_fails_nothing_is_stored() -> None:
+    twice = destination("http://second.example:80")
+    with pytest.raises(IntegrityError):
+        execute_together([destination("http://first.example:80"), twice, twice])
+    assert not Destination.objects.exists()
+
+
+def test_inside_a_transaction_statements_are_a_part_of_it() -> None:
+    def change() -> None:
+        with transaction.atomic():
+            execute_together([destination("http://first.example:80"), destination("http://second.example:80")])
+            assert Destination.objects.count() == 2
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        change()
+    assert not Destination.objects.exists()
