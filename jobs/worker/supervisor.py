@@ -64,6 +64,8 @@ class Supervisor:
         self._max_uploading = 2 * max_transferring  # as many may wait for a thread of the pool as have one
         self._suspects = Suspects(intervals.worker)
         self._job_watch = JobWatch(self.node.name, self._upload_pool, self._suspects, intervals.worker.proven_harmless)
+        # One thread at a time: if 16 look together they all try the same jobs, and a claim costs 15 transactions.
+        self._claiming = threading.Lock()
         self._lock = threading.Lock()
         self._busy = 0  # threads in `run_jobs`
         self._stopping = threading.Event()
@@ -153,7 +155,7 @@ class Supervisor:
         return None
 
     def _claim_any(self, *, downloads: bool) -> Claim | None:
-        with self._suspects.turn() as suspects:
+        with self._claiming, self._suspects.turn() as suspects:
             among = claiming.startable(downloads=downloads, uploads=self._accepts_uploads, suspects=suspects)
             claim = claiming.claim(self.node.pk, self._heartbeat.worker_id, among, self._intervals.claim)
             if claim is not None and claim.deaths < GIVEN_UP_AFTER:

@@ -1,7 +1,9 @@
 """A worker whose engine, broker or database does not answer."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -212,6 +214,30 @@ def test_a_worker_with_all_threads_busy_sends_no_hint(workers: Workers, monkeypa
     services.cancel(job.id)
     thread.join(10)
     assert completed(waiting).status == State.COMPLETED
+
+
+def test_the_threads_of_a_worker_claim_one_after_the_other(
+    idle: tuple[Supervisor, ManualClock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a claim that takes until another one begins, or a moment
+    inside, together = threading.Semaphore(1), threading.Event()
+
+    def claim(*_: object) -> None:
+        if not inside.acquire(blocking=False):
+            together.set()
+            return
+        together.wait(0.3)
+        inside.release()
+
+    monkeypatch.setattr(claiming, "claim", claim)
+
+    # When two threads look for a job at the same time
+    with ThreadPoolExecutor() as threads:
+        for _ in range(2):
+            threads.submit(idle[0].run_jobs)
+
+    # I expect the second one to wait for the first: they would try the same jobs
+    assert not together.is_set()
 
 
 @pytest.fixture
