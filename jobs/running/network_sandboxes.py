@@ -20,7 +20,7 @@ class Sandboxes(Protocol):
     """The sandboxes of one worker. Thread-safe; no method calls the engine."""
 
     def take(self) -> Sandbox | None:
-        """Return a sandbox for one job, or None if none is free."""
+        """Return a sandbox for one job, or None if none is free and none is likely to be in a moment."""
 
     def give_back(self, sandbox: Sandbox) -> None:
         """Stop using a sandbox. A container that has joined it may still be there."""

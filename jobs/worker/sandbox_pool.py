@@ -1,11 +1,13 @@
 """The network sandboxes of one worker: keeps some ready, checks those that jobs have used, adopts those of dead workers.
 
-A thread of its own makes all calls to the engine, one after the other, so that jobs wait for none of them. A sandbox is free only
+Two threads make all calls to the engine, each one after the other: one checks the sandboxes that jobs give back, the other does
+the rest. Making a sandbox takes a hundred times as long as a check, for which the next job may be waiting. A sandbox is free only
 after the engine has said that no container has joined it and that it is clean. What fails is repeated later by itself: a sandbox
 that the engine cannot remove, say, holds up no other.
 """
 
 import logging
+import math
 import secrets
 import threading
 import time
@@ -47,6 +49,10 @@ class _Step(NamedTuple):
     token: str = ""  # of the sandbox, if it exists
 
 
+_Due = tuple[_Step, Callable[[], None]]
+_Steps = Callable[[float], Iterator[_Due]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Pause:
     failures: int
@@ -85,44 +91,52 @@ class SandboxPool:
         self._least_free = 0  # since the last look at the size
         self._resized_at = time.monotonic()
         self._pauses: dict[_Step, _Pause] = {}  # after failures
+        self._given_back_at = -math.inf
         self._stopping = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="sandboxes", daemon=True)
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # there is something to do
+        self._freed = threading.Condition(lock)
+        self._threads = [
+            threading.Thread(target=self._work, args=[steps], name="sandboxes", daemon=True)
+            for steps in (self._checks, self._other_steps)
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Stop without waiting for the engine. The sandboxes stay, for the next worker."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
+            self._freed.notify_all()
 
     # -- called by runs -----------------------------------------------------------------------------------
 
     def take(self) -> Sandbox | None:
         """See `Sandboxes.take`."""
+        give_up = time.monotonic() + self._intervals.wait
         with self._changed:
-            free = self._in(SandboxState.FREE)
-            while free:
-                sandbox = free.pop()
-                if self._is_current(sandbox):
-                    self._put(sandbox, SandboxState.TAKEN)
-                    self._least_free = min(self._least_free, len(free))
-                    return sandbox
-                self._dismiss(sandbox)
-            self._least_free = 0
-            if self._grows and self._target < self._limit:
-                self._target += 1
-            self._changed.notify()
-        return None
+            while (sandbox := self._take_free()) is None:
+                self._least_free = 0
+                if self._grows and self._target < self._limit:
+                    self._target += 1
+                    self._changed.notify_all()
+                    return None
+                now = time.monotonic()
+                soon = min(self._given_back_at + self._intervals.turnover, give_up)
+                if self._stopping or now >= soon:
+                    return None
+                self._freed.wait(soon - now)
+            return sandbox
 
     def give_back(self, sandbox: Sandbox) -> None:
         """See `Sandboxes.give_back`."""
         with self._changed:
             if sandbox.token in self._all:
                 self._put(sandbox, SandboxState.UNCHECKED)
-                self._changed.notify()
+                self._given_back_at = time.monotonic()
 
     # -- states; call these with the lock held ------------------------------------------------------------
 
@@ -132,13 +146,27 @@ class SandboxPool:
     def _put(self, sandbox: Sandbox, state: SandboxState) -> None:
         self._all.pop(sandbox.token, None)
         self._all[sandbox.token] = sandbox, state
+        if state is SandboxState.FREE:
+            self._freed.notify()
+        if state is not SandboxState.TAKEN:
+            self._changed.notify_all()
+
+    def _take_free(self) -> Sandbox | None:
+        free = self._in(SandboxState.FREE)
+        while free:
+            sandbox = free.pop()
+            if self._is_current(sandbox):
+                self._put(sandbox, SandboxState.TAKEN)
+                self._least_free = min(self._least_free, len(free))
+                return sandbox
+            self._dismiss(sandbox)
+        return None
 
     def _dismiss(self, sandbox: Sandbox) -> None:
         """Use a sandbox no more. If this worker was declared dead, another one may have adopted it: then only forget it."""
         self._put(sandbox, SandboxState.UNWANTED)
         if sandbox.owner != self._worker_id():
             del self._all[sandbox.token]
-        self._changed.notify()
 
     def _is_current(self, sandbox: Sandbox) -> bool:
         """Return whether a job may still get this sandbox."""
@@ -155,7 +183,7 @@ class SandboxPool:
         """Look for the sandboxes of dead workers soon."""
         with self._changed:
             self._look_due = self._limit > 0
-            self._changed.notify()
+            self._changed.notify_all()
 
     def sort(self, containers: Iterable[Observation]) -> None:
         """Compare the sandboxes with those among `containers`, which the engine has just listed."""
@@ -179,7 +207,7 @@ class SandboxPool:
                 self._put(sandbox, SandboxState.UNCHECKED)
             known = {"", *self._all, *self._found}
             self._pauses = {step: pause for step, pause in self._pauses.items() if step.token in known}
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _read(self, container: Observation) -> Sandbox | None:
         """Return the sandbox that a container is, or None if it is none."""
@@ -195,10 +223,10 @@ class SandboxPool:
             return Sandbox(container.name, token, owner, labels.get(NETWORK_LABEL, ""), time.monotonic() - age)
         return None
 
-    # -- the thread ---------------------------------------------------------------------------------------
+    # -- the threads --------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while due := self._next_step():
+    def _work(self, steps: _Steps) -> None:
+        while due := self._next_step(steps):
             step, call = due
             try:
                 call()
@@ -220,21 +248,22 @@ class SandboxPool:
             seconds = min(self._intervals.retry * 2 ** min(failures, 20), self._intervals.retry_max)
             self._pauses[step] = _Pause(failures + 1, time.monotonic() + seconds)
 
-    def _next_step(self) -> tuple[_Step, Callable[[], None]] | None:
-        """Wait for something to do, and return it; None to stop."""
+    def _next_step(self, steps: _Steps) -> _Due | None:
+        """Wait for one of `steps` to be due, and return it; None to stop."""
         with self._changed:
             while not self._stopping:
                 now = time.monotonic()
-                for step, call in self._steps(now):
+                for step, call in steps(now):
                     if step not in self._pauses or now >= self._pauses[step].until:
                         return step, call
                 self._changed.wait(self._seconds_to_next_step(now))
         return None
 
-    def _steps(self, now: float) -> Iterator[tuple[_Step, Callable[[], None]]]:
-        """Yield all there is to do. What jobs wait for comes first."""
+    def _checks(self, _now: float) -> Iterator[_Due]:
         for sandbox in self._in(SandboxState.UNCHECKED):
             yield _Step("check", sandbox.token), partial(self._check, sandbox)
+
+    def _other_steps(self, now: float) -> Iterator[_Due]:
         if self._look_due:
             yield _Step("look for"), self._look
         for sandbox in self._found.values():

@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -169,6 +170,66 @@ def test_two_jobs_never_share_a_sandbox(engine: FakeEngine, workers: Workers) ->
     assert [joined(engine, first), joined(engine, second)] == [token, None]
     cancel(first)
     cancel(second)
+
+
+def test_a_job_waits_for_a_sandbox_that_was_just_given_back(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a sandbox that a job has given back and that is being checked
+    workers.set_intervals(sandbox={"wait": 20.0, "turnover": 20.0})
+    pool = workers.another(sandboxes=1).sandboxes
+    wait_for(lambda: pool._in(SandboxState.FREE), 20, "a free sandbox")
+    is_clean, checking, go_on = engine.is_sandbox_clean, threading.Event(), threading.Event()
+
+    def slow(name: str) -> bool:
+        checking.set()
+        assert go_on.wait(20)
+        return is_clean(name)
+
+    monkeypatch.setattr(engine, "is_sandbox_clean", slow)
+    first = pool.take()
+    assert first is not None
+    pool.give_back(first)
+    assert checking.wait(20)
+
+    # When the next job takes one, I expect it to get the same when it is checked
+    with ThreadPoolExecutor() as threads:
+        second = threads.submit(pool.take)
+        go_on.set()
+        assert second.result(20) == first
+
+
+def test_no_job_waits_while_no_sandbox_is_given_back(engine: FakeEngine, workers: Workers) -> None:
+    # Given a sandbox in use, and none that was given back
+    workers.set_intervals(sandbox={"wait": 1000.0, "turnover": 1000.0})
+    pool = workers.another(sandboxes=1).sandboxes
+    wait_for(lambda: pool._in(SandboxState.FREE), 20, "a free sandbox")
+    assert pool.take() is not None
+
+    # I expect the next job to get none at once
+    assert pool.take() is None
+
+
+def test_a_check_does_not_wait_for_a_new_sandbox(engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given an engine that takes long to make the second of two sandboxes
+    pool = workers.another(sandboxes=None).sandboxes
+    wait_for(lambda: pool._in(SandboxState.FREE), 20, "a free sandbox")
+    making, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        making.set()
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(engine, "create_sandbox", slow)
+    sandbox = pool.take()
+    assert sandbox is not None
+    assert pool.take() is None
+    assert making.wait(20)
+
+    # When the first one is given back, I expect it to be free before that
+    pool.give_back(sandbox)
+    wait_for(lambda: pool._in(SandboxState.FREE) == [sandbox], 10, "it to be free")
+    go_on.set()
 
 
 def test_a_job_without_a_network_needs_no_sandbox(engine: FakeEngine, workers: Workers) -> None:
@@ -462,7 +523,8 @@ def test_an_idle_pool_makes_no_calls(engine: FakeEngine, workers: Workers, monke
 def die(workers: Workers, supervisor: Supervisor) -> None:
     """End a worker like `kill -9`, as far as its sandboxes are concerned: its row is gone, and nothing was tidied up."""
     supervisor.sandboxes.stop()
-    supervisor.sandboxes._thread.join(20)
+    for thread in supervisor.sandboxes._threads:
+        thread.join(20)
     supervisor.stop()
 
 
