@@ -1,46 +1,39 @@
-"""The embedded mode: the API, worker, deliveries, relay and metrics in one process, on SQLite.
+"""`python -m orchestrator_site.embedded`: the API, worker, deliveries, relay and metrics in one process, on SQLite.
 
-gunicorn's parent process only watches that process, and starts it again if it dies.
+gunicorn's parent process only watches that process, and starts it again if it dies. It does not load the service itself: the two
+would share little of it, because Python writes to the reference counts of what it uses. That took 15 MB more.
 """
 
-import logging
-import os
+import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
-from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
+from gunicorn.app.base import Application
 
-from jobs.errors import JobError
-from orchestrator_site import gunicorn as gunicorn_settings
-from orchestrator_site.ops.metrics import serve_metrics
-from orchestrator_site.processes.deliver import DeliverProcess
-from orchestrator_site.processes.relay import RelayProcess
-from orchestrator_site.processes.runtime import Runtime
-from orchestrator_site.processes.worker import WorkerProcess
+from orchestrator_site.base.config import configuration
+from orchestrator_site.base.config.variables import ConfigurationError
 from orchestrator_site.web.gunicorn_worker import WebWorker
-from orchestrator_site.wsgi import application
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from orchestrator_site.embedded_service import EmbeddedService
 
 
 class EmbeddedWorker(WebWorker):
     """The worker class of `web`, with all other parts beside it."""
 
-    def init_process(self) -> None:
-        configuration = settings.CONFIGURATION
-        self._runtime = Runtime(DeliverProcess(), RelayProcess(configuration), WorkerProcess(configuration))
-        threading.Thread(target=self._start, name="start", daemon=True).start()
-        serve_metrics(configuration)
-        super().init_process()
+    _service: "EmbeddedService | None" = None  # until it is loaded
 
-    def _start(self) -> None:
-        try:
-            self._runtime.start()
-        except JobError as error:
-            logger.critical("cannot start: %s", error)
-            os._exit(Arbiter.APP_LOAD_ERROR)  # the parent then ends too instead of trying forever
+    def load_wsgi(self) -> None:
+        """Load and start the service.
+
+        It may migrate its database for longer than gunicorn waits for a report of a worker, but not for the first one.
+        """
+        self.booted = self.age > 1  # the parent ends if this fails at the start of the service, and tries again later
+        super().load_wsgi()
+        from orchestrator_site.embedded_service import EmbeddedService  # after Django, which the application sets up
+
+        self._service = EmbeddedService()
+        self._service.start()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self._hand_over()
@@ -52,20 +45,37 @@ class EmbeddedWorker(WebWorker):
 
     def _hand_over(self) -> threading.Thread:
         """Hand over the jobs while the last requests are answered; the process ends when both are done."""
-        thread = threading.Thread(target=self._runtime.stop, name="stop")
+        if self._service is None:
+            sys.exit()
+        thread = threading.Thread(target=self._service.stop, name="stop")
         thread.start()
         return thread
 
 
-class EmbeddedApplication(BaseApplication):  # type: ignore[misc]
+class EmbeddedApplication(Application):  # type: ignore[misc]
     """gunicorn with one `EmbeddedWorker`."""
 
     def load_config(self) -> None:
-        for name in ("bind", "threads", "timeout", "graceful_timeout", "forwarder_headers", "header_map", "logconfig_dict"):
-            self.cfg.set(name, getattr(gunicorn_settings, name))
+        self.load_config_from_file("python:orchestrator_site.gunicorn")
         self.cfg.set("workers", 1)
-        self.cfg.set("when_ready", gunicorn_settings.when_ready)
+        self.cfg.set("preload_app", False)
         self.cfg.set("worker_class", EmbeddedWorker)
 
     def load(self) -> Any:
+        from orchestrator_site.wsgi import application
+
         return application
+
+
+def main() -> None:
+    try:
+        embedded = configuration.load().embedded
+    except ConfigurationError as error:
+        sys.exit(str(error))
+    if not embedded:
+        sys.exit("DATABASE_URL and REDIS_URL must not be set in embedded mode")
+    EmbeddedApplication().run()
+
+
+if __name__ == "__main__":
+    main()

@@ -113,7 +113,6 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "orchestrator_site.base.http.openapi.ApiSchema",
     "UNAUTHENTICATED_USER": None,
 }
-WEB_THREADS = 16  # per web process; at most half of them wait in long polls
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024**2
 
 SPECTACULAR_SETTINGS = {

@@ -158,12 +158,7 @@ def service(host: str, directory: Path) -> Iterator[str]:
     log = directory / "service.log"
     try:
         with log.open("wb") as output:
-            migrate = [sys.executable, "manage.py", "migrate", "--noinput", "--verbosity", "0"]
-            if subprocess.run(
-                migrate, env=environment, stdout=output, stderr=output, check=False, timeout=START_SECONDS
-            ).returncode:
-                raise DemoFailed("The database cannot be created.")
-            embedded = [sys.executable, "manage.py", "embedded"]
+            embedded = [sys.executable, "-m", "orchestrator_site.embedded"]
             process = subprocess.Popen(embedded, env=environment, stdout=output, stderr=output, start_new_session=True)
         try:
             api = f"http://127.0.0.1:{port}"

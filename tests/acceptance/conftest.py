@@ -2,8 +2,6 @@
 
 import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import leftovers
 import pytest
 
-from tests.helpers.service_processes import ROOT, Service, installation
+from tests.helpers.service_processes import Service, installation
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +31,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def embedded_installation(directory: Path) -> Iterator[Service]:
     """Run an embedded installation. What it leaves on the engine is removed at the end."""
     embedded = Service(directory, "", "")
-    subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=embedded.environment, check=True)
     try:
         embedded.start("embedded")
         yield embedded

@@ -30,7 +30,7 @@ COMMANDS = {
     "deliver": ["manage.py", "deliver"],
     "relay": ["manage.py", "relay"],
     "metrics": ["-m", "orchestrator_site.ops.metrics"],
-    "embedded": ["manage.py", "embedded"],
+    "embedded": ["-m", "orchestrator_site.embedded"],
 }
 DECIDED = ("completed", "failed", "cancelled")
 STOP_SECONDS = 20

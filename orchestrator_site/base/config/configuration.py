@@ -10,12 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from orchestrator_site.base.config.variables import ConfigurationError, Environment
 from orchestrator_site.base.values.http_urls import InvalidUrl, read_host
 from orchestrator_site.base.values.image_patterns import ImagePattern, read_pattern
 
+WEB_THREADS: Final = 16  # of a web process; at most half of them wait in long polls
 Network = IPv4Network | IPv6Network
 
 _EMBEDDED_EGRESS = (

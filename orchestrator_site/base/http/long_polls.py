@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from django.conf import settings
-
+from orchestrator_site.base.config.configuration import WEB_THREADS
 from orchestrator_site.base.db.transactions import release_connection
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.base.stopping import stopping
@@ -14,7 +13,7 @@ from orchestrator_site.base.stopping import stopping
 T = TypeVar("T")
 
 # At most half of the threads of this process wait at once; the others answer at once.
-slots = threading.BoundedSemaphore(max(1, settings.WEB_THREADS // 2))
+slots = threading.BoundedSemaphore(max(1, WEB_THREADS // 2))
 
 
 def look_until(look: Callable[[], T], enough: Callable[[T], bool], seconds: float, intervals: WebIntervals = WebIntervals()) -> T:

@@ -47,6 +47,12 @@ def test_a_process_does_not_import_what_only_others_need(process: str, unneeded:
     assert not modules & unneeded
 
 
+def test_the_parent_of_an_embedded_service_loads_nothing_of_it(tmp_path: Path) -> None:
+    modules = imported_by("import gunicorn.arbiter; from orchestrator_site.embedded import EmbeddedApplication", state=tmp_path)
+
+    assert not modules & (OF_WEB | OF_A_WORKER | OF_MESSAGES | {"django.conf", "django.db", "psycopg"})
+
+
 def test_metrics_imports_no_model(tmp_path: Path) -> None:
     modules = imported_by("import orchestrator_site.ops.metrics", state=tmp_path)
 

@@ -1,0 +1,69 @@
+"""The embedded service's process is watched by one that loads nothing of the service."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gunicorn.arbiter import Arbiter
+
+from orchestrator_site.embedded import EmbeddedApplication, EmbeddedWorker
+from tests.helpers.service_processes import COMMANDS, ROOT, Service
+from tests.helpers.waiting import wait_for
+
+pytestmark = pytest.mark.stateless
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Service]:
+    """An installation whose engine does not answer, with an empty state directory."""
+    service = Service(tmp_path, "", "", DOCKER_HOST="unix:///nowhere.sock")
+    yield service
+    service.stop()
+
+
+def child_of(process: subprocess.Popen[bytes]) -> int:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(children[0]) if children else 0
+
+
+def test_a_service_that_dies_is_started_again_until_its_database_can_be_opened(embedded: Service) -> None:
+    # Given a running service
+    parent = embedded.start("embedded")
+    first = child_of(parent)
+    database = embedded.directory / "orchestrator.sqlite3"
+
+    # When it dies, and its database cannot be opened
+    database.rename(embedded.directory / "elsewhere")
+    database.mkdir()
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: embedded.log("embedded").count("unable to open database file") > 1, what="a failed start")
+
+    # I expect it to be started again until the database is back
+    database.rmdir()
+    (embedded.directory / "elsewhere").rename(database)
+    wait_for(lambda: embedded._is_live("embedded"), what="the service to answer")
+    assert child_of(parent) not in (0, first)
+    assert embedded.terminate("embedded") == 0
+
+
+def test_a_service_that_cannot_open_its_database_at_its_start_ends(embedded: Service) -> None:
+    (embedded.directory / "orchestrator.sqlite3").mkdir()
+    command = [sys.executable, *COMMANDS["embedded"]]
+    ended = subprocess.run(command, cwd=ROOT, env=embedded.environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == Arbiter.WORKER_BOOT_ERROR
+    assert "unable to open database file" in ended.stderr
+
+
+@pytest.mark.parametrize("stop", ["handle_exit", "handle_quit"])
+def test_a_process_that_is_still_loading_ends_at_once(stop: str) -> None:
+    # Given the process before it has loaded the service, which may take long if the database is migrated
+    worker = EmbeddedWorker(1, os.getpid(), [], None, 30, EmbeddedApplication().cfg, None)
+
+    # When it is told to stop, I expect it to end: there is nothing to hand over
+    with pytest.raises(SystemExit):
+        getattr(worker, stop)(signal.SIGTERM, None)
+    worker.tmp.close()
