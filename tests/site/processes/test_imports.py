@@ -53,6 +53,13 @@ def test_the_parent_of_an_embedded_service_loads_nothing_of_it(tmp_path: Path) -
     assert not modules & (OF_WEB | OF_A_WORKER | OF_MESSAGES | {"django.conf", "django.db", "psycopg"})
 
 
+def test_an_embedded_service_does_not_import_the_client_of_redis(tmp_path: Path) -> None:
+    modules = imported_by("import orchestrator_site.wsgi, orchestrator_site.embedded_service", state=tmp_path)
+
+    assert modules >= OF_WEB | OF_A_WORKER
+    assert "redis" not in modules  # 6 MB
+
+
 def test_metrics_imports_no_model(tmp_path: Path) -> None:
     modules = imported_by("import orchestrator_site.ops.metrics", state=tmp_path)
 
