@@ -88,6 +88,16 @@ class LineSplitter:
         self._encoded_size = 0
         self._due_at: float | None = None
 
+    @property
+    def frames(self) -> int:
+        """How many frames of the log were processed."""
+        return self._frames
+
+    @property
+    def is_between_lines(self) -> bool:
+        """Whether no stream has an unfinished line."""
+        return all(unfinished.is_empty for unfinished in self._unfinished.values())
+
     def feed(self, frames: Frames) -> None:
         """Process the next frames of the log."""
         self._frames += len(frames)

@@ -264,9 +264,11 @@ class Engine(Protocol):
 
     # -- logs ----------------------------------------------------------------------------------
     def logs(
-        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt
+        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt, tail: int | None = None
     ) -> AbstractContextManager[Iterator[Frames | None]]:
         """Open a log and yield its frames, both streams in the order of the engine's file, without the first `skip`.
+
+        With `tail`, yield only the last `tail` frames; `skip` must then be 0.
 
         With `follow` the iterator ends when the process has ended, and yields None once per pause of at least 250 ms, so that
         the reader can commit what it has. Leaving the context closes the connection.

@@ -3,22 +3,26 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain
+from typing import Final
 
 from jobs.engine.protocol import Engine, Frames
-from jobs.errors import EngineRefused
+from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt
 from jobs.logs.log_writer import LogWriter
 from orchestrator_site.base.intervals import LogIntervals
 
 logger = logging.getLogger(__name__)
 
+_TAIL: Final = 64  # frames: many more than an engine loses of a followed log
+_RECOGNIZED: Final = 3  # frames that are compared to find out where reading stopped
+
 
 class LogFollower:
     """A reader of one container's log, which passes it to a `LogWriter`.
 
-    Its methods raise what the engine's and the writer's methods raise.
+    Its methods raise what the engine's and the writer's methods raise; it may not be used any more after that.
     """
 
     def __init__(
@@ -29,26 +33,32 @@ class LogFollower:
         self._writer = writer
         self._interrupt = interrupt
         self._intervals = intervals
+        self._followed: Iterator[Frames | None] = iter(())  # what is left to read of the followed log, while that is open
+        self._open_log = ExitStack()
+        self._last: Frames | None = None  # the latest frames that were read
 
     def follow(self) -> None:
         """Store the log as it is printed, but no faster than the job's callback accepts it.
 
-        Return when the process has ended, or when no more lines are wanted. Raise `EngineRefused` if the engine cannot
-        read its own log.
+        Return when the process has ended, or when no more lines are wanted. If not all was read by then, the log stays open for
+        `read_rest`, until `close`. Raise `EngineRefused` if the engine cannot read its own log.
         """
         if not self._wait_for_callback():
             return
         checked_at = time.monotonic()
-        with self._frames(following=True) as frames:
-            for frame in frames:
-                if not self._writer.write(frame) or not self._wait_for_callback():
+        with ExitStack() as opened:
+            log = opened.enter_context(self._frames(following=True))
+            for frames in log:
+                if not self._write(frames):
                     return
+                ended = not self._wait_for_callback()
                 now = time.monotonic()
                 # A job that prints a lot is decided when its process ends, even if much of the log is still unread.
-                if frame is not None and now - checked_at >= self._intervals.exit_check:
-                    checked_at = now
-                    if self._has_ended():
-                        return
+                if not ended and frames is not None and now - checked_at >= self._intervals.exit_check:
+                    checked_at, ended = now, self._has_ended()
+                if ended:
+                    self._followed, self._open_log = log, opened.pop_all()
+                    return
         self._writer.write(None)  # the engine may have rotated these lines away by the time the log is read again
         self._engine.wait(self._container, self._interrupt, timeout=self._intervals.exit_check)
 
@@ -56,22 +66,50 @@ class LogFollower:
         """Store the rest of an ended process's log, including unfinished lines.
 
         Wait for the callback while it keeps up; then lines that do not fit into its backlog are stored, but not published.
-        The log is read again without following it, because some engines lose the last line of a followed log.
+        A followed log that is open is read to its end. Then the engine is asked for its last frames without following,
+        because some engines lose the last line of a followed log.
         """
         if not self._writer.wants_more:
             return
         deadline = time.monotonic() + self._intervals.rest
         try:
             self._wait_for_space(deadline)
-            with self._frames(following=False) as frames:
-                for some in frames:
-                    if not self._writer.write(some):
-                        break
-                    self._wait_for_space(deadline)
+            if self._read_followed(deadline):
+                with self._frames(following=False) as frames:
+                    self._write_all(frames, deadline)
             self._writer.finish()
         except EngineRefused as error:
             logger.error("the engine cannot read the rest of the log: %s", error, extra={"container": self._container})
             self._writer.finish(unreadable=True)
+
+    def close(self) -> None:
+        """Close the log, if it is open."""
+        self._followed = iter(())
+        self._open_log.close()
+
+    def _read_followed(self, deadline: float) -> bool:
+        """Store the rest of the followed log, if it is open; return whether more is wanted.
+
+        If it breaks off, what is missing is read again. To read all again instead took a quarter of what the log cost.
+        """
+        try:
+            return self._write_all(self._followed, deadline)
+        except (EngineRefused, EngineUnavailable) as error:
+            logger.warning("a followed log broke off: %s", error, extra={"container": self._container})
+            return True
+        finally:
+            self.close()
+
+    def _write_all(self, log: Iterator[Frames | None], deadline: float) -> bool:
+        for frames in log:
+            if not self._write(frames):
+                return False
+            self._wait_for_space(deadline)
+        return True
+
+    def _write(self, frames: Frames | None) -> bool:
+        self._last = frames or self._last
+        return self._writer.write(frames)
 
     def _wait_for_callback(self) -> bool:
         """Wait while the backlog of undelivered events is full; return False if the process has ended by then.
@@ -105,7 +143,10 @@ class LogFollower:
     @contextmanager
     def _frames(self, *, following: bool) -> Iterator[Iterator[Frames | None]]:
         """Open the log after the last stored frame or, if it was rotated since, at the first frame that is left."""
-        skip = self._writer.stored_frames
+        skip = self._writer.frames
+        if not following and (missing := self._read_tail()) is not None:
+            yield iter(missing)
+            return
         if skip:
             with self._open(skip - 1, following=False) as rest:
                 first = next(rest, None)
@@ -119,5 +160,15 @@ class LogFollower:
         with self._open(skip, following=following) as frames:
             yield frames
 
-    def _open(self, skip: int, *, following: bool) -> AbstractContextManager[Iterator[Frames | None]]:
-        return self._engine.logs(self._container, skip=skip, follow=following, interrupt=self._interrupt)
+    def _read_tail(self) -> list[Frames] | None:
+        """Return the frames that follow the last ones that were read, or None if these are not near the end of the log."""
+        if self._last is None or not self._writer.can_resume_anywhere:
+            return None
+        with self._open(0, following=False, tail=_TAIL) as log:
+            tail = [frame for frames in log if frames is not None for frame in frames]
+        known = list(self._last.part(-_RECOGNIZED))
+        ends = [end for end in range(len(known), len(tail) + 1) if tail[end - len(known) : end] == known]
+        return [Frames(frame.stream, [frame.time], [frame.data]) for frame in tail[ends[0] :]] if len(ends) == 1 else None
+
+    def _open(self, skip: int, *, following: bool, tail: int | None = None) -> AbstractContextManager[Iterator[Frames | None]]:
+        return self._engine.logs(self._container, skip=skip, follow=following, interrupt=self._interrupt, tail=tail)

@@ -51,8 +51,17 @@ class LogWriter:
         )
         # An earlier owner may have left the backlog full.
         self.backlog = Backlog(claim.uuid, may_be_full=job.wants_logs and job.log_frames > 0)
-        self.stored_frames = job.log_frames
         self.wants_more = job.wants_logs or not job.log_full
+
+    @property
+    def frames(self) -> int:
+        """How many frames of the log are stored, or will be by the next commit."""
+        return self._splitter.frames
+
+    @property
+    def can_resume_anywhere(self) -> bool:
+        """Whether the next frames can be read without those before: no line is unfinished, and no file was rotated."""
+        return self._splitter.is_between_lines and not self.rotation.may_have_rotated
 
     def write(self, frames: Frames | None) -> bool:
         """Take the next frames, or None when none came for a while; return whether more are wanted.

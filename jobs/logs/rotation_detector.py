@@ -43,6 +43,11 @@ class RotationDetector:
         self._repeating: set[StreamName] = set()
         self._between_lines: set[StreamName] = set()  # streams whose last frame ended a line: the next one has a later time
 
+    @property
+    def may_have_rotated(self) -> bool:
+        """Whether the engine's first file may be full: nothing is rotated before that."""
+        return self.engine_bytes >= self._first_file_bytes
+
     def is_last_accepted(self, frames: Frames) -> bool:
         """Return whether the first of these is the frame that was accepted last, which means that the log was not rotated."""
         return frames.times[0] == self.last_times[frames.stream]
@@ -69,7 +74,7 @@ class RotationDetector:
         first_after_restart = stream in self._restarted
         self._restarted.discard(stream)
         is_old = frame.time < last_time or (frame.time == last_time and stream in self._between_lines and not first_after_restart)
-        if is_old and (first_after_restart or self.engine_bytes >= self._first_file_bytes):
+        if is_old and (first_after_restart or self.may_have_rotated):
             went_back = not first_after_restart and stream not in self._repeating
             self._repeating.add(stream)
             return FrameKind.REPEATED_AFTER_GAP if went_back else FrameKind.REPEATED

@@ -11,7 +11,7 @@ seen. Both may have changed since, as always: the row's guards and the engine's 
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
 
 from jobs import lifecycle
@@ -61,6 +61,7 @@ class Run:
         self.outputs_cancelled = False
         self.handing_over = False
         self._seen_running = False  # by this owner
+        self._follower: LogFollower | None = None  # that has read the log until its process ended
         self._job_id = str(claim.uuid)  # the client's id, once the row was read
         self._node = node
         self._configuration = configuration
@@ -106,6 +107,8 @@ class Run:
 
     def close(self) -> None:
         """Let go of what the run holds in this process. To be called at its end, however it ends."""
+        if self._follower is not None:
+            self._follower.close()
         self._container.leave_sandbox()
 
     @property
@@ -234,7 +237,9 @@ class Run:
             if job.log_full and not job.wants_logs:
                 self._container.wait()
             else:
-                self._log_follower(job).follow()
+                follower = self._log_follower(job)
+                follower.follow()
+                self._follower = follower  # reads on after the decision, where it stopped
         except ContainerNotFound:
             return  # the next step decides the job
         except EngineRefused as error:  # the process runs on, although its log cannot be read
@@ -269,7 +274,9 @@ class Run:
         if container.phase == "running":
             self._container.stop()
             container = self._container.inspect()
-        self._log_follower(job).read_rest()
+        follower, self._follower = self._follower or self._log_follower(job), None
+        with closing(follower):
+            follower.read_rest()
         exit_code = NO_EXIT_CODE if container.lost else container.exit_code
         with short_transaction():
             job = lifecycle.exited(self.claim, exit_code if job.exit_code is None else job.exit_code)

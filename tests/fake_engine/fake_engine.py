@@ -301,9 +301,10 @@ class FakeEngine(FaultInjection):
     # -- logs ----------------------------------------------------------------------------------------
     @fallible
     def logs(
-        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt
+        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt, tail: int | None = None
     ) -> AbstractContextManager[Iterator[Frames | None]]:
-        return self._logs(self._find(name), skip, follow, interrupt)
+        container = self._find(name)
+        return self._logs(container, skip if tail is None else container.before_last_frames(tail), follow, interrupt)
 
     @contextmanager
     def _logs(self, container: FakeContainer, skip: int, follow: bool, interrupt: Interrupt) -> Iterator[Iterator[Frames | None]]:

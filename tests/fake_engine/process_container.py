@@ -169,6 +169,11 @@ class FakeContainer:
         with interrupt.waking(self.notify):
             self._wait_for(ended, timeout)
 
+    def before_last_frames(self, count: int) -> int:
+        """Return the number of frames before the last `count`."""
+        with self._changed:
+            return max(0, len(self._frames) - count)
+
     def frames(self, skip: int, *, follow: bool, interrupt: Interrupt, check: Callable[[], None]) -> Iterator[Frames | None]:
         """See `Engine.logs`. `check` is called at each change, and may raise."""
         position = skip

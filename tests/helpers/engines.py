@@ -102,8 +102,8 @@ class Bench:
     def run(self, command: tuple[str, ...] | None, **values: Any) -> Observation:
         return self.engine.inspect(self.ended(command, **values))
 
-    def log(self, name: str, *, skip: int = 0, follow: bool = False) -> list[Frame]:
-        with self.engine.logs(name, skip=skip, follow=follow, interrupt=Interrupt()) as frames:
+    def log(self, name: str, *, skip: int = 0, follow: bool = False, tail: int | None = None) -> list[Frame]:
+        with self.engine.logs(name, skip=skip, follow=follow, interrupt=Interrupt(), tail=tail) as frames:
             return flat(frames)
 
     def output(self, command: tuple[str, ...] | None, **values: Any) -> str:

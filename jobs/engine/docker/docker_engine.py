@@ -288,8 +288,11 @@ class DockerEngine:
 
     # -- logs ----------------------------------------------------------------------------------
     @contextmanager
-    def logs(self, name: str, *, skip: int, follow: bool, interrupt: Interrupt) -> Iterator[Iterator[Frames | None]]:
-        params = {"stdout": "1", "stderr": "1", "timestamps": "1", "tail": "all", "follow": "1" if follow else "0"}
+    def logs(
+        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt, tail: int | None = None
+    ) -> Iterator[Iterator[Frames | None]]:
+        params = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": "1" if follow else "0"}
+        params["tail"] = "all" if tail is None else str(tail)
         with self._stream("GET", f"/containers/{quoted(name)}/logs", params, interrupt) as stream:
             yield read_frames(stream, skip=skip, max_pause=self._intervals.idle_log if follow else None)
 

@@ -122,6 +122,14 @@ def test_a_log_is_always_the_same_and_can_be_read_from_any_frame(bench: Bench) -
     assert bench.log(name, skip=19_000, follow=True) == whole[19_000:]
 
 
+def test_the_last_frames_of_a_log_can_be_read_alone(bench: Bench) -> None:
+    name = bench.ended(LINES_20000)
+    whole = bench.log(name)
+
+    for count in (1, 64, len(whole) + 10):
+        assert bench.log(name, tail=count) == whole[-count:]
+
+
 def test_a_followed_log_can_be_resumed(bench: Bench) -> None:
     name = bench.started(shell("echo one; echo two; sleep 60"))
     with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
