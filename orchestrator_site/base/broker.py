@@ -7,41 +7,29 @@ jobs and events are a second late, and no request fails.
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dramatiq
-import redis
 from django.conf import settings
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from orchestrator_site.base import redis_broker
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.intervals import BrokerIntervals
 from orchestrator_site.base.message_threads import MessageThreads
-from orchestrator_site.base.redis_broker import NotifyingRedisBroker, Subscription
+
+if TYPE_CHECKING:
+    from orchestrator_site.base.redis_broker import NotifyingRedisBroker, Subscription
 
 logger = logging.getLogger(__name__)
-
-_CONNECTIONS = 16  # hundreds of threads may finish at once: they then wait for a free connection
 
 
 def make_broker(configuration: Configuration, intervals: BrokerIntervals = BrokerIntervals()) -> dramatiq.Broker:
     """Return a broker without Dramatiq's retries, time limits and age limits, which are in the database instead."""
     if configuration.embedded:
         return StubBroker(middleware=[])
-    pool = redis.BlockingConnectionPool.from_url(
-        configuration.redis_url,
-        max_connections=_CONNECTIONS,
-        timeout=intervals.connection_wait,
-        socket_connect_timeout=intervals.connect,
-        socket_timeout=intervals.answer,
-        health_check_interval=intervals.ping,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return NotifyingRedisBroker(redis.Redis.from_pool(pool), intervals)
+    from orchestrator_site.base.redis_broker import make_redis_broker  # 6 MB, which an embedded process does not need
+
+    return make_redis_broker(configuration.redis_url, intervals)
 
 
 broker = make_broker(settings.CONFIGURATION)
@@ -92,33 +80,22 @@ def hint(queue: str, actor: str, *args: Any) -> bool:
 
 def publish(topic: str) -> bool:
     """Wake the subscriptions of a topic in all processes. Failures are logged and never raised. Only with Redis."""
-    return _hints.send(lambda: redis_broker.publish(_redis_client(), topic), topic=topic)
+    return _hints.send(lambda: _redis_broker().publish(topic), topic=topic)
 
 
-def subscribe(topic: str, intervals: BrokerIntervals = BrokerIntervals()) -> Subscription:
-    """Return a new subscription. Raise redis' `RedisError` if Redis does not answer. Only with Redis."""
-    return Subscription(_redis_client(), topic, intervals)
-
-
-def _redis_client() -> "redis.Redis":
-    assert isinstance(broker, RedisBroker)
-    return broker.client
-
-
-def backlog(queue: str) -> int:
-    """Return how many messages of a queue are waiting or being processed, 0 if the broker is unreachable."""
-    try:
-        if isinstance(broker, RedisBroker):
-            return int(broker.do_qsize(queue))
-        return broker.queues[queue].qsize() if queue in broker.queues else 0
-    except redis.RedisError:
-        return 0
+def subscribe(topic: str, intervals: BrokerIntervals = BrokerIntervals()) -> "Subscription":
+    """Return a new subscription. Raise Dramatiq's `BrokerConnectionError` if Redis does not answer. Only with Redis."""
+    return _redis_broker().subscribe(topic, intervals)
 
 
 def ping() -> None:
-    """Raise redis' `RedisError` or `OSError` if the broker does not answer."""
-    if isinstance(broker, RedisBroker):
-        broker.client.ping()
+    """Raise Dramatiq's `BrokerConnectionError` or `OSError` if the broker does not answer."""
+    if not isinstance(broker, StubBroker):
+        _redis_broker().ping()
+
+
+def _redis_broker() -> "NotifyingRedisBroker":
+    return cast("NotifyingRedisBroker", broker)
 
 
 def make_worker(queues: set[str], threads: int, intervals: BrokerIntervals = BrokerIntervals()) -> MessageThreads:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from django.conf import settings
-from redis import RedisError
+from dramatiq.errors import BrokerConnectionError
 
 from orchestrator_site.base import broker
 from orchestrator_site.base.intervals import BrokerIntervals
@@ -59,7 +59,7 @@ class Listener:
         while not self._stopping.is_set():
             try:
                 self._listen()
-            except (RedisError, OSError) as error:
+            except (BrokerConnectionError, OSError) as error:
                 logger.warning("notifications are not received: %s", error, extra={"topic": self._topic})
                 self._stopping.wait(self._intervals.retry)
 

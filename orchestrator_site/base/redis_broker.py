@@ -1,17 +1,23 @@
-"""Dramatiq's Redis broker with consumers that wait to be notified. Dramatiq's own poll ten times a second."""
+"""Dramatiq's Redis broker with consumers that wait to be notified. Dramatiq's own poll ten times a second.
+
+An embedded process does not import this module, because the client of Redis takes 6 MB. So it raises Dramatiq's errors only.
+"""
 
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import redis
 from dramatiq import Consumer, Message, MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import ConnectionClosed
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from orchestrator_site.base.intervals import BrokerIntervals
 
+CONNECTIONS: Final = 16  # hundreds of threads may finish at once: they then wait for a free connection
 _NAMESPACE = "orchestrator"
 
 
@@ -19,20 +25,24 @@ class Subscription:
     """A connection on which Redis reports that something was published for a topic."""
 
     def __init__(self, client: "redis.Redis", topic: str, intervals: BrokerIntervals) -> None:
-        """Raise redis' `RedisError` if Redis does not answer."""
+        """Raise `ConnectionClosed` if Redis does not answer."""
         self._pubsub = client.pubsub()  # type: ignore[no-untyped-call]
-        self._pubsub.subscribe(_channel(topic))
-        if self._pubsub.get_message(timeout=intervals.answer) is None:  # its answer to SUBSCRIBE
-            self.close()
-            raise redis.TimeoutError("Redis does not answer")
+        with _dramatiq_errors(redis.RedisError):
+            self._pubsub.subscribe(_channel(topic))
+            if self._pubsub.get_message(timeout=intervals.answer) is None:  # its answer to SUBSCRIBE
+                self.close()
+                raise redis.TimeoutError("Redis does not answer")
 
     def wait(self, seconds: float) -> bool:
         """Return True once something was published since the last call, or False after `seconds`.
 
-        Raise redis' `RedisError` if the connection breaks, or if Redis does not answer during two calls after it was silent for
+        Raise `ConnectionClosed` if the connection breaks, or if Redis does not answer during two calls after it was silent for
         `BrokerIntervals.ping`: what is published until there is another connection is lost.
         """
-        end = time.monotonic() + seconds
+        with _dramatiq_errors(redis.RedisError):
+            return self._wait_until(time.monotonic() + seconds)
+
+    def _wait_until(self, end: float) -> bool:
         while self._pubsub.get_message(timeout=max(0.0, end - time.monotonic())) is None:  # also after an answer to a PING
             if time.monotonic() >= end:
                 if self._pubsub.health_check_response_counter > 1:  # PINGs that were not answered
@@ -46,9 +56,18 @@ class Subscription:
         self._pubsub.close()
 
 
-def publish(client: "redis.Redis", topic: str) -> None:
-    """Wake those who wait for this topic now. Raise redis' `RedisError` if Redis does not answer."""
-    client.publish(_channel(topic), b"")
+def make_redis_broker(url: str, intervals: BrokerIntervals) -> "NotifyingRedisBroker":
+    """Return a broker whose threads share a few connections."""
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        timeout=intervals.connection_wait,
+        socket_connect_timeout=intervals.connect,
+        socket_timeout=intervals.answer,
+        health_check_interval=intervals.ping,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return NotifyingRedisBroker(redis.Redis.from_pool(pool), intervals)
 
 
 class NotifyingRedisBroker(RedisBroker):
@@ -60,8 +79,22 @@ class NotifyingRedisBroker(RedisBroker):
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         enqueued = super().enqueue(message, delay=delay)
-        publish(self.client, message.queue_name)
+        self.client.publish(_channel(message.queue_name), b"")
         return enqueued
+
+    def publish(self, topic: str) -> None:
+        """Wake those who wait for this topic now. Raise `ConnectionClosed` if Redis does not answer."""
+        with _dramatiq_errors(redis.RedisError):
+            self.client.publish(_channel(topic), b"")
+
+    def subscribe(self, topic: str, intervals: BrokerIntervals) -> Subscription:
+        """Return a new subscription. Raise `ConnectionClosed` if Redis does not answer."""
+        return Subscription(self.client, topic, intervals)
+
+    def ping(self) -> None:
+        """Raise `ConnectionClosed` if Redis does not answer."""
+        with _dramatiq_errors(redis.RedisError):
+            self.client.ping()
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> Consumer:  # noqa: ARG002 - it has its own intervals
         return _WaitingConsumer(self, queue_name, prefetch, self._intervals)
@@ -73,10 +106,7 @@ class _WaitingConsumer(_RedisConsumer):
     def __init__(self, broker: NotifyingRedisBroker, queue_name: str, prefetch: int, intervals: BrokerIntervals) -> None:
         super().__init__(broker, queue_name, prefetch, timeout=0)  # type: ignore[no-untyped-call]
         self._intervals = intervals
-        with _dramatiq_errors():
-            self._subscription = Subscription(
-                broker.client, queue_name, intervals
-            )  # before the first look, so that none is missed
+        self._subscription = broker.subscribe(queue_name, intervals)  # before the first look, so that none is missed
 
     def __next__(self) -> Any:
         with _dramatiq_errors():
@@ -86,8 +116,7 @@ class _WaitingConsumer(_RedisConsumer):
         if self.outstanding_message_count >= self.prefetch:  # it is not announced when a thread becomes free
             time.sleep(self._intervals.busy_poll)
         else:
-            with _dramatiq_errors():
-                self._subscription.wait(self._intervals.idle_check)
+            self._subscription.wait(self._intervals.idle_check)
         return None
 
     def ack(self, message: MessageProxy) -> None:
@@ -107,14 +136,14 @@ class _WaitingConsumer(_RedisConsumer):
 
 
 @contextmanager
-def _dramatiq_errors() -> Iterator[None]:
-    """Raise Dramatiq's error for a connection that breaks or is silent: its threads then try again.
+def _dramatiq_errors(*errors: type[Exception]) -> Iterator[None]:
+    """Raise Dramatiq's error instead of these, by default those of a connection that breaks or is silent.
 
-    Dramatiq itself handles redis' `ConnectionError` only. `TimeoutError` does not inherit from it.
+    Its threads then try again. Dramatiq itself handles redis' `ConnectionError` only. `TimeoutError` does not inherit from it.
     """
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except errors or (redis.ConnectionError, redis.TimeoutError) as error:  # noqa: B030 - a tuple of classes
         raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from django.db import DatabaseError, InterfaceError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from redis import RedisError
+from dramatiq.errors import BrokerConnectionError
 
 from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Node
@@ -75,7 +75,7 @@ def _check_database(intervals: WebIntervals) -> dict[str, str]:
 def _check_broker() -> dict[str, str]:
     try:
         broker.ping()
-    except (RedisError, OSError):
+    except (BrokerConnectionError, OSError):
         logger.exception("the broker is unreachable")
         return _unhealthy("the broker is unreachable: jobs run up to 1 s late, and events are queued")
     return _healthy()

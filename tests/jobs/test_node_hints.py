@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import OperationalError
 from django.db.models import F
 from django.db.models.functions import Now
@@ -12,7 +13,7 @@ from django.db.models.functions import Now
 from jobs import node_hints
 from jobs.models import Job, Node
 from jobs.node_hints import LEFTOVERS_ACTOR, RUN_ACTOR, queue_of, send_hints
-from orchestrator_site.base.broker import backlog, broker
+from orchestrator_site.base.broker import broker
 from tests.helpers.factories import make_job, make_node
 from tests.helpers.waiting import wait_for
 
@@ -27,6 +28,11 @@ def node() -> Iterator[Node]:
     broker.flush_all()
     yield node
     broker.flush_all()
+
+
+def backlog(queue: str) -> int:
+    """Return how many messages of a queue are waiting or being processed."""
+    return int(broker.queues[queue].qsize() if settings.CONFIGURATION.embedded else broker.do_qsize(queue))  # type: ignore[attr-defined]
 
 
 def new_job(memory_mib: int = 64) -> Job:

@@ -8,6 +8,7 @@ from django.conf import settings
 
 from orchestrator_site.base import broker
 from orchestrator_site.base.broker import hint
+from orchestrator_site.base.redis_broker import CONNECTIONS
 from tests.helpers.waiting import wait_for
 
 
@@ -90,7 +91,7 @@ def test_a_broker_that_recovers_gets_every_message(clock: Clock, frozen: FrozenB
 def test_threads_wait_for_a_free_connection() -> None:
     # Given as many threads that talk to Redis as there are connections
     client = broker.make_broker(settings.CONFIGURATION).client  # type: ignore[attr-defined]
-    taken = [client.connection_pool.get_connection() for _ in range(broker._CONNECTIONS)]
+    taken = [client.connection_pool.get_connection() for _ in range(CONNECTIONS)]
 
     # When one more does, and one of them finishes
     threading.Timer(0.2, client.connection_pool.release, taken[:1]).start()

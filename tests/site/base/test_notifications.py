@@ -40,7 +40,7 @@ def listener(woken: threading.Event) -> Iterator[Listener]:
 def lose_connections() -> None:
     """Break the connections of all listeners, which also ends the threads of those that are stopped."""
     if not settings.CONFIGURATION.embedded:
-        broker._redis_client().client_kill_filter(_type="pubsub")
+        broker._redis_broker().client.client_kill_filter(_type="pubsub")
 
 
 @pytest.mark.usefixtures("listener")

@@ -5,10 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import redis
 from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test import Client
+from dramatiq.errors import ConnectionClosed
 
 from jobs.models import Node
 from orchestrator_site.base import broker
@@ -91,7 +91,7 @@ def test_not_ready_if_every_heartbeat_is_old(client: Client) -> None:
 
 def test_not_ready_without_a_broker(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     make_node()
-    monkeypatch.setattr(broker, "ping", failing(redis.ConnectionError("redis://:password@host")))
+    monkeypatch.setattr(broker, "ping", failing(ConnectionClosed("redis://:password@host")))
     status, message = ready(client, 503)["broker"]
     assert status == "unhealthy"
     assert "password" not in message
