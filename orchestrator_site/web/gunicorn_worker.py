@@ -24,6 +24,7 @@ class WebWorker(Worker):  # type: ignore[misc]
 
     _server: Server
     _tick: float  # how often this process reports to gunicorn
+    _next_report = 0.0
 
     def init_process(self) -> None:
         limits = Limits(connections=connections_for(CONNECTIONS), long_answers=max(1, self.cfg.threads // 4))
@@ -44,14 +45,21 @@ class WebWorker(Worker):  # type: ignore[misc]
 
     def _serve(self) -> None:
         while self.alive and self.is_parent_alive():
-            self.notify()
+            self._report()
             self._server.serve(self._tick)
         self._server.stop()
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while not self._server.is_done and time.monotonic() < deadline:
-            self.notify()
+            self._report()
             self._server.serve(self._tick)
         self._server.close()
+
+    def _report(self) -> None:
+        """Tell gunicorn once a tick that this process is alive: it takes a change of a file, which may wait for a disk."""
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + self._tick
+            self.notify()
 
     def is_parent_alive(self) -> bool:
         return bool(self.ppid == os.getppid())

@@ -1,4 +1,4 @@
-"""The gunicorn worker: its file descriptors and its stop."""
+"""The gunicorn worker: its file descriptors, its reports and its stop."""
 
 import os
 import resource
@@ -6,12 +6,15 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from orchestrator_site.base import stopping
 from orchestrator_site.base.http.long_polls import look_until
+from orchestrator_site.web import gunicorn_worker
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.web.event_loop import Server
 from orchestrator_site.web.gunicorn_worker import CONNECTIONS, WebWorker, connections_for
@@ -121,3 +124,28 @@ def test_a_quit_signal_ends_a_server_that_holds_a_lock() -> None:
     finally:
         stopping.stopping.clear()
     assert ended == [0]
+
+
+class Busy(WebWorker):
+    """A worker whose server handles an event every tenth of a second, for three seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.alive, self.ppid, self._tick = True, os.getppid(), 1.0
+        self.cfg = config()
+        self._server = Mock(is_done=True, serve=self._serve_one)
+        self.now = 100.0
+        self.reports: list[float] = []
+        monkeypatch.setattr(gunicorn_worker, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def _serve_one(self, _seconds: float) -> None:
+        self.now += 0.1
+        self.alive = self.now < 103
+
+    def notify(self) -> None:
+        self.reports.append(round(self.now))
+
+
+def test_a_busy_process_reports_to_gunicorn_once_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Busy(monkeypatch)
+    worker.run()
+    assert worker.reports == [100, 101, 102]
