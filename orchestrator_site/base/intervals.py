@@ -193,6 +193,7 @@ class BrokerIntervals:
     answer: float = 1.0
     connection_wait: float = 2.0  # for a free connection of the pool
     retry: float = 1.0  # no message is sent for this long after one has failed
+    hints: float = 0.05  # at least, between two looks for nodes that can run new jobs
     send: float = 5.0  # longer than one message can take: while one thread tries a broker that failed, the others skip it
     stop: float = 3.0  # for the threads of a stopping process
 

@@ -1,7 +1,9 @@
 """Which node's workers hear of a new job."""
 
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,6 +82,34 @@ def test_jobs_that_are_hinted_together_share_one_query_and_the_free_capacity(nod
     with django_assert_num_queries(1):
         send_hints([new_job() for _ in range(5)])
     assert (backlog(queue_of(node.pk)), backlog(queue_of(other.pk))) == (2, 2)
+
+
+def test_jobs_that_come_soon_after_another_share_one_look(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a thread that has sent a hint a moment ago
+    looks, pausing, end_of_pause = [], threading.Event(), threading.Event()
+    real = node_hints.healthy_nodes
+
+    def look() -> Any:
+        looks.append(1)
+        return real()
+
+    def pause(_seconds: float) -> None:
+        pausing.set()
+        end_of_pause.wait(10)
+
+    monkeypatch.setattr(node_hints, "healthy_nodes", look)
+    monkeypatch.setattr(node_hints, "time", SimpleNamespace(sleep=pause))
+    make_job()
+    assert pausing.wait(10)
+
+    # When more jobs are created
+    for _ in range(3):
+        make_job()
+    end_of_pause.set()
+
+    # I expect a hint for all of those that find capacity, by one look
+    wait_for(lambda: backlog(queue_of(node.pk)) == 3, what="the hints")
+    assert len(looks) == 2
 
 
 def test_hints_continue_after_an_error(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
