@@ -12,6 +12,8 @@ from docker.transport.unixconn import UnixHTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+from orchestrator_site.base.egress.guarded_connections import GuardedConnection
+
 pytest_plugins = [
     "tests.helpers.delivery_fixtures",
     "tests.helpers.engines",
@@ -84,18 +86,26 @@ def is_in_transaction() -> bool:
 def no_network_in_a_transaction(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail a test that calls an engine or another server in a transaction.
 
-    Both the HTTP client and the Docker engine use urllib3. The error is raised again at the end of the test, because code that
-    retries may catch the exception.
+    The Docker engine uses urllib3. The error is raised again at the end of the test, because code that retries may catch the
+    exception.
     """
     faults: list[str] = []
-    urlopen = HTTPConnectionPool.urlopen
+    urlopen, exchange = HTTPConnectionPool.urlopen, GuardedConnection.exchange
 
-    def guarded(pool: HTTPConnectionPool, method: str, url: str, *args: Any, **options: Any) -> Any:
+    def check(request: str) -> None:
         if is_in_transaction():
-            faults.append(f"{method} {pool.host}{url} inside a transaction")
+            faults.append(f"{request} inside a transaction")
             raise AssertionError(faults[-1])
+
+    def guarded_urlopen(pool: HTTPConnectionPool, method: str, url: str, *args: Any, **options: Any) -> Any:
+        check(f"{method} {pool.host}{url}")
         return urlopen(pool, method, url, *args, **options)
 
-    monkeypatch.setattr(HTTPConnectionPool, "urlopen", guarded)
+    def guarded_exchange(connection: GuardedConnection, request: Any, method: str, *args: Any) -> Any:
+        check(f"{method} {connection.origin}")
+        return exchange(connection, request, method, *args)
+
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", guarded_urlopen)
+    monkeypatch.setattr(GuardedConnection, "exchange", guarded_exchange)
     yield
     assert not faults, faults

@@ -33,7 +33,7 @@ def send(url: str, headers: Mapping[str, str], body: bytes, intervals: DeliveryI
             read_timeout=intervals.answer,
             total_timeout=intervals.answer,
         ) as response:
-            status, asked, date = response.status_code, response.headers.get("Retry-After"), response.headers.get("Date")
+            status, asked, date = response.status, response.getheader("Retry-After"), response.getheader("Date")
             answer = _beginning(http_client.chunks(response))
     except http_client.EgressError as error:
         return Outcome(time=began, latency_ms=latency(), error=str(error)[:_MAX_ERROR_CHARACTERS])

@@ -13,7 +13,6 @@ from jobs.errors import DownloadFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.formatting import over_limit, truncate
 from jobs.transfers.http_attempts import (
-    Answer,
     Attempts,
     Cut,
     RetryableError,
@@ -126,11 +125,11 @@ class Download:
         """Receive the file, or the rest of it. Raise `RetryableError`, `DownloadFailed`, `Interrupted`."""
         resuming = bool(self._validator and self._received)
         with self._answer(resuming) as (url, answer):
-            if resuming and answer.status_code == HTTPStatus.PARTIAL_CONTENT:
+            if resuming and answer.status == HTTPStatus.PARTIAL_CONTENT:
                 self._resume(answer)
-            elif resuming and answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            elif resuming and answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise self._cannot_resume("the server refused the range")
-            elif answer.status_code == HTTPStatus.OK:
+            elif answer.status == HTTPStatus.OK:
                 resuming = False
                 yield self._anew()
                 self._begin(answer)
@@ -157,14 +156,14 @@ class Download:
         return truncate(http_client.redact(self._url))
 
     @contextmanager
-    def _answer(self, resuming: bool) -> Iterator[tuple[str, Answer]]:
+    def _answer(self, resuming: bool) -> Iterator[tuple[str, http_client.Answer]]:
         """Yield the URL at the end of all redirects and its answer."""
         conditions = {"Range": f"bytes={self._received}-", "If-Range": self._validator} if resuming else {}
         url, headers = self._url, self._headers
         for _ in range(_MAX_REDIRECTS + 1):
             with send_request(_METHOD, url, {**headers, **conditions}, None, self._limits, self._interrupt, self._cut) as answer:
-                location = answer.headers.get("Location")
-                if answer.status_code not in _REDIRECTS or location is None:
+                location = answer.getheader("Location")
+                if answer.status not in _REDIRECTS or location is None:
                     yield url, answer
                     return
             url = self._follow(url, location)
@@ -178,28 +177,28 @@ class Download:
         except InvalidUrl as error:
             raise DownloadFailed(f"{self._shown} redirects to an invalid URL: {error}") from error
 
-    def _begin(self, answer: Answer) -> None:
+    def _begin(self, answer: http_client.Answer) -> None:
         """Prepare to receive the file from its first byte. A content encoding is part of the file."""
         self._began = time.monotonic()
-        self._validator = _validator(answer.headers)
-        self._encoding = _encoding(answer.headers)
-        length = answer.headers.get("Content-Length")
+        self._validator = _validator(answer)
+        self._encoding = _encoding(answer)
+        length = answer.getheader("Content-Length")
         if length is not None:
             if not _LENGTH.fullmatch(length.strip()):
                 raise DownloadFailed(f"{self._shown} has an invalid Content-Length")
             self._expect(int(length))
 
-    def _resume(self, answer: Answer) -> None:
+    def _resume(self, answer: http_client.Answer) -> None:
         """Prepare to receive the rest. Raise `RetryableError` if the answer is anything else, or of another version."""
-        given = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+        given = _CONTENT_RANGE.fullmatch(answer.getheader("Content-Range", "").strip())
         if given is None or int(given[1]) != self._received:
             raise self._cannot_resume("the server sent the wrong range")
-        if "Content-Encoding" in answer.headers and _encoding(answer.headers) != self._encoding:
+        if "Content-Encoding" in answer.headers and _encoding(answer) != self._encoding:
             raise self._cannot_resume("its content encoding changed")
         if given[3] == "*":
             return
         total = int(given[3])
-        etag = answer.headers.get("ETag", self._validator)
+        etag = answer.getheader("ETag", self._validator)
         if self.size not in (None, total):
             raise self._cannot_resume("its size changed")
         if self._validator.startswith('"') and etag != self._validator:
@@ -211,8 +210,8 @@ class Download:
             raise DownloadFailed(over_limit(self._shown, self._limits.size))
         self.size = length
 
-    def _receive(self, answer: Answer) -> Iterator[Piece]:
-        while data := answer.raw.read1(_CHUNK_BYTES, decode_content=False):
+    def _receive(self, answer: http_client.Answer) -> Iterator[Piece]:
+        for data in http_client.chunks(answer, _CHUNK_BYTES):
             piece = Piece(self._received, data)
             if self.size is not None and piece.end > self.size:
                 raise DownloadFailed(f"{self._shown} sent more than the {self.size} bytes it announced")
@@ -245,15 +244,15 @@ class Download:
         return RetryableError(DownloadFailed(f"{self._shown} cannot be resumed: {reason}"))
 
 
-def _validator(headers: Mapping[str, str]) -> str:
+def _validator(answer: http_client.Answer) -> str:
     """Return the value for If-Range (RFC 9110, 13.1.5), empty if no header identifies this version exactly."""
-    if headers.get("Accept-Ranges", "").strip().lower() == "none":
+    if answer.getheader("Accept-Ranges", "").strip().lower() == "none":
         return ""
-    etag, modified = headers.get("ETag", "").strip(), headers.get("Last-Modified", "").strip()
+    etag, modified = answer.getheader("ETag", "").strip(), answer.getheader("Last-Modified", "").strip()
     if _STRONG_ETAG.fullmatch(etag):
         return etag
     return modified if _DATE.fullmatch(modified) else ""
 
 
-def _encoding(headers: Mapping[str, str]) -> str:
-    return headers.get("Content-Encoding", "").strip().lower()
+def _encoding(answer: http_client.Answer) -> str:
+    return answer.getheader("Content-Encoding", "").strip().lower()

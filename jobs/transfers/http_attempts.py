@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
 from jobs.errors import DownloadFailed, DownloadRefused, TransferFailed, UploadFailed
 from jobs.interrupt import Interrupt
@@ -24,7 +24,7 @@ from orchestrator_site.base.egress.retry_after import parse_retry_after
 from orchestrator_site.base.intervals import TransferIntervals
 
 _RETRIED_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-_ALMOST_NO_TIME: Final = 0.001  # urllib3 accepts no time-out of 0
+_ALMOST_NO_TIME: Final = 0.001  # a socket with a time-out of 0 does not block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +46,6 @@ class RetryableError(Exception):
         super().__init__(str(failure))
         self.failure = failure
         self.retry_after = retry_after
-
-
-class Answer(Protocol):
-    """The parts of a streamed `requests.Response` that transfers use."""
-
-    @property
-    def status_code(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def raw(self) -> Any: ...
 
 
 class Attempts:
@@ -115,7 +104,7 @@ def send_request(
     limits: TransferLimits,
     interrupt: Interrupt,
     cut: Cut | None = None,
-) -> Iterator[Answer]:
+) -> Iterator[http_client.Answer]:
     """Send a request; yield the answer, whatever its status, with its body unread.
 
     Raise `TransferFailed` if the URL may not be reached or the deadline has passed, `RetryableError` if the connection
@@ -156,11 +145,11 @@ def send_request(
             raise RetryableError(_failure(method, f"{_describe(method, url)}: {truncate(str(error))}")) from error
 
 
-def error_for_status(method: str, url: str, answer: Answer) -> RetryableError | TransferFailed:
+def error_for_status(method: str, url: str, answer: http_client.Answer) -> RetryableError | TransferFailed:
     """Return the error for an answer whose status is not a success."""
     failure = _failure(method, describe_answer(method, url, answer), answered=True)
-    if answer.status_code in _RETRIED_STATUSES or answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        asked = parse_retry_after(answer.headers.get("Retry-After", ""), datetime.now(UTC), answer.headers.get("Date"))
+    if answer.status in _RETRIED_STATUSES or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        asked = parse_retry_after(answer.getheader("Retry-After", ""), datetime.now(UTC), answer.getheader("Date"))
         return RetryableError(failure, asked)
     return failure
 
@@ -169,12 +158,12 @@ def deadline_exceeded(method: str, url: str) -> TransferFailed:
     return _failure(method, f"{_describe(method, url)} did not finish within TRANSFER_TIMEOUT")
 
 
-def describe_answer(method: str, url: str, answer: Answer) -> str:
+def describe_answer(method: str, url: str, answer: http_client.Answer) -> str:
     """Return the beginning of a sentence such as `PUT https://example.com/a returned 503 Service Unavailable`."""
     try:
-        status = f"{answer.status_code} {HTTPStatus(answer.status_code).phrase}"
+        status = f"{answer.status} {HTTPStatus(answer.status).phrase}"
     except ValueError:
-        status = str(answer.status_code)
+        status = str(answer.status)
     return f"{_describe(method, url)} returned {status}"
 
 

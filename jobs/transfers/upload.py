@@ -58,7 +58,7 @@ def _send(
 ) -> int:
     # A server may answer before it has read the whole file, and close the connection: an error counts, a success does not.
     with send_request(method, url, headers, file, limits, interrupt) as answer:
-        if not HTTPStatus.OK <= answer.status_code < HTTPStatus.MULTIPLE_CHOICES:
+        if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
             raise error_for_status(method, url, answer)
         if file.consumed < file.size:
             raise RetryableError(UploadFailed(f"{describe_answer(method, url, answer)} before the whole file was sent"))

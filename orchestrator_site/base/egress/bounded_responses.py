@@ -33,10 +33,27 @@ class BoundedResponse(HTTPResponse):
             super().begin()
         finally:
             self.fp = stream
-        values = self.headers.get_all("Transfer-Encoding", [])
-        codings = {coding.strip().lower() for value in values for coding in value.split(",")} - {"", "identity"}
+        codings = {coding.lower() for coding in self._values("Transfer-Encoding")} - {"", "identity"}
         if codings != ({"chunked"} if self.chunked else set()):
             raise HTTPException("the server used a transfer coding that was not requested")
+        if len(set(self._values("Content-Length"))) > 1:
+            raise HTTPException("the server sent more than one length of the body")
+
+    def read1(self, size: int = -1) -> bytes:
+        """Read a part of the body. Raise `HTTPException` if it has fewer bytes than announced: http.client does not."""
+        if self.fp is None or self.chunked or self.length is None:
+            return super().read1(size)
+        data = self.fp.read1(min(size, self.length) if size >= 0 else self.length) if self.length else b""
+        self.length -= len(data)
+        if not data and self.length:
+            raise RemoteDisconnected("the connection ended in the body of the response")
+        if not self.length:
+            self.close()
+        return data
+
+    def _values(self, name: str) -> list[str]:
+        """Return the members of a list, which may be spread over several headers."""
+        return [member.strip() for value in self.headers.get_all(name, []) for member in value.split(",")]
 
     def _read_next_chunk_size(self) -> int:
         """Accept hexadecimal digits only: http.client also accepts `-1`, and then reads to the end of the connection."""
@@ -93,7 +110,7 @@ def _final_head(stream: BufferedReader | BytesIO) -> bytes:
 def _read_head(stream: BufferedReader | BytesIO) -> bytes:
     """Read a head up to its empty line, or only the first line of what is not HTTP.
 
-    Folded lines become one: urllib3 needs quadratic time to unfold them. Lines that are not headers are dropped: http.client
+    Folded lines become one: the parser keeps their line breaks. Lines that are not headers are dropped: http.client
     would ignore all headers after such a line, including the length of the body.
     """
     status = stream.readline()

@@ -1,24 +1,22 @@
-"""urllib3 connections that reach only checked addresses, and only for as long as their request may take.
+"""HTTP connections that reach only checked addresses, and only for as long as their request may take.
 
 They resolve the name, check its addresses and connect in one step, so no second look at the URL or at DNS can lead elsewhere.
-Requests are sent through `http_client`.
+Requests are sent through `http_client`. With requests and urllib3, a callback took 0.50 ms of CPU instead of 0.23 ms.
 """
 
 import os
+import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
 from typing import Any, Final
 
 import certifi
 from django.conf import settings
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from orchestrator_site.base.egress.allowed_addresses import is_allowed
 from orchestrator_site.base.egress.bounded_responses import BoundedResponse
@@ -26,7 +24,7 @@ from orchestrator_site.base.egress.deadlines import watchdog
 from orchestrator_site.base.intervals import EgressIntervals
 from orchestrator_site.base.values.http_urls import HttpUrl
 
-_MAX_POOLS: Final = 32
+_MAX_ORIGINS: Final = 32  # with idle connections
 MAX_IDLE_CONNECTIONS: Final = 8  # per origin: the default of DELIVERIES_PER_HOST
 
 
@@ -119,9 +117,6 @@ def shut_down(connection: socket.socket) -> None:
         return
 
 
-current_request: ContextVar[OutgoingRequest] = ContextVar("current_request")
-
-
 def check_address(host: str, address: str) -> None:
     """Raise `EgressDenied` if a URL with this `host` may not reach this `address`."""
     configuration = settings.CONFIGURATION
@@ -186,79 +181,127 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
     raise failed or denied or EgressFailed(f"cannot connect to {host} port {port}: timed out after {timeout:g} s", timed_out=True)
 
 
-class _GuardedConnection(HTTPConnection):
-    """The common base of plain and TLS connections."""
+class GuardedConnection:
+    """A connection to one origin, for one request after the other."""
 
-    response_class = BoundedResponse
-    _last_request = float("-inf")
+    def __init__(self, url: HttpUrl, tls: ssl.SSLContext) -> None:
+        """Connect at the first request, with `tls` if the URL begins with https."""
+        self.origin = url.root
+        self._host, self._port = url.host, url.port
+        self._tls = tls if url.scheme == "https" else None
+        self._socket: socket.socket | None = None
+        self._used_at = 0.0  # on the monotonic clock
+        self._is_reusable = False  # whether all requests were sent as a whole
 
-    def _new_conn(self) -> socket.socket:
-        request = current_request.get()
-        connection = connect(self._dns_host, self.port, request.connect_timeout)
+    def exchange(self, request: OutgoingRequest, method: str, head: bytes, body: Iterable[bytes | memoryview]) -> BoundedResponse:
+        """Send a request; return its answer, with its body unread. Raise `EgressError`, `OSError` or `HTTPException`.
+
+        The first part of the body is sent together with the head.
+        """
+        if self._socket is None:
+            self._socket = self._connect(request)
+        else:
+            check_address(self._host, self._socket.getpeername()[0])  # the rules may have changed since it was connected
+            request.attach(self._socket)
+        self._socket.settimeout(request.read_timeout)
+        self._used_at = time.monotonic()
+        self._is_reusable = False
         try:
-            request.attach(connection)
+            for part in with_head(head, body):
+                self._socket.sendall(part)
+            self._is_reusable = True
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # a server may answer and hang up before it has received everything
+        response = BoundedResponse(self._socket, method=method)
+        try:
+            response.begin()
         except BaseException:
-            connection.close()
+            response.close()
             raise
-        return connection
+        return response
 
-    def connect(self) -> None:
-        """Connect, TLS included, within the connect time-out; from then on the read time-out applies."""
-        request = current_request.get()
+    def is_reusable_after(self, response: BoundedResponse) -> bool:
+        """Return True if the answer was read to its end and the server keeps the connection open."""
+        return self._is_reusable and response.isclosed() and not response.will_close
+
+    def is_alive(self, reuse: float) -> bool:
+        """Return True unless it was idle for more than `reuse` seconds, or the server has closed it or sent anything."""
+        if self._socket is None or time.monotonic() - self._used_at >= reuse:
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def _connect(self, request: OutgoingRequest) -> socket.socket:
+        """Connect, TLS included, within the connect time-out."""
         with watchdog.limit(request.connect_timeout, request.expire):  # a server can drip bytes of a handshake, too
-            super().connect()
-        self.sock.settimeout(request.read_timeout)
-
-    def request(self, method: str, url: str, *args: Any, **options: Any) -> None:  # noqa: ARG002 - replaced by the target
-        """Send the request with the target of the `OutgoingRequest`: requests and urllib3 normalize URLs."""
-        request = current_request.get()
-        if self.sock is not None:
-            check_address(self.host, self.sock.getpeername()[0])  # the rules may have changed since it was connected
-            request.attach(self.sock)
-        self.timeout = request.read_timeout  # urllib3 would send with the connect time-out
-        self._last_request = time.monotonic()
-        super().request(method, request.target, *args, **options)
-
-    @property
-    def is_connected(self) -> bool:
-        idle = time.monotonic() - self._last_request
-        return super().is_connected and idle < current_request.get().intervals.reuse
+            connection = connect(self._host, self._port, request.connect_timeout)
+            try:
+                request.attach(connection)
+                if self._tls is None:
+                    return connection
+                return self._tls.wrap_socket(connection, server_hostname=self._host.rstrip("."))
+            except BaseException:
+                connection.close()
+                raise
 
 
-class _GuardedHTTPConnection(_GuardedConnection):
-    pass
+def with_head(head: bytes, body: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Yield the parts of a request, of which the first contains its head: one system call less, and one packet less."""
+    for part in body:
+        yield head + part if head else part
+        head = b""
+    if head:
+        yield head
 
 
-class _GuardedHTTPSConnection(_GuardedConnection, HTTPSConnection):
-    pass
-
-
-class _GuardedHTTPPool(HTTPConnectionPool):
-    ConnectionCls = _GuardedHTTPConnection
-
-
-class _GuardedHTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _GuardedHTTPSConnection
-
-
-class GuardedAdapter(HTTPAdapter):
-    """The transport of requests over guarded connections. Set `current_request` before each request.
+class ConnectionPool:
+    """Idle connections, to be used again by any thread.
 
     Raises `EgressFailed` if CA_BUNDLE can no longer be read.
     """
 
     def __init__(self) -> None:
-        self._tls_context = ssl.create_default_context(cafile=certifi.where())
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[str, list[GuardedConnection]] = OrderedDict()  # by origin; the last used at the end
+        self._tls = ssl.create_default_context(cafile=certifi.where())
+        self._tls.set_alpn_protocols(["http/1.1"])
         if bundle := settings.CONFIGURATION.ca_bundle:
             try:
-                self._tls_context.load_verify_locations(bundle)
+                self._tls.load_verify_locations(bundle)
             except OSError as error:
                 raise EgressFailed(f"CA_BUNDLE cannot be read: {error.strerror}") from error
-        super().__init__(pool_connections=_MAX_POOLS, pool_maxsize=MAX_IDLE_CONNECTIONS)
 
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._tls_context, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
+    def __del__(self) -> None:
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
 
-    def cert_verify(self, *args: Any) -> None:
-        """Do nothing: the shared context verifies, and requests would read the certificates again for every connection."""
+    def acquire(self, url: HttpUrl, reuse: float) -> GuardedConnection:
+        """Return the connection to this origin that was used last, or a new one if none was within `reuse` seconds."""
+        while True:
+            with self._lock:
+                idle = self._idle.get(url.root)
+                connection = idle.pop() if idle else None
+            if connection is None:
+                return GuardedConnection(url, self._tls)
+            if connection.is_alive(reuse):
+                return connection
+            connection.close()
+
+    def release(self, connection: GuardedConnection) -> None:
+        """Keep an idle connection for the next request."""
+        with self._lock:
+            idle = self._idle.setdefault(connection.origin, [])
+            self._idle.move_to_end(connection.origin)
+            idle.append(connection)
+            surplus = idle[:-MAX_IDLE_CONNECTIONS]
+            del idle[:-MAX_IDLE_CONNECTIONS]
+            if len(self._idle) > _MAX_ORIGINS:
+                surplus += self._idle.popitem(last=False)[1]
+        for closed in surplus:
+            closed.close()

@@ -7,35 +7,37 @@ keeps no cookies, uses no proxy and no `.netrc`, and ends at the deadline whatev
 import re
 import socket
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import Any, Final, Protocol
+from http.client import HTTPException
+from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
-import requests
-import urllib3
-from requests.structures import CaseInsensitiveDict
-
+from orchestrator_site.base.egress.bounded_responses import BoundedResponse as Answer
 from orchestrator_site.base.egress.deadlines import watchdog
 from orchestrator_site.base.egress.guarded_connections import (
+    ConnectionPool,
     EgressDenied,
     EgressError,
     EgressFailed,
-    GuardedAdapter,
     OutgoingRequest,
-    current_request,
 )
 from orchestrator_site.base.intervals import EgressIntervals
 from orchestrator_site.base.values.http_urls import HttpUrl, InvalidUrl, parse
 
-__all__ = ["EgressDenied", "EgressError", "EgressFailed", "chunks", "open", "origin_of", "redact"]
+__all__ = ["Answer", "EgressDenied", "EgressError", "EgressFailed", "chunks", "open", "origin_of", "redact"]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Headers that follow from the URL and the body.
 _SET_HERE: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade"})
+_DEFAULTS: Final = {"Accept-Encoding": b"identity", "User-Agent": b"Orchestrator/1"}
 _MAX_SHOWN_CHARACTERS: Final = 200
+
+
+class _ExchangeFailed(Exception):
+    """Sending or reading failed: the cause says why. Other errors in the block of `open` are the caller's."""
 
 
 class SizedChunks(Protocol):
@@ -58,7 +60,7 @@ def open(
     total_timeout: float | None = None,
     on_socket: Callable[[socket.socket], object] | None = None,
     intervals: EgressIntervals = EgressIntervals(),
-) -> Iterator[requests.Response]:
+) -> Iterator[Answer]:
     """Send a request; yield the answer, whatever its status, with its body unread (see `chunks`).
 
     Times are in seconds: `connect_timeout` for name resolution, connection and TLS handshake each, `read_timeout` without
@@ -69,54 +71,65 @@ def open(
     Raise `EgressDenied` or `EgressFailed`, also inside the block while the body is read.
     """
     parsed = _parse(url)
-    prepared = _prepare(method, parsed, headers or {}, body)
+    head = _head(method, parsed, headers or {}, body)
+    parts = (body,) if isinstance(body, bytes) else body or ()
     request = OutgoingRequest(parsed, connect_timeout, read_timeout, on_socket, intervals)
     with ExitStack() as stack:
         stack.callback(request.close)
         if total_timeout is not None:
             stack.enter_context(watchdog.limit(total_timeout, request.expire))
         stack.enter_context(_translating_errors(request))
-        yield stack.enter_context(_send(prepared, request))
+        yield stack.enter_context(_exchange(method, parsed, head, parts, request))
 
 
 @contextmanager
-def _send(prepared: requests.PreparedRequest, request: OutgoingRequest) -> Iterator[requests.Response]:
-    """Send without a `requests.Session`, which would read the body of a redirect to its end, however long."""
-    token = current_request.set(request)
+def _exchange(
+    method: str, url: HttpUrl, head: bytes, body: Iterable[bytes | memoryview], request: OutgoingRequest
+) -> Iterator[Answer]:
+    """Send the request on a new or idle connection; keep it if the whole answer was read."""
+    pool = _pool()
+    connection = pool.acquire(url, request.intervals.reuse)
     try:
-        response = _adapter().send(prepared, stream=True, timeout=(request.connect_timeout, request.read_timeout))
-    finally:
-        current_request.reset(token)
-    try:
-        yield response
-    finally:
-        response.close()
+        try:
+            response = connection.exchange(request, method, head, body)
+        except (OSError, HTTPException) as error:
+            raise _ExchangeFailed from error
+        with response:
+            yield response
+            is_reusable = connection.is_reusable_after(response)
+    except BaseException:
+        connection.close()
+        raise
+    if is_reusable:
+        pool.release(connection)
+    else:
+        connection.close()
 
 
-def chunks(response: requests.Response, size: int = 65536) -> Iterator[bytes]:
+def chunks(response: Answer, size: int = 65536) -> Iterator[bytes]:
     """Yield the body as the server sent it, at most `size` bytes at a time. A content encoding is not decoded."""
-    while data := response.raw.read1(size, decode_content=False):
-        yield data
+    try:
+        while data := response.read1(size):
+            yield data
+    except (OSError, HTTPException) as error:
+        raise _ExchangeFailed from error
 
 
 @contextmanager
 def _translating_errors(request: OutgoingRequest) -> Iterator[None]:
-    """Turn errors of requests and urllib3 into `EgressFailed`, and so an answer that the watchdog has ended."""
+    """Turn errors of the exchange into `EgressFailed`, and so an answer that the watchdog has ended."""
     try:
         yield
-    except EgressError:
-        raise
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _failure(request, error) from error
+    except _ExchangeFailed as failed:
+        raise _failure(request, failed.__cause__) from failed.__cause__
     if request.expired:
         raise _failure(request, None)
 
 
-def _failure(request: OutgoingRequest, error: Exception | None) -> EgressFailed:
-    reason = _innermost(error) if error else None
+def _failure(request: OutgoingRequest, reason: BaseException | None) -> EgressFailed:
     if request.expired or reason is None:
         return EgressFailed(f"{request.host} did not answer in time", timed_out=True)
-    if isinstance(reason, TimeoutError | urllib3.exceptions.TimeoutError):
+    if isinstance(reason, TimeoutError):
         return EgressFailed(f"{request.host} sent nothing for {request.read_timeout:g} s", timed_out=True)
     text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__
     return EgressFailed(f"the connection to {request.host} failed: {_printable(text)}")
@@ -127,34 +140,25 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text.strip()[:_MAX_SHOWN_CHARACTERS])
 
 
-def _innermost(error: BaseException) -> BaseException:
-    """Return the root cause: the texts of outer errors contain the URL with its query."""
-    causes = [getattr(error, "reason", None), *error.args, error.__cause__]
-    for cause in causes:
-        if isinstance(cause, BaseException):
-            return _innermost(cause)
-    return error
-
-
 @cache
-def _adapter() -> GuardedAdapter:
-    return GuardedAdapter()
+def _pool() -> ConnectionPool:
+    return ConnectionPool()
 
 
-def _prepare(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes | SizedChunks | None) -> requests.PreparedRequest:
-    """Build the request without `PreparedRequest.prepare`, which rewrites URLs. The `OutgoingRequest` has the target."""
-    sent: CaseInsensitiveDict[Any] = CaseInsensitiveDict({"Accept-Encoding": "identity"})
+def _head(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes | SizedChunks | None) -> bytes:
+    """Return the request line and the headers. `headers` replace those that follow from the URL, whatever their case."""
+    sent = dict(_DEFAULTS)
     if url.userinfo is not None:
         user, _, password = url.userinfo.partition(":")
         pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
-        sent["Authorization"] = f"Basic {b64encode(pair).decode()}"
-    sent.update(_encode_headers(headers))
+        sent["Authorization"] = b"Basic " + b64encode(pair)
+    given = {name.lower() for name in headers}
+    sent = {name: value for name, value in sent.items() if name.lower() not in given} | _encode_headers(headers)
     if body is not None:
-        sent["Content-Length"] = str(len(body))
-    request = requests.PreparedRequest()
-    request.method, request.url, request.headers = method, url.root, sent
-    request.body = body  # type: ignore[assignment]  # urllib3 sends what can be iterated over chunk by chunk
-    return request
+        sent["Content-Length"] = b"%d" % len(body)
+    lines = [f"{method} {url.target} HTTP/1.1\r\nHost: {url.authority}\r\n".encode("ascii")]
+    lines += [b"%b: %b\r\n" % (name.encode("ascii"), value) for name, value in sent.items()]
+    return b"".join(lines) + b"\r\n"
 
 
 def _encode_headers(headers: Mapping[str, str]) -> dict[str, bytes]:

@@ -44,6 +44,12 @@ class HttpUrl:
         return f"{self.scheme}://{_bracketed(self.host.rstrip('.'))}:{self.port}"
 
     @property
+    def authority(self) -> str:
+        """Return the value of the `Host` header: the host, and the port if it is not the scheme's own."""
+        host = _bracketed(self.host.rstrip("."))
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
     def root(self) -> str:
         """Return the URL without userinfo, path and query."""
         return f"{self.scheme}://{_bracketed(self.host)}:{self.port}/"

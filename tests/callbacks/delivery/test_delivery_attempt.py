@@ -308,10 +308,10 @@ def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver
     """A server with a certificate for hook.test that clients trust."""
     path = certificate(tmp_path, "hook.test")
     monkeypatch.setattr(guarded_connections.certifi, "where", lambda: str(path))
-    http_client._adapter.cache_clear()
+    http_client._pool.cache_clear()
     with Receiver(tls=tls_server(path)) as receiver:
         yield receiver
-    http_client._adapter.cache_clear()
+    http_client._pool.cache_clear()
 
 
 def test_a_certificate_is_checked_against_the_host_name(secure: Receiver) -> None:

@@ -50,8 +50,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def fresh_adapter() -> Iterator[None]:
-    """Use an adapter with connections and certificates for this test only."""
-    http_client._adapter.cache_clear()
+def fresh_pool() -> Iterator[None]:
+    """Use a pool with connections and certificates for this test only."""
+    http_client._pool.cache_clear()
     yield
-    http_client._adapter.cache_clear()
+    http_client._pool.cache_clear()

@@ -1,6 +1,6 @@
 """Requests of the tests, with their usual time-outs."""
 
-import io
+from collections.abc import Iterator
 from typing import Any
 
 from orchestrator_site.base.egress import http_client
@@ -11,21 +11,18 @@ TIMES: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 10}
 
 def get(url: str, **options: Any) -> tuple[int, bytes]:
     with http_client.open(options.pop("method", "GET"), url, **(TIMES | options)) as response:
-        return response.status_code, b"".join(http_client.chunks(response))
+        return response.status, b"".join(http_client.chunks(response))
 
 
-class Zeros(io.RawIOBase):
-    """A body that is generated while it is read."""
+class Zeros:
+    """A body that is generated while it is sent."""
 
     def __init__(self, size: int) -> None:
-        self.left = self.size = size
-        self.largest_read = 0
+        self._size = size
 
     def __len__(self) -> int:
-        return self.size
+        return self._size
 
-    def read(self, size: int = -1) -> bytes:
-        self.largest_read = max(self.largest_read, size)
-        data = b"0" * min(size, self.left)
-        self.left -= len(data)
-        return data
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, self._size, 65536):
+            yield b"0" * min(65536, self._size - start)

@@ -50,6 +50,12 @@ def test_an_answer_may_have_many_headers(receiver: Receiver, headers: bytes) -> 
     assert get(receiver.url) == (200, b"body")
 
 
+def test_two_lengths_of_a_body_are_a_failure(receiver: Receiver) -> None:
+    receiver.will(Answer(fault="raw", body=b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody!"))
+    with pytest.raises(http_client.EgressFailed, match="more than one length"):
+        get(receiver.url)
+
+
 def test_an_answer_may_have_a_long_reason(receiver: Receiver) -> None:
     receiver.will(Answer(fault="raw", body=b"HTTP/1.1 200 " + b"x" * 60_000 + b"\r\nContent-Length: 4\r\n\r\nbody"))
     assert get(receiver.url) == (200, b"body")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.stateless
 
 
 @pytest.fixture
-def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, fresh_adapter: None) -> Iterator[Receiver]:
+def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, fresh_pool: None) -> Iterator[Receiver]:
     """A server with a certificate for hook.test that is trusted like a public one."""
     path = certificate(tmp_path, "hook.test")
     names["hook.test"] = names["other.test"] = ["127.0.0.1"]
@@ -51,12 +51,12 @@ def test_a_private_authority_is_trusted_next_to_public_ones(tmp_path: Path, sett
 
         # When it names the private authority, I expect an answer from both
         settings.CONFIGURATION = replace(django_settings.CONFIGURATION, ca_bundle=authority)
-        http_client._adapter.cache_clear()
+        http_client._pool.cache_clear()
         assert get(f"https://inside.test:{inside.port}/") == (200, b"")
         assert get(f"https://hook.test:{secure.port}/") == (200, b"")
 
 
-def test_a_missing_bundle_is_a_failure(tmp_path: Path, settings: Any, receiver: Receiver, fresh_adapter: None) -> None:
+def test_a_missing_bundle_is_a_failure(tmp_path: Path, settings: Any, receiver: Receiver, fresh_pool: None) -> None:
     settings.CONFIGURATION = replace(django_settings.CONFIGURATION, ca_bundle=tmp_path / "gone.pem")
     with pytest.raises(http_client.EgressFailed, match="CA_BUNDLE cannot be read: No such file"):
         get(receiver.url)
@@ -76,7 +76,7 @@ def test_a_hanging_handshake_ends_with_the_connect_timeout() -> None:
 
 
 def test_a_name_has_one_encoding_for_dns_tls_and_the_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, egress_allow: Any, fresh_adapter: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, egress_allow: Any, fresh_pool: None
 ) -> None:
     # Given a server with a certificate for a non-ASCII name, which EGRESS_ALLOW lists
     encoded = "xn--bcher-kva.test"

@@ -171,6 +171,7 @@ class TestRest:
         url = parse("HTTPS://me@Example.COM./a?b#c")
         assert (url.origin, url.root) == ("https://example.com:443", "https://example.com.:443/")
         assert parse("http://[::1]/").origin == "http://[::1]:80"
+        assert (url.authority, parse("http://[::1]:443/").authority) == ("example.com", "[::1]:443")
 
 
 BASE = "http://me@a/b/c/d;p?q"
