@@ -11,7 +11,8 @@ from django.conf import settings
 from django.db import connection
 
 from jobs.engine.protocol import Engine
-from jobs.models import Job
+from jobs.maintenance.dead_workers import declare_dead
+from jobs.models import Job, Worker
 from jobs.states import State
 from jobs.worker.supervisor import Supervisor
 from orchestrator_site.base.intervals import EngineIntervals, JobIntervals, RunIntervals, WorkerIntervals
@@ -83,6 +84,14 @@ def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
     workers = Workers(engine, tmp_path)
     yield workers
     workers.stop()
+
+
+def declare_worker_dead(supervisor: Supervisor) -> None:
+    """Let the others find that a worker is dead whose job thread was killed, and end its thread for sandboxes, too."""
+    supervisor.sandboxes.stop()
+    supervisor.sandboxes._thread.join(20)
+    worker = supervisor._heartbeat.worker_id
+    assert declare_dead(worker, Worker.objects.get(pk=worker).counter)
 
 
 def completed(job: Job) -> Job:

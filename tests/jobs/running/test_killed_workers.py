@@ -22,9 +22,8 @@ import threading
 import pytest
 from django.db import connection
 
-from jobs.maintenance.dead_workers import declare_dead
 from jobs.maintenance.leftovers import remove_leftovers
-from jobs.models import Job, Worker
+from jobs.models import Job
 from jobs.spec import CallbackSpec, OutputSpec
 from jobs.states import OutputType, State
 from jobs.worker.sandbox_pool import SandboxState
@@ -37,7 +36,7 @@ from tests.helpers.job_checks import end_before_first_look, event_types, file_in
 from tests.helpers.kills import Killer, Moment, killing
 from tests.helpers.receiver import Receiver
 from tests.helpers.waiting import wait_for
-from tests.helpers.workers import Workers, completed
+from tests.helpers.workers import Workers, completed, declare_worker_dead
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -69,10 +68,7 @@ class Crashes:
             self._worker.run_jobs()
         if killer.killed:
             connection.close()
-            self._worker.sandboxes.stop()
-            self._worker.sandboxes._thread.join(20)
-            dead = self._worker._heartbeat.worker_id
-            assert declare_dead(dead, Worker.objects.get(pk=dead).counter)
+            declare_worker_dead(self._worker)
             self._worker = self._another()
         return killer
 

@@ -4,25 +4,16 @@ import itertools
 
 import pytest
 
-from jobs.maintenance.dead_workers import declare_dead
-from jobs.models import Worker
 from jobs.worker.sandbox_pool import SandboxState
 from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.kills import Killer, Moment, killing
 from tests.helpers.waiting import wait_for
-from tests.helpers.workers import Workers
+from tests.helpers.workers import Workers, declare_worker_dead
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SIZE = 2
-
-
-def declare_worker_dead(supervisor: Supervisor) -> None:
-    supervisor.sandboxes.stop()
-    supervisor.sandboxes._thread.join(20)
-    worker = supervisor._heartbeat.worker_id
-    assert declare_dead(worker, Worker.objects.get(pk=worker).counter)
 
 
 def has_all(supervisor: Supervisor, engine: FakeEngine) -> bool:

@@ -17,7 +17,7 @@ from tests.fake_engine import FakeEngine
 from tests.fake_engine.process_container import FakeContainer
 from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
-from tests.helpers.workers import Workers, completed, running
+from tests.helpers.workers import Workers, completed, declare_worker_dead, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,8 +32,7 @@ class Race:
         dead = workers.another(sandboxes=1)
         wait_for(lambda: names(dead, SandboxState.FREE), what="a sandbox")
         (self.sandbox,) = engine._containers.values()
-        dead.stop()
-        dead.sandboxes._thread.join(20)
+        declare_worker_dead(dead)
         self._both_found = threading.Barrier(2)
         self._finish = threading.Event()
         self._engine = engine
