@@ -165,27 +165,6 @@ def test_a_transaction_that_fails_changes_no_result(fast: Receiver, monkeypatch:
     assert (stream.events[0].tries, stream.events[0].attempts.count()) == (1, 1)
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
-def test_a_locked_stream_delays_no_other(fast: Receiver) -> None:
-    deliverer = Deliverer(PATIENT)
-    locked, free = streams_to(fast.url, 2)
-    row = Subscription.objects.filter(pk=locked.pk)
-
-    # When a publisher has locked a stream, I expect the other to be claimed, and this one to be left for later
-    claimed = while_locked(row, lambda: deliverer.claim([locked.pk, free.pk]))
-    assert [delivery.event.subscription_id for delivery in claimed.deliveries] == [free.pk]
-    assert claimed.locked == [locked.pk]
-
-    # and so with results
-    claimed.deliveries.extend(deliverer.claim(claimed.locked).deliveries)
-    results = [deliverer.send(delivery) for delivery in claimed.deliveries]
-    recorded = while_locked(row, lambda: deliverer.record(results))
-    assert (free.states, locked.states) == ([DELIVERED], [PENDING])
-    assert recorded.locked == results[1:]
-    deliverer.record(recorded.locked)
-    assert locked.states == [DELIVERED]
-
-
 def while_locked(rows: QuerySet[Any], what: Callable[[], Any]) -> Any:
     """Do something in another thread while this one has rows locked; return what it returns."""
     answers: list[Any] = []
@@ -196,16 +175,19 @@ def while_locked(rows: QuerySet[Any], what: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
-def test_a_locked_destination_delays_no_other(fast: Receiver) -> None:
+@pytest.mark.parametrize("what", ["stream", "destination"])
+def test_what_is_locked_delays_nothing_else(fast: Receiver, what: str) -> None:
     with Receiver() as other:
-        # Given a stream for a destination that another session has locked, and one for another destination
+        # Given a stream that another session has locked, or its destination, and a stream to another destination
         deliverer = Deliverer(PATIENT)
         (locked,), (free,) = streams_to(other.url, 1), streams_to(fast.url, 1)
-        row = Destination.objects.filter(pk=locked.row.destination_id)
+        before = locked.row
+        rows: QuerySet[Any] = Subscription.objects.filter(pk=locked.pk)
+        if what == "destination":
+            rows = Destination.objects.filter(pk=before.destination_id)
 
         # When they are claimed, I expect the other to be sent, and this one to be left for later, unchanged
-        before = locked.row
-        claimed = while_locked(row, lambda: deliverer.claim([locked.pk, free.pk]))
+        claimed = while_locked(rows, lambda: deliverer.claim([locked.pk, free.pk]))
         assert [delivery.event.subscription_id for delivery in claimed.deliveries] == [free.pk]
         assert claimed.locked == [locked.pk]
         assert locked.row.next_attempt_at == before.next_attempt_at
@@ -213,7 +195,7 @@ def test_a_locked_destination_delays_no_other(fast: Receiver) -> None:
         # and so with results
         claimed.deliveries.extend(deliverer.claim(claimed.locked).deliveries)
         results = [deliverer.send(delivery) for delivery in claimed.deliveries]
-        recorded = while_locked(row, lambda: deliverer.record(results))
+        recorded = while_locked(rows, lambda: deliverer.record(results))
         assert (free.states, locked.states) == ([DELIVERED], [PENDING])
         assert recorded.locked == results[1:]
         deliverer.record(recorded.locked)

@@ -1,6 +1,6 @@
 """Downloads that are written while they arrive: no archive stays open during a long pause."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -52,14 +52,23 @@ def pauses(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Pauses:
     return Pauses(workspace.engine, monkeypatch)
 
 
+@pytest.fixture
+def download_with_pause(server: FileServer, download: Download, pauses: Pauses) -> Callable[..., None]:
+    """Download a file in two parts: the server breaks off, and then asks to be left alone for some seconds."""
+
+    def download_it(seconds: int, **limits: float) -> None:
+        server.serve("/file", CONTENT, ETag='"1"')
+        url = server.fault("/file", cut(2000), status(503, Retry_After=str(seconds)))
+        assert download(url, interrupt=pauses, **limits) == len(CONTENT)
+
+    return download_it
+
+
 def test_the_archive_ends_before_a_long_pause(
-    workspace: Workspace, server: FileServer, download: Download, pauses: Pauses
+    workspace: Workspace, server: FileServer, download_with_pause: Callable[..., None], pauses: Pauses
 ) -> None:
-    # Given a download that breaks in the middle of its archive, and a server that asks to be left alone for 25 s then
-    server.serve("/file", CONTENT, ETag='"1"')
-    url = server.fault("/file", cut(2000), status(503, Retry_After="25"))
-    # When it is downloaded
-    assert download(url, interrupt=pauses) == len(CONTENT)
+    # When a download breaks in the middle of its archive, and the server asks for a pause that is too long
+    download_with_pause(25)
     # I expect the archive to be open in the short pause before the 503, and ended before the long one
     assert pauses.short == [True]
     assert pauses.long == [(25.0, False)]
@@ -70,21 +79,17 @@ def test_the_archive_ends_before_a_long_pause(
 
 
 def test_the_archive_stays_open_in_a_pause_that_ends_in_time(
-    workspace: Workspace, server: FileServer, download: Download, pauses: Pauses
+    workspace: Workspace, download_with_pause: Callable[..., None], pauses: Pauses
 ) -> None:
-    server.serve("/file", CONTENT, ETag='"1"')
-    url = server.fault("/file", cut(2000), status(503, Retry_After="2"))
-    assert download(url, interrupt=pauses) == len(CONTENT)
+    download_with_pause(2)
     assert pauses.long == [(2.0, True)]
     assert arrived(workspace) == CONTENT
     assert pauses.archives == 1
 
 
-def test_a_pause_counts_towards_the_time_in_all(server: FileServer, download: Download, pauses: Pauses) -> None:
-    # Given a pause that is short enough as a silence, and too long for what is left in all
-    server.serve("/file", CONTENT, ETag='"1"')
-    url = server.fault("/file", cut(2000), status(503, Retry_After="4"))
-    assert download(url, interrupt=pauses, direct_max=3.0) == len(CONTENT)
+def test_a_pause_counts_towards_the_time_in_all(download_with_pause: Callable[..., None], pauses: Pauses) -> None:
+    # When a pause is short enough as a silence, and too long for what is left in all
+    download_with_pause(4, direct_max=3.0)
     assert pauses.long == [(4.0, False)]
 
 
