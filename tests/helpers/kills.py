@@ -32,6 +32,7 @@ class Killer:
         self.effects: list[str] = []
         self.killed = False
         self._thread, self._place, self._moment = thread, place, moment
+        self._lock = threading.Lock()
 
     @property
     def story(self) -> str:
@@ -42,15 +43,17 @@ class Killer:
         """Do an effect of the current thread, unless it is killed. `undo` is what the death of a process undoes by itself."""
         if threading.current_thread().name != self._thread:
             return effect()
+        with self._lock:
+            is_dead = self.killed
+            if not is_dead:
+                self.effects.append(name)
+                self.killed = self._place in (name, len(self.effects))
         if not self.killed:
-            self.effects.append(name)
-            self.killed = self._place in (name, len(self.effects))
-            if not self.killed:
-                return effect()
-            if self._moment == "after":
-                effect()
-                raise Killed
-        undo()
+            return effect()
+        if not is_dead and self._moment == "after":
+            effect()
+        else:
+            undo()
         raise Killed
 
 

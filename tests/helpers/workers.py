@@ -87,9 +87,10 @@ def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
 
 
 def declare_worker_dead(supervisor: Supervisor) -> None:
-    """Let the others find that a worker is dead whose job thread was killed, and end its thread for sandboxes, too."""
+    """Let the others find that a worker is dead whose job thread was killed, and end its threads for sandboxes, too."""
     supervisor.sandboxes.stop()
-    supervisor.sandboxes._thread.join(20)
+    for thread in supervisor.sandboxes._threads:
+        thread.join(20)
     worker = supervisor._heartbeat.worker_id
     assert declare_dead(worker, Worker.objects.get(pk=worker).counter)
 
