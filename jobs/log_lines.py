@@ -22,7 +22,8 @@ from jobs.engine.protocol import Frames, StreamName
 from orchestrator_site.base.intervals import LogIntervals
 
 MAX_EVENT_BYTES: Final = 48 * 1024  # of the lines of one event, as JSON
-MAX_BATCH_BYTES: Final = 8 * MAX_EVENT_BYTES  # of the lines that are committed together
+# Of the lines that are committed together. The frames that come with the last of them make it 16 events, most of them full.
+MAX_BATCH_BYTES: Final = 15 * MAX_EVENT_BYTES
 _STREAMS: Final[tuple[StreamName, ...]] = ("stdout", "stderr")
 _SEPARATOR: Final = 2  # bytes of `, ` after a text; the last text has the brackets instead
 _MAX_CHARACTER_BYTES: Final = 6  # as in \u001b
@@ -73,7 +74,7 @@ class Batch:
 class LineSplitter:
     """A splitter of the frames that follow `cursor` into batches of lines.
 
-    It holds one batch, which is due at 384 KiB (eight events), and at most 48 KiB of the unfinished line of each stream.
+    It holds one batch, which is due at 720 KiB, and at most 48 KiB of the unfinished line of each stream.
     """
 
     def __init__(self, cursor: Cursor | None = None, intervals: LogIntervals = LogIntervals()) -> None:

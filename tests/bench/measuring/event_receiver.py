@@ -6,7 +6,7 @@ As a program, it answers each POST with 200 and prints a line for each event:
 """
 
 import asyncio
-import json
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +17,8 @@ from tests.helpers.waiting import wait_for
 
 MODULE = "tests.bench.measuring.event_receiver"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+LINES = b'"lines":['
+DROPPED = re.compile(rb'"droppedLines":(\d+)')
 WITH_LINES = ("orchestrator.job.log", "orchestrator.job.exit")
 
 
@@ -105,13 +107,19 @@ class _Connection(asyncio.Protocol):
             del self._data[:size]
 
 
+def count_lines(body: bytes) -> int:
+    """Return how many `lines` an event has, if none has a quote in it. To parse them would take ten times the CPU."""
+    start = body.find(LINES)
+    return body.count(b'"', start + len(LINES), body.index(b"]", start)) // 2 if start >= 0 else 0
+
+
 def report(now: float, headers: dict[bytes, bytes], body: bytes) -> None:
     if b"ce-type" not in headers:
         return  # a request of another program, which is only to be answered
     type_, lines, dropped = headers[b"ce-type"].decode(), 0, 0
     if type_ in WITH_LINES:
-        data = json.loads(body)["data"]
-        lines, dropped = len(data.get("lines", ())), data.get("droppedLines", 0)
+        dropped = int(match[1]) if (match := DROPPED.search(body)) else 0
+        lines = count_lines(body)
     print(now, type_, headers[b"ce-subject"].decode(), int(headers[b"ce-jobsequence"]), lines, dropped)
 
 

@@ -36,8 +36,8 @@ STATEMENTS: Final = {
     "INSERT callbacks_event": 1,  # all of the commit
     "UPDATE callbacks_subscription": 1,  # takes their numbers, and locks it
 }
-TRANSACTIONS_PER_MEBIBYTE: Final = 3  # each has at least 384 KiB as JSON
-EVENTS_PER_MEBIBYTE: Final = 25  # each of 48 KiB as JSON, and a smaller one at the end of each transaction
+TRANSACTIONS_PER_MEBIBYTE: Final = 1.5  # each has at least 720 KiB as JSON
+EVENTS_PER_MEBIBYTE: Final = 24  # each of 48 KiB as JSON, except the last one of each transaction
 
 
 def lines(mebibytes: int) -> Iterator[Frames]:
@@ -69,7 +69,7 @@ def test_statements_and_events_of_a_log_printed_at_full_speed() -> None:
         assert len(seen) <= most * transactions, name
     assert len(statements) <= (sum(STATEMENTS.values()) + 2) * transactions
     assert Event.objects.filter(type="orchestrator.job.log").count() <= 4 * EVENTS_PER_MEBIBYTE
-    assert LogChunk.objects.count() == transactions
+    assert LogChunk.objects.count() <= 2 * transactions
 
 
 @pytest.mark.parametrize("log", [lines, endless_line])
