@@ -1,5 +1,6 @@
 """Starts and stops parts of the service that run in one process."""
 
+import gc
 import logging
 import os
 import signal
@@ -66,8 +67,18 @@ class Runtime:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, request_stop)
         self.start()
+        freeze_memory()
         self.stopping.wait()
         self.stop()
         logging.shutdown()
         # Threads may still block on an engine or a peer. Nothing waits for them: their claims are released.
         os._exit(0)
+
+
+def freeze_memory() -> None:
+    """Let the garbage collector ignore what exists now, because it lives as long as the process.
+
+    To look through all of it again and again took a tenth of a worker's CPU for a log that is printed at full speed.
+    """
+    gc.collect()
+    gc.freeze()
