@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from jobs.engine import image_errors
+from jobs.engine.docker.container_creation import ContainerCreation
 from jobs.engine.docker.container_files import ContainerFiles
-from jobs.engine.docker.container_json import creation_body, listed_observation, observation
+from jobs.engine.docker.container_json import listed_observation, observation
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
@@ -20,7 +20,7 @@ from jobs.engine.docker.log_frames import read_frames
 from jobs.engine.docker.networks import Networks, label_filter
 from jobs.engine.docker.oom_kills import reports_oom_kill
 from jobs.engine.docker.sandboxes import Sandboxes
-from jobs.engine.docker.start_errors import NO_COMMAND, cause_of, check_arguments
+from jobs.engine.docker.start_errors import cause_of, check_arguments
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, quoted
 from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.docker.unenforced_limits import EngineWarnings, flagged_limits
@@ -39,9 +39,7 @@ from jobs.errors import (
     ContainerConflict,
     ContainerNotFound,
     EngineInTrouble,
-    EngineRefused,
     EngineUnavailable,
-    ImageUnavailable,
     NetworkMissing,
     SandboxRefused,
     StartFailed,
@@ -76,6 +74,7 @@ class DockerEngine:
         self._networks = Networks(self._client)
         self._images = Images(self._client, self._restarts)
         self._init = Init(self._client)
+        self._creation = ContainerCreation(self._client, self._init, self._images, self._networks)
         self._sandboxes = Sandboxes(self._client, self._init.architecture)
         self._files = ContainerFiles(self._client)
         self._warnings = EngineWarnings()
@@ -88,6 +87,7 @@ class DockerEngine:
         engine._networks = Networks(engine._client)
         engine._images = self._images.using(engine._client)
         engine._init = self._init.using(engine._client)
+        engine._creation = ContainerCreation(engine._client, engine._init, engine._images, engine._networks)
         engine._sandboxes = Sandboxes(engine._client, engine._init.architecture)
         engine._files = self._files.using(engine._client)
         return engine
@@ -150,8 +150,8 @@ class DockerEngine:
 
     # -- containers ----------------------------------------------------------------------------
     def create(self, spec: RunSpec) -> None:
-        body = self._creation_body(spec)
-        answer = self._create(spec.name, body)
+        body = self._creation.body(spec)
+        answer = self._creation.request(spec.name, body)
         if answer.status == 409:  # the name is taken: by an earlier attempt, unless that container has started
             try:
                 phase = self.inspect(spec.name).phase
@@ -160,49 +160,10 @@ class DockerEngine:
             if phase != "created":
                 raise _has_started(spec.name)
             self.remove(spec.name)
-            answer = self._create(spec.name, body)
+            answer = self._creation.request(spec.name, body)
         if answer.failed:
-            raise self._creation_error(spec, body, answer)
+            raise self._creation.error(spec, body, answer)
         self._warnings.remember((answer.data or {}).get("Warnings") or [])
-
-    def _creation_body(self, spec: RunSpec) -> dict[str, Any]:
-        holder = self._init.checked_holder()
-        if not holder or spec.command is not None:
-            return creation_body(spec, holder)
-        image_id, command = self._images.own_command(spec.image)
-        if not command:
-            raise EngineRefused(NO_COMMAND)
-        # By its id, because the name may have been moved to an image with another command.
-        return creation_body(replace(spec, command=command), holder) | {"Image": image_id}
-
-    def _create(self, name: str, body: dict[str, Any]) -> EngineAnswer:
-        answer = self._try_to_create(name, body)
-        if answer.failed and self._init.is_missing(answer.message):
-            self._init.make_holder()
-            answer = self._try_to_create(name, body)
-            if answer.failed and self._init.is_missing(answer.message) and not self._init.exists():
-                raise EngineUnavailable("another worker has removed the init, which was damaged, and is installing it again")
-        return answer
-
-    def _try_to_create(self, name: str, body: dict[str, Any]) -> EngineAnswer:
-        params, timeout = {"name": name}, self._intervals.long_call
-        return self._client.exchange("POST", "/containers/create", params=params, body=body, timeout=timeout)
-
-    def _creation_error(self, spec: RunSpec, body: dict[str, Any], answer: EngineAnswer) -> Exception:
-        if spec.network is not None and self._networks.is_missing(spec.network):
-            return NetworkMissing(answer.message)
-        if answer.status == 404:
-            self._images.forget(spec.image)
-            return ImageUnavailable(image_errors.not_on_engine(body["Image"]))
-        if answer.status == 409:
-            return answer.error()
-        logger.warning("the engine did not create a container: %s", answer.message, extra={"container": spec.name})
-        cause = cause_of(answer.message, body)
-        if answer.status < 500 or cause.fault == "job":
-            return EngineRefused(cause.sentence)
-        if cause.fault == "engine":
-            return EngineInTrouble(answer.message)
-        return StartRefused(answer.message, cause.sentence)
 
     def rename(self, name: str, new_name: str) -> None:
         self._client.call("POST", f"/containers/{quoted(name)}/rename", params={"name": new_name})
