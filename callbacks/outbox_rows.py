@@ -8,7 +8,7 @@ from django.db import connection
 
 from callbacks.cloudevents import Envelope
 from callbacks.models import Event, Subscription
-from orchestrator_site.base.db.postgresql import cursor_for_large_values
+from orchestrator_site.base.db.postgresql import cursor_for_large_values, prepared_cursor
 from orchestrator_site.base.db.statements import Statement, db_value, placeholders, sql
 
 # `types` is a JSON list, and empty for all types. A stream that has no time is asleep: it becomes due, or is parked in the queue
@@ -51,7 +51,7 @@ def take_numbers(stream: UUID, type_: str, count: int, lifetime: float) -> Place
     Return None if no subscriber receives this type. The row stays locked until the transaction ends: publishers of one stream and
     its delivery take turns.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor(connection) as cursor:
         cursor.execute(sql(_TAKE_NUMBERS), [count, lifetime, db_value(Subscription, "stream", stream), f'"{type_}"'])
         row = cursor.fetchone()
     if row is None:
@@ -67,5 +67,6 @@ def store(subscription: int, events: Sequence[tuple[Envelope, bytes]], lifetime:
         attributes = (envelope.jobsequence, envelope.type, envelope.source, envelope.time)
         identity = db_value(Event, "id", UUID(envelope.id))
         values += [identity, subscription, *attributes, body, Event.State.PENDING, lifetime]
-    with cursor_for_large_values(connection) as cursor:
+    # Texts for one event and for several differ, and there is no end of the latter.
+    with prepared_cursor(connection) if len(events) == 1 else cursor_for_large_values(connection) as cursor:
         cursor.execute(_STORE + ", ".join([sql(_VALUES)] * len(events)), values)

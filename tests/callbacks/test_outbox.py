@@ -98,6 +98,23 @@ def test_many_events_take_as_many_statements_as_one(stream: UUID) -> None:
     assert Subscription.objects.get().last_sequence == 22
 
 
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite keeps the plans of the last statements by itself")
+def test_statements_for_one_event_are_planned_once(stream: UUID) -> None:
+    # When events of some types are published, one by one and together
+    subscribe(stream)
+    for number in range(1, 4):
+        publish(stream, *[START, LOG][:number])
+        with transaction.atomic():
+            outbox.publish_all(stream, LOG, "orchestrator/service", [{"lines": ["x" * number]}] * 3)
+
+    # I expect the connection to have prepared the update and the insert of one event, and no insert of several
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        prepared = [text for (text,) in cursor.fetchall()]
+    assert {text.split()[0] for text in prepared} == {"INSERT", "UPDATE"}
+    assert not any("), (" in text for text in prepared)
+
+
 def test_no_events_change_nothing(stream: UUID, hints: list[str]) -> None:
     subscribe(stream)
     with transaction.atomic():
