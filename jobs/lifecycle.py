@@ -41,6 +41,7 @@ class Claim:
     owner: UUID  # the worker
     number: int  # claims of a job are numbered from 1
     deaths: int = field(default=0, compare=False)  # of owners in a row, see `Job.owner_deaths`
+    job: Job | None = field(default=None, compare=False, repr=False)  # the row, as the claim left it
 
     @property
     def guard(self) -> Q:

@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
-from django.db.models import F, Q, QuerySet
+from django.db import IntegrityError
+from django.db.models import F, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from jobs import start_breaker
@@ -16,7 +16,7 @@ from jobs.running.suspects import SUSPECT_AFTER
 from jobs.states import State
 from orchestrator_site.base.db.existence import ExistenceQuery
 from orchestrator_site.base.db.returning import update_returning
-from orchestrator_site.base.db.transactions import short_transaction
+from orchestrator_site.base.db.transactions import one_connection, short_read, short_transaction
 from orchestrator_site.base.intervals import ClaimIntervals
 
 _CANDIDATES: Final = 16  # jobs to try while other workers are faster
@@ -56,38 +56,74 @@ def claim(node_id: int, worker: UUID, among: Q = ANY, intervals: ClaimIntervals 
 
     The claim, the reservation and the next claim number are one transaction.
     """
-    while True:
-        with transaction.atomic():
-            # In random order, so that hundreds of threads which look at the same time do not try the same orphans. But the job
-            # with most dead owners comes first, so that others are not adopted only to lose another owner because of it.
-            rows = orphans(node_id).filter(among).order_by("-owner_deaths", "?")
-            adoptable = list(rows.values_list("uuid", "claims", "owner_deaths")[:_CANDIDATES])
-            candidates = adoptable or _fitting(_accepting(node_id), among, intervals)
-        if not candidates:
-            return None
-        for uuid, claims, deaths in candidates:
-            new = Claim(uuid, worker, claims + 1, deaths)
-            try:
-                if adoptable:
-                    _adopt(new, node_id)
-                else:
-                    _reserve(new, node_id, intervals)
-            except _Conflict:
-                continue
-            except IntegrityError:  # this worker was declared dead: its row is gone
+    with one_connection():
+        while True:
+            work = _look_for_work(node_id, among, intervals)
+            candidates = _adoptable(node_id, among) if work.orphans else _startable(work, node_id, among, intervals)
+            if not candidates:
                 return None
-            return new
+            for uuid in candidates:
+                try:
+                    job = _adopt(uuid, worker, node_id) if work.orphans else _reserve(uuid, worker, node_id, intervals)
+                except _Conflict:
+                    continue
+                except IntegrityError:  # this worker was declared dead: its row is gone
+                    return None
+                return Claim(job.uuid, worker, job.claims, job.owner_deaths, job)
 
 
 def has_work(node_id: int, among: Q = ANY, intervals: ClaimIntervals = ClaimIntervals()) -> bool:
     """Return whether a worker of this node could claim one of the jobs `among` now."""
-    adoptable, waiting = _work_query(node_id, among).ask()  # mostly neither
-    return adoptable or (waiting and bool(_fitting(_accepting(node_id), among, intervals)))
+    work = _look_for_work(node_id, among, intervals)
+    return work.orphans or bool(_startable(work, node_id, among, intervals))
+
+
+class _Work(NamedTuple):
+    """What one statement says about the work that there is for a node."""
+
+    orphans: bool
+    oldest: UUID | None  # of the waiting jobs that fit
+    oldest_may_start: bool  # else the node has failed to start jobs, or a job may have been passed over for too long
+
+
+def _look_for_work(node_id: int, among: Q, intervals: ClaimIntervals) -> _Work:
+    with short_read():
+        (has_orphans, failing, passed_over), oldest = _work_query(node_id, among, intervals.passed_over).ask_with_first()
+    uuid = UUID(oldest) if isinstance(oldest, str) else oldest  # SQLite has no type for it
+    return _Work(has_orphans, uuid, oldest_may_start=not (failing or passed_over))
 
 
 @lru_cache(maxsize=16)
-def _work_query(node_id: int, among: Q) -> ExistenceQuery:
-    return ExistenceQuery(orphans(node_id).filter(among), unclaimed().filter(among))
+def _work_query(node_id: int, among: Q, passed_over: float) -> ExistenceQuery:
+    node = Node.objects.filter(pk=node_id)
+    waiting = unclaimed().filter(among)
+    fitting = waiting.filter(
+        Q(cpu_millis__lte=Subquery(node.values("cpu_millis")))
+        & Q(cpu_millis__lte=Subquery(node.values(free=F("cpu_millis_total") - F("cpu_millis_reserved"))))
+        & Q(memory_mib__lte=Subquery(node.values(free=F("memory_mib") - F("memory_mib_reserved"))))
+    )
+    return ExistenceQuery(
+        orphans(node_id).filter(among),
+        node.exclude(start_breaker.ACCEPTS_JOBS),
+        waiting.filter(created_at__lt=Now() - timedelta(seconds=passed_over)),
+        first=fitting.values("uuid"),
+    )
+
+
+def _adoptable(node_id: int, among: Q) -> list[UUID]:
+    # In random order, so that hundreds of threads which look at the same time do not try the same orphans. But the job with most
+    # dead owners comes first, so that others are not adopted only to lose another owner because of it.
+    rows = orphans(node_id).filter(among).order_by("-owner_deaths", "?")
+    with short_read():
+        return list(rows.values_list("uuid", flat=True)[:_CANDIDATES])
+
+
+def _startable(work: _Work, node_id: int, among: Q, intervals: ClaimIntervals) -> list[UUID]:
+    """Return jobs that may start on the node now, oldest first."""
+    if work.oldest is None or work.oldest_may_start:
+        return [work.oldest] if work.oldest else []
+    with short_read():
+        return _fitting(_accepting(node_id), among, intervals)
 
 
 def _accepting(node_id: int) -> Node | None:
@@ -100,8 +136,8 @@ def _could_hold(node: Node) -> Q:
     return Q(cpu_millis__lte=min(node.cpu_millis, node.cpu_millis_total), memory_mib__lte=node.memory_mib)
 
 
-def _fitting(node: Node | None, among: Q, intervals: ClaimIntervals) -> list[tuple[UUID, int, int]]:
-    """Return uuid, number of claims and dead owners of jobs that may start on the node now, oldest first."""
+def _fitting(node: Node | None, among: Q, intervals: ClaimIntervals) -> list[UUID]:
+    """Return jobs that may start on the node now, oldest first."""
     if node is None:
         return []
     fits_now = Q(
@@ -109,7 +145,7 @@ def _fitting(node: Node | None, among: Q, intervals: ClaimIntervals) -> list[tup
         memory_mib__lte=node.memory_mib - node.memory_mib_reserved,
     )
     possible = unclaimed().filter(_could_hold(node) & among)
-    now = possible.filter(fits_now).values_list("uuid", "claims", "owner_deaths")
+    now = possible.filter(fits_now).values_list("uuid", flat=True)
     # If starts have failed, these images may be the reason: another one shows more.
     others = now.exclude(image__in=start_breaker.failed_images(node)) if node.next_start_at else now
     jobs = list(others[:_CANDIDATES]) or list(now[:_CANDIDATES])
@@ -117,25 +153,19 @@ def _fitting(node: Node | None, among: Q, intervals: ClaimIntervals) -> list[tup
         return []
     # Only among older jobs, so that the cost does not grow with the queue.
     passed_over_since = Now() - timedelta(seconds=intervals.passed_over)
-    passed_over = possible.exclude(fits_now).filter(uuid__lt=jobs[-1][0], created_at__lt=passed_over_since)
+    passed_over = possible.exclude(fits_now).filter(uuid__lt=jobs[-1], created_at__lt=passed_over_since)
     holding_back = passed_over.values_list("uuid", flat=True).first()
-    return [job for job in jobs if holding_back is None or job[0] < holding_back]
+    return [job for job in jobs if holding_back is None or job < holding_back]
 
 
-def _adopt(new: Claim, node_id: int) -> None:
+def _adopt(uuid: UUID, worker: UUID, node_id: int) -> Job:
     with short_transaction():
-        rows = orphans(node_id).filter(uuid=new.uuid, claims=new.number - 1)
-        if not rows.update(owner=new.owner, claims=new.number):
-            raise _Conflict
+        return _take(orphans(node_id).filter(uuid=uuid), worker)
 
 
-def _reserve(new: Claim, node_id: int, intervals: ClaimIntervals) -> None:
+def _reserve(uuid: UUID, worker: UUID, node_id: int, intervals: ClaimIntervals) -> Job:
     with short_transaction():
-        rows = unclaimed().filter(uuid=new.uuid, claims=new.number - 1)
-        claimed = {"owner": new.owner, "node": node_id, "claims": new.number, "reserved": True, "doing": "creating the container"}
-        job = next(iter(update_returning(rows, **claimed)), None)
-        if job is None:
-            raise _Conflict
+        job = _take(unclaimed().filter(uuid=uuid), worker, node=node_id, reserved=True, doing="creating the container")
         cpu, memory = job.cpu_millis, job.memory_mib
         with_capacity = Node.objects.filter(
             pk=node_id,
@@ -146,9 +176,17 @@ def _reserve(new: Claim, node_id: int, intervals: ClaimIntervals) -> None:
             "cpu_millis_reserved": F("cpu_millis_reserved") + cpu,
             "memory_mib_reserved": F("memory_mib_reserved") + memory,
         }
-        probe = {"next_start_at": Now() + timedelta(seconds=intervals.probe_lease), "start_probe": new.uuid}
+        probe = {"next_start_at": Now() + timedelta(seconds=intervals.probe_lease), "start_probe": uuid}
         if not (
             with_capacity.filter(start_breaker.ACCEPTS_JOBS).update(**reserved)
             or with_capacity.filter(start_breaker.MAY_PROBE).update(**reserved, **probe)
         ):
             raise _Conflict
+        return job
+
+
+def _take(rows: "QuerySet[Job]", worker: UUID, **values: Any) -> Job:
+    """Make the worker the owner of the only job in `rows`, and return the row."""
+    for job in update_returning(rows, owner=worker, claims=F("claims") + 1, **values):
+        return job
+    raise _Conflict

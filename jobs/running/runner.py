@@ -63,6 +63,7 @@ class Run:
         self._seen_running = False  # by this owner
         self._follower: LogFollower | None = None  # that has read the log until its process ended
         self._job_id = str(claim.uuid)  # the client's id, once the row was read
+        self._standing: Standing | None = None if claim.job is None else (claim.job, None)  # what the last step has left
         self._node = node
         self._configuration = configuration
         self._engine_clock = engine_clock
@@ -126,17 +127,16 @@ class Run:
         Return early if the job is not ours any more, and after `hand_over`.
         """
         retries = Retries(self._intervals.run)
-        standing: Standing | None = None
         while not self.handing_over:
             began = time.monotonic()
-            before, standing = standing, None
+            before, self._standing = self._standing, None
             try:
                 before = before or self._look()
                 if before is None or before[0].completed_at is not None:
                     break
                 if not uploading and _is_ready_to_upload(before[0]):
                     return True
-                standing = self._advance(*before)
+                self._standing = self._advance(*before)
                 retries.reset()
             except (OwnershipLost, Interrupted):
                 retries.reset()

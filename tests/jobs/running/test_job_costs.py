@@ -39,9 +39,8 @@ RUNS_ON = [
 MAX_CONNECTIONS = 4
 
 CLAIMED = [
-    "the jobs that fit are read",
-    "one is claimed, and what it needs is reserved",
-    "its row is read",  # the first look, as after a crash
+    "the oldest job that fits is looked for",
+    "it is claimed, and what it needs is reserved",
     "the fence before the start",  # another worker may own it by now
 ]
 LOGGED = "the log"
@@ -64,7 +63,7 @@ TRANSACTIONS_IF_IT_RUNS_ON = [
     "how far its callback is behind",  # the rest of its log waits a moment for it
     *ENDED,
 ]
-MAX_STATEMENTS = 37
+MAX_STATEMENTS = 26
 MESSAGES = ["run_jobs"]  # what it needed is free for another job
 
 
