@@ -1,4 +1,7 @@
-"""Kills a thread at one of its effects, as `kill -9` of its process would: nothing that it does afterwards has an effect."""
+"""Kills a thread at one of its effects, as `kill -9` of its process would: nothing that it does afterwards has an effect.
+
+The fake engine lives in the process of the tests, so these cannot kill a real one; `tests/faults` does.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -59,8 +62,9 @@ class Killer:
 
 @contextmanager
 def killing(thread: str, place: int | str, moment: Moment, engine: FakeEngine | None = None) -> Iterator[Killer]:
-    """Kill the thread at an effect inside the block, which may be its own. With `engine` its calls that change something are
-    effects, too.
+    """Kill the threads of this name at an effect inside the block; the block may be run by one of them.
+
+    With `engine` its calls that change something are effects, too.
     """
     killer = Killer(thread, place, moment)
     commit, execute, report = BaseDatabaseWrapper._commit, CursorWrapper.execute, threading.excepthook
