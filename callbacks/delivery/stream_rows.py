@@ -74,7 +74,7 @@ class LockedStreams:
         identities = [stream.pk for stream in streams]
         if not identities:
             return {}
-        events = select_rows(Event, _FIRST_PENDING % placeholders(identities), identities)
+        events = select_rows(Event, _FIRST_PENDING % placeholders(identities), identities, large=True)
         return {event.subscription_id: event for event in events}
 
     def save(self) -> None:

@@ -113,13 +113,20 @@ class _PreparedCursor(psycopg.Cursor[Any]):
         return super().execute(query, params, prepare=True, **options)
 
 
-def cursor_for_large_values(connection: BaseDatabaseWrapper) -> AbstractContextManager[Any]:
-    """Open a cursor that sends parameters beside the statement, and bytes as they are.
+class _BinaryCursor(psycopg.Cursor[Any]):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.format = psycopg.pq.Format.BINARY
 
-    Usually they become part of its text, where a byte takes two characters, and PostgreSQL parses them there: eight events of
-    48 KiB took it 6.9 ms of CPU that way and 1.9 ms this way, and this process 2.7 ms and 0.4 ms.
+
+def cursor_for_large_values(connection: BaseDatabaseWrapper) -> AbstractContextManager[Any]:
+    """Open a cursor that sends parameters beside the statement, and sends and receives bytes as they are.
+
+    Usually parameters become part of the statement's text, and a byte takes two characters in both directions. To store eight
+    events of 48 KiB, PostgreSQL took 6.9 ms of CPU that way and takes 1.9 ms this way, and this process 2.7 ms and 0.4 ms; to
+    read one, 0.22 ms and 0.05 ms, and 0.17 ms and 0.05 ms.
     """
-    return _cursor(connection, psycopg.Cursor)
+    return _cursor(connection, _BinaryCursor)
 
 
 def prepared_cursor(connection: BaseDatabaseWrapper) -> AbstractContextManager[Any]:

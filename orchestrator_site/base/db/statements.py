@@ -69,13 +69,17 @@ def as_time(value: Any) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
-def select_rows(model: type[Row], condition: str, parameters: Sequence[Any], *, omit: tuple[str, ...] = ()) -> list[Row]:
+def select_rows(
+    model: type[Row], condition: str, parameters: Sequence[Any], *, omit: tuple[str, ...] = (), large: bool = False
+) -> list[Row]:
     """Return the rows that satisfy a condition, which may end with an order, a limit and a lock, without the omitted fields.
+
+    `large`: some values have many kilobytes (see `cursor_for_large_values`). It is not for models with JSON fields.
 
     Each has the database's time as `now`. `Manager.raw` does the same, but takes far longer to prepare it.
     """
     select, names, converters = _selection(model, omit)
-    with connection.cursor() as cursor:
+    with cursor_for_large_values(connection) if large else connection.cursor() as cursor:
         cursor.execute(f"{select} {condition}", parameters)
         found = [list(values) for values in cursor.fetchall()]
     for index, field, convert in converters:

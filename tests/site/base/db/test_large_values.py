@@ -19,6 +19,8 @@ def test_a_large_value_arrives_unchanged() -> None:
     with cursor_for_large_values(connection) as cursor:
         cursor.execute("SELECT %s", [value])
         assert bytes(cursor.fetchone()[0]) == value
+        cursor.execute("SELECT 1, 'text', NULL")
+        assert cursor.fetchone() == (1, "text", None)
 
 
 @pytest.mark.production
