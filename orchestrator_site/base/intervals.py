@@ -67,7 +67,7 @@ class SandboxIntervals:
     lifetime: float = 900.0  # then one is replaced: it keeps the name servers that its host had at its start
     resize: float = 60.0  # between two looks at how many were never used
     wait: float = 4.0  # for the next one: on a busy engine sooner than a network of its own, which takes 0.2 s of CPU
-    turnover: float = 0.5  # since the last one was given back: then the others are in use for longer, and no job waits
+    turnover: float = 1.0  # since the last one was given back: then the others are in use for longer, and no job waits
     retry: float = 1.0  # after a failed call to the engine; doubles each time
     retry_max: float = 60.0
 
