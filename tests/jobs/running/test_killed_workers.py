@@ -26,7 +26,7 @@ from jobs.maintenance.leftovers import remove_leftovers
 from jobs.models import Job
 from jobs.spec import CallbackSpec, OutputSpec
 from jobs.states import OutputType, State
-from jobs.worker.sandbox_pool import SandboxState
+from jobs.worker.sandbox_table import SandboxState
 from jobs.worker.supervisor import Supervisor
 from orchestrator_site.base.intervals import RelayIntervals
 from tests.fake_engine import FakeEngine

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from jobs.worker.sandbox_pool import SandboxState
+from jobs.worker.sandbox_table import SandboxState
 from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.kills import Killer, Moment, killing

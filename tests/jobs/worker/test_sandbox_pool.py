@@ -17,7 +17,7 @@ from jobs.errors import EngineRefused, EngineSilent, EngineUnavailable, SandboxR
 from jobs.models import Job, Worker
 from jobs.running.container_labels import SANDBOX_LABEL, UUID_LABEL
 from jobs.states import State
-from jobs.worker.sandbox_pool import SandboxState
+from jobs.worker.sandbox_table import SandboxState
 from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.engines import Bench

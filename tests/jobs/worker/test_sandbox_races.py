@@ -11,7 +11,7 @@ import pytest
 
 from jobs import services
 from jobs.models import Job
-from jobs.worker.sandbox_pool import SandboxState
+from jobs.worker.sandbox_table import SandboxState
 from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.fake_engine.process_container import FakeContainer

@@ -14,7 +14,7 @@ from jobs.engine.docker import DockerEngine
 from jobs.models import Instance, Job, LogChunk
 from jobs.running.container_labels import SANDBOX_LABEL, UUID_LABEL
 from jobs.states import State
-from jobs.worker.sandbox_pool import SandboxState
+from jobs.worker.sandbox_table import SandboxState
 from jobs.worker.supervisor import Supervisor
 from tests.helpers import built_images
 from tests.helpers.docker_daemons import OwnDaemon, own_daemon
