@@ -8,8 +8,15 @@ from orchestrator_site.base.config import configuration
 from orchestrator_site.base.config.configuration import WEB_THREADS
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.ops.json_logs import JSONFormatter
+from orchestrator_site.web.priority import raise_priority
 
 _configuration = configuration.load()
+
+
+def on_starting(_server: Arbiter) -> None:
+    """Raise the priority of this process, which those that it forks inherit. An embedded one also runs jobs."""
+    if not _configuration.embedded:
+        raise_priority()
 
 
 def when_ready(_server: Arbiter) -> None:
