@@ -1,4 +1,4 @@
-"""Measure how long `POST /v1/jobs` takes with 16 clients: idle, and while jobs run."""
+"""Measure how long `POST /v1/jobs` takes with 16 clients, idle and while jobs run, beside a bare server that commits as much."""
 
 import json
 import multiprocessing
@@ -8,6 +8,7 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.bench.measuring.bare_server import bare_server
 from tests.bench.measuring.event_receiver import EventReceiver
 from tests.bench.measuring.installation import installation, submit, warm_up
 from tests.bench.measuring.results import Row, percentile, report
@@ -23,21 +24,25 @@ CPU = 64  # more than a node has: these jobs never run
 
 
 def main() -> None:
-    with EventReceiver() as receiver, installation() as service:
+    with EventReceiver() as receiver, installation() as service, bare_server(service.database_url) as bare_url:
         warm_up(service, receiver.url)
-        post(service, receiver.url, WARM_UP_SECONDS)
-        idle = post(service, receiver.url)
+        for url in (service.url, bare_url):
+            post(url, receiver.url, WARM_UP_SECONDS)
+        idle = post(service.url, receiver.url)
+        bare_idle = post(bare_url, receiver.url, SECONDS / 2)
         submit(service, QUICK_JOBS, JOB | {"callback": {"url": receiver.url, "key": "key"}})
-        busy = post(service, receiver.url)
+        bare_busy = post(bare_url, receiver.url, SECONDS / 2)
+        busy = post(service.url, receiver.url)
+        bare_busy += post(bare_url, receiver.url, SECONDS / 2)
         assert queued(service), "the jobs ended before the last POST"
-        unpaced = post(service, receiver.url, SECONDS / 2, period=0.0)
+        unpaced = post(service.url, receiver.url, SECONDS / 2, period=0.0)
     report(
         f"{CLIENTS} clients on kept-alive connections, {CLIENTS / PERIOD_SECONDS:.0f} POSTs a second in all, {SECONDS} s each",
         [
-            Row(measure="POST p50, idle", value=percentile(idle, 50), unit="ms"),
-            Row(measure="POST p99, idle", value=percentile(idle, 99), unit="ms", target="< 30"),
-            Row(measure="POST p50, while jobs run", value=percentile(busy, 50), unit="ms"),
-            Row(measure="POST p99, while jobs run", value=percentile(busy, 99), unit="ms", target="< 120"),
+            row("POST p50, idle", 50, idle, bare_idle),
+            row("POST p99, idle", 99, idle, bare_idle, "< 30"),
+            row("POST p50, while jobs run", 50, busy, bare_busy),
+            row("POST p99, while jobs run", 99, busy, bare_busy, "< 120"),
             Row(
                 measure="POSTs per second, clients without a pause",
                 value=len(unpaced) / (SECONDS / 2),
@@ -48,19 +53,24 @@ def main() -> None:
     )
 
 
+def row(measure: str, percent: int, ours: list[float], bare: list[float], target: str = "") -> Row:
+    against = f"bare server, one INSERT: {percentile(bare, percent):.3g} ms"
+    return Row(measure=measure, value=percentile(ours, percent), unit="ms", against=against, target=target)
+
+
 def queued(service: Service) -> bool:
     """Return whether there are still jobs for the worker to run."""
     [(count,)] = service.query("SELECT count(*) FROM jobs_job WHERE completed_at IS NULL AND cpu_millis < %s", CPU * 1000)
     return bool(count)
 
 
-def post(service: Service, url: str, seconds: float = SECONDS, period: float = PERIOD_SECONDS) -> list[float]:
-    """Let a new process post for a while. Return the milliseconds that each POST took."""
+def post(server: str, callback: str, seconds: float = SECONDS, period: float = PERIOD_SECONDS) -> list[float]:
+    """Let a new process post to a server for a while. Return the milliseconds that each POST took."""
     job = {"image": "alpine:latest", "command": ["true"], "cpu": CPU, "meta": {"team": "a", "batch": "2026-01"}}
-    body = json.dumps(job | {"callback": {"url": url, "key": "key"}}).encode()
+    body = json.dumps(job | {"callback": {"url": callback, "key": "key"}}).encode()
     context = multiprocessing.get_context("spawn")
     latencies: Any = context.SimpleQueue()
-    process = context.Process(target=post_for, args=(service.url, body, seconds, period, latencies))
+    process = context.Process(target=post_for, args=(server, body, seconds, period, latencies))
     process.start()
     found: list[float] = latencies.get()
     process.join()
