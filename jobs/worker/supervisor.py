@@ -27,7 +27,7 @@ from jobs.worker.upload_pool import UploadPool
 from orchestrator_site.base.broker import hint
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.postgresql import answer_limit
-from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, release_connection, short_read
+from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, one_connection, release_connection, short_read
 from orchestrator_site.base.intervals import JobIntervals
 
 logger = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class Supervisor:
     def _tick_until_stopped(self) -> None:
         while not self._stopping.is_set():
             try:
-                with answer_limit(self._intervals.worker.database_answer):
+                with answer_limit(self._intervals.worker.database_answer), one_connection():
                     self._tick()
                 self._failed_ticks = 0
             except DATABASE_UNAVAILABLE as error:

@@ -184,7 +184,8 @@ class RelayIntervals:
 class BrokerIntervals:
     """Redis and Dramatiq."""
 
-    idle_check: float = 1.0  # between two looks of an idle consumer, for messages whose announcement was lost
+    idle_check: float = 5.0  # between two looks of an idle consumer, for messages whose announcement was lost
+    stop_check: float = 1.0  # between two checks of an idle consumer whether it is to stop
     busy_poll: float = 0.1  # between two looks while all threads are busy: an idle one is not announced
     thread_idle: float = 60.0  # then a thread ends
     listen: float = 5.0  # between two looks of a listener, for notifications that were lost

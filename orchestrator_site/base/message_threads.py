@@ -23,7 +23,7 @@ class MessageThreads(dramatiq.Worker):
     """
 
     def __init__(self, broker: dramatiq.Broker, queues: set[str], max_threads: int, intervals: BrokerIntervals) -> None:
-        super().__init__(broker, queues=queues, worker_timeout=round(intervals.idle_check * 1000), worker_threads=0)
+        super().__init__(broker, queues=queues, worker_timeout=round(intervals.stop_check * 1000), worker_threads=0)
         self.queue_prefetch = max_threads
         self._received = ReceivedMessages(self._start_thread, max_threads, intervals.thread_idle)
         self.work_queue = self._received

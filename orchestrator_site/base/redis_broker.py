@@ -106,9 +106,16 @@ class _WaitingConsumer(_RedisConsumer):
     def __init__(self, broker: NotifyingRedisBroker, queue_name: str, prefetch: int, intervals: BrokerIntervals) -> None:
         super().__init__(broker, queue_name, prefetch, timeout=0)  # type: ignore[no-untyped-call]
         self._intervals = intervals
+        self._idle_until = float("-inf")
         self._subscription = broker.subscribe(queue_name, intervals)  # before the first look, so that none is missed
 
     def __next__(self) -> Any:
+        """Return a message, or None from time to time: Dramatiq then checks whether it is to stop."""
+        idle = self._idle_until - time.monotonic()
+        if idle > 0:
+            if self._subscription.wait(min(idle, self._intervals.stop_check)):
+                self._idle_until = float("-inf")
+            return None
         with _dramatiq_errors():
             message = super().__next__()  # type: ignore[no-untyped-call]
         if message is not None:
@@ -116,7 +123,7 @@ class _WaitingConsumer(_RedisConsumer):
         if self.outstanding_message_count >= self.prefetch:  # it is not announced when a thread becomes free
             time.sleep(self._intervals.busy_poll)
         else:
-            self._subscription.wait(self._intervals.idle_check)
+            self._idle_until = time.monotonic() + self._intervals.idle_check
         return None
 
     def ack(self, message: MessageProxy) -> None:

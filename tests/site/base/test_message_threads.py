@@ -15,7 +15,7 @@ from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.stateless
 
-INTERVALS = BrokerIntervals(idle_check=0.05)  # so that consumers stop at once
+INTERVALS = BrokerIntervals(stop_check=0.05)  # so that consumers stop at once
 
 
 class Work:
@@ -100,7 +100,7 @@ def test_an_idle_thread_is_used_again(broker: StubBroker, work: Work) -> None:
 
 def test_a_thread_that_was_idle_for_long_ends(broker: StubBroker, work: Work) -> None:
     # Given a thread that has processed a message
-    worker = worker_of(broker, 1, BrokerIntervals(idle_check=0.05, thread_idle=0.05))
+    worker = worker_of(broker, 1, BrokerIntervals(stop_check=0.05, thread_idle=0.05))
     work.release.set()
     work.actor.send()
     wait_for(lambda: work.started == 1, 10, "the call")
@@ -128,7 +128,7 @@ def test_a_message_that_comes_while_the_only_thread_ends_gets_another(
             end.wait(30)
 
     monkeypatch.setattr(WorkerThread, "run", run_and_linger)
-    worker = worker_of(broker, 1, BrokerIntervals(idle_check=0.05, thread_idle=0.05))
+    worker = worker_of(broker, 1, BrokerIntervals(stop_check=0.05, thread_idle=0.05))
     work.release.set()
     work.actor.send()
     assert ending.wait(10)

@@ -80,6 +80,24 @@ def test_a_message_that_is_not_announced_is_found(received: list[int], release: 
     worker.stop()
 
 
+def test_an_idle_consumer_does_not_ask_redis_each_time_it_checks_whether_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a consumer that has found no message
+    broker = make_broker(settings.CONFIGURATION, BrokerIntervals(idle_check=NEVER, stop_check=0.01))
+    assert isinstance(broker, NotifyingRedisBroker)
+    broker.declare_queue("numbers")
+    broker.flush("numbers")
+    consumer = broker.consume("numbers")
+    assert next(consumer) is None
+
+    # When it is asked again and again, I expect it to ask Redis only after an announcement
+    monkeypatch.setattr(broker, "do_fetch", lambda *_: pytest.fail("asked Redis"))
+    assert [next(consumer) for _ in range(3)] == [None] * 3
+    monkeypatch.undo()
+    broker.enqueue(Message("numbers", "receive", (1,), {}, {}))
+    assert wait_for(lambda: next(consumer), 10, "the message").args == (1,)
+    consumer.close()
+
+
 def test_messages_that_came_while_all_threads_were_busy_are_received(received: list[int], release: threading.Event) -> None:
     # Given a consumer whose only thread is busy, and messages that were published meanwhile
     worker, receive = consume(received, release, BrokerIntervals(idle_check=NEVER, stop=0))
