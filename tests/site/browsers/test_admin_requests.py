@@ -8,15 +8,17 @@ from urllib.parse import urlencode
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
+from django.core.exceptions import SuspiciousOperation
 from django.db import transaction
 from django.db.models import Model
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import reverse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callbacks import outbox
 from callbacks.models import Destination, Event, Subscription
+from jobs.models import Job
 from tests.helpers.factories import make_job, make_node, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -60,10 +62,15 @@ def hidden_lookups(model: type[Model]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_list_rejects_filters_that_it_does_not_offer(operator: Client, model: type[Model]) -> None:
+def test_a_list_rejects_filters_that_it_does_not_offer(operator: Client, rf: RequestFactory, model: type[Model]) -> None:
+    # Without the other middleware, for which one filter is as good as another
     for lookup in hidden_lookups(model):
-        assert operator.get(page(model), {lookup: "99999999999"}).status_code == 400, lookup
+        request = rf.get(page(model), {lookup: "99999999999"})
+        request.user = User.objects.get()
+        with pytest.raises(SuspiciousOperation):
+            admin.site.get_model_admin(model).changelist_view(request)
     assert operator.get(page(model), {"none": "x"}).status_code == 400
+    assert operator.get(page(model), {next(hidden_lookups(model)): "x"}).status_code == 400
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -89,7 +96,8 @@ def test_an_invalid_parameter_does_not_crash_a_list(operator: Client, model: typ
         for field in admin.site.get_model_admin(model).list_filter
         for name in (field, f"{field}__exact", f"{field}__id__exact", f"{field}__isnull")
     ]
-    for name in ["o", "p", "q", "e", "all", "_facets", "_popup", "_to_field", "_changelist_filters", *offered]:
+    same_for_all = ["e", "all", "_facets", "_popup", "_changelist_filters"] if model is Job else []
+    for name in ["o", "p", "q", "_to_field", *same_for_all, *offered]:
         for value in VALUES:
             expect_clean(operator.get(f"{page(model)}?{urlencode({name: value}, errors='surrogatepass')}"))
 
