@@ -1,7 +1,8 @@
 """The threads of a `deliver` process: one that claims and records, and those that send.
 
 The one thread takes all results that are there, records them in one transaction, claims what is due, and hands everything to the
-threads that send. Meanwhile more results arrive: batches grow with the load, and no event waits for a batch to fill.
+threads that send. Meanwhile more results arrive, so batches grow with the load. A result waits for others in flight, but only for
+a few milliseconds.
 """
 
 import logging
@@ -82,15 +83,23 @@ class Dispatcher:
                 self._postpone(error)
 
     def _collect(self) -> None:
-        """Wait until something arrives or the pause is over; take everything that is there."""
+        """Wait until something arrives or the pause is over. Take everything that is there, and results that are about to come.
+
+        Twice as many results in a transaction save a third of the CPU of a delivery.
+        """
         with suppress(Empty):
-            arrived = self._arrivals.get(timeout=self._pause)
+            self._take(self._arrivals.get(timeout=self._pause))
+            ends = time.monotonic() + self._intervals.gather
             while True:
-                if isinstance(arrived, Result):
-                    self._results.append(arrived)
-                elif arrived is not None:
-                    self._abandon(arrived)
-                arrived = self._arrivals.get_nowait()
+                is_complete = not self._results or len(self._results) >= self._in_flight
+                left = 0.0 if is_complete else ends - time.monotonic()
+                self._take(self._arrivals.get(timeout=left) if left > 0 else self._arrivals.get_nowait())
+
+    def _take(self, arrived: Result | Delivery | None) -> None:
+        if isinstance(arrived, Result):
+            self._results.append(arrived)
+        elif arrived is not None:
+            self._abandon(arrived)
 
     def _record(self, results: list[Result]) -> None:
         try:

@@ -147,6 +147,7 @@ class DeliveryIntervals:
     turn: float = 2.0  # then a thread goes on to another stream, if others wait
     thread_wait: tuple[float, float] = (2.0, 6.0)  # random, until a stream that found no free thread is due again
     look: float = 5.0  # at most, between two looks for due streams: hints may be lost, and the relay may be down
+    gather: float = 0.003  # at most, that a result waits for others in flight to be recorded with it
     locked: float = 0.01  # before another try for a stream whose row is locked, mostly by a publisher that is about to commit
     database_retry: float = 1.0  # before the next try after the database failed
     stop: float = 3.0  # at a stop: then it no longer waits for answers

@@ -101,6 +101,37 @@ def fast_from_now_on(receiver: Receiver) -> None:
     receiver.requests.clear()
 
 
+def test_results_of_deliveries_in_flight_are_recorded_together(receiver: Receiver) -> None:
+    class Counting(Deliverer):
+        def record(self, results: Sequence[Result]) -> Recorded:
+            counts.append(len(results))
+            return super().record(results)
+
+    # Given a process that waits as long as it takes for results to record together, and streams that are sent to at once
+    counts: list[int] = []
+    patient = replace(INTERVALS, gather=60.0)
+    fast_from_now_on(receiver)
+    streams = streams_to(receiver.url, 2)
+
+    # When a process delivers them, I expect one transaction for both results
+    with deliver_process(Counting(patient), threads=4, intervals=patient):
+        wait_for(lambda: [stream.states for stream in streams] == [[DELIVERED]] * 2)
+    assert counts == [2]
+
+
+def test_a_result_does_not_wait_for_a_host_that_hangs(receiver: Receiver) -> None:
+    # Given a stream whose host does not answer, and one whose host does
+    with Receiver() as hanging:
+        hanging.will(Answer(fault="hang"))
+        (stuck,), (other,) = streams_to(hanging.url, 1), streams_to(receiver.url, 1)
+
+        # When a process delivers them, I expect the result of the other to be recorded meanwhile
+        intervals = replace(INTERVALS, answer=100.0, lease=200.0, stop=0.0)
+        with deliver_process(Deliverer(intervals), threads=4, intervals=intervals):
+            wait_for(lambda: other.states == [DELIVERED] and hanging.requests)
+            assert stuck.states == [PENDING]
+
+
 def test_a_delivery_that_fails_unexpectedly_leaves_its_thread_to_others(receiver: Receiver) -> None:
     # Given a process with one thread, which an error meets as it sends
     failed: list[int] = []
