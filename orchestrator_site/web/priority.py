@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Final
 
 NICE: Final = -5  # three times the weight of other processes
-_AUTOGROUP: Final = Path("/proc/self/autogroup")  # "/autogroup-17 nice 0", where the kernel has it
+_AUTOGROUP: Final = Path("/proc/self/autogroup")  # "/autogroup-17 nice 0", if the kernel has such groups
 
 
 def raise_priority(autogroup: Path = _AUTOGROUP) -> None:
     """Give this process and its future children priority over others, if it may and nobody has chosen one for it.
 
-    Linux takes this permission from the user id, a capability or a limit. It schedules whole sessions against each other unless
-    a control group does, so the priority of the session counts, too. It is left alone if it is not this process's own.
+    Linux schedules sessions against each other, unless control groups do: the priority of the session is raised as well, if it is
+    this process's own.
     """
     with suppress(OSError):
         if os.getpriority(os.PRIO_PROCESS, 0) == 0:
             os.setpriority(os.PRIO_PROCESS, 0, NICE)
     with suppress(OSError):
-        if os.getsid(0) == os.getpid() and autogroup.read_text().split()[-1] == "0":
+        if os.getsid(0) == os.getpid() and autogroup.read_text().endswith(" nice 0\n"):
             autogroup.write_text(str(NICE))

@@ -69,5 +69,10 @@ class TestAsRoot:
         assert autogroup.read_text() == AUTOGROUP
 
 
-def test_a_kernel_without_groups_of_sessions_is_no_error(tmp_path: Path) -> None:
-    nice_value(tmp_path / "autogroup")
+@pytest.mark.parametrize("content", [None, ""], ids=["no file", "an empty file"])
+def test_a_kernel_without_groups_of_sessions_is_no_error(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "autogroup"
+    if content is not None:
+        file.write_text(content)
+    nice_value(file)
+    assert content is None or file.read_text() == content
