@@ -18,7 +18,8 @@ from tests.helpers.service_processes import Service
 CLIENTS = 16
 PERIOD_SECONDS = 0.25  # from one POST of a client to its next: 64 a second in all
 SECONDS = 20
-QUICK_JOBS = 400
+BARE_SECONDS = 5  # before ours, and again after it
+QUICK_JOBS = 500
 WARM_UP_SECONDS = 3.0
 CPU = 64  # more than a node has: these jobs never run
 
@@ -29,11 +30,11 @@ def main() -> None:
         for url in (service.url, bare_url):
             post(url, receiver.url, WARM_UP_SECONDS)
         idle = post(service.url, receiver.url)
-        bare_idle = post(bare_url, receiver.url, SECONDS / 2)
+        bare_idle = post(bare_url, receiver.url, 2 * BARE_SECONDS)
         submit(service, QUICK_JOBS, JOB | {"callback": {"url": receiver.url, "key": "key"}})
-        bare_busy = post(bare_url, receiver.url, SECONDS / 2)
+        bare_busy = post(bare_url, receiver.url, BARE_SECONDS)
         busy = post(service.url, receiver.url)
-        bare_busy += post(bare_url, receiver.url, SECONDS / 2)
+        bare_busy += post(bare_url, receiver.url, BARE_SECONDS)
         assert queued(service), "the jobs ended before the last POST"
         unpaced = post(service.url, receiver.url, SECONDS / 2, period=0.0)
     report(

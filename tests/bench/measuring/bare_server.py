@@ -3,7 +3,8 @@
     python -m tests.bench.measuring.bare_server DATABASE_URL
 
 It inserts the body of each request into a table of one column and answers once that is committed. Each connection has a thread
-and a database connection of its own, so that nothing is handed over and nothing waits for another request. It prints its port.
+and a database connection of its own, so that nothing is handed over and nothing waits for another request. It has the priority of
+`web`. It prints its port.
 """
 
 import socketserver
@@ -15,6 +16,8 @@ from http.client import parse_headers
 from typing import Any
 
 import psycopg
+
+from orchestrator_site.web.priority import raise_priority
 
 MODULE = "tests.bench.measuring.bare_server"
 ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
@@ -48,6 +51,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 def main() -> None:
+    raise_priority()
     with psycopg.connect(sys.argv[1]) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS bare_requests (body jsonb)")
     handler: Any = _Handler
