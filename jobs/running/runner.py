@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import datetime
 
 from jobs import lifecycle
@@ -52,7 +53,9 @@ class Run:
         sandboxes: Sandboxes,
         intervals: JobIntervals = JobIntervals(),
     ) -> None:
-        self.claim = claim
+        # What the last step has left. The row is not kept while the job runs: there may be hundreds, each with its environment.
+        self._standing: Standing | None = None if claim.job is None else (claim.job, None)
+        self.claim = claim = replace(claim, job=None)
         self.interrupt = Interrupt()
         self.began = time.monotonic()
         self.deadline: float | None = None  # of the process, by `time.monotonic`
@@ -63,7 +66,6 @@ class Run:
         self._seen_running = False  # by this owner
         self._follower: LogFollower | None = None  # that has read the log until its process ended
         self._job_id = str(claim.uuid)  # the client's id, once the row was read
-        self._standing: Standing | None = None if claim.job is None else (claim.job, None)  # what the last step has left
         self._node = node
         self._configuration = configuration
         self._engine_clock = engine_clock
