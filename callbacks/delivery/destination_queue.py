@@ -101,6 +101,8 @@ def unmarked() -> QuerySet[Subscription]:
 
 
 def mark_waiting() -> None:
-    """Mark every destination that streams wait for."""
-    with short_read():
-        Destination.objects.filter(pk__in=unmarked().values("destination")).update(waiting=True)
+    """Mark every destination that streams wait for. One that another transaction has locked is left for the next time."""
+    with short_transaction():
+        needed = Destination.objects.filter(pk__in=unmarked().values("destination")).order_by("pk")
+        unlocked = list(needed.select_for_update(no_key=True, skip_locked=True).values_list("pk", flat=True))
+        Destination.objects.filter(pk__in=unlocked).update(waiting=True)

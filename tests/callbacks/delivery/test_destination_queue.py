@@ -109,6 +109,25 @@ def test_parked_streams_are_delivered_in_turn_without_the_relay(receiver: Receiv
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
+def test_destinations_are_marked_without_waiting_for_locks(receiver: Receiver) -> None:
+    with Receiver() as other:
+        # Given streams that wait for two destinations which are not marked
+        for stream in (*streams_to(receiver.url, 1), *streams_to(other.url, 1)):
+            destinations.pause(stream.row.destination_id)
+            stream.deliver()
+        Destination.objects.update(waiting=False)
+        locked, free = Destination.objects.order_by("pk")
+
+        # When another session has locked one of them, I expect the other to be marked, and this one as soon as it is free
+        with transaction.atomic():
+            Destination.objects.select_for_update().get(pk=locked.pk)
+            in_threads(1, lambda _: destination_queue.mark_waiting())
+        assert list(Destination.objects.filter(waiting=True)) == [free]
+        destination_queue.mark_waiting()
+        assert Destination.objects.filter(waiting=True).count() == 2
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no locks on rows")
 def test_streams_are_woken_without_waiting_for_locks(receiver: Receiver) -> None:
     # Given two streams that are parked for a destination with one free slot
     locked, free = streams_to(receiver.url, 2)
