@@ -37,17 +37,19 @@ def test_one_host_is_one_destination_however_it_is_spelled() -> None:
 
 
 def test_a_destination_is_deleted_a_day_after_its_last_use(receiver: Receiver) -> None:
-    # Given one with a stream, one that is paused, one used today, and one that is unused
+    # Given one with a stream, one that is paused, one that is unused, one used again today, and one that is new
     Stream(receiver.url)
     paused, unused = (register(f"https://{name}.example:443") for name in ("paused", "unused"))
     destinations.pause(paused.pk)
+    register("https://again.example:443")
     time_passes(MORE_THAN_A_DAY)
+    register("https://again.example:443")
     register("https://new.example:443")
 
-    # When unused ones are deleted, I expect that to be the last one only
+    # When unused ones are deleted, I expect that to be this one only
     assert destination_rows.delete_unused() == 1
     assert not Destination.objects.filter(pk=unused.pk).exists()
-    assert Destination.objects.count() == 3
+    assert Destination.objects.count() == 4
     assert destination_rows.delete_unused() == 0
 
 
