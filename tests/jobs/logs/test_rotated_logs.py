@@ -1,7 +1,7 @@
 """Logs that the engine rotates: no line is lost until the first file is full, and gaps are reported after that."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -228,8 +228,10 @@ def test_no_line_of_a_log_rotated_by_docker_is_stored_twice(docker_bench: Docker
     )
 
     # When
-    with suppress(EngineRefused):  # Docker 20.10 sometimes fails to read a file during its rotation; the job then reads the rest
-        log_follower(docker_bench.engine, claim, name=name, engine_log_limit=limit).follow()
+    follower = log_follower(docker_bench.engine, claim, name=name, engine_log_limit=limit)
+    # Docker 20.10 sometimes fails to read a file during its rotation; the job then reads the rest
+    with suppress(EngineRefused), closing(follower):
+        follower.follow()
     docker_bench.engine.wait(name, Interrupt(), timeout=60)
     log_follower(docker_bench.engine, claim, name=name, engine_log_limit=limit).read_rest()
 
