@@ -97,6 +97,7 @@ def _look_for_work(node_id: int, among: Q, intervals: ClaimIntervals) -> _Work:
 def _work_query(node_id: int, among: Q, passed_over: float) -> ExistenceQuery:
     node = Node.objects.filter(pk=node_id)
     waiting = unclaimed().filter(among)
+    oldest = Job.objects.filter(uuid=Subquery(waiting.values("uuid")[:1]))  # only this one, however many wait
     fitting = waiting.filter(
         Q(cpu_millis__lte=Subquery(node.values("cpu_millis")))
         & Q(cpu_millis__lte=Subquery(node.values(free=F("cpu_millis_total") - F("cpu_millis_reserved"))))
@@ -105,7 +106,7 @@ def _work_query(node_id: int, among: Q, passed_over: float) -> ExistenceQuery:
     return ExistenceQuery(
         orphans(node_id).filter(among),
         node.exclude(start_breaker.ACCEPTS_JOBS),
-        waiting.filter(created_at__lt=Now() - timedelta(seconds=passed_over)),
+        oldest.filter(created_at__lt=Now() - timedelta(seconds=passed_over)),
         first=fitting.values("uuid"),
     )
 
