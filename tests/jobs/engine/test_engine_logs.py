@@ -229,7 +229,7 @@ def test_logs_of_both_drivers_are_read_alike(docker_bench: DockerBench, monkeypa
         body["HostConfig"]["LogConfig"] = {"Type": driver, "Config": options}
         return body
 
-    monkeypatch.setattr("jobs.engine.docker.docker_engine.creation_body", made)
+    monkeypatch.setattr("jobs.engine.docker.container_creation.creation_body", made)
     long = "for n in 20000 16384 3; do head -c $n /dev/zero | tr '\\0' x; echo; done"
     name = docker_bench.ended(shell(f"{long}; seq 1000; {long} >&2; printf end"))
 
