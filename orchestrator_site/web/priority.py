@@ -14,7 +14,7 @@ _AUTOGROUP: Final = Path("/proc/self/autogroup")  # "/autogroup-17 nice 0", if t
 
 
 def raise_priority(autogroup: Path = _AUTOGROUP) -> None:
-    """Give this process and its future children priority over others, if it may and nobody has chosen one for it.
+    """Give this process and its future children priority over others, if it may and no priority was chosen for it.
 
     Linux schedules sessions against each other, unless control groups do: the priority of the session is raised as well, if it is
     this process's own.
