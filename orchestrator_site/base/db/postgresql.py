@@ -5,7 +5,6 @@ proxy accepts our bytes and forwards nothing, or if the server is frozen: then t
 """
 
 import select
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -110,7 +109,13 @@ def unlimited(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 class _PreparedCursor(psycopg.Cursor[Any]):
     def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
-        return super().execute(query, params, prepare=True, **options)
+        # With a threshold, psycopg counts statements, whether they are to be prepared or not: a connection would keep the last 100
+        # texts, with all values in them.
+        self.connection.prepare_threshold = 0
+        try:
+            return super().execute(query, params, prepare=True, **options)
+        finally:
+            self.connection.prepare_threshold = None
 
 
 class _BinaryCursor(psycopg.Cursor[Any]):
@@ -170,7 +175,6 @@ def options(intervals: DatabaseIntervals = DatabaseIntervals()) -> dict[str, Any
         "keepalives_interval": round(intervals.keepalive),
         "keepalives_count": 2,
         "tcp_user_timeout": round(intervals.unacknowledged * 1000),
-        "prepare_threshold": sys.maxsize,  # nothing is prepared without being asked for
         "options": " ".join(f"-c {name}={round(seconds * 1000)}ms" for name, seconds in limits.items()),
         "pool": {
             "connection_class": BoundedConnection,

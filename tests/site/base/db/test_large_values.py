@@ -3,7 +3,7 @@
 import pytest
 from django.db import connection
 
-from orchestrator_site.base.db.postgresql import cursor_for_large_values
+from orchestrator_site.base.db.postgresql import cursor_for_large_values, prepared_cursor
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +35,29 @@ def test_a_large_value_is_not_a_part_of_the_statement() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT %s, current_query()", [b"x"])
         assert "$1" not in cursor.fetchone()[1]
+
+
+@pytest.mark.production
+def test_a_connection_keeps_no_statement_that_contains_values() -> None:
+    postgresql_only()
+    # Given a connection on which a statement was prepared
+    statement = "SELECT %s::text"
+    with prepared_cursor(connection) as cursor:
+        cursor.execute(statement, ["prepared"])
+
+    # When it executes statements of the other kinds
+    with connection.cursor() as cursor:
+        cursor.execute(statement, ["a value in the statement"])
+    with cursor_for_large_values(connection) as cursor:
+        cursor.execute("SELECT %s::text, 'a value in the statement'", ["beside it"])
+
+    # I expect psycopg to keep the prepared one only
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        assert cursor.fetchall() == [("SELECT $1::text",)]
+    assert connection.connection is not None
+    kept = connection.connection._prepared
+    assert [text for text, _ in (*kept._counts, *kept._names)] == [b"SELECT $1::text"]
 
 
 @pytest.mark.production
