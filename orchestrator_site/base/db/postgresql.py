@@ -109,8 +109,8 @@ def unlimited(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 class _PreparedCursor(psycopg.Cursor[Any]):
     def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
-        # With a threshold, psycopg counts statements, whether they are to be prepared or not: a connection would keep the last 100
-        # texts, with all values in them.
+        # With a threshold, psycopg counts all statements, whether they can be prepared or not: a connection would keep the last
+        # 100 texts, with the values in them.
         self.connection.prepare_threshold = 0
         try:
             return super().execute(query, params, prepare=True, **options)
