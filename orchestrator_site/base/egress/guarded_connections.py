@@ -228,6 +228,8 @@ class GuardedConnection:
         """Return True unless it was idle for more than `reuse` seconds, or the server has closed it or sent anything."""
         if self._socket is None or time.monotonic() - self._used_at >= reuse:
             return False
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return False
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return not poll.poll(0)

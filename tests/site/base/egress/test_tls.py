@@ -39,6 +39,16 @@ def test_the_certificate_must_match_the_host_of_the_url(secure: Receiver) -> Non
             get(f"https://{host}:{secure.port}/")
 
 
+def test_what_a_server_sends_after_an_answer_is_not_the_next_answer(secure: Receiver) -> None:
+    # Given an answer without a body, and more in the same TLS record than is read at once
+    secure.will(Answer(204, headers={"X-A": "b\r\n\r\n" + "x" * 12_000}))
+    assert get(f"https://hook.test:{secure.port}/") == (204, b"")
+
+    # When the next request is sent, I expect its own answer, on another connection
+    assert get(f"https://hook.test:{secure.port}/") == (200, b"")
+    assert len({received.peer for received in secure.requests}) == 2
+
+
 def test_a_private_authority_is_trusted_next_to_public_ones(tmp_path: Path, settings: Any, names: Any, secure: Receiver) -> None:
     # Given a server with a certificate of a public authority, and one with that of a private authority
     authority = certificate(tmp_path, "authority.test")
