@@ -110,8 +110,7 @@ class Run:
 
     def close(self) -> None:
         """Let go of what the run holds in this process. To be called at its end, however it ends."""
-        if self._follower is not None:
-            self._follower.close()
+        self._close_follower()
         self._container.leave_sandbox()
 
     @property
@@ -235,6 +234,7 @@ class Run:
         )
 
     def _follow_until_ended(self, job: Job) -> None:
+        self._close_follower()  # an earlier one, which does not know what this one commits
         try:
             if job.log_full and not job.wants_logs:
                 self._container.wait()
@@ -247,6 +247,11 @@ class Run:
         except EngineRefused as error:  # the process runs on, although its log cannot be read
             self._log(logging.ERROR, f"the engine cannot read the log: {error}")
             self._container.wait()
+
+    def _close_follower(self) -> None:
+        if self._follower is not None:
+            self._follower.close()
+        self._follower = None
 
     def _time_out(self, job: Job) -> Job:
         return lifecycle.decide(self.claim, State.FAILED, Reason.TIMEOUT, f"timed out after {job.timeout_seconds} s")

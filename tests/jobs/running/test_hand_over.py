@@ -1,12 +1,15 @@
 """How a job continues under another owner, on the fake engine."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import pytest
 
-from jobs import lifecycle
-from jobs.engine.protocol import Observation
+from jobs import lifecycle, services
+from jobs.engine.protocol import Frames, Observation
 from jobs.errors import ContainerNotFound
 from jobs.maintenance.dead_workers import sign_off
 from jobs.models import Job
@@ -75,6 +78,35 @@ def test_a_running_job_is_handed_over_with_its_container(engine: FakeEngine, wor
     assert job.status == State.COMPLETED
     assert stored_log(job) == ["begun", "done"]
     assert event_types(job) == ["start", "log", "log", "exit", "complete"]
+
+
+def test_a_log_that_ended_too_early_is_not_stored_twice(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a followed log that ends although its process runs on, and that is followed again
+    workers.set_intervals(log={"exit_check": 0.01})
+    open_log, opened = engine.logs, 0
+
+    @contextmanager
+    def ending_early(name: str, **options: Any) -> Iterator[Iterator[Frames | None]]:
+        nonlocal opened
+        opened += options["follow"]
+        with open_log(name, **options) as frames:
+            yield frames if opened != 1 else islice((some for some in frames if some), 1)
+
+    monkeypatch.setattr(engine, "logs", ending_early)
+    job = make_job(command="echo first; while [ ! -e go ]; do sleep 0.02; done; echo second; exec sleep 60")
+    workers.run(workers.another())
+    wait_for(lambda: stored_log(job) == ["first"], 20, "its first line")
+    create_go_file(engine)
+
+    # When the job is cancelled after a further line
+    wait_for(lambda: opened > 1, 20, "the log to be followed again")
+    wait_for(lambda: stored_log(job) == ["first", "second"], 20, "its second line")
+    services.cancel(job.id)
+
+    # I expect each line once
+    assert stored_log(completed(job)) == ["first", "second"]
 
 
 def test_a_late_rename_loses_no_container(engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
