@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Final
 
 from jobs.engine.protocol import Engine, Frames
@@ -90,10 +90,11 @@ class LogFollower:
     def _read_followed(self, deadline: float) -> bool:
         """Store the rest of the followed log, if it is open; return whether more is wanted.
 
-        If it breaks off, what is missing is read again. To read all again instead took a quarter of what the log cost.
+        If it breaks off, or pauses although the process has ended, what is missing is read again: its end may never come. To read
+        all again instead took a quarter of what the log cost.
         """
         try:
-            return self._write_all(self._followed, deadline)
+            return self._write_all(takewhile(_is_something, self._followed), deadline)
         except (EngineRefused, EngineUnavailable) as error:
             logger.warning("a followed log broke off: %s", error, extra={"container": self._container})
             return True
@@ -172,3 +173,7 @@ class LogFollower:
 
     def _open(self, skip: int, *, following: bool, tail: int | None = None) -> AbstractContextManager[Iterator[Frames | None]]:
         return self._engine.logs(self._container, skip=skip, follow=following, interrupt=self._interrupt, tail=tail)
+
+
+def _is_something(frames: Frames | None) -> bool:
+    return frames is not None

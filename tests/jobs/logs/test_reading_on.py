@@ -26,15 +26,19 @@ FULL_AT_ONCE: Final = 0
 
 
 class EndedContainer:
-    """A container whose process has ended. A reader that follows its log gets the first frames only, and maybe an error."""
+    """A container whose process has ended. A reader that follows its log gets the first frames only, and maybe an error or no end."""
 
-    def __init__(self, log: Sequence[Frame], *, followed: int | None = None, error: Exception | None = None) -> None:
-        self._log, self._followed, self._error = log, log[:followed], error
+    def __init__(
+        self, log: Sequence[Frame], *, followed: int | None = None, error: Exception | None = None, endless: bool = False
+    ) -> None:
+        self._log, self._followed, self._error, self._endless = log, log[:followed], error, endless
         self.opened: list[str] = []
         self.open = 0
 
     @contextmanager
-    def logs(self, _name: str, *, skip: int, follow: bool, tail: int | None = None, **_: Any) -> Iterator[Iterator[Frames]]:
+    def logs(
+        self, _name: str, *, skip: int, follow: bool, tail: int | None = None, **_: Any
+    ) -> Iterator[Iterator[Frames | None]]:
         self.opened.append("followed" if follow else "all" if tail is None else "tail")
         self.open += 1
         yield self._frames(
@@ -42,9 +46,11 @@ class EndedContainer:
         )
         self.open -= 1
 
-    @staticmethod
-    def _frames(log: Sequence[Frame], start: int, error: Exception | None) -> Iterator[Frames]:
+    def _frames(self, log: Sequence[Frame], start: int, error: Exception | None) -> Iterator[Frames | None]:
         yield from map(alone, log[start:])
+        if self._endless and log is self._followed:
+            yield None
+            raise AssertionError("the reader waits for ever")
         if error is not None:
             raise error
 
@@ -111,6 +117,15 @@ def test_a_followed_log_that_breaks_off_is_read_again(claim: Claim) -> None:
     read(engine, claim)
 
     assert stored_lines() == texts(500)
+
+
+def test_nobody_waits_for_the_end_of_a_followed_log_that_pauses_after_the_process(claim: Claim) -> None:
+    engine = EndedContainer([frame(number) for number in range(500)], followed=490, endless=True)
+
+    read(engine, claim)
+
+    assert stored_lines() == texts(500)
+    assert engine.opened == ["followed", "tail"]
 
 
 def test_a_log_that_stopped_in_the_middle_of_a_line_is_read_again(claim: Claim) -> None:
