@@ -91,10 +91,10 @@ class Supervisor:
         for run in self._runs.snapshot():
             run.hand_over()
         self._upload_pool.stop()
+        self.sandboxes.stop()  # no run waits for one any more
         self._runs.wait_until_empty(self._intervals.worker.hand_over)
         self._thread.join(self._intervals.worker.tick)
         self._engine_watch.stop()
-        self.sandboxes.stop()
         self._heartbeat.stop()
         release_connection()
 

@@ -199,6 +199,31 @@ def test_a_job_waits_for_a_sandbox_that_was_just_given_back(
         assert second.result(20) == first
 
 
+def test_a_stop_does_not_wait_for_a_job_that_waits_for_a_sandbox(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job that waits for a sandbox whose check takes long
+    workers.set_intervals(sandbox={"wait": 1000.0, "turnover": 1000.0}, worker={"hand_over": 1000.0})
+    supervisor = workers.another(sandboxes=1)
+    pool, go_on = supervisor.sandboxes, threading.Event()
+    wait_for(lambda: pool._in(SandboxState.FREE), 20, "a free sandbox")
+    monkeypatch.setattr(engine, "is_sandbox_clean", lambda _: go_on.wait(60))
+    sandbox = pool.take()
+    assert sandbox is not None
+    pool.give_back(sandbox)
+    make_job()
+    wait_for(lambda: supervisor._engine_watch.answers, 20, "the engine to be watched")
+    workers.run(supervisor)
+    wait_for(supervisor._runs.snapshot, 20, "the run")
+
+    # When the worker is stopped, I expect it to end nevertheless
+    stop = threading.Thread(target=supervisor.stop, daemon=True)
+    stop.start()
+    stop.join(20)
+    go_on.set()
+    assert not stop.is_alive()
+
+
 def test_no_job_waits_while_no_sandbox_is_given_back(engine: FakeEngine, workers: Workers) -> None:
     # Given a sandbox in use, and none that was given back
     workers.set_intervals(sandbox={"wait": 1000.0, "turnover": 1000.0})
