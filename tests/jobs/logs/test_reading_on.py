@@ -26,7 +26,7 @@ FULL_AT_ONCE: Final = 0
 
 
 class EndedContainer:
-    """A container whose process has ended. A reader that follows its log gets the first frames only, and maybe an error or no end."""
+    """A container whose process has ended. A reader that follows its log gets the first frames only, then an error or no end."""
 
     def __init__(
         self, log: Sequence[Frame], *, followed: int | None = None, error: Exception | None = None, endless: bool = False

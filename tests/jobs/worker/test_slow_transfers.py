@@ -174,7 +174,7 @@ def test_pending_uploads_are_done_by_the_next_worker(workers: Workers, server: F
     # Given a worker that uploads the outputs of some jobs, while others wait for an upload thread
     jobs = [uploading(server.url("/out"), count=2) for _ in range(6)]
     first = workers.another(worker_threads=THREADS)
-    wait_for(lambda: first._upload_pool.size == len(jobs), 20, "the jobs to end")
+    wait_for(lambda: first._upload_pool.size >= THREADS, 20, "the jobs to end")  # it may claim no more than these
     wait_for_slow_requests(server, requests=THREADS // 2)
 
     # When it loses its jobs, and the host answers normally again
