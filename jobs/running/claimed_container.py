@@ -80,11 +80,16 @@ class ClaimedContainer:
         return False
 
     def create(self, job: Job) -> None:
-        """Create it, in a sandbox if one is free. Raise `ImageUnavailable` if the image is not on the engine."""
+        """Create it, in a sandbox if one is free.
+
+        Raise `ImageUnavailable` if the image is not on the engine, and `SandboxRefused` as `start` does.
+        """
         if job.network == "bridge" and self._sandbox is None and self._may_join:
             self._sandbox = self._sandboxes.take()
         self._may_exist = True
         self._engine.create(self._spec(job))
+        if self._sandbox is not None and self._sandbox.contested:
+            self._check_name(self._sandbox)
 
     def start(self) -> None:
         """Start its process. Its user must have been resolved since `create`.
@@ -95,8 +100,7 @@ class ClaimedContainer:
         try:
             self._uninterrupted.start(self.name, first=first)
         except SandboxRefused:
-            self._may_join = False
-            self.leave_sandbox()
+            self._refuse_sandbox()
             raise
 
     def wait(self) -> None:
@@ -117,6 +121,20 @@ class ClaimedContainer:
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:
             self._sandboxes.give_back(sandbox)
+
+    def _check_name(self, sandbox: Sandbox) -> None:
+        """Raise `SandboxRefused` if another worker has renamed the sandbox.
+
+        It may have done so while the engine created this container, and then have found the sandbox free. If it does so later, it
+        finds this container.
+        """
+        if all(one.name != sandbox.name for one in self._engine.list({SANDBOX_LABEL: sandbox.token})):
+            self._refuse_sandbox()
+            raise SandboxRefused("another worker has adopted the sandbox, too")
+
+    def _refuse_sandbox(self) -> None:
+        self._may_join = False
+        self.leave_sandbox()
 
     def renew_network(self) -> None:
         """Create the network of the node's jobs again if it is gone."""

@@ -14,6 +14,7 @@ class Sandbox:
     owner: UUID  # a worker
     network: str
     made_at: float  # by `time.monotonic` of the owner
+    contested: bool = False  # another worker may have adopted it at the same moment: the last name counts
 
 
 class Sandboxes(Protocol):

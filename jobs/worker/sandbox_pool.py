@@ -222,7 +222,8 @@ class SandboxPool(SandboxTable):
     def _adopt(self, found: Sandbox) -> None:
         """Take over a sandbox. The rename comes first, so that its former owner does not find it any more.
 
-        Two renames at the same moment may both succeed, one after the other: then the last one counts (see `_runs`).
+        Two renames at the same moment may both succeed, one after the other: then the last one counts (see `_runs`). A worker
+        that has seen the former name had a row by then.
         """
         mine = self._worker_id()
         adopted = replace(found, name=self._name(mine, found.token), owner=mine)
@@ -232,6 +233,9 @@ class SandboxPool(SandboxTable):
                 self._engine.rename(found.name, adopted.name)
             except (ContainerNotFound, ContainerConflict):  # another worker was faster
                 taken = False
+        with short_read():
+            others = Worker.objects.filter(node=self._node.pk).exclude(pk=mine).exists()
+        adopted = replace(adopted, contested=others)
         with self._changed:
             if self._found.get(found.token) is found:  # not listed again meanwhile
                 del self._found[found.token]

@@ -1,15 +1,17 @@
 """Two living workers adopt the sandbox of a dead one at the same moment: jobs never share it.
 
 An engine finds a container by its name before it locks it for a rename, so both renames may succeed, one after the other. The
-last name counts: a container can only join a sandbox by its name, and the owner of the new name looks for containers that have
-joined it before.
+last name counts: a container can only join a sandbox by its name, the owner of the new name looks for containers that have
+joined it before, and a job's owner looks for the name when its container is created.
 """
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from jobs import services
+from jobs.engine.protocol import RunSpec
 from jobs.models import Job
 from jobs.worker.sandbox_table import SandboxState
 from jobs.worker.supervisor import Supervisor
@@ -102,6 +104,35 @@ def test_a_job_that_has_joined_before_the_last_rename_keeps_the_sandbox(engine: 
     # When the other worker renames it, I expect it not to be given to another job
     race.finish(SandboxState.RESERVED)
     assert sandbox_of(engine, start_job(workers, race.late)) is None
+
+
+def test_a_container_that_was_being_created_during_the_last_rename_leaves_the_sandbox(
+    engine: FakeEngine, workers: Workers, race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job whose container is being created: the engine has found the sandbox, but does not list the container yet
+    creating, go_on = threading.Event(), threading.Event()
+
+    def slow(spec: RunSpec) -> None:
+        creating.set()
+        assert go_on.wait(20)
+        FakeEngine.create(engine, replace(spec, sandbox=spec.sandbox and race.sandbox.name))
+
+    monkeypatch.setattr(engine, "create", slow)
+    first = make_job(command="exec sleep 60")
+    wait_for(lambda: race.quick._engine_watch.answers, what="the engine to be watched")
+    workers.run(race.quick)
+    assert creating.wait(20)
+    monkeypatch.setattr(engine, "create", lambda spec: FakeEngine.create(engine, spec))
+
+    # When the other worker renames the sandbox, finds it free, and gives it to another job
+    race.finish(SandboxState.FREE)
+    second = start_job(workers, race.late)
+    assert sandbox_of(engine, second) is race.sandbox
+
+    # I expect the first one to start without
+    go_on.set()
+    running(first)
+    assert sandbox_of(engine, first) is None
 
 
 def test_a_worker_replaces_a_sandbox_that_another_one_has_renamed(engine: FakeEngine, race: Race) -> None:
