@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class EmbeddedWorker(WebWorker):
     """The worker class of `web`, with all other parts beside it."""
 
-    _service: "EmbeddedService | None" = None  # until it is loaded
+    _service: "EmbeddedService | None" = None  # until it is about to start
 
     def load_wsgi(self) -> None:
         """Load and start the service.
@@ -32,7 +32,9 @@ class EmbeddedWorker(WebWorker):
         super().load_wsgi()
         from orchestrator_site.embedded_service import EmbeddedService  # after Django, which the application sets up
 
-        self._service = EmbeddedService()
+        service = EmbeddedService()
+        service.prepare()
+        self._service = service
         self._service.start()
 
     def handle_exit(self, sig: int, frame: Any) -> None:

@@ -27,12 +27,15 @@ class EmbeddedService:
         configuration = settings.CONFIGURATION
         self._runtime = Runtime(DeliverProcess(), RelayProcess(configuration), WorkerProcess(configuration))
 
-    def start(self) -> None:
-        """Prepare the database and start the parts. End the process if its node cannot be used."""
+    def prepare(self) -> None:
+        """Migrate the database, and create the first operator."""
         call_command("migrate", interactive=False, verbosity=0, skip_checks=False)
         call_command("operator")
         sys.stdout.flush()
         connections.close_all()  # that of this thread, which makes no other query
+
+    def start(self) -> None:
+        """Start the parts. End the process if its node cannot be used."""
         threading.Thread(target=self._start_parts, name="start", daemon=True).start()
         serve_metrics(settings.CONFIGURATION)
 

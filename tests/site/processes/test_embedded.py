@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from gunicorn.arbiter import Arbiter
 
+from orchestrator_site import embedded_service
 from orchestrator_site.embedded import EmbeddedApplication, EmbeddedWorker
 from tests.helpers.service_processes import COMMANDS, ROOT, Service
 from tests.helpers.waiting import wait_for
@@ -58,12 +59,35 @@ def test_a_service_that_cannot_open_its_database_at_its_start_ends(embedded: Ser
     assert "unable to open database file" in ended.stderr
 
 
-@pytest.mark.parametrize("stop", ["handle_exit", "handle_quit"])
-def test_a_process_that_is_still_loading_ends_at_once(stop: str) -> None:
-    # Given the process before it has loaded the service, which may take long if the database is migrated
-    worker = EmbeddedWorker(1, os.getpid(), [], None, 30, EmbeddedApplication().cfg, None)
+@pytest.fixture
+def worker() -> Iterator[EmbeddedWorker]:
+    """The process before it has loaded the service."""
+    application = EmbeddedApplication()
+    worker = EmbeddedWorker(1, os.getpid(), [], application, 30, application.cfg, None)
+    yield worker
+    worker.tmp.close()
 
+
+@pytest.mark.parametrize("stop", ["handle_exit", "handle_quit"])
+def test_a_process_that_is_still_loading_ends_at_once(worker: EmbeddedWorker, stop: str) -> None:
     # When it is told to stop, I expect it to end: there is nothing to hand over
     with pytest.raises(SystemExit):
         getattr(worker, stop)(signal.SIGTERM, None)
-    worker.tmp.close()
+
+
+@pytest.mark.parametrize("stop", ["handle_exit", "handle_quit"])
+def test_a_process_that_migrates_its_database_ends_at_once(
+    worker: EmbeddedWorker, stop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a process that is told to stop during a migration, which may take long
+    def migrate(command: str, **_: object) -> None:
+        commands.append(command)
+        getattr(worker, stop)(signal.SIGTERM, None)
+
+    commands: list[str] = []
+    monkeypatch.setattr(embedded_service, "call_command", migrate)
+
+    # When it loads the service, I expect it to end without the rest
+    with pytest.raises(SystemExit):
+        worker.load_wsgi()
+    assert commands == ["migrate"]
