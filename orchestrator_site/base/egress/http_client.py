@@ -101,6 +101,7 @@ def _exchange(
         connection.close()
         raise
     if is_reusable:
+        request.close()  # from here on, its deadline would end another request
         pool.release(connection)
     else:
         connection.close()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator_site.base.egress import http_client
+from orchestrator_site.base.egress.guarded_connections import ConnectionPool, GuardedConnection, shut_down
 from tests.helpers.receiver import Answer, Receiver
 from tests.site.base.egress.sending import SECRET, TIMES, Zeros, get
 
@@ -41,6 +42,25 @@ def test_a_server_that_reads_nothing_ends_with_the_read_timeout() -> None:
         # When a large body is sent to it
         get(f"http://127.0.0.1:{server.getsockname()[1]}/", method="PUT", body=Zeros(100_000_000), read_timeout=0.3)
     assert failure.value.timed_out
+
+
+def test_a_request_that_is_over_does_not_end_the_next_one(
+    receiver: Receiver, fresh_pool: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a request whose time is up at the moment when its connection may be used again
+    sockets: list[socket.socket] = []
+    release = ConnectionPool.release
+
+    def release_too_late(pool: ConnectionPool, connection: GuardedConnection) -> None:
+        release(pool, connection)
+        shut_down(sockets[0])
+
+    monkeypatch.setattr(ConnectionPool, "release", release_too_late)
+    get(receiver.url, on_socket=sockets.append)
+
+    # When the next request is sent, I expect the connection to be open
+    get(receiver.url)
+    assert len({received.peer for received in receiver.requests}) == 1
 
 
 def test_another_thread_can_end_a_blocked_request(receiver: Receiver) -> None:
