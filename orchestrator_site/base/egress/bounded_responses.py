@@ -38,6 +38,8 @@ class BoundedResponse(HTTPResponse):
             raise HTTPException("the server used a transfer coding that was not requested")
         if len(set(self._values("Content-Length"))) > 1:
             raise HTTPException("the server sent more than one length of the body")
+        if self.chunked and self.length == 0:  # a status that has no body, whatever the headers say: http.client waits for chunks
+            self.chunked, self.will_close = False, True
 
     def read1(self, size: int = -1) -> bytes:
         """Read a part of the body. Raise `HTTPException` if it has fewer bytes than announced: http.client does not."""

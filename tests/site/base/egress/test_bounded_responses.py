@@ -133,6 +133,12 @@ def test_chunks_may_be_announced_in_several_ways(receiver: Receiver, coding: str
     assert get(receiver.url) == (200, b"body")
 
 
+@pytest.mark.parametrize("rest", [b"", b"0\r\n\r\n"])
+def test_a_status_without_a_body_may_announce_chunks(receiver: Receiver, rest: bytes) -> None:
+    receiver.will(Answer(fault="raw", body=b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n" + rest))
+    assert get(receiver.url) == (204, b"")
+
+
 @pytest.mark.parametrize("line", ["no header", ": x", "X Y: z", "\r", "X-A: a\r\r\nX-B: \r b", "\x00"])
 def test_an_invalid_header_line_does_not_hide_others(receiver: Receiver, line: str) -> None:
     # Given a truncated answer with such a line before its Content-Length
