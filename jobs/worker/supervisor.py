@@ -156,6 +156,8 @@ class Supervisor:
 
     def _claim_any(self, *, downloads: bool) -> Claim | None:
         with self._claiming, self._suspects.turn() as suspects:
+            if self._stopping.is_set():  # since this thread began to wait for its turn
+                return None
             among = claiming.startable(downloads=downloads, uploads=self._accepts_uploads, suspects=suspects)
             claim = claiming.claim(self.node.pk, self._heartbeat.worker_id, among, self._intervals.claim)
             if claim is not None and claim.deaths < GIVEN_UP_AFTER:

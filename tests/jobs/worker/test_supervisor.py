@@ -240,6 +240,32 @@ def test_the_threads_of_a_worker_claim_one_after_the_other(
     assert not together.is_set()
 
 
+def test_a_thread_that_waits_for_its_turn_claims_nothing_after_a_stop(
+    idle: tuple[Supervisor, ManualClock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a thread that claims a job, and another one that waits for its turn
+    supervisor, _ = idle
+    claims: list[bool] = []
+    go_on = threading.Event()
+
+    def claim(*_: object) -> None:
+        claims.append(supervisor._stopping.is_set())
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(claiming, "claim", claim)
+    with ThreadPoolExecutor() as threads:
+        for _ in range(2):
+            threads.submit(supervisor.run_jobs)
+        wait_for(lambda: claims and supervisor._busy == 2, 20, "both threads")
+
+        # When the worker is stopped
+        supervisor.stop()
+        go_on.set()
+
+    # I expect no further claim: it would bind a job to a node that may not come back
+    assert claims == [False]
+
+
 @pytest.fixture
 def idle(workers: Workers) -> tuple[Supervisor, ManualClock]:
     """A worker without a job, whose ticks the test makes."""
