@@ -176,7 +176,7 @@ def test_a_job_waits_for_a_sandbox_that_was_just_given_back(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a sandbox that a job has given back and that is being checked
-    workers.set_intervals(sandbox={"wait": 20.0, "turnover": 20.0})
+    workers.set_intervals(sandbox={"wait": 60.0, "turnover": 60.0})
     pool = workers.another(sandboxes=1).sandboxes
     wait_for(lambda: pool._in(SandboxState.FREE), 20, "a free sandbox")
     is_clean, checking, go_on = engine.is_sandbox_clean, threading.Event(), threading.Event()
@@ -562,6 +562,32 @@ def test_the_next_worker_adopts_the_sandboxes(engine: FakeEngine, workers: Worke
 
     assert set(wait_for_free(second, 2)) == before
     assert all(str(second._heartbeat.worker_id) in one.name for one in sandboxes(engine).values())
+
+
+def test_a_sandbox_that_was_adopted_without_an_answer_is_found_again(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker that was not told that its engine has renamed the sandbox of a dead one
+    first = workers.another(sandboxes=1)
+    wait_for_free(first, 1)
+    die(workers, first)
+    lost = threading.Event()
+
+    def rename(*args: Any) -> None:
+        FakeEngine.rename(engine, *args)
+        if not lost.is_set():
+            lost.set()
+            raise EngineUnavailable("the answer is lost")
+
+    monkeypatch.setattr(engine, "rename", rename)
+    second = workers.another(sandboxes=1)
+    assert lost.wait(20)
+    wait_for_free(second, 1)
+
+    # When it sees its containers again, I expect it to keep one of both sandboxes, and to remove the other
+    second.sandboxes.sort(containers(engine))
+    wait_for_free(second, 1)
+    assert list(sandboxes(engine)) == free(second)
 
 
 def test_an_old_sandbox_is_not_adopted_for_another_lifetime(engine: FakeEngine, workers: Workers) -> None:
