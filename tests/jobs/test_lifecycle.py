@@ -60,6 +60,19 @@ def test_a_job_from_start_to_end() -> None:
     assert job.completed_at is not None
 
 
+def test_an_exit_is_reported_once() -> None:
+    # Given a job whose exit was reported, while its outputs are not done
+    claim = claimed(make_job(outputs=(an_output("one"),)))
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
+    lifecycle.exited(claim, 0)
+
+    # I expect another report to be refused
+    with pytest.raises(OwnershipLost):
+        lifecycle.exited(claim, 0)
+    assert event_types() == ["start", "exit"]
+
+
 def test_an_input_repeated_after_a_crash_has_no_second_event() -> None:
     job = make_job(inputs=(an_input("in"),))
     claim = claimed(job)
