@@ -101,7 +101,10 @@ def _attempt(event: Event, outcome: Outcome) -> Attempt:
 
 
 def record_interrupted_attempt(subscription: Subscription) -> None:
-    """Store the attempt that was under way when the stream's lease expired: its process ended before it could."""
+    """Store the attempt that was under way when the stream's lease expired: its process ended before it could.
+
+    Of a run it is that of the first event. Whether the others were sent is not known.
+    """
     if subscription.sending is None or subscription.sending_since is None:
         return
     event = subscription.events.filter(pk=subscription.sending, state=Event.State.PENDING).only("pk").first()

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from callbacks import delivery_hints
 from callbacks.delivery import destination_queue, due_streams
-from callbacks.delivery.stream_delivery import Deliverer, Result
+from callbacks.delivery.run_sender import Result
+from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.delivery.stream_scheduler import Delivery
 from callbacks.delivery.thread_limiter import THREADS
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, one_connection

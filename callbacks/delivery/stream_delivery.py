@@ -1,23 +1,23 @@
 """Delivers the events of streams, in order within each stream, and records the results, for many streams at a time.
 
-A delivery holds a lease on its stream: a token, and an end by the database's clock. Attempts are recorded with all their
-consequences in one transaction, which leaves out those whose lease has gone to another token. So if a process dies between
-sending and recording, its leases expire and these events are sent again under the same ids.
+A delivery holds a lease on its stream: a token, and an end by the database's clock. Under it a run of events is sent, one after
+the other. Attempts are recorded with all their consequences in one transaction, which leaves out those whose lease has gone to
+another token. So if a process dies between sending and recording, its leases expire and these events are sent again under the
+same ids.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from django.db.models.functions import Now
 
-from callbacks import signing
-from callbacks.cloudevents import Envelope
 from callbacks.delivery import attempt_results, delivery_attempt, stream_rows
+from callbacks.delivery.run_sender import Result, RunSender
 from callbacks.delivery.stream_rows import LockedStreams
 from callbacks.delivery.stream_scheduler import Candidate, Delivery, StreamScheduler, Turn
 from callbacks.delivery.stream_secrets import SecretsCache
@@ -28,37 +28,7 @@ from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.db.transactions import release_connection, short_transaction
 from orchestrator_site.base.intervals import DeliveryIntervals
 
-_UNREADABLE: Final = "not sent: the URL cannot be decrypted with ENCRYPTION_KEYS"
 MAX_ATTEMPTS = 50  # of a stream in a row, if others wait for its destination
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """What came of a delivery."""
-
-    delivery: Delivery
-    outcome: Outcome
-    was_sent: bool = True
-
-    @property
-    def event(self) -> Event:
-        """The event that was sent."""
-        return self.delivery.event
-
-    @property
-    def stream(self) -> int:
-        """The key of its stream."""
-        return self.delivery.event.subscription_id
-
-    @property
-    def destination(self) -> Destination:
-        """The destination as it was when the event was sent."""
-        return self.delivery.event.subscription.destination
-
-    @property
-    def for_destination(self) -> tuple[UUID, Outcome | None]:
-        """The token of the delivery, and what its outcome says about the destination: nothing if it was not sent."""
-        return self.delivery.turn.token, self.outcome if self.was_sent else None
 
 
 class Claimed(NamedTuple):
@@ -92,9 +62,10 @@ class Deliverer:
         max_attempts: int = MAX_ATTEMPTS,
         send: Callable[..., Outcome] = delivery_attempt.send,
     ) -> None:
-        self._intervals, self._max_attempts, self._post = intervals, max_attempts, send
+        self._intervals, self._max_attempts = intervals, max_attempts
         self._threads = threads or ThreadLimiter(intervals)
-        self._scheduler = StreamScheduler(intervals, self._threads)
+        self._scheduler = StreamScheduler(intervals, self._threads, max_attempts)
+        self._sender = RunSender(intervals, self._threads, send)
         self._secrets = SecretsCache()
         self._stopping = False
         self._tokens: set[UUID] = set()  # of the leases that this process holds
@@ -124,7 +95,7 @@ class Deliverer:
                     if stream.lease_token is not None:
                         attempt_results.record_interrupted_attempt(stream)
                 candidates = [Candidate(stream, turns[stream.pk], holds_slot=False) for stream in due]
-                granted = self._scheduler.next_deliveries(candidates, rows.load_first_pending(due), rows)
+                granted = self._scheduler.next_deliveries(candidates, rows.load_runs(due), rows)
                 self._secrets.fill_in([delivery.event.subscription for delivery in granted])
                 rows.save()
             deliveries = granted
@@ -133,24 +104,8 @@ class Deliverer:
         return Claimed(deliveries, [pk for pk in identities if pk not in rows.streams], rows.must_look)
 
     def send(self, delivery: Delivery) -> Result:
-        """Send the frozen bytes of the event, signed with the time of the delivery. No database connection is held."""
-        event, subscription = delivery.event, delivery.event.subscription
-        if not subscription.url:
-            return Result(delivery, Outcome(time=delivery.now, latency_ms=0, error=_UNREADABLE), was_sent=False)
-        body, identity = bytes(event.body), str(event.pk)
-        envelope = Envelope(
-            id=identity,
-            source=event.source,
-            type=event.type,
-            subject=subscription.subject,
-            time=event.time,
-            jobsequence=event.sequence,
-        )
-        headers = (subscription.headers or {}) | envelope.headers()
-        if keys := [key for key in (subscription.key, subscription.previous_key) if key is not None]:
-            headers |= signing.headers(keys, identity, int(delivery.now.timestamp()), body)
-        with self._threads.attempt(delivery.turn.token, subscription.destination):
-            return Result(delivery, self._post(subscription.url, headers, body, self._intervals))
+        """Send the events of a delivery, one after the other. No database connection is held."""
+        return self._sender.send(delivery)
 
     def record(self, results: Sequence[Result]) -> Recorded:
         """Commit attempts with all their consequences; return what to send next in the slots of these deliveries.
@@ -168,9 +123,9 @@ class Deliverer:
             missing = [result for result in results if result.stream not in rows.streams]
             existing = stream_rows.existing([result.stream for result in missing])
             recorded = [result for result in results if _holds_lease(result, rows)]
-            attempts = [(result.event, result.outcome) for result in recorded]
+            attempts = [attempt for result in recorded for attempt in result.attempts]
             attempt_results.record_attempts(attempts, rows, self._intervals)
-            pending = rows.load_first_pending([rows.streams[result.stream] for result in recorded])
+            pending = rows.load_runs([rows.streams[result.stream] for result in recorded])
             recorded.sort(key=lambda result: rows.streams[result.stream].destination_id)
             for pk, group in groupby(recorded, lambda result: rows.streams[result.stream].destination_id):
                 deliveries += self._continue(list(group), rows.destinations[pk], pk in changed, pending, rows)
@@ -188,6 +143,7 @@ class Deliverer:
     def stop(self) -> None:
         """Start no more attempts. Those in flight may finish and are recorded."""
         self._stopping = True
+        self._sender.stop()
 
     def release_leases(self) -> None:
         """Give up the leases on streams whose attempts are still in flight, so that other processes may deliver them at once."""
@@ -200,7 +156,8 @@ class Deliverer:
             destination.pk
             for result in results
             for destination in [rows.streams[result.stream].destination]
-            if attempt_results.changes_destination(destination, rows.now, *result.for_destination, self._intervals)
+            for token, outcome in result.for_destination
+            if attempt_results.changes_destination(destination, rows.now, token, outcome, self._intervals)
         }
 
     def _continue(
@@ -208,12 +165,12 @@ class Deliverer:
         results: list[Result],
         destination: Destination,
         is_changed: bool,
-        pending: Mapping[int, Event],
+        pending: Mapping[int, Sequence[Event]],
         rows: LockedStreams,
     ) -> list[Delivery]:
         """Apply results to their destination; return what to send next in the slots of these deliveries."""
         if is_changed:
-            outcomes = [result.for_destination for result in results]
+            outcomes = [outcome for result in results for outcome in result.for_destination]
             attempt_results.update_destination(destination, rows.now, outcomes, self._intervals)
         candidates = [self._next_of_stream(result, rows) for result in results]
         deliveries = self._scheduler.next_deliveries(candidates, pending, rows)
@@ -224,7 +181,7 @@ class Deliverer:
         return deliveries
 
     def _next_of_stream(self, result: Result, rows: LockedStreams) -> Candidate:
-        turn = replace(result.delivery.turn, attempts=result.delivery.turn.attempts + 1)
+        turn = replace(result.delivery.turn, attempts=result.delivery.turn.attempts + len(result.outcomes))
         turn_over = self._is_out_of_time(turn) or turn.attempts >= self._max_attempts
         return Candidate(rows.streams[result.stream], turn, holds_slot=True, turn_over=turn_over)
 
@@ -235,10 +192,10 @@ class Deliverer:
             Candidate(stream, replace(result.delivery.turn, attempts=0), holds_slot=True)
             for result, stream in zip(free, waiting, strict=False)
         ]
-        return self._scheduler.next_deliveries(candidates, rows.load_first_pending(waiting), rows)
+        return self._scheduler.next_deliveries(candidates, rows.load_runs(waiting), rows)
 
     def _may_pass_slot(self, result: Result) -> bool:
-        return result.outcome.accepted and not self._is_out_of_time(result.delivery.turn)
+        return result.is_accepted and not self._is_out_of_time(result.delivery.turn)
 
     def _is_out_of_time(self, turn: Turn) -> bool:
         return self._stopping or time.monotonic() > turn.ends

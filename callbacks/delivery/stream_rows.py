@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from django.db import connection
+
 from callbacks.models import Destination, Event, Subscription
 from orchestrator_site.base.db.statements import placeholders, select_rows, sql, update_rows
 
@@ -23,15 +25,32 @@ _LOCK_DESTINATIONS: Final = "WHERE id IN (%s) ORDER BY id {skip_locked}"
 _LOCK_WAITING: Final = """
 WHERE destination_id = %s AND waiting_since IS NOT NULL AND id NOT IN (%s) ORDER BY waiting_since, id LIMIT %s {skip_locked}
 """
-_FIRST_PENDING: Final = """
+MAX_RUN: Final = 8  # events that may be sent under one lease: 512 KiB at most, as an event has 64
+
+# The first pending events of each stream. With the statement for SQLite, which has no LATERAL, PostgreSQL may read all pending
+# events: 0.7 s instead of 2 ms for 64 streams with 2000 events each.
+_RUNS: Final = {
+    "postgresql": """
 WHERE id IN (
-    SELECT (
+    SELECT first.id FROM callbacks_subscription AS stream, LATERAL (
         SELECT event.id FROM callbacks_event AS event
-        WHERE event.subscription_id = stream.id AND event.state = 'pending' ORDER BY event.sequence LIMIT 1
-    )
-    FROM callbacks_subscription AS stream WHERE stream.id IN (%s)
+        WHERE event.subscription_id = stream.id AND event.state = 'pending' ORDER BY event.sequence LIMIT %s
+    ) AS first
+    WHERE stream.id IN (%s)
 )
-"""
+ORDER BY sequence
+""",
+    "sqlite": """
+JOIN (
+    SELECT %s AS length, stream.id AS stream, (
+        SELECT sequence FROM callbacks_event AS event
+        WHERE event.subscription_id = stream.id AND event.state = 'pending' ORDER BY sequence LIMIT 1
+    ) AS beginning
+    FROM callbacks_subscription AS stream WHERE stream.id IN (%s)
+) AS run ON subscription_id = run.stream AND state = 'pending' AND sequence < run.beginning + run.length
+ORDER BY sequence
+""",
+}
 
 
 class LockedStreams:
@@ -69,13 +88,18 @@ class LockedStreams:
             elif stream.destination_id in identities:
                 del self.streams[stream.pk]
 
-    def load_first_pending(self, streams: Collection[Subscription]) -> dict[int, Event]:
-        """Return the first pending event of each stream that has one."""
+    def load_runs(self, streams: Collection[Subscription]) -> dict[int, list[Event]]:
+        """Return the first pending event of each stream that has one, and a few pending ones that follow it without a gap."""
         identities = [stream.pk for stream in streams]
         if not identities:
             return {}
-        events = select_rows(Event, _FIRST_PENDING % placeholders(identities), identities, large=True)
-        return {event.subscription_id: event for event in events}
+        statement = _RUNS[connection.vendor] % ("%s", placeholders(identities))
+        runs: dict[int, list[Event]] = {}
+        for event in select_rows(Event, statement, [MAX_RUN, *identities], large=True):
+            run = runs.setdefault(event.subscription_id, [])
+            if not run or event.sequence == run[-1].sequence + 1:
+                run.append(event)
+        return runs
 
     def save(self) -> None:
         """Store the streams."""

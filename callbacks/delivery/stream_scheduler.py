@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 from uuid import UUID
 
 from callbacks.delivery import attempt_results, destination_queue, destination_rows
@@ -25,12 +26,18 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The right to send one event now."""
+    """The right to send a run of events now."""
 
     turn: Turn
-    event: Event  # with its subscription and that one's destination
+    event: Event  # the first, with its subscription and that one's destination
     now: datetime  # the database's time when the lease was granted
     send_by: float  # by the monotonic clock: a later attempt might outlast the lease
+    following: Sequence[Event] = ()  # each may be sent once the one before it was accepted
+
+    @property
+    def events(self) -> list[Event]:
+        """All events of the run."""
+        return [self.event, *self.following]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +57,13 @@ class StreamScheduler:
     its destination; `waiting_since` is set while it is parked in the queue of its destination.
     """
 
-    def __init__(self, intervals: DeliveryIntervals, threads: ThreadLimiter) -> None:
-        self._intervals, self._threads = intervals, threads
+    def __init__(self, intervals: DeliveryIntervals, threads: ThreadLimiter, max_attempts: int) -> None:
+        self._intervals, self._threads, self._max_attempts = intervals, threads, max_attempts
 
     def next_deliveries(
-        self, candidates: Sequence[Candidate], pending: Mapping[int, Event], rows: LockedStreams
+        self, candidates: Sequence[Candidate], pending: Mapping[int, Sequence[Event]], rows: LockedStreams
     ) -> list[Delivery]:
-        """Return what may be sent now: the first pending event of these streams, or nothing. The first rule that applies decides:
+        """Return what may be sent now: the first pending events of streams, or nothing. The first rule that applies decides:
 
         1. No event is pending: the stream sleeps until one is published.
         2. The first event has expired, because more have than one transaction marks as dead: the stream is requeued.
@@ -65,26 +72,26 @@ class StreamScheduler:
         5. The destination is blocked (paused, breaker open, throttled), or streams wait for it that came earlier: parked.
         6. No thread may wait for this destination now: the stream sleeps for a few seconds.
         7. The destination has no free slot, and the stream holds none: parked.
-        8. The stream gets the lease, and the event is sent.
+        8. The stream gets the lease, and the event is sent, followed by others if the destination is fast.
 
         Args:
             candidates: Streams in the order in which they get slots.
-            pending: The first pending event of each stream that has one.
+            pending: The first pending events of each stream that has one.
             rows: The locked rows, with the destinations of candidates that hold no slot, or that may be the first to be parked.
         """
         deliveries = []
         for candidate in candidates:
-            event = pending.get(candidate.stream.pk)
-            if event is not None and event.expires_at <= rows.now:
-                event = self._first_unexpired(candidate.stream, rows)
-            delivery = self._next_delivery(candidate, event, rows)
+            events = pending.get(candidate.stream.pk, ())
+            if events and events[0].expires_at <= rows.now:
+                events = self._first_unexpired(candidate.stream, rows)
+            delivery = self._next_delivery(candidate, events, rows)
             if delivery is not None:
                 deliveries.append(delivery)
         return deliveries
 
-    def _next_delivery(self, candidate: Candidate, event: Event | None, rows: LockedStreams) -> Delivery | None:
+    def _next_delivery(self, candidate: Candidate, events: Sequence[Event], rows: LockedStreams) -> Delivery | None:
         stream, holds_slot, turn_over, now = candidate.stream, candidate.holds_slot, candidate.turn_over, rows.now
-        destination = stream.destination
+        destination, event = stream.destination, events[0] if events else None
         if event is None:
             self._sleep(stream, until=None)
         elif event.expires_at <= now:
@@ -102,25 +109,40 @@ class StreamScheduler:
             self._threads.release(candidate.turn.token)
             self._park(stream, event, since=None)
         else:
-            return self._grant(candidate, event, rows)
+            return self._grant(candidate, events, rows)
         return None
 
     @staticmethod
-    def _first_unexpired(stream: Subscription, rows: LockedStreams) -> Event | None:
-        """Mark expired events as dead, and return the first pending event. It is expired itself if there are many."""
+    def _first_unexpired(stream: Subscription, rows: LockedStreams) -> Sequence[Event]:
+        """Mark expired events as dead, and return the first pending ones. They are expired themselves if there are many."""
         attempt_results.mark_expired_dead(stream, rows.now)
-        return rows.load_first_pending([stream]).get(stream.pk)
+        return rows.load_runs([stream]).get(stream.pk, ())
 
-    def _grant(self, candidate: Candidate, event: Event, rows: LockedStreams) -> Delivery:
+    def _grant(self, candidate: Candidate, events: Sequence[Event], rows: LockedStreams) -> Delivery:
         stream, token, now = candidate.stream, candidate.turn.token, rows.now
+        run = events[: self._max_run(candidate)]
+        event, following = run[0], list(takewhile(lambda event: _may_be_sent(event, now), run[1:]))
         # A parked stream was due only when its event expires. Now it is due as soon as the lease is over.
         stream.next_attempt_at, stream.waiting_since = min(stream.next_attempt_at or now, now), None
         stream.lease_token, stream.lease_until = token, now + timedelta(seconds=self._intervals.lease)
         stream.sending, stream.sending_since = event.pk, now
         if self._threads.is_fast(stream.destination):
             self._threads.release(token)
-        event.subscription = stream
-        return Delivery(candidate.turn, event, now, rows.began + self._intervals.lease - self._intervals.answer)
+        for sent in run:
+            sent.subscription = stream
+        return Delivery(candidate.turn, event, now, rows.began + self._intervals.lease - self._intervals.answer, following)
+
+    def _max_run(self, candidate: Candidate) -> int:
+        """Return how many events may be sent before a result is recorded.
+
+        One to a destination that is not fast: it is new, slow, failing, or this is the probe of a half-open breaker. One after a
+        lease that expired, too: an event that crashes each process is soon the first, and no others are repeated with it.
+        """
+        if not self._threads.is_fast(candidate.stream.destination):
+            return 1
+        if candidate.stream.lease_token not in (None, candidate.turn.token):
+            return 1
+        return self._max_attempts - candidate.turn.attempts
 
     def _acquire_slot(self, stream: Subscription, token: UUID, rows: LockedStreams) -> bool:
         """Acquire a slot at the destination, whose row is locked. Return False if none is free."""
@@ -156,6 +178,11 @@ class StreamScheduler:
         """Give up the lease, if there is one, and make the stream due at `until`."""
         stream.next_attempt_at, stream.waiting_since = until, waiting_since
         stream.lease_token = stream.lease_until = stream.sending = stream.sending_since = None
+
+
+def _may_be_sent(event: Event, now: datetime) -> bool:
+    """Return True if the event has not expired and is not due later, as it may be when an earlier one is redelivered."""
+    return event.expires_at > now and (event.next_attempt_at is None or event.next_attempt_at <= now)
 
 
 def _comes_later(stream: Subscription) -> bool:

@@ -144,6 +144,7 @@ class DeliveryIntervals:
     breaker_open_max: float = 600.0  # also of a throttle, whatever `Retry-After` says: many jobs may share the destination
     slow: float = 1.0  # an answer that takes longer is slow
     lease: float = 30.0  # of a stream, and of a breaker's probe: longer than an attempt can take
+    run: float = 0.2  # then no further event of a run is sent before its results are recorded
     turn: float = 2.0  # then a thread goes on to another stream, if others wait
     thread_wait: tuple[float, float] = (2.0, 6.0)  # random, until a stream that found no free thread is due again
     look: float = 5.0  # at most, between two looks for due streams: hints may be lost, and the relay may be down

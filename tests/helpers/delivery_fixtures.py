@@ -18,7 +18,8 @@ from django.utils import timezone
 from callbacks import delivery_hints, outbox
 from callbacks.delivery import destination_queue, due_streams
 from callbacks.delivery.dispatcher import Dispatcher
-from callbacks.delivery.stream_delivery import Deliverer, Result
+from callbacks.delivery.run_sender import Result
+from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.models import Attempt, Destination, Event, Subscription
 from orchestrator_site.base.intervals import DeliveryIntervals
 from orchestrator_site.base.notifications import Listener
@@ -29,7 +30,7 @@ KEY = "the key"
 START, LOG, EXIT = "orchestrator.job.start", "orchestrator.job.log", "orchestrator.job.exit"
 PENDING, DELIVERED, DEAD = Event.State.PENDING, Event.State.DELIVERED, Event.State.DEAD
 
-PATIENT = DeliveryIntervals(answer=25.0)  # a slow machine may delay an answer for longer than an attempt may take
+PATIENT = DeliveryIntervals(answer=25.0, run=25.0)  # a slow machine may delay an answer for longer than an attempt may take
 IMPATIENT = DeliveryIntervals(connect=0.2, answer=0.2)  # for hosts that do not answer
 
 

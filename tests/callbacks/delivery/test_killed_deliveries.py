@@ -1,6 +1,6 @@
 """A process that delivers in batches is killed at any of its effects: another one delivers all events, in order.
 
-An event that was sent and not recorded arrives again under the same id, with the same bytes; nothing else does.
+Events that were sent and not recorded arrive again under the same ids, with the same bytes; nothing else does.
 """
 
 import itertools
@@ -66,11 +66,10 @@ def test_a_process_killed_at_any_place_is_replaced(receiver: Receiver, moment: M
         arrived = numbers_by_subject(receiver)
         assert len(arrived) == STREAMS
         for numbers in arrived.values():
-            assert numbers == sorted(numbers)
-            assert set(numbers) == {1, 2}
+            assert numbers in ([1, 2], [1, 1, 2], [1, 2, 2], [1, 2, 1, 2])
         bodies = {(received.headers["webhook-id"], received.body) for received in receiver.requests}
         assert len(bodies) == 2 * STREAMS
-        assert len(receiver.requests) - len(bodies) <= (STREAMS if killer.killed else 0)
+        assert len(receiver.requests) - len(bodies) <= (2 * STREAMS if killer.killed else 0)
         assert parked() == 0
         if not killer.killed:
             break
