@@ -11,14 +11,16 @@ from django.db.models import Q
 
 from jobs.engine.protocol import Frames
 from jobs.lifecycle import Claim, changed
-from jobs.log_lines import Batch, Cursor, Ending, Line, LineSplitter
+from jobs.log_lines import MAX_EVENT_BYTES, Batch, Cursor, Ending, Line, LineSplitter
 from jobs.logs.backpressure import Backlog
 from jobs.logs.rotation_detector import FrameKind, RotationDetector
 from jobs.models import Job, LogChunk
 from orchestrator_site.base.db.statements import insert_rows
 from orchestrator_site.base.intervals import LogIntervals
 
-_MAX_CHUNK_LINES: Final = 5000  # lines that are stored as one row
+# Of what is stored as one row. Each response that a client reads slowly keeps the text of a row in memory.
+_MAX_CHUNK_LINES: Final = 5000
+_MAX_CHUNK_BYTES: Final = 8 * MAX_EVENT_BYTES
 _CHUNK: Final = ("job", "first", "count", "lines", "unended")
 _GAP: Final = "[lines may be missing here: the log outgrew ENGINE_LOG_LIMIT and the engine rotated it]"
 _UNREADABLE: Final = "[lines may be missing here: the engine cannot read the rest of its log]"
@@ -135,8 +137,11 @@ def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
         job.log_full = True
         kept.append(_marker(lines[fitting], f"[the stored log ends here: it reached the limit of {limit} bytes]"))
     chunks = []
-    for start in range(0, len(kept), _MAX_CHUNK_LINES):
-        part = kept[start : start + _MAX_CHUNK_LINES]
+    start = 0
+    while start < len(kept):
+        within_bytes = bisect_right(ends, ends[start] + _MAX_CHUNK_BYTES) - 1
+        part = kept[start : min(within_bytes, start + _MAX_CHUNK_LINES)]
+        start += len(part)
         rows = [(line.stream, line.time, line.text) for line in part]
         unended = [[index, line.ending] for index, line in enumerate(part) if line.ending != Ending.LINE_FEED]
         chunks.append(LogChunk(job=job, first=job.log_next, count=len(part), lines=rows, unended=unended or None))

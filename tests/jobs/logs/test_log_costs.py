@@ -73,6 +73,24 @@ def test_statements_and_events_of_a_log_printed_at_full_speed() -> None:
     assert LogChunk.objects.count() <= 2 * transactions
 
 
+@pytest.mark.parametrize("line", [b"x\n", b"x" * 999 + b"\n", b"\xff" * 10_000 + b"\n"])
+def test_rows_of_a_log_are_small(line: bytes) -> None:
+    """Each client that reads slowly keeps one in memory."""
+    # Given a log printed at full speed
+    writer = log_writer(started(), log_limit=3 * MEBIBYTE)
+    for _ in range(4 * MEBIBYTE // (BLOCK * len(line)) + 1):
+        writer.write(Frames("stdout", [TIME] * BLOCK, [line] * BLOCK))
+    writer.finish()
+
+    # I expect its rows to have at most 5,000 lines and 384 KiB, and no line to be lost between them
+    chunks = list(LogChunk.objects.all())
+    assert len(chunks) > 1
+    assert all(chunk.count <= 5000 for chunk in chunks)
+    assert all(sum(len(text.encode()) for _, _, text in chunk.lines) <= 384 * 1024 for chunk in chunks)
+    assert [chunk.first for chunk in chunks] == [1, *(chunk.first + chunk.count for chunk in chunks[:-1])]
+    assert all(len(chunk.lines) == chunk.count for chunk in chunks)
+
+
 @pytest.mark.parametrize("log", [lines, endless_line])
 def test_memory_does_not_grow_with_the_log(log: Callable[[int], Iterator[Frames]]) -> None:
     # Given an ended job, so that no more than 200 events are published
