@@ -14,13 +14,13 @@ from callbacks import delivery_hints, outbox_rows
 from callbacks.cloudevents import Envelope, timestamp
 from callbacks.delivery import destination_rows
 from callbacks.models import Event, Subscription, new_event_id
-from orchestrator_site.base.db.statements import Statement, execute_together
+from orchestrator_site.base.db.statements import Statement
 from orchestrator_site.base.db.transactions import delete_in_batches
 from orchestrator_site.base.egress.http_client import origin_of
 from orchestrator_site.base.intervals import DeliveryIntervals
 
 
-def subscribe(
+def subscription(
     stream: UUID,
     subject: str,
     url: str,
@@ -28,8 +28,8 @@ def subscribe(
     *,
     keys: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
-) -> None:
-    """Send the events of `stream` to `url` from now on.
+) -> list[Statement]:
+    """Return the statements after which the events of `stream` are sent to `url`, to be executed in one transaction.
 
     Args:
         stream: A stream without a subscriber.
@@ -42,19 +42,6 @@ def subscribe(
     Raises:
         EgressDenied: `url` is not an http(s) URL.
     """
-    execute_together(subscription(stream, subject, url, types, keys=keys, headers=headers))
-
-
-def subscription(
-    stream: UUID,
-    subject: str,
-    url: str,
-    types: Sequence[str] = (),
-    *,
-    keys: Sequence[str] = (),
-    headers: Mapping[str, str] | None = None,
-) -> list[Statement]:
-    """Return the statements that do what `subscribe` does, for a caller that executes them together with its own."""
     key, previous_key = (*keys, None, None)[:2]
     values = {
         "stream": stream,

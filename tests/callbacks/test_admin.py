@@ -14,6 +14,7 @@ from django.utils import timezone
 from callbacks import outbox
 from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.operators import redelivery
+from tests.helpers import factories
 
 pytestmark = pytest.mark.django_db
 
@@ -29,7 +30,7 @@ def operator(rf: RequestFactory) -> Any:
 @pytest.mark.parametrize("model", [Destination, Subscription, Event])
 def test_pages_show_no_secrets_and_change_nothing(operator: Any, model: Any) -> None:
     # Given a subscription with secrets, and an event
-    outbox.subscribe(
+    factories.subscribe(
         uuid.uuid4(), "job-1", "https://u:s3cr3t@h.example/p?t=s3cr3t", keys=("s3cr3t", "s3cr3t2"), headers={"X": "s3cr3t"}
     )
     with transaction.atomic():
@@ -56,7 +57,7 @@ def test_pages_show_no_secrets_and_change_nothing(operator: Any, model: Any) -> 
 def event() -> Event:
     """A dead event, in a stream with nothing pending."""
     stream = uuid.uuid4()
-    outbox.subscribe(stream, "job-1", "http://h.example/")
+    factories.subscribe(stream, "job-1", "http://h.example/")
     with transaction.atomic():
         outbox.publish(stream, "orchestrator.job.start", "s", {})
     Event.objects.update(state=Event.State.DEAD, tries=10, settled_at=timezone.now())

@@ -16,6 +16,7 @@ from callbacks.cloudevents import EventTooLarge
 from callbacks.models import Attempt, Event, Subscription
 from orchestrator_site.base import notifications
 from orchestrator_site.base.egress.http_client import EgressDenied
+from tests.helpers import factories
 from tests.helpers.delivery_fixtures import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -38,7 +39,7 @@ def hints(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def subscribe(stream: UUID, *types: str) -> Subscription:
-    outbox.subscribe(stream, "job-1", URL, types, keys=("key",))
+    factories.subscribe(stream, "job-1", URL, *types, keys=("key",))
     return Subscription.objects.get(stream=stream)
 
 
@@ -125,7 +126,7 @@ def test_no_events_change_nothing(stream: UUID, hints: list[str]) -> None:
 
 
 def test_secrets_are_encrypted_but_the_origin_is_not(stream: UUID) -> None:
-    outbox.subscribe(stream, "job-1", URL, keys=("s3cr3t-new", "s3cr3t-old"), headers={"Authorization": "s3cr3t"})
+    factories.subscribe(stream, "job-1", URL, keys=("s3cr3t-new", "s3cr3t-old"), headers={"Authorization": "s3cr3t"})
     with connection.cursor() as cursor:
         cursor.execute("SELECT * FROM callbacks_subscription")
         row = repr(cursor.fetchall())
@@ -219,7 +220,7 @@ def test_an_event_that_is_too_large_is_refused(stream: UUID) -> None:
 
 def test_a_destination_that_is_not_a_url_is_refused(stream: UUID) -> None:
     with pytest.raises(EgressDenied):
-        outbox.subscribe(stream, "job-1", "file:///etc/passwd")
+        factories.subscribe(stream, "job-1", "file:///etc/passwd")
 
 
 def test_forgetting_deletes_one_stream_and_no_other(stream: UUID) -> None:

@@ -23,6 +23,7 @@ from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.models import Attempt, Destination, Event, Subscription
 from orchestrator_site.base.intervals import DeliveryIntervals
 from orchestrator_site.base.notifications import Listener
+from tests.helpers import factories
 from tests.helpers.receiver import Answer, Received, Receiver
 from tests.helpers.waiting import wait_for
 
@@ -53,7 +54,7 @@ class Stream:
         deliverer: Deliverer | None = None,
     ) -> None:
         self.uuid = uuid.uuid4()
-        outbox.subscribe(self.uuid, subject, url, keys=keys, headers=headers)
+        factories.subscribe(self.uuid, subject, url, keys=keys, headers=headers)
         self.pk = Subscription.objects.get(stream=self.uuid).pk
         self.deliverer = deliverer or Deliverer(PATIENT)
 

@@ -7,11 +7,13 @@ from uuid import UUID
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from callbacks import outbox
 from jobs import services
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node, Worker, new_uuid
 from jobs.running import claiming
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, OutputSpec
+from orchestrator_site.base.db.statements import execute_together
 
 CALLBACK = CallbackSpec(url="http://127.0.0.1:9/hook", keys=("key",))
 STARTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,6 +44,11 @@ def job_spec(
 
 def make_job(**values: Any) -> Job:
     return services.create(job_spec(**values))
+
+
+def subscribe(stream: UUID, subject: str, url: str, *types: str, **options: Any) -> None:
+    """Send the events of a stream to `url`. Options are those of `outbox.subscription`."""
+    execute_together(outbox.subscription(stream, subject, url, types, **options))
 
 
 def make_node(name: str = "node", *, cpus: int = 2, overcommit: int = 4, memory_mib: int = 4096) -> Node:

@@ -64,11 +64,12 @@ def publisher(service: Service, url: str, *, jobs: int, events: int, rate: int =
 
 def main(url: str, jobs: int, events: int, rate: int, threads: int) -> None:
     from callbacks import outbox
+    from tests.helpers import factories
 
     streams = [(f"job-{uuid.uuid4()}", uuid.uuid4()) for _ in range(jobs)]
     with transaction.atomic():
         for subject, stream in streams:
-            outbox.subscribe(stream, subject, url, keys=("key",))
+            factories.subscribe(stream, subject, url, keys=("key",))
     print("ready", flush=True)
     sys.stdin.readline()
     commits: list[tuple[float, str, int]] = []

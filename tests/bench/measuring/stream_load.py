@@ -14,13 +14,14 @@ from django.db import transaction
 def load(streams: int, *urls: str, committed: Callable[[], object] = bool) -> None:
     """Make `streams` for each URL in one transaction, all due at once. Call `committed` before any message is sent."""
     from callbacks import outbox
+    from tests.helpers import factories
 
     with transaction.atomic():
         transaction.on_commit(committed)
         for url in urls:
             for number in range(streams):
                 stream = uuid.uuid4()
-                outbox.subscribe(stream, f"job-{number}", url, keys=("key",))
+                factories.subscribe(stream, f"job-{number}", url, keys=("key",))
                 outbox.publish(stream, "orchestrator.job.start", "orchestrator/service", {"jobId": f"job-{number}", "meta": {}})
 
 

@@ -12,6 +12,7 @@ from django.utils import timezone
 from callbacks import outbox
 from callbacks.models import Destination, Event, Subscription
 from callbacks.operators import redelivery
+from tests.helpers import factories
 from tests.helpers.api_calls import configured, expect_error
 
 pytestmark = pytest.mark.django_db
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.django_db
 def subscribe(url: str) -> Destination:
     """Create a stream to that URL with an event, and return its destination."""
     stream = uuid.uuid4()
-    outbox.subscribe(stream, "job", url)
+    factories.subscribe(stream, "job", url)
     with transaction.atomic():
         outbox.publish(stream, "orchestrator.job.start", "orchestrator/service", {})
     return Subscription.objects.get(stream=stream).destination

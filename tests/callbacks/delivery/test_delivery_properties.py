@@ -26,6 +26,7 @@ from callbacks.operators import destinations, redelivery
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.db import transactions
 from orchestrator_site.base.intervals import DeliveryIntervals
+from tests.helpers import factories
 from tests.helpers.api_calls import configured
 from tests.helpers.delivery_fixtures import deliver, time_passes
 
@@ -70,7 +71,7 @@ class World:
             model.objects.all().delete()
         self.streams = [uuid.uuid4() for _ in range(STREAMS)]
         for number, stream in enumerate(self.streams):
-            outbox.subscribe(stream, f"job-{number}", f"http://host-{number % HOSTS}.example/")
+            factories.subscribe(stream, f"job-{number}", f"http://host-{number % HOSTS}.example/")
         self.hosts = list(Destination.objects.order_by("pk").values_list("pk", flat=True))
         self.answers: list[Any] = []  # to the next attempts; all others are answered 200
         self.sent: list[str] = []  # ids of events

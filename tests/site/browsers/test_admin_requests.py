@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from callbacks import outbox
 from callbacks.models import Destination, Event, Subscription
 from jobs.models import Job
-from tests.helpers.factories import make_job, make_node, make_worker
+from tests.helpers.factories import make_job, make_node, make_worker, subscribe
 
 pytestmark = pytest.mark.django_db
 
@@ -34,7 +34,7 @@ def operator(client: Client) -> Client:
     make_worker(make_node("n1"))
     make_job(id="a", command=CANARY, environment={"A": CANARY})
     stream = uuid.uuid4()
-    outbox.subscribe(stream, "a", f"http://h.example/?t={CANARY}", keys=(CANARY, CANARY), headers={"X": CANARY})
+    subscribe(stream, "a", f"http://h.example/?t={CANARY}", keys=(CANARY, CANARY), headers={"X": CANARY})
     with transaction.atomic():
         outbox.publish(stream, "orchestrator.job.start", "s", {"secret": CANARY})
     client.force_login(User.objects.create_superuser("operator"))
