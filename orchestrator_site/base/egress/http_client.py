@@ -15,9 +15,9 @@ from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from orchestrator_site.base.egress.bounded_responses import BoundedResponse as Answer
+from orchestrator_site.base.egress.connection_pool import ConnectionPool
 from orchestrator_site.base.egress.deadlines import watchdog
 from orchestrator_site.base.egress.guarded_connections import (
-    ConnectionPool,
     EgressDenied,
     EgressError,
     EgressFailed,

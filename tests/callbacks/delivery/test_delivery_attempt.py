@@ -14,7 +14,7 @@ import pytest
 
 from callbacks.delivery import delivery_attempt
 from callbacks.rules.outcome import Outcome
-from orchestrator_site.base.egress import guarded_connections, http_client
+from orchestrator_site.base.egress import connection_pool, http_client
 from orchestrator_site.base.intervals import DeliveryIntervals, EgressIntervals
 from tests.helpers.receiver import Answer, Receiver, certificate, tls_server
 
@@ -307,7 +307,7 @@ def test_an_invalid_url_is_reported(url: str) -> None:
 def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """A server with a certificate for hook.test that clients trust."""
     path = certificate(tmp_path, "hook.test")
-    monkeypatch.setattr(guarded_connections.certifi, "where", lambda: str(path))
+    monkeypatch.setattr(connection_pool.certifi, "where", lambda: str(path))
     http_client._pool.cache_clear()
     with Receiver(tls=tls_server(path)) as receiver:
         yield receiver

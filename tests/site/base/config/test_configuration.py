@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from orchestrator_site.base.config.configuration import Configuration, load
 from orchestrator_site.base.config.variables import ConfigurationError, parse_duration, parse_size
-from orchestrator_site.base.egress.guarded_connections import MAX_IDLE_CONNECTIONS
+from orchestrator_site.base.egress.connection_pool import MAX_IDLE_CONNECTIONS
 from orchestrator_site.base.values.image_patterns import read_pattern
 from tests.helpers.receiver import certificate
 

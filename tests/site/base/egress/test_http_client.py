@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_site.base.egress import guarded_connections, http_client
+from orchestrator_site.base.egress import connection_pool, guarded_connections, http_client
 from orchestrator_site.base.intervals import EgressIntervals
 from tests.helpers.receiver import Answer, Received, Receiver
 from tests.site.base.egress.sending import SECRET, TIMES, Zeros, get
@@ -77,7 +77,7 @@ def test_an_idle_connection_is_not_reused(receiver: Receiver) -> None:
 def test_connections_of_simultaneous_requests_are_reused(receiver: Receiver, fresh_pool: None) -> None:
     # Given a server that answers a certain number of requests at once
     http_client._pool()  # otherwise each thread would make its own
-    count = guarded_connections.MAX_IDLE_CONNECTIONS
+    count = connection_pool.MAX_IDLE_CONNECTIONS
     together = threading.Barrier(count, timeout=10)
 
     def respond(_: Received) -> Answer:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator_site.base.egress import http_client
-from orchestrator_site.base.egress.guarded_connections import ConnectionPool, GuardedConnection, shut_down
+from orchestrator_site.base.egress.connection_pool import ConnectionPool
+from orchestrator_site.base.egress.guarded_connections import GuardedConnection, shut_down
 from tests.helpers.receiver import Answer, Receiver
 from tests.site.base.egress.sending import SECRET, TIMES, Zeros, get
 

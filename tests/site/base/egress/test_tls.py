@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 
-from orchestrator_site.base.egress import guarded_connections, http_client
+from orchestrator_site.base.egress import connection_pool, http_client
 from tests.helpers.receiver import Answer, Receiver, certificate, tls_server
 from tests.site.base.egress.sending import get
 
@@ -21,7 +21,7 @@ def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, fresh_po
     """A server with a certificate for hook.test that is trusted like a public one."""
     path = certificate(tmp_path, "hook.test")
     names["hook.test"] = names["other.test"] = ["127.0.0.1"]
-    monkeypatch.setattr(guarded_connections.certifi, "where", lambda: str(path))
+    monkeypatch.setattr(connection_pool.certifi, "where", lambda: str(path))
     with Receiver(tls=tls_server(path)) as receiver:
         yield receiver
 
@@ -93,7 +93,7 @@ def test_a_name_has_one_encoding_for_dns_tls_and_the_server(
     names[encoded] = ["127.0.0.1"]
     egress_allow(hosts=frozenset({encoded}))
     path = certificate(tmp_path, encoded)
-    monkeypatch.setattr(guarded_connections.certifi, "where", lambda: str(path))
+    monkeypatch.setattr(connection_pool.certifi, "where", lambda: str(path))
     asked: list[str] = []
     tls = tls_server(path)
     tls.sni_callback = lambda _, name, __: asked.append(name)
