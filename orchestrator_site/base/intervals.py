@@ -190,7 +190,7 @@ class BrokerIntervals:
     stop_check: float = 1.0  # between two checks of an idle consumer whether it is to stop
     busy_poll: float = 0.1  # between two looks while all threads are busy: an idle one is not announced
     thread_idle: float = 60.0  # then a thread ends
-    listen: float = 5.0  # between two looks of a listener, for notifications that were lost
+    listen: float = 5.0  # between two checks of a listener that hears nothing: is it to stop, does Redis still answer?
     ping: float = 5.0  # without a byte on a connection to Redis, before it is asked whether it still answers
     connect: float = 1.0
     answer: float = 1.0

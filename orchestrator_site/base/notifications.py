@@ -1,7 +1,7 @@
 """Notifications that something has happened, for listeners in all processes of the service.
 
-A notification is a hint and may be lost: a listener looks at the rows whenever it is woken, and it is also woken from time to
-time without a notification. In embedded mode they stay in the process, where none is lost.
+A notification is a hint and may be lost: who listens looks at the rows whenever it is woken, and from time to time by itself.
+In embedded mode they stay in the process, where none is lost.
 """
 
 import logging
@@ -32,8 +32,7 @@ def notify(topic: str) -> None:
 class Listener:
     """Calls `wake` after notifications of a topic, from `start` to `stop`.
 
-    Also after it has connected to Redis, and after `BrokerIntervals.listen` without a notification, because some may have been
-    lost. Several notifications may lead to one call.
+    Also after it has connected to Redis, because some may have been lost. Several notifications may lead to one call.
     `wake` must return at once (it sets an event, say): others wait for it.
     """
 
@@ -66,8 +65,9 @@ class Listener:
     def _listen(self) -> None:
         subscription = broker.subscribe(self._topic, self._intervals)
         try:
+            self._wake()
             while not self._stopping.is_set():
-                self._wake()
-                subscription.wait(self._intervals.listen)
+                if subscription.wait(self._intervals.listen):
+                    self._wake()
         finally:
             subscription.close()

@@ -78,15 +78,24 @@ def test_a_listener_connects_again_and_is_woken_because_notifications_may_be_los
 
 
 @needs_redis
-def test_a_listener_is_woken_from_time_to_time_because_notifications_may_be_lost() -> None:
-    # Given a listener, and no notification
+def test_silence_wakes_no_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a listener that was woken when it had subscribed
     wakes: list[None] = []
+    waits: list[bool] = []
+    wait = Subscription.wait
+
+    def wait_and_store(subscription: Subscription, seconds: float) -> bool:
+        waits.append(wait(subscription, seconds))
+        return waits[-1]
+
+    monkeypatch.setattr(Subscription, "wait", wait_and_store)
     listener = Listener("topic", lambda: wakes.append(None), BrokerIntervals(listen=0.05))
     listener.start()
 
-    # I expect it to be woken again and again
-    wait_for(lambda: len(wakes) > 2, 10, "three wakes")
+    # When nothing is notified, I expect no further wake: those who listen look by themselves from time to time
+    wait_for(lambda: len(waits) > 2, 10, "three waits")
     listener.stop()
+    assert (len(wakes), any(waits)) == (1, False)
 
 
 @needs_redis
