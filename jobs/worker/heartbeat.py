@@ -13,7 +13,7 @@ from jobs.maintenance import dead_workers, worker_locks
 from jobs.maintenance.worker_locks import WorkerLock
 from jobs.models import Node, Worker, new_uuid
 from orchestrator_site.base.config.configuration import host_name
-from orchestrator_site.base.db.transactions import short_read, short_transaction
+from orchestrator_site.base.db.transactions import one_connection, short_read, short_transaction
 
 
 class Heartbeat:
@@ -32,7 +32,7 @@ class Heartbeat:
             known = set(Worker.objects.values_list("lock_path", flat=True))
         worker_locks.remove_abandoned(locks, keep=known)
         self._register()
-        with suppress(DatabaseError):  # the first beat repeats it
+        with suppress(DatabaseError), one_connection():  # the first beat repeats it
             self._mark_node_seen()
 
     def _register(self) -> None:
@@ -61,21 +61,20 @@ class Heartbeat:
 
         Return False if this worker was declared dead; it then has a new id and no jobs.
         """
-        with short_transaction():
+        with one_connection():  # each statement is a transaction of its own: with BEGIN and COMMIT it would be three messages
             alive = Worker.objects.filter(pk=self.worker_id).update(
                 counter=F("counter") + 1, takes_downloads=accepts_downloads, takes_uploads=accepts_uploads
             )
-        if not alive:
-            self._lock.release()
-            self._register()
-        if engine_answers:
-            self._mark_node_seen()
+            if not alive:
+                self._lock.release()
+                self._register()
+            if engine_answers:
+                self._mark_node_seen()
         return bool(alive)
 
     def _mark_node_seen(self) -> None:
-        # A transaction of its own: a process that froze while it held the node's row must not stop the counters of others.
-        with short_transaction():
-            Node.objects.filter(pk=self._node_id).update(seen_at=Now())
+        # Not in a transaction with the counter: a process that froze while it held the node's row must not stop others'.
+        Node.objects.filter(pk=self._node_id).update(seen_at=Now())
 
     def stop(self) -> None:
         """Release all jobs and delete the row, so that another worker can adopt them at once."""
