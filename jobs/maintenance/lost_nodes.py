@@ -4,11 +4,11 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from jobs import lifecycle
 from jobs.errors import OwnershipLost
-from jobs.models import Job, Node
+from jobs.models import Job, Node, Worker
 from jobs.running import claiming
 from orchestrator_site.base.db.transactions import short_read
 from orchestrator_site.base.intervals import WorkerIntervals
@@ -54,7 +54,8 @@ class LostNodeDetector:
 
 def unattended() -> "QuerySet[Job]":
     """Return the unfinished jobs on nodes that have no worker."""
-    return Job.objects.filter(completed_at=None, node__isnull=False, node__workers=None)
+    workers = Worker.objects.filter(node=OuterRef("node"))  # `node__workers=None` would join the nodes, too
+    return Job.objects.filter(~Exists(workers), completed_at=None, node__isnull=False)
 
 
 def end_jobs(node_ids: Collection[int]) -> int:

@@ -189,7 +189,8 @@ class Supervisor:
         among = claiming.startable(downloads=self._runs.accepts_downloads, uploads=self._accepts_uploads)
         try:
             with short_read():
-                has_work = claiming.has_work(self.node.pk, among, self._intervals.claim)
+                may_have_work = self._busy or claiming.may_have_work(self.node.pk)
+                has_work = may_have_work and claiming.has_work(self.node.pk, among, self._intervals.claim)
         except DATABASE_UNAVAILABLE as error:
             logger.warning("cannot look for more jobs: %s", error, extra={"node": self.node.name})
             return
