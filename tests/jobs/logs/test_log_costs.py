@@ -77,8 +77,8 @@ def test_statements_and_events_of_a_log_printed_at_full_speed() -> None:
 def test_rows_of_a_log_are_small(line: bytes) -> None:
     """Each client that reads slowly keeps one in memory."""
     # Given a log printed at full speed
-    writer = log_writer(started(), log_limit=3 * MEBIBYTE)
-    for _ in range(4 * MEBIBYTE // (BLOCK * len(line)) + 1):
+    writer = log_writer(started(), log_limit=MEBIBYTE // 2)
+    for _ in range(MEBIBYTE // 2 // (BLOCK * len(line)) + 1):
         writer.write(Frames("stdout", [TIME] * BLOCK, [line] * BLOCK))
     writer.finish()
 
