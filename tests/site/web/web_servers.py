@@ -30,13 +30,14 @@ class Web:
     def __init__(self, listener: socket.socket, application: Application, limits: Limits, intervals: WebIntervals) -> None:
         self.address = listener.getsockname()
         self.server = Server([listener], config(), application, limits, intervals)
+        self._tick = intervals.tick
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self.server.serve(1)
+            self.server.serve(self._tick)
         self.server.stop()
         while not self.server.is_done:
             self.server.serve(0.1)
@@ -116,8 +117,9 @@ def is_at_end(client: socket.socket) -> bool:
 
 @contextmanager
 def serving(application: Application, limits: Limits = Limits(), **intervals: float) -> Iterator[Web]:
+    """Serve inside the block. `intervals` replace those of `WebIntervals`, of which `tick` is short."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        web = Web(listener, application, limits, WebIntervals(**intervals))
+        web = Web(listener, application, limits, WebIntervals(**{"tick": 0.05, **intervals}))
         try:
             yield web
         finally:
