@@ -5,6 +5,7 @@ import re
 import subprocess
 import tokenize
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,14 +49,22 @@ def modules() -> list[Path]:
     return [path for path in tracked(".py") if "migrations" not in path.parts and path != Path(__file__)]
 
 
+@cache
+def constants(path: Path) -> list[tuple[bool, str]]:
+    """Return the string constants of a module, and whether each is a docstring."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    statements = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    return [
+        (id(node) in statements, node.value) for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
 def strings(paths: list[Path], *, docstrings: bool) -> Iterator[tuple[Path, str]]:
     """Yield the string constants of the modules, either their docstrings or the others."""
     for path in paths:
-        nodes = list(ast.walk(ast.parse(path.read_text())))
-        statements = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-        for node in nodes:
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and (id(node) in statements) == docstrings:
-                yield path, node.value
+        for is_docstring, text in constants(path):
+            if is_docstring == docstrings:
+                yield path, text
 
 
 def comments() -> Iterator[tuple[Path, str]]:

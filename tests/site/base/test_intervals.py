@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ ALLOWED = {
     ("callbacks/admin.py", "timedelta(days=1)"): "the initial value of a form",
     ("orchestrator_site/base/db/postgresql.py", "interval: float"): "the signature of psycopg",
 }
+
+
+@cache
+def texts() -> list[str]:
+    return [path.read_text() for path in SOURCES]
 
 
 def is_name_of_a_period(name: str) -> bool:
@@ -117,5 +123,4 @@ def test_each_period_is_used(kind: str, field: str) -> None:
     is_unique = [name for _, name in FIELDS].count(field) == 1
     names_class = re.compile("" if is_unique else rf"\b(?:{kind}|JobIntervals)\b")
     reads_field = re.compile(rf"intervals(?:\(\))?(?:\.\w+)?\.{field}\b", re.IGNORECASE)
-    texts = (path.read_text() for path in SOURCES)
-    assert any(names_class.search(text) and reads_field.search(text) for text in texts), f"nothing reads {kind}.{field}"
+    assert any(names_class.search(text) and reads_field.search(text) for text in texts()), f"nothing reads {kind}.{field}"
