@@ -114,7 +114,7 @@ def test_a_name_that_is_taken_again_is_a_conflict(daemon: ScriptedDaemon, fake_b
     daemon.answers |= {
         "/create": answer(409, {"message": "Conflict. The name is in use"}),
         "/json": inspected(),
-        "DELETE": b"HTTP/1.1 204 X\r\n\r\n",
+        "DELETE": b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n",
     }
 
     with pytest.raises(ContainerConflict):
