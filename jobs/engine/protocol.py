@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from operator import methodcaller
 from typing import Final, Literal, Protocol
 
@@ -73,7 +74,7 @@ class Frame:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frames:
     """One or more frames of one stream, in the order of the log.
 
@@ -95,6 +96,7 @@ class Frames:
         """Return some of these frames, like a slice of a sequence."""
         return Frames(self.stream, self.times[start:end], self.data[start:end])
 
+    @cached_property
     def end_in_line_feeds(self) -> bool:
         """Return whether each of them ends in a line feed."""
         return all(map(_ends_in_line_feed, self.data))

@@ -59,7 +59,7 @@ class RotationDetector:
     def accept_all(self, frames: Frames) -> bool:
         """Record frames as read if all of them are new, in the usual case; return False if `classify` has to decide."""
         stream, times = frames.stream, frames.times
-        if stream in self._restarted or stream in self._repeating or not frames.end_in_line_feeds():
+        if stream in self._restarted or stream in self._repeating or not frames.end_in_line_feeds:
             return False
         engine_bytes = self.engine_bytes + sum(map(len, frames.data)) + _LINE_OVERHEAD * len(frames)
         if engine_bytes >= self._first_file_bytes and not _increase([self.last_times[stream], *times]):
