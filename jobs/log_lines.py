@@ -16,6 +16,7 @@ from enum import StrEnum
 from functools import partial
 from itertools import accumulate, repeat
 from json.encoder import encode_basestring
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from jobs.engine.protocol import Frames, StreamName
@@ -60,6 +61,17 @@ class Cursor:
     stderr: bytes = b""
     stdout_time: str = ""
     stderr_time: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The lines of one event, all of one stream."""
+
+    lines: Sequence[Line]
+    texts: str  # their texts as a JSON array
+
+    def __len__(self) -> int:
+        return len(self.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,44 +162,44 @@ def encoded_size(texts: Sequence[str]) -> int:
     return _content_size("".join(texts)) + (len('""') + _SEPARATOR) * len(texts)
 
 
-def _encoded_sizes(texts: Iterable[str]) -> list[int]:
-    """Return the bytes that each text adds to a JSON array of strings."""
-    encoded = map(encode_basestring, texts)
-    return [(len(one) if one.isascii() else len(one.encode())) + _SEPARATOR for one in encoded]
-
-
-def group(lines: Sequence[Line]) -> list[list[Line]]:
+def group(lines: Sequence[Line]) -> list[Group]:
     """Group the lines of a batch by event: each group has one stream and at most 48 KiB as encoded.
 
     Lines are grouped by stream over the whole batch, so a job that alternates between both streams needs few events. The order
     is exact within a stream; between the streams it is that of the batches.
     """
-    streams = dict.fromkeys(line.stream for line in lines)
+    streams = list(dict.fromkeys(map(_stream_of, lines)))
+    if len(streams) == 1:
+        return list(_cut(lines))
     by_stream = ([line for line in lines if line.stream == stream] for stream in streams)
     return [some for of_stream in by_stream for some in _cut(of_stream)]
 
 
-def _cut(lines: Sequence[Line]) -> Iterator[list[Line]]:
-    """Yield as many lines at a time as fit into an event."""
-    ends = list(accumulate(_encoded_sizes([line.text for line in lines])))
+def _cut(lines: Sequence[Line]) -> Iterator[Group]:
+    """Yield as many lines at a time as fit into an event. Each is encoded once, for its size and for the event."""
+    encoded = list(map(encode_basestring, map(_text_of, lines)))
+    sizes = map(len, encoded if all(map(str.isascii, encoded)) else map(str.encode, encoded))
+    ends = list(accumulate(size + _SEPARATOR for size in sizes))
     start = size = 0
     while start < len(lines):
         end = bisect_right(ends, size + MAX_EVENT_BYTES)
-        yield list(lines[start:end])
+        yield Group(lines[start:end], f"[{','.join(encoded[start:end])}]")
         start, size = end, ends[end - 1]
 
 
 def _content_size(text: str) -> int:
     """Return the bytes of a text in JSON without its quotes."""
-    return _encoded_sizes([text])[0] - len('""') - _SEPARATOR
+    encoded = encode_basestring(text)
+    return (len(encoded) if encoded.isascii() else len(encoded.encode())) - len('""')
 
 
+_stream_of, _text_of = attrgetter("stream"), attrgetter("text")
 _new_line = partial(tuple.__new__, Line)  # makes a line of a tuple without calling anything in Python
 
 
 def _texts_of_whole_lines(frames: Frames) -> list[str] | None:
     """Return the text of each frame if each is exactly one line, and short enough not to be cut."""
-    if not frames.end_in_line_feeds():
+    if not frames.end_in_line_feeds:
         return None
     texts = b"".join(frames.data).decode(errors="replace").replace("\0", _REPLACEMENT).split("\n")
     del texts[-1]  # what follows the last line feed

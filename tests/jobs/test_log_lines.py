@@ -327,7 +327,7 @@ class TestBatches:
 class TestGroups:
     def test_streams_that_alternate_make_one_group_each(self) -> None:
         lines = [Line(stream, "t", f"{number}") for number in range(3) for stream in STREAMS]
-        assert group(lines) == [lines[0::2], lines[1::2]]
+        assert [some.lines for some in group(lines)] == [lines[0::2], lines[1::2]]
 
     def test_no_lines_make_no_group(self) -> None:
         assert group([]) == []
@@ -346,10 +346,11 @@ class TestGroups:
     )
     def test_groups_fit_into_events_and_lose_nothing(self, lines: list[Line]) -> None:
         groups = group(lines)
-        assert all(as_json([line.text for line in some]) <= MAX_EVENT_BYTES for some in groups)
-        assert all(len({line.stream for line in some}) == 1 for some in groups)
+        assert all(as_json([line.text for line in some.lines]) <= MAX_EVENT_BYTES for some in groups)
+        assert all(json.loads(some.texts) == [line.text for line in some.lines] for some in groups)
+        assert all(len({line.stream for line in some.lines}) == 1 for some in groups)
         for stream in STREAMS:
-            assert [line for some in groups for line in some if line.stream == stream] == [
+            assert [line for some in groups for line in some.lines if line.stream == stream] == [
                 line for line in lines if line.stream == stream
             ]
 

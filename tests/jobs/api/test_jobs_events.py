@@ -12,7 +12,7 @@ from callbacks.delivery import due_streams
 from callbacks.models import Attempt, Event, Subscription
 from callbacks.operators import event_history
 from jobs import events
-from jobs.log_lines import Line
+from jobs.log_lines import Line, group
 from jobs.models import Job
 from jobs.spec import CallbackSpec
 from tests.helpers.api_calls import expect_error
@@ -29,7 +29,7 @@ def job() -> Job:
     with transaction.atomic():
         events.started(job)
         for number in range(3):
-            events.logged(job, [[Line("stdout", "2026-01-01T00:00:00Z", str(number))]])
+            events.logged(job, group([Line("stdout", "2026-01-01T00:00:00Z", str(number))]))
         events.completed(job)
     return job
 
