@@ -12,14 +12,18 @@ from orchestrator_site.base.db.postgresql import cursor_for_large_values, prepar
 from orchestrator_site.base.db.statements import Statement, db_value, placeholders, sql
 
 # `types` is a JSON list, and empty for all types. A stream that has no time is asleep: it becomes due, or is parked in the queue
-# of its destination, until the event expires, if others wait there.
+# of its destination, until the event expires, if others wait there. What says so is locked, so that it remains true until this
+# transaction is committed (`destination_queue`); if it is about to change, the stream becomes due.
 _TAKE_NUMBERS: Final = """UPDATE "callbacks_subscription"
 SET last_sequence = last_sequence + %s,
     next_attempt_at = COALESCE(next_attempt_at, CASE WHEN {waits} THEN {later} ELSE {now} END),
     waiting_since = CASE WHEN next_attempt_at IS NULL AND {waits} THEN {now} ELSE waiting_since END
 WHERE stream = %s AND (CAST(types AS TEXT) = '[]' OR REPLACE(CAST(types AS TEXT), %s, '') <> CAST(types AS TEXT))
-RETURNING id, subject, last_sequence, next_attempt_at = {now}, waiting_since
-""".replace("{waits}", "(SELECT waiting FROM callbacks_destination WHERE callbacks_destination.id = destination_id)")
+RETURNING id, subject, last_sequence, next_attempt_at = {now}
+""".replace(
+    "{waits}",
+    "(SELECT waiting FROM callbacks_destination WHERE callbacks_destination.id = destination_id AND waiting {key_share})",
+)
 _SUBSCRIBE: Final = """
 INSERT INTO callbacks_subscription ({columns}, destination_id, last_sequence, bulk_refused)
 VALUES ({values}, (SELECT id FROM callbacks_destination WHERE origin = %s), 0, FALSE)"""
@@ -56,8 +60,8 @@ def take_numbers(stream: UUID, type_: str, count: int, lifetime: float) -> Place
         row = cursor.fetchone()
     if row is None:
         return None
-    identity, subject, last_sequence, is_due_since_now, waiting_since = row
-    return Place(identity, subject, last_sequence - count + 1, bool(is_due_since_now) and waiting_since is None)
+    identity, subject, last_sequence, is_due_since_now = row
+    return Place(identity, subject, last_sequence - count + 1, bool(is_due_since_now))
 
 
 def store(subscription: int, events: Sequence[tuple[Envelope, bytes]], lifetime: float) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from django.db import transaction
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
 
 from callbacks import delivery_hints
@@ -50,9 +50,11 @@ def park_due_streams(pk: int) -> None:
 def wake_waiting(pk: int) -> bool:
     """Make as many waiting streams due as the destination has free slots, unless it was deleted.
 
-    Return False if another transaction has locked its row. Streams that are locked are left out: this never waits for a lock.
+    Return False if it has to be called again: another transaction has locked its row, or all streams that could be woken, or is
+    about to park one. This never waits for a lock.
     """
     limit = destination_rows.max_in_flight()
+    is_done = True
     with short_transaction():
         locked = destination_rows.lock_if_free(pk)
         if locked is None:
@@ -64,15 +66,35 @@ def wake_waiting(pk: int) -> bool:
         woken = len(first) - len(parked)
         in_flight = destination_rows.in_flight(destination, now) + woken
         free = destination_breaker.free_slots(destination, now, in_flight, limit)
-        if not first and destination.waiting:
-            Destination.objects.filter(pk=pk).update(waiting=False)
-        unlocked = waiting_streams(destination).filter(pk__in=parked).select_for_update(skip_locked=True)
-        due = list(unlocked.values_list("pk", flat=True)[:free]) if parked and free else []
-        if due:
-            Subscription.objects.filter(pk__in=due).update(next_attempt_at=Now())
+        if first and not destination.waiting:
+            Destination.objects.filter(pk=pk).update(waiting=True)
+        elif destination.waiting and not first:
+            is_done = _unmark(pk)
+        if parked and free:
+            is_done = _wake_unlocked(waiting_streams(destination).filter(pk__in=parked), free)
+    return is_done
+
+
+def _unmark(pk: int) -> bool:
+    """Remove the mark of a destination that no stream waits for.
+
+    Return False if a publisher that has seen the mark is about to park one: it shares a lock on the row until it has committed
+    (`outbox_rows`). Without the mark, nothing would wake that stream for seconds.
+    """
+    row = Destination.objects.filter(pk=pk)
+    if row.select_for_update(skip_locked=True).values_list("pk", flat=True).first() is None:
+        return False
+    waiting = Subscription.objects.filter(destination=OuterRef("pk"), waiting_since__isnull=False)
+    return bool(row.filter(~Exists(waiting)).update(waiting=False))
+
+
+def _wake_unlocked(parked: QuerySet[Subscription], limit: int) -> bool:
+    """Make the first of these streams due that no other transaction has locked. Return False if all are locked."""
+    due = list(parked.select_for_update(skip_locked=True).values_list("pk", flat=True)[:limit])
     if due:
-        delivery_hints.send()
-    return True
+        Subscription.objects.filter(pk__in=due).update(next_attempt_at=Now())
+        delivery_hints.send_on_commit()
+    return bool(due)
 
 
 def available() -> QuerySet[Destination]:
@@ -96,13 +118,16 @@ def wake_available() -> None:
 
 
 def unmarked() -> QuerySet[Subscription]:
-    """Return the streams whose destination is not marked: they may have been parked just as the mark was removed."""
+    """Return the waiting streams whose destination is not marked: a process that saw an earlier mark may have parked them."""
     return Subscription.objects.filter(waiting_since__isnull=False, destination__waiting=False)
 
 
-def mark_waiting() -> None:
-    """Mark every destination that streams wait for. One that another transaction has locked is left for the next time."""
-    with short_transaction():
-        needed = Destination.objects.filter(pk__in=unmarked().values("destination")).order_by("pk")
-        unlocked = list(needed.select_for_update(no_key=True, skip_locked=True).values_list("pk", flat=True))
-        Destination.objects.filter(pk__in=unlocked).update(waiting=True)
+def wake_unmarked() -> None:
+    """Mark the destinations that streams wait for, and wake streams there: those that become due next would only join them.
+
+    A destination that another transaction has locked is left for the next time.
+    """
+    with short_read():
+        identities = list(unmarked().values_list("destination", flat=True).distinct()[:_BATCH])
+    for identity in identities:
+        wake_waiting(identity)

@@ -35,7 +35,7 @@ class RelayProcess:
         frequent = [
             Duty(intervals.due_streams, delivery_hints.send, due_streams.due_rows),
             Duty(intervals.destinations_available, destination_queue.wake_available, destination_queue.available),
-            Duty(intervals.destinations_waiting, destination_queue.mark_waiting, destination_queue.unmarked),
+            Duty(intervals.destinations_waiting, destination_queue.wake_unmarked, destination_queue.unmarked),
             Duty(intervals.redeliveries, redelivery.process_requests, redelivery.requested),
             Duty(intervals.dead_workers, self._dead_workers.check),
             Duty(intervals.lost_nodes, self._end_jobs_of_lost_nodes, lost_nodes.unattended, nothing=detector.reset),

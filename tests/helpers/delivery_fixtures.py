@@ -198,7 +198,7 @@ def time_passes(seconds: float) -> None:
 def relay_and_deliver(deliverer: Deliverer | None = None) -> None:
     """Do once what the relay and a deliverer do all the time."""
     deliverer = deliverer or Deliverer(PATIENT)
-    destination_queue.mark_waiting()
+    destination_queue.wake_unmarked()
     destination_queue.wake_available()
     for identity in due_streams.due(1000):
         deliver(deliverer, identity)

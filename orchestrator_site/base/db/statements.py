@@ -39,18 +39,24 @@ _SPELLINGS: Final = {
         "now": "STATEMENT_TIMESTAMP()",
         "later": "STATEMENT_TIMESTAMP() + %s * INTERVAL '1 second'",
         "skip_locked": "FOR NO KEY UPDATE SKIP LOCKED",
+        "key_share": "FOR KEY SHARE SKIP LOCKED",
     },
     "sqlite": {
         "now": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')",
         "later": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', %s || ' seconds')",
         "skip_locked": "",  # a transaction locks the whole database
+        "key_share": "",
     },
 }
 
 
 @cache
 def sql(template: str) -> str:
-    """Replace `{now}` by the time, `{later}` by the time some seconds later, and `{skip_locked}` by the lock of a SELECT."""
+    """Replace `{now}` by the time, `{later}` by the time some seconds later, and the others by a lock of a SELECT.
+
+    `{skip_locked}` is for changing rows; `{key_share}` only keeps others from locking them as if to delete them. Both leave out
+    rows with a lock that conflicts.
+    """
     return template.format(**_SPELLINGS[connection.vendor])
 
 

@@ -144,7 +144,7 @@ class World:
 
     def relay(self, answers: list[Any]) -> None:
         self.answers = answers + self.answers
-        destination_queue.mark_waiting()
+        destination_queue.wake_unmarked()
         destination_queue.wake_available()
         redelivery.process_requests()
         for identity in due_streams.due(100):

@@ -121,9 +121,9 @@ def test_destinations_are_marked_without_waiting_for_locks(receiver: Receiver) -
         # When another session has locked one of them, I expect the other to be marked, and this one as soon as it is free
         with transaction.atomic():
             Destination.objects.select_for_update().get(pk=locked.pk)
-            in_threads(1, lambda _: destination_queue.mark_waiting())
+            in_threads(1, lambda _: destination_queue.wake_unmarked())
         assert list(Destination.objects.filter(waiting=True)) == [free]
-        destination_queue.mark_waiting()
+        destination_queue.wake_unmarked()
         assert Destination.objects.filter(waiting=True).count() == 2
 
 
@@ -145,6 +145,12 @@ def test_streams_are_woken_without_waiting_for_locks(receiver: Receiver) -> None
     # When another session has locked the destination, I expect to be told so, and no stream to be due
     with transaction.atomic():
         Destination.objects.select_for_update().get()
+        assert not wake()
+    assert due_streams.due(10) == []
+
+    # When it has locked both streams, I expect to be told so
+    with transaction.atomic():
+        list(Subscription.objects.select_for_update())
         assert not wake()
     assert due_streams.due(10) == []
 
@@ -287,3 +293,49 @@ def test_a_stream_parked_while_its_host_is_resumed_is_not_lost(receiver: Receive
 
     # I expect that stream to be delivered
     deliver_all(stream)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one transaction at a time")
+def test_a_stream_that_is_about_to_be_parked_is_not_forgotten(receiver: Receiver) -> None:
+    # Given a destination that is marked, although no stream waits for it any more
+    stream = Stream(receiver.url)
+    destination = Destination.objects.filter(pk=stream.row.destination_id)
+    destination.update(waiting=True)
+    woken: list[bool] = []
+
+    def wake() -> bool:
+        in_threads(1, lambda _: woken.append(destination_queue.wake_waiting(stream.row.destination_id)))
+        return woken[-1]
+
+    # When a publisher has seen the mark and has not committed yet, I expect the mark to remain
+    with transaction.atomic():
+        stream.publish()
+        assert not wake()
+    assert destination.get().waiting
+
+    # and its stream to be woken as soon as it has committed
+    assert (parked(), wake(), due_streams.due(10)) == (1, True, [stream.pk])
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one transaction at a time")
+def test_a_stream_is_due_if_the_mark_of_its_destination_is_being_removed(receiver: Receiver) -> None:
+    stream = Stream(receiver.url)
+    Destination.objects.update(waiting=True)
+
+    # When an event is published while another session removes the mark, I expect its stream to be due, and nobody to wait
+    with transaction.atomic():
+        assert destination_queue._unmark(stream.row.destination_id)
+        in_threads(1, lambda _: stream.publish())
+    assert (parked(), due_streams.due(10)) == (0, [stream.pk])
+
+
+def test_a_stream_that_waits_for_an_unmarked_destination_is_woken(receiver: Receiver) -> None:
+    # Given a stream that waits for a destination which accepts deliveries and is not marked
+    stream, *_ = streams_to(receiver.url, 1)
+    destinations.pause(stream.row.destination_id)
+    stream.deliver()
+    Destination.objects.update(paused=False, waiting=False)
+
+    # When the relay finds it, I expect it to be due at once: streams that become due next would only wait behind it
+    destination_queue.wake_unmarked()
+    assert due_streams.due(10) == [stream.pk]
