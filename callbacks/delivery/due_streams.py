@@ -1,12 +1,19 @@
 """Finds the streams that are due, by the index of their times."""
 
 from collections.abc import Collection
+from typing import Final
 
+from django.db import connection
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from callbacks.models import Subscription
+from orchestrator_site.base.db.statements import placeholders, sql
 from orchestrator_site.base.db.transactions import short_read
+
+# As in `due_rows`: to build the statement with Django's ORM takes longer than to execute it, 0.36 ms.
+_DUE: Final = "(lease_until IS NULL OR lease_until <= {now}) AND next_attempt_at <= {now}"
+_FIRST: Final = "ORDER BY next_attempt_at, id LIMIT %s"
 
 
 def due_rows() -> QuerySet[Subscription]:
@@ -17,6 +24,8 @@ def due_rows() -> QuerySet[Subscription]:
 
 def due(limit: int, but: Collection[int] = ()) -> list[int]:
     """Return the ids of at most `limit` due subscriptions `but` these that no process delivers, the longest due first."""
-    rows = due_rows().exclude(pk__in=but) if but else due_rows()
-    with short_read():
-        return list(rows.order_by("next_attempt_at", "pk").values_list("pk", flat=True)[:limit])
+    others = f"AND id NOT IN ({placeholders(but)})" if but else ""
+    statement = f"SELECT id FROM callbacks_subscription WHERE {sql(_DUE)} {others} {_FIRST}"  # noqa: S608 - only placeholders
+    with short_read(), connection.cursor() as cursor:
+        cursor.execute(statement, [*but, limit])
+        return [identity for (identity,) in cursor.fetchall()]

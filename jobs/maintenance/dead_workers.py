@@ -19,6 +19,7 @@ from django.db.models import F
 from jobs import node_hints
 from jobs.maintenance import worker_locks
 from jobs.models import Job, Worker
+from orchestrator_site.base.db.statements import select_rows
 from orchestrator_site.base.db.transactions import short_read, short_transaction
 from orchestrator_site.base.intervals import WorkerIntervals
 
@@ -50,20 +51,20 @@ class DeadWorkerDetector:
         if not self._has_reason_to_read():
             return 0
         with short_read():
-            workers = list(Worker.objects.values_list("pk", "counter", "lock_path"))
+            workers = select_rows(Worker, "", ())
         now = self._clock()
         starts_over = now - self._read_at > self._intervals.observer_restarts_after
         self._read_at = now
-        self._lock_paths = [lock_path for _, _, lock_path in workers]
+        self._lock_paths = [worker.lock_path for worker in workers]
         before, self._counters = self._counters, {}
         dead = 0
-        for worker_id, value, lock_path in workers:
-            counter = before.get(worker_id)
-            if counter is None or counter.value != value or starts_over:
-                counter = _Counter(value, now)
-            self._counters[worker_id] = counter
-            if worker_locks.is_abandoned(lock_path) or now - counter.unchanged_since >= self._intervals.dead_after:
-                dead += declare_dead(worker_id, value)
+        for worker in workers:
+            counter = before.get(worker.pk)
+            if counter is None or counter.value != worker.counter or starts_over:
+                counter = _Counter(worker.counter, now)
+            self._counters[worker.pk] = counter
+            if worker_locks.is_abandoned(worker.lock_path) or now - counter.unchanged_since >= self._intervals.dead_after:
+                dead += declare_dead(worker.pk, worker.counter)
         return dead
 
     def _has_reason_to_read(self) -> bool:
