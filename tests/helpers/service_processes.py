@@ -238,6 +238,12 @@ def migrated_template(url: str) -> str:
     return name
 
 
+def drop_template(url: str) -> None:
+    """Drop the migrated database, so that nothing but the installations on this server is left."""
+    administer(url, "DROP DATABASE {name}", name=migrated_template(url))
+    migrated_template.cache_clear()
+
+
 @contextmanager
 def installation(directory: Path) -> Iterator[Service]:
     """Provide an installation on the PostgreSQL and the Redis of this run, with no process running yet."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 
 from tests.bench.measuring.usage import ProcessGroup
-from tests.helpers.service_processes import Service, installation_on
+from tests.helpers.service_processes import Service, drop_template, installation_on
 from tests.helpers.waiting import wait_for
 
 PROCFILE = ("web", "worker", "deliver", "relay", "metrics")
@@ -25,6 +25,7 @@ def installation(*kinds: str, **variables: str) -> Iterator[Service]:
         tempfile.TemporaryDirectory() as directory,
         installation_on(Path(directory), os.environ["DATABASE_URL"], os.environ["REDIS_URL"], hosts, **variables) as service,
     ):
+        drop_template(os.environ["DATABASE_URL"])  # autovacuum visits each database, which is not work of the service
         if "WEB_CONCURRENCY" not in variables:
             del service.environment["WEB_CONCURRENCY"]  # tests need only one process; the default is measured
         for kind in kinds or PROCFILE:
