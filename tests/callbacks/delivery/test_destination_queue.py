@@ -322,7 +322,7 @@ def test_a_stream_is_due_if_the_mark_of_its_destination_is_being_removed(receive
     stream = Stream(receiver.url)
     Destination.objects.update(waiting=True)
 
-    # When an event is published while another session removes the mark, I expect its stream to be due, and nobody to wait
+    # When an event is published while another session removes the mark, I expect its stream to be due, without a wait
     with transaction.atomic():
         assert destination_queue._unmark(stream.row.destination_id)
         in_threads(1, lambda _: stream.publish())
