@@ -10,12 +10,13 @@ import pytest
 from django.db import OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
 
-from callbacks import outbox
+from callbacks import delivery_hints, outbox
 from callbacks.delivery import delivery_attempt, destination_queue, due_streams
 from callbacks.delivery.stream_delivery import Deliverer
 from callbacks.models import Destination, Subscription
 from callbacks.operators import destinations
 from callbacks.rules.outcome import Outcome
+from orchestrator_site.base import notifications
 from orchestrator_site.base.db.transactions import release_connection
 from tests.helpers.api_calls import configured
 from tests.helpers.delivery_fixtures import (
@@ -329,7 +330,20 @@ def test_a_stream_is_due_if_the_mark_of_its_destination_is_being_removed(receive
     assert (parked(), due_streams.due(10)) == (0, [stream.pk])
 
 
-def test_a_stream_that_waits_for_an_unmarked_destination_is_woken(receiver: Receiver) -> None:
+def test_a_destination_that_a_stream_waits_for_keeps_its_mark(receiver: Receiver) -> None:
+    # Given a stream that was parked after a look at the queue had found it empty
+    stream, *_ = streams_to(receiver.url, 1)
+    destinations.pause(stream.row.destination_id)
+    stream.deliver()
+    assert parked() == 1
+
+    # I expect the second look to find it
+    with transaction.atomic():
+        assert not destination_queue._unmark(stream.row.destination_id)
+    assert Destination.objects.get().waiting
+
+
+def test_a_stream_that_waits_for_an_unmarked_destination_is_woken(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a stream that waits for a destination which accepts deliveries and is not marked
     stream, *_ = streams_to(receiver.url, 1)
     destinations.pause(stream.row.destination_id)
@@ -337,5 +351,10 @@ def test_a_stream_that_waits_for_an_unmarked_destination_is_woken(receiver: Rece
     Destination.objects.update(paused=False, waiting=False)
 
     # When the relay finds it, I expect it to be due at once: streams that become due next would only wait behind it
+    hints: list[str] = []
+    monkeypatch.setattr(notifications, "notify", hints.append)
     destination_queue.wake_unmarked()
     assert due_streams.due(10) == [stream.pk]
+
+    # and deliverers to be told
+    assert hints == [delivery_hints.TOPIC]
