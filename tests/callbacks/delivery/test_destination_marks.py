@@ -1,4 +1,4 @@
-"""A destination is marked while streams wait for it: the mark is true whoever publishes, delivers or wakes at the same time."""
+"""A destination is marked while streams wait for it, even if streams are published, delivered and woken at once."""
 
 import pytest
 from django.db import connection, transaction
