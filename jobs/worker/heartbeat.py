@@ -73,7 +73,7 @@ class Heartbeat:
         return bool(alive)
 
     def _mark_node_seen(self) -> None:
-        # Not in a transaction with the counter: a process that froze while it held the node's row must not stop others'.
+        # Not in a transaction with the counter: a process that froze with the node's row locked must not stop others' counters.
         Node.objects.filter(pk=self._node_id).update(seen_at=Now())
 
     def stop(self) -> None:
