@@ -19,7 +19,8 @@ def test_a_node_without_a_worker_is_lost_after_its_time() -> None:
     clock = ManualClock()
     detector = LostNodeDetector(60, clock=clock)
 
-    # I expect the node to be lost after 60 s of observation
+    # I expect the node to be lost after 60 s of observation, although another node has a worker
+    make_worker(make_node("other"))
     assert detector.check() == []
     assert clock.advance(59, detector.check) == []
     assert clock.advance(2, detector.check) == [node.pk]
