@@ -130,7 +130,7 @@ class TestOneArchive:
         assert len(puts) == 1
 
     @given(data=st.data())
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_what_arrives_is_the_file(
         self, workspace: Workspace, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
     ) -> None:
