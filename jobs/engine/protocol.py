@@ -98,7 +98,7 @@ class Frames:
 
     @cached_property
     def end_in_line_feeds(self) -> bool:
-        """Return whether each of them ends in a line feed."""
+        """Whether each of them ends in a line feed."""
         return all(map(_ends_in_line_feed, self.data))
 
 

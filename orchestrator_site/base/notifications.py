@@ -1,6 +1,6 @@
 """Notifications that something has happened, for listeners in all processes of the service.
 
-A notification is a hint and may be lost: who listens looks at the rows whenever it is woken, and from time to time by itself.
+A notification is a hint and may be lost: a process that listens looks at the rows when it is woken, and also from time to time.
 In embedded mode they stay in the process, where none is lost.
 """
 

@@ -92,7 +92,7 @@ def test_silence_wakes_no_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     listener = Listener("topic", lambda: wakes.append(None), BrokerIntervals(listen=0.05))
     listener.start()
 
-    # When nothing is notified, I expect no further wake: those who listen look by themselves from time to time
+    # When nothing is notified, I expect no further wake: the process looks at the rows from time to time by itself
     wait_for(lambda: len(waits) > 2, 10, "three waits")
     listener.stop()
     assert (len(wakes), any(waits)) == (1, False)
