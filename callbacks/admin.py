@@ -3,9 +3,9 @@
 Rows are read-only. Actions need the permission to change the model and use POST. Keys and the secret parts of URLs are not shown.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 from django import forms
@@ -15,35 +15,21 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import pluralize
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminSplitDateTimeVerticalWidget
 
 from callbacks.delivery import destination_rows
 from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.operators import destinations, redelivery
+from orchestrator_site.base import operator_log
+from orchestrator_site.base.admin_elements import back_to, button, label
 from orchestrator_site.base.egress.http_client import redact
 from orchestrator_site.base.read_only_admin import ReadOnly
 
 _MAX_NAMED: Final = 5  # destinations listed in a message
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _button(title: str, description: str, form: type[BaseDialogForm] | None = None) -> Callable[[Method], Method]:
-    """Return a decorator that makes a method a button on a row's page, with a dialog that describes the action and posts it."""
-    dialog = {"title": title, "description": description, "form_class": form, "form_submit_text": title}
-    decorator: Callable[[Method], Method] = action(description=title, permissions=["operate"], dialog=dialog)
-    return decorator
-
-
-def _label(description: str, colors: dict[str, str], ordering: str | None = None) -> Callable[[Method], Method]:
-    """Return a decorator that shows a method's value as a colored label."""
-    decorator: Callable[[Method], Method] = display(description=description, label=colors, ordering=ordering)
-    return decorator
 
 
 def _field(name: str, label: str) -> Callable[[ModelAdmin, Any], str]:
@@ -54,13 +40,6 @@ def _field(name: str, label: str) -> Callable[[ModelAdmin, Any], str]:
         return display_for_value(getattr(row, name), page.get_empty_value_display())
 
     return column
-
-
-def _back_to(page: ModelAdmin, identity: object) -> HttpResponse:
-    """Close the dialog and reload the page of the row."""
-    options = page.model._meta
-    address = reverse(f"admin:{options.app_label}_{options.model_name}_change", args=(identity,))
-    return HttpResponse(headers={"HX-Redirect": address})
 
 
 def _yes_or_no(value: bool) -> str:
@@ -97,7 +76,7 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         rows: QuerySet[Destination] = super().get_queryset(request)
         return destination_rows.with_database_time(rows)
 
-    @_label(
+    @label(
         "State",
         {
             "paused": "warning",
@@ -135,23 +114,26 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     # -- actions ----------------------------------------------------------------------------------------
 
-    @_button("Pause", "Stops deliveries until the destination is resumed. Events still expire after 24 hours.")
+    @button("Pause", "Stops deliveries until the destination is resumed. Events still expire after 24 hours.")
     def pause(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._do(request, destinations.pause, object_id, "paused")
 
-    @_button("Resume", "Starts deliveries again; the streams that have waited longest come first.")
+    @button("Resume", "Starts deliveries again; the streams that have waited longest come first.")
     def resume(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._do(request, destinations.resume, object_id, "resumed")
 
-    @_button("Reset", "Closes the breaker, ends throttling, and retries unanswered events now.")
+    @button("Reset", "Closes the breaker, ends throttling, and retries unanswered events now.")
     def reset(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._do(request, destinations.reset, object_id, "marked as healthy")
 
-    @_button("Redeliver", "Sends the dead events of all jobs again, in order within each job.", RedeliverForm)
+    @button("Redeliver", "Sends the dead events of all jobs again, in order within each job.", RedeliverForm)
     def redeliver(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        redelivery.request_redelivery(int(object_id), form.cleaned_data["since"])
+        since = form.cleaned_data["since"]
+        destination = get_object_or_404(Destination, pk=object_id)
+        operator_log.record(request, [destination], f"Redelivers what died since {since:%Y-%m-%d %H:%M:%S} UTC")
+        redelivery.request_redelivery(destination.pk, since)
         messages.success(request, "Events that died since then will be sent again.")
-        return _back_to(self, object_id)
+        return back_to(self, object_id)
 
     @admin.action(description="Pause", permissions=["operate"])
     def pause_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
@@ -167,11 +149,12 @@ class DestinationAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     def _do(self, request: HttpRequest, act: Callable[[int], None], object_id: str, done: str) -> HttpResponse:
         self._do_all(request, act, Destination.objects.filter(pk=object_id), done)
-        return _back_to(self, object_id)
+        return back_to(self, object_id)
 
     @staticmethod
     def _do_all(request: HttpRequest, act: Callable[[int], None], rows: QuerySet[Destination], done: str) -> None:
         chosen = list(rows)
+        operator_log.record(request, chosen, done.capitalize())
         for destination in chosen:
             act(destination.pk)
         names = ", ".join(str(destination) for destination in chosen)
@@ -208,11 +191,14 @@ class SubscriptionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     def signed(self, subscription: Subscription) -> str:
         return _yes_or_no(subscription.key is not None)
 
-    @_button("Redeliver dead events", "Sends all dead events of this job again, in order and with the same ids.")
+    @button("Redeliver dead events", "Sends all dead events of this job again, in order and with the same ids.")
     def redeliver_dead(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        subscription = get_object_or_404(Subscription.objects.only("stream"), pk=object_id)
+        subscription = get_object_or_404(
+            Subscription.objects.only("stream", "subject", "destination__origin").select_related("destination"), pk=object_id
+        )
+        operator_log.record(request, [subscription], "Redelivers its dead events")
         _report_redelivery(request, redelivery.redeliver_dead(subscription.stream))
-        return _back_to(self, object_id)
+        return back_to(self, object_id)
 
 
 class AttemptInline(ReadOnly, TabularInline):  # type: ignore[misc]
@@ -258,14 +244,14 @@ class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     def subject(self, event: Event) -> str:
         return event.subscription.subject
 
-    @_label("State", {"pending": "info", "delivered": "success", "dead": "danger"}, ordering="state")
+    @label("State", {"pending": "info", "delivered": "success", "dead": "danger"}, ordering="state")
     def state_shown(self, event: Event) -> str:
         return event.state
 
-    @_button("Redeliver", "Sends the event again with the same id. A pending event is tried now.")
+    @button("Redeliver", "Sends the event again with the same id. A pending event is tried now.")
     def redeliver(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        self._redeliver(request, Event.objects.filter(pk=UUID(object_id)))
-        return _back_to(self, object_id)
+        self._redeliver(request, self.get_queryset(request).select_related("subscription").filter(pk=UUID(object_id)))
+        return back_to(self, object_id)
 
     @admin.action(description="Redeliver", permissions=["operate"])
     def redeliver_selected(self, request: HttpRequest, rows: QuerySet[Event]) -> None:
@@ -273,5 +259,6 @@ class EventAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @staticmethod
     def _redeliver(request: HttpRequest, rows: QuerySet[Event]) -> None:
-        chosen: Iterable[tuple[UUID, UUID]] = rows.values_list("subscription__stream", "pk")
-        _report_redelivery(request, sum(redelivery.redeliver(stream, event) for stream, event in chosen))
+        chosen = list(rows)
+        operator_log.record(request, chosen, "Redelivered")
+        _report_redelivery(request, sum(redelivery.redeliver(event.subscription.stream, event.pk) for event in chosen))

@@ -53,6 +53,9 @@ class Node(models.Model):
     seen_at = models.DateTimeField(
         "last heartbeat", null=True, help_text="The last heartbeat of one of its workers, by the database's clock."
     )
+    drained = models.BooleanField(
+        default=False, db_default=False, help_text="Whether an operator has drained it: it takes no new jobs."
+    )
     start_refusal = models.TextField(
         "error", blank=True, default="", db_default="", help_text="The engine's message for the failed starts."
     )

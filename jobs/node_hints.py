@@ -48,7 +48,7 @@ def hint_for_job_on_commit(job: Job) -> None:
 def send_hints(jobs: Iterable[Job]) -> None:
     """Send a hint for each job to the node with the fewest reserved cores of those where it fits, if there is one."""
     with short_read():
-        nodes = list(healthy_nodes().filter(start_breaker.ACCEPTS_JOBS))
+        nodes = list(healthy_nodes().filter(start_breaker.ACCEPTS_JOBS, drained=False))
     for job in jobs:
         able = [node for node in nodes if _fits(job, node)]
         if able:

@@ -26,6 +26,9 @@ def waiting_for(job: Job) -> str | None:
     able = [node for node in nodes if node.cpu_millis >= job.cpu_millis and node.memory_mib >= job.memory_mib]
     if not able:
         return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
+    able = [node for node in able if not node.drained]
+    if not able:
+        return "a node that takes new jobs: an operator has drained all that are large enough"
     able = [node for node in able if node.next_start_at is None]  # as `start_breaker.ACCEPTS_JOBS`
     if not able:
         return "a node that can start containers: every start fails on the nodes that are large enough"

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db import IntegrityError
-from django.db.models import F, Q, QuerySet, Subquery
+from django.db.models import Exists, F, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from jobs import start_breaker
@@ -113,9 +113,10 @@ def _work_query(node_id: int, among: Q, passed_over: float) -> ExistenceQuery:
     waiting = unclaimed().filter(among)
     oldest = Job.objects.filter(uuid=Subquery(waiting.values("uuid")[:1]))  # only this one, however many wait
     fitting = waiting.filter(
+        Exists(node.filter(drained=False)),  # does not depend on the job: for a drained node no job is looked at
         Q(cpu_millis__lte=Subquery(node.values("cpu_millis")))
         & Q(cpu_millis__lte=Subquery(node.values(free=F("cpu_millis_total") - F("cpu_millis_reserved"))))
-        & Q(memory_mib__lte=Subquery(node.values(free=F("memory_mib") - F("memory_mib_reserved"))))
+        & Q(memory_mib__lte=Subquery(node.values(free=F("memory_mib") - F("memory_mib_reserved")))),
     )
     return ExistenceQuery(
         orphans(node_id).filter(among),
@@ -184,6 +185,7 @@ def _reserve(uuid: UUID, worker: UUID, node_id: int, intervals: ClaimIntervals) 
         cpu, memory = job.cpu_millis, job.memory_mib
         with_capacity = Node.objects.filter(
             pk=node_id,
+            drained=False,
             cpu_millis_reserved__lte=F("cpu_millis_total") - cpu,
             memory_mib_reserved__lte=F("memory_mib") - memory,
         )

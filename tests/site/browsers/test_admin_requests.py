@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import SuspiciousOperation
 from django.db import transaction
@@ -37,8 +38,10 @@ def operator(client: Client) -> Client:
     subscribe(stream, "a", f"http://h.example/?t={CANARY}", keys=(CANARY, CANARY), headers={"X": CANARY})
     with transaction.atomic():
         outbox.publish(stream, "orchestrator.job.start", "s", {"secret": CANARY})
-    client.force_login(User.objects.create_superuser("operator"))
-    Group.objects.create(name="group")
+    user = User.objects.create_superuser("operator")
+    client.force_login(user)
+    group = Group.objects.create(name="group")
+    LogEntry.objects.log_actions(user.pk, [group], CHANGE, "Changed")
     client.raise_request_exception = False
     return client
 
