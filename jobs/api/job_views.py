@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from jobs import services
-from jobs.api import job_list, limits, stored_log
+from jobs.api import job_list, limits, log_stream, stored_log
 from jobs.api.fields import JobId
 from jobs.api.job_answers import Accepted, Job, JobSummary, LogPage
 from jobs.api.new_job import NewJob
@@ -22,15 +22,26 @@ from jobs.models import Job as StoredJob
 from jobs.services import ID_TAKEN, JobNotFound
 from jobs.states import UNDECIDED
 from orchestrator_site.base.db.transactions import release_connection
-from orchestrator_site.base.http.api_errors import ApiError, json_response
+from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest, json_response
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.long_polls import look_until
 from orchestrator_site.base.http.openapi import answer, described, operation
 from orchestrator_site.base.http.pagination import pages_of
+from orchestrator_site.base.http.pauses import Pauses
+from orchestrator_site.base.intervals import WebIntervals
 
+TOO_MANY_STREAMS = "too many clients follow logs; try again"
 _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
 _LOCATION = OpenApiParameter(
     "Location", location=OpenApiParameter.HEADER, response=[202], required=True, description="The path of the job."
+)
+
+
+_LAST_EVENT_ID = OpenApiParameter(
+    log_stream.LAST_EVENT_ID,
+    {"type": "string", "pattern": f"^({log_stream.EVENT_ID_PATTERN})?$"},
+    OpenApiParameter.HEADER,
+    description="Only for `text/event-stream`: the `id` of the last event that the client has.",
 )
 
 
@@ -103,30 +114,62 @@ class LogsView(OneJobView):
     @operation(
         "getLogs",
         "Read or follow the log of a job",
-        "Returns plain text, or a page of lines in JSON that says where the next page begins.",
+        "`Accept` selects one of three forms:\n\n"
+        "- `text/plain`, the default: what the job printed, byte for byte if it is UTF-8.\n"
+        "- `application/json`: a page of lines. To follow the log, repeat the request with `after=<next>&wait=30` until "
+        "`complete` is true.\n"
+        "- `text/event-stream`: server-sent events with the lines as they are stored. The `data` of each is a page as in JSON; "
+        "`limit` is the maximum number of lines of one. The event `end` is the last one. A client that reconnects sends the `id` "
+        "of the last event that it has as `Last-Event-ID`, which replaces `after` and `tail`, and gets the rest; after `end` it "
+        "gets 204. `wait` is refused. While too many clients follow logs, others get 503.",
         query=LogQuery,
         answers={
-            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "What the job printed, byte for byte if it is UTF-8."),
-            **answer(LogPage, "A page of lines, if `Accept` prefers JSON."),
+            **answer(LogPage, "The log, in the form that `Accept` selects."),
+            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "The log, in the form that `Accept` selects."),
+            (200, log_stream.MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, "The log, in the form that `Accept` selects."),
+            204: OpenApiResponse(description="Only for `text/event-stream`: the client has had the event `end`."),
         },
+        parameters=[_LAST_EVENT_ID],
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
         log = self.found(stored_log.find_log(id=job_id))
+        # of equally wanted types the first one; text if none is wanted
+        media_type = request._request.get_preferred_type(["text/plain", "application/json", log_stream.MEDIA_TYPE])
+        response = self._stream(request, log) if media_type == log_stream.MEDIA_TYPE else self._page(log, media_type)
+        response["Vary"] = "Accept"
+        return response
+
+    def _page(self, log: Log, media_type: str | None) -> HttpResponseBase:
         stream, tail, seconds = self.query.get("stream"), self.query.get("tail"), self.query["wait"]
         after, limit = self.query["after"], self.query.get("limit")
         if tail is not None:
             after = max(after, stored_log.before_tail(log, count=tail, stream=stream))
-        # of two equally wanted types the first one; text if neither is wanted
-        if request._request.get_preferred_type(["text/plain", "application/json"]) == "application/json":
+        if media_type == "application/json":
             limit = limit or max(tail or 0, limits.LOG_LINES_DEFAULT)
-            response: HttpResponseBase = json_response(LogPage.show(_read_lines(log, after, limit, stream, seconds)))
-        else:
-            if seconds:
-                _read_lines(log, after, 1, stream, seconds)
-            parts = stored_log.read_text(log, after=after, limit=limit, stream=stream)
-            response = StreamingHttpResponse(_without_connection(parts), content_type="text/plain; charset=utf-8")
-        response["Vary"] = "Accept"
-        return response
+            return json_response(LogPage.show(_read_lines(log, after, limit, stream, seconds)))
+        if seconds:
+            _read_lines(log, after, 1, stream, seconds)
+        parts = stored_log.read_text(log, after=after, limit=limit, stream=stream)
+        return StreamingHttpResponse(_without_connection(parts), content_type="text/plain; charset=utf-8")
+
+    def _stream(self, request: Request, log: Log) -> HttpResponseBase:
+        stream, tail, after = self.query.get("stream"), self.query.get("tail"), self.query["after"]
+        if self.query["wait"]:
+            raise InvalidRequest("a stream of events waits by itself", field="wait")
+        last = log_stream.read_last_event_id(request.headers.get(log_stream.LAST_EVENT_ID, ""))
+        if last is not None:
+            after, has_ended = last
+            if has_ended:
+                return HttpResponse(status=HTTPStatus.NO_CONTENT)  # which browsers take as: do not reconnect
+        elif tail is not None:
+            after = max(after, stored_log.before_tail(log, count=tail, stream=stream))
+        pauses = Pauses.of(request.META)
+        if pauses is not None and not pauses.reserve():
+            retry_after = str(round(WebIntervals().retry_busy))
+            raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_STREAMS, headers={"Retry-After": retry_after})
+        limit = self.query.get("limit", limits.LOG_LINES_DEFAULT)
+        parts = log_stream.events(log, after=after, limit=limit, stream=stream, pauses=pauses)
+        return StreamingHttpResponse(parts, headers=log_stream.HEADERS)
 
 
 def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> stored_log.LogPage:
@@ -135,7 +178,7 @@ def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: f
     def look() -> stored_log.LogPage:
         nonlocal after
         now = stored_log.find_log(uuid=log.job) or replace(log, ended=True)  # if the job was deleted
-        page = stored_log.read_page(now, after=after, limit=limit, stream=stream)
+        page = stored_log.read_page(now, after=after, limit=limit, stream=stream, length=limits.LOG_PAGE_LENGTH)
         after = page.read_to
         return page
 

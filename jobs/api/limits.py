@@ -38,3 +38,4 @@ ROWS_READ: Final = 5000  # for one page of jobs
 LOG_LINES_DEFAULT: Final = 1000
 LOG_LINES_MAX: Final = 10_000
 LOG_PAGE_LENGTH: Final = 2 * 1024**2  # characters of text in one JSON answer
+LOG_EVENT_LENGTH: Final = 64 * 1024  # in one event of a stream: many clients may be slow at the same time

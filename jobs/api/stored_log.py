@@ -3,11 +3,10 @@
 A chunk holds consecutive lines, which are numbered from 1: a line is in the last chunk that starts at or before its number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from jobs.api import limits
 from jobs.log_lines import Ending
 from jobs.models import Job, LogChunk
 
@@ -47,14 +46,23 @@ def find_log(**job: str | UUID) -> Log | None:
     return None if row is None else Log(row[0], row[1] - 1, row[2] is not None)
 
 
-def read_page(log: Log, *, after: int, limit: int, stream: str | None) -> LogPage:
-    """Return at most `limit` lines that follow the number `after`, optionally of one stream; fewer if they are long."""
+def find_logs(jobs: Collection[UUID]) -> dict[UUID, Log]:
+    """Return the present state of the logs of these jobs, without those that do not exist."""
+    rows = Job.objects.filter(uuid__in=jobs).values_list("uuid", "log_next", "exited_at")
+    return {uuid: Log(uuid, log_next - 1, exited_at is not None) for uuid, log_next, exited_at in rows}
+
+
+def read_page(log: Log, *, after: int, limit: int, length: int, stream: str | None) -> LogPage:
+    """Return at most `limit` lines that follow the number `after`, optionally of one stream.
+
+    There are fewer if their text together is longer than `length`, but at least one.
+    """
     lines: list[StoredLine] = []
     size, read_to = 0, after
     chunks = _chunks(log, after) if after < log.end else ()
     for line in (line for chunk in chunks for line in _lines_of(chunk, after)):
         taken = stream is None or line.stream == stream
-        if taken and lines and (len(lines) == limit or size + len(line.text) > limits.LOG_PAGE_LENGTH):
+        if taken and lines and (len(lines) == limit or size + len(line.text) > length):
             return LogPage(lines, read_to, complete=False)
         read_to = line.number
         if taken:

@@ -243,6 +243,9 @@ class WebIntervals:
     health_query: float = 3.0  # for each query of a health check: a probe must not wait longer
     poll: float = 0.02  # before a long poll's second look at the database; grows to `poll_max`
     poll_max: float = 0.1
+    follow: float = 0.2  # between two looks for new lines of all logs that are followed
+    stream_comment: float = 15.0  # without an event of a stream: then a comment keeps proxies from closing the connection
+    retry_stream: float = 1.0  # before a client reconnects to a stream; the browsers' own pause is 3 s
     retry_busy: float = 1.0  # `Retry-After` while the server has too many requests
     retry_unavailable: float = 2.0  # `Retry-After` while the database is unreachable
     hsts: float = 365 * DAY  # browsers then use HTTPS only

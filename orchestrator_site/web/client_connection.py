@@ -19,6 +19,7 @@ class Phase(Enum):
     HEAD = auto()  # to send the rest of a request's head
     BODY = auto()  # to send the rest of a request's body
     SENDING = auto()  # to read an answer
+    PAUSED = auto()  # nothing: its answer goes on when something has happened, unless it closes the connection before
 
 
 class ClientConnection:
@@ -96,6 +97,9 @@ class Waiting:
     def first(self, *phases: Phase) -> ClientConnection | None:
         """Return the connection that has waited longest in the first of these phases that has any."""
         return next((next(iter(self._phases[phase])) for phase in phases if self._phases[phase]), None)
+
+    def all_in(self, phase: Phase) -> list[ClientConnection]:
+        return list(self._phases[phase])
 
     def overdue(self, now: float) -> Iterator[ClientConnection]:
         """Yield connections whose deadline has passed. The caller must remove each before it asks for the next."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final
 
+from orchestrator_site.base.http.pauses import Pauses
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.web.answer_threads import AnswerThreads
 from orchestrator_site.web.client_connection import ClientConnection, Phase
@@ -35,6 +36,7 @@ class ConnectionSteps:
         cfg: Any,
         application: Any,
         intervals: WebIntervals,
+        new_pauses: Callable[[ClientConnection], Pauses],
         is_stopping: Callable[[], bool],
     ) -> None:
         self._connections = connections
@@ -42,6 +44,7 @@ class ConnectionSteps:
         self._cfg = cfg
         self._application = application
         self._intervals = intervals
+        self._new_pauses = new_pauses
         self._is_stopping = is_stopping
 
     def handle_event(self, connection: ClientConnection) -> None:
@@ -50,6 +53,8 @@ class ConnectionSteps:
             match connection.phase:
                 case Phase.SENDING:
                     self._send(connection)
+                case Phase.PAUSED:
+                    self._notice_end(connection)
                 case Phase.LINGERING:
                     if self._receive(connection) == b"":
                         self._connections.drop(connection)
@@ -62,12 +67,24 @@ class ConnectionSteps:
         """Do the next step of a connection whose answer has had a turn in a thread."""
         with self._closing_on_error(connection):
             assert connection.answer is not None
-            if progress is not Progress.UNFINISHED:
+            if progress in (Progress.COMPLETE, Progress.BROKEN):
                 connection.closing = connection.answer.last
                 connection.end()
             if progress is Progress.BROKEN:
                 self._connections.drop(connection, reset=True)
             else:
+                self._go_on(connection)
+
+    def handle_end_of_pause(self, connection: ClientConnection) -> None:
+        """Let the answer of a connection go on. Do nothing if it does not wait, or for a later pause."""
+        if connection.phase is Phase.PAUSED:
+            with self._closing_on_error(connection):
+                self._go_on(connection)
+
+    def end_pauses(self) -> None:
+        """End the answers that have paused, where they are."""
+        for connection in self._connections.paused():
+            with self._closing_on_error(connection):
                 self._go_on(connection)
 
     def handle_timeout(self, connection: ClientConnection) -> None:
@@ -145,7 +162,15 @@ class ConnectionSteps:
     def _answer(self, connection: ClientConnection, request: Any) -> None:
         self._connections.leave(connection)
         connection.begin(
-            WsgiAnswer(request, self._cfg, self._application, connection.client, connection.server, self._is_stopping),
+            WsgiAnswer(
+                request,
+                self._cfg,
+                self._application,
+                connection.client,
+                connection.server,
+                self._new_pauses(connection),
+                self._is_stopping,
+            ),
             request_size=request.body.getbuffer().nbytes,
         )
         self._connections.count(connection)
@@ -183,12 +208,39 @@ class ConnectionSteps:
             self._connections.wait(connection, Phase.SENDING, anew=sent_some)
             self._connections.count(connection)
         elif connection.answer is not None:
-            self._connections.leave(connection)
-            self._threads.resume(connection)
+            self._continue(connection, connection.answer)
         elif connection.closing:
             self._linger(connection)
         else:
             self._proceed(connection)
+
+    def _continue(self, connection: ClientConnection, answer: WsgiAnswer) -> None:
+        """Let the next turn of an answer begin, unless it has paused."""
+        if answer.pause is None or answer.pause.ended:
+            self._connections.leave(connection)
+            self._threads.resume(connection)
+        elif self._is_stopping():
+            answer.cut_short()
+            self._threads.abandon(answer)
+            connection.end()
+            connection.closing = True
+            self._send(connection)
+        else:
+            self._connections.wait(connection, Phase.PAUSED)
+            self._connections.count(connection)
+
+    def _notice_end(self, connection: ClientConnection) -> None:
+        """Close the connection if the client has closed its side. What it sends is left for after the answer."""
+        try:
+            closed = not connection.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            closed = True
+        if closed:
+            self._connections.drop(connection)
+        else:
+            self._connections.ignore(connection)
 
     def _linger(self, connection: ClientConnection) -> None:
         """Close our side and wait for the client's: closing both would lose the answer for a client that still sends."""

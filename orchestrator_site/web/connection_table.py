@@ -1,5 +1,6 @@
 """All connections of a web server: their number, their memory, and until when each may wait for its client."""
 
+import math
 import selectors
 import socket
 import struct
@@ -27,6 +28,7 @@ class Limits:
     connections: int = 1000  # an idle one uses some 5 KB
     memory_bytes: int = 64 * 1024**2  # all requests and answers that wait for a client or for a thread
     long_answers: int = 4  # how many threads may produce answers past their first turn
+    pausing: int = 500  # half of the connections: answers that follow something, and wait without a thread
     slow_bytes: int = 8 * 1024  # for each such number of bytes it has read, a client gets a second more for its answer
 
 
@@ -80,7 +82,7 @@ class ConnectionTable:
         victim = self._waiting.first(*Phase)
         if victim is None:
             return
-        if victim.phase in (Phase.HEAD, Phase.BODY, Phase.SENDING):
+        if victim.phase in (Phase.HEAD, Phase.BODY, Phase.SENDING, Phase.PAUSED):
             self.refused["the connection was needed for others"] += 1
         if victim.phase in (Phase.HEAD, Phase.BODY):
             victim.output.sendall(FULL.encode(with_body=not victim.reader.answers_without_body))
@@ -146,6 +148,10 @@ class ConnectionTable:
         self._all.discard(connection)
         self._memory -= connection.counted
 
+    def paused(self) -> list[ClientConnection]:
+        """Return the connections whose answer has paused."""
+        return self._waiting.all_in(Phase.PAUSED)
+
     def overdue(self) -> Iterator[ClientConnection]:
         """Yield connections that have waited too long. The caller must move or drop each before it asks for the next."""
         return self._waiting.overdue(self.now)
@@ -174,3 +180,5 @@ class ConnectionTable:
                 return self._intervals.body
             case Phase.SENDING:
                 return self._intervals.stall
+            case Phase.PAUSED:
+                return math.inf

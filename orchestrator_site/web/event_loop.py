@@ -1,16 +1,20 @@
 """The web server's event loop: one thread that waits for all clients at once.
 
 A thread of the pool gets complete requests only, and never waits for a client: the loop sends what the client does not read
-at once, and the rest of a long answer is produced when that has been sent.
+at once, and the rest of a long answer is produced when that has been sent. An answer that waits for something to happen
+pauses, and has no thread meanwhile (orchestrator_site/base/http/pauses.py).
 """
 
 import logging
 import selectors
 import socket
+import threading
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from orchestrator_site.base.http.pauses import Pauses
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.web.acceptor import Acceptor
 from orchestrator_site.web.answer_threads import AnswerThreads
@@ -32,7 +36,11 @@ class Server:
         self._threads = AnswerThreads(cfg.threads, limits.long_answers, self.wake)
         self._connections = ConnectionTable(self._selector, limits, intervals, self._threads.abandon)
         self._acceptor = Acceptor(listeners, self._selector, self._connections, cfg, pause=intervals.tick)
-        self._steps = ConnectionSteps(self._connections, self._threads, cfg, application, intervals, lambda: self._stopping)
+        self._places = threading.BoundedSemaphore(limits.pausing)
+        self._ended_pauses: deque[ClientConnection] = deque()
+        self._steps = ConnectionSteps(
+            self._connections, self._threads, cfg, application, intervals, self._new_pauses, lambda: self._stopping
+        )
         self._stopping = False
         self._tick = intervals.tick
         self._next_tick = time.monotonic() + self._tick
@@ -69,6 +77,7 @@ class Server:
         self._stopping = True
         self._acceptor.stop()
         self._connections.stop()
+        self._steps.end_pauses()
 
     @property
     def is_done(self) -> bool:
@@ -86,11 +95,20 @@ class Server:
         self._wake_reader.close()
         self._wake_writer.close()
 
+    def _new_pauses(self, connection: ClientConnection) -> Pauses:
+        def notify(_: object) -> None:
+            self._ended_pauses.append(connection)
+            self.wake()
+
+        return Pauses(self._places, notify)
+
     def _handle_turns(self) -> None:
         with suppress(BlockingIOError):
             self._wake_reader.recv(4096)
         for connection, progress in self._threads.finished_turns():
             self._steps.handle_turn(connection, progress)
+        while self._ended_pauses:  # after the turns: a pause may end as soon as it is taken
+            self._steps.handle_end_of_pause(self._ended_pauses.popleft())
         self._steps.free_memory()
 
     def _handle_timeouts(self) -> None:

@@ -27,7 +27,8 @@ class WebWorker(Worker):  # type: ignore[misc]
     _next_report = 0.0
 
     def init_process(self) -> None:
-        limits = Limits(connections=connections_for(CONNECTIONS), long_answers=max(1, self.cfg.threads // 4))
+        connections = connections_for(CONNECTIONS)
+        limits = Limits(connections=connections, pausing=max(1, connections // 2), long_answers=max(1, self.cfg.threads // 4))
         intervals = WebIntervals()
         self._tick = intervals.tick
         self._server = Server(self.sockets, self.cfg, self._application, limits, intervals)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from gunicorn.http import wsgi
 
 from orchestrator_site.base.http import error_texts
+from orchestrator_site.base.http.pauses import Pause, Pauses
 from orchestrator_site.web.refusals import Refusal
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Progress(Enum):
 
     COMPLETE = auto()
     UNFINISHED = auto()
+    PAUSED = auto()  # the application waits for something, and takes its next turn after that
     BROKEN = auto()  # the connection must be closed
 
 
@@ -76,7 +78,14 @@ class WsgiAnswer:
     """One answer of the application. `take_turn` runs in one thread at a time, not always in the same."""
 
     def __init__(
-        self, request: Any, cfg: Any, application: Any, client: Any, server: Any, is_stopping: Callable[[], bool]
+        self,
+        request: Any,
+        cfg: Any,
+        application: Any,
+        client: Any,
+        server: Any,
+        pauses: Pauses,
+        is_stopping: Callable[[], bool],
     ) -> None:
         """Prepare an answer. `client` and `server` are the addresses of both ends."""
         self._request = request
@@ -84,19 +93,22 @@ class WsgiAnswer:
         self._application = application
         self._client = client
         self._server = server
+        self._pauses = pauses
         self._is_stopping = is_stopping
         self._response: Any = None
         self._result: Any = None  # what the application returned: its `close` must be called
         self._parts: Iterator[bytes] | None = None
         self.last = False  # the connection closes after it
+        self.pause: Pause | None = None  # the latest that the application has taken
 
     def take_turn(self, sock: socket.socket, output: Output) -> Progress:
         """Produce and send a part of the answer."""
         try:
             if self._parts is None:
                 self._begin(output)
-            if not self._produce(sock, output):
-                return Progress.UNFINISHED
+            progress = self._produce(sock, output)
+            if progress is not Progress.COMPLETE:
+                return progress
             self._response.close()
             output.flush(sock)
             self.last = self._response.should_close()
@@ -117,28 +129,39 @@ class WsgiAnswer:
                 result.close()
         except Exception:
             logger.exception("closing an answer failed")
+        finally:
+            self._pauses.release()
+
+    def cut_short(self) -> None:
+        """End the answer at its pause; `close` is still to be called."""
+        self._response.close()
+        self.last = True
 
     def _begin(self, output: Output) -> None:
         self._response, environ = wsgi.create(self._request, output, self._client, self._server, self._cfg)
         environ["wsgi.multithread"] = True
+        self._pauses.add_to(environ)
         self._result = self._application(environ, self._response.start_response)
         if self._is_stopping():  # also close the connections of answers that began before the stop
             self._response.force_close()
         self._parts = iter(self._result)
 
-    def _produce(self, sock: socket.socket, output: Output) -> bool:
-        """Write parts of the answer. Return True at its end, False if the turn is over or the client does not read."""
+    def _produce(self, sock: socket.socket, output: Output) -> Progress:
+        """Write parts of the answer, until its end, its next pause, the end of the turn, or the client does not read."""
         assert self._parts is not None
         produced = 0
         for part in self._parts:
             self._response.write(part)
             output.flush(sock)
             if self._request.method == "HEAD":  # the headers are out, and nothing else is sent
-                return True
+                return Progress.COMPLETE
+            self.pause = self._pauses.taken()
+            if self.pause is not None:
+                return Progress.PAUSED
             produced += len(part)
             if output.size > UNSENT_BYTES or produced > TURN_BYTES:
-                return False
-        return True
+                return Progress.UNFINISHED
+        return Progress.COMPLETE
 
     def _fail(self, error: Exception, output: Output) -> Progress:
         if self._response is not None and self._response.headers_sent:

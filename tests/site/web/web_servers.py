@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.client import HTTPResponse
 from typing import Any
 
@@ -116,9 +116,11 @@ def is_at_end(client: socket.socket) -> bool:
 
 
 @contextmanager
-def serving(application: Application, limits: Limits = Limits(), **intervals: float) -> Iterator[Web]:
+def serving(
+    application: Application, limits: Limits = Limits(), *, listener: socket.socket | None = None, **intervals: float
+) -> Iterator[Web]:
     """Serve inside the block. `intervals` replace those of `WebIntervals`, of which `tick` is short."""
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) if listener is None else nullcontext(listener) as listener:
         web = Web(listener, application, limits, WebIntervals(**{"tick": 0.05, **intervals}))
         try:
             yield web

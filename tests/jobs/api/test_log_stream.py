@@ -1,0 +1,196 @@
+"""GET /v1/jobs/<id>/logs as server-sent events, from the real web server: what a client gets."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from jobs.api import limits, log_stream
+from jobs.api.log_watch import LogWatch
+from jobs.models import Job
+from orchestrator_site.base.intervals import WebIntervals
+from orchestrator_site.web.connection_table import Limits
+from orchestrator_site.wsgi import application
+from tests.helpers.api_calls import store_lines
+from tests.helpers.factories import make_job
+from tests.helpers.log_streams import EVENTS, Stream, end_log, wait_until_paused
+from tests.site.web.web_servers import Web, serving
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serving(application) as web:
+        yield web
+
+
+@pytest.fixture
+def follow(web: Web) -> Iterator[Callable[..., Stream]]:
+    """Return a function that opens a stream, which is closed after the test."""
+    with ExitStack() as streams:
+
+        def start(*arguments: Any, **more: Any) -> Stream:
+            stream = Stream(web, *arguments, **more)
+            streams.callback(stream.close)
+            return stream
+
+        yield start
+
+
+@pytest.fixture
+def job() -> Job:
+    """Return a job whose log has a, b of stdout, then x of stderr."""
+    job = make_job(id="a")
+    store_lines(job, "a", "b")
+    store_lines(job, "x", stream="stderr")
+    return job
+
+
+Follow = Callable[..., Stream]
+
+
+def test_lines_come_as_they_are_stored_and_then_the_end(web: Web, follow: Follow, job: Job) -> None:
+    # Given a client that has the lines so far
+    stream = follow()
+    assert stream.response.status == 200
+    assert stream.response.headers["Content-Type"] == EVENTS
+    assert stream.response.headers["Cache-Control"] == "no-store"
+    assert stream.response.headers["X-Accel-Buffering"] == "no"
+    assert "Accept" in stream.response.headers["Vary"]
+    assert stream.block() == ["retry: 1000"]
+    name, event_id, data = stream.event()
+    assert (name, event_id) == ("message", "3")
+    assert data == {
+        "lines": [
+            {"seq": 1, "stream": "stdout", "time": "2026-01-01T00:00:00.000000000Z", "text": "a"},
+            {"seq": 2, "stream": "stdout", "time": "2026-01-01T00:00:00.000000001Z", "text": "b"},
+            {"seq": 3, "stream": "stderr", "time": "2026-01-01T00:00:00.000000000Z", "text": "x"},
+        ],
+        "next": 3,
+        "complete": False,
+    }
+
+    # When a line is stored while no thread works for the client, I expect it
+    wait_until_paused(web)
+    store_lines(job, "new\r\nline")
+    assert stream.texts() == ["new\r\nline"]
+
+    # When the log ends, I expect the last event and the end of the answer
+    wait_until_paused(web)
+    end_log(job)
+    assert stream.event() == ("end", "4-end", {"lines": [], "next": 4, "complete": True})
+    assert stream.response.read() == b""
+
+
+def test_a_client_resumes_after_any_event(follow: Follow, job: Job) -> None:
+    # Given a log that has ended, read an event at a time
+    end_log(job)
+    stream = follow("limit=1")
+    events = [stream.event() for _ in range(4)]
+    texts = [line["text"] for _, _, data in events for line in data["lines"]]
+    assert texts == ["a", "b", "x"]
+
+    # When a client reconnects with the id of any of them, I expect the rest, and each line once
+    for count, (_, event_id, _) in enumerate(events[:-1], 1):
+        rest = follow("limit=1", event_id)
+        assert [text for _ in range(3 - count) for text in rest.texts()] == texts[count:]
+        assert rest.event()[0] == "end"
+
+
+def test_a_client_that_has_the_end_is_told_not_to_come_back(follow: Follow, job: Job) -> None:
+    end_log(job)
+    assert follow(last_event_id="3-end").response.status == 204
+    # Without the last event, I expect it: the connection may have broken before
+    assert follow(last_event_id="3").event()[0] == "end"
+
+
+def test_the_header_wins_over_the_place_in_the_query(follow: Follow, job: Job) -> None:
+    # A browser reconnects to the same URL
+    end_log(job)
+    assert follow("after=1", "2").texts() == ["x"]
+    assert follow("tail=3", "2").texts() == ["x"]
+    assert follow("after=2", "0").texts() == ["a", "b", "x"]
+    assert follow("after=2", "").texts() == ["x"]
+
+
+@pytest.mark.parametrize("event_id", ["-1", "x", "1-end-end", "9007199254740993", "99999999999999999", "1\u00b2", "end", "1 2"])
+def test_a_wrong_id_is_refused(follow: Follow, job: Job, event_id: str) -> None:
+    stream = follow(last_event_id=event_id)
+    assert stream.response.status == 400
+    assert stream.error()["field"] == "Last-Event-ID"
+
+
+def test_parameters_select_lines(follow: Follow, job: Job) -> None:
+    end_log(job)
+    assert follow("stream=stderr").texts() == ["x"]
+    assert follow("tail=2").texts() == ["b", "x"]
+    assert follow("after=2").texts() == ["x"]
+    assert follow("limit=2").texts() == ["a", "b"]
+    assert follow("tail=0").event()[0] == "end"
+
+
+@pytest.mark.parametrize(("query", "field"), [("wait=1", "wait"), ("stream=x", "stream"), ("limit=0", "limit"), ("x=1", "x")])
+def test_wrong_parameters_are_refused(follow: Follow, job: Job, query: str, field: str) -> None:
+    stream = follow(query)
+    assert stream.response.status == 400
+    assert stream.error()["field"] == field
+
+
+def test_an_unknown_job_is_404(follow: Follow) -> None:
+    assert follow().response.status == 404
+
+
+def test_only_lines_of_the_stream_are_sent(web: Web, follow: Follow, job: Job) -> None:
+    stream = follow("stream=stderr&after=3")
+    wait_until_paused(web)
+    store_lines(job, "out")
+    store_lines(job, "err", stream="stderr")
+    assert stream.texts() == ["err"]
+
+
+def test_the_log_of_a_deleted_job_ends(web: Web, follow: Follow, job: Job) -> None:
+    stream = follow("after=3")
+    wait_until_paused(web)
+    job.delete()
+    assert stream.event()[:2] == ("end", "3-end")
+
+
+def test_head_gets_the_headers_only_and_takes_no_place(follow: Follow, job: Job) -> None:
+    head = follow(method="HEAD")
+    assert (head.response.status, head.response.headers["Content-Type"]) == (200, EVENTS)
+    assert head.response.read() == b""
+    with serving(application, Limits(pausing=1)) as web:
+        for _ in range(3):
+            stream = Stream(web, method="HEAD")
+            assert stream.response.status == 200
+            stream.close()
+
+
+def test_long_lines_make_short_events(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LOG_EVENT_LENGTH", 10)
+    job = make_job(id="a")
+    store_lines(job, "x" * 11, "y" * 5, "z" * 5, "w")
+    end_log(job)
+    stream = follow()
+    assert [len(stream.texts()) for _ in range(4)] == [1, 2, 1, 0]
+
+
+def test_a_silent_log_gets_comments_that_say_how_far_it_was_read(
+    web: Web, follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a stream that gets a comment after a moment without an event
+    intervals = WebIntervals(stream_comment=0.2, follow=0.01)
+    monkeypatch.setattr(log_stream.events, "__kwdefaults__", {"intervals": intervals})
+    monkeypatch.setattr(log_stream, "log_watch", LogWatch(intervals))
+    stream = follow("stream=stderr&after=3")
+    assert stream.block() == ["retry: 1000"]
+    assert stream.block() == [": still here"]
+
+    # When there are lines of the other stream only, I expect a comment with the new place, and to continue there
+    store_lines(job, "out")
+    while (block := stream.block()) == [": still here"]:
+        pass
+    assert block == [": still here", "id: 4"]
+    assert stream.block() == [": still here"]
