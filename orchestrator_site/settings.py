@@ -8,6 +8,7 @@ import dj_database_url
 from orchestrator_site.base.config import configuration
 from orchestrator_site.base.db import postgresql
 from orchestrator_site.base.intervals import DatabaseIntervals, WebIntervals
+from orchestrator_site.browsers import api_description
 
 CONFIGURATION = configuration.load()
 
@@ -117,7 +118,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024**2
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "Orchestrator",
-    "DESCRIPTION": "Runs containers to completion and reports what happens as signed CloudEvents.",
+    "DESCRIPTION": api_description.DESCRIPTION,
+    "TAGS": api_description.TAGS,
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "POSTPROCESSING_HOOKS": ["orchestrator_site.browsers.api_docs.add_probes"],

@@ -1,6 +1,6 @@
 """The endpoints of destinations: the origins that events are sent to, and what an operator can do about one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +8,7 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.serializers import ValidationError
 
+from callbacks.api import examples
 from callbacks.api.destination_answers import Destination, DestinationSummary
 from callbacks.delivery import destination_rows
 from callbacks.operators import destinations, redelivery
@@ -49,14 +50,18 @@ class RedeliverQuery(QuerySerializer):
 
 
 class DestinationsView(ApiView):
+    tag = "destinations"
     pagination_class = pages_of("destinations")
 
     @operation(
         "listDestinations",
         "List destinations",
-        "A destination is an origin that events are sent to: scheme, host and port. The first used comes first.",
+        "A destination is an origin that events are sent to: scheme, host and port. The first used comes first. With "
+        "`origin` there is at most one.",
         query=DestinationListQuery,
-        answers=answer(DestinationSummary(many=True), "A page of destinations."),
+        answers=answer(
+            DestinationSummary(many=True), "A page of destinations.", examples={"One destination": examples.DESTINATIONS}
+        ),
     )
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
         return self.answer_page(DestinationSummary, _page_of_destinations)
@@ -68,6 +73,7 @@ def _page_of_destinations(*, limit: int, cursor: int = 0, **filters: Any) -> Pag
 
 
 class _OneDestinationView(ApiView):
+    tag = "destinations"
     path_fields = {"destination_id": Integer(1, help_text="The id of the destination.")}
     not_found = "there is no destination with this id"
 
@@ -85,8 +91,11 @@ class DestinationView(_OneDestinationView):
     @operation(
         "getDestination",
         "Get a destination",
-        "Includes what is in flight and what waits.",
-        answers=answer(Destination, _DESTINATION),
+        "Includes what is in flight and what waits. While `breaker` is `open`, or until `throttledUntil`, nothing is sent: "
+        "events wait without using up attempts.",
+        answers=answer(
+            Destination, _DESTINATION, examples={"Healthy": examples.HEALTHY, "Suspended after failures": examples.SUSPENDED}
+        ),
     )
     def get(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
         return self.respond(destination_id)
@@ -98,13 +107,20 @@ def _action_view(
     description: str,
     action: Callable[..., None],
     *,
+    example: Mapping[str, Any],
     status: int = 200,
     query: type[QuerySerializer] = NoParameters,
 ) -> type[ApiView]:
     """Return the view of an action, which is called with the destination's key and the query parameters."""
 
     class ActionView(_OneDestinationView):
-        @operation(operation_id, summary, description, query=query, answers=answer(Destination, _DESTINATION, status))
+        @operation(
+            operation_id,
+            summary,
+            description,
+            query=query,
+            answers=answer(Destination, _DESTINATION, status, examples={"Afterwards": example}),
+        )
         def post(self, request: Request, destination_id: int) -> HttpResponse:  # noqa: ARG002
             action(self.find(destination_id).pk, **self.query)
             return self.respond(destination_id, status)
@@ -117,22 +133,29 @@ PauseView = _action_view(
     "Pause deliveries to a destination",
     "Deliveries in flight are completed. Events wait without using up attempts, and still die after 24 hours.",
     destinations.pause,
+    example=examples.PAUSED,
 )
 ResumeView = _action_view(
-    "resumeDestination", "Resume deliveries to a destination", "Waiting events are sent, the oldest first.", destinations.resume
+    "resumeDestination",
+    "Resume deliveries to a destination",
+    "Waiting events are sent, the oldest first.",
+    destinations.resume,
+    example=examples.HEALTHY,
 )
 ResetView = _action_view(
     "resetDestination",
     "Reset a destination",
     "Closes the breaker, ends throttling after a 429, and retries now the events that got no response.",
     destinations.reset,
+    example=examples.HEALTHY,
 )
 RedeliverView = _action_view(
     "redeliverToDestination",
     "Redeliver the dead events of a destination",
     "Sends the events of all jobs that died since that time, in order within each job. "
-    "This is done in the background, and continues after a crash.",
+    "This is done in the background, and continues after a crash; until it is done, the destination has `redelivering`.",
     redelivery.request_redelivery,
+    example=examples.REDELIVERING,
     status=202,
     query=RedeliverQuery,
 )

@@ -5,13 +5,12 @@ from dataclasses import replace
 from http import HTTPStatus
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from jobs import services
-from jobs.api import job_list, limits, log_stream, stored_log
+from jobs.api import examples, job_list, limits, log_stream, stored_log
 from jobs.api.fields import JobId
 from jobs.api.job_answers import Accepted, Job, JobSummary, LogPage
 from jobs.api.new_job import NewJob
@@ -25,7 +24,7 @@ from orchestrator_site.base.db.transactions import release_connection
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest, json_response
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.long_polls import look_until
-from orchestrator_site.base.http.openapi import answer, described, operation
+from orchestrator_site.base.http.openapi import answer, described, operation, text_answer, unavailable
 from orchestrator_site.base.http.pagination import pages_of
 from orchestrator_site.base.http.pauses import Pauses
 from orchestrator_site.base.intervals import WebIntervals
@@ -35,8 +34,7 @@ _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
 _LOCATION = OpenApiParameter(
     "Location", location=OpenApiParameter.HEADER, response=[202], required=True, description="The path of the job."
 )
-
-
+_LOG = "The log, in the form that `Accept` selects."
 _LAST_EVENT_ID = OpenApiParameter(
     log_stream.LAST_EVENT_ID,
     {"type": "string", "pattern": f"^({log_stream.EVENT_ID_PATTERN})?$"},
@@ -46,14 +44,23 @@ _LAST_EVENT_ID = OpenApiParameter(
 
 
 class JobsView(ApiView):
+    tag = "jobs"
     pagination_class = pages_of("jobs")
 
     @operation(
         "createJob",
         "Run a job",
-        "Responds as soon as the job is stored durably; the job then runs without further requests.",
+        "Responds as soon as the job is stored durably; the job then runs without further requests, even if the service is "
+        "restarted. It does not wait for a node: `waiting` of the job says what it waits for.\n\n"
+        "**Choose the `id` yourself to be able to repeat the request**: if there is no response, or a 5xx, send it again with "
+        "the same `id`. The job runs once, and a 409 means that the earlier request has stored it (or that another job has this "
+        "`id`). Without an `id` the service makes one, and a repeated request runs a second job.\n\n"
+        "Only `image` is required. A member that is `null` counts as absent; an unknown member is an error.",
         body=NewJob,
-        answers=answer(Accepted, "The job is stored.", 202) | described({409: ID_TAKEN}),
+        bodies={"A shell command": examples.SHELL_COMMAND, "Files and a callback": examples.FILES},
+        invalid=examples.WRONG_URL,
+        answers=answer(Accepted, "The job is stored.", 202, examples={"Accepted": examples.ACCEPTED})
+        | described({409: ID_TAKEN}, field="id"),
         parameters=[_LOCATION],
     )
     def post(self, request: Request) -> HttpResponse:  # noqa: ARG002
@@ -66,10 +73,12 @@ class JobsView(ApiView):
     @operation(
         "listJobs",
         "List jobs",
-        "The newest job comes first. A page may be short, even empty, and still have a `nextCursor`.\n\n"
-        "`meta.<name>=<value>` selects jobs whose `meta` has this value; it may be given for several names.",
+        "The newest job comes first. A page may be short, even empty, and still have a `nextCursor`; the last one has none. Jobs "
+        "created after the first page do not appear on later pages.\n\n"
+        "A job must match all filters. `meta.<name>=<value>` selects jobs whose `meta` has this value; it may be given for "
+        "several names.",
         query=JobListQuery,
-        answers=answer(JobSummary(many=True), "A page of jobs, newest first."),
+        answers=answer(JobSummary(many=True), "A page of jobs, newest first.", examples={"One job": examples.JOBS}),
     )
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
         return self.answer_page(JobSummary, job_list.page_of_jobs)
@@ -78,6 +87,7 @@ class JobsView(ApiView):
 class OneJobView(ApiView):
     """An endpoint of one job."""
 
+    tag = "jobs"
     path_fields = {"job_id": JobId(help_text="The id of the job.")}
     not_found = "there is no job with this id"
 
@@ -86,9 +96,19 @@ class JobView(OneJobView):
     @operation(
         "getJob",
         "Get a job, or wait for it",
-        "With `wait`, responds as soon as the job's status is final, or when the time is up.",
+        "With `wait`, responds as soon as the job's status is final, or when the time is up. It may respond earlier if too many "
+        "clients wait or the service is being restarted: repeat the request while `status` is `accepted` or `running`.\n\n"
+        "`status` goes from `accepted` to `running` and then to one of the final values `completed` (exit code 0), `failed` "
+        "(`reason` says why) and `cancelled`. A job that never ran goes from `accepted` to a final value. The status is final "
+        "when the process has ended; the rest of the log and the outputs follow, and `completedAt` is set after the last "
+        "output.\n\n"
+        "What is not known yet is left out. Secrets are never shown: environment, headers, URLs and the key of the callback.",
         query=WaitQuery,
-        answers=answer(Job, "The job."),
+        answers=answer(
+            Job,
+            "The job.",
+            examples={"Completed": examples.JOB_COMPLETED, "Waiting": examples.JOB_WAITING, "Failed": examples.JOB_FAILED},
+        ),
     )
     def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
         if seconds := self.query["wait"]:
@@ -99,7 +119,9 @@ class JobView(OneJobView):
     @operation(
         "cancelJob",
         "Cancel a job",
-        "If the process of the job has ended, only its outputs are cancelled. A job that is complete does not change.",
+        "A job that has not ended is `cancelled` when this responds; its process gets SIGTERM, and SIGKILL after a grace "
+        "period. If the process has ended, only the remaining outputs are cancelled. A job that is complete does not change. "
+        "The request can be repeated.",
         answers={204: OpenApiResponse(description="The job's status is final.")},
     )
     def delete(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
@@ -111,6 +133,8 @@ class JobView(OneJobView):
 
 
 class LogsView(OneJobView):
+    tag = "logs"
+
     @operation(
         "getLogs",
         "Read or follow the log of a job",
@@ -124,10 +148,11 @@ class LogsView(OneJobView):
         "gets 204. `wait` is refused. While too many clients follow logs, others get 503.",
         query=LogQuery,
         answers={
-            **answer(LogPage, "The log, in the form that `Accept` selects."),
-            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "The log, in the form that `Accept` selects."),
-            (200, log_stream.MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, "The log, in the form that `Accept` selects."),
+            **answer(LogPage, _LOG, examples={"The end of a log": examples.LOG_PAGE}),
+            **text_answer("text/plain", _LOG, examples={"A whole log": examples.LOG_TEXT}),
+            **text_answer(log_stream.MEDIA_TYPE, _LOG, examples={"A whole log": examples.LOG_EVENTS}),
             204: OpenApiResponse(description="Only for `text/event-stream`: the client has had the event `end`."),
+            **unavailable(TOO_MANY_STREAMS),
         },
         parameters=[_LAST_EVENT_ID],
     )
@@ -164,12 +189,12 @@ class LogsView(OneJobView):
         elif tail is not None:
             after = max(after, stored_log.before_tail(log, count=tail, stream=stream))
         pauses = Pauses.of(request.META)
-        if pauses is not None and not pauses.reserve():
+        if pauses is not None and request.method != "HEAD" and not pauses.reserve():
             retry_after = str(round(WebIntervals().retry_busy))
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_STREAMS, headers={"Retry-After": retry_after})
         limit = self.query.get("limit", limits.LOG_LINES_DEFAULT)
-        parts = log_stream.events(log, after=after, limit=limit, stream=stream, pauses=pauses)
-        return StreamingHttpResponse(parts, headers=log_stream.HEADERS)
+        events = log_stream.LogEvents(log, after=after, limit=limit, stream=stream, pauses=pauses)
+        return StreamingHttpResponse(iter(events), headers=log_stream.HEADERS)
 
 
 def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> stored_log.LogPage:

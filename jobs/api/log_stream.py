@@ -9,11 +9,11 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from jobs.api import limits, stored_log
 from jobs.api.job_answers import LogPage
-from jobs.api.log_watch import log_watch
+from jobs.api.log_watch import Follower, log_watch
 from jobs.api.stored_log import Log
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, release_connection
 from orchestrator_site.base.http.api_errors import InvalidRequest
@@ -42,58 +42,87 @@ def read_last_event_id(text: str) -> tuple[int, bool] | None:
     return number, text.endswith(_END)
 
 
-def events(
-    log: Log, *, after: int, limit: int, stream: str | None, pauses: Pauses | None, intervals: WebIntervals = WebIntervals()
-) -> Iterator[bytes]:
-    """Yield the lines that follow the number `after`, optionally of one stream, as they are stored, until the log has ended.
+class LogEvents:
+    """The lines of a log that follow the number `after`, optionally of one stream, as they are stored, until the log has ended.
 
-    No database connection is held at a `yield`. Between lines the answer pauses; where it cannot, it ends, and the client comes
-    back for the rest.
+    Between lines the answer pauses; if it cannot, it ends, and the client comes back for the rest. No database connection is
+    held meanwhile.
     """
-    yield f"retry: {round(intervals.retry_stream * 1000)}\n\n".encode()
-    known, position, last_sent = after, after, time.monotonic()  # `known` to the client
-    while not stopping.is_set():
-        now, page = _read(log, after, limit, stream)
-        if page is not None:
-            after = page.read_to
-            if page.lines:
-                yield _event(page, known := after)
-                last_sent = time.monotonic()
-            if page.complete:
-                yield _event(replace(page, lines=[]), f"{after}{_END}", name="end")
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        after: int,
+        limit: int,
+        stream: str | None,
+        pauses: Pauses | None,
+        intervals: WebIntervals = WebIntervals(),
+    ) -> None:
+        self._log = log  # as it was last read
+        self._after = after
+        self._known = after  # to the client, by the id of what it was sent last
+        self._limit = limit
+        self._stream = stream
+        self._pauses = pauses
+        self._intervals = intervals
+        self._last_sent = time.monotonic()
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield f"retry: {round(self._intervals.retry_stream * 1000)}\n\n".encode()
+        while not stopping.is_set():
+            page = self._read()
+            if page is not None and page.lines:
+                yield self._event(page)
+            if page is not None and page.complete:
+                yield _encode(replace(page, lines=[]), f"{self._after}{_END}", name="end")
                 return
-            position = max(after, now.end)
-            if page.lines and after < now.end:
+            if page is not None and page.lines and self._after < self._log.end:
                 continue
             del page  # its lines take memory, and the pause may be long
-        if pauses is None:
-            return
-        part = b""
-        if time.monotonic() - last_sent >= intervals.stream_comment:
-            part, known, last_sent = _comment(after if after > known else None), after, time.monotonic()
-        deadline = last_sent + intervals.stream_comment
-        log_watch.wait(pauses.take(), job=log.job, position=position, deadline=deadline)
-        yield part
+            if self._pauses is None:
+                return
+            yield from self._wait(self._pauses)
+
+    def _read(self) -> stored_log.LogPage | None:
+        """Return the next lines; None if the database does not answer, which may pass."""
+        try:
+            self._log = stored_log.find_log(uuid=self._log.job) or replace(self._log, ended=True)  # if the job was deleted
+            page = stored_log.read_page(
+                self._log, after=self._after, limit=self._limit, stream=self._stream, length=limits.LOG_EVENT_LENGTH
+            )
+        except DATABASE_UNAVAILABLE:
+            return None
+        finally:
+            release_connection()
+        self._after = page.read_to
+        return page
+
+    def _wait(self, pauses: Pauses) -> Iterator[bytes]:
+        """Pause until there is more to read. Yield comments meanwhile, which keep the connection open."""
+        has_news = False
+        while not has_news:
+            due = self._last_sent + self._intervals.stream_comment
+            part = self._comment() if time.monotonic() >= due else b""
+            deadline = self._last_sent + self._intervals.stream_comment
+            position = max(self._after, self._log.end)
+            follower = Follower(pause=pauses.take(), job=self._log.job, position=position, deadline=deadline)
+            log_watch.add(follower)
+            yield part
+            has_news = follower.has_news
+
+    def _event(self, page: stored_log.LogPage) -> bytes:
+        self._known, self._last_sent = self._after, time.monotonic()
+        return _encode(page, str(self._after))
+
+    def _comment(self) -> bytes:
+        """Return a comment. An id without data tells the client how far the log has been read, if that is news."""
+        number = f"id: {self._after}\n" if self._after > self._known else ""
+        self._known, self._last_sent = self._after, time.monotonic()
+        return f": still here\n{number}\n".encode()
 
 
-def _read(log: Log, after: int, limit: int, stream: str | None) -> tuple[Log, stored_log.LogPage | None]:
-    """Return the state of the log and its next lines; no lines if the database does not answer, which may pass."""
-    try:
-        now = stored_log.find_log(uuid=log.job) or replace(log, ended=True)  # if the job was deleted
-        length = limits.LOG_EVENT_LENGTH
-        return now, stored_log.read_page(now, after=after, limit=limit, stream=stream, length=length)
-    except DATABASE_UNAVAILABLE:
-        return log, None
-    finally:
-        release_connection()
-
-
-def _event(page: stored_log.LogPage, event_id: int | str, *, name: str = "") -> bytes:
-    data: Any = json.dumps(LogPage.show(page), ensure_ascii=False)  # on one line: JSON has no line feed in a string
+def _encode(page: stored_log.LogPage, event_id: str, *, name: str = "") -> bytes:
+    data = json.dumps(LogPage.show(page), ensure_ascii=False)  # on one line: JSON has no line feed in a string
     event = f"event: {name}\n" if name else ""
     return f"{event}id: {event_id}\ndata: {data}\n\n".encode()
-
-
-def _comment(event_id: int | None) -> bytes:
-    """Return a comment, which keeps the connection open; an id without data tells how far the log has been read."""
-    return b": still here\n\n" if event_id is None else f": still here\nid: {event_id}\n\n".encode()

@@ -16,16 +16,20 @@ from orchestrator_site.base.stopping import stopping
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Follower:
+@dataclass(slots=True, kw_only=True, eq=False)
+class Follower:
+    """An answer that has paused until there is more to read."""
+
+    pause: Pause
     job: UUID
     position: int  # number of the last line that it knows of
-    deadline: float
-    pause: Pause
+    deadline: float  # the pause ends then at the latest
+    has_news: bool = False  # whether there is more to read, or nothing to wait for
 
-    def has_news(self, logs: dict[UUID, stored_log.Log]) -> bool:
+    def look(self, logs: dict[UUID, stored_log.Log]) -> None:
+        """Set `has_news` by the present state of the logs."""
         log = logs.get(self.job)
-        return log is None or log.ended or log.end > self.position
+        self.has_news = log is None or log.ended or log.end > self.position
 
 
 class LogWatch:
@@ -34,13 +38,13 @@ class LogWatch:
     def __init__(self, intervals: WebIntervals = WebIntervals()) -> None:
         self._intervals = intervals
         self._lock = threading.Lock()
-        self._followers: list[_Follower] = []
+        self._followers: list[Follower] = []
         self._is_running = False
 
-    def wait(self, pause: Pause, *, job: UUID, position: int, deadline: float) -> None:
-        """End `pause` when the log of the job has a line after `position`, has ended or was deleted, or at `deadline`."""
+    def add(self, follower: Follower) -> None:
+        """End the follower's pause when its log has a line after `position`, has ended or was deleted, or at `deadline`."""
         with self._lock:
-            self._followers.append(_Follower(job, position, deadline, pause))
+            self._followers.append(follower)
             if not self._is_running:
                 threading.Thread(target=self._run, name="log-watch", daemon=True).start()
                 self._is_running = True
@@ -51,29 +55,32 @@ class LogWatch:
             with self._lock:
                 followers, self._followers = self._followers, []
                 if not followers:
-                    self._is_running = False
+                    self._is_running = False  # before another is added
                     return
             interval = self._look(followers)
+        with self._lock:
+            self._is_running = False  # the web server ends the answers of a process that stops
 
-    def _look(self, followers: list[_Follower]) -> float:
+    def _look(self, followers: list[Follower]) -> float:
         """End the pauses that are over, keep the others; return how long to wait before the next look."""
-        interval, logs = self._intervals.follow, None
+        interval = self._intervals.follow
         try:
             logs = stored_log.find_logs({follower.job for follower in followers})
+            for follower in followers:
+                follower.look(logs)
         except DATABASE_UNAVAILABLE:
             interval = self._intervals.retry_unavailable
-        except Exception:  # without this thread no follower would hear of anything
+        except Exception:  # without this thread all followers would wait for ever
             logger.exception("looking for new lines of logs failed")
             interval = self._intervals.retry_unavailable
         finally:
             release_connection()
         now = time.monotonic()
-        over = [follower.deadline <= now or (logs is not None and follower.has_news(logs)) for follower in followers]
+        over = [follower for follower in followers if follower.has_news or follower.deadline <= now]
         with self._lock:
-            self._followers += [follower for follower, is_over in zip(followers, over, strict=True) if not is_over]
-        for follower, is_over in zip(followers, over, strict=True):
-            if is_over:
-                follower.pause.end()
+            self._followers += [follower for follower in followers if not follower.has_news and follower.deadline > now]
+        for follower in over:
+            follower.pause.end()
         return interval
 
 

@@ -12,7 +12,10 @@ from orchestrator_site.base.http.serializers import QuerySerializer
 
 _META = "meta."
 _EXCLUSIVE = "A time in RFC 3339 with an offset; exclusive, to the millisecond."
-_MAX_LINES = f"The maximum number of lines; by default all in text, {limits.LOG_LINES_DEFAULT} in JSON."
+_MAX_LINES = (
+    f"The maximum number of lines; by default all in text, {limits.LOG_LINES_DEFAULT} in JSON and in each server-sent event. "
+    "A page or event of long lines has fewer."
+)
 Wait = partial(Number, 0, limits.WAIT_SECONDS, default=0, schema={"multipleOf": 0.001})  # seconds
 
 
@@ -45,7 +48,7 @@ class LogQuery(QuerySerializer):
     limit = Integer(1, limits.LOG_LINES_MAX, required=False, help_text=_MAX_LINES)
     stream = Choice(Stream.values, required=False, help_text="Only lines of this stream.")
     tail = Integer(0, limits.LOG_LINES_MAX, required=False, help_text="Start at most this many lines before the end of the log.")
-    wait = Wait(help_text="Respond as soon as there is a line or the log has ended, or after this many seconds.")
+    wait = Wait(help_text="Respond as soon as there is a line or the log has ended, or after this many seconds. Not for events.")
 
 
 class EventListQuery(PageQuery):

@@ -236,6 +236,7 @@ class WebIntervals:
     body: float = 45.0  # 1 MiB at 24 KB/s
     stall: float = 30.0  # in which a client reads nothing of its answer
     slow: float = 60.0  # for a whole answer; more for what the client has read
+    unacknowledged: float = 60.0  # the kernel then gives up a client that acknowledges nothing of what it was sent
     linger: float = 30.0  # for a client to send the rest of a refused request and to read the answer
     stop: float = 2.0  # at a stop: for a request that may be on its way on an idle connection
     tick: float = 1.0  # how exactly these are kept

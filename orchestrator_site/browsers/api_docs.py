@@ -70,9 +70,25 @@ def add_probes(result: dict[str, Any], **_: Any) -> dict[str, Any]:
         "Alive": _closed({"status": {"type": "string", "enum": ["healthy"]}}, "status"),
         "Readiness": _closed({"status": health, "checks": _closed(checks, *checks)}, "status", "checks"),
     }
+    up: dict[str, Any] = {"status": "healthy"}
+    up_checks = {"database": up, "broker": up, "engine": {**up, "message": "heartbeat from node-a"}}
+    down_checks = {**up_checks, "engine": {"status": "unhealthy", "message": "no worker has connected to a container engine yet"}}
     result["paths"] |= {
-        "/livez": _probe("livez", "Check that the process is alive", "Alive", {"200": "The process serves requests."}),
-        "/readyz": _probe("readyz", "Check that jobs are stored and run", "Readiness", {"200": "Ready.", "503": "Not ready."}),
+        "/livez": _probe(
+            "livez",
+            "Check that the process is alive",
+            "200 while the process serves requests. If there is no response, restart the process.",
+            {"200": ("The process serves requests.", "Alive", up)},
+        ),
+        "/readyz": _probe(
+            "readyz",
+            "Check that jobs are stored and run",
+            "503 if a job posted now would not be stored or would not start soon; `checks` says why.",
+            {
+                "200": ("Ready.", "Readiness", {"status": "healthy", "checks": up_checks}),
+                "503": ("Not ready.", "Readiness", {"status": "unhealthy", "checks": down_checks}),
+            },
+        ),
     }
     return result
 
@@ -81,7 +97,15 @@ def _closed(properties: dict[str, Any], *required: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-def _probe(operation: str, summary: str, component: str, answers: dict[str, str]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{component}"}}}
-    responses = {status: {"description": description, "content": content} for status, description in answers.items()}
-    return {"get": {"operationId": operation, "summary": summary, "tags": ["probes"], "security": [], "responses": responses}}
+def _probe(operation: str, summary: str, description: str, answers: dict[str, tuple[str, str, Any]]) -> dict[str, Any]:
+    """Describe a probe, with the description, component and example of each answer by status."""
+    responses = {
+        status: {"description": sentence, "content": {"application/json": {"schema": _reference(component), "example": example}}}
+        for status, (sentence, component, example) in answers.items()
+    }
+    words = {"operationId": operation, "summary": summary, "description": description}
+    return {"get": {**words, "tags": ["probes"], "security": [], "responses": responses}}
+
+
+def _reference(component: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{component}"}

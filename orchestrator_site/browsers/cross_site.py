@@ -12,6 +12,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
+from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.api_errors import error_response, is_api
 
 _OWN: Final = ("same-origin", "none")  # "none": started by the user, for example by typing the address
@@ -29,10 +30,7 @@ class CrossSiteMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if is_api(request) and not _is_link_to_docs(request) and not _is_own(request):
-            return error_response(
-                HTTPStatus.FORBIDDEN,
-                "browsers must not call the API from pages of another site",
-            )
+            return error_response(HTTPStatus.FORBIDDEN, error_texts.CROSS_SITE)
         return self._get_response(request)
 
 

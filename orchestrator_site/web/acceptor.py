@@ -6,6 +6,7 @@ import socket
 import time
 from typing import Any, Final
 
+from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.web.client_connection import ClientConnection
 from orchestrator_site.web.connection_table import ConnectionTable
 
@@ -19,14 +20,20 @@ class Acceptor:
     """A watch over the listening sockets while another connection is allowed. Used by the event loop's thread only."""
 
     def __init__(
-        self, listeners: list[Any], selector: selectors.BaseSelector, connections: ConnectionTable, cfg: Any, pause: float
+        self,
+        listeners: list[Any],
+        selector: selectors.BaseSelector,
+        connections: ConnectionTable,
+        cfg: Any,
+        intervals: WebIntervals,
     ) -> None:
-        """Prepare to watch. `cfg` is gunicorn's configuration; `pause` is the number of seconds to wait after a failed accept."""
+        """Prepare to watch. `cfg` is gunicorn's configuration."""
         self._listeners = listeners
         self._selector = selector
         self._connections = connections
         self._cfg = cfg
-        self._pause = pause
+        self._pause = intervals.tick  # after a failed accept
+        self._unacknowledged_ms = round(intervals.unacknowledged * 1000)
         self._watching = False
         self._paused_until = 0.0
         self._stopped = False
@@ -55,6 +62,8 @@ class Acceptor:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unacknowledged_ms)
             self._connections.add(ClientConnection(sock, client, listener.getsockname(), self._cfg))
 
     def _watch(self, watching: bool) -> None:

@@ -35,7 +35,7 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._threads = AnswerThreads(cfg.threads, limits.long_answers, self.wake)
         self._connections = ConnectionTable(self._selector, limits, intervals, self._threads.abandon)
-        self._acceptor = Acceptor(listeners, self._selector, self._connections, cfg, pause=intervals.tick)
+        self._acceptor = Acceptor(listeners, self._selector, self._connections, cfg, intervals)
         self._places = threading.BoundedSemaphore(limits.pausing)
         self._ended_pauses: deque[ClientConnection] = deque()
         self._steps = ConnectionSteps(

@@ -133,9 +133,8 @@ class WsgiAnswer:
             self._pauses.release()
 
     def cut_short(self) -> None:
-        """End the answer at its pause; `close` is still to be called."""
+        """End the answer at its pause; `close` is still to be called, and the connection to be closed."""
         self._response.close()
-        self.last = True
 
     def _begin(self, output: Output) -> None:
         self._response, environ = wsgi.create(self._request, output, self._client, self._server, self._cfg)

@@ -7,6 +7,8 @@ from typing import Any
 from django.utils import timezone
 
 from jobs.models import Job
+from tests.helpers.api_calls import store_lines
+from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
 from tests.site.web.web_servers import Web
 
@@ -49,6 +51,14 @@ class Stream:
 
     def error(self) -> Any:
         return json.loads(self.response.read())
+
+
+def make_job_with_log() -> Job:
+    """Make the job `a`, whose log has a, b of stdout, then x of stderr."""
+    job = make_job(id="a")
+    store_lines(job, "a", "b")
+    store_lines(job, "x", stream="stderr")
+    return job
 
 
 def end_log(job: Job) -> None:

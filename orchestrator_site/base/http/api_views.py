@@ -23,6 +23,7 @@ class ApiView(APIView):
 
     http_method_names = ["get", "head", "post", "delete"]
     authentication_classes = [ApiKeyAuthentication]
+    tag: ClassVar[str]  # the group of its operations in the OpenAPI document
     path_fields: ClassVar[Mapping[str, StrictField]] = {}  # the parameters in the path, for the OpenAPI document
     not_found: ClassVar[str] = ""  # the sentence of a 404
     pagination_class: type[CursorPagination]

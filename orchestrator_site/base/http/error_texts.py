@@ -5,6 +5,7 @@ from typing import Final
 INVALID_CHUNKS: Final = "the body is not valid chunked encoding"
 BODY_ENDED_EARLY: Final = "the body ended early"
 UNSUPPORTED_CODING: Final = "the only supported transfer coding is chunked"
+CROSS_SITE: Final = "browsers must not call the API from pages of another site"
 INTERNAL_ERROR: Final = "internal error; the service's log has the details"
 BY_STATUS: Final = {
     400: "the request is malformed, or its host is not allowed",

@@ -5,8 +5,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
-from jobs.api import limits, log_stream
+from jobs.api import limits, log_stream, stored_log
 from jobs.api.log_watch import LogWatch
 from jobs.models import Job
 from orchestrator_site.base.intervals import WebIntervals
@@ -14,7 +15,7 @@ from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import store_lines
 from tests.helpers.factories import make_job
-from tests.helpers.log_streams import EVENTS, Stream, end_log, wait_until_paused
+from tests.helpers.log_streams import EVENTS, Stream, end_log, make_job_with_log, wait_until_paused
 from tests.site.web.web_servers import Web, serving
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -41,11 +42,7 @@ def follow(web: Web) -> Iterator[Callable[..., Stream]]:
 
 @pytest.fixture
 def job() -> Job:
-    """Return a job whose log has a, b of stdout, then x of stderr."""
-    job = make_job(id="a")
-    store_lines(job, "a", "b")
-    store_lines(job, "x", stream="stderr")
-    return job
+    return make_job_with_log()
 
 
 Follow = Callable[..., Stream]
@@ -182,7 +179,7 @@ def test_a_silent_log_gets_comments_that_say_how_far_it_was_read(
 ) -> None:
     # Given a stream that gets a comment after a moment without an event
     intervals = WebIntervals(stream_comment=0.2, follow=0.01)
-    monkeypatch.setattr(log_stream.events, "__kwdefaults__", {"intervals": intervals})
+    monkeypatch.setattr(log_stream.LogEvents.__init__, "__kwdefaults__", {"intervals": intervals})
     monkeypatch.setattr(log_stream, "log_watch", LogWatch(intervals))
     stream = follow("stream=stderr&after=3")
     assert stream.block() == ["retry: 1000"]
@@ -194,3 +191,37 @@ def test_a_silent_log_gets_comments_that_say_how_far_it_was_read(
         pass
     assert block == [": still here", "id: 4"]
     assert stream.block() == [": still here"]
+
+
+def test_comments_need_no_query_of_their_own(follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a stream of a silent log
+    reads = []
+    find = stored_log.find_log
+    monkeypatch.setattr(stored_log, "find_log", lambda **job: reads.append(job) or find(**job))
+    intervals = WebIntervals(stream_comment=0.05, follow=0.01)
+    monkeypatch.setattr(log_stream.LogEvents.__init__, "__kwdefaults__", {"intervals": intervals})
+    monkeypatch.setattr(log_stream, "log_watch", LogWatch(intervals))
+    stream = follow("after=3")
+    assert [stream.block() for _ in range(6)][1:] == [[": still here"]] * 5
+    # I expect one look for the job and one for lines
+    assert len(reads) == 2
+
+
+def test_a_stream_outlives_an_outage_of_the_database(web: Web, follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a stream whose next look at the database fails
+    stream = follow("after=3")
+    wait_until_paused(web)
+    failed = []
+    find = stored_log.find_log
+
+    def find_log(**wanted: Any) -> Any:
+        if not failed:
+            failed.append(wanted)
+            raise OperationalError("gone")
+        return find(**wanted)
+
+    monkeypatch.setattr(stored_log, "find_log", find_log)
+    # When there is a line, I expect it all the same
+    store_lines(job, "new")
+    assert stream.texts() == ["new"]
+    assert failed

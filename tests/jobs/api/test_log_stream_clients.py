@@ -13,8 +13,7 @@ from jobs.models import Job
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import store_lines
-from tests.helpers.factories import make_job
-from tests.helpers.log_streams import EVENTS, Stream, end_log, wait_until_paused
+from tests.helpers.log_streams import EVENTS, Stream, end_log, make_job_with_log, wait_until_paused
 from tests.helpers.waiting import wait_for
 from tests.site.web.web_servers import Web, serving
 
@@ -29,11 +28,7 @@ def web() -> Iterator[Web]:
 
 @pytest.fixture
 def job() -> Job:
-    """Return a job whose log has a, b of stdout, then x of stderr."""
-    job = make_job(id="a")
-    store_lines(job, "a", "b")
-    store_lines(job, "x", stream="stderr")
-    return job
+    return make_job_with_log()
 
 
 def test_more_streams_than_allowed_get_503(job: Job) -> None:
@@ -114,7 +109,7 @@ def test_a_client_that_vanishes_is_noticed(web: Web, job: Job) -> None:
 def followed_by_node(web: Web, tmp_path: Path) -> "subprocess.Popen[str]":
     """Run the function of docs/usage.md; it prints a line for each line of the log."""
     usage = (Path(__file__).parents[3] / "docs/usage.md").read_text()
-    [function] = [block for block in re.findall(r"```js\n(.*?)```", usage, re.DOTALL) if "function followLog" in block]
+    [function] = [block for block in re.findall(r"```javascript\n(.*?)```", usage, re.DOTALL) if "function followLog" in block]
     host, port = web.address
     script = tmp_path / "follow.mjs"
     url = f"http://{host}:{port}/v1/jobs/a/logs"

@@ -1,7 +1,8 @@
 """The OpenAPI document keeps what it said before it was made from serializers.
 
-`openapi_baseline.json` is the document of that day. Additions are welcome; a path, member, limit, default or answer that
-is missing breaks the clients that were generated from it.
+`openapi_baseline.json` is the document of that day, with the tags (`logs` and `events` were in `jobs`) and the additions of
+later ones. Additions are welcome; a path, member, limit, default or answer that is missing breaks the clients that were
+generated from it.
 """
 
 import json

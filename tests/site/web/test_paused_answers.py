@@ -1,5 +1,6 @@
 """Answers that wait for something to happen."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -103,6 +104,15 @@ def test_a_client_that_goes_away_gives_its_place_back() -> None:
             assert web.exchange(GET).status == 503
         wait_for(lambda: application.closed == 1, what="the answer to be closed")
         wait_for(lambda: web.server._places._value == 1, what="the place to become free")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel is not Linux")
+def test_the_kernel_gives_up_a_client_that_acknowledges_nothing() -> None:
+    # A host that is switched off sends no end of its connections
+    with serving(Pausing(), unacknowledged=5) as web, web.connect(GET):
+        wait_for_pauses(web, 1)
+        [connection] = web.server._connections.paused()
+        assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
 
 
 def test_a_client_may_send_its_next_request_meanwhile() -> None:

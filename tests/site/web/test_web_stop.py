@@ -24,3 +24,18 @@ def test_a_long_poll_is_answered_when_the_process_stops(service: Service) -> Non
         with HTTPResponse(client) as answer:
             answer.begin()
             assert (answer.status, answer.headers["Connection"]) == (200, "close")
+
+
+def test_a_followed_log_ends_when_the_process_stops(service: Service) -> None:
+    # Given a client that follows the log of a job that no worker runs
+    service.start("web")
+    job = service.post_job()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+        client.sendall(f"GET /v1/jobs/{job}/logs HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode())
+        with HTTPResponse(client) as answer:
+            answer.begin()
+            assert answer.readline() == b"retry: 1000\n"
+
+            # When the process is told to stop, I expect the end of a complete answer and the process to end by itself
+            assert service.terminate("web") == 0
+            assert answer.read() == b"\n"
