@@ -50,6 +50,14 @@ Phase = Literal["created", "running", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What all processes of a container have used, as far as it is known."""
+
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None  # as the limit counts it, so with cached files
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """The state of a container. Times are those of the engine's clock, in UTC."""
 
@@ -61,6 +69,7 @@ class Observation:
     exit_code: int | None = None  # set if ended
     oom_killed: bool = False  # Docker misses a kill within about 40 ms of the start (measured)
     lost: bool = False  # it had ended when the engine was last started, so the engine or the host may have ended it
+    usage: Usage | None = None  # if ended, and the engine has kept it
     wrong_platform: str = ""  # if a program could not be executed, and its image is for another architecture: the two names
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -262,7 +271,17 @@ class Engine(Protocol):
         """
 
     def list(self, labels: dict[str, str]) -> list[Observation]:
-        """Return all containers that have these labels, in any phase. Exit codes and `lost` may be missing."""
+        """Return all containers that have these labels, in any phase. Exit codes, `lost` and `usage` may be missing."""
+
+    # -- usage ---------------------------------------------------------------------------------
+    def kept_usage(self) -> Sequence[str]:
+        """Return the names under which containers were created whose usage is kept, whatever has become of them.
+
+        `remove` forgets the usage of a container that was never renamed. Names of other programs' containers may be among them.
+        """
+
+    def forget_usage(self, name: str) -> None:
+        """Remove the usage of a container that was created under this name, unless it is running."""
 
     # -- logs ----------------------------------------------------------------------------------
     def logs(

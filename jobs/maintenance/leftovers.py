@@ -1,7 +1,7 @@
 """Removes from an engine the containers and networks of this service that no unfinished job needs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -44,6 +44,7 @@ def remove_leftovers(
     """
     now = engine.info().clock
     grace = timedelta(seconds=intervals.leftover_grace)
+    kept_usage = engine.kept_usage()  # before the list, so that the container of each is in the list if it still exists
     containers = engine.list({INSTANCE_LABEL: instance})
     sort_sandboxes(containers)
     old = [container for container in containers if UUID_LABEL in container.labels and now - container.created_at > grace]
@@ -54,8 +55,25 @@ def remove_leftovers(
         for container in batch:
             if not _is_needed(container, nodes, node):
                 removed += _remove(engine, container, node)
+    _forget_usage(engine, instance, kept_usage, containers)
     job_network.remove_stale(engine, instance)
     return removed
+
+
+def _forget_usage(engine: Engine, instance: str, names: Sequence[str], containers: list[Observation]) -> None:
+    """Remove the usage of containers that do not exist any more.
+
+    It is left if a container was adopted, if its worker was killed right after the removal, and if it was removed by hand.
+    """
+    jobs = {_without_claim(container.name) for container in containers}
+    for name in names:
+        if name.startswith(f"{instance}-") and _without_claim(name) not in jobs:
+            engine.forget_usage(name)
+
+
+def _without_claim(container_name: str) -> str:
+    """Return the part of a container's name that stays the same when another worker adopts it."""
+    return container_name.rpartition("-")[0]
 
 
 def _job_of(container: Observation) -> UUID:

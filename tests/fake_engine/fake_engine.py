@@ -4,7 +4,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -76,6 +76,7 @@ class FakeEngine(FaultInjection):
         self._lock = threading.RLock()
         self._containers: dict[str, FakeContainer] = {}
         self._networks: dict[str, tuple[str, dict[str, str]]] = {}
+        self._kept_usage: set[str] = set()  # names under which containers were created
         self._shared_pulls = SharedPulls()
         self._began = datetime.now(UTC)
         self._directory = Path(tempfile.mkdtemp(prefix="fake-engine-"))
@@ -252,6 +253,8 @@ class FakeEngine(FaultInjection):
         if user and not user.isdigit() and f"\n{user}:" not in f"\n{container.files.read_text('/etc/passwd')}":
             raise StartFailed(start_errors.UNKNOWN_USER)
         container.start()
+        with self._lock:
+            self._kept_usage.add(container.spec.name)
 
     def _check_sandbox(self, container: FakeContainer) -> None:
         sandbox = container.sandbox
@@ -260,9 +263,12 @@ class FakeEngine(FaultInjection):
 
     @fallible
     def inspect(self, name: str) -> Observation:
-        seen = self._find(name).observe()
+        container = self._find(name)
+        seen = container.observe()
         self.check_available()  # a restart in progress may have ended the process
-        return replace(seen, lost=seen.finished_at is not None and seen.finished_at <= self._began)
+        with self._lock:
+            usage = container.usage if container.spec.name in self._kept_usage else None
+        return replace(seen, lost=seen.finished_at is not None and seen.finished_at <= self._began, usage=usage)
 
     @fallible
     def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
@@ -283,6 +289,7 @@ class FakeEngine(FaultInjection):
         container.mark_removed(force=force)
         container.kill()
         del self._containers[container.name]
+        self._kept_usage.discard(container.name)
         shutil.rmtree(container.root, ignore_errors=True)
 
     @fallible
@@ -290,6 +297,17 @@ class FakeEngine(FaultInjection):
         with self._lock:
             found = list(self._containers.values())
         return [one.observe() for one in found if labels.items() <= one.spec.labels.items()]
+
+    @fallible
+    def kept_usage(self) -> Sequence[str]:
+        with self._lock:
+            return list(self._kept_usage)
+
+    @fallible
+    def forget_usage(self, name: str) -> None:
+        with self._lock:
+            if not any(one.spec.name == name and one.phase == "running" for one in self._containers.values()):
+                self._kept_usage.discard(name)
 
     def _find(self, name: str) -> FakeContainer:
         with self._lock:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Final
 
-from jobs.engine.protocol import Frame, Frames, Observation, Phase, RunSpec, StreamName
+from jobs.engine.protocol import Frame, Frames, Observation, Phase, RunSpec, StreamName, Usage
 from jobs.errors import ContainerConflict, ContainerNotFound
 from jobs.interrupt import Interrupt
 from tests.fake_engine.directory_files import FileTree
@@ -72,6 +72,8 @@ class FakeContainer:
         self._finished_at: datetime | None = None
         self._exit_code: int | None = None
         self._oom_killed = False
+        self.usage: Usage | None = None
+        self._peak_memory = 0
         self._removed = False
         self._stopping = False
         self._overdue = False
@@ -208,7 +210,8 @@ class FakeContainer:
         while self._stopping and _group_runs(process.pid):  # `stop` kills them after the grace
             time.sleep(_POLL_SECONDS)
         self._signal_all(process, signal.SIGKILL)
-        code = process.wait()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = code = os.waitstatus_to_exitcode(status)
         if self._overdue:  # the exit code that Docker reports
             code = -signal.SIGKILL
         ended.set()
@@ -216,6 +219,7 @@ class FakeContainer:
         for reader in readers:
             reader.join(_PIPE_GRACE)
         with self._changed:
+            self.usage = Usage(cpu_seconds=used.ru_utime + used.ru_stime, peak_memory_bytes=self._peak_memory)
             self._end(128 - code if code < 0 else code)
 
     def _end(self, exit_code: int) -> None:
@@ -253,7 +257,9 @@ class FakeContainer:
     def _watch_memory(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
         limit = self.spec.memory_mib * 1024**2
         while not ended.wait(_POLL_SECONDS):
-            if _resident_bytes(process.pid) > limit:
+            resident = _resident_bytes(process.pid)
+            self._peak_memory = max(self._peak_memory, resident)
+            if resident > limit:
                 self._oom_killed = True
                 self._signal_all(process, signal.SIGKILL)
                 return

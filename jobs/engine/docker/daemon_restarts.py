@@ -29,10 +29,10 @@ class DaemonRestarts:
     open ones while it ends its containers.
     """
 
-    def __init__(self, client: EngineClient, host: str) -> None:
+    def __init__(self, client: EngineClient, local: LocalDaemon) -> None:
         """`client` must open a connection for each call."""
         self._client = client
-        self._local = LocalDaemon(host, client.intervals)
+        self._local = local
 
     def bound(self, interrupt: Interrupt) -> "DaemonRestarts":
         """Return the same object with interruptible calls; see `Engine.bound`."""

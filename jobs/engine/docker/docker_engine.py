@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,6 +16,8 @@ from jobs.engine.docker.container_json import listed_observation, observation
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
+from jobs.engine.docker.kept_usage import KeptUsage
+from jobs.engine.docker.local_daemon import LocalDaemon
 from jobs.engine.docker.log_frames import read_frames
 from jobs.engine.docker.networks import Networks, label_filter
 from jobs.engine.docker.oom_kills import reports_oom_kill
@@ -70,7 +72,9 @@ class DockerEngine:
         self._intervals = intervals
         self._client = EngineClient(host, intervals)
         self._new_connections = EngineClient(host, intervals, keep_open=False)
-        self._restarts = DaemonRestarts(self._new_connections, host)
+        local = LocalDaemon(host, intervals)
+        self._restarts = DaemonRestarts(self._new_connections, local)
+        self._usage = KeptUsage(local)
         self._networks = Networks(self._client)
         self._images = Images(self._client, self._restarts)
         self._init = Init(self._client)
@@ -93,7 +97,7 @@ class DockerEngine:
         return engine
 
     def info(self) -> EngineInfo:
-        info = self._client.call("GET", "/info")
+        info = self._info()
         warnings = [
             *flagged_limits(info, self._client.api_version),
             *self._warnings.explain(info.get("Warnings") or []),
@@ -107,6 +111,11 @@ class DockerEngine:
             warnings=tuple(dict.fromkeys(warnings)),
             clock=datetime.fromisoformat(info["SystemTime"]).astimezone(UTC),
         )
+
+    def _info(self) -> dict[str, Any]:
+        info: dict[str, Any] = self._client.call("GET", "/info")
+        self._usage.learn(info)
+        return info
 
     # -- networks ------------------------------------------------------------------------------
     def create_network(self, name: str, labels: dict[str, str]) -> str:
@@ -151,6 +160,7 @@ class DockerEngine:
     # -- containers ----------------------------------------------------------------------------
     def create(self, spec: RunSpec) -> None:
         body = self._creation.body(spec)
+        body["HostConfig"]["CgroupParent"] = self._usage.parent_for(spec.name, self._info)
         answer = self._creation.request(spec.name, body)
         if answer.status == 409:  # the name is taken: by an earlier attempt, unless that container has started
             try:
@@ -210,7 +220,8 @@ class DockerEngine:
         if seen.exit_code == _NOT_EXECUTABLE:
             seen = replace(seen, wrong_platform=self._wrong_platform(inspected["Image"]))
         oom_killed = seen.oom_killed or (seen.exit_code == _KILLED and reports_oom_kill(inspected["Id"]))
-        return replace(seen, oom_killed=oom_killed, lost=self._restarts.ended(inspected["Id"], seen))
+        lost = self._restarts.ended(inspected["Id"], seen)
+        return replace(seen, oom_killed=oom_killed, lost=lost, usage=self._usage.usage(inspected))
 
     def _inspect(self, name: str) -> dict[str, Any]:
         inspected: dict[str, Any] = self._client.call("GET", f"/containers/{quoted(name)}/json")
@@ -242,10 +253,18 @@ class DockerEngine:
             answer = self._client.exchange("POST", f"{path}/wait", params={"condition": "removed"}, timeout=timeout)
         if answer.failed and answer.status != 404:
             raise answer.error()
+        self._usage.forget(name)
 
     def list(self, labels: dict[str, str]) -> list[Observation]:
         summaries = self._client.call("GET", "/containers/json", params={"all": "1", **label_filter(labels)})
         return [seen for summary in summaries or [] if (seen := listed_observation(summary))]
+
+    # -- usage ---------------------------------------------------------------------------------
+    def kept_usage(self) -> Sequence[str]:
+        return self._usage.names()
+
+    def forget_usage(self, name: str) -> None:
+        self._usage.forget(name)
 
     # -- logs ----------------------------------------------------------------------------------
     @contextmanager

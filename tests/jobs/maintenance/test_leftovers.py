@@ -111,3 +111,31 @@ def test_the_container_of_a_requeued_job_is_removed(engine: FakeEngine, workers:
     # I expect
     assert removed == 1
     assert engine.list({}) == []
+
+
+def test_usage_without_a_container_is_forgotten(engine: FakeEngine, workers: Workers) -> None:
+    # Given the usage of four containers: one still exists, one was adopted, one was removed under its adopted name, and one
+    # belongs to another installation
+    supervisor = workers.another()
+    kept, adopted, gone, foreign = make_job(), make_job(), make_job(), make_job()
+    for job in (kept, adopted, gone):
+        leave_container(engine, supervisor, job)
+        engine.start(name_of(supervisor, job, 1))
+    engine.rename(name_of(supervisor, adopted, 1), name_of(supervisor, adopted, 2))
+    engine.rename(name_of(supervisor, gone, 1), name_of(supervisor, gone, 2))
+    engine.remove(name_of(supervisor, gone, 2), force=True)
+    engine.create(replace(Bench().spec(), name=f"other-{foreign.uuid}-1"))
+    engine.start(f"other-{foreign.uuid}-1")
+    assert name_of(supervisor, gone, 1) in engine.kept_usage()
+
+    # When
+    remove(engine, supervisor, seconds_later=0)
+
+    # I expect only that of the removed container to be forgotten
+    assert sorted(engine.kept_usage()) == sorted(
+        [name_of(supervisor, kept, 1), name_of(supervisor, adopted, 1), f"other-{foreign.uuid}-1"]
+    )
+
+
+def name_of(supervisor: Supervisor, job: Job, claim: int) -> str:
+    return f"{supervisor.instance}-{job.uuid}-{claim}"

@@ -235,6 +235,23 @@ def test_processes_that_outlive_their_daemon_are_not_lost(
 
 
 @pytest.mark.engine
+def test_usage_outlives_the_daemon(live_restoring: DockerBench, live_restoring_daemon: OwnDaemon) -> None:
+    # Given a process that has ended, and one that keeps running
+    ended, keeps_running = live_restoring.ended(shell("exit 3")), live_restoring.started(SLEEPS)
+    used = live_restoring.engine.inspect(ended).usage
+    assert used is not None
+
+    # When
+    bring_down_and_up(live_restoring_daemon, "crash")
+
+    # I expect the usage of both, and of a process that is started afterwards
+    assert live_restoring.engine.inspect(ended).usage == used
+    live_restoring.engine.stop(keeps_running, 0)
+    assert live_restoring.engine.inspect(keeps_running).usage is not None
+    assert live_restoring.run(shell("exit 0")).usage is not None
+
+
+@pytest.mark.engine
 def test_a_process_without_a_trace_is_lost_despite_live_restore(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
 ) -> None:

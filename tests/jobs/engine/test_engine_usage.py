@@ -1,0 +1,138 @@
+"""The contract of engines: what the processes of a container have used."""
+
+import os
+from contextlib import closing
+
+import pytest
+
+from jobs.engine.docker import DockerEngine
+from jobs.engine.docker.local_daemon import LocalDaemon
+from jobs.engine.protocol import Observation, Usage
+from orchestrator_site.base.intervals import EngineIntervals
+from tests.helpers import built_images
+from tests.helpers.engines import Bench, DockerBench
+
+MIB = 1024**2
+SPIN = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"  # takes more than 50 ms of CPU on any machine
+
+
+@pytest.fixture
+def measuring_docker(docker_bench: DockerBench) -> DockerBench:
+    """A Docker engine whose containers' usage can be kept (see docs/operations.md)."""
+    with closing(built_images.client(docker_bench.host)) as client:
+        driver = client.info()["CgroupDriver"]
+    local = LocalDaemon(docker_bench.host, EngineIntervals()).process() is not None
+    if driver != "cgroupfs" or not local or os.geteuid() != 0:
+        pytest.skip("this engine's control groups cannot be read by this process, or are made by systemd")
+    return docker_bench
+
+
+@pytest.fixture(params=["fake_bench", pytest.param("measuring_docker", marks=pytest.mark.engine)])
+def measuring(request: pytest.FixtureRequest) -> Bench:
+    """Each engine in turn."""
+    found: Bench = request.getfixturevalue(request.param)
+    return found
+
+
+def usage_of(seen: Observation) -> tuple[float, int]:
+    """Return the CPU seconds and the peak memory of an ended container."""
+    assert seen.usage is not None
+    assert seen.usage.cpu_seconds is not None
+    assert seen.usage.peak_memory_bytes is not None
+    return seen.usage.cpu_seconds, seen.usage.peak_memory_bytes
+
+
+def test_the_cpu_time_of_all_processes_is_known_after_the_end(measuring: Bench) -> None:
+    # When a process ends that has children
+    busy, _ = usage_of(measuring.run(("/bin/sh", "-c", f"({SPIN}) & ({SPIN}) & wait")))
+    idle, _ = usage_of(measuring.run(("true",)))
+
+    # I expect more than what an idle one uses
+    assert busy > idle + 0.05
+
+
+def test_the_peak_memory_is_known_after_the_end(measuring: Bench) -> None:
+    # When a process ends that had 16 MiB for a while
+    command = "x=$(head -c 16777216 /dev/zero | tr '\\0' x); sleep 0.3; : $x"
+    _, peak = usage_of(measuring.run(("/bin/sh", "-c", command)))
+
+    # I expect
+    assert 16 * MIB < peak < 100 * MIB
+
+
+@pytest.mark.engine
+def test_a_peak_of_a_moment_is_seen(measuring_docker: DockerBench) -> None:
+    # When a process ends at once that had 32 MiB
+    _, peak = usage_of(measuring_docker.run(("dd", "if=/dev/zero", "of=/dev/null", "bs=32M", "count=1")))
+
+    # I expect
+    assert 32 * MIB < peak < 48 * MIB
+
+
+@pytest.mark.engine
+def test_it_is_known_to_a_worker_that_starts_later(measuring_docker: DockerBench) -> None:
+    # Given an ended container
+    name = measuring_docker.ended()
+    used = measuring_docker.engine.inspect(name).usage
+    assert used is not None
+
+    # When another worker starts
+    later = DockerEngine(measuring_docker.host)
+    later.info()
+
+    # I expect
+    assert later.inspect(name).usage == used
+
+
+def test_it_is_unknown_while_the_process_runs(measuring: Bench) -> None:
+    name = measuring.started(("sleep", "60"))
+
+    assert measuring.engine.inspect(name).usage is None
+
+
+def test_it_is_known_under_another_name_until_it_is_forgotten(measuring: Bench) -> None:
+    # Given an ended container that was renamed
+    name = measuring.ended()
+    used = usage_of(measuring.engine.inspect(name))
+    measuring.engine.rename(name, f"{name}-adopted")
+
+    # Then
+    assert usage_of(measuring.engine.inspect(f"{name}-adopted")) == used
+
+    # When it is removed, I expect its usage to be kept under its first name
+    measuring.engine.remove(f"{name}-adopted")
+    assert name in measuring.engine.kept_usage()
+
+    # When it is forgotten
+    measuring.engine.forget_usage(name)
+
+    # I expect
+    assert name not in measuring.engine.kept_usage()
+
+
+def test_it_is_forgotten_with_the_container(measuring: Bench) -> None:
+    # Given
+    name = measuring.ended()
+    assert name in measuring.engine.kept_usage()
+
+    # When
+    measuring.engine.remove(name)
+
+    # I expect
+    assert name not in measuring.engine.kept_usage()
+
+
+def test_forgetting_what_is_not_kept_does_nothing(measuring: Bench) -> None:
+    measuring.engine.forget_usage("unknown")
+
+
+def test_the_usage_of_a_running_container_is_not_forgotten(measuring: Bench) -> None:
+    # Given
+    name = measuring.started(("sleep", "60"))
+
+    # When
+    measuring.engine.forget_usage(name)
+    measuring.engine.stop(name, 0)
+
+    # I expect
+    assert isinstance(measuring.engine.inspect(name).usage, Usage)
