@@ -14,6 +14,7 @@ from jobs.log_lines import Ending, Group
 from jobs.models import Input, Job, Output
 from jobs.spec import CallbackSpec
 from jobs.states import NO_EXIT_CODE, Reason, State
+from jobs.usage import usage_of
 from orchestrator_site.base.db.statements import Statement
 
 _SERVICE = "orchestrator/service"
@@ -90,6 +91,8 @@ def exited(job: Job) -> None:
         "image": job.image,
         "durationSeconds": duration_seconds(job),
     }
+    if usage := usage_of(job):
+        data["usage"] = usage
     if job.reason:
         data["reason"] = job.reason
     if job.status != State.COMPLETED:

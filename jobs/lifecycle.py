@@ -15,9 +15,11 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Q
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 
 from jobs import events, node_hints, start_breaker
+from jobs.engine.protocol import Usage
 from jobs.errors import ErrorCode, OwnershipLost
 from jobs.models import Input, Job, Node, Output
 from jobs.states import DECIDED, NO_EXIT_CODE, UNDECIDED, Reason, State, TransferStatus, sources
@@ -83,7 +85,8 @@ def input_done(claim: Claim, item: Input, size: int, following: str, seconds: fl
 
     The event is sent once, also if a new container gets the input again.
     """
-    with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), doing=following[:_MAX_PROGRESS_LENGTH]) as job:
+    values = {"doing": following[:_MAX_PROGRESS_LENGTH], "input_bytes": _sum("input_bytes", item, size)}
+    with changed(claim.uuid, claim.guard & Q(status=State.ACCEPTED), **values) as job:
         if _settle(item, TransferStatus.SUCCESS, size):
             events.input_finished(job, item, seconds)
 
@@ -131,13 +134,14 @@ def decide(
     *,
     exit_code: int | None = None,
     ended: datetime | None = None,
+    usage: Usage | None = None,
 ) -> Job:
     """Decide a job, and return the row.
 
     `ended` is when its process ended. Without it the process may still run, because a time-out is decided before the engine
     stops the process; the job then keeps its reservation.
     """
-    values: dict[str, Any] = {"exit_code": exit_code}
+    values: dict[str, Any] = {"exit_code": exit_code} | _used(usage)
     if ended is not None:
         values["finished_at"] = ended
     with _decided(claim.uuid, claim.guard, status, reason, error, **values) as job:
@@ -166,13 +170,13 @@ def cancel_outputs(uuid: UUID) -> None:
 # -- after the process has ended ---------------------------------------------------------------------
 
 
-def exited(claim: Claim, exit_code: int | None) -> Job:
+def exited(claim: Claim, exit_code: int | None, usage: Usage | None = None) -> Job:
     """Report the end of the process and of its log, and return the row.
 
-    `exit_code` was unknown if the job was decided before its process ended.
+    `exit_code` and `usage` were unknown if the job was decided before its process ended.
     """
     guard = claim.guard & Q(exited_at=None) & ~Q(status__in=UNDECIDED)
-    with changed(claim.uuid, guard, exited_at=Now(), exit_code=exit_code, owner_deaths=0) as job:
+    with changed(claim.uuid, guard, exited_at=Now(), exit_code=exit_code, owner_deaths=0, **_used(usage)) as job:
         release(job)
         events.exited(job)
         return job
@@ -180,7 +184,8 @@ def exited(claim: Claim, exit_code: int | None) -> Job:
 
 def output_done(claim: Claim, item: Output, size: int, seconds: float, content: str | None = None) -> None:
     """Report an output that was sent, in `seconds`. `content` is that of an `event` output, as JSON."""
-    with changed(claim.uuid, claim.guard & _EXITED, owner_deaths=0, doing="") as job:
+    values: dict[str, Any] = {"owner_deaths": 0, "doing": "", "output_bytes": _sum("output_bytes", item, size)}
+    with changed(claim.uuid, claim.guard & _EXITED, **values) as job:
         if _settle(item, TransferStatus.SUCCESS, size):
             events.output_finished(job, item, seconds, content=content)
 
@@ -254,6 +259,19 @@ def _write(job: Job, **values: Any) -> None:
     """Change more values of a row that `changed` has locked, in the database and in `job`."""
     Job.objects.filter(uuid=job.uuid).update(**values)
     job.refresh_from_db(fields=list(values))
+
+
+def _used(usage: Usage | None) -> dict[str, Any]:
+    """Return the columns for what a container has used. What is unknown does not replace what was known before."""
+    return {} if usage is None else {"cpu_seconds": usage.cpu_seconds, "peak_memory_bytes": usage.peak_memory_bytes}
+
+
+def _sum(column: str, item: Input | Output, size: int) -> CombinedExpression | F:
+    """Return a column with the size of a file added, unless that was done when the file was transferred before.
+
+    Only the job's owner settles its files, so `item` is as it is in the database.
+    """
+    return F(column) + size if item.status == TransferStatus.PENDING else F(column)
 
 
 def _settle(item: Input | Output, status: TransferStatus, size: int | None, error: str = "") -> bool:

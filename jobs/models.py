@@ -154,6 +154,13 @@ class Job(models.Model):
     )
     doing = models.CharField("progress", max_length=640, blank=True, help_text="Progress of an accepted job, as a sentence.")
 
+    cpu_seconds = models.FloatField("CPU time (seconds)", null=True, help_text="Of all its processes; empty if unknown.")
+    peak_memory_bytes = models.PositiveBigIntegerField(
+        "peak memory (bytes)", null=True, help_text="Of all its processes together, with cached files; empty if unknown."
+    )
+    input_bytes = models.PositiveBigIntegerField("inputs (bytes)", default=0, db_default=0)
+    output_bytes = models.PositiveBigIntegerField("outputs (bytes)", default=0, db_default=0)
+
     log_frames = models.PositiveBigIntegerField(default=0, help_text="How many frames of the engine's log are stored.")
     log_tail_stdout = models.BinaryField(default=b"")
     log_tail_stderr = models.BinaryField(default=b"")

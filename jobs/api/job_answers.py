@@ -1,13 +1,16 @@
 """The responses of the API about jobs, their logs and their events. No field is a key, environment value, URL or header."""
 
 from operator import attrgetter
+from typing import Any
 
 from callbacks.models import Event as StoredEvent
 from jobs.api.fields import JobId
 from jobs.api.new_job import EVENT_TYPES
 from jobs.api.waiting_reason import waiting_for
 from jobs.log_lines import Ending
+from jobs.models import Job as StoredJob
 from jobs.states import InputType, OutputType, Reason, State, Stream, TransferStatus
+from jobs.usage import usage_of
 from orchestrator_site.base.http.fields import Array, Boolean, Choice, Integer, Number, StringMap, Text, Time
 from orchestrator_site.base.http.serializers import AnswerSerializer
 
@@ -58,12 +61,29 @@ class Output(_Transfer):
     type = Choice(OutputType.values)
 
 
+class Usage(AnswerSerializer):
+    """What a job has used, as far as it is known."""
+
+    cpuSeconds = Number(0, required=False, help_text="CPU time of all its processes, known after their end.")
+    peakMemoryBytes = Integer(
+        0, required=False, help_text="The most memory of all its processes together, with cached files, known after their end."
+    )
+    inputBytes = Integer(0, required=False, help_text="The inputs that were put into its container.")
+    outputBytes = Integer(0, required=False, help_text="The outputs that were sent, known when the job is complete.")
+    logBytes = Integer(0, required=False, help_text="Its stored log, so far.")
+
+    def to_representation(self, instance: StoredJob) -> dict[str, Any] | None:  # type: ignore[override]
+        """Return None for a job that has not started."""
+        return usage_of(instance)
+
+
 class Job(JobSummary):
     """A job with its inputs and outputs."""
 
     waiting = Text(show=waiting_for, source="*", required=False, help_text="What an accepted job waits for.")
     inputs = Array(Input(), show=lambda rows: rows.defer("content", "url", "headers"))  # each costs a decryption
     outputs = Array(Output(), show=lambda rows: rows.defer("url", "headers"))
+    usage = Usage(source="*", required=False)
 
 
 class LogLine(AnswerSerializer):

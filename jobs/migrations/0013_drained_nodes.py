@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0011_lines_in_lz4"),
+        ("jobs", "0012_usage"),
     ]
 
     operations = [

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from jobs.engine.protocol import Observation
+from jobs.engine.protocol import Observation, Usage
 from jobs.states import NO_EXIT_CODE, Reason, State
 
 _OOM_EXIT_CODE: Final = 137
@@ -19,6 +19,7 @@ class Outcome:
     exit_code: int
     error: str = ""
     ended_at: datetime | None = None  # by the engine's clock; None: no process of which the engine knows
+    usage: Usage | None = None
 
 
 def outcome_of(container: Observation | None, memory_mib: int) -> Outcome | None:
@@ -27,14 +28,15 @@ def outcome_of(container: Observation | None, memory_mib: int) -> Outcome | None
         return Outcome(State.FAILED, Reason.ENGINE_LOST, NO_EXIT_CODE, "the container is gone")
     if container.phase == "running":
         return None
-    ended_at = container.finished_at
+    usage, ended_at = container.usage, container.finished_at
     if container.lost:
         error = "the engine or its host was restarted while the job ran: its exit code is unknown"
-        return Outcome(State.FAILED, Reason.ENGINE_LOST, NO_EXIT_CODE, error, ended_at)
+        return Outcome(State.FAILED, Reason.ENGINE_LOST, NO_EXIT_CODE, error, ended_at, usage)
     code = NO_EXIT_CODE if container.exit_code is None else container.exit_code
     if code == 0:
-        return Outcome(State.COMPLETED, None, code, ended_at=ended_at)
+        return Outcome(State.COMPLETED, None, code, ended_at=ended_at, usage=usage)
     if container.oom_killed and code == _OOM_EXIT_CODE:
-        return Outcome(State.FAILED, Reason.OOM, code, f"out of memory: the job exceeded its limit of {memory_mib} MiB", ended_at)
+        error = f"out of memory: the job exceeded its limit of {memory_mib} MiB"
+        return Outcome(State.FAILED, Reason.OOM, code, error, ended_at, usage)
     error = f"exit code {code}: {container.wrong_platform}" if container.wrong_platform else f"exit code {code}"
-    return Outcome(State.FAILED, Reason.EXIT_CODE, code, error, ended_at)
+    return Outcome(State.FAILED, Reason.EXIT_CODE, code, error, ended_at, usage)

@@ -231,6 +231,7 @@ class Run:
             outcome.error,
             exit_code=outcome.exit_code,
             ended=outcome.ended_at,
+            usage=outcome.usage,
         )
 
     def _follow_until_ended(self, job: Job) -> None:
@@ -286,7 +287,7 @@ class Run:
             follower.read_rest()
         exit_code = NO_EXIT_CODE if container.lost else container.exit_code
         with short_transaction():
-            job = lifecycle.exited(self.claim, exit_code if job.exit_code is None else job.exit_code)
+            job = lifecycle.exited(self.claim, exit_code if job.exit_code is None else job.exit_code, container.usage)
             if not job.has_outputs:
                 job = lifecycle.completed(self.claim)
         return job

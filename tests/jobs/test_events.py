@@ -49,6 +49,7 @@ def test_the_exit_of_a_completed_job_has_neither_reason_nor_error() -> None:
         "status": "completed",
         "image": "busybox",
         "durationSeconds": 2.5,
+        "usage": {"inputBytes": 0, "logBytes": 0},
     }
 
 

@@ -1,5 +1,6 @@
 """Changes of a job's state are guarded and committed with their event."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from callbacks.models import Event
 from jobs import lifecycle, services
+from jobs.engine.protocol import Usage
 from jobs.errors import ErrorCode, OwnershipLost
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
@@ -58,6 +60,53 @@ def test_a_job_from_start_to_end() -> None:
     assert (job.started_at, job.finished_at) == (STARTED_AT, ENDED_AT)
     assert [item.status for item in job.outputs.all()] == ["success", "failed"]
     assert job.completed_at is not None
+
+
+def test_usage_is_stored_as_soon_as_it_is_known() -> None:
+    # Given a job that was decided before its process ended
+    claim = claimed(make_job())
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.FAILED, Reason.TIMEOUT, "timed out")
+
+    # When its process has ended
+    lifecycle.exited(claim, 143, Usage(1.5, 1024**2))
+
+    # I expect it in the row and in the event
+    job = Job.objects.get()
+    assert (job.cpu_seconds, job.peak_memory_bytes) == (1.5, 1024**2)
+    data = json.loads(bytes(Event.objects.get(type="orchestrator.job.exit").body))["data"]
+    assert data["usage"] == {"cpuSeconds": 1.5, "peakMemoryBytes": 1024**2, "inputBytes": 0, "logBytes": 0}
+
+
+def test_a_later_look_that_finds_no_usage_does_not_remove_it() -> None:
+    claim = claimed(make_job())
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT, usage=Usage(1.5, 1024**2))
+
+    lifecycle.exited(claim, 0, None)
+
+    assert Job.objects.get().cpu_seconds == 1.5
+
+
+def test_the_bytes_of_each_file_are_counted_once() -> None:
+    # Given a job with two inputs and two outputs
+    job = make_job(inputs=(an_input("a"), an_input("b")), outputs=(an_output("c"), an_output("d")))
+    claim = claimed(job)
+
+    # When its inputs are put in again after a crash
+    for _ in range(2):
+        for size, item in enumerate(job.inputs.all(), 1):
+            lifecycle.input_done(claim, item, size, "", 0.5)
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
+    lifecycle.exited(claim, 0)
+    # and its outputs are sent
+    for size, item in enumerate(job.outputs.all(), 10):
+        lifecycle.output_done(claim, item, size, 0.5, "1")
+
+    # I expect
+    job.refresh_from_db()
+    assert (job.input_bytes, job.output_bytes) == (3, 21)
 
 
 def test_an_exit_is_reported_once() -> None:

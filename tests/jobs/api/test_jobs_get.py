@@ -74,6 +74,27 @@ class TestGet:
         assert (body["exitCode"], body["node"]) == (0, "n1")
         assert "waiting" not in body
 
+    def test_usage_is_shown_as_far_as_it_is_known(self, client: Client) -> None:
+        # Given a running job
+        job = make_job(id="a")
+        update(job, status=State.RUNNING, started_at=MOMENT, input_bytes=3, log_bytes=5)
+        # I expect what is known by then
+        assert client.get("/v1/jobs/a").json()["usage"] == {"inputBytes": 3, "logBytes": 5}
+        # When it is complete, I expect all of it, and none in the list
+        update(job, status=State.COMPLETED, completed_at=MOMENT, cpu_seconds=0.25, peak_memory_bytes=4096, output_bytes=7)
+        assert client.get("/v1/jobs/a").json()["usage"] == {
+            "cpuSeconds": 0.25,
+            "peakMemoryBytes": 4096,
+            "inputBytes": 3,
+            "outputBytes": 7,
+            "logBytes": 5,
+        }
+        assert "usage" not in client.get("/v1/jobs").json()["jobs"][0]
+
+    def test_a_job_that_never_ran_has_no_usage(self, client: Client) -> None:
+        update(make_job(id="a"), status=State.FAILED, completed_at=MOMENT)
+        assert "usage" not in client.get("/v1/jobs/a").json()
+
     def test_inputs_and_outputs_are_shown(self, client: Client) -> None:
         post_job(
             client,
