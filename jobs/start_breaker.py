@@ -38,7 +38,7 @@ def record_success(node_id: int) -> None:
     """Record that the node has started a container: it accepts jobs."""
     failing = Node.objects.filter(pk=node_id, start_refused__isnull=False)
     if failing.update(start_refused=None, start_refusal="", start_pause=None, start_probe=None, next_start_at=None):
-        logger.info("the node starts containers again", extra={"node": node_id})
+        logger.info("the node starts containers again")
 
 
 def record_failure(

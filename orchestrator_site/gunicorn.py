@@ -7,7 +7,7 @@ from gunicorn.arbiter import Arbiter
 from orchestrator_site.base.config import configuration
 from orchestrator_site.base.config.configuration import WEB_THREADS
 from orchestrator_site.base.intervals import WebIntervals
-from orchestrator_site.ops.json_logs import JSONFormatter
+from orchestrator_site.ops.logs import log_configuration
 from orchestrator_site.web.priority import raise_priority
 
 _configuration = configuration.load()
@@ -35,14 +35,10 @@ timeout = round(WebIntervals().watchdog)
 graceful_timeout = max(1, round(_configuration.shutdown_grace))
 forwarder_headers = ""  # SCRIPT_NAME would let clients bypass a proxy's rules on paths
 header_map = "drop"  # X_Forwarded_Proto must not count as X-Forwarded-Proto
-logconfig_dict = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"json": {"()": JSONFormatter}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {
+logconfig_dict = log_configuration(
+    embedded=_configuration.embedded,
+    loggers={
         "gunicorn.error": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
         "gunicorn.access": {"handlers": [], "level": "WARNING", "propagate": False},
     },
-}
+)

@@ -9,6 +9,7 @@ from orchestrator_site.base.config import configuration
 from orchestrator_site.base.db import postgresql
 from orchestrator_site.base.intervals import DatabaseIntervals, WebIntervals
 from orchestrator_site.browsers import api_description
+from orchestrator_site.ops.logs import log_configuration
 
 CONFIGURATION = configuration.load()
 
@@ -52,6 +53,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "orchestrator_site.ops.request_log.RequestLogMiddleware",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "orchestrator_site.browsers.content_security.ContentSecurityMiddleware",
     "orchestrator_site.base.http.api_errors.JsonErrorsMiddleware",
@@ -130,20 +132,17 @@ SPECTACULAR_SETTINGS = {
 
 UNFOLD = {"SITE_TITLE": "Orchestrator", "SITE_HEADER": "Orchestrator"}
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "orchestrator_site.ops.json_logs.JSONFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {
+LOGGING = log_configuration(
+    embedded=CONFIGURATION.embedded,
+    loggers={
         "django": {"handlers": [], "propagate": True, "level": "WARNING"},
         "dramatiq": {"handlers": [], "propagate": True, "level": "WARNING"},
         "dramatiq.broker": {"level": "ERROR"},  # it warns of the second worker, which embedded mode has on purpose
-        "django.request": {"level": "ERROR"},  # errors of clients are in their responses
-        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        "django.request": {"level": "ERROR", "filters": ["exceptions"]},  # errors of clients are in their responses
+        "django.security": {"level": "CRITICAL"},  # the same, with a traceback
+        "django.security.csrf": {"level": "WARNING"},  # without one; if PUBLIC_URL is wrong, this says so
         "gunicorn.http": {"level": "ERROR"},  # it warns about every HEAD request
         "urllib3": {"level": "ERROR"},
         "docker": {"level": "WARNING"},
     },
-}
+)

@@ -42,6 +42,8 @@ SERVICE_VARIABLES = frozenset(
         "CA_BUNDLE",
         "DELIVERIES_PER_HOST",
         "SHUTDOWN_GRACE",
+        "NO_COLOR",
+        "FORCE_COLOR",
         "DJANGO_SETTINGS_MODULE",
         "PROMETHEUS_MULTIPROC_DIR",
     }

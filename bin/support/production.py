@@ -19,9 +19,12 @@ STOP_SECONDS = 5  # that a process may take in addition to SHUTDOWN_GRACE
 def main() -> int:
     manager.KILL_WAIT = load().shutdown_grace + STOP_SECONDS
     processes = manager.Manager()
+    environment = dict(os.environ)
+    if sys.stdout.isatty():  # honcho prints what the processes write to their pipes
+        environment.setdefault("FORCE_COLOR", "1")
     for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
         if name != "release":
-            processes.add_process(name, f"exec {command}", env=dict(os.environ), cwd=str(ROOT))
+            processes.add_process(name, f"exec {command}", env=environment, cwd=str(ROOT))
     processes.loop()
     return int(processes.returncode or 0)
 

@@ -21,6 +21,7 @@ from callbacks.delivery.stream_scheduler import Delivery
 from callbacks.delivery.thread_limiter import THREADS
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, one_connection
 from orchestrator_site.base.intervals import DeliveryIntervals
+from orchestrator_site.base.log_context import log_context
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,8 @@ class Dispatcher:
             raise
         except Exception as error:
             if len(items) == 1:
-                self._postpone(error)
+                with log_context(**_log_fields(items[0])):
+                    self._postpone(error)
             else:
                 for item in items:
                     self._isolate_faults(work, [item])
@@ -200,16 +202,31 @@ class Dispatcher:
 
     def _send_all(self) -> None:
         while (delivery := self._departures.get()) is not None:
-            if time.monotonic() > delivery.send_by:  # nothing is lost: it is sent again when its lease has expired
-                logger.warning("a delivery was given up: its lease was nearly over before it was sent")
-                self._arrivals.put(delivery)
-                continue
-            try:
-                self._arrivals.put(self._deliverer.send(delivery))
-            except Exception:
-                logger.exception("an unexpected error in a delivery")
-                self._arrivals.put(delivery)
+            with log_context(**_log_fields(delivery)):
+                self._arrivals.put(self._sent(delivery))
+
+    def _sent(self, delivery: Delivery) -> Result | Delivery:
+        """Send a delivery and return its result, or the delivery if it has none: its events are sent again later."""
+        if time.monotonic() > delivery.send_by:  # nothing is lost: it is sent again when its lease has expired
+            logger.warning("a delivery was given up: its lease was nearly over before it was sent")
+            return delivery
+        try:
+            return self._deliverer.send(delivery)
+        except Exception:
+            logger.exception("an unexpected error in a delivery")
+            return delivery
 
     def _abandon(self, delivery: Delivery) -> None:
         self._in_flight -= 1
         self._deliverer.abandon(delivery)
+
+
+def _log_fields(item: object) -> dict[str, str]:
+    """Return the members of log lines about a delivery, its result, or a stream that was to be claimed."""
+    match item:
+        case Result():
+            return _log_fields(item.delivery)
+        case Delivery():
+            return {"job": item.event.subscription.subject, "event": str(item.event.pk)}
+        case _:
+            return {"stream": str(item)}

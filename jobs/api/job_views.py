@@ -28,6 +28,7 @@ from orchestrator_site.base.http.openapi import answer, described, operation, te
 from orchestrator_site.base.http.pagination import pages_of
 from orchestrator_site.base.http.pauses import Pauses
 from orchestrator_site.base.intervals import WebIntervals
+from orchestrator_site.base.log_context import add_fields
 
 TOO_MANY_STREAMS = "too many clients follow logs; try again"
 _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
@@ -68,6 +69,7 @@ class JobsView(ApiView):
             job = services.create(self.body)
         except IdTaken as error:
             raise ApiError(HTTPStatus.CONFLICT, ID_TAKEN, field="id") from error
+        add_fields(job=job.id)
         return json_response(Accepted.show(job), status=HTTPStatus.ACCEPTED, headers={"Location": f"/v1/jobs/{job.id}"})
 
     @operation(

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 
 from jobs.errors import ImageUnavailable
 from jobs.interrupt import Interrupt
+from orchestrator_site.base.log_context import in_this_context
 
 Pull = Callable[[Interrupt], None]
 
@@ -54,7 +55,8 @@ class SharedPulls:
             running = self._running.get(image)
             if running is None:
                 running = _RunningPull()
-                threading.Thread(target=self._run, args=(image, running, pull), name=f"pull {image}", daemon=True).start()
+                run = in_this_context(self._run)  # its lines name the job that was first to need the image
+                threading.Thread(target=run, args=(image, running, pull), name=f"pull {image}", daemon=True).start()
                 self._running[image] = running  # only once the thread has started, which may fail
             running.waiters += 1
             return running

@@ -33,6 +33,7 @@ from jobs.states import NO_EXIT_CODE, Reason, State
 from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read, short_transaction
 from orchestrator_site.base.intervals import JobIntervals
+from orchestrator_site.base.log_context import add_fields, log_context
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +128,10 @@ class Run:
 
         Return early if the job is not ours any more, and after `hand_over`.
         """
+        with log_context(**self.log_context):
+            return self._drive(uploading=uploading)
+
+    def _drive(self, *, uploading: bool) -> bool:
         retries = Retries(self._intervals.run)
         while not self.handing_over:
             began = time.monotonic()
@@ -175,7 +180,13 @@ class Run:
 
     def _advance(self, job: Job, seen: Observation | None) -> Standing | None:
         """Do the next step. Return what it leaves, or None if the run has to look again."""
-        self.status, self._job_id = State(job.status), job.id
+        if self._job_id != job.id:
+            self._job_id = job.id
+            add_fields(job=job.id)
+        if self.status != job.status:
+            self.status = State(job.status)
+            message = "the job is %(status)s: %(reason)s" if job.reason else "the job is %(status)s"
+            logger.info(message, {"status": job.status, "reason": job.reason})
         self.may_download = job.has_downloads and self.status == State.ACCEPTED
         self.outputs_cancelled = job.outputs_cancelled_at is not None
         match self.status:
@@ -316,7 +327,7 @@ class Run:
             self._log(logging.WARNING, f"cannot give up yet: {failure}")
 
     def _log(self, level: int, message: str, *, exc_info: bool = False) -> None:
-        logger.log(level, message, exc_info=exc_info, extra=self.log_context)
+        logger.log(level, message, exc_info=exc_info)
 
 
 def _is_ready_to_upload(job: Job) -> bool:

@@ -7,6 +7,7 @@ from jobs.node_hints import LEFTOVERS_ACTOR, RUN_ACTOR, queue_of
 from jobs.worker.supervisor import Supervisor
 from orchestrator_site.base.broker import broker
 from orchestrator_site.base.db.transactions import release_connection
+from orchestrator_site.base.log_context import log_context
 
 
 def declare(supervisor: Supervisor) -> None:
@@ -23,6 +24,7 @@ def declare(supervisor: Supervisor) -> None:
     @dramatiq.actor(broker=broker, actor_name=LEFTOVERS_ACTOR, queue_name=queue)
     def remove_leftovers() -> None:
         try:
-            leftovers.remove_leftovers(supervisor.engine, supervisor.node, supervisor.instance, supervisor.sandboxes.sort)
+            with log_context(node=supervisor.node.name):
+                leftovers.remove_leftovers(supervisor.engine, supervisor.node, supervisor.instance, supervisor.sandboxes.sort)
         finally:
             release_connection()

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from jobs.engine.protocol import Engine
 from jobs.errors import JobError
 from orchestrator_site.base.intervals import EngineIntervals
+from orchestrator_site.base.log_context import log_context
 
 logger = logging.getLogger(__name__)
 
@@ -51,20 +52,21 @@ class EngineWatch:
         self._time_zero = info.clock - timedelta(seconds=self._answered_at)
 
     def _ask_until_stopped(self) -> None:
-        while not self._stopping.wait(self._intervals.watch_retry if self._failed else self._intervals.watch):
-            try:
-                self._ask()
-            except JobError as error:
-                if not self._failed:
-                    self._log(logging.WARNING, f"the engine does not answer; no job is claimed until it does: {error}")
-                self._failed = True
-            except Exception:
-                self._log(logging.ERROR, "an unexpected error in the engine watch", exc_info=True)
-                self._failed = True
-            else:
-                if self._failed:
-                    self._log(logging.INFO, "the engine answers again")
-                self._failed = False
+        with log_context(node=self._node):
+            while not self._stopping.wait(self._intervals.watch_retry if self._failed else self._intervals.watch):
+                self._ask_again()
 
-    def _log(self, level: int, message: str, *, exc_info: bool = False) -> None:
-        logger.log(level, message, exc_info=exc_info, extra={"node": self._node})
+    def _ask_again(self) -> None:
+        try:
+            self._ask()
+        except JobError as error:
+            if not self._failed:
+                logger.warning("the engine does not answer; no job is claimed until it does: %s", error)
+            self._failed = True
+        except Exception:
+            logger.exception("an unexpected error in the engine watch")
+            self._failed = True
+        else:
+            if self._failed:
+                logger.info("the engine answers again")
+            self._failed = False

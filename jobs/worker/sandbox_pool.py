@@ -27,6 +27,7 @@ from jobs.running.network_sandboxes import Sandbox
 from jobs.worker.sandbox_table import SandboxState, SandboxTable
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, release_connection, short_read
 from orchestrator_site.base.intervals import SandboxIntervals
+from orchestrator_site.base.log_context import log_context
 
 logger = logging.getLogger(__name__)
 
@@ -131,24 +132,27 @@ class SandboxPool(SandboxTable):
     # -- the threads --------------------------------------------------------------------------------------
 
     def _work(self, steps: _Steps) -> None:
-        while due := self._next_step(steps):
-            step, call = due
-            try:
-                call()
-            except (JobError, *DATABASE_UNAVAILABLE) as error:
-                self._fail(step, f"cannot {step.verb} a network sandbox for now; jobs may start without: {error}")
-            except Exception:
-                self._fail(step, f"an unexpected error while trying to {step.verb} a network sandbox", exc_info=True)
-            else:
-                with self._changed:
-                    self._pauses.pop(step, None)
-            finally:
-                release_connection()
+        with log_context(node=self._node.name):
+            while due := self._next_step(steps):
+                self._do(*due)
+
+    def _do(self, step: _Step, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except (JobError, *DATABASE_UNAVAILABLE) as error:
+            self._fail(step, f"cannot {step.verb} a network sandbox for now; jobs may start without: {error}")
+        except Exception:
+            self._fail(step, f"an unexpected error while trying to {step.verb} a network sandbox", exc_info=True)
+        else:
+            with self._changed:
+                self._pauses.pop(step, None)
+        finally:
+            release_connection()
 
     def _fail(self, step: _Step, message: str, *, exc_info: bool = False) -> None:
         with self._changed:
             if all(other.verb != step.verb for other in self._pauses):
-                logger.warning(message, exc_info=exc_info, extra={"node": self._node.name})
+                logger.warning(message, exc_info=exc_info)
             failures = self._pauses[step].failures if step in self._pauses else 0
             seconds = min(self._intervals.retry * 2 ** min(failures, 20), self._intervals.retry_max)
             self._pauses[step] = _Pause(failures + 1, time.monotonic() + seconds)

@@ -29,6 +29,7 @@ from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.postgresql import answer_limit
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, one_connection, release_connection, short_read
 from orchestrator_site.base.intervals import JobIntervals
+from orchestrator_site.base.log_context import log_context
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +108,9 @@ class Supervisor:
                 return
             self._busy += 1
         try:
-            while self._may_claim and (run := self._claim()):
-                self._drive(run)
+            with log_context(node=self.node.name):
+                while self._may_claim and (run := self._claim()):
+                    self._drive(run)
         except Exception:
             self._job_thread_failed_at = self._clock()
             raise
@@ -151,7 +153,7 @@ class Supervisor:
                     return run
                 with suppress(OwnershipLost):
                     lifecycle.give_up(claim, GIVEN_UP)
-                    logger.error("a job is given up: %s", GIVEN_UP, extra={"job": str(claim.uuid), "node": self.node.name})
+                    logger.error("a job is given up: %s", GIVEN_UP, extra={"job": str(claim.uuid)})
         return None
 
     def _claim_any(self, *, downloads: bool) -> Claim | None:
@@ -192,7 +194,7 @@ class Supervisor:
                 may_have_work = self._busy or claiming.may_have_work(self.node.pk)
                 has_work = may_have_work and claiming.has_work(self.node.pk, among, self._intervals.claim)
         except DATABASE_UNAVAILABLE as error:
-            logger.warning("cannot look for more jobs: %s", error, extra={"node": self.node.name})
+            logger.warning("cannot look for more jobs: %s", error)
             return
         if has_work and not hint(queue_of(self.node.pk), RUN_ACTOR):
             threading.Thread(target=self._run_jobs_without_message, name="run jobs", daemon=True).start()
@@ -209,19 +211,23 @@ class Supervisor:
     # -- the supervisor's own thread ----------------------------------------------------------------------
 
     def _tick_until_stopped(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                with answer_limit(self._intervals.worker.database_answer), one_connection():
-                    self._tick()
-                self._failed_ticks = 0
-            except DATABASE_UNAVAILABLE as error:
-                self._failed_ticks += 1
-                logger.warning("the database does not answer: %s", error, extra={"node": self.node.name})
-            except Exception:
-                logger.exception("an unexpected error in the supervisor", extra={"node": self.node.name})
-            finally:
-                release_connection()
-            self._stopping.wait(self._seconds_to_next_tick())
+        with log_context(node=self.node.name):
+            while not self._stopping.is_set():
+                self._try_tick()
+                self._stopping.wait(self._seconds_to_next_tick())
+
+    def _try_tick(self) -> None:
+        try:
+            with answer_limit(self._intervals.worker.database_answer), one_connection():
+                self._tick()
+            self._failed_ticks = 0
+        except DATABASE_UNAVAILABLE as error:
+            self._failed_ticks += 1
+            logger.warning("the database does not answer: %s", error)
+        except Exception:
+            logger.exception("an unexpected error in the supervisor")
+        finally:
+            release_connection()
 
     def _seconds_to_next_tick(self) -> float:
         """Return the usual interval, or less if a job's time is up sooner.
@@ -267,7 +273,7 @@ class Supervisor:
             accepts_uploads=self._accepts_uploads,
         )
         if not alive:
-            logger.error("this worker was declared dead and starts over", extra={"node": self.node.name})
+            logger.error("this worker was declared dead and starts over")
             if self._failed_ticks >= _CUT_OFF_TICKS:
                 uncount_death(self._job_watch.owned)
         self._beat_at = now

@@ -1,6 +1,7 @@
 """Answers 400 instead of 500 if a URL or form of the admin contains an invalid value."""
 
 import logging
+import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -19,7 +20,7 @@ _INVALID: Final = (ValueError, OverflowError, ValidationError, InvalidPage, Data
 
 
 class AdminErrorsMiddleware:
-    """Middleware that answers 400 if a request to the admin contains an invalid value, and logs the traceback."""
+    """Middleware that answers 400 if a request to the admin contains an invalid value, and logs where it was noticed."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -30,5 +31,7 @@ class AdminErrorsMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if not is_admin(request) or not isinstance(exception, _INVALID):
             return None
-        logger.warning("a request to the admin failed", exc_info=exception)
+        noticed = traceback.extract_tb(exception.__traceback__)[-1]
+        details = {"error": type(exception).__name__, "noticed": f"{noticed.filename}:{noticed.lineno}"}
+        logger.warning("a request to the admin contains an invalid value", extra=details)
         return defaults.bad_request(request, exception)

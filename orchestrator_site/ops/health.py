@@ -4,7 +4,7 @@ Messages never repeat a driver's error: it may contain addresses and user names,
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -29,10 +29,9 @@ class ProbeMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
-        self._probes = {"/livez": livez, "/readyz": readyz}
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        probe = self._probes.get(request.path_info)
+        probe = PROBES.get(request.path_info)
         if probe is None:
             return self._get_response(request)
         if request.method not in ("GET", "HEAD"):
@@ -66,8 +65,8 @@ def _check_database(intervals: WebIntervals) -> dict[str, str]:
         check_pool(connection, intervals.health_query)
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-    except (DatabaseError, InterfaceError):
-        logger.exception("the database is unreachable")
+    except (DatabaseError, InterfaceError) as error:
+        logger.error("the database is unreachable: %s", error)
         return _unhealthy("the database is unreachable")
     return _healthy()
 
@@ -75,8 +74,8 @@ def _check_database(intervals: WebIntervals) -> dict[str, str]:
 def _check_broker() -> dict[str, str]:
     try:
         broker.ping()
-    except (BrokerConnectionError, OSError):
-        logger.exception("the broker is unreachable")
+    except (BrokerConnectionError, OSError) as error:
+        logger.error("the broker is unreachable: %s", error)
         return _unhealthy("the broker is unreachable: jobs run up to 1 s late, and events are queued")
     return _healthy()
 
@@ -89,8 +88,8 @@ def _check_engine() -> dict[str, str]:
     try:
         fresh = list(healthy_nodes().order_by("name")[:_MAX_SHOWN_NODES])
         stale = list(Node.objects.exclude(pk__in=[node.pk for node in fresh]).order_by("name")[:_MAX_SHOWN_NODES])
-    except (DatabaseError, InterfaceError):
-        logger.exception("the nodes cannot be read")
+    except (DatabaseError, InterfaceError) as error:
+        logger.error("the nodes cannot be read: %s", error)
         return _unhealthy("the nodes cannot be read from the database")
     refusing = [node for node in fresh if node.next_start_at is not None]
     failing = f"containers fail to start on {_names(refusing)}: see the log or the admin" if refusing else ""
@@ -117,3 +116,6 @@ def _unhealthy(message: str) -> dict[str, str]:
 
 def _is_healthy(check: dict[str, str]) -> bool:
     return check["status"] == "healthy"
+
+
+PROBES: Final[Mapping[str, Callable[[], HttpResponse]]] = {"/livez": livez, "/readyz": readyz}

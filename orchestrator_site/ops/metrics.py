@@ -3,7 +3,7 @@
 As a program, it is the process `metrics` of the Procfile: without Django and the models, which would take 25 MB.
 """
 
-import logging
+import logging.config
 import os
 import signal
 import socket
@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from orchestrator_site.base.config.configuration import Configuration, load
 from orchestrator_site.base.config.variables import ConfigurationError
 from orchestrator_site.base.intervals import WebIntervals
-from orchestrator_site.ops.json_logs import JSONFormatter
+from orchestrator_site.ops.logs import log_configuration
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.web.event_loop import Server
 
@@ -59,14 +59,13 @@ def _serve(server: Server, tick: float) -> None:
 
 def main() -> None:
     """Serve metrics until SIGINT or SIGTERM."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JSONFormatter())
-    logging.basicConfig(handlers=[handler], level=logging.INFO)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        serve_metrics(load())
+        configuration = load()
+        logging.config.dictConfig(log_configuration(embedded=configuration.embedded, loggers={}))
+        serve_metrics(configuration)
     except ConfigurationError as error:
         sys.exit(str(error))
     stopped.wait()

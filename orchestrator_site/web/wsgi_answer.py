@@ -13,11 +13,13 @@ from gunicorn.http import wsgi
 
 from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.pauses import Pause, Pauses
+from orchestrator_site.base.log_context import add_fields, log_context
 from orchestrator_site.web.refusals import Refusal
 
 logger = logging.getLogger(__name__)
 
 TURN_BYTES: Final = 512 * 1024  # produced at a time, so that long answers take turns
+REQUEST_ID_KEY: Final = "orchestrator.request_id"  # where the application leaves the id of the request
 UNSENT_BYTES: Final = 64 * 1024  # with more than this waiting for the client, no more is produced
 _BUFFERS_A_SEND: Final = 64  # of sendmsg; the system's limit is 1024
 
@@ -98,11 +100,21 @@ class WsgiAnswer:
         self._response: Any = None
         self._result: Any = None  # what the application returned: its `close` must be called
         self._parts: Iterator[bytes] | None = None
+        self._log_fields: dict[str, str] = {}
         self.last = False  # the connection closes after it
         self.pause: Pause | None = None  # the latest that the application has taken
 
     def take_turn(self, sock: socket.socket, output: Output) -> Progress:
         """Produce and send a part of the answer."""
+        with log_context(**self._log_fields):
+            return self._take_turn(sock, output)
+
+    def close(self) -> None:
+        """Let the application clean up. Do nothing when called again."""
+        with log_context(**self._log_fields):
+            self._close()
+
+    def _take_turn(self, sock: socket.socket, output: Output) -> Progress:
         try:
             if self._parts is None:
                 self._begin(output)
@@ -121,8 +133,7 @@ class WsgiAnswer:
             return self._fail(error, output)
         return Progress.COMPLETE
 
-    def close(self) -> None:
-        """Let the application clean up. Do nothing when called again."""
+    def _close(self) -> None:
         result, self._result = self._result, None
         try:
             if hasattr(result, "close"):
@@ -141,6 +152,9 @@ class WsgiAnswer:
         environ["wsgi.multithread"] = True
         self._pauses.add_to(environ)
         self._result = self._application(environ, self._response.start_response)
+        if request_id := environ.get(REQUEST_ID_KEY):
+            self._log_fields = {"request_id": request_id}
+            add_fields(**self._log_fields)
         if self._is_stopping():  # also close the connections of answers that began before the stop
             self._response.force_close()
         self._parts = iter(self._result)

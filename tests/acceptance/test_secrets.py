@@ -148,6 +148,10 @@ def test_secrets_are_visible_nowhere(service: Service) -> None:
         assert all(canary("callback-query") in request.path for request in receiver.requests)
         assert all(canary("callback-header") in request.headers["authorization"] for request in receiver.requests)
 
+        # And requests with secrets where none belong
+        for path in (f"/v1/jobs?cursor={canary('cursor')}", f"/{canary('path')}", f"/v1/jobs?{canary('parameter')}=1"):
+            assert service.request("GET", path, headers={"Authorization": f"Bearer {canary('api-key')}"}).status_code >= 400
+
         # When every place is searched that must not have them
         places = {
             "rows": every_row(service),

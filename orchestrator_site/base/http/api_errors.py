@@ -75,7 +75,7 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> HttpR
         case APIException():
             return error_response(exception.status_code)
         case _ if isinstance(exception, DATABASE_UNAVAILABLE):
-            logger.error("the database is unavailable", exc_info=exception)
+            logger.warning("the database is unavailable: %s", exception)
             retry_after = str(round(WebIntervals().retry_unavailable))
             return error_response(HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": retry_after})
         case _:

@@ -33,6 +33,7 @@ from tests.helpers.delivery_fixtures import (
     streams_to,
 )
 from tests.helpers.receiver import Answer, Received, Receiver
+from tests.helpers.service_log import service_log
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -311,3 +312,25 @@ def test_secrets_are_kept_for_a_limited_number_of_streams(receiver: Receiver, dj
     with django_assert_num_queries(1):
         cache.fill_in(rows[:1])
     assert rows[0].url == receiver.url
+
+
+def test_the_lines_about_a_delivery_have_its_job_and_event(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    class FailingOnce(Deliverer):
+        failures = 1
+
+        def send(self, delivery: Delivery) -> Result:
+            if self.failures:
+                self.failures -= 1
+                raise ZeroDivisionError
+            return super().send(delivery)
+
+    # Given a bug that is met when an event is sent
+    with service_log(caplog) as log, deliver_process(FailingOnce(INTERVALS), threads=1, intervals=INTERVALS):
+        (stream,) = streams_to(receiver.url, 1)
+
+        # When it is reported, I expect the line to say what was to be sent
+        wait_for(lambda: log.about("an unexpected error in a delivery"))
+    (line,) = log.about("an unexpected error in a delivery")
+    subscription = Subscription.objects.get(pk=stream.pk)
+    assert line["job"] == subscription.subject
+    assert line["event"] == str(subscription.events.get().pk)

@@ -8,6 +8,7 @@ import pytest
 from jobs.errors import EngineUnavailable
 from jobs.worker.engine_watch import EngineWatch
 from orchestrator_site.base.intervals import EngineIntervals
+from tests.helpers.service_log import service_log
 from tests.helpers.waiting import wait_for
 from tests.jobs.worker.freezable_engine import FreezableEngine
 
@@ -55,12 +56,16 @@ def test_an_unexpected_error_does_not_end_the_watch(engine: FreezableEngine, cap
     engine.fail_next("info", KeyError("ID"))
 
     # When
-    watch.start()
+    with service_log(caplog) as log:
+        watch.start()
 
-    # I expect it to be asked again
-    wait_for(lambda: "the engine answers again" in caplog.text, 5)
+        # I expect it to be asked again
+        wait_for(lambda: log.about("the engine answers again"), 5)
     assert watch.answers
     watch.stop()
+
+    # And the lines to name the node
+    assert {line["node"] for line in log.lines} == {"node"}
 
 
 def test_a_watch_needs_an_engine_that_answers(engine: FreezableEngine) -> None:

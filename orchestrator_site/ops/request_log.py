@@ -1,0 +1,66 @@
+"""Gives each request an id, which its answer and its log lines have, and logs one line about it.
+
+The id is for finding the lines of a request: it is stored nowhere. The line has the pattern of the URL instead of the URL, whose
+query may contain secrets.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+from django.http import HttpRequest, HttpResponseBase
+
+from orchestrator_site.base.log_context import add_fields, log_context
+from orchestrator_site.ops.health import PROBES
+from orchestrator_site.web.wsgi_answer import REQUEST_ID_KEY
+
+logger = logging.getLogger(__name__)
+
+HEADER: Final = "X-Request-Id"
+_WELL_FORMED: Final = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_NO_ROUTE: Final = "(none)"
+
+
+class RequestLogMiddleware:
+    """Middleware that all others run inside, so that their lines have the request's id as well."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        request_id = request_id_of(request)
+        request.META[REQUEST_ID_KEY] = request_id
+        with log_context(request_id=request_id):
+            began = time.monotonic()
+            response = self._get_response(request)
+            _log(request, response, time.monotonic() - began)
+        response[HEADER] = request_id
+        return response
+
+    def process_view(
+        self, _request: HttpRequest, _view: Callable[..., Any], _args: Sequence[Any], arguments: dict[str, Any]
+    ) -> None:
+        """Name the job in the lines of a request that is about one."""
+        if "job_id" in arguments:
+            add_fields(job=str(arguments["job_id"]))
+
+
+def request_id_of(request: HttpRequest) -> str:
+    """Return the id that the client or a proxy has given to a request, or a new one if it is not well formed."""
+    given = request.headers.get(HEADER, "")
+    return given if _WELL_FORMED.fullmatch(given) else uuid4().hex
+
+
+def _log(request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
+    """Log a line, except for probes and static files that were found: there would be many, which say nothing."""
+    match = request.resolver_match
+    if request.path_info in PROBES or (match is None and response.status_code < 400):
+        return
+    method = request.method if request.method in _METHODS else "OTHER"
+    route = f"/{match.route}" if match is not None and match.url_name != "unknown" else _NO_ROUTE
+    details = {"method": method, "route": route, "status": response.status_code, "ms": round(seconds * 1000, 1)}
+    logger.info("%(method)s %(route)s %(status)d in %(ms)s ms", details)
