@@ -228,6 +228,14 @@ class EgressIntervals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedIntervals:
+    """The embedded service, which its parent process starts again when it has ended."""
+
+    restart: float = 1.0  # before the next start if one has failed; doubles each time
+    restart_max: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebIntervals:
     """The web server and its clients."""
 

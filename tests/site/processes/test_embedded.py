@@ -11,6 +11,7 @@ import pytest
 from gunicorn.arbiter import Arbiter
 
 from orchestrator_site import embedded_service
+from orchestrator_site.base.intervals import EmbeddedIntervals
 from orchestrator_site.embedded import EmbeddedApplication, EmbeddedWorker
 from tests.helpers.service_processes import COMMANDS, ROOT, Service
 from tests.helpers.waiting import wait_for
@@ -91,3 +92,25 @@ def test_a_process_that_migrates_its_database_ends_at_once(
     with pytest.raises(SystemExit):
         worker.load_wsgi()
     assert commands == ["migrate"]
+
+
+def test_failed_starts_in_a_row_make_the_next_ones_wait_longer(worker: EmbeddedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a parent that has seen some processes end before the service had started, then one that ended later
+    monkeypatch.setattr(EmbeddedWorker, "_failed_starts", 0)
+    pauses: list[float] = []
+    monkeypatch.setattr("orchestrator_site.embedded.time.sleep", pauses.append)
+
+    # When it starts the next one each time
+    for has_started in (False, False, False, *[False] * 50, True):
+        worker._pause()
+        ended = EmbeddedWorker(1, os.getpid(), [], worker.app, 30, worker.cfg, None)
+        ended._has_started[0] = has_started
+        EmbeddedWorker.count_failures(None, ended)
+        ended.tmp.close()
+    worker._pause()
+
+    # I expect no pause before the first, longer and longer ones within bounds after it, and none in the end
+    intervals = EmbeddedIntervals()
+    assert pauses[:3] == [intervals.restart, 2 * intervals.restart, 4 * intervals.restart]
+    assert pauses[-1] == max(pauses) == intervals.restart_max
+    assert len(pauses) == 53
