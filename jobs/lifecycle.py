@@ -32,6 +32,7 @@ _LOST = "the job has another owner or is in another state"
 
 UNOWNED = Q(owner=None)
 _EXITED = Q(exited_at__isnull=False, completed_at=None)
+_NOT_CLAIMED: dict[str, Any] = {"claimed_at": None, "pulled_at": None, "prepared_at": None}
 _COMPLETE: dict[str, Any] = {"completed_at": Now(), "owner": None, "doing": ""}
 
 
@@ -73,10 +74,24 @@ def storable_error(error: str) -> str:
 
 
 def report_progress(claim: Claim, text: str) -> None:
-    """Store what an accepted job is waiting for. Also used as a fence before a step that cannot be undone."""
+    """Store what an accepted job is waiting for."""
+    _report(claim, text)
+
+
+def report_pulled(claim: Claim, text: str) -> None:
+    """Store that the image of an accepted job was pulled, and what it is waiting for now."""
+    _report(claim, text, pulled_at=Now())
+
+
+def report_prepared(claim: Claim, text: str) -> None:
+    """Store that only the start is missing. Also the fence before the start: a late owner does not get past this write."""
+    _report(claim, text, prepared_at=Now())
+
+
+def _report(claim: Claim, text: str, **values: Any) -> None:
     rows = Job.objects.filter(claim.guard, uuid=claim.uuid, status=State.ACCEPTED)
     with short_read():  # one statement, which is a transaction by itself
-        if not rows.update(doing=text[:_MAX_PROGRESS_LENGTH]):
+        if not rows.update(doing=text[:_MAX_PROGRESS_LENGTH], **values):
             raise OwnershipLost(_LOST)
 
 
@@ -283,7 +298,7 @@ def _settle(item: Input | Output, status: TransferStatus, size: int | None, erro
 
 def _requeue(job: Job) -> None:
     release(job)
-    Job.objects.filter(uuid=job.uuid).update(owner=None, node=None, doing="")
+    Job.objects.filter(uuid=job.uuid).update(owner=None, node=None, doing="", **_NOT_CLAIMED)
     node_hints.hint_for_job_on_commit(job)
 
 

@@ -131,6 +131,10 @@ class Job(models.Model):
     error = models.CharField(max_length=1024, blank=True)
     exit_code = models.IntegerField("exit code", null=True)
     created_at = models.DateTimeField()
+    # The database sets the next three; they are null in jobs of earlier releases, and again after a job is requeued.
+    claimed_at = models.DateTimeField(null=True, help_text="When a node reserved its cpu and memory.")
+    pulled_at = models.DateTimeField(null=True, help_text="When its image was pulled; null if the node had it.")
+    prepared_at = models.DateTimeField(null=True, help_text="When its container was created and its inputs were in place.")
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True, help_text="When it was decided.")
     exited_at = models.DateTimeField("log ended at", null=True, help_text="When its log ended and its exit event was created.")

@@ -181,7 +181,8 @@ def _adopt(uuid: UUID, worker: UUID, node_id: int) -> Job:
 
 def _reserve(uuid: UUID, worker: UUID, node_id: int, intervals: ClaimIntervals) -> Job:
     with short_transaction():
-        job = _take(unclaimed().filter(uuid=uuid), worker, node=node_id, reserved=True, doing="creating the container")
+        reservation = {"node": node_id, "reserved": True, "doing": "creating the container", "claimed_at": Now()}
+        job = _take(unclaimed().filter(uuid=uuid), worker, **reservation)
         cpu, memory = job.cpu_millis, job.memory_mib
         with_capacity = Node.objects.filter(
             pk=node_id,

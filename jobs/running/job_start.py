@@ -68,7 +68,7 @@ class JobStart:
         try:
             self._create_container(job)
             self._files.put_inputs(job)
-            lifecycle.report_progress(self._claim, "starting")  # the fence: a late owner does not get past this write
+            lifecycle.report_prepared(self._claim, "starting")  # the fence: a late owner does not get past this write
             self._container.start()
         except ImageUnavailable as error:
             self._fail(Reason.IMAGE_PULL, error)
@@ -95,7 +95,7 @@ class JobStart:
         if self._engine.needs_pull(job.image, job.pull_policy):
             lifecycle.report_progress(self._claim, f"pulling {job.image}")
             self._engine.ensure_image(job.image, job.pull_policy, self._pull_timeout, self._interrupt, self._check_registry)
-            lifecycle.report_progress(self._claim, "creating the container")
+            lifecycle.report_pulled(self._claim, "creating the container")
         try:
             self._container.create(job)
         except ImageUnavailable as error:

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -284,17 +285,21 @@ def test_each_step_before_the_start_is_reported(engine: FakeEngine, workers: Wor
     # Given an image that has to be pulled, and a job with inputs of both kinds
     engine.registry["alpine:latest"] = engine.images.pop("alpine:latest")
     told: list[str] = []
-    report_progress, input_done = lifecycle.report_progress, lifecycle.input_done
+    input_done = lifecycle.input_done
 
-    def tell_progress(claim: lifecycle.Claim, text: str) -> None:
-        told.append(text)
-        report_progress(claim, text)
+    def telling(report: Callable[[lifecycle.Claim, str], None]) -> Callable[[lifecycle.Claim, str], None]:
+        def tell(claim: lifecycle.Claim, text: str) -> None:
+            told.append(text)
+            report(claim, text)
+
+        return tell
 
     def tell_following(claim: lifecycle.Claim, item: Input, size: int, following: str, seconds: float) -> None:
         told.append(following)
         input_done(claim, item, size, following, seconds)
 
-    monkeypatch.setattr(lifecycle, "report_progress", tell_progress)
+    for name in ("report_progress", "report_pulled", "report_prepared"):
+        monkeypatch.setattr(lifecycle, name, telling(getattr(lifecycle, name)))
     monkeypatch.setattr(lifecycle, "input_done", tell_following)
     with FileServer() as server:
         server.serve("/in", b"content")
