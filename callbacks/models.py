@@ -56,7 +56,7 @@ class Subscription(models.Model):
     only when its first event expires; a slot that becomes free there makes it due at once.
     """
 
-    SECRETS: ClassVar[tuple[str, ...]] = ("url", "key", "previous_key", "headers")  # loaded by the delivery alone
+    SECRETS: ClassVar[tuple[str, ...]] = ("url", "key", "previous_key", "headers")  # of use to the delivery alone
 
     stream = models.UUIDField(unique=True)
     subject = models.CharField(max_length=128)

@@ -4,6 +4,7 @@ A stream is identified by a UUID and has at most one subscriber. Events of a str
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -54,6 +55,25 @@ def subscription(
     }
     origin = origin_of(url)
     return [*destination_rows.registration(origin), outbox_rows.subscription(values, origin)]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """What `subscribe` was called with for a stream, secrets included."""
+
+    url: str = field(repr=False)
+    types: tuple[str, ...]
+    keys: tuple[str, ...] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+
+def subscriber(stream: UUID) -> Subscriber | None:
+    """Return the subscriber of a stream, for another stream that is to have the same one; None if it has none."""
+    row = Subscription.objects.filter(stream=stream).first()
+    if row is None:
+        return None
+    keys = tuple(key for key in (row.key, row.previous_key) if key is not None)
+    return Subscriber(row.url, tuple(row.types), keys, row.headers or {})
 
 
 def publish(

@@ -45,6 +45,14 @@ def subscription(job: Job, callback: CallbackSpec) -> list[Statement]:
     return outbox.subscription(job.uuid, job.id, callback.url, callback.events, keys=callback.keys, headers=callback.headers)
 
 
+def callback_of(uuid: UUID) -> CallbackSpec | None:
+    """Return the callback of a stored job, secrets included; None if it has none."""
+    found = outbox.subscriber(uuid)
+    if found is None:
+        return None
+    return CallbackSpec(url=found.url, keys=found.keys, headers=found.headers, events=found.types)
+
+
 def forget(uuids: Iterable[UUID]) -> None:
     """Delete the events of these jobs."""
     outbox.forget(list(uuids))

@@ -1,9 +1,10 @@
-"""What clients may do with jobs: create and cancel them. Neither waits for an engine."""
+"""What clients and operators may do with jobs: create and cancel them. Neither waits for an engine."""
 
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
+from uuid import UUID
 
 from django.db import IntegrityError
 from django.db.models import Model
@@ -47,10 +48,16 @@ def cancel(job_id: str) -> None:
     uuid = Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
     if uuid is None:
         raise JobNotFound("there is no job with this id")
-    for cancel_remaining in (lifecycle.cancel, lifecycle.cancel_outputs):
+    cancel_remaining(uuid)
+
+
+def cancel_remaining(uuid: UUID) -> bool:
+    """Cancel a job, or the remaining outputs of one that is decided. Return False if there was nothing to cancel."""
+    for cancel_what_remains in (lifecycle.cancel, lifecycle.cancel_outputs):
         with suppress(OwnershipLost):  # too late for this one
-            cancel_remaining(uuid)
-            return
+            cancel_what_remains(uuid)
+            return True
+    return False
 
 
 def _insertion(rows: Sequence[Model]) -> Statement:

@@ -10,11 +10,15 @@ class PackageError(Exception):
 
 
 def install_for_tests() -> None:
-    """Install an image registry, `faketime` and PHP. Without PHP its tests are skipped. Raise `PackageError` for the others."""
+    """Install an image registry, `faketime`, PHP and Chromium. Raise `PackageError` if one of the first two is missing.
+
+    Without PHP or Chromium their tests are skipped.
+    """
     for program in ("docker-registry", "faketime"):
         if not available(program, program):
             raise PackageError(f"{program} is missing: install it (on Debian: apt-get install {program}).")
     available("php", "php-cli")
+    available("chromium", "chromium")
 
 
 def available(program: str, package: str) -> bool:

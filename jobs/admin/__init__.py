@@ -10,40 +10,19 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import ModelAdmin
 from unfold.forms import BaseDialogForm
 
 from jobs import draining, node_conditions
-from jobs.models import Input, Job, Node, Output, Worker
+from jobs.admin.job_page import JobPage
+from jobs.models import Job, Node, Worker
 from orchestrator_site.base import operator_log
 from orchestrator_site.base.admin_elements import back_to, button, label
 from orchestrator_site.base.read_only_admin import ReadOnly
 
 
-class _TransferInline(ReadOnly, TabularInline):  # type: ignore[misc]
-    extra = 0
-    hide_title = True
-    ordering = ("position",)
-    fields = ("name", "type", "path", "status", "bytes", "error")
-    readonly_fields = fields
-    hidden: tuple[str, ...] = ()
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer(*self.hidden)  # type: ignore[no-any-return]
-
-
-class InputInline(_TransferInline):
-    model = Input
-    hidden = ("content", "url", "headers")
-
-
-class OutputInline(_TransferInline):
-    model = Output
-    hidden = ("url", "headers")
-
-
 @admin.register(Job)
-class JobAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
+class JobAdmin(ReadOnly, JobPage):
     list_display = ("id", "status", "reason", "image", "node", "created_at", "finished_at")
     list_filter = ("status", "reason", "node")
     list_select_related = ("node",)
@@ -51,18 +30,6 @@ class JobAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     show_full_result_count = False  # counting all rows is slow in a large table
     search_fields = ("=id",)  # an exact match, which uses the index
     ordering = ("-uuid",)
-    inlines = (InputInline, OutputInline)
-    fieldsets = (
-        (None, {"fields": ("id", "uuid", "status", "reason", "error", "exit_code", "doing", "node", "owner")}),
-        ("Description", {"fields": ("image", "cpu_millis", "memory_mib", "timeout_seconds", "meta", "workspace")}),
-        ("Execution", {"fields": ("pull_policy", "network", "claims", "refused_starts", "owner_deaths", "reserved")}),
-        ("Times", {"fields": ("created_at", "started_at", "finished_at", "exited_at", "outputs_cancelled_at", "completed_at")}),
-        ("Log", {"fields": ("wants_logs", "log_bytes", "log_full", "log_dropped")}),
-    )
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
-        rows: QuerySet[Job] = super().get_queryset(request)
-        return rows.defer("environment", "command", "log_tail_stdout", "log_tail_stderr")
 
 
 @admin.register(Node)

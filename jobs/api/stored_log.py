@@ -4,7 +4,7 @@ A chunk holds consecutive lines, which are numbered from 1: a line is in the las
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from jobs.log_lines import Ending
@@ -69,6 +69,23 @@ def read_page(log: Log, *, after: int, limit: int, length: int, stream: str | No
             lines.append(line)
             size += len(line.text)
     return LogPage(lines, read_to, complete=log.ended)
+
+
+def read_before(log: Log, *, before: int, limit: int, length: int) -> list[StoredLine]:
+    """Return at most `limit` lines that precede the number `before`, in order: those nearest to it.
+
+    They have at most `length` characters together; a single line may have more.
+    """
+    lines: list[StoredLine] = []
+    for chunk in _chunks_backwards(replace(log, end=min(log.end, before - 1))):
+        for line in reversed(list(_lines_of(chunk, 0))):
+            if line.number >= before or line.number > log.end:
+                continue
+            length -= len(line.text)
+            if lines and (len(lines) == limit or length < 0):
+                return lines[::-1]
+            lines.append(line)
+    return lines[::-1]
 
 
 def read_text(log: Log, *, after: int, limit: int | None, stream: str | None) -> Iterator[str]:

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0011_lines_in_lz4"),
+        ("jobs", "0013_drained_nodes"),
     ]
 
     operations = [
@@ -22,8 +22,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="job",
             name="prepared_at",
-            field=models.DateTimeField(
-                help_text="When its container was created and its inputs were in place.", null=True
-            ),
+            field=models.DateTimeField(help_text="When its container was created and its inputs were in place.", null=True),
         ),
     ]

@@ -257,4 +257,6 @@ class WebIntervals:
     retry_stream: float = 1.0  # before a client reconnects to a stream; the browsers' own pause is 3 s
     retry_busy: float = 1.0  # `Retry-After` while the server has too many requests
     retry_unavailable: float = 2.0  # `Retry-After` while the database is unreachable
+    log_poll: float = 2.0  # how often the page of a running job asks for more of its log
+    state_poll: float = 5.0  # … and for its state
     hsts: float = 365 * DAY  # browsers then use HTTPS only

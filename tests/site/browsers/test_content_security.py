@@ -19,6 +19,7 @@ pytestmark = pytest.mark.django_db
 __all__ = ["event"]
 
 BUTTONS = {
+    Job: ("run_again", "cancel", "state", "events"),
     Destination: ("pause", "resume", "reset", "redeliver"),
     Subscription: ("redeliver_dead",),
     Event: ("redeliver",),

@@ -1,0 +1,43 @@
+"""What operators see of the subscriber of a stream: where its events go, and what keeps them from going there."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
+
+from callbacks.delivery import destination_rows
+from callbacks.models import Destination, Subscription
+from callbacks.operators import destinations
+from orchestrator_site.base.egress.http_client import redact
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """The subscriber of a stream, without secrets."""
+
+    url: str  # without its query
+    types: list[str]  # empty: all
+    signed: bool
+    with_headers: bool  # of the client
+    waiting: bool  # for the destination
+    destination: Destination
+    condition: str  # of the destination, in a word or two: "healthy" or what is wrong
+
+
+def find_subscriber(stream: UUID) -> Subscriber | None:
+    """Return the subscriber of a stream, or None if it has none."""
+    rows = Subscription.objects.filter(stream=stream).defer("key", "previous_key", "headers")
+    row: Any = rows.annotate(signed=Q(key__isnull=False), with_headers=Q(headers__isnull=False)).first()
+    if row is None:
+        return None
+    destination = destination_rows.with_database_time().get(pk=row.destination_id)
+    return Subscriber(
+        url=redact(row.url),
+        types=row.types,
+        signed=row.signed,
+        with_headers=row.with_headers,
+        waiting=row.waiting_since is not None,
+        destination=destination,
+        condition=destinations.condition(destination),
+    )

@@ -1,0 +1,332 @@
+"""The page of a job shows what happened without secrets; operators can run the job again, cancel it and redeliver its events."""
+
+import base64
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.utils import timezone
+
+from callbacks.models import Attempt, Event
+from jobs import lifecycle
+from jobs.errors import ErrorCode
+from jobs.models import Job
+from jobs.rerun import spec_of
+from jobs.spec import CallbackSpec, InputSpec, OutputSpec
+from jobs.states import InputType, OutputType, Reason, State
+from tests.helpers.factories import STARTED_AT, claimed, make_job
+
+pytestmark = pytest.mark.django_db
+
+CANARY = "canary-5e1f"
+ENCODED = base64.b64encode(CANARY.encode()).decode()
+PARTS = ("change/", "state/", "log/", "events/", "events/?state=dead", "history/", "run_again/", "cancel/")
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("olga"))
+    return client
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    user = User.objects.create_user("victor", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def job() -> Job:
+    """With a secret wherever there may be one."""
+    url = f"http://user:{CANARY}@files.example/path?sig={CANARY}"
+    return make_job(
+        id="a",
+        command=["echo", CANARY],
+        environment={"TOKEN": CANARY},
+        meta={"customer": "acme"},
+        inputs=(
+            InputSpec(id="config", type=InputType.FILE, path="in.txt", content=CANARY.encode(), mode=0o600),
+            InputSpec(id="data", type=InputType.DOWNLOAD, path="b", url=url, headers={"X": CANARY}, sha256="0" * 64),
+        ),
+        outputs=(
+            OutputSpec(id="report", type=OutputType.UPLOAD, path="c", url=url, method="POST", headers={"X": CANARY}),
+            OutputSpec(id="summary", type=OutputType.EVENT, path="d"),
+        ),
+        callback=CallbackSpec(url=url, keys=(CANARY, f"{CANARY}-2"), headers={"X": CANARY}, events=("orchestrator.job.exit",)),
+    )
+
+
+def get(client: Client, job: Job, end: str = "change/") -> str:
+    answer = client.get(f"/admin/jobs/job/{job.pk}/{end}")
+    assert answer.status_code == 200, (end, answer.content[:500])
+    return answer.content.decode()
+
+
+def press(client: Client, job: Job, button: str, **fields: object) -> Any:
+    """Submit the dialog of a button."""
+    return client.post(f"/admin/jobs/job/{job.pk}/{button}/", {"_form_submitted": "True", **fields})
+
+
+def end_with_failure(job: Job) -> None:
+    """Let the job fail in the middle of its outputs."""
+    claim = claimed(job)
+    for item in job.inputs.all():
+        lifecycle.input_done(claim, item, 1024, "starting", 0.1)
+    lifecycle.report_prepared(claim, "starting")
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.FAILED, Reason.EXIT_CODE, "exit code 3", exit_code=3, ended=timezone.now())
+    lifecycle.exited(claim, 3)
+    lifecycle.output_failed(claim, job.outputs.get(name="report"), ErrorCode.ARTIFACT_NOT_FOUND, 'no file at "c"', 0.1)
+
+
+def dead_event() -> Event:
+    """Let the only event be dead."""
+    Event.objects.update(state=Event.State.DEAD, tries=10, settled_at=timezone.now())
+    event = Event.objects.get()
+    Attempt.objects.create(
+        event=event, time=timezone.now(), status=503, latency_ms=17, error="answered 503", answer="<b>busy</b>"
+    )
+    return event
+
+
+# -- what it shows ---------------------------------------------------------------------------------------
+
+
+def test_the_page_says_what_happened(viewer: Client, job: Job) -> None:
+    # Given a job that failed, whose event could not be delivered
+    end_with_failure(job)
+    dead_event()
+
+    # When its page is opened
+    page = get(viewer, job)
+
+    # I expect the reason, the steps, files, limits and events in words
+    for shown in (
+        "Its process ended with exit code 3",
+        "Look at its node, node",
+        "Container and inputs",
+        "1 requested",
+        "64 MiB requested",
+        "meta.customer",
+        "sent with the job",
+        "from http://files.example/path",
+        "to http://files.example/path",
+        "1 KiB",
+        "no file at &quot;c&quot;",
+        "Events of 1 type are",
+        "with headers of the client",
+        "503 after 17 ms",
+        "&lt;b&gt;busy&lt;/b&gt;",
+    ):
+        assert shown in page
+
+
+def test_no_part_of_the_page_shows_a_secret(operator: Client, job: Job) -> None:
+    # Given a job that waits, which then fails and is run again
+    def expect_no_secret(job: Job) -> None:
+        for part in PARTS:
+            page = get(operator, job, part)
+            assert CANARY not in page, part
+            assert ENCODED not in page, part
+
+    expect_no_secret(job)
+    end_with_failure(job)
+    press(operator, job, "run_again", new_id=uuid4())
+
+    # I expect no secret in any part of their pages
+    expect_no_secret(job)
+    expect_no_secret(Job.objects.exclude(pk=job.pk).get())
+
+
+def test_what_clients_send_is_shown_as_text(viewer: Client) -> None:
+    # Given a job with markup in each member that is shown
+    markup = "<script>alert(1)</script>"
+    paths = {"id": markup, "path": markup}
+    job = make_job(
+        image=markup,
+        meta={markup: markup},
+        workspace=f"/{markup}",
+        inputs=(InputSpec(type=InputType.DOWNLOAD, url=f"http://h/{markup}", **paths),),
+    )
+    claim = claimed(job)
+    lifecycle.input_failed(claim, job.inputs.get(), ErrorCode.DOWNLOAD_FAILED, markup, 0.1)
+
+    # I expect it to be escaped
+    for part in ("change/", "state/"):
+        page = get(viewer, job, part)
+        assert "&lt;script&gt;alert(1)" in page
+        assert markup not in page
+
+
+def test_a_job_in_progress_is_looked_at_again(viewer: Client, job: Job) -> None:
+    assert f'hx-get="/admin/jobs/job/{job.pk}/state/"' in get(viewer, job)
+    claim = claimed(job)
+    lifecycle.cancel(job.pk)
+    lifecycle.conclude(claim)
+    assert "hx-get" not in get(viewer, job, "state/")
+
+
+def test_the_page_makes_few_queries(viewer: Client, job: Job, django_assert_max_num_queries: Any) -> None:
+    end_with_failure(job)
+    with django_assert_max_num_queries(20):
+        get(viewer, job)
+
+
+# -- run again -------------------------------------------------------------------------------------------
+
+
+def described(job: Job) -> Any:
+    """Return all that a client has said about a job, except its id."""
+    return spec_of(Job.objects.get(pk=job.pk), "")
+
+
+def test_a_job_is_run_again(operator: Client, job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    # Given a job that failed
+    caplog.set_level("INFO")
+    end_with_failure(job)
+
+    # When an operator runs it again
+    answer = press(operator, job, "run_again", new_id=uuid4())
+
+    # I expect a new job with the same description, secrets included, and its page
+    again = Job.objects.exclude(pk=job.pk).get()
+    assert answer["HX-Redirect"] == f"/admin/jobs/job/{again.pk}/change/"
+    assert (again.status, again.node, again.exit_code, again.started_at) == (State.ACCEPTED, None, None, None)
+    assert again.id != job.id
+    assert described(again) == described(job)
+    assert described(again).environment == {"TOKEN": CANARY}
+    assert described(again).callback.keys == (CANARY, f"{CANARY}-2")
+    assert described(again).inputs[0].content == CANARY.encode()
+
+    # and the history of both to say who did it
+    entries = LogEntry.objects.values_list("user__username", "object_id", "change_message")
+    assert set(entries) == {
+        ("olga", str(job.pk), f"Run again as {again.id}"),
+        ("olga", str(again.pk), "Created by running a again"),
+    }
+    said: list[Any] = [record for record in caplog.records if hasattr(record, "user")]
+    assert {(record.object, record.user) for record in said} == {(job.id, "olga"), (again.id, "olga")}
+
+
+def test_the_dialog_says_what_it_will_do(operator: Client, job: Job) -> None:
+    page = get(operator, job, "run_again/")
+    assert "new job with a new id" in page
+    assert "without being shown" in page
+    assert Job.objects.count() == 1
+
+
+def test_a_dialog_that_is_sent_twice_makes_one_job(operator: Client, job: Job) -> None:
+    new_id = uuid4()
+    answers = [press(operator, job, "run_again", new_id=new_id) for _ in range(2)]
+    assert Job.objects.count() == 2
+    assert answers[0]["HX-Redirect"] == answers[1]["HX-Redirect"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"new_id": "../x"}, {"new_id": "b"}])
+def test_the_id_of_the_new_job_is_a_uuid(operator: Client, job: Job, fields: dict[str, str]) -> None:
+    assert "HX-Redirect" not in press(operator, job, "run_again", **fields)
+    assert Job.objects.count() == 1
+
+
+def test_a_job_that_is_being_deleted_is_not_run_again(operator: Client, job: Job) -> None:
+    # Given a job whose JOB_RETENTION is over: its callback may be deleted already
+    long_ago = timezone.now() - timedelta(seconds=settings.CONFIGURATION.job_retention + 1)
+    Job.objects.update(status=State.COMPLETED, completed_at=long_ago)
+
+    # When it is run again from a page that was opened before
+    press(operator, job, "run_again", new_id=uuid4())
+
+    # I expect no job without a part of the description
+    assert Job.objects.count() == 1
+    assert "It was not run again" in get(operator, job)
+
+
+# -- cancel ----------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_cancelled(operator: Client, job: Job) -> None:
+    answer = press(operator, job, "cancel")
+    assert answer["HX-Redirect"] == f"/admin/jobs/job/{job.pk}/change/"
+    job.refresh_from_db()
+    assert job.status == State.CANCELLED
+    assert LogEntry.objects.get().change_message == "Cancelled"
+    assert "The job was cancelled." in get(operator, job)
+
+
+def test_a_complete_job_cannot_be_cancelled(operator: Client, job: Job) -> None:
+    # Given a job whose page was opened before it ended
+    lifecycle.cancel(job.pk)
+
+    # I expect no button, and the old one to change nothing
+    assert f"/admin/jobs/job/{job.pk}/cancel/" not in get(operator, job)
+    press(operator, job, "cancel")
+    assert "nothing left to cancel" in get(operator, job)
+    assert not LogEntry.objects.exists()
+
+
+# -- redelivery ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("one", [True, False])
+def test_dead_events_are_redelivered(operator: Client, job: Job, one: bool) -> None:
+    end_with_failure(job)
+    event = dead_event()
+    address = f"/admin/jobs/job/{job.pk}/events/{f'{event.pk}/' if one else ''}redeliver/"
+    answer: Any = operator.post(address)
+    assert answer["Location"] == f"/admin/jobs/job/{job.pk}/change/#events"
+    assert Event.objects.get().state == Event.State.PENDING
+    assert LogEntry.objects.get().change_message == ("Redelivered event 1" if one else "Redelivered the dead events")
+
+
+def test_an_event_of_another_job_is_not_redelivered(operator: Client, job: Job) -> None:
+    end_with_failure(job)
+    event = dead_event()
+    other = make_job(callback=None)
+    assert operator.post(f"/admin/jobs/job/{other.pk}/events/{event.pk}/redeliver/").status_code == 404
+    assert Event.objects.get().state == Event.State.DEAD
+    assert not LogEntry.objects.exists()
+
+
+# -- who may do what -------------------------------------------------------------------------------------
+
+
+def test_viewers_see_no_buttons_and_cannot_act(viewer: Client, job: Job) -> None:
+    # Given a user who may view everything
+    end_with_failure(job)
+    event = dead_event()
+    page = get(viewer, job)
+    for button in ("run_again", "cancel", "redeliver"):
+        assert f"{button}/" not in page
+
+    # When they act all the same, I expect nothing to happen
+    for end in ("run_again/", "cancel/", "events/redeliver/", f"events/{event.pk}/redeliver/"):
+        answer = viewer.post(f"/admin/jobs/job/{job.pk}/{end}", {"_form_submitted": "True", "new_id": uuid4()})
+        assert answer.status_code == 403, end
+    assert Job.objects.count() == 1
+    assert Event.objects.get().state == Event.State.DEAD
+
+
+def test_nothing_happens_on_get(operator: Client, job: Job) -> None:
+    end_with_failure(job)
+    event = dead_event()
+    for end in ("run_again/", "cancel/", "events/redeliver/", f"events/{event.pk}/redeliver/"):
+        operator.get(f"/admin/jobs/job/{job.pk}/{end}?_form_submitted=True&new_id={uuid4()}")
+    assert Job.objects.count() == 1
+    assert Event.objects.get().state == Event.State.DEAD
+
+
+def test_who_may_not_see_events_sees_the_rest(client: Client, job: Job) -> None:
+    user = User.objects.create_user("other", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="view_job"))
+    client.force_login(user)
+    page = get(client, job)
+    assert "You may not see events." in page
+    assert "files.example/path" in page  # of an input
+    assert client.post(f"/admin/jobs/job/{job.pk}/events/redeliver/").status_code == 403
