@@ -43,6 +43,7 @@ class Destination(models.Model):
         indexes = [
             models.Index(fields=["open_until"], condition=Q(waiting=True), name="destination_waiting_idx"),
             models.Index(fields=["id"], condition=Q(revive_until__isnull=False), name="destination_revive_idx"),
+            models.Index(fields=["id"], condition=Q(open_until__isnull=False), name="destination_open_idx"),
         ]
 
     def __str__(self) -> str:
@@ -124,6 +125,7 @@ class Event(models.Model):
             models.Index(fields=["subscription", "sequence"], condition=Q(state="pending"), name="event_pending_idx"),
             models.Index(fields=["subscription", "sequence"], condition=Q(state="dead"), name="event_dead_idx"),
             models.Index(fields=["settled_at"], condition=Q(state="dead"), name="event_dead_since_idx"),
+            models.Index(fields=["expires_at"], condition=Q(state="pending"), name="event_oldest_pending_idx"),
         ]
 
     def __str__(self) -> str:

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
@@ -23,6 +25,7 @@ from jobs.engine.protocol import Usage
 from jobs.errors import ErrorCode, OwnershipLost
 from jobs.models import Input, Job, Node, Output
 from jobs.states import DECIDED, NO_EXIT_CODE, UNDECIDED, Reason, State, TransferStatus, sources
+from orchestrator_site.base import measurements
 from orchestrator_site.base.db.returning import update_returning
 from orchestrator_site.base.db.transactions import short_read, short_transaction
 
@@ -124,6 +127,7 @@ def started(claim: Claim, started_at: datetime) -> Job:
     guard = claim.guard & Q(status__in=sources(State.RUNNING))
     with changed(claim.uuid, guard, status=State.RUNNING, started_at=started_at, owner_deaths=0, doing="") as job:
         events.started(job)
+        transaction.on_commit(partial(measurements.job_started, job.created_at, started_at))
         if job.node_id is not None:
             start_breaker.record_success(job.node_id)
         return job
@@ -138,6 +142,7 @@ def _decided(uuid: UUID, guard: Q, status: State, reason: Reason | None, error: 
     values = {"finished_at": Now(), "owner_deaths": 0} | values
     guard &= Q(status__in=sources(status))
     with changed(uuid, guard, status=status, reason=reason or "", error=storable_error(error), doing="", **values) as job:
+        _count_decision(job)
         yield job
 
 
@@ -239,6 +244,7 @@ def node_lost(uuid: UUID, node: str) -> None:
         if not job.decided:
             error = storable_error(f"the node {node} was lost while the job ran")
             _write(job, status=State.FAILED, reason=Reason.ENGINE_LOST, finished_at=Now(), error=error)
+            _count_decision(job)
         _conclude(job)
 
 
@@ -251,6 +257,7 @@ def give_up(claim: Claim, error: str) -> None:
         if not job.decided:
             reason = Reason.START_FAILED if job.status == State.ACCEPTED else Reason.ENGINE_LOST
             _write(job, status=State.FAILED, reason=reason, finished_at=Now(), error=storable_error(error))
+            _count_decision(job)
         _conclude(job)
 
 
@@ -287,6 +294,11 @@ def _sum(column: str, item: Input | Output, size: int) -> CombinedExpression | F
     Only the job's owner settles its files, so `item` is as it is in the database.
     """
     return F(column) + size if item.status == TransferStatus.PENDING else F(column)
+
+
+def _count_decision(job: Job) -> None:
+    """Count a decided job once the decision is committed."""
+    transaction.on_commit(partial(measurements.job_decided, job.image, job.reason, job.started_at, job.finished_at))
 
 
 def _settle(item: Input | Output, status: TransferStatus, size: int | None, error: str = "") -> bool:

@@ -3,10 +3,11 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 from uuid import UUID
 
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import Model
 
 from jobs import events, lifecycle, node_hints
@@ -14,6 +15,7 @@ from jobs.errors import IdTaken, JobError, OwnershipLost
 from jobs.models import Input, Job, Output, made_at, new_uuid
 from jobs.spec import InputSpec, JobSpec, OutputSpec
 from jobs.states import InputType, OutputType
+from orchestrator_site.base import measurements
 from orchestrator_site.base.db.statements import Statement, execute_together, insertion
 
 ID_TAKEN: Final = "a job with this id already exists"
@@ -40,6 +42,7 @@ def create(spec: JobSpec) -> Job:
             raise IdTaken(ID_TAKEN) from error
         raise
     node_hints.hint_for_job_on_commit(job)
+    transaction.on_commit(partial(measurements.job_accepted, job.image))
     return job
 
 

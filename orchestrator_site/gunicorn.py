@@ -3,7 +3,9 @@
 import gc
 
 from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
 
+from orchestrator_site.base import measurements
 from orchestrator_site.base.config import configuration
 from orchestrator_site.base.config.configuration import WEB_THREADS
 from orchestrator_site.base.intervals import WebIntervals
@@ -23,6 +25,11 @@ def when_ready(_server: Arbiter) -> None:
     """Keep the garbage collector from writing to the memory that the processes share, which are about to be forked."""
     gc.collect()
     gc.freeze()
+
+
+def post_fork(_server: Arbiter, _worker: Worker) -> None:
+    """Let each process keep its metrics in a file of its own."""
+    measurements.keep_in(_configuration.state_dir)
 
 
 bind = f"{_configuration.host}:{_configuration.port}"

@@ -43,7 +43,6 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    "django_prometheus",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -53,8 +52,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "orchestrator_site.ops.http_metrics.HttpMetricsMiddleware",
     "orchestrator_site.ops.request_log.RequestLogMiddleware",
-    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "orchestrator_site.browsers.content_security.ContentSecurityMiddleware",
     "orchestrator_site.base.http.api_errors.JsonErrorsMiddleware",
     "orchestrator_site.ops.health.ProbeMiddleware",  # before the host check: probes accept any host name
@@ -68,7 +67,6 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "orchestrator_site.browsers.admin_errors.AdminErrorsMiddleware",
-    "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 
 TEMPLATES = [

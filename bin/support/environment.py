@@ -45,7 +45,6 @@ SERVICE_VARIABLES = frozenset(
         "NO_COLOR",
         "FORCE_COLOR",
         "DJANGO_SETTINGS_MODULE",
-        "PROMETHEUS_MULTIPROC_DIR",
     }
 )
 

@@ -15,6 +15,7 @@ from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.rules import destination_breaker, event_verdict
 from callbacks.rules.event_verdict import Dead, Retry
 from callbacks.rules.outcome import Outcome
+from orchestrator_site.base import measurements
 from orchestrator_site.base.db.statements import insert_rows, update_rows
 from orchestrator_site.base.intervals import DeliveryIntervals
 
@@ -59,6 +60,7 @@ def record_attempts(attempts: Sequence[tuple[Event, Outcome]], rows: LockedStrea
     judged = [_judge(event, rows.streams[event.subscription_id], rows.now, outcome, intervals) for event, outcome in attempts]
     insert_rows(Attempt, [_attempt(event, outcome) for event, outcome in attempts], _ATTEMPT)
     update_rows(Event, judged, _Judged._fields[1:])
+    transaction.on_commit(partial(_count, [outcome for _, outcome in attempts], judged))
 
 
 class _Judged(NamedTuple):
@@ -110,6 +112,7 @@ def record_interrupted_attempt(subscription: Subscription) -> None:
     event = subscription.events.filter(pk=subscription.sending, state=Event.State.PENDING).only("pk").first()
     if event is not None:
         Attempt.objects.create(event=event, time=subscription.sending_since, latency_ms=0, error=_INTERRUPTED)
+        transaction.on_commit(measurements.attempt_interrupted)
 
 
 def mark_expired_dead(subscription: Subscription, now: datetime) -> None:
@@ -123,6 +126,13 @@ def mark_expired_dead(subscription: Subscription, now: datetime) -> None:
         subscription.bulk_refused = True
     for event in expired:
         transaction.on_commit(partial(_log_dead, event, "expired"))
+    transaction.on_commit(partial(measurements.events_died, len(expired)))
+
+
+def _count(outcomes: Sequence[Outcome], judged: Sequence[_Judged]) -> None:
+    for outcome in outcomes:
+        measurements.event_attempted(outcome.status, outcome.latency_ms / 1000)
+    measurements.events_died(sum(event.state == Event.State.DEAD for event in judged))
 
 
 def _log_dead(event: Event, error: str) -> None:

@@ -12,7 +12,7 @@ from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.models import Input, Job, Output
 from jobs.states import InputType, OutputType, TransferStatus
-from orchestrator_site.base.db.postgresql import answer_limit
+from orchestrator_site.base.db.bounded_connections import answer_limit
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
 from orchestrator_site.base.intervals import JobIntervals, RunIntervals
 

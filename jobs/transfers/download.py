@@ -22,6 +22,7 @@ from jobs.transfers.http_attempts import (
     send_request,
 )
 from jobs.transfers.progress import ProgressCallback
+from orchestrator_site.base import measurements
 from orchestrator_site.base.egress import http_client
 from orchestrator_site.base.values.http_urls import InvalidUrl, follow
 
@@ -218,6 +219,7 @@ class Download:
             if piece.end > self._limits.size:
                 raise DownloadFailed(over_limit(self._shown, self._limits.size))
             self._received = piece.end
+            measurements.transferred(measurements.Direction.IN, len(data))
             if self._sha256 is not None:
                 self._digest.update(data)
             yield piece

@@ -16,6 +16,7 @@ from jobs.transfers.http_attempts import (
     send_request,
 )
 from jobs.transfers.workspace import Workspace, find_file, not_found
+from orchestrator_site.base import measurements
 
 
 def upload_file(
@@ -57,9 +58,12 @@ def _send(
     interrupt: Interrupt,
 ) -> int:
     # A server may answer before it has read the whole file, and close the connection: an error counts, a success does not.
-    with send_request(method, url, headers, file, limits, interrupt) as answer:
-        if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
-            raise error_for_status(method, url, answer)
-        if file.consumed < file.size:
-            raise RetryableError(UploadFailed(f"{describe_answer(method, url, answer)} before the whole file was sent"))
+    try:
+        with send_request(method, url, headers, file, limits, interrupt) as answer:
+            if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                raise error_for_status(method, url, answer)
+            if file.consumed < file.size:
+                raise RetryableError(UploadFailed(f"{describe_answer(method, url, answer)} before the whole file was sent"))
+    finally:
+        measurements.transferred(measurements.Direction.OUT, file.consumed)
     return file.size

@@ -26,7 +26,7 @@ from jobs.worker.sandbox_pool import SandboxPool
 from jobs.worker.upload_pool import UploadPool
 from orchestrator_site.base.broker import hint
 from orchestrator_site.base.config.configuration import Configuration
-from orchestrator_site.base.db.postgresql import answer_limit
+from orchestrator_site.base.db.bounded_connections import answer_limit
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, one_connection, release_connection, short_read
 from orchestrator_site.base.intervals import JobIntervals
 from orchestrator_site.base.log_context import log_context

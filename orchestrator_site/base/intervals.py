@@ -221,6 +221,16 @@ class DatabaseIntervals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsIntervals:
+    """The process `metrics`. A scrape by Prometheus takes 10 s at most."""
+
+    connect: float = 2.0  # to the database; for a name with several addresses, to each
+    query: float = 2.0  # for each query. There are a few short ones
+    fresh: float = 1.0  # what was read from the database is shown again for this long: several scrapers cost no more than one
+    images: float = 300.0  # between two looks at which images are used most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EgressIntervals:
     """Outgoing HTTP; the time-outs of a request belong to its caller."""
 

@@ -15,7 +15,8 @@ from dramatiq.errors import BrokerConnectionError
 from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Node
 from orchestrator_site.base import broker
-from orchestrator_site.base.db.postgresql import answer_limit, check_pool
+from orchestrator_site.base.db.bounded_connections import answer_limit
+from orchestrator_site.base.db.postgresql import check_pool
 from orchestrator_site.base.http.api_errors import error_response
 from orchestrator_site.base.intervals import WebIntervals
 

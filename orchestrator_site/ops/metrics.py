@@ -4,7 +4,6 @@ As a program, it is the process `metrics` of the Procfile: without Django and th
 """
 
 import logging.config
-import os
 import signal
 import socket
 import sys
@@ -12,13 +11,15 @@ import threading
 from typing import Final
 
 from gunicorn.config import Config
-from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from orchestrator_site.base.config.configuration import Configuration, load
 from orchestrator_site.base.config.variables import ConfigurationError
 from orchestrator_site.base.intervals import WebIntervals
+from orchestrator_site.base.measurements.process_counts import DIRECTORY
 from orchestrator_site.ops.logs import log_configuration
+from orchestrator_site.ops.metrics_counts import CountsCollector
+from orchestrator_site.ops.metrics_database import DatabaseCollector, database_of
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.web.event_loop import Server
 
@@ -30,10 +31,10 @@ def serve_metrics(configuration: Configuration) -> None:
 
     prometheus_client's own server would start a thread for each connection and keep it as long as the client likes.
     """
-    registry: CollectorRegistry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    directory = configuration.state_dir / DIRECTORY
+    registry = CollectorRegistry()  # not the default one, which has metrics of this process alone
+    registry.register(CountsCollector(directory))
+    registry.register(DatabaseCollector(database_of(configuration), directory))
     listener = _listen(configuration.host, configuration.metrics_port)
     intervals = WebIntervals()
     server = Server([listener], _gunicorn_settings(), make_wsgi_app(registry), _LIMITS, intervals)

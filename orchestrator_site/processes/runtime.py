@@ -7,8 +7,10 @@ import signal
 import threading
 from typing import Protocol
 
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
+from orchestrator_site.base import measurements
 from orchestrator_site.base.db.transactions import release_connection
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class Runtime:
 
     def run_until_signal(self) -> None:
         """Run in the foreground until SIGINT or SIGTERM, then stop and end the process."""
+        measurements.keep_in(settings.CONFIGURATION.state_dir)
 
         def request_stop(*_: object) -> None:
             self.stopping.set()

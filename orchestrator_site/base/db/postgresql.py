@@ -1,84 +1,17 @@
-"""PostgreSQL connections on which no call waits forever.
+"""Django's connections to PostgreSQL: on none does a call wait forever (`bounded_connections`)."""
 
-A live server ends slow statements by itself, and the kernel gives up a peer that acknowledges nothing. Neither helps if a
-proxy accepts our bytes and forwards nothing, or if the server is frozen: then the client has to give up.
-"""
-
-import select
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
 from math import inf
-from time import monotonic
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
-from psycopg.abc import RV, PQGen
-from psycopg.waiting import Ready
 
+from orchestrator_site.base.db.bounded_connections import BoundedConnection, answer_limit, parameters
 from orchestrator_site.base.intervals import DatabaseIntervals
 
 MAX_CONNECTIONS: Final = 8  # of a process. More would not help: its threads take turns, and hold one for a few milliseconds
-_limit: ContextVar[float | None] = ContextVar("limit", default=None)
-
-
-class BoundedConnection(psycopg.Connection[Any]):
-    """A connection that closes itself and raises psycopg's `OperationalError` if an answer does not come in time.
-
-    As with every lost connection, the statement may have been executed.
-    """
-
-    intervals: ClassVar[DatabaseIntervals] = DatabaseIntervals()
-    _answered_at = -inf
-
-    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        limit = _limit.get()
-        answer = super().wait(self._bounded(gen, self.intervals.answer if limit is None else limit), interval, timeout)
-        self._answered_at = monotonic()
-        return answer
-
-    def execute(self, *args: Any, **options: Any) -> Any:
-        """Execute the statement of the pool's health check, with a short limit. Nothing else calls this: Django uses cursors.
-
-        Skip it if the server has answered a moment ago and not said anything since, as it does when it closes the connection.
-        """
-        if monotonic() - self._answered_at < self.intervals.pool_trust and not self._has_unread_bytes:
-            return None
-        with answer_limit(self.intervals.pool_check):
-            return super().execute(*args, **options)
-
-    @property
-    def _has_unread_bytes(self) -> bool:
-        """Whether the server has sent something, or closed the connection."""
-        poll = select.poll()
-        poll.register(self.pgconn.socket, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def _bounded(self, gen: PQGen[RV], seconds: float) -> PQGen[RV]:
-        """Raise `OperationalError` after `seconds`. Psycopg also resumes `gen` after each interval without data."""
-        deadline = monotonic() + seconds
-        try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                if ready == Ready.NONE and monotonic() > deadline:
-                    self.pgconn.finish()
-                    raise psycopg.OperationalError(f"no answer within {seconds:g} s: connection closed")
-                wanted = gen.send(ready)
-        except StopIteration as end:
-            result: RV = end.value
-            return result
-
-
-@contextmanager
-def answer_limit(seconds: float) -> Iterator[None]:
-    """Set another limit for each of this thread's calls inside the block."""
-    token = _limit.set(seconds)
-    try:
-        yield
-    finally:
-        _limit.reset(token)
 
 
 def check_pool(connection: BaseDatabaseWrapper, seconds: float) -> None:
@@ -163,19 +96,8 @@ def _cursor(connection: BaseDatabaseWrapper, factory: type[psycopg.Cursor[Any]])
 
 def options(intervals: DatabaseIntervals = DatabaseIntervals()) -> dict[str, Any]:
     """Return the OPTIONS of Django's database settings."""
-    limits = {
-        "lock_timeout": intervals.lock,
-        "statement_timeout": intervals.statement,
-        "idle_in_transaction_session_timeout": intervals.idle_in_transaction,
-    }
     return {
-        "connect_timeout": round(intervals.connect),
-        "keepalives": 1,
-        "keepalives_idle": round(intervals.keepalive),
-        "keepalives_interval": round(intervals.keepalive),
-        "keepalives_count": 2,
-        "tcp_user_timeout": round(intervals.unacknowledged * 1000),
-        "options": " ".join(f"-c {name}={round(seconds * 1000)}ms" for name, seconds in limits.items()),
+        **parameters(intervals),
         "pool": {
             "connection_class": BoundedConnection,
             "min_size": 0,

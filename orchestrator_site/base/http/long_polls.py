@@ -16,13 +16,21 @@ T = TypeVar("T")
 slots = threading.BoundedSemaphore(max(1, WEB_THREADS // 2))
 
 
+class _Waited(threading.local):
+    seconds = 0.0
+
+
+waited = _Waited()  # of the request of this thread, which sets it to zero at its start: it does not count as slowness
+
+
 def look_until(look: Callable[[], T], enough: Callable[[T], bool], seconds: float, intervals: WebIntervals = WebIntervals()) -> T:
     """Return what `look` sees, as soon as that is `enough`, the time is up or the process stops; at once if no slot is free."""
     seen = look()
     if seconds <= 0 or enough(seen) or not slots.acquire(blocking=False):
         return seen
+    began = time.monotonic()
     try:
-        deadline, pause = time.monotonic() + seconds, intervals.poll
+        deadline, pause = began + seconds, intervals.poll
         while not enough(seen) and (left := deadline - time.monotonic()) > 0:
             release_connection()
             if stopping.wait(min(pause, left)):
@@ -32,3 +40,4 @@ def look_until(look: Callable[[], T], enough: Callable[[T], bool], seconds: floa
         return seen
     finally:
         slots.release()
+        waited.seconds += time.monotonic() - began

@@ -23,6 +23,47 @@ def service(tmp_path: Path) -> Iterator[Service]:
     service.stop()
 
 
+def samples(service: Service) -> dict[str, float]:
+    """Return all samples, by their name and labels. Empty while nothing answers."""
+    try:
+        answer = requests.get(f"http://127.0.0.1:{service.environment['METRICS_PORT']}/metrics", timeout=10)
+    except requests.ConnectionError:
+        return {}
+    lines = [line.rpartition(" ") for line in answer.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+def test_the_counts_of_a_killed_process_stay(service: Service) -> None:
+    # Given requests that a process has answered
+    service.start("metrics")
+    service.start("web")
+    wait_for(lambda: samples(service), what="the metrics")
+    service.request("GET", "/livez")
+    before = samples(service)
+    assert before["http_requests_total"] >= 2
+
+    # When it is killed, and another one takes its place
+    service.kill("web")
+    assert samples(service)["http_requests_total"] == before["http_requests_total"]
+    service.start("web")
+
+    # I expect the requests of both
+    after = samples(service)
+    route = 'http_request_duration_seconds_count{method="GET",path="/livez",status="200"}'
+    assert after["http_requests_total"] > before["http_requests_total"]
+    assert after[route] > before[route]
+
+
+def test_the_counts_are_served_while_the_database_does_not_answer(service: Service) -> None:
+    # Given a service without a database
+    service.start("metrics")
+
+    # I expect the metrics to say so
+    found = wait_for(lambda: samples(service), what="the metrics")
+    assert (found["database_up"], found["http_requests_total"]) == (0, 0)
+    assert "jobs_oldest_seconds" not in found
+
+
 def test_incomplete_requests_block_no_threads(service: Service) -> None:
     # Given the metrics process, and many clients that stop in the middle of their requests
     process = service.start("metrics")

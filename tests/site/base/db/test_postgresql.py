@@ -16,7 +16,7 @@ from django.db.models.signals import pre_migrate
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from orchestrator_site.base.db import postgresql
-from orchestrator_site.base.db.postgresql import BoundedConnection, answer_limit
+from orchestrator_site.base.db.bounded_connections import BoundedConnection, answer_limit
 from orchestrator_site.base.intervals import DatabaseIntervals
 from tests.helpers.service_processes import Service
 from tests.helpers.tcp_proxy import TcpProxy

@@ -1,0 +1,174 @@
+"""The metrics that are read from the database."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.db import connection
+from django.db.models import F
+from django.utils import timezone
+from prometheus_client import CollectorRegistry
+
+from callbacks.models import Destination, Event
+from jobs import lifecycle
+from jobs.models import Job, Node, new_uuid
+from orchestrator_site.base.intervals import MetricsIntervals
+from orchestrator_site.base.measurements.image_names import read_names
+from orchestrator_site.ops import metrics_database
+from orchestrator_site.ops.metrics_database import Database, DatabaseCollector, Postgresql, Sqlite
+from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+AT_ONCE = MetricsIntervals(fresh=0.0, images=0.0)
+
+
+def database_of_the_tests() -> Database:
+    settings = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return Sqlite(Path(settings["NAME"]), AT_ONCE)
+    password = quote(settings["PASSWORD"], safe="")
+    address = f"{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
+    return Postgresql(f"postgresql://{settings['USER']}:{password}@{address}", AT_ONCE)
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    database = database_of_the_tests()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def registry(database: Database, tmp_path: Path) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(DatabaseCollector(database, tmp_path, AT_ONCE))
+    return registry
+
+
+def add_jobs(count: int, **values: Any) -> None:
+    """Add copies of a job."""
+    template = make_job(callback=None, **values)
+    jobs = [Job(**{field.name: getattr(template, field.name) for field in Job._meta.concrete_fields}) for _ in range(count - 1)]
+    for job in jobs:
+        job.uuid = new_uuid()
+        job.id = str(job.uuid)
+    Job.objects.bulk_create(jobs, batch_size=500)
+
+
+def test_an_empty_database(registry: CollectorRegistry) -> None:
+    names = ("jobs_oldest_seconds", "dispatcher_queue_size", "dispatcher_oldest_seconds", "breakers_open")
+
+    assert [registry.get_sample_value(name) for name in names] == [0, 0, 0, 0]
+    assert registry.get_sample_value("jobs_active", {"status": "accepted"}) == 0
+    assert registry.get_sample_value("database_up") == 1
+
+
+def test_what_there_is(registry: CollectorRegistry) -> None:
+    # Given two jobs, one of which has waited for a minute
+    old = make_job()
+    make_job(callback=None)
+    Job.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(seconds=60))
+
+    assert registry.get_sample_value("jobs_active", {"status": "accepted"}) == 2
+    assert registry.get_sample_value("jobs_oldest_seconds") == pytest.approx(60, abs=20)
+
+    # When it starts, its first event waits for ten minutes, and its callback does not answer
+    lifecycle.started(claimed(old), STARTED_AT)
+    Event.objects.update(expires_at=F("expires_at") - timedelta(minutes=10))
+    Destination.objects.update(open_until=timezone.now())
+
+    # I expect each of these to be shown
+    assert registry.get_sample_value("jobs_active", {"status": "running"}) == 1
+    assert registry.get_sample_value("jobs_oldest_seconds") == pytest.approx(0, abs=20)
+    assert registry.get_sample_value("dispatcher_queue_size") == 1
+    assert registry.get_sample_value("dispatcher_oldest_seconds") == pytest.approx(600, abs=20)
+    assert registry.get_sample_value("breakers_open") == 1
+    assert registry.get_sample_value("node_cpus_reserved", {"node": "node"}) == 1
+    assert registry.get_sample_value("node_cpus", {"node": "node"}) == 8
+    assert registry.get_sample_value("node_memory_reserved_bytes", {"node": "node"}) == 64 * 1024**2
+    assert registry.get_sample_value("node_up", {"node": "node"}) == 1
+
+
+@pytest.mark.parametrize("seen", [None, timedelta(minutes=1)])
+def test_a_node_without_a_heartbeat_is_down(registry: CollectorRegistry, seen: timedelta | None) -> None:
+    make_node("gone")
+    Node.objects.update(seen_at=seen and timezone.now() - seen)
+
+    assert registry.get_sample_value("node_up", {"node": "gone"}) == 0
+
+
+def test_the_images_used_most_get_series_of_their_own(registry: CollectorRegistry, tmp_path: Path) -> None:
+    # Given two images, of which the second is used more often
+    add_jobs(2, image="rare")
+    add_jobs(3, image="frequent")
+
+    registry.get_sample_value("database_up")
+
+    assert read_names(tmp_path) == ["frequent", "rare"]
+
+
+def test_a_database_that_does_not_answer_is_shown_and_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a database that does not answer
+    database = database_of_the_tests()
+    collector = DatabaseCollector(database, tmp_path, AT_ONCE)
+
+    def fail(_: str) -> None:
+        raise database.errors[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "query", fail)
+
+        # I expect that to be all
+        (up,) = collector.collect()
+        assert up.samples[0].value == 0
+
+    # I expect it to be found when it is back
+    assert len(list(collector.collect())) > 5
+    database.close()
+
+
+def test_what_was_read_a_moment_ago_is_shown_again(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = DatabaseCollector(database, tmp_path, MetricsIntervals(fresh=3600.0))
+    first = collector.collect()
+    database.close()
+
+    def fail(_: str) -> None:
+        raise AssertionError("the database was asked")
+
+    monkeypatch.setattr(database, "query", fail)
+
+    assert collector.collect() is first
+
+
+def test_the_connection_cannot_write(database: Database) -> None:
+    with pytest.raises(database.errors):
+        database.query("UPDATE jobs_job SET image = 'x'")
+
+
+def test_no_statement_reads_a_whole_table(database: Database) -> None:
+    # Given many jobs, most of which are complete
+    add_jobs(2_000)
+    Job.objects.update(status="completed", completed_at=timezone.now())
+    add_jobs(200)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+    # I expect each statement to use an index. The few nodes are read whole.
+    found = {**metrics_database.statements(database.dialect), "images": metrics_database.IMAGES}
+    del found["nodes"]
+    explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+    for name, statement in found.items():
+        plan = "\n".join(str(row[-1]) for row in database.query(f"{explain} {statement}"))
+        assert "INDEX" in plan.upper(), (name, plan)
+        assert "Seq Scan" not in plan, (name, plan)
+
+
+def test_what_is_counted_is_limited(registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_database, "COUNTED_AT_MOST", 3)
+    add_jobs(5)
+
+    assert registry.get_sample_value("jobs_active", {"status": "accepted"}) == 3
