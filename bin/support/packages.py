@@ -10,11 +10,11 @@ class PackageError(Exception):
 
 
 def install_for_tests() -> None:
-    """Install an image registry, `faketime`, PHP and Chromium. Raise `PackageError` if one of the first two is missing.
+    """Install what tests run. Raise `PackageError` if an image registry, `faketime` or Prometheus cannot be installed.
 
     Without PHP or Chromium their tests are skipped.
     """
-    for program in ("docker-registry", "faketime"):
+    for program in ("docker-registry", "faketime", "prometheus"):
         if not available(program, program):
             raise PackageError(f"{program} is missing: install it (on Debian: apt-get install {program}).")
     available("php", "php-cli")

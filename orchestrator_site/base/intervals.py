@@ -222,7 +222,9 @@ class DatabaseIntervals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsIntervals:
-    """The process `metrics`. A scrape by Prometheus takes 10 s at most."""
+    """The metrics. Prometheus waits for an answer for 10 s."""
+
+    retry: float = 5.0  # to create the file of a process, after a failure such as a full disk
 
     connect: float = 2.0  # to the database; for a name with several addresses, to each
     query: float = 2.0  # for each query. There are a few short ones

@@ -9,10 +9,10 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 _MERGED: Final = "ended.json"
 _LOCK: Final = "ended.lock"
+_BATCH: Final = 100  # files that are open at once
 _IMAGE: Final = "image"
+_BY_NAME: Final = {metric.name: metric for metric in METRICS}
 
 Totals = dict[Series, list[float]]
 
@@ -37,88 +39,101 @@ class CountsCollector:
         self._directory = directory
 
     def collect(self) -> Iterable[Metric]:
-        """Return all metrics. Those without labels, and those whose labels are known, are there from the start."""
-        totals = self._totals()
-        shown = {*self._image_names(), image_names.OTHER}
-        for metric in METRICS:
-            yield _family(metric, {series.labels: numbers for series, numbers in totals.items() if _shows(metric, series, shown)})
+        """Return all metrics. Those without labels, and those whose labels are known, are there from the start.
 
-    def _totals(self) -> Totals:
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _exclusive(self._directory):
-                return _add_up(self._directory)
-        except OSError as error:
-            logger.error("the counts of the processes cannot be read: %s", error)
-            return {}
-
-    def _image_names(self) -> list[str]:
-        try:
-            return image_names.read_names(self._directory)
-        except OSError:
-            return []
+        Raise `OSError` if the files cannot be read: with zeros instead, all that was ever counted would look new later.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _exclusive(self._directory):
+            totals = _add_up(self._directory)
+        return [
+            _family(metric, {series.labels: numbers for series, numbers in totals.items() if series.metric == metric.name})
+            for metric in METRICS
+        ]
 
 
 def _add_up(directory: Path) -> Totals:
     """Return the counts of all files, and merge those of dead processes. The caller has the directory for itself."""
-    merged = _read_merged(directory)
-    totals = {Series.decode(name): list(numbers) for name, numbers in merged["counts"].items()}
-    included = set(merged["included"])
-    dead: list[Path] = []
-    living: list[Path] = []
-    for path in sorted(directory.glob(f"*{count_file.SUFFIX}")):
-        with count_file.abandoned(path) as is_dead:
-            if path.name not in included:
-                (dead if is_dead else living).append(path)
-            elif is_dead:
-                path.unlink(missing_ok=True)
-    for path in dead:
-        _add(totals, path)
-    if dead:
-        _merge(directory, totals, dead)
-        totals = {series: list(numbers) for series, numbers in totals.items()}
+    images = {*image_names.read_names(directory), image_names.OTHER}
+    merged, totals = _read_merged(directory, images)
+    for name in merged:  # the last merge was interrupted before they were deleted
+        (directory / name).unlink(missing_ok=True)
+    paths = sorted(directory.glob(f"*{count_file.SUFFIX}"))
+    living = [
+        path for start in range(0, len(paths), _BATCH) for path in _merge(directory, totals, paths[start:][:_BATCH], images)
+    ]
     for path in living:
-        _add(totals, path)
+        _add(totals, count_file.read(path), images)
     return totals
 
 
-def _add(totals: Totals, path: Path) -> None:
-    for name, numbers in count_file.read(path):
+def _merge(directory: Path, totals: Totals, paths: Sequence[Path], images: set[str]) -> list[Path]:
+    """Merge those of the files whose processes have ended, and return the others.
+
+    They are locked until they are deleted: a file without a lock may also be that of a process that is about to lock it.
+    """
+    with ExitStack() as locks:
+        dead = [path for path in paths if locks.enter_context(count_file.abandoned(path))]
+        added = {series: list(numbers) for series, numbers in totals.items()}
+        for path in dead:
+            _add(added, count_file.read(path), images)
+        try:
+            if dead:
+                _store_merged(directory, added, dead)
+        except OSError as error:
+            logger.warning("the files of dead processes stay, because they cannot be merged: %s", error)
+            return list(paths)
+        totals.update(added)
+        for path in dead:
+            path.unlink(missing_ok=True)
+    return [path for path in paths if path not in dead]
+
+
+def _add(totals: Totals, counts: Iterable[tuple[str, Sequence[float]]], images: set[str]) -> None:
+    """Add what is to be shown of a file."""
+    for name, numbers in counts:
         try:
             series = Series.decode(name)
         except ValueError:
             continue
-        so_far = totals.get(series, [0.0] * len(numbers))
-        totals[series] = [a + b for a, b in zip(so_far, numbers, strict=True)]
+        if _is_shown(series, images) and len(numbers) == (len(series.bounds) + 2 if series.bounds else 1):
+            so_far = totals.get(series, [0.0] * len(numbers))
+            totals[series] = [a + b for a, b in zip(so_far, numbers, strict=True)]
 
 
-def _read_merged(directory: Path) -> dict[str, Any]:
+def _is_shown(series: Series, images: set[str]) -> bool:
+    """Return whether a series is one of a metric as it is defined now, and of an image that has series of its own."""
+    metric = _BY_NAME.get(series.metric)
+    if metric is None or len(series.labels) != len(metric.labels):
+        return False
+    if series.bounds != (metric.bounds if isinstance(metric, Histogram) else ()):
+        return False
+    return _IMAGE not in metric.labels or series.labels[metric.labels.index(_IMAGE)] in images
+
+
+def _read_merged(directory: Path, images: set[str]) -> tuple[set[str], Totals]:
+    """Return the names of the files that are merged already, and their totals."""
+    totals: Totals = {}
     try:
         merged = json.loads((directory / _MERGED).read_bytes())
+        _add(totals, merged["counts"].items(), images)
+        return set(merged["included"]), totals
     except FileNotFoundError:
-        return {"included": [], "counts": {}}
-    except ValueError:
+        return set(), {}
+    except (ValueError, KeyError, TypeError, AttributeError):
         logger.exception("the counts of ended processes are unreadable, and start from zero")
-        return {"included": [], "counts": {}}
-    assert isinstance(merged, dict)
-    return merged
+        return set(), {}
 
 
-def _merge(directory: Path, totals: Totals, dead: Sequence[Path]) -> None:
-    """Store the totals of dead processes, and delete their files."""
+def _store_merged(directory: Path, totals: Totals, added: Sequence[Path]) -> None:
+    """Store the totals of dead processes, with the names of the files that were added now. Raise `OSError`."""
     counts = {series.encode(): numbers for series, numbers in totals.items()}
     new = directory / f"{_MERGED}.new"
-    try:
-        with new.open("w") as file:
-            json.dump({"included": [path.name for path in dead], "counts": counts}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(directory / _MERGED)
-    except OSError as error:
-        logger.warning("the files of dead processes stay, because they cannot be merged: %s", error)
-        return
-    for path in dead:
-        path.unlink(missing_ok=True)
+    with new.open("w") as file:
+        json.dump({"included": [path.name for path in added], "counts": counts}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(directory / _MERGED)
 
 
 @contextmanager
@@ -129,14 +144,6 @@ def _exclusive(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _shows(metric: Counter | Histogram, series: Series, images: set[str]) -> bool:
-    """Return whether a series is one of this metric, as it is defined now, and of an image that has series of its own."""
-    bounds = metric.bounds if isinstance(metric, Histogram) else ()
-    if (series.metric, series.bounds, len(series.labels)) != (metric.name, bounds, len(metric.labels)):
-        return False
-    return _IMAGE not in metric.labels or series.labels[metric.labels.index(_IMAGE)] in images
 
 
 def _family(metric: Counter | Histogram, series: Mapping[tuple[str, ...], Sequence[float]]) -> Metric:

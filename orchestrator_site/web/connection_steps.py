@@ -11,6 +11,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from orchestrator_site.base.http.pauses import Pauses
+
+
+from orchestrator_site.base import measurements
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.web.answer_threads import AnswerThreads
 from orchestrator_site.web.client_connection import ClientConnection, Phase
@@ -184,6 +187,7 @@ class ConnectionSteps:
     def _refuse(self, connection: ClientConnection, refusal: Refusal) -> None:
         """Answer with an error and close the connection after it."""
         self._connections.refused[refusal.sentence] += 1
+        measurements.request_refused(refusal.status)
         connection.closing = True
         connection.reader.forget()
         connection.output.sendall(refusal.encode(with_body=not connection.reader.answers_without_body))

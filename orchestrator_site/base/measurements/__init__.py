@@ -13,6 +13,7 @@ from orchestrator_site.base.measurements.measured import (
     job_decided,
     job_started,
     request_answered,
+    request_refused,
     transferred,
 )
 from orchestrator_site.base.measurements.process_counts import keep_in
@@ -27,5 +28,6 @@ __all__ = [
     "job_started",
     "keep_in",
     "request_answered",
+    "request_refused",
     "transferred",
 ]

@@ -49,8 +49,11 @@ class CountFile:
 
 
 def read(path: Path) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Yield the names and numbers of a file. A record that its process did not finish is left out."""
-    data, position = path.read_bytes(), 0
+    """Yield the names and numbers of a file, nothing if there is none. A record that its process did not finish is left out."""
+    try:
+        data, position = path.read_bytes(), 0
+    except FileNotFoundError:  # its process could not lock it, and takes another one
+        return
     while position + _HEADER.size <= len(data):
         name_bytes, count = _HEADER.unpack_from(data, position)
         numbers_at = position + _HEADER.size + name_bytes + -name_bytes % _UNIT

@@ -15,6 +15,7 @@ from typing import Final
 MAX_IMAGES: Final = 100
 OTHER: Final = "other"
 _FILE: Final = "images.json"
+_MAX_USED: Final = 10 * MAX_IMAGES  # in the life of a process
 
 
 class ImageNames:
@@ -24,6 +25,7 @@ class ImageNames:
         self._directory: Path | None = None  # without one, this process has its own
         self._names: list[str] = []
         self._version: tuple[int, ...] = ()  # of the file that was read last
+        self._used: set[str] = set()  # images that this process has counted
         self._lock = threading.Lock()
 
     def share(self, directory: Path) -> None:
@@ -40,7 +42,13 @@ class ImageNames:
                     self._add(image)
             except OSError:  # the disk is full, or another process adds one at this moment
                 return OTHER
-            return image if image in self._names else OTHER
+            return image if image in self._names and self._has_room_for(image) else OTHER
+
+    def _has_room_for(self, image: str) -> bool:
+        """Return whether the file of this process may have series of this image. It keeps those of images that were replaced."""
+        if len(self._used) < _MAX_USED:
+            self._used.add(image)
+        return image in self._used
 
     def _refresh(self, directory: Path) -> None:
         try:

@@ -22,8 +22,13 @@ class Direction(StrEnum):
 def request_answered(method: str, path: str, status: int, seconds: float) -> None:
     """Count a request. `path` is the pattern of its route, or empty if there is none."""
     known_method = method if method in _METHODS else OTHER
-    metrics.HTTP_REQUESTS.add()
     metrics.HTTP_REQUEST_DURATION.observe(seconds, known_method, path or OTHER, str(status))
+    request_refused(status)
+
+
+def request_refused(status: int) -> None:
+    """Count a request that the web server answered itself, because it was invalid or there were too many."""
+    metrics.HTTP_REQUESTS.add()
     if status >= _SERVER_ERROR:
         metrics.HTTP_ERRORS.add()
 

@@ -3,11 +3,14 @@
 import json
 import logging
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from orchestrator_site.base.intervals import MetricsIntervals
 from orchestrator_site.base.measurements.count_file import CountFile
 from orchestrator_site.base.measurements.image_names import ImageNames
 
@@ -38,27 +41,24 @@ class Series(NamedTuple):
 class ProcessCounts:
     """Counts that only grow. Any thread may change them."""
 
-    def __init__(self) -> None:
+    def __init__(self, intervals: MetricsIntervals = MetricsIntervals()) -> None:
+        self._intervals = intervals
         self._lock = threading.Lock()
         self._numbers: dict[Series, list[float]] = {}
         self._names: dict[Series, str] = {}  # encoded
+        self._directory: Path | None = None
         self._file: CountFile | None = None
+        self._opened_at = -inf  # when that was last tried, by `time.monotonic`
         self._is_failing = False
         self.images = ImageNames()
 
     def keep_in(self, directory: Path) -> None:
-        """Keep the counts in a file in `directory`. If that is impossible, `metrics` shows nothing of this process."""
+        """Keep the counts in a file in `directory`. While that is impossible, `metrics` does not have those of this process."""
         with self._lock:
-            if self._file is not None:
-                return
-            try:
-                self._file = CountFile(directory)
-            except OSError as error:
-                logger.warning("the metrics of this process are lost: STATE_DIR is not writable: %s", error.strerror)
-                return
-            self.images.share(directory)
-            for series in self._numbers:
-                self._write(series)
+            if self._directory is None:
+                self._directory = directory
+                self.images.share(directory)
+                self._open(directory)
 
     def add(self, series: Series, amount: float) -> None:
         """Add `amount` to a counter."""
@@ -86,16 +86,35 @@ class ProcessCounts:
         return self._numbers[series]
 
     def _write(self, series: Series) -> None:
-        if self._file is None:
-            return
+        if self._file is not None:
+            self._store(self._file, [series])
+        elif self._directory is not None and time.monotonic() - self._opened_at >= self._intervals.retry:
+            self._open(self._directory)
+
+    def _open(self, directory: Path) -> None:
+        """Create the file with all that was counted so far."""
+        self._opened_at = time.monotonic()
         try:
-            self._file.write(self._names[series], self._numbers[series])
+            self._file = CountFile(directory)
         except OSError as error:
-            if not self._is_failing:
-                logger.warning("metrics cannot be written to STATE_DIR: %s", error.strerror or error)
-            self._is_failing = True
+            self._report(error)
+        else:
+            self._store(self._file, list(self._numbers))
+
+    def _store(self, file: CountFile, changed: Sequence[Series]) -> None:
+        try:
+            for series in changed:
+                file.write(self._names[series], self._numbers[series])
+        except OSError as error:
+            self._report(error)
         else:
             self._is_failing = False
+
+    def _report(self, error: OSError) -> None:
+        """Log the first of several failures."""
+        if not self._is_failing:
+            logger.warning("metrics cannot be written to STATE_DIR: %s", error.strerror or error)
+        self._is_failing = True
 
 
 counts: Final = ProcessCounts()

@@ -13,6 +13,7 @@ import pytest
 from jobs.errors import DownloadFailed, DownloadRefused, Interrupted, WriteFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers import Workspace, put_download
+from orchestrator_site.base.measurements.metrics import TRANSFER_BYTES
 from tests.helpers import fileserver
 from tests.helpers.fileserver import FileServer, cut, raw, status
 from tests.jobs.transfers import workspaces
@@ -30,9 +31,11 @@ class TestDownload:
     def test_the_file_arrives(self, workspace: Workspace, server: FileServer, download: Download, data: bytes) -> None:
         # Given a file on a server
         url = server.serve("/file", data)
+        before = TRANSFER_BYTES.value("in")
         # When it is downloaded, I expect its size, and the file in the workspace
         assert download(url) == len(data)
         assert arrived(workspace) == data
+        assert TRANSFER_BYTES.value("in") == before + len(data)
 
     def test_the_file_has_the_path_and_mode_of_the_job(self, workspace: Workspace, server: FileServer, tmp_path: Path) -> None:
         url = server.serve("/file", b"x")

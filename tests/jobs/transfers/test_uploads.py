@@ -13,6 +13,7 @@ import pytest
 from jobs.errors import EngineUnavailable, Interrupted, OutputNotFound, ReadFailed, UploadFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers import Workspace, put_file, upload_file
+from orchestrator_site.base.measurements.metrics import TRANSFER_BYTES
 from tests.helpers import fileserver
 from tests.helpers.fileserver import FileServer, early, redirect, status
 from tests.jobs.transfers import workspaces
@@ -136,6 +137,14 @@ class TestRetries:
         # I expect the sixth attempt to send the whole file
         assert upload(url) == len(CONTENT)
         assert server.requests[-1].sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+    def test_the_bytes_of_all_attempts_are_counted(self, workspace: Workspace, server: FileServer, upload: Upload) -> None:
+        put_file(workspace, "out.bin", b"abc")
+        before = TRANSFER_BYTES.value("out")
+
+        upload(server.fault("/file", status(503)))
+
+        assert TRANSFER_BYTES.value("out") == before + 6
 
     def test_there_are_six_attempts(self, workspace: Workspace, server: FileServer, upload: Upload) -> None:
         put_file(workspace, "out.bin", b"x")

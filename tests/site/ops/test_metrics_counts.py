@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from orchestrator_site.base.intervals import MetricsIntervals
 from orchestrator_site.base.measurements import count_file
 from orchestrator_site.base.measurements.metrics import HTTP_REQUESTS, JOB_QUEUE, JOBS
 from orchestrator_site.base.measurements.process_counts import ProcessCounts, Series
@@ -111,6 +112,56 @@ def test_counts_are_shown_although_nothing_can_be_merged(
     assert files(tmp_path) == 1
 
 
+def test_many_files_are_merged_in_batches(
+    tmp_path: Path, shown: Callable[..., float | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given many processes that have ended while nothing asked for the metrics, and one that lives
+    monkeypatch.setattr(metrics_counts, "_BATCH", 3)
+    for _ in range(10):
+        die(process(tmp_path, 1))
+    living = process(tmp_path, 1)
+
+    # I expect all of them to be counted
+    assert [shown("http_requests_total") for _ in range(2)] == [11, 11]
+    assert files(tmp_path) == 1
+    die(living)
+
+
+def test_the_file_of_a_process_that_starts_meanwhile_is_not_deleted(
+    tmp_path: Path, shown: Callable[..., float | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a process that has created its file, which is found to be that of a dead process before it is locked
+    lock = count_file._try_lock
+    scraped: list[float | None] = []
+
+    def lock_late(descriptor: int) -> bool:
+        if not scraped:
+            scraped.append(None)
+            scraped.append(shown("http_requests_total"))
+        return lock(descriptor)
+
+    monkeypatch.setattr(count_file, "_try_lock", lock_late)
+
+    # When it goes on
+    living = process(tmp_path, 5)
+
+    # I expect it to use another file, which is not lost
+    assert scraped == [None, 0]
+    assert shown("http_requests_total") == 5
+    assert files(tmp_path) == 1
+    die(living)
+
+
+def test_a_scrape_fails_rather_than_shows_zeros(tmp_path: Path, shown: Callable[..., float | None]) -> None:
+    # Given counts that cannot be read
+    process(tmp_path, 3)
+    (tmp_path / "ended.json").mkdir()
+
+    # I expect an error: after zeros, all would look new
+    with pytest.raises(IsADirectoryError):
+        shown("http_requests_total")
+
+
 def test_buckets_are_cumulative(tmp_path: Path, shown: Callable[..., float | None]) -> None:
     # Given jobs that waited for different times, in two processes
     series = Series(JOB_QUEUE.name, (), JOB_QUEUE.bounds)
@@ -139,22 +190,43 @@ def test_only_images_with_a_series_are_shown(tmp_path: Path, shown: Callable[...
     assert shown("jobs_total", image="other") == 1
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"included": 1}', '{"counts": [], "included": []}'])
+def test_counts_start_from_zero_if_those_of_ended_processes_are_unreadable(
+    tmp_path: Path, shown: Callable[..., float | None], caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    # Given a file that a crash of the machine has left broken
+    (tmp_path / "ended.json").write_text(content)
+    die(process(tmp_path, 2))
+
+    # I expect one line in the log, and the counts of the others
+    assert [shown("http_requests_total") for _ in range(2)] == [2, 2]
+    assert caplog.text.count("unreadable") == 1
+
+
 def test_counts_of_another_release_with_other_buckets_are_left_out(tmp_path: Path, shown: Callable[..., float | None]) -> None:
     process(tmp_path).observe(Series(JOB_QUEUE.name, (), (1.0, 2.0)), 1.0)
 
     assert shown("job_queue_seconds_count") == 0
 
 
-def test_a_process_that_cannot_write_counts_in_memory(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_cannot_write_counts_in_memory_and_tries_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # Given a directory that cannot be made
-    (tmp_path / "file").touch()
-    counts = process(tmp_path / "file" / "metrics", 2)
+    blocked = tmp_path / "blocked"
+    blocked.touch()
+    counts = ProcessCounts(MetricsIntervals(retry=0.0))
+    counts.keep_in(blocked / "metrics")
+    counts.add(REQUESTS, 2)
 
-    # I expect it to say so, and to count
+    # I expect it to count, and to say so once
     assert counts.numbers(REQUESTS) == (2,)
-    assert "STATE_DIR is not writable" in caplog.text
+    assert caplog.text.count("metrics cannot be written to STATE_DIR") == 1
+
+    # When it can be made, I expect all to be there
+    blocked.unlink()
+    counts.add(REQUESTS, 1)
+    registry = CollectorRegistry()
+    registry.register(CountsCollector(blocked / "metrics"))
+    assert registry.get_sample_value("http_requests_total") == 3
 
 
 def test_counts_are_complete_again_when_the_disk_is_no_longer_full(

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 OF_WEB = {"django.contrib.admin", "drf_spectacular", "rest_framework", "unfold", "orchestrator_site.urls"}  # 25 MB
 OF_A_WORKER = {"docker"}  # 9 MB
 OF_MESSAGES = {"dramatiq", "redis"}  # 8 MB
+OF_METRICS = {"prometheus_client"}
 
 PRINT_MODULES = "import atexit, sys; atexit.register(lambda: print(*sys.modules, sep='\\n'));"
 RUN_MANAGE = "import runpy; sys.argv[0] = 'manage.py'; runpy.run_path('manage.py', run_name='__main__')"
@@ -35,9 +36,9 @@ def imported_by(code: str, *arguments: str, state: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("process", "unneeded"),
     [
-        ("worker", OF_WEB),
-        ("deliver", OF_WEB | OF_A_WORKER),
-        ("relay", OF_WEB | OF_A_WORKER),
+        ("worker", OF_WEB | OF_METRICS),
+        ("deliver", OF_WEB | OF_A_WORKER | OF_METRICS),
+        ("relay", OF_WEB | OF_A_WORKER | OF_METRICS),
     ],
 )
 def test_a_process_does_not_import_what_only_others_need(process: str, unneeded: set[str], tmp_path: Path) -> None:
@@ -61,13 +62,27 @@ def test_an_embedded_service_does_not_import_the_client_of_redis(tmp_path: Path)
 
 
 def test_metrics_imports_no_model(tmp_path: Path) -> None:
+    # Given the process metrics, and the database that it reads
+    code = (
+        "from orchestrator_site.ops import metrics, metrics_database;"
+        "from orchestrator_site.base.intervals import MetricsIntervals;"
+        "metrics_database.Postgresql('postgresql://', MetricsIntervals())"
+    )
+
+    # I expect its driver, and nothing of Django, which would take 25 MB
+    modules = imported_by(code, state=tmp_path)
+    assert "psycopg" in modules
+    assert not modules & (OF_WEB | OF_A_WORKER | OF_MESSAGES | {"django.conf", "django.db"})
+
+
+def test_embedded_metrics_do_not_import_the_driver_of_postgresql(tmp_path: Path) -> None:
     modules = imported_by("import orchestrator_site.ops.metrics", state=tmp_path)
 
-    assert not modules & (OF_WEB | OF_A_WORKER | OF_MESSAGES | {"django.db", "psycopg"})
+    assert not modules & {"django.conf", "django.db", "psycopg"}
 
 
 def test_web_imports_everything_before_its_processes_are_forked_and_nothing_that_only_a_worker_needs(tmp_path: Path) -> None:
     modules = imported_by("import orchestrator_site.wsgi", state=tmp_path)
 
     assert modules >= OF_WEB
-    assert not modules & OF_A_WORKER
+    assert not modules & (OF_A_WORKER | OF_METRICS)

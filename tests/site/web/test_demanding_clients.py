@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator_site.base.measurements.metrics import HTTP_REQUESTS
 from orchestrator_site.web.connection_table import Limits
 from tests.helpers.waiting import wait_for
 from tests.site.web.clients import (
@@ -69,6 +70,14 @@ class TestSlowClients:
             assert read_answer(kept).status == 200
             assert new.recv(1) == b""
             assert kept.recv(1) == b""
+
+    def test_a_refused_request_is_counted(self) -> None:
+        before = HTTP_REQUESTS.value()
+
+        with serving(echo) as web, web.connect(TOO_LONG) as client:
+            assert read_answer(client).status == 413
+
+        assert HTTP_REQUESTS.value() == before + 1
 
     def test_a_client_that_does_not_close_is_closed(self) -> None:
         with serving(echo, linger=0.1) as web, web.connect(TOO_LONG) as client:

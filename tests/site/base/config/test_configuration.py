@@ -269,7 +269,7 @@ def variables_read() -> Iterator[str]:
 SHARED = {"STATE_DIR", "DOCKER_HOST"}
 
 # Set by the service's own commands for each other.
-INTERNAL = {"DJANGO_SETTINGS_MODULE", "PROMETHEUS_MULTIPROC_DIR"}
+INTERNAL = {"DJANGO_SETTINGS_MODULE"}
 
 
 def test_every_variable_is_documented() -> None:

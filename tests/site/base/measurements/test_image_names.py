@@ -52,6 +52,20 @@ def test_images_that_are_used_most_replace_others(tmp_path: Path) -> None:
     ]
 
 
+def test_a_process_counts_a_limited_number_of_images_however_often_they_are_replaced(tmp_path: Path) -> None:
+    # Given a process that has counted many images, each of which was used most for a while
+    names = shared(tmp_path)
+    labels = []
+    for number in range(12):
+        images = [f"{number}:{other}" for other in range(MAX_IMAGES)]
+        image_names.replace_names(tmp_path, images)
+        labels += [names.label(image) for image in images]
+
+    # I expect the last ones to be counted as others
+    assert len(set(labels) - {"other"}) == 10 * MAX_IMAGES
+    assert labels[-1] == "other"
+
+
 @pytest.mark.parametrize("content", ["", "{}", '["alp', json.dumps([1, None])])
 def test_a_broken_file_counts_as_empty(tmp_path: Path, content: str) -> None:
     (tmp_path / "images.json").write_text(content)

@@ -1,0 +1,126 @@
+"""Jobs are counted and measured when their changes are committed."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import transaction
+
+from jobs import lifecycle, services
+from jobs.errors import OwnershipLost
+from jobs.models import Job
+from jobs.states import Reason, State
+from orchestrator_site.base.measurements.image_names import ImageNames
+from orchestrator_site.base.measurements.metrics import JOB_DURATION, JOB_ERRORS, JOB_QUEUE, JOBS, REASONS
+from orchestrator_site.base.measurements.process_counts import counts
+from tests.helpers.factories import STARTED_AT, claimed, make_job
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+IMAGE = "alpine:latest"
+ENDED_AT = STARTED_AT + timedelta(seconds=2)
+
+
+@pytest.fixture(autouse=True)
+def no_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the images of other tests: only the first hundred have series of their own."""
+    monkeypatch.setattr(counts, "images", ImageNames())
+
+
+class Growth:
+    """How much a count has grown since this object was made."""
+
+    def __init__(self, count: Callable[[], float]) -> None:
+        self._count = count
+        self._before = count()
+
+    def __eq__(self, other: object) -> bool:
+        return self._count() - self._before == other
+
+    def __repr__(self) -> str:
+        return str(self._count() - self._before)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_all_reasons_are_shown_before_they_occur() -> None:
+    assert set(REASONS) == set(Reason.values)
+
+
+def test_a_job_that_completes() -> None:
+    # Given
+    accepted = Growth(lambda: JOBS.value(IMAGE))
+    waited = Growth(JOB_QUEUE.count)
+    succeeded = Growth(lambda: JOB_DURATION.count(IMAGE, "true"))
+    errors = Growth(lambda: sum(JOB_ERRORS.value(reason) for reason in REASONS))
+
+    # When
+    claim = claimed(make_job(image=IMAGE))
+    lifecycle.started(claim, STARTED_AT)
+    assert succeeded == 0
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT)
+    lifecycle.exited(claim, 0)
+    lifecycle.completed(claim)
+
+    # I expect
+    assert (accepted, waited, succeeded, errors) == (1, 1, 1, 0)
+
+
+def test_a_job_that_fails_while_it_runs() -> None:
+    failed = Growth(lambda: JOB_DURATION.count(IMAGE, "false"))
+    errors = Growth(lambda: JOB_ERRORS.value("exit_code"))
+
+    claim = claimed(make_job(image=IMAGE))
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.FAILED, Reason.EXIT_CODE, "exit code 3", exit_code=3, ended=ENDED_AT)
+
+    assert (failed, errors) == (1, 1)
+
+
+def test_a_job_that_never_runs_has_no_duration() -> None:
+    durations = Growth(lambda: JOB_DURATION.count(IMAGE, "false"))
+    errors = Growth(lambda: JOB_ERRORS.value("cancelled"))
+
+    job = make_job(image=IMAGE)
+    services.cancel(job.id)
+    services.cancel(job.id)
+
+    assert (durations, errors) == (0, 1)
+
+
+@pytest.mark.parametrize("end", ["its node is lost", "its workers keep dying"])
+def test_a_job_whose_owner_does_not_decide_it(end: str) -> None:
+    errors = Growth(lambda: JOB_ERRORS.value("engine_lost"))
+    claim = claimed(make_job(image=IMAGE))
+    lifecycle.started(claim, datetime.now(UTC))
+
+    if end == "its node is lost":
+        Job.objects.update(owner=None)
+        lifecycle.node_lost(claim.uuid, "node")
+    else:
+        lifecycle.give_up(claim, "it kills its workers")
+
+    assert errors == 1
+
+
+def test_what_is_rolled_back_is_not_counted() -> None:
+    # Given a job that is cancelled, in a transaction that is rolled back
+    errors = Growth(lambda: JOB_ERRORS.value("cancelled"))
+    job = make_job(image=IMAGE)
+
+    with transaction.atomic():
+        lifecycle.cancel(job.uuid)
+        transaction.set_rollback(True)
+
+    assert errors == 0
+
+
+def test_a_refused_change_is_not_counted() -> None:
+    errors = Growth(lambda: JOB_ERRORS.value("timeout"))
+    claim = claimed(make_job(image=IMAGE))
+    Job.objects.update(owner=None)
+
+    with pytest.raises(OwnershipLost):
+        lifecycle.decide(claim, State.FAILED, Reason.TIMEOUT)
+
+    assert errors == 0
