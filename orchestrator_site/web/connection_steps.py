@@ -10,10 +10,8 @@ from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final
 
-from orchestrator_site.base.http.pauses import Pauses
-
-
 from orchestrator_site.base import measurements
+from orchestrator_site.base.http.pauses import Pauses
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.web.answer_threads import AnswerThreads
 from orchestrator_site.web.client_connection import ClientConnection, Phase
