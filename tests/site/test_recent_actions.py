@@ -12,6 +12,7 @@ from django.test import Client
 from callbacks import outbox
 from callbacks.models import Destination, Event
 from jobs.models import Node
+from tests.helpers import factories
 from tests.helpers.factories import make_node
 
 pytestmark = pytest.mark.django_db
@@ -59,7 +60,7 @@ def test_an_action_is_recorded_before_it_is_done(browser: Client, monkeypatch: p
 def test_actions_on_destinations_and_events_are_recorded(browser: Client) -> None:
     # Given a destination with an event
     stream = uuid.uuid4()
-    outbox.subscribe(stream, "job-1", "https://u:s3cr3t@h.example/p?t=s3cr3t", keys=("s3cr3t",))
+    factories.subscribe(stream, "job-1", "https://u:s3cr3t@h.example/p?t=s3cr3t", keys=("s3cr3t",))
     with transaction.atomic():
         outbox.publish(stream, "orchestrator.job.start", "s", {})
     destination, event = Destination.objects.get(), Event.objects.get()

@@ -9,6 +9,7 @@ from django.utils import timezone
 from callbacks import outbox
 from callbacks.models import Destination, Subscription
 from callbacks.operators.subscribers import find_subscriber
+from tests.helpers import factories
 
 pytestmark = pytest.mark.django_db
 
@@ -22,7 +23,7 @@ def test_a_stream_without_a_subscriber() -> None:
 
 def test_a_subscriber_without_secrets() -> None:
     stream = uuid.uuid4()
-    outbox.subscribe(stream, "a", "http://h.example/hook")
+    factories.subscribe(stream, "a", "http://h.example/hook")
     found = find_subscriber(stream)
     assert found is not None
     assert (found.url, found.types, found.signed, found.with_headers) == ("http://h.example/hook", [], False, False)
@@ -34,7 +35,7 @@ def test_secrets_are_only_counted() -> None:
     # Given a subscriber with secrets
     stream = uuid.uuid4()
     url = f"http://u:{SECRET}@h.example/hook?token={SECRET}"
-    outbox.subscribe(stream, "a", url, ["b", "a"], keys=(SECRET, "old"), headers={"X": SECRET})
+    factories.subscribe(stream, "a", url, "b", "a", keys=(SECRET, "old"), headers={"X": SECRET})
 
     # I expect operators to see that there are some
     found = find_subscriber(stream)
@@ -51,7 +52,7 @@ def test_secrets_are_only_counted() -> None:
 def test_what_keeps_events_from_being_sent() -> None:
     # Given a stream that waits for a host whose breaker is open
     stream = uuid.uuid4()
-    outbox.subscribe(stream, "a", "http://h.example/")
+    factories.subscribe(stream, "a", "http://h.example/")
     Destination.objects.update(open_until=timezone.now() + timedelta(minutes=1))
     Subscription.objects.update(waiting_since=timezone.now())
 
