@@ -18,7 +18,7 @@ from django.db.models import F
 
 from jobs import node_hints
 from jobs.maintenance import worker_locks
-from jobs.models import Job, Worker
+from jobs.models import Job, Node, Worker
 from orchestrator_site.base.db.statements import select_rows
 from orchestrator_site.base.db.transactions import short_read, short_transaction
 from orchestrator_site.base.intervals import WorkerIntervals
@@ -101,6 +101,7 @@ def _remove(worker_id: UUID, counter: int | None) -> bool:
             if worker is None:
                 return False
             node_id, lock_path = worker
+            node = Node.objects.values_list("name", flat=True).get(pk=node_id) if is_dead else ""
             jobs = Job.objects.filter(owner=worker_id).update(owner=None, owner_deaths=F("owner_deaths") + int(is_dead))
             Worker.objects.filter(pk=worker_id).delete()
             if jobs:
@@ -110,7 +111,7 @@ def _remove(worker_id: UUID, counter: int | None) -> bool:
     with suppress(OSError):
         Path(lock_path).unlink(missing_ok=True)
     if is_dead:
-        logger.warning("a worker is dead; its jobs are released", extra={"worker": worker_id, "node": node_id, "jobs": jobs})
+        logger.warning("a worker is dead; its jobs are released", extra={"worker": worker_id, "node": node, "jobs": jobs})
     return True
 
 

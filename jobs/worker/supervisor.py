@@ -152,8 +152,8 @@ class Supervisor:
                         run.hand_over()
                     return run
                 with suppress(OwnershipLost):
-                    lifecycle.give_up(claim, GIVEN_UP)
-                    logger.error("a job is given up: %s", GIVEN_UP, extra={"job": str(claim.uuid)})
+                    job_id = lifecycle.give_up(claim, GIVEN_UP)
+                    logger.error("a job is given up: %s", GIVEN_UP, extra={"job": job_id})
         return None
 
     def _claim_any(self, *, downloads: bool) -> Claim | None:

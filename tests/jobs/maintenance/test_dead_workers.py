@@ -16,13 +16,14 @@ from jobs.worker.heartbeat import Heartbeat
 from orchestrator_site.base.intervals import WorkerIntervals
 from tests.helpers.clock import ManualClock
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
+from tests.helpers.service_log import service_log
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 INTERVALS = WorkerIntervals(dead_after=15, observer_restarts_after=6)
 
 
-def test_a_worker_is_dead_after_15_seconds_without_a_heartbeat() -> None:
+def test_a_worker_is_dead_after_15_seconds_without_a_heartbeat(caplog: pytest.LogCaptureFixture) -> None:
     # Given a worker with a job, seen alive
     job = make_job()
     claim = claimed(job, make_node())
@@ -35,12 +36,17 @@ def test_a_worker_is_dead_after_15_seconds_without_a_heartbeat() -> None:
     assert Worker.objects.count() == 1
 
     # When for longer, I expect its job to have no owner, and its late writes to be refused
-    assert clock.advance(1, detector.check) == 1
+    with service_log(caplog) as log:
+        assert clock.advance(1, detector.check) == 1
     assert Worker.objects.count() == 0
     job.refresh_from_db()
     assert job.owner is None
     with pytest.raises(OwnershipLost):
         lifecycle.started(claim, STARTED_AT)
+
+    # And a line about it that has the name of the node
+    (line,) = log.about("a worker is dead")
+    assert (line["node"], line["jobs"]) == ("node", 1)
 
 
 def test_a_moving_counter_keeps_a_worker_alive() -> None:

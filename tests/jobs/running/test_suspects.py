@@ -23,6 +23,7 @@ from tests.helpers.clock import ManualClock
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 from tests.helpers.job_checks import event_types
 from tests.helpers.kills import Killed
+from tests.helpers.service_log import service_log
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
 
@@ -190,7 +191,9 @@ def test_a_cancelled_job_that_is_given_up_stays_cancelled() -> None:
     assert job.completed_at is not None
 
 
-def test_jobs_beside_one_that_kills_its_workers_run_on(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_beside_one_that_kills_its_workers_run_on(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     # Given running jobs, one of which freezes each worker that drives it
     monkeypatch.setattr("jobs.worker.supervisor.hint", lambda *_: False)  # so that each supervisor calls threads of its own
     jobs = [make_job(command=FOREVER, cpu_millis=100) for _ in range(5)]
@@ -222,10 +225,13 @@ def test_jobs_beside_one_that_kills_its_workers_run_on(workers: Workers, monkeyp
         supervisor = workers.another()
         wait_for(frozen.is_set, 20, "the killer to be driven")
         end(supervisor)
-    workers.another()
+    with service_log(caplog) as log:
+        workers.another()
 
-    # I expect it to be given up, and the others to run on
-    assert completed(killer).reason == Reason.ENGINE_LOST
+        # I expect it to be given up, with a line that names it, and the others to run on
+        assert completed(killer).reason == Reason.ENGINE_LOST
+        (line,) = wait_for(lambda: log.about("a job is given up"), 20, "the line about it")
+    assert line["job"] == killer.id
     wait_for(lambda: not Job.objects.filter(completed_at=None, owner_deaths__gt=0).exists(), 20, "the others to be cleared")
     for job in others:
         assert Job.objects.get(pk=job.pk).status == State.RUNNING
