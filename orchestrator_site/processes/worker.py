@@ -43,12 +43,15 @@ class WorkerProcess:
         """
         open_files.raise_limit(_FILES_PER_JOB * self._configuration.worker_threads + _OTHER_FILES)  # usually it is 1024
         engine = make_engine(self._configuration, self._intervals.engine)
+        reason = ""
         while not stopping.is_set():
             try:
                 self._supervisor = Supervisor(engine, self._configuration, self._intervals)
                 break
             except (EngineUnavailable, DatabaseError, InterfaceError, OSError) as error:  # OSError: STATE_DIR is not writable
-                logger.warning("cannot start yet: %s", error)
+                if reason != str(error):  # once, not every second of a long outage
+                    logger.warning("cannot start yet: %s", error)
+                reason = str(error)
                 release_connection()
                 stopping.wait(self._intervals.worker.start_retry)
         if self._supervisor is None:

@@ -90,7 +90,17 @@ def engine_unavailable(error: Exception) -> EngineUnavailable:
     causes = (error, *error.args)
     timed_out = any(isinstance(cause, (requests.Timeout, urllib3.exceptions.TimeoutError)) for cause in causes)
     kind = EngineSilent if timed_out else EngineUnavailable
-    return kind(f"the engine does not answer: {type(error).__name__}: {error}"[:_MAX_MESSAGE_LENGTH])
+    return kind(f"the engine does not answer: {_in_words(error)}"[:_MAX_MESSAGE_LENGTH])
+
+
+def _in_words(error: BaseException) -> str:
+    """Return what the operating system said, if an error of it is the cause, else the error itself with its type."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: {error}"
 
 
 def read_answer(response: requests.Response) -> EngineAnswer:

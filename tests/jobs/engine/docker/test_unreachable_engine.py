@@ -13,8 +13,11 @@ from tests.jobs.engine.docker.test_log_streams import read
 pytestmark = pytest.mark.stateless
 
 
-@pytest.mark.parametrize("host", ["unix:///nonexistent/docker.sock", "tcp://127.0.0.1:9"])
-def test_every_call_to_an_unreachable_engine_is_unavailable(host: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("unix:///nonexistent/docker.sock", "No such file or directory"), ("tcp://127.0.0.1:9", "Connection refused")],
+)
+def test_every_call_to_an_unreachable_engine_is_unavailable(host: str, reason: str) -> None:
     engine = DockerEngine(host)
     calls: list[Callable[[], object]] = [
         engine.info,
@@ -27,7 +30,7 @@ def test_every_call_to_an_unreachable_engine_is_unavailable(host: str) -> None:
     ]
 
     for call in calls:
-        with pytest.raises(EngineUnavailable, match="does not answer"):
+        with pytest.raises(EngineUnavailable, match=f"^the engine does not answer: {reason}$"):
             call()
 
 
