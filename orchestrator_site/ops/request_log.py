@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from orchestrator_site.base.log_context import add_fields, log_context
 from orchestrator_site.ops.health import PROBES
+from orchestrator_site.ops.http_metrics import route
 from orchestrator_site.web.wsgi_answer import REQUEST_ID_KEY
 
 logger = logging.getLogger(__name__)
@@ -57,10 +58,13 @@ def request_id_of(request: HttpRequest) -> str:
 
 def _log(request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
     """Log a line, except for probes and static files that were found: there would be many, which say nothing."""
-    match = request.resolver_match
-    if request.path_info in PROBES or (match is None and response.status_code < 400):
+    if request.path_info in PROBES or (request.resolver_match is None and response.status_code < 400):
         return
     method = request.method if request.method in _METHODS else "OTHER"
-    route = f"/{match.route}" if match is not None and match.url_name != "unknown" else _NO_ROUTE
-    details = {"method": method, "route": route, "status": response.status_code, "ms": round(seconds * 1000, 1)}
+    details = {
+        "method": method,
+        "route": route(request) or _NO_ROUTE,
+        "status": response.status_code,
+        "ms": round(seconds * 1000, 1),
+    }
     logger.info("%(method)s %(route)s %(status)d in %(ms)s ms", details)

@@ -52,8 +52,8 @@ def test_a_request_has_one_line_with_the_pattern_of_its_url(client: Client, log:
 
     # I expect one line, which says so without the query
     (line,) = log.of(request_log.__name__)
-    assert line["message"].startswith("GET /v1/jobs/<job_id:job_id> 400 in ")
-    assert line["route"] == "/v1/jobs/<job_id:job_id>"
+    assert line["message"].startswith("GET /v1/jobs/<job_id> 400 in ")
+    assert line["route"] == "/v1/jobs/<job_id>"
     assert (line["method"], line["status"], line["request_id"], line["job"]) == ("GET", 400, "r-1", "no-such-job")
     assert line["ms"] >= 0
     assert "canary" not in str(line)
