@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,6 +12,7 @@ import docker
 import psycopg
 import pytest
 import redis
+import requests
 from psycopg import sql
 
 from tests.helpers import built_images
@@ -22,6 +24,7 @@ from tests.helpers.waiting import wait_for
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(240)]
 
 CANARY = "canary-7f3a"
+JOB_PAGE = ("state/", "log/", "log.txt", "events/")  # what the page of a job loads
 
 
 def canary(name: str) -> str:
@@ -106,30 +109,67 @@ def containers_seen(host: str) -> str:
         return json.dumps(found)
 
 
+def log_in(service: Service, password: str) -> requests.Response:
+    service.request("GET", "/admin/login/")
+    form = {"username": "operator", "password": password, "csrfmiddlewaretoken": service.cookie("csrftoken"), "next": "/admin/"}
+    return service.request("POST", "/admin/login/", data=form, headers={"Referer": service.url})
+
+
+def refused_requests(service: Service) -> Iterator[requests.Response]:
+    """Send requests with secrets where none belong."""
+    key = {"Authorization": f"Bearer {canary('api-key')}"}
+    for path in (f"/v1/jobs?cursor={canary('cursor')}", f"/{canary('path')}", f"/v1/jobs?{canary('parameter')}=1"):
+        yield service.request("GET", path, headers=key)
+    for body in (
+        f'{{"image": "alpine", "environment": {{"TOKEN": "{canary("broken-json")}"',
+        json.dumps({"image": "alpine", "environment": {"TOKEN": [canary("list")]}}),
+        json.dumps(
+            {"image": "alpine", "callback": {"url": f"ftp://user:{canary('callback-password')}@host", "key": canary("key")}}
+        ),
+    ):
+        yield service.request("POST", "/v1/jobs", data=body, headers={"Content-Type": "application/json"})
+
+
+def start_without_databases(service: Service) -> str:
+    """Start a process whose databases do not answer, and return its log."""
+    unreachable = f"://user:{canary('database-password')}@127.0.0.1:1"
+    service.start("relay", "cut-off", DATABASE_URL=f"postgresql{unreachable}/none", REDIS_URL=f"redis{unreachable}/0")
+    wait_for(lambda: "warning" in service.log("cut-off"), 60, "a line about the databases")
+    service.kill("cut-off")
+    return service.log("cut-off")
+
+
 def admin_pages(service: Service) -> str:
     """Return all lists and pages of objects in the admin."""
     environment = service.environment | {"DJANGO_SUPERUSER_PASSWORD": "a password of the test"}
     service.manage("createsuperuser", "--noinput", "--username", "operator", "--email", "o@example.com", env=environment)
-    service.request("GET", "/admin/login/")
-    token = service.cookie("csrftoken")
-    form = {"username": "operator", "password": "a password of the test", "csrfmiddlewaretoken": token, "next": "/admin/"}
-    assert service.request("POST", "/admin/login/", data=form, headers={"Referer": service.url}).status_code == 200
+    assert log_in(service, canary("admin-password")).url.endswith("/admin/login/")
+    assert log_in(service, "a password of the test").url.endswith("/admin/")
     pages = []
     for model, key in (("jobs/job", "uuid"), ("jobs/node", "id"), ("callbacks/subscription", "id"), ("callbacks/event", "id")):
         listing = service.request("GET", f"/admin/{model}/")
         assert listing.status_code == 200, model
         pages.append(listing.text)
         for (identity,) in service.query(f"SELECT {key} FROM {model.replace('/', '_')}"):
-            page = service.request("GET", f"/admin/{model}/{identity}/change/")
-            assert page.status_code == 200, (model, page.text[:500])
-            pages.append(page.text)
+            parts = ("change/", *(JOB_PAGE if model == "jobs/job" else ()))
+            for part in parts:
+                page = service.request("GET", f"/admin/{model}/{identity}/{part}")
+                assert page.status_code == 200, (model, part, page.text[:500])
+                pages.append(page.text)
     return "\n".join(pages)
+
+
+def scraped(service: Service) -> str:
+    answer = requests.get(f"http://127.0.0.1:{service.environment['METRICS_PORT']}/metrics", timeout=20)
+    assert answer.ok
+    return answer.text
 
 
 def test_secrets_are_visible_nowhere(service: Service) -> None:
     with FileServer() as files, Receiver() as receiver, all_redis_commands(service.redis_url) as commands:
         # Given jobs with secrets everywhere, one that succeeds and one that fails
         service.start_all()
+        service.start("metrics")
         jobs = [service.post_job(**job_with_secrets(files, receiver, missing=missing)) for missing in (False, True)]
         containers = [containers_seen(os.environ["DOCKER_HOST"])]
         for job_id in jobs:
@@ -149,13 +189,12 @@ def test_secrets_are_visible_nowhere(service: Service) -> None:
         assert all(canary("callback-header") in request.headers["authorization"] for request in receiver.requests)
 
         # And requests with secrets where none belong
-        for path in (f"/v1/jobs?cursor={canary('cursor')}", f"/{canary('path')}", f"/v1/jobs?{canary('parameter')}=1"):
-            assert service.request("GET", path, headers={"Authorization": f"Bearer {canary('api-key')}"}).status_code >= 400
+        refused = [*refused_requests(service)]
+        assert all(answer.status_code >= 400 for answer in refused)
 
         # When every place is searched that must not have them
         places = {
             "rows": every_row(service),
-            "logs": "".join(service.log(name) for name in service.processes),
             "answers": "".join(
                 service.request("GET", path).text
                 for job_id in jobs
@@ -163,15 +202,22 @@ def test_secrets_are_visible_nowhere(service: Service) -> None:
             ),
             "events": json.dumps(receiver.events),
             "containers": "".join(containers),
+            # An answer names an unknown parameter to the client that sent it.
+            "refusals": "".join(answer.text for answer in refused).replace(canary("parameter"), ""),
             "admin": admin_pages(service),
+            "metrics": scraped(service),
+            "log without databases": start_without_databases(service),
         }
+        places["logs"] = "".join(service.log(name) for name in service.processes)
     places["messages"] = "".join(commands)
     assert commands
     assert jobs[0] in places["rows"]
 
     # I expect no secret in any of them
-    assert {place: where(text) for place, text in places.items() if CANARY in text} == {}
+    keys = [service.environment[name] for name in ("SECRET_KEY", "ENCRYPTION_KEYS")]
+    found = {place: [part for secret in (CANARY, *keys) for part in where(secret, text)] for place, text in places.items()}
+    assert {place: parts for place, parts in found.items() if parts} == {}
 
 
-def where(text: str) -> list[str]:
-    return [text[max(0, at - 80) : at + 40] for at in range(len(text)) if text.startswith(CANARY, at)][:5]
+def where(secret: str, text: str) -> list[str]:
+    return [text[max(0, at.start() - 80) : at.end() + 40] for at in re.finditer(re.escape(secret), text)][:5]
