@@ -28,9 +28,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @contextmanager
-def embedded_installation(directory: Path) -> Iterator[Service]:
+def embedded_installation(directory: Path, **variables: str) -> Iterator[Service]:
     """Run an embedded installation. What it leaves on the engine is removed at the end."""
-    embedded = Service(directory, "", "")
+    embedded = Service(directory, "", "", **variables)
     try:
         embedded.start("embedded")
         yield embedded
