@@ -4,6 +4,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+OPTIONAL = {
+    "php": "php-cli",
+    "chromium": "chromium",
+    "docker-compose": "docker-compose",
+}  # programs and their packages: without one its tests are skipped
+
 
 class PackageError(Exception):
     """A program that the tests need is missing. The message says which one, and how to install it."""
@@ -12,13 +18,13 @@ class PackageError(Exception):
 def install_for_tests() -> None:
     """Install what tests run. Raise `PackageError` if an image registry, `faketime` or Prometheus cannot be installed.
 
-    Without PHP or Chromium their tests are skipped.
+    Without one of the optional programs its tests are skipped.
     """
     for program in ("docker-registry", "faketime", "prometheus"):
         if not available(program, program):
             raise PackageError(f"{program} is missing: install it (on Debian: apt-get install {program}).")
-    available("php", "php-cli")
-    available("chromium", "chromium")
+    for program, package in OPTIONAL.items():
+        available(program, package)
 
 
 def available(program: str, package: str) -> bool:

@@ -18,6 +18,7 @@ import docker
 import image as stand_in
 
 PYTHON = "orchestrator-test/python:latest"
+PYTHON_WITH_VENV = "orchestrator-test/python-with-venv:latest"
 BUSYBOX = "orchestrator-test/busybox:latest"
 
 _CACHE = Path(__file__).resolve().parents[2] / "var" / "images"
@@ -101,9 +102,19 @@ def ensure_python(host: str, reference: str = PYTHON) -> str:
 
     The first call downloads the packages.
     """
+    return _ensure_python(host, reference, _python_packages())
+
+
+def ensure_python_with_venv(host: str) -> str:
+    """Make an image like that of `ensure_python`, whose Python can also make virtual environments."""
+    venv = (f"{python_version()}-venv", "python3-pip-whl", "python3-setuptools-whl")
+    return _ensure_python(host, PYTHON_WITH_VENV, sorted([*_python_packages(), *venv]))
+
+
+def _ensure_python(host: str, reference: str, packages: list[str]) -> str:
     with closing(client(host)) as engine:
         if not engine.images.list(name=reference):
-            _import(engine, _python_archive().read_bytes(), reference, ['CMD ["python3"]'])
+            _import(engine, _python_archive(packages).read_bytes(), reference, ['CMD ["python3"]'])
     return reference
 
 
@@ -138,9 +149,8 @@ def _import(engine: docker.DockerClient, content: bytes, reference: str, changes
     engine.images.get(reference)  # a failed import is reported only in its progress
 
 
-def _python_archive() -> Path:
+def _python_archive(packages: list[str]) -> Path:
     """Return the path of a tar archive of the file system, made by the first process that needs it."""
-    packages = _python_packages()
     archive = _CACHE / f"python-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:12]}.tar"
     archive.parent.mkdir(parents=True, exist_ok=True)
     with archive.with_suffix(".lock").open("w") as lock:
@@ -151,12 +161,17 @@ def _python_archive() -> Path:
     return archive
 
 
-def _python_packages() -> list[str]:
-    """Return the names of Debian's default Python, its standard library, and the libraries that they need."""
+def python_version() -> str:
+    """Return the name of Debian's default Python: `python3.11`."""
     version = re.search(r"Depends: (python3\.\d+)-minimal", _run("apt-cache", "depends", "python3-minimal"))
     assert version, "apt does not know python3-minimal: run apt-get update"
+    return version[1]
+
+
+def _python_packages() -> list[str]:
+    """Return the names of Debian's default Python, its standard library, and the libraries that they need."""
     unwanted = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
-    wanted = (f"{version[1]}-minimal", f"lib{version[1]}-stdlib")
+    wanted = (f"{python_version()}-minimal", f"lib{python_version()}-stdlib")
     listed = _run("apt-cache", "depends", "--recurse", *(f"--no-{kind}" for kind in unwanted), *wanted)
     return sorted(
         name

@@ -1,0 +1,142 @@
+"""The files in deploy/ fit the service, as far as it can be found out without an image registry and without systemd as init.
+
+Each test is skipped if its tool is missing. bin/test installs `docker-compose`; `systemd-analyze` is part of systemd.
+"""
+
+import configparser
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from honcho.environ import parse_procfile
+
+from tests.helpers.compose import compose
+
+pytestmark = pytest.mark.stateless
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+DEPLOY: Final = ROOT / "deploy"
+UNITS: Final = DEPLOY / "systemd"
+PROCFILE: Final[dict[str, str]] = parse_procfile((ROOT / "Procfile").read_text()).processes
+VARIABLES: Final = {
+    "POSTGRES_PASSWORD": "password",
+    "PUBLIC_URL": "https://orchestrator.example.com",
+    "SECRET_KEY": "key",
+    "ENCRYPTION_KEYS": "keys",
+    "DOCKER_GROUP": "999",
+}
+INSTALLED: Final = "/opt/orchestrator"
+MAX_EXPOSURE: Final = 25  # tenths: systemd-analyze calls a service of up to 4.4 well protected
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+
+
+def read_by_compose(variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return compose(DEPLOY / "compose.yaml", "config", variables=variables)
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """The services of the Compose file, as Compose reads them."""
+    read = read_by_compose(VARIABLES)
+    assert read.returncode == 0, read.stderr
+    found: dict[str, Any] = yaml.safe_load(read.stdout)["services"]
+    return found
+
+
+def command_of_the_image() -> str:
+    (command,) = re.findall(r"^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    return " ".join(json.loads(command))
+
+
+def test_compose_runs_every_process_of_the_procfile(services: dict[str, Any]) -> None:
+    commands = {name: " ".join(service.get("command") or []) or command_of_the_image() for name, service in services.items()}
+    assert {name: commands.get(name) for name in PROCFILE} == PROCFILE
+    assert set(services) - set(PROCFILE) == {"postgres", "redis"}
+
+
+def test_no_process_of_compose_may_more_than_it_must(services: dict[str, Any]) -> None:
+    for name in PROCFILE:
+        service = services[name]
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "/var/lib/orchestrator" in json.dumps(service["volumes"]), name
+        assert ("/var/run/docker.sock" in json.dumps(service.get("volumes", []))) == (name == "worker"), name
+
+
+def test_only_web_has_the_health_check_of_the_image(services: dict[str, Any]) -> None:
+    has_check = {name for name in PROCFILE if "healthcheck" not in services[name]}
+    assert has_check == {"web"}
+
+
+@pytest.mark.parametrize("missing", VARIABLES)
+def test_compose_names_a_required_variable_that_is_missing(missing: str) -> None:
+    # When Compose reads the file without it
+    read = read_by_compose({name: value for name, value in VARIABLES.items() if name != missing})
+
+    # I expect an error that says where it belongs
+    assert read.returncode != 0
+    assert "set it in deploy/.env" in read.stderr
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string((UNITS / name).read_text())
+    return parser
+
+
+def test_there_is_a_unit_for_each_process_of_the_procfile() -> None:
+    commands = {
+        path.stem.removeprefix("orchestrator-"): unit(path.name)["Service"]["ExecStart"] for path in UNITS.glob("*.service")
+    }
+    assert commands == {name: f"{INSTALLED}/.venv/bin/{command}" for name, command in PROCFILE.items()}
+
+
+def installed_here(directory: Path) -> list[Path]:
+    """Copy the units, as if the service was installed where it is."""
+    shutil.copytree(UNITS, directory)
+    for path in directory.rglob("*"):
+        if path.is_file():
+            path.write_text(path.read_text().replace(INSTALLED, str(ROOT)))
+    return sorted(directory.glob("orchestrator*.*"))
+
+
+@needs_systemd
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    # Given the units, whose programs exist
+    paths = [path for path in installed_here(tmp_path / "units") if path.is_file()]
+
+    # When systemd reads them
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *paths], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    # I expect no complaint
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+@needs_systemd
+@pytest.mark.parametrize("process", PROCFILE)
+def test_a_unit_is_hardly_exposed(process: str, tmp_path: Path) -> None:
+    # Given a unit
+    installed_here(tmp_path / "units")
+    path = tmp_path / "units" / f"orchestrator-{process}.service"
+
+    # When systemd rates what it may do
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--no-pager", "--offline=yes", f"--threshold={MAX_EXPOSURE}", path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    # I expect little
+    assert rated.returncode == 0, rated.stdout[-2000:]
