@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator_site.base.config.configuration import Configuration, load
-from orchestrator_site.base.config.variables import ConfigurationError, parse_duration, parse_size
+from orchestrator_site.base.config.variables import ConfigurationError
 from orchestrator_site.base.egress.connection_pool import MAX_IDLE_CONNECTIONS
 from orchestrator_site.base.values.image_patterns import read_pattern
+from orchestrator_site.base.values.quantities import parse_duration, parse_size
 from tests.helpers.receiver import certificate
 
 ROOT = Path(__file__).resolve().parents[4]
