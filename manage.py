@@ -1,16 +1,17 @@
 #!/usr/bin/env python
-"""Django's command line."""
+"""Django's command line, and the client of the API, which needs no Django."""
 
 import os
 import sys
 
-from django.core.management import execute_from_command_line
-
-from orchestrator_site.base.config.variables import ConfigurationError
-
 BACKGROUND = ("worker", "deliver", "relay")  # processes of the Procfile that serve no API
 
-if __name__ == "__main__":
+
+def manage() -> None:
+    from django.core.management import execute_from_command_line
+
+    from orchestrator_site.base.config.variables import ConfigurationError
+
     if len(sys.argv) > 1 and sys.argv[1] in BACKGROUND:
         os.environ["DJANGO_SETTINGS_MODULE"] = "orchestrator_site.background_settings"
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator_site.settings")
@@ -18,3 +19,16 @@ if __name__ == "__main__":
         execute_from_command_line(sys.argv)
     except ConfigurationError as error:
         sys.exit(str(error))
+
+
+def run() -> None:
+    from orchestrator_site.client.command_line import main
+
+    sys.exit(main("manage.py run", sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["run"]:
+        run()
+    else:
+        manage()

@@ -272,3 +272,23 @@ class WebIntervals:
     log_poll: float = 2.0  # how often the page of a running job asks for more of its log
     state_poll: float = 5.0  # … and for its state
     hsts: float = 365 * DAY  # browsers then use HTTPS only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientIntervals:
+    """The command line `bin/run`."""
+
+    service_connect: float = 10.0
+    service_answer: float = 15.0  # without a byte, beside the time that a request asks the service to wait
+    service_blip: float = 1.0  # a service that is back within this time is not reported as away
+    service_away: float = 600.0  # then the client gives up; a deployment takes less
+    service_retry: float = 0.25  # before the second attempt; doubles each time
+    service_retry_max: float = 5.0
+    long_poll: float = 30.0  # the longest that the service waits before it answers
+    waiting_look: float = 1.0  # between two looks at what an accepted job waits for
+    line_feed: float = 0.2  # without a further line: then the service is asked whether the last one has a line feed
+    early_answer: float = 0.5  # before the next request to a service that is too busy to wait
+    outputs_look: float = 0.1  # before the second look whether all outputs are handled; doubles each time
+    outputs_look_max: float = 2.0
+    upload_silence: float = 60.0  # without a byte of an output that the service sends to this machine
+    upload_stop: float = 0.05  # the longest that the client's end waits for the server of its outputs

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from environment import free_port
+from environment import free_port, without_service
 
 from tests.helpers.waiting import wait_for
 from tests.project.commands import ROOT, STOP_SECONDS, answers, started
@@ -36,14 +36,23 @@ def test_the_requests_in_the_readme_work_as_copied(tmp_path: Path) -> None:
 
         # When the requests are copied into a shell, one block after the other
         printed = [
-            subprocess.run(["bash", "-ec", block], capture_output=True, text=True, check=True, timeout=120).stdout
+            subprocess.run(
+                ["bash", "-ec", block],
+                cwd=ROOT,
+                env=without_service() | {"PORT": str(port)},
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=120,
+            ).stdout
             for block in requests_shown
         ]
         serve.terminate()
         serve.communicate(timeout=STOP_SECONDS)
 
-    # I expect the answer that the README shows, and a job that completes and prints its text
-    assert printed[0] == '{"id": "hello", "status": "accepted"}'
-    assert printed[0] in (ROOT / "README.md").read_text()
-    assert '"status": "completed"' in printed[1]
-    assert printed[1].endswith("HELLO, WORLD\n")
+    # I expect the output of the first job, the answer that the README shows, and a job that completes and prints its text
+    assert printed[0] == "hello from a container\n"
+    assert printed[1] == '{"id": "hello", "status": "accepted"}'
+    assert printed[1] in (ROOT / "README.md").read_text()
+    assert '"status": "completed"' in printed[2]
+    assert printed[2].endswith("HELLO, WORLD\n")

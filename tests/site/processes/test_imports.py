@@ -61,6 +61,13 @@ def test_an_embedded_service_does_not_import_the_client_of_redis(tmp_path: Path)
     assert "redis" not in modules  # 6 MB
 
 
+def test_the_command_line_imports_no_django(tmp_path: Path) -> None:
+    modules = imported_by(RUN_MANAGE, "run", "--help", state=tmp_path)
+
+    assert "orchestrator_site.client.command_line" in modules
+    assert not {module for module in modules if module.split(".")[0] in ("django", "requests", "rich")}
+
+
 def test_metrics_imports_no_model(tmp_path: Path) -> None:
     # Given the process metrics, and the database that it reads
     code = (

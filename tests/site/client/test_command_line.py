@@ -1,0 +1,155 @@
+"""The ways to start the client."""
+
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from environment import without_service
+
+from tests.helpers.pipes import has_unread
+from tests.helpers.waiting import wait_for
+from tests.site.client.peers import Peer, Reply, serving
+
+pytestmark = pytest.mark.stateless
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def printed_by(*command: str, code: int, state: Path) -> str:
+    """Return what a command of Python prints to both streams, without any variable of the service but STATE_DIR."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=without_service() | {"STATE_DIR": str(state)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "prog"),
+    [
+        (["manage.py", "run", "--help"], "manage.py run"),
+        (["manage.py", "help", "run"], "manage.py run"),
+        (["-m", "orchestrator_site.client", "--help"], "bin/run"),
+    ],
+)
+def test_help_begins_with_the_name_of_the_command(command: list[str], prog: str, tmp_path: Path) -> None:
+    assert printed_by(*command, code=0, state=tmp_path).startswith(f"usage: {prog} [options] IMAGE")
+
+
+def test_help_fits_a_usual_terminal(tmp_path: Path) -> None:
+    assert all(len(line) < 80 for line in printed_by("manage.py", "run", "--help", code=0, state=tmp_path).splitlines())
+
+
+@pytest.mark.parametrize("command", [["manage.py", "run"], ["-m", "orchestrator_site.client"]])
+def test_an_error_is_one_line(command: list[str], tmp_path: Path) -> None:
+    printed = printed_by(*command, "--no-such-option", "alpine", code=125, state=tmp_path)
+
+    assert len(printed.splitlines()) == 1
+    assert "--no-such-option is not an option" in printed
+    assert printed.startswith("run: ")
+
+
+def test_the_script_works_in_any_directory(tmp_path: Path) -> None:
+    # Given a directory with a file that has the name of a module of Python
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+
+    # When bin/run is started there
+    done = subprocess.run(
+        [ROOT / "bin" / "run", "--no-such-option", "alpine"],
+        cwd=tmp_path,
+        env=without_service() | {"STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    # I expect the client, with the arguments, and not that file
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.startswith(b"run: --no-such-option is not an option of bin/run")
+
+
+def in_shell(peer: Peer, command: str, state: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of the shell in which `$RUN` is the client, connected to the peer."""
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        env=without_service()
+        | {"STATE_DIR": str(state), "ORCHESTRATOR_URL": peer.url, "RUN": f"{sys.executable} -m orchestrator_site.client"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "error"),
+    [
+        ("list", Reply(200, {"jobs": [{}]}), ""),
+        ("status hello", Reply(200, {}), ""),
+        ("--detach --id hello alpine", Reply(202, {}), "run: job hello is accepted\n"),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_error(command: str, reply: Reply, error: str, tmp_path: Path) -> None:
+    peer = Peer()
+    with serving(peer):
+        peer.replies.append(reply)
+        done = in_shell(peer, f"$RUN {command} > /dev/full", tmp_path)
+
+    assert (done.returncode, done.stderr) == (125, f"{error}run: cannot write the output (No space left on device)\n")
+
+
+def test_a_reader_that_has_gone_is_not_an_error(tmp_path: Path) -> None:
+    peer = Peer()
+    with serving(peer):
+        peer.replies.append(Reply(200, {"jobs": [{}]}))
+        done = in_shell(peer, "{ sleep 0.1; $RUN list; echo $? >&2; } | true", tmp_path)
+
+    assert done.stderr == "141\n"
+
+
+def test_a_second_signal_ends_a_command_whose_output_is_not_read(tmp_path: Path) -> None:
+    # Given a command that prints more than a pipe takes
+    peer = Peer()
+    peer.replies.append(Reply(200, {"jobs": [{"meta": {"text": "x" * 5000}}] * 20}))
+    with (
+        serving(peer),
+        subprocess.Popen(
+            [sys.executable, "-m", "orchestrator_site.client", "list", "--json"],
+            cwd=ROOT,
+            env=without_service() | {"STATE_DIR": str(tmp_path), "ORCHESTRATOR_URL": peer.url},
+            stdout=subprocess.PIPE,
+        ) as command,
+    ):
+        assert command.stdout
+        wait_for(partial(has_unread, command.stdout, 32_768), what="the pipe to fill")
+
+        # When it gets two signals, which are different, so that neither is lost
+        command.send_signal(signal.SIGINT)
+        command.terminate()
+
+        # I expect it to end although nothing reads
+        assert command.wait(60) in (130, 143)
+
+
+def test_streams_that_are_closed_are_ignored(tmp_path: Path) -> None:
+    peer = Peer()
+    with serving(peer):
+        peer.replies.append(Reply(200, {"jobs": []}))
+        done = in_shell(peer, "$RUN list <&- >&- 2>&-", tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_manage_lists_the_command(tmp_path: Path) -> None:
+    assert "    run\n" in printed_by("manage.py", "help", code=0, state=tmp_path)
