@@ -39,6 +39,12 @@ printf '{"lines": %d, "bytes": %d}' "$(wc -l < data/output.txt)" "$(wc -c < data
 echo "done"
 """
 METRICS = {"lines": 2, "bytes": len(TEXT)}
+NEXT = """
+Where to look next:
+  bin/serve                        start the service, until Ctrl-C
+  bin/run alpine 'echo hello'      then run a job on it, from another terminal
+  http://127.0.0.1:8080/v1/docs    the documentation of its API; docs/usage.md has examples
+  http://127.0.0.1:8080/admin/     its admin; bin/serve prints the login"""
 # The events that are expected, in this order; `log` stands for one or more.
 ORDER = ["input", "input", "start", "log", "exit", "output", "output", "complete"]
 
@@ -81,6 +87,7 @@ def run(state: Path) -> None:
                 status = session.get(f"{api}/v1/jobs/{identity}", timeout=10).json()
             check(events, peers, status)
     say("\nEverything worked: both inputs, the run, its log and both outputs; every event was signed and in order.")
+    say(NEXT)
 
 
 def submit(session: requests.Session, api: str, peers: Peers) -> str:

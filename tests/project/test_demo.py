@@ -34,6 +34,8 @@ def test_the_demo_shows_every_event_and_leaves_nothing(tmp_path: Path) -> None:
     assert demo.returncode == 0, printed
     for event in ("input", "start", "log", "exit", "output", "complete"):
         assert re.search(rf"^ +\d+  {event} +signed", printed, re.MULTILINE), printed
+    for address in ("bin/serve", "bin/run ", "/v1/docs", "/admin/"):
+        assert address in printed.partition("Where to look next:")[2]
     assert not list(tmp_path.glob("demo-*"))
     assert nothing_runs(tmp_path)
     assert installations() <= before
