@@ -84,7 +84,8 @@ def _check_broker() -> dict[str, str]:
 def _check_engine() -> dict[str, str]:
     """Return healthy if at least one node has a recent heartbeat (by the database's clock) and starts containers.
 
-    The message names nodes without a heartbeat, nodes that fail to start containers, and limits that are not enforced.
+    The message names nodes without a heartbeat, nodes that fail to start containers, drained nodes, and limits that are not
+    enforced.
     """
     try:
         fresh = list(healthy_nodes().order_by("name")[:_MAX_SHOWN_NODES])
@@ -99,7 +100,9 @@ def _check_engine() -> dict[str, str]:
         return _unhealthy(silent or "no worker has connected to a container engine yet")
     alive = f"heartbeat from {_names(fresh)}"
     warnings = [f"{node.name}: {warning}" for node in fresh for warning in node.warnings]
-    message = "; ".join(filter(None, [alive, failing, silent, *warnings]))
+    drained = [node for node in fresh if node.drained]  # on purpose, so that is not unhealthy
+    resting = f"drained: {_names(drained)}" if drained else ""
+    message = "; ".join(filter(None, [alive, failing, silent, resting, *warnings]))
     return _unhealthy(message) if len(refusing) == len(fresh) else _healthy(message)
 
 

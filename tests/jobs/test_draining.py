@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db.models.functions import Now
+from django.test import Client
 
 from jobs import draining, node_hints
 from jobs.api.waiting_reason import waiting_for
@@ -115,6 +116,13 @@ def test_no_hint_goes_to_a_drained_node_and_one_when_that_is_undone(node: Node) 
     # When that is undone, I expect one
     draining.undrain(node.pk)
     wait_for(lambda: hints(node) == 1, what="the hint")
+
+
+def test_readiness_names_drained_nodes(node: Node, client: Client) -> None:
+    assert "drained" not in client.get("/readyz").content.decode()
+    draining.drain(node.pk)
+    answer = client.get("/readyz").json()["checks"]["engine"]
+    assert answer == {"status": "healthy", "message": "heartbeat from node; drained: node"}
 
 
 def test_draining_twice_changes_nothing(node: Node) -> None:
