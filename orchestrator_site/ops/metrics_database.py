@@ -51,7 +51,7 @@ def statements(dialect: Dialect) -> dict[str, str]:
         "pending": _count("callbacks_event", "state = 'pending'"),
         "oldest_event": f"SELECT {expires} FROM ({pending}) AS oldest",  # noqa: S608
         "open": _count("callbacks_destination", "open_until IS NOT NULL"),
-        "nodes": "SELECT name, cpu_millis_total, cpu_millis_reserved, memory_mib, memory_mib_reserved, "  # noqa: S608
+        "nodes": "SELECT name, cpu_millis_total, cpu_millis_reserved, memory_mib, memory_mib_reserved, drained, "  # noqa: S608
         f"{seen} FROM jobs_node ORDER BY name LIMIT {_MAX_NODES}",
     }
 
@@ -214,12 +214,14 @@ def _node_families(nodes: Sequence[tuple[Any, ...]]) -> Iterable[Metric]:
     memory = GaugeMetricFamily("node_memory_bytes", "Memory that jobs may reserve.", labels=["node"])
     memory_reserved = GaugeMetricFamily("node_memory_reserved_bytes", "Memory that jobs have reserved.", labels=["node"])
     up = GaugeMetricFamily("node_up", "Whether a worker of the node is alive and its engine answers.", labels=["node"])
-    for name, cpu, cpu_reserved, mib, mib_reserved, unseen in nodes:
+    for name, cpu, cpu_reserved, mib, mib_reserved, drained, unseen in nodes:
         cpus.add_metric([name], cpu / 1000)
         cpus_reserved.add_metric([name], cpu_reserved / 1000)
         memory.add_metric([name], mib * _MIB)
         memory_reserved.add_metric([name], mib_reserved * _MIB)
-        up.add_metric([name], unseen is not None and unseen < WorkerIntervals().healthy_node)
+        is_up = unseen is not None and unseen < WorkerIntervals().healthy_node
+        if is_up or cpu_reserved or not drained:  # else it was shut down on purpose
+            up.add_metric([name], is_up)
     return cpus, cpus_reserved, memory, memory_reserved, up
 
 

@@ -112,6 +112,18 @@ def test_a_node_without_a_heartbeat_is_down(registry: CollectorRegistry, seen: t
     assert registry.get_sample_value("node_up", {"node": "gone"}) == 0
 
 
+def test_a_drained_node_may_be_shut_down_when_it_has_no_jobs(registry: CollectorRegistry) -> None:
+    # Given a drained node whose worker has gone, while a job runs there
+    make_node("gone")
+    Node.objects.update(seen_at=None, drained=True, cpu_millis_reserved=10)
+    assert registry.get_sample_value("node_up", {"node": "gone"}) == 0
+
+    # When that has ended, I expect nothing to be wrong with the node
+    Node.objects.update(cpu_millis_reserved=0)
+    assert registry.get_sample_value("node_up", {"node": "gone"}) is None
+    assert registry.get_sample_value("node_cpus", {"node": "gone"}) == 8
+
+
 def test_the_images_used_most_get_series_of_their_own(registry: CollectorRegistry, tmp_path: Path) -> None:
     # Given two images, of which the second is used more often
     add_jobs(2, image="rare")
