@@ -44,6 +44,10 @@ class Destination(models.Model):
             models.Index(fields=["open_until"], condition=Q(waiting=True), name="destination_waiting_idx"),
             models.Index(fields=["id"], condition=Q(revive_until__isnull=False), name="destination_revive_idx"),
             models.Index(fields=["id"], condition=Q(open_until__isnull=False), name="destination_open_idx"),
+            models.Index(
+                fields=["throttled_until"], condition=Q(throttled_until__isnull=False), name="destination_throttled_idx"
+            ),
+            models.Index(fields=["id"], condition=Q(paused=True), name="destination_paused_idx"),
         ]
 
     def __str__(self) -> str:
@@ -82,6 +86,7 @@ class Subscription(models.Model):
         indexes = [
             models.Index(fields=["next_attempt_at"], condition=Q(next_attempt_at__isnull=False), name="subscription_due_idx"),
             models.Index(fields=["destination"], name="subscription_destination_idx"),
+            models.Index(fields=["subject"], name="subscription_subject_idx"),
             models.Index(fields=["destination"], condition=Q(lease_token__isnull=False), name="subscription_leased_idx"),
             models.Index(
                 fields=["destination", "waiting_since"],

@@ -1,4 +1,4 @@
-"""Says in a word or two how a node is doing."""
+"""Says in a few words how a node is doing, and how much of it is reserved."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -32,3 +32,13 @@ def with_condition(nodes: "QuerySet[Node]", intervals: WorkerIntervals = WorkerI
             default=Value(READY),
         )
     )
+
+
+def cpu(node: Node) -> str:
+    """Return how much cpu is reserved on a node, and how much it has for all jobs."""
+    return f"{node.cpu_millis_reserved / 1000:g} of {node.cpu_millis_total / 1000:g} cores"
+
+
+def memory(node: Node) -> str:
+    """Return how much memory is reserved on a node, and how much it has."""
+    return f"{node.memory_mib_reserved / 1024:.3g} of {node.memory_mib / 1024:.3g} GiB"

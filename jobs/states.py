@@ -18,14 +18,14 @@ class State(models.TextChoices):
 class Reason(models.TextChoices):
     """Why a job failed or was cancelled. A completed job has no reason."""
 
-    EXIT_CODE = "exit_code"
-    OOM = "oom"
-    TIMEOUT = "timeout"
-    CANCELLED = "cancelled"
-    IMAGE_PULL = "image_pull"
-    INPUT_FAILED = "input_failed"
-    START_FAILED = "start_failed"
-    ENGINE_LOST = "engine_lost"
+    EXIT_CODE = "exit_code", "Exit code"
+    OOM = "oom", "Out of memory"
+    TIMEOUT = "timeout", "Time-out"
+    CANCELLED = "cancelled", "Cancelled"
+    IMAGE_PULL = "image_pull", "Image not pulled"
+    INPUT_FAILED = "input_failed", "Input failed"
+    START_FAILED = "start_failed", "Start failed"
+    ENGINE_LOST = "engine_lost", "Engine lost"
 
 
 NO_EXIT_CODE: Final = -1  # the process never ran, or its exit code is unknown

@@ -20,6 +20,7 @@ from jobs.models import Job, MetaEntry, Node
 from orchestrator_site.base.http.pagination import Page
 
 _FIRST_ROWS = 128  # of a scan; each further batch has twice as many
+_INDEXED = ("status", "image", "node_id")  # columns with an index, newest first
 # Not shown: secrets, each of which costs a decryption, and values that may be large.
 _UNSHOWN = ("environment", "command", "log_tail_stdout", "log_tail_stderr")
 
@@ -63,6 +64,16 @@ def page_of_jobs(
     return Page(list(_shown(jobs).order_by("-uuid")), encode_cursor(last) if last else None)
 
 
+def newest_matching(limit: int, wanted: Mapping[str, Any], meta: Mapping[str, str]) -> tuple[list[UUID], bool]:
+    """Return the newest jobs that match, at most `limit`, and whether there may be more. At most `ROWS_READ` rows are read.
+
+    `wanted` has values of columns.
+    """
+    indexes = [rows.order_by("-uuid") for rows in _indexes(wanted, meta)]
+    uuids, last = _find_matching(indexes or [Job.objects.order_by("-uuid")], limit, wanted, meta)
+    return uuids, last is not None
+
+
 def _page(jobs: QuerySet[Job], limit: int) -> Page[Job]:
     """Return the newest of jobs that all match."""
     found = list(_shown(jobs).order_by("-uuid")[: limit + 1])
@@ -71,7 +82,8 @@ def _page(jobs: QuerySet[Job], limit: int) -> Page[Job]:
 
 def _indexes(wanted: Mapping[str, Any], meta: Mapping[str, str]) -> list[QuerySet[Any]]:
     """Return the rows of an index for each filter that has one; their `uuid` is that of a job that passes the filter."""
-    rows: list[QuerySet[Any]] = [Job.objects.filter(**{name: value}) for name, value in wanted.items()]
+    indexed = {name: value for name, value in wanted.items() if name in _INDEXED}
+    rows: list[QuerySet[Any]] = [Job.objects.filter(**{name: value}) for name, value in indexed.items()]
     if connection.vendor == "postgresql":
         rows += [MetaEntry.objects.filter(key=key, value=value) for key, value in meta.items()]
     return rows

@@ -1,10 +1,17 @@
-"""Parts of the admin's pages: buttons, each with a dialog that says what it does and posts it, and colored labels."""
+"""Parts of the admin's pages: buttons with a dialog that says what they do and posts it, colored labels, columns of lists."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
+from django.contrib import admin
+from django.contrib.admin.utils import display_for_value
 from django.http import HttpResponse
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
@@ -19,10 +26,53 @@ def button(title: str, description: str, form: type[BaseDialogForm] | None = Non
     return decorator
 
 
-def label(description: str, colors: Mapping[str, str], ordering: str | None = None) -> Callable[[Method], Method]:
+def label(description: str, colors: Mapping[str, str]) -> Callable[[Method], Method]:
     """Return a decorator that shows a method's value as a colored label."""
-    decorator: Callable[[Method], Method] = display(description=description, label=dict(colors), ordering=ordering)
+    decorator: Callable[[Method], Method] = display(description=description, label=dict(colors))
     return decorator
+
+
+def moment(name: str, title: str) -> Callable[[ModelAdmin, Any], str]:
+    """Return a column that shows the time in a field of the model relative to now, and exactly on hover."""
+
+    @admin.display(description=title)
+    def column(page: ModelAdmin, row: Any) -> str:
+        time: datetime | None = getattr(row, name)
+        return str(page.get_empty_value_display()) if time is None else relative_time(time, timezone.now())
+
+    return column
+
+
+def named_field(name: str, title: str) -> Callable[[ModelAdmin, Any], str]:
+    """Return a column that shows a field of the model under another title."""
+
+    @admin.display(description=title)
+    def column(page: ModelAdmin, row: Any) -> str:
+        return display_for_value(getattr(row, name), page.get_empty_value_display())
+
+    return column
+
+
+def link(address: str, text: str) -> SafeString:
+    """Return a link as HTML."""
+    return format_html('<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>', address, text)
+
+
+def yes_or_no(value: bool) -> str:
+    """Return a truth value as a word."""
+    return "yes" if value else "no"
+
+
+def relative_time(time: datetime, now: datetime) -> SafeString:
+    """Return a time as HTML: how long ago it was, or how long it will be, and the exact time on hover."""
+    exact = f"{time:%Y-%m-%d %H:%M:%S} UTC"
+    text = f"{_distance(time, now)} ago" if time <= now else f"in {_distance(now, time)}"
+    return format_html('<time class="whitespace-nowrap" datetime="{}" title="{}">{}</time>', time.isoformat(), exact, text)
+
+
+def _distance(earlier: datetime, later: datetime) -> str:
+    text = timesince(earlier, later, depth=1)
+    return "less than a minute" if text.startswith("0") else text
 
 
 def back_to(page: ModelAdmin, identity: object) -> HttpResponse:

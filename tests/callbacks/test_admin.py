@@ -14,6 +14,7 @@ from django.utils import timezone
 from callbacks import outbox
 from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.operators import redelivery
+from orchestrator_site.base import large_lists
 from tests.helpers import factories
 
 pytestmark = pytest.mark.django_db
@@ -91,6 +92,13 @@ def test_an_event_is_shown_with_its_attempts(browser: Client, event: Event) -> N
         assert shown in page
 
 
+def test_an_event_says_how_its_destination_is_doing(browser: Client, event: Event) -> None:
+    Destination.objects.update(paused=True)
+    page = browser.get(f"/admin/callbacks/event/{event.pk}/change/").content.decode()
+    destination = Destination.objects.get()
+    assert f'href="/admin/callbacks/destination/{destination.pk}/change/">{destination.origin} (paused)</a>' in page
+
+
 def test_an_event_is_redelivered(browser: Client, event: Event) -> None:
     answer = press(browser, "event", event, "redeliver")
     assert answer["HX-Redirect"] == f"/admin/callbacks/event/{event.pk}/change/"
@@ -100,6 +108,25 @@ def test_an_event_is_redelivered(browser: Client, event: Event) -> None:
 def test_selected_events_are_redelivered(browser: Client, event: Event) -> None:
     choose(browser, "event", "redeliver_selected", event)
     assert Event.objects.get().state == Event.State.PENDING
+
+
+def test_an_action_for_more_rows_than_it_may_be_for_does_nothing(
+    browser: Client, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two events and two destinations, and actions that are for one row at most
+    monkeypatch.setattr(large_lists, "MAX_CHOSEN", 1)
+    factories.subscribe(uuid.uuid4(), "job-2", "http://i.example/")
+    with transaction.atomic():
+        outbox.publish(event.subscription.stream, "orchestrator.job.exit", "s", {})
+
+    # When they are run for all, I expect a message, and no change
+    for model, action in (("event", "redeliver_selected"), ("destination", "pause_selected")):
+        rows = {"event": Event, "destination": Destination}[model].objects.all()
+        selected = {"action": action, "select_across": "1", "_selected_action": str(rows[0].pk)}
+        page = browser.post(f"/admin/callbacks/{model}/", selected, follow=True).content.decode()
+        assert "choose at most 1 at a time" in page
+    assert Event.objects.get(pk=event.pk).state == Event.State.DEAD
+    assert not Destination.objects.filter(paused=True).exists()
 
 
 def test_all_dead_events_of_a_job_are_redelivered(browser: Client, event: Event) -> None:

@@ -30,7 +30,7 @@ NAME_OF_A_PERIOD = re.compile(
 )
 WAITING = {"wait", "sleep", "join", "select", "Timer"}  # functions whose first argument is a number of seconds
 ALLOWED = {
-    ("callbacks/admin.py", "timedelta(days=1)"): "the initial value of a form",
+    ("callbacks/admin/destination_pages.py", "timedelta(days=1)"): "the initial value of a form",
     ("orchestrator_site/base/db/bounded_connections.py", "interval: float"): "the signature of psycopg",
 }
 

@@ -1,0 +1,147 @@
+"""The list of destinations and the page of each, with what operators do about breakers and throttling."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.template.defaultfilters import pluralize
+from django.utils import timezone
+from unfold.admin import ModelAdmin
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminSplitDateTimeVerticalWidget
+
+from callbacks.delivery import destination_rows
+from callbacks.models import Destination
+from callbacks.operators import destinations, redelivery
+from orchestrator_site.base import operator_log
+from orchestrator_site.base.admin_elements import back_to, button, label, moment, named_field, yes_or_no
+from orchestrator_site.base.large_lists import LargeList
+
+_MAX_NAMED: Final = 5  # destinations listed in a message
+
+
+@admin.register(Destination)
+class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
+    list_display = ("origin", "condition", "in_a_row", "opens", "unthrottled", "queue")
+    list_filter = ("paused",)
+    search_fields = ("origin",)
+    search_help_text = "A part of the origin: scheme, host or port"
+    ordering = ("origin",)
+    in_a_row = named_field("failures", "Failures in a row")
+    opens = moment("open_until", "Breaker open until")
+    probe = moment("probe_until", "Probe counts as dead")
+    unthrottled = moment("throttled_until", "Throttled until")
+    used = moment("used_at", "Last used")
+    actions = ("pause_selected", "resume_selected", "reset_selected")
+    actions_detail = ("pause", "resume", "reset", "redeliver")
+    fieldsets = (
+        (None, {"fields": ("origin", "condition", "load", "redeliveries", "used")}),
+        ("Breaker", {"fields": ("in_a_row", "openings", "opens", "probe")}),
+        ("Concurrency and throttling", {"fields": ("concurrency", "throttles", "unthrottled")}),
+    )
+
+    class RedeliverForm(BaseDialogForm):  # type: ignore[misc]
+        since = forms.SplitDateTimeField(label="Dead since", widget=UnfoldAdminSplitDateTimeVerticalWidget, help_text="UTC")
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.fields["since"].initial = timezone.now().replace(microsecond=0) - timedelta(days=1)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Destination]:
+        rows: QuerySet[Destination] = super().get_queryset(request)
+        return destination_rows.with_database_time(rows)
+
+    @label(
+        "State",
+        {
+            "paused": "warning",
+            "throttled": "warning",
+            "breaker open": "danger",
+            "breaker half open": "warning",
+            "slow": "warning",
+            "healthy": "success",
+        },
+    )
+    def condition(self, destination: Destination) -> str:
+        return destinations.condition(destination)
+
+    @admin.display(description="Deliveries at once")
+    def concurrency(self, destination: Destination) -> int:
+        return destinations.max_in_flight(destination)
+
+    @admin.display(description="Events wait for it")
+    def queue(self, destination: Destination) -> str:
+        return yes_or_no(destination.waiting)
+
+    @admin.display(description="Redeliveries")
+    def redeliveries(self, destination: Destination) -> str | None:
+        since, until = destination.revive_since, destination.revive_until
+        return f"in progress: events dead since {since:%Y-%m-%d %H:%M:%S} UTC" if since and until else None
+
+    @admin.display(description="Load")
+    def load(self, destination: Destination) -> str:
+        load = destinations.load(destination)
+        more = " or more" if load.waiting == destinations.MAX_WAITING_COUNTED else ""
+        return (
+            f"{load.in_flight} deliver{pluralize(load.in_flight, 'y,ies')} in flight, "
+            f"{load.waiting}{more} stream{pluralize(load.waiting)} waiting"
+        )
+
+    # -- actions ----------------------------------------------------------------------------------------
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Return the buttons of a destination's page: of the two that pause and resume it, the one that changes something."""
+        without = "pause" if Destination.objects.filter(pk=object_id, paused=True).exists() else "resume"
+        return [action for action in super().get_actions_detail(request, object_id) if action.path != without]
+
+    @button("Pause", "Stops deliveries until the destination is resumed. Events still expire after 24 hours.")
+    def pause(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
+        return self._do(request, destinations.pause, object_id, "paused")
+
+    @button("Resume", "Starts deliveries again; the streams that have waited longest come first.")
+    def resume(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
+        return self._do(request, destinations.resume, object_id, "resumed")
+
+    @button("Reset", "Closes the breaker, ends throttling, and retries unanswered events now.")
+    def reset(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
+        return self._do(request, destinations.reset, object_id, "marked as healthy")
+
+    @button("Redeliver", "Sends the dead events of all jobs again, in order within each job.", RedeliverForm)
+    def redeliver(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        since = form.cleaned_data["since"]
+        destination = get_object_or_404(Destination, pk=object_id)
+        operator_log.record(request, [destination], f"Redelivers what died since {since:%Y-%m-%d %H:%M:%S} UTC")
+        redelivery.request_redelivery(destination.pk, since)
+        messages.success(request, "Events that died since then will be sent again.")
+        return back_to(self, object_id)
+
+    @admin.action(description="Pause", permissions=["operate"])
+    def pause_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
+        self._act(request, destinations.pause, self.chosen(request, rows), "paused")
+
+    @admin.action(description="Resume", permissions=["operate"])
+    def resume_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
+        self._act(request, destinations.resume, self.chosen(request, rows), "resumed")
+
+    @admin.action(description="Reset", permissions=["operate"])
+    def reset_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
+        self._act(request, destinations.reset, self.chosen(request, rows), "marked as healthy")
+
+    def _do(self, request: HttpRequest, act: Callable[[int], None], object_id: str, done: str) -> HttpResponse:
+        self._act(request, act, list(Destination.objects.filter(pk=object_id)), done)
+        return back_to(self, object_id)
+
+    @staticmethod
+    def _act(request: HttpRequest, act: Callable[[int], None], chosen: list[Destination], done: str) -> None:
+        if not chosen:
+            return
+        operator_log.record(request, chosen, done.capitalize())
+        for destination in chosen:
+            act(destination.pk)
+        names = ", ".join(str(destination) for destination in chosen)
+        messages.success(request, f"{names if len(chosen) <= _MAX_NAMED else f'{len(chosen)} destinations'}: {done}")

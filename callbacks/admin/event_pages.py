@@ -1,0 +1,191 @@
+"""The lists and pages of subscriptions and events, with the attempts to deliver each event."""
+
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.template.defaultfilters import pluralize
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.forms import BaseDialogForm
+
+from callbacks.delivery import destination_rows
+from callbacks.models import Attempt, Event, Subscription
+from callbacks.operators import destinations, redelivery
+from orchestrator_site.base import operator_log
+from orchestrator_site.base.admin_elements import back_to, button, label, link, moment, named_field, yes_or_no
+from orchestrator_site.base.egress.http_client import redact
+from orchestrator_site.base.large_lists import BoundedChangeList, LargeList
+from orchestrator_site.base.read_only_admin import ReadOnly
+
+
+@admin.register(Subscription)
+class SubscriptionAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
+    list_display = ("job", "destination", "events", "due", "waits")
+    list_select_related = ("destination",)
+    search_fields = ("subject__exact",)
+    search_help_text = "The ID of a job"
+    ordering = ("-id",)
+    events = named_field("last_sequence", "Events")
+    due = moment("next_attempt_at", "Next attempt")
+    waits = moment("waiting_since", "Waits for its destination since")
+    actions_detail = ("redeliver_dead",)
+    fieldsets = (
+        (None, {"fields": ("job", "stream", "url_shown", "signed", "types_shown", "destination")}),
+        ("Delivery", {"fields": ("last_sequence", "log_refused", "next_attempt_at", "waiting_since", "lease_until")}),
+    )
+    job = named_field("subject", "Job")
+
+    @admin.display(description="Event types")
+    def types_shown(self, subscription: Subscription) -> str:
+        return ", ".join(subscription.types) or "all"
+
+    @admin.display(description="Last log event refused")
+    def log_refused(self, subscription: Subscription) -> str:
+        return yes_or_no(subscription.bulk_refused)
+
+    @admin.display(description="URL")
+    def url_shown(self, subscription: Subscription) -> str:
+        return redact(subscription.url)
+
+    @admin.display
+    def signed(self, subscription: Subscription) -> str:
+        return yes_or_no(subscription.key is not None)
+
+    @button("Redeliver dead events", "Sends all dead events of this job again, in order and with the same ids.")
+    def redeliver_dead(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
+        subscription = get_object_or_404(
+            Subscription.objects.only("stream", "subject", "destination__origin").select_related("destination"), pk=object_id
+        )
+        operator_log.record(request, [subscription], "Redelivers its dead events")
+        _report_redelivery(request, redelivery.redeliver_dead(subscription.stream))
+        return back_to(self, object_id)
+
+
+class AttemptInline(ReadOnly, TabularInline):  # type: ignore[misc]
+    model = Attempt
+    extra = 0
+    hide_title = True
+    fields = ("began", "status", "latency", "error", "answer")
+    readonly_fields = ("began", "latency")
+    latency = named_field("latency_ms", "Latency (ms)")
+
+    @admin.display(description="Time (UTC)")
+    def began(self, attempt: Attempt) -> str:
+        return format_html('<span class="whitespace-nowrap">{}</span>', f"{attempt.time:%Y-%m-%d %H:%M:%S}")
+
+
+class EventChangeList(BoundedChangeList):
+    """The list of events, in the order of an index: of the dead ones the last, of the undelivered ones the oldest come first.
+
+    Delivered ones have no index of their own, so they are looked for among the newest events.
+    """
+
+    _ORDERS: ClassVar[dict[str, list[str]]] = {
+        Event.State.DEAD: ["-settled_at", "-pk"],
+        Event.State.PENDING: ["expires_at", "pk"],
+    }
+
+    def get_ordering(self, _request: HttpRequest, _queryset: QuerySet[Event]) -> list[str]:
+        return self._ORDERS.get(self._state(), ["-pk"])
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Event]:
+        rows: QuerySet[Event] = super().get_queryset(request, exclude_parameters)
+        if self.query or not self.get_filters_params() or self._state() in self._ORDERS:
+            return rows
+        return self.among_newest(rows)
+
+    def _state(self) -> str:
+        """Return the state that is listed, if it is a single one."""
+        values = self.filter_params.get("state__exact", [])
+        return values[0] if len(values) == 1 else ""
+
+
+@admin.register(Event)
+class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
+    list_display = ("subject", "short_type", "sequence", "state_shown", "destination", "tries", "created", "due")
+    list_filter = ("state",)
+    list_select_related = ("subscription__destination",)
+    search_fields = ("subscription__subject__exact",)
+    search_help_text = "The ID of a job or of an event"
+    ordering = ("-id",)
+    created = moment("created_at", "Created")
+    due = moment("next_attempt_at", "Next attempt")
+    settled = moment("settled_at", "Delivered or dead since")
+    expires = moment("expires_at", "Is dead if still pending")
+    inlines = (AttemptInline,)
+    actions = ("redeliver_selected",)
+    actions_detail = ("redeliver",)
+    fieldsets = (
+        (None, {"fields": ("identity", "type", "source", "subscription", "sequence", "time")}),
+        ("Delivery", {"fields": ("state_shown", "destination_shown", "tries", "unanswered", "due", "settled", "expires")}),
+    )
+    identity = named_field("id", "ID")
+    unanswered = named_field("silences", "Unanswered attempts in a row")
+
+    def get_changelist(self, _request: HttpRequest, **_options: Any) -> type[EventChangeList]:
+        return EventChangeList
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
+        rows: QuerySet[Event] = super().get_queryset(request)
+        return rows.defer("body", *(f"subscription__{name}" for name in Subscription.SECRETS))
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Event], search: str) -> tuple[QuerySet[Event], bool]:
+        if (identity := _uuid(search)) and Event.objects.filter(pk=identity).exists():
+            return queryset.filter(pk=identity), False
+        found: tuple[QuerySet[Event], bool] = super().get_search_results(request, queryset, search)
+        return found
+
+    @admin.display(description="Type")
+    def short_type(self, event: Event) -> str:
+        return event.type.removeprefix("orchestrator.job.")
+
+    @admin.display(description="Job")
+    def subject(self, event: Event) -> str:
+        return event.subscription.subject
+
+    @admin.display(description="Destination")
+    def destination(self, event: Event) -> str:
+        return event.subscription.destination.origin
+
+    @admin.display(description="Destination")
+    def destination_shown(self, event: Event) -> SafeString:
+        """Link to the destination, whose state often says why an event was not delivered."""
+        destination = destination_rows.with_database_time().get(pk=event.subscription.destination_id)
+        address = reverse("admin:callbacks_destination_change", args=(destination.pk,))
+        return link(address, f"{destination.origin} ({destinations.condition(destination)})")
+
+    @label("State", {"pending": "info", "delivered": "success", "dead": "danger"})
+    def state_shown(self, event: Event) -> str:
+        return event.state
+
+    @button("Redeliver", "Sends the event again with the same id. A pending event is tried now.")
+    def redeliver(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
+        self._redeliver(request, list(self.get_queryset(request).select_related("subscription").filter(pk=UUID(object_id))))
+        return back_to(self, object_id)
+
+    @admin.action(description="Redeliver", permissions=["operate"])
+    def redeliver_selected(self, request: HttpRequest, rows: QuerySet[Event]) -> None:
+        if events := self.chosen(request, rows):
+            self._redeliver(request, events)
+
+    @staticmethod
+    def _redeliver(request: HttpRequest, events: list[Event]) -> None:
+        operator_log.record(request, events, "Redelivered")
+        _report_redelivery(request, sum(redelivery.redeliver(event.subscription.stream, event.pk) for event in events))
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        return None
+
+
+def _report_redelivery(request: HttpRequest, count: int) -> None:
+    messages.success(request, f"{count} event{pluralize(count)} will be sent again.")

@@ -1,0 +1,91 @@
+"""The list of jobs in the admin: its columns, filters and search, which read indexes as the API does."""
+
+from typing import Any, Final
+
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from jobs.api.job_list import newest_matching
+from jobs.models import Job
+from jobs.states import Reason, State
+from orchestrator_site.base.admin_elements import label, moment
+from orchestrator_site.base.large_lists import BoundedChangeList, LargeList
+
+_MATCHES: Final = 1_000  # listed, of several filters
+
+STATUS_COLORS: Final = {
+    "accepted": "warning",
+    "running": "info",
+    "completed": "success",
+    "failed": "danger",
+    "cancelled": "default",
+}
+
+
+class JobChangeList(BoundedChangeList):
+    """The list with one filter is read from its index. With several, the newest jobs that match are found first."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
+        rows: QuerySet[Job] = super().get_queryset(request, exclude_parameters)
+        wanted, meta = self._wanted(), _meta_in(self.query)
+        if "reason" in wanted:
+            wanted.setdefault("status", State.CANCELLED if wanted["reason"] == Reason.CANCELLED else State.FAILED)
+        elif len(wanted) <= 1 and not meta:
+            return rows
+        uuids, may_have_more = newest_matching(_MATCHES, wanted, meta)
+        if may_have_more:
+            self.note = "Only some of the newest jobs were looked at: there may be more that match."
+        return rows.filter(uuid__in=uuids)
+
+    def _wanted(self) -> dict[str, Any]:
+        """Return the values of the filters in use, by column. Raise an error for what no link leads to and no index is for."""
+        wanted: dict[str, Any] = {}
+        for parameter, values in self.get_filters_params().items():
+            match parameter, values:
+                case "node__id__exact", [node]:
+                    wanted["node_id"] = int(node)
+                case "node__isnull", ["True"]:
+                    wanted["node_id"] = None
+                case "status__exact" | "reason__exact", [value]:
+                    wanted[parameter.removesuffix("__exact")] = value
+                case _:
+                    raise IncorrectLookupParameters(f"{parameter} has no such filter")
+        return wanted
+
+
+def _meta_in(search: str) -> dict[str, str]:
+    """Return the member of `meta` that a search is for, written as key=value. An id has no equals sign."""
+    key, sign, value = search.partition("=")
+    return {key.strip(): value.strip()} if sign else {}
+
+
+class JobTable(LargeList):
+    """What the admin's page of jobs lists. `Job` has an index for each filter and for the id, newest first."""
+
+    list_display = ("id", "status_shown", "reason_shown", "image", "node", "created", "finished")
+    list_filter = ("status", "reason", "node")
+    list_select_related = ("node",)
+    search_fields = ("id__exact",)  # Django's "=id" ignores case, for which there is no index
+    search_help_text = "An ID, or a member of meta: key=value"
+    ordering = ("-uuid",)
+    created = moment("created_at", "Created")
+    finished = moment("finished_at", "Finished")
+
+    def get_changelist(self, _request: HttpRequest, **_options: Any) -> type[JobChangeList]:
+        return JobChangeList
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Job], search: str) -> tuple[QuerySet[Job], bool]:
+        if _meta_in(search):  # `JobChangeList` finds them
+            return queryset, False
+        found: tuple[QuerySet[Job], bool] = super().get_search_results(request, queryset, search)  # type: ignore[misc]
+        return found
+
+    @label("Status", STATUS_COLORS)
+    def status_shown(self, job: Job) -> str:
+        return job.status
+
+    @admin.display(description="Reason")
+    def reason_shown(self, job: Job) -> str | None:
+        return job.get_reason_display() or None

@@ -1,0 +1,303 @@
+"""The lists of the admin: what they show, what their filters and searches find, and what that costs."""
+
+import re
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.test import Client
+from django.utils import timezone
+
+from callbacks.models import Destination, Event, Subscription, new_event_id
+from jobs.api import limits
+from jobs.models import Job, Node
+from jobs.states import State
+from orchestrator_site.base import large_lists
+from orchestrator_site.base.admin_elements import relative_time
+from tests.helpers.admin_data import fill
+from tests.helpers.factories import make_job, make_node, make_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LARGE = ("jobs_job", "jobs_metaentry", "callbacks_subscription", "callbacks_event")
+
+
+@pytest.fixture
+def browser(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("olga"))
+    return client
+
+
+def listed(browser: Client, path: str, **query: Any) -> list[str]:
+    """Return the rows of a list."""
+    answer = browser.get(f"/admin/{path}/?{urlencode(query)}")
+    assert answer.status_code == 200, answer
+    return [str(row) for row in answer.context["cl"].result_list]
+
+
+def jobs(browser: Client, **query: Any) -> list[str]:
+    return listed(browser, "jobs/job", **query)
+
+
+def events(browser: Client, **query: Any) -> list[Event]:
+    return list(browser.get(f"/admin/callbacks/event/?{urlencode(query)}").context["cl"].result_list)
+
+
+# -- columns -----------------------------------------------------------------------------------------------
+
+
+def test_lists_are_in_words(browser: Client) -> None:
+    # Given jobs in all states and their events
+    fill(20)
+
+    # I expect states and reasons in words, amounts with units, and relative times
+    page = browser.get("/admin/jobs/job/").content.decode()
+    for text in ("Out of memory", "Exit code", "hours ago", "completed", "accepted"):
+        assert text in page
+    page = browser.get("/admin/jobs/node/").content.decode()
+    for text in ("9.5 of 32 cores", "7 of 16 GiB", "drained", "no worker", "7 minutes ago"):
+        assert text.replace(" minutes", "\xa0minutes") in page
+    assert "thousandths" not in page
+    page = browser.get("/admin/callbacks/destination/").content.decode()
+    for text in ("breaker open", "Failures in a row", "in 1\xa0minute"):
+        assert text in page
+
+
+@pytest.mark.parametrize(
+    ("ago", "text"),
+    [
+        (timedelta(seconds=5), "less than a minute ago"),
+        (timedelta(minutes=5, seconds=9), "5\xa0minutes ago"),
+        (timedelta(hours=30), "1\xa0day ago"),
+        (timedelta(minutes=-2, seconds=-1), "in 2\xa0minutes"),
+    ],
+)
+def test_a_time_is_relative_and_exact_on_hover(ago: timedelta, text: str) -> None:
+    now = timezone.now()
+    html = relative_time(now - ago, now)
+    assert f">{text}<" in html
+    assert f'title="{now - ago:%Y-%m-%d %H:%M:%S} UTC"' in html
+
+
+def test_only_the_button_that_changes_something_is_shown(browser: Client) -> None:
+    node = make_node("node-0")
+    make_worker(node)
+    for drained, shown, hidden in ((False, "/drain/", "/undrain/"), (True, "/undrain/", "/drain/")):
+        Node.objects.update(drained=drained)
+        page = browser.get(f"/admin/jobs/node/{node.pk}/change/").content.decode()
+        assert shown in page
+        assert hidden not in page
+    fill(1)
+    for paused, shown, hidden in ((False, "/pause/", "/resume/"), (True, "/resume/", "/pause/")):
+        Destination.objects.update(paused=paused)
+        page = browser.get(f"/admin/callbacks/destination/{Destination.objects.get().pk}/change/").content.decode()
+        assert shown in page
+        assert hidden not in page
+
+
+# -- filters and search ------------------------------------------------------------------------------------
+
+
+def test_jobs_are_found_by_id_meta_and_filters(browser: Client) -> None:
+    # Given jobs with different states and members of `meta`
+    node = make_node()
+    make_job(id="a", meta={"team": "x"})
+    failed = make_job(id="b", meta={"team": "x", "run": "1"})
+    other = make_job(id="c", meta={"team": "y"})
+    Job.objects.filter(pk=failed.pk).update(status=State.FAILED, reason="oom", node=node)
+    Job.objects.filter(pk=other.pk).update(status=State.FAILED, reason="timeout", node=node)
+
+    # I expect each filter and search to find its jobs, the newest first
+    assert jobs(browser) == ["c", "b", "a"]
+    assert jobs(browser, q="b") == ["b"]
+    assert jobs(browser, q="nothing") == []
+    assert jobs(browser, q="team=x") == ["b", "a"]
+    assert jobs(browser, q=" run = 1 ") == ["b"]
+    assert jobs(browser, q="team=nobody") == []
+    assert jobs(browser, status__exact="failed") == ["c", "b"]
+    assert jobs(browser, reason__exact="oom") == ["b"]
+    assert jobs(browser, status__exact="accepted", reason__exact="oom") == []
+    assert jobs(browser, status__exact="failed", node__id__exact=node.pk, q="team=y") == ["c"]
+    assert jobs(browser, status__exact="accepted", q="team=y") == []
+    assert jobs(browser, node__isnull="True") == ["a"]
+    assert jobs(browser, node__isnull="True", q="team=x") == ["a"]
+    assert jobs(browser, node__isnull="True", status__exact="failed") == []
+
+
+def test_filters_without_an_index_are_refused_or_look_at_the_newest_rows(
+    browser: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given more rows than are looked at
+    fill(40)
+    monkeypatch.setattr(large_lists.BoundedChangeList, "limit", 10)
+
+    # When a filter has values that no link of the page has, I expect the whole list of jobs
+    for query in ("reason__exact=oom&reason__exact=exit_code", "status__exact=a&status__exact=b", "node__isnull=False"):
+        assert browser.get(f"/admin/jobs/job/?{query}")["Location"] == "/admin/jobs/job/?e=1", query
+    assert len(jobs(browser, e="1")) == 40
+
+    # and the newest events that match
+    for query in ("state__exact=dead&state__exact=pending", "state__exact=none"):
+        answer = browser.get(f"/admin/callbacks/event/?{query}")
+        assert "Only the newest 10 were looked at" in answer.content.decode(), query
+        assert len(answer.context["cl"].result_list) < 10
+
+
+def test_a_list_says_that_not_everything_was_looked_at(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given more jobs than are read for several filters
+    fill(50)
+    monkeypatch.setattr(limits, "ROWS_READ", 10)
+    answer = browser.get("/admin/jobs/job/?reason__exact=oom&q=team%3Dvideo")
+    assert "Only some of the newest jobs were looked at" in answer.content.decode()
+
+    # I expect only those that have failed to be read: every other of them had too little memory
+    assert len(answer.context["cl"].result_list) == 5
+
+    # and only those without a node, if they are wanted
+    assert len(jobs(browser, node__isnull="True", q="team=video")) == 5
+
+
+def test_a_list_has_a_limit(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given more rows than are listed
+    monkeypatch.setattr(large_lists, "MAX_LISTED", 60)
+    monkeypatch.setattr(large_lists.BoundedChangeList, "limit", 60)
+    fill(70)
+
+    # I expect the first pages, and a hint
+    answer = browser.get("/admin/jobs/job/?p=2")
+    assert len(answer.context["cl"].result_list) == 10
+    assert "Only the first 60 are listed" in answer.content.decode()
+
+
+def test_the_order_is_that_of_an_index(browser: Client) -> None:
+    fill(20)
+    for column in range(7):
+        assert jobs(browser, o=column) == jobs(browser), column
+
+
+def test_events_are_found_by_state_job_and_id(browser: Client) -> None:
+    fill(20)
+    dead = listed(browser, "callbacks/event", state__exact="dead")
+    assert len(dead) == Event.objects.filter(state=Event.State.DEAD).count() == 3
+    assert len(listed(browser, "callbacks/event", state__exact="pending")) == 2
+    assert len(listed(browser, "callbacks/event", q="render-0003")) == 1
+    assert len(listed(browser, "callbacks/event", q="render-0003", state__exact="dead")) == 1
+    assert listed(browser, "callbacks/event", q="render-0004", state__exact="dead") == []
+    event = Event.objects.filter(state=Event.State.DEAD)[1]
+    assert events(browser, q=f" {event.pk} ") == [event]
+    assert events(browser, q=event.pk, state__exact="pending") == []
+
+
+def test_events_of_a_job_whose_id_is_a_uuid_are_found(browser: Client) -> None:
+    fill(3)
+    subject = str(new_event_id())
+    subscription = Subscription.objects.all()[1]
+    Subscription.objects.filter(pk=subscription.pk).update(subject=subject)
+    assert events(browser, q=subject) == [Event.objects.get(subscription=subscription)]
+
+
+def test_the_last_dead_and_the_oldest_undelivered_events_come_first(browser: Client) -> None:
+    fill(40)
+    Event.objects.filter(pk=Event.objects.filter(state=Event.State.DEAD).earliest("pk").pk).update(settled_at=timezone.now())
+    dead = events(browser, state__exact="dead")
+    assert dead == sorted(dead, key=lambda event: event.settled_at, reverse=True)
+    pending = events(browser, state__exact="pending")
+    assert pending == sorted(pending, key=lambda event: event.expires_at)
+    assert (len(dead), len(pending)) == (6, 5)
+
+
+def test_delivered_events_are_looked_for_among_the_newest(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given more events than are looked at
+    fill(40)
+    monkeypatch.setattr(large_lists.BoundedChangeList, "limit", 10)
+    hint = "Only the newest 10 were looked at"
+
+    # I expect those of the newest that were delivered, and a hint
+    newest = Event.objects.order_by("-pk")[:10]
+    assert events(browser, state__exact="delivered") == [event for event in newest if event.state == Event.State.DELIVERED]
+    assert hint in browser.get("/admin/callbacks/event/?state__exact=delivered").content.decode()
+    assert hint not in browser.get("/admin/callbacks/event/").content.decode()
+
+    # and all those of a job
+    first = Event.objects.earliest("pk")
+    assert events(browser, q=first.subscription.subject, state__exact="delivered") == [first]
+    page = browser.get(f"/admin/callbacks/event/?q={first.subscription.subject}&state__exact=delivered").content.decode()
+    assert hint not in page
+
+
+# -- titles ------------------------------------------------------------------------------------------------
+
+
+def test_titles_are_in_words_and_names_keep_their_case(browser: Client) -> None:
+    # Given a job whose id begins with a small letter
+    job = make_job(id="render")
+
+    # I expect the title of its page to show the id as it is, and other titles to be those of the menu
+    assert re.search(r"change/\"[^>]*>\s*render\s*</a", browser.get(f"/admin/jobs/job/{job.pk}/change/").content.decode())
+    page = browser.get("/admin/admin/logentry/").content.decode()
+    assert "Recent actions" in page
+    assert "There are no recent actions yet" in page
+    assert "log entr" not in page.lower()
+
+
+def test_a_list_offers_to_show_all_only_if_it_does_not(browser: Client) -> None:
+    make_job(id="a")
+    assert "Show all" not in browser.get("/admin/jobs/job/").content.decode()
+    for query in ("q=a", "q=none", "status__exact=accepted", "status__exact=failed"):
+        assert "Show all" in browser.get(f"/admin/jobs/job/?{query}").content.decode(), query
+
+
+# -- cost --------------------------------------------------------------------------------------------------
+
+ROWS = 4000
+QUERIES = [
+    "jobs/job/",
+    "jobs/job/?status__exact=failed",
+    "jobs/job/?q=render-0001",
+    "jobs/job/?q=shot%3D7",
+    "jobs/job/?q=team%3Dnobody",
+    "callbacks/event/",
+    "callbacks/event/?state__exact=dead",
+    "callbacks/event/?state__exact=pending",
+    "callbacks/event/?state__exact=delivered",
+    "callbacks/event/?q=render-0001",
+    "callbacks/subscription/",
+    "callbacks/subscription/?q=render-0001",
+]
+
+
+def rows_read() -> int:
+    """Return how many rows and index entries of the large tables this transaction has read."""
+    tables = ", ".join(f"'{table}'::regclass" for table in LARGE)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class "
+            f"WHERE oid IN ({tables}) OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid IN ({tables}))"
+        )
+        return int(cursor.fetchone()[0])
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite does not count rows")
+def test_a_page_reads_a_few_rows_of_large_tables(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given many jobs and events, and lower limits
+    fill(ROWS)
+    monkeypatch.setattr(large_lists, "MAX_LISTED", 100)
+    monkeypatch.setattr(large_lists.BoundedChangeList, "limit", 100)
+    with connection.cursor() as cursor:
+        cursor.execute(f"VACUUM ANALYZE {', '.join(LARGE)}")  # as PostgreSQL does by itself, later
+
+    # When the pages are opened (of tables as small as these, PostgreSQL would prefer to read all rows)
+    read: dict[str, int] = {}
+    for query in QUERIES:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL enable_seqscan = off")
+            before = rows_read()
+            assert browser.get(f"/admin/{query}").status_code == 200
+            read[query] = rows_read() - before
+
+    # I expect each to read a small part of the rows
+    assert {query: rows for query, rows in read.items() if rows > ROWS / 4} == {}
