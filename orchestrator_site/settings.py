@@ -133,6 +133,8 @@ SPECTACULAR_SETTINGS = {
 UNFOLD = {
     "SITE_TITLE": "Orchestrator",
     "SITE_HEADER": "Orchestrator",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/orchestrator_site/icon.svg"}],
+    "DASHBOARD_CALLBACK": "orchestrator_site.admin.start_page.views.start_page",
     "SIDEBAR": {"navigation": "orchestrator_site.admin.navigation.navigation"},
 }
 

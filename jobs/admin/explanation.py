@@ -4,10 +4,10 @@ import signal
 from dataclasses import dataclass
 from typing import Final
 
-from jobs.admin.time_line import format_duration
 from jobs.api.waiting_reason import waiting_for
 from jobs.models import Job
 from jobs.states import NO_EXIT_CODE, Reason, State, TransferStatus
+from orchestrator_site.base.values.durations import format_duration
 
 _LOOK_AT_LOG: Final = "The end of its log should say why."
 _EXIT_CODES: Final = {

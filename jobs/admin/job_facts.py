@@ -7,11 +7,11 @@ from typing import Any
 
 from django.urls import reverse
 
-from jobs.admin.time_line import format_duration
 from jobs.models import Input, Job, Output
 from jobs.states import NO_EXIT_CODE, InputType, OutputType
 from jobs.transfers.formatting import format_size
 from orchestrator_site.base.egress.http_client import redact
+from orchestrator_site.base.values.durations import format_duration
 
 
 @dataclass(frozen=True, slots=True)

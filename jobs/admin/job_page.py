@@ -30,6 +30,7 @@ from jobs.services import JobNotFound
 from orchestrator_site.base import operator_log
 from orchestrator_site.base.admin_elements import back_to, button
 from orchestrator_site.base.intervals import WebIntervals
+from orchestrator_site.base.values.durations import format_duration
 
 _HIDDEN: Final = ("environment", "command", "log_tail_stdout", "log_tail_stderr")
 _POLLS: Final = {"log_poll": WebIntervals().log_poll, "state_poll": WebIntervals().state_poll}
@@ -176,7 +177,7 @@ def _state(uuid: UUID) -> dict[str, Any]:
         "job": job,
         "explanation": explain(job),
         "bars": time_line.bars(job, now),
-        "whole": time_line.format_duration(max(0.0, ((job.completed_at or now) - job.created_at).total_seconds())),
+        "whole": format_duration(max(0.0, ((job.completed_at or now) - job.created_at).total_seconds())),
         "usage": job_facts.usage(job, now),
         "groups": job_facts.groups(job),
         "files": [("Inputs", job_facts.files(job.inputs.all())), ("Outputs", job_facts.files(job.outputs.all()))],

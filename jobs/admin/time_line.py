@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from jobs.models import Job
 from jobs.states import Reason
+from orchestrator_site.base.values.durations import format_duration
 
 _LEAST: Final = 0.4  # percent of the width, so that a short step can be seen
 _STOPPED: Final = (Reason.TIMEOUT, Reason.CANCELLED)  # decided before the process ended
@@ -110,18 +111,3 @@ def _before_start(job: Job) -> Iterator[_Stage]:
     files = "Container and inputs" if job.has_inputs else "Creating the container"
     yield _Stage(files, "inputs in place" if job.has_inputs else "container created", "preparing", job.prepared_at)
     yield _Stage("Starting", "started", "preparing", job.started_at)
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in the two largest units that it has."""
-    if round(seconds, 3) < 1:
-        return f"{round(seconds * 1000)} ms"
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    minutes, left = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (left, "s")]
-    while parts[0][0] == 0:
-        del parts[0]
-    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count)

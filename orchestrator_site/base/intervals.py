@@ -248,6 +248,18 @@ class EmbeddedIntervals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdminIntervals:
+    """What the admin's start page shows, and how often it looks."""
+
+    counts: float = 10.0  # between two refreshes of what needs attention and of the counts; all pages of a process share one
+    charts: float = 60.0  # the same for the charts
+    charts_show: float = 6 * 3600.0
+    charts_step: float = 60.0  # at least, for a bar: the history is read by the minute
+    long_wait: float = 60.0  # since its creation: then a job that waits needs attention
+    node_forgotten: float = DAY  # since its last heartbeat: then a node without jobs no longer needs attention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebIntervals:
     """The web server and its clients."""
 

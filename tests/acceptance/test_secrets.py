@@ -140,12 +140,14 @@ def start_without_databases(service: Service) -> str:
 
 
 def admin_pages(service: Service) -> str:
-    """Return all lists and pages of objects in the admin."""
+    """Return the start page, all lists and the pages of objects in the admin."""
     environment = service.environment | {"DJANGO_SUPERUSER_PASSWORD": "a password of the test"}
     service.manage("createsuperuser", "--noinput", "--username", "operator", "--email", "o@example.com", env=environment)
     assert log_in(service, canary("admin-password")).url.endswith("/admin/login/")
     assert log_in(service, "a password of the test").url.endswith("/admin/")
-    pages = []
+    start_page = service.request("GET", "/admin/").text
+    assert "Needs attention" in start_page
+    pages = [start_page]
     for model, key in (("jobs/job", "uuid"), ("jobs/node", "id"), ("callbacks/subscription", "id"), ("callbacks/event", "id")):
         listing = service.request("GET", f"/admin/{model}/")
         assert listing.status_code == 200, model

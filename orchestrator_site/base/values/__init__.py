@@ -1,1 +1,1 @@
-"""URLs and image references, parsed in one place for the configuration, the API and outgoing requests."""
+"""URLs, image references and strict JSON, parsed in one place for configuration, API and outgoing requests; durations as text."""

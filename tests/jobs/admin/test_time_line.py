@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.admin.time_line import bars, format_duration
+from jobs.admin.time_line import bars
 from jobs.models import Job
 from jobs.states import Reason, State
 
@@ -137,21 +137,3 @@ def test_every_bar_is_inside_the_picture(status: State, times: dict[str, float],
         assert bar.width > 0
         assert bar.start + bar.width <= 100.02
         assert bar.step.duration
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 ms"),
-        (0.0312, "31 ms"),
-        (0.9996, "1.0 s"),
-        (12.34, "12.3 s"),
-        (59.97, "1 min"),
-        (61, "1 min 1 s"),
-        (3600, "1 h"),
-        (3661, "1 h 1 min"),
-        (90_061, "1 d 1 h"),
-    ],
-)
-def test_durations_are_short(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text

@@ -1,0 +1,1 @@
+"""The admin's start page: what needs attention, live counts, and charts of the last hours."""
