@@ -17,6 +17,7 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 from orchestrator_site.base.egress.guarded_connections import GuardedConnection
 
 pytest_plugins = [
+    "tests.helpers.chromium",
     "tests.helpers.delivery_fixtures",
     "tests.helpers.engines",
     "tests.helpers.parallel",

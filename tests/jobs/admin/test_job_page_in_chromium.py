@@ -1,20 +1,26 @@
 """What a browser makes of the page of a job: the log in colors and as text, its new lines, and nothing that a job smuggles in."""
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
-from django.contrib.auth.models import User
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 
+from jobs.admin import log_view
 from jobs.models import Job, LogChunk
 from jobs.states import State
-from tests.helpers.browser import dom_after, logged_in_as, needs_chromium, screenshot
+from tests.helpers.chromium import Page
 from tests.helpers.factories import make_job
+from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.django_db(transaction=True), needs_chromium]
+pytestmark = pytest.mark.django_db(transaction=True)
 
+STATUS = "document.querySelector('.job-line') !== null || document.getElementById('job-log-status').textContent !== ''"
 TIME = "2026-01-01T12:00:00.123456789Z"
 HOSTILE = [
     "<script>document.title = 'owned'</script>",
@@ -44,9 +50,20 @@ def prints(job: Job, *lines: tuple[str, str]) -> None:
     Job.objects.filter(pk=job.pk).update(log_next=first + len(rows))
 
 
-def page_of(job: Job, seconds: float = 1) -> str:
-    with logged_in_as(User.objects.create_superuser("operator")) as address:
-        return dom_after(f"{address}/admin/jobs/job/{job.pk}/change/", seconds)
+@pytest.fixture
+def open_page(operator_page: Page, live_server: Any, job: Job) -> Callable[[], Page]:
+    """Open the page of the job, and wait until its log is shown."""
+
+    def opened() -> Page:
+        operator_page.open(f"{live_server.url}/admin/jobs/job/{job.pk}/change/")
+        wait_for(lambda: operator_page.evaluate(STATUS), what="the log")
+        return operator_page
+
+    return opened
+
+
+def html_of(page: Page) -> str:
+    return str(page.evaluate("document.documentElement.outerHTML"))
 
 
 def lines_in(page: str) -> list[str]:
@@ -54,12 +71,13 @@ def lines_in(page: str) -> list[str]:
     return re.findall(r'<div class="job-line .*?</span></span></div>', page, re.DOTALL)
 
 
-def test_a_log_is_shown_in_colors(job: Job) -> None:
+def test_a_log_is_shown_in_colors(job: Job, open_page: Callable[[], Page]) -> None:
     # Given lines of both streams with colors
     prints(job, ("stdout", "\x1b[1;32mgreen\x1b[0m plain"), ("stderr", "\x1b[38;2;1;2;3mdark\x1b[0m"))
 
     # When the page is opened
-    first, second = lines_in(page_of(job))
+    page = open_page()
+    first, second = lines_in(html_of(page))
 
     # I expect the streams and colors to be told apart
     assert "job-line-stdout" in first
@@ -68,18 +86,20 @@ def test_a_log_is_shown_in_colors(job: Job) -> None:
     )
     assert "job-line-stderr" in second
     assert 'style="color: rgb(1, 2, 3);">dark<' in second
+    assert page.errors == []
 
 
-def test_what_a_job_prints_stays_text(job: Job) -> None:
+def test_what_a_job_prints_stays_text(job: Job, open_page: Callable[[], Page]) -> None:
     # Given a job that prints what a browser, Alpine.js or a terminal could obey
     prints(job, *(("stdout", line) for line in HOSTILE))
 
     # When the page is opened, and its scripts have run
-    page = page_of(job, 3)
+    page = open_page()
+    page.pass_time(3)
 
     # I expect text
-    assert "owned" not in re.findall(r"<title>.*?</title>", page, re.DOTALL)[0]
-    found = lines_in(page)
+    assert "owned" not in page.evaluate("document.title")
+    found = lines_in(html_of(page))
     assert len(found) == len(HOSTILE)
     assert "&lt;script&gt;document.title" in found[0]
     assert "&lt;img src=x onerror=" in found[1]
@@ -87,45 +107,62 @@ def test_what_a_job_prints_stays_text(job: Job) -> None:
     assert "{{ 7 * 191 }}" in found[5]
     tags = set(re.findall(r"<(\w+)", "".join(found)))
     assert tags == {"div", "span", "time"}
+    assert page.errors == []
 
 
-def test_new_lines_appear(job: Job) -> None:
+def test_new_lines_appear(job: Job, open_page: Callable[[], Page], monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a job with a long log, which prints more than one answer holds after the page was opened, and ends
     prints(job, *(("stdout", f"line {number}") for number in range(1, 801)))
     asked: list[str] = []
+    answer_piece = log_view.answer_piece
 
-    def print_more(path: str) -> None:
-        asked.extend([path] if path.endswith("/log/") else [])
-        if asked == [path] * 2:
+    def print_more(request: HttpRequest, uuid: UUID) -> HttpResponseBase:
+        asked.append(request.get_full_path())
+        if len(asked) == 2:
             prints(job, *(("stderr", f"line {number}") for number in range(801, 1501)))
             Job.objects.update(status=State.COMPLETED, finished_at=timezone.now(), exited_at=timezone.now())
+        return answer_piece(request, uuid)
+
+    monkeypatch.setattr(log_view, "answer_piece", print_more)
 
     # When the page stays open
-    with logged_in_as(User.objects.create_superuser("operator"), on_request=print_more) as address:
-        page = dom_after(f"{address}/admin/jobs/job/{job.pk}/change/", 10)
+    page = open_page()
+    page.pass_time(10)
 
     # I expect the end of the log as it was at first, a button for what was before, and all new lines in order
-    numbers = [int(number) for number in re.findall(r'class="job-line [^>]*data-number="(\d+)"', page)]
+    html = html_of(page)
+    numbers = [int(number) for number in re.findall(r'class="job-line [^>]*data-number="(\d+)"', html)]
     assert numbers == list(range(301, 1501))
-    assert "line 1500" in lines_in(page)[-1]
-    assert "Load earlier lines" in page
+    assert "line 1500" in lines_in(html)[-1]
 
     # and no more questions after its end
     assert len(asked) == 3
 
+    # When the button is pressed, I expect the lines before, and no button any more
+    page.evaluate("document.querySelector('.job-log-more').click()")
+    wait_for(lambda: page.evaluate("document.querySelectorAll('.job-line').length") == 1500, what="the earlier lines")
+    assert "line 1" in lines_in(html_of(page))[0]
+    assert "Load earlier lines" not in page.text
+    assert page.errors == []
 
-def test_a_job_without_output_says_so(job: Job) -> None:
-    page = page_of(job)
-    assert lines_in(page) == []
-    assert "It has printed nothing yet." in page
+
+def test_one_stream_can_be_shown(job: Job, open_page: Callable[[], Page]) -> None:
+    # Given lines of both streams
+    prints(job, ("stdout", "result"), ("stderr", "complaint"))
+    page = open_page()
+    assert "result" in page.text
+    assert "complaint" in page.text
+
+    # When stderr is chosen, I expect only that
+    page.evaluate(
+        "const stream = document.getElementById('job-log-stream');"
+        "stream.value = 'stderr'; stream.dispatchEvent(new Event('change'))"
+    )
+    assert "result" not in page.text
+    assert "complaint" in page.text
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (480, False), (1280, True)], ids=["wide", "narrow", "dark"])
-def test_the_page_can_be_drawn(job: Job, tmp_path: Path, width: int, dark: bool) -> None:
-    """Save a picture to look at: pytest keeps it below /tmp/pytest-of-…"""
-    prints(job, *(("stdout", f"\x1b[3{number % 8}mline {number}") for number in range(100)))
-    picture = tmp_path / "page.png"
-    with logged_in_as(User.objects.create_superuser("operator")) as address:
-        screenshot(f"{address}/admin/jobs/job/{job.pk}/change/", picture, width=width, dark=dark)
-    header = picture.read_bytes()[:24]  # of a PNG
-    assert int.from_bytes(header[16:20], "big") == width
+def test_a_job_without_output_says_so(open_page: Callable[[], Page]) -> None:
+    page = open_page()
+    assert lines_in(html_of(page)) == []
+    assert "It has printed nothing yet." in page.text
