@@ -109,7 +109,6 @@ def read_line(text: str, style: Style) -> tuple[list[Run], Style]:
     """Return a printed line in runs of one style each, and the style at its end. `style` is the one at its start."""
     runs: list[Run] = []
     end = 0
-    text = text.rstrip("\r")
     for found in _SEQUENCE.finditer(text):
         _append(runs, text[end : found.start()], style)
         end = found.end()
@@ -128,7 +127,15 @@ def _append(runs: list[Run], text: str, style: Style) -> None:
 
 
 def _as_shown(runs: list[Run]) -> list[Run]:
-    """Keep what follows the last carriage return, as a terminal shows a progress bar, and make other controls visible."""
+    """Keep what follows the last carriage return, as a terminal shows a progress bar, and make other controls visible.
+
+    A return with no text after it, as with line feeds of Windows, hides nothing.
+    """
+    while runs:
+        text, style = runs.pop()
+        if text := text.rstrip("\r"):
+            runs.append(Run(text, style))
+            break
     kept: list[Run] = []
     for run in runs:
         _, returned, after = run.text.rpartition("\r")

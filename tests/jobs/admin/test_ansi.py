@@ -96,6 +96,11 @@ def test_a_progress_bar_is_shown_as_a_terminal_leaves_it() -> None:
     assert shown("\x1b[31mold\r\x1b[32mnew") == [("new", "38;5;2")]
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\r", "\r\x1b[0m", "\r\x1b[K", "\x1b[0m\r\x1b[31m\r"])
+def test_a_carriage_return_without_text_after_it_hides_nothing(end: str) -> None:
+    assert plain(f" 50 %\r100 %{end}") == "100 %"
+
+
 def test_other_control_characters_are_visible() -> None:
     assert plain("a\0b\x08c\x7fd\x9be\tf") == "a␀b␈c␡d�e\tf"
 
