@@ -73,7 +73,8 @@ def _completed(job: Job) -> Explanation:
 def _failed(job: Job) -> Explanation:
     match job.reason:
         case Reason.EXIT_CODE:
-            sentence = f"Its process ended with {_exit_code(job.exit_code)}{_after(job)}."
+            cause = job.error.partition(": ")[2]  # if the engine knows one
+            sentence = f"Its process ended with {_exit_code(job.exit_code)}{_after(job)}{cause and f': {cause}'}."
             return Explanation("danger", sentence, _exit_advice(job), "log")
         case Reason.OOM:
             return Explanation(
@@ -92,8 +93,8 @@ def _failed(job: Job) -> Explanation:
         case Reason.IMAGE_PULL:
             return Explanation(
                 "danger",
-                f"Its image {job.image} could not be pulled: {_error(job)}.",
-                "Check its name and tag, that the node reaches the registry, and the login in the node's Docker configuration.",
+                f"Its image cannot be used: {_error(job)}.",
+                "Check its name and tag, that the node reaches the registry, and the login in the worker's Docker configuration.",
             )
         case Reason.INPUT_FAILED:
             return _input_failed(job)
@@ -106,7 +107,7 @@ def _failed(job: Job) -> Explanation:
         case Reason.ENGINE_LOST:
             return Explanation(
                 "danger",
-                f"It was lost while it ran: {_error(job)}.",
+                f"It was lost: {_error(job)}.",
                 "The job is not to blame: run it again. If this recurs, look at its node.",
             )
     return Explanation("danger", f"It failed: {_error(job) or job.reason}.", _LOOK_AT_LOG, "log")

@@ -56,7 +56,18 @@ def failed(reason: Reason, error: str = "", *, exit_code: int = -1, ran: bool = 
             "killed it",
             "log",
         ),
-        (failed(Reason.EXIT_CODE, exit_code=255), "Its process ended with exit code 255 after 2.5 s.", "end of its log", "log"),
+        (
+            failed(Reason.EXIT_CODE, "exit code 126: image is for arm64, node is amd64", exit_code=126),
+            "Its process ended with exit code 126 after 2.5 s: image is for arm64, node is amd64.",
+            "cannot be executed",
+            "log",
+        ),
+        (
+            failed(Reason.EXIT_CODE, "exit code 255", exit_code=255),
+            "Its process ended with exit code 255 after 2.5 s.",
+            "end of its log",
+            "log",
+        ),
         (
             failed(Reason.OOM, exit_code=137),
             "The kernel killed its process after 2.5 s, because it needed more than 64 MiB of memory.",
@@ -65,8 +76,8 @@ def failed(reason: Reason, error: str = "", *, exit_code: int = -1, ran: bool = 
         ),
         (failed(Reason.TIMEOUT), "Its process was still running after 60 s and was stopped.", "higher timeoutSeconds", "log"),
         (
-            failed(Reason.IMAGE_PULL, "the image does not exist", ran=False),
-            "Its image alpine:latest could not be pulled: the image does not exist.",
+            failed(Reason.IMAGE_PULL, "the image alpine:latest was not found", ran=False),
+            "Its image cannot be used: the image alpine:latest was not found.",
             "name and tag",
             "",
         ),
@@ -78,7 +89,7 @@ def failed(reason: Reason, error: str = "", *, exit_code: int = -1, ran: bool = 
         ),
         (
             failed(Reason.ENGINE_LOST, "the container is gone"),
-            "It was lost while it ran: the container is gone.",
+            "It was lost: the container is gone.",
             "run it again",
             "",
         ),
