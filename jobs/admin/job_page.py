@@ -125,12 +125,15 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
     def run_again(self, request: HttpRequest, form: _RunAgainForm, object_id: str) -> HttpResponse:
         job = _find(object_id)
         new_id = str(form.cleaned_data["new_id"])
-        if (made := Job.objects.filter(id=new_id).values_list("pk", flat=True).first()) is not None:
-            return back_to(self, made)  # the form was sent twice
+        made = Job.objects.filter(id=new_id).values_list("pk", flat=True)
+        if made.exists():
+            return back_to(self, made.get())  # the form was sent twice
         operator_log.record(request, [job], f"Run again as {new_id}")
         try:
             again = rerun.run_again(job.pk, new_id, timedelta(seconds=settings.CONFIGURATION.job_retention))
-        except (IdTaken, JobNotFound) as error:
+        except IdTaken:
+            return back_to(self, made.get())  # the form was sent twice at once
+        except JobNotFound as error:
             messages.error(request, f"It was not run again: {error}.")
             return back_to(self, job.pk)
         operator_log.record(request, [again], f"Created by running {job.id} again")

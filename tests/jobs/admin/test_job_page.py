@@ -13,8 +13,8 @@ from django.test import Client
 from django.utils import timezone
 
 from callbacks.models import Attempt, Event
-from jobs import lifecycle
-from jobs.errors import ErrorCode
+from jobs import lifecycle, rerun
+from jobs.errors import ErrorCode, IdTaken
 from jobs.models import Job
 from jobs.rerun import spec_of
 from jobs.spec import CallbackSpec, InputSpec, OutputSpec
@@ -227,6 +227,23 @@ def test_a_dialog_that_is_sent_twice_makes_one_job(operator: Client, job: Job) -
     answers = [press(operator, job, "run_again", new_id=new_id) for _ in range(2)]
     assert Job.objects.count() == 2
     assert answers[0]["HX-Redirect"] == answers[1]["HX-Redirect"]
+
+
+def test_a_dialog_that_is_sent_twice_at_once_makes_one_job(operator: Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a request that is overtaken by a second one with the same id
+    run_again = rerun.run_again
+
+    def overtaken(*arguments: Any) -> Job:
+        run_again(*arguments)
+        raise IdTaken("a job with this id already exists")
+
+    monkeypatch.setattr(rerun, "run_again", overtaken)
+    answer = press(operator, job, "run_again", new_id=uuid4())
+
+    # I expect it to open the page of the job that the second one made, not to say that there is none
+    made = Job.objects.exclude(pk=job.pk).get()
+    assert answer["HX-Redirect"] == f"/admin/jobs/job/{made.pk}/change/"
+    assert "It was not run again" not in get(operator, made)
 
 
 @pytest.mark.parametrize("fields", [{}, {"new_id": "../x"}, {"new_id": "b"}])
