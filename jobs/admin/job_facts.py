@@ -76,14 +76,33 @@ def _usage(job: Job, now: datetime) -> Iterator[Fact]:
     limit = format_duration(job.timeout_seconds)
     text = f"at most {limit}" if ran is None else f"{format_duration(ran)} of {limit}"
     yield Fact("Run time", text, part=_part(ran, job.timeout_seconds))
-    yield Fact("CPU", f"{job.cpu_millis / 1000:g} requested")
-    yield Fact("Memory", f"{job.memory_mib} MiB requested")
+    yield _cpu(job)
+    yield _memory(job)
     for name, items in (("Inputs", job.inputs.all()), ("Outputs", job.outputs.all())):
         sizes = [item.bytes for item in items if item.bytes is not None]
         if sizes:
             yield Fact(name, format_size(sum(sizes)))
     if job.log_bytes:
         yield Fact("Stored log", f"{format_size(job.log_bytes)}{', cut at LOG_LIMIT' if job.log_full else ''}")
+
+
+def _cpu(job: Job) -> Fact:
+    requested = job.cpu_millis / 1000
+    if job.cpu_seconds is None:
+        return Fact("CPU", f"{requested:g} requested")
+    used = f"{format_duration(job.cpu_seconds)} of CPU time"
+    ran = _seconds(job, job.finished_at) if job.finished_at else None
+    if not ran:
+        return Fact("CPU", f"{used}, {requested:g} requested")
+    cores = job.cpu_seconds / ran
+    return Fact("CPU", f"{used}, {round(cores, 2):g} of {requested:g} on average", part=_part(cores, requested))
+
+
+def _memory(job: Job) -> Fact:
+    if job.peak_memory_bytes is None:
+        return Fact("Memory", f"{job.memory_mib} MiB requested")
+    text = f"at most {format_size(job.peak_memory_bytes)} of {job.memory_mib} MiB"
+    return Fact("Memory", text, part=_part(job.peak_memory_bytes, job.memory_mib * 1024**2))
 
 
 def _seconds(job: Job, now: datetime) -> float | None:

@@ -128,6 +128,21 @@ def test_the_page_says_what_happened(viewer: Client, job: Job) -> None:
         assert shown in page
 
 
+def test_the_page_shows_what_the_job_used_next_to_its_limits(viewer: Client, job: Job) -> None:
+    # Given a job that used half of its cpu for 10 s, and a quarter of its memory
+    end_with_failure(job)
+    Job.objects.update(
+        cpu_seconds=5.0, peak_memory_bytes=16 * 1024**2, started_at=STARTED_AT, finished_at=STARTED_AT + timedelta(seconds=10)
+    )
+
+    # I expect both
+    page = get(viewer, job)
+    assert "5.0 s of CPU time, 0.5 of 1 on average" in page
+    assert "at most 16 MiB of 64 MiB" in page
+    for percent in ("50.0", "25.0"):
+        assert f'style="width: {percent}%"' in page
+
+
 def test_no_part_of_the_page_shows_a_secret(operator: Client, job: Job) -> None:
     # Given a job that waits, which then fails and is run again
     def expect_no_secret(job: Job) -> None:
