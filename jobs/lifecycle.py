@@ -198,7 +198,7 @@ def exited(claim: Claim, exit_code: int | None, usage: Usage | None = None) -> J
     guard = claim.guard & Q(exited_at=None) & ~Q(status__in=UNDECIDED)
     with changed(claim.uuid, guard, exited_at=Now(), exit_code=exit_code, owner_deaths=0, **_used(usage)) as job:
         release(job)
-        events.exited(job)
+        _report_exit(job)
         return job
 
 
@@ -302,6 +302,12 @@ def _count_decision(job: Job) -> None:
     transaction.on_commit(partial(measurements.job_decided, job.image, job.reason, job.started_at, job.finished_at))
 
 
+def _report_exit(job: Job) -> None:
+    """Send the `exit` event, and measure what the job has used, which is complete now."""
+    events.exited(job)
+    transaction.on_commit(partial(measurements.job_exited, job.image, job.cpu_seconds, job.peak_memory_bytes, job.memory_mib))
+
+
 def _settle(item: Input | Output, status: TransferStatus, size: int | None, error: str = "") -> bool:
     """Store the result of a transfer; return False if it had one already."""
     item.status, item.bytes, item.error = status, size, storable_error(error)
@@ -320,7 +326,7 @@ def _conclude(job: Job) -> None:
     release(job)
     if job.exited_at is None:
         _write(job, exited_at=Now(), exit_code=NO_EXIT_CODE if job.exit_code is None else job.exit_code)
-        events.exited(job)
+        _report_exit(job)
     if job.started_at is not None and job.status != State.CANCELLED and job.outputs_cancelled_at is None:
         for item in job.outputs.filter(status=TransferStatus.PENDING):
             if _settle(item, TransferStatus.FAILED, None, "the container is gone, and its files with it"):

@@ -7,11 +7,20 @@ import pytest
 from django.db import transaction
 
 from jobs import lifecycle, services
+from jobs.engine.protocol import Usage
 from jobs.errors import OwnershipLost
 from jobs.models import Job
 from jobs.states import Reason, State
 from orchestrator_site.base.measurements.image_names import ImageNames
-from orchestrator_site.base.measurements.metrics import JOB_DURATION, JOB_ERRORS, JOB_QUEUE, JOBS, REASONS
+from orchestrator_site.base.measurements.metrics import (
+    JOB_CPU,
+    JOB_DURATION,
+    JOB_ERRORS,
+    JOB_PEAK_MEMORY,
+    JOB_QUEUE,
+    JOBS,
+    REASONS,
+)
 from orchestrator_site.base.measurements.process_counts import counts
 from tests.helpers.factories import STARTED_AT, claimed, make_job
 
@@ -101,6 +110,42 @@ def test_a_job_whose_owner_does_not_decide_it(end: str) -> None:
         lifecycle.give_up(claim, "it kills its workers")
 
     assert errors == 1
+
+
+MIB = 1024**2
+NOTHING, ALL, ONLY_CPU = None, Usage(1.5, 16 * MIB), Usage(1.5, None)
+
+
+@pytest.mark.parametrize(
+    ("at_decision", "at_exit", "cpu", "peaks"),
+    [(ALL, ALL, 1.5, 1), (NOTHING, ALL, 1.5, 1), (ALL, NOTHING, 1.5, 1), (ONLY_CPU, NOTHING, 1.5, 0), (NOTHING, NOTHING, 0, 0)],
+)
+def test_what_a_job_has_used_is_measured_once(at_decision: Usage | None, at_exit: Usage | None, cpu: float, peaks: int) -> None:
+    # Given a job that has a quarter of its memory at most
+    cpu_time, measured = Growth(lambda: JOB_CPU.value(IMAGE)), Growth(lambda: JOB_PEAK_MEMORY.count(IMAGE))
+    ratios = Growth(lambda: JOB_PEAK_MEMORY.sum(IMAGE))
+    claim = claimed(make_job(image=IMAGE, memory_mib=64))
+    lifecycle.started(claim, STARTED_AT)
+
+    # When it is decided and has exited; its usage may be known at either
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT, usage=at_decision)
+    assert (cpu_time, measured) == (0, 0)
+    lifecycle.exited(claim, 0, at_exit)
+    lifecycle.completed(claim)
+
+    # I expect
+    assert (cpu_time, measured, ratios) == (cpu, peaks, peaks * 0.25)
+
+
+def test_what_a_job_has_used_is_measured_if_its_container_is_lost_before_its_exit() -> None:
+    cpu_time = Growth(lambda: JOB_CPU.value(IMAGE))
+    claim = claimed(make_job(image=IMAGE))
+    lifecycle.started(claim, STARTED_AT)
+    lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=ENDED_AT, usage=ALL)
+
+    lifecycle.conclude(claim)
+
+    assert cpu_time == 1.5
 
 
 def test_what_is_rolled_back_is_not_counted() -> None:

@@ -10,6 +10,7 @@ from orchestrator_site.base.measurements.process_counts import counts
 OTHER: Final = "other"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SERVER_ERROR: Final = 500
+_MIB: Final = 1024**2
 
 
 class Direction(StrEnum):
@@ -50,6 +51,14 @@ def job_decided(image: str, reason: str, started: datetime | None, finished: dat
     if started is not None and finished is not None:
         seconds = max(0.0, (finished - started).total_seconds())
         metrics.JOB_DURATION.observe(seconds, counts.images.label(image), "false" if reason else "true")
+
+
+def job_exited(image: str, cpu_seconds: float | None, peak_memory_bytes: int | None, memory_mib: int) -> None:
+    """Measure what a job has used, as far as it is known, with its limit of memory."""
+    if cpu_seconds is not None:
+        metrics.JOB_CPU.add(counts.images.label(image), amount=cpu_seconds)
+    if peak_memory_bytes is not None:
+        metrics.JOB_PEAK_MEMORY.observe(peak_memory_bytes / (memory_mib * _MIB), counts.images.label(image))
 
 
 def event_attempted(status: int | None, seconds: float) -> None:

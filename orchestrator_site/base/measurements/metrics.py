@@ -29,7 +29,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often values were in which range. `bounds` are the upper ends of its buckets, in seconds."""
+    """How often values were in which range. `bounds` are the upper ends of its buckets, in the unit that ends its name."""
 
     name: str
     help: str
@@ -44,10 +44,15 @@ class Histogram:
         """Return how many values this process has counted."""
         return sum(counts.numbers(Series(self.name, values, self.bounds))[:-1])
 
+    def sum(self, *values: str) -> float:
+        """Return the sum of the values that this process has counted."""
+        return counts.numbers(Series(self.name, values, self.bounds))[-1]
+
 
 _ANSWER: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _DELIVERY: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 _QUEUE: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR)
+_PART: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _RUN: Final = (0.1, 0.5, 1.0, 5.0, 15.0, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 4 * HOUR, 12 * HOUR, 24 * HOUR)
 
 REASONS: Final = (
@@ -80,6 +85,11 @@ JOB_ERRORS: Final = Counter(
     "job_errors_total", "Jobs that failed or were cancelled.", ("reason",), tuple((reason,) for reason in REASONS)
 )
 
+JOB_CPU: Final = Counter("job_cpu_seconds_total", "CPU time of all processes of jobs, counted at their end.", ("image",))
+JOB_PEAK_MEMORY: Final = Histogram(
+    "job_peak_memory_ratio", "The most memory that a job had at one time, as a part of its limit.", ("image",), _PART
+)
+
 DISPATCHER_DURATION: Final = Histogram(
     "dispatcher_duration_seconds", "Time that an attempt to deliver an event took.", (), _DELIVERY
 )
@@ -101,6 +111,8 @@ METRICS: Final = (
     JOB_QUEUE,
     JOBS,
     JOB_ERRORS,
+    JOB_CPU,
+    JOB_PEAK_MEMORY,
     DISPATCHER_DURATION,
     DISPATCHER_DELIVERED,
     DISPATCHER_FAILED,
