@@ -61,18 +61,17 @@ def _files(inputs: tuple[str, str], outputs: tuple[str, str], **sizes: int) -> d
 
 
 _COMPLETED: Final = _job("completed", exitCode=0, **_RAN)
-JOB_COMPLETED: Final = {
-    **_COMPLETED,
-    **_files(("success", "success"), ("success", "success"), sales=48210, report=90112, summary=312),
+_SIZES: Final = {"input-1": 15, "sales": 48210, "report": 90112, "summary": 312}
+_FILES_AND_USAGE: Final = {
+    **_files(("success", "success"), ("success", "success"), **_SIZES),
+    "usage": {"cpuSeconds": 1.842, "peakMemoryBytes": 96468992, "inputBytes": 48225, "outputBytes": 90424, "logBytes": 24},
 }
+JOB_COMPLETED: Final = {**_COMPLETED, **_FILES_AND_USAGE}
 JOB_WAITING: Final = {
     **_job("accepted", waiting="17 jobs ahead"),
     **_files(("pending", "pending"), ("pending", "pending")),
 }
-JOB_FAILED: Final = {
-    **_job("failed", exitCode=3, reason="exit_code", error="exit code 3", **_RAN),
-    **_files(("success", "success"), ("success", "success"), sales=48210, report=90112, summary=312),
-}
+JOB_FAILED: Final = {**_job("failed", exitCode=3, reason="exit_code", error="exit code 3", **_RAN), **_FILES_AND_USAGE}
 JOBS: Final = {"jobs": [_COMPLETED], "nextCursor": "AaIKIeA7dASFuxWcSeQxoQ"}
 
 LINES: Final = [

@@ -71,6 +71,18 @@ def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
             assert [error.message for error in validator.iter_errors(value)] == [], name
 
 
+def test_the_examples_of_a_job_have_every_member(document: dict[str, Any]) -> None:
+    (body,) = document["paths"]["/v1/jobs/{job_id}"]["get"]["responses"]["200"]["content"].values()
+    shown = {member for job in values(body) for member in job}
+    assert shown == document["components"]["schemas"]["Job"]["properties"].keys()
+
+
+def test_the_usage_in_the_examples_is_that_of_their_files_and_log() -> None:
+    job: dict[str, Any] = examples.JOB_COMPLETED
+    sums = [sum(item["bytes"] for item in job[items]) for items in ("inputs", "outputs")]
+    assert [*sums, len(examples.LOG_TEXT)] == [job["usage"][f"{name}Bytes"] for name in ("input", "output", "log")]
+
+
 def test_the_groups_are_in_the_order_in_which_a_client_needs_them(document: dict[str, Any]) -> None:
     tags = {tag["name"]: tag["description"] for tag in document["tags"]}
     assert list(tags) == ["jobs", "logs", "events", "destinations", "probes"]
