@@ -79,10 +79,11 @@ class LogEvents:
                 return
             if page is not None and page.lines and self._after < self._log.end:
                 continue
+            known = self._after if page is None else max(self._after, self._log.end)  # what was not read is still news
             del page  # its lines take memory, and the pause may be long
             if self._pauses is None:
                 return
-            yield from self._wait(self._pauses)
+            yield from self._wait(self._pauses, known)
 
     def _read(self) -> stored_log.LogPage | None:
         """Return the next lines; None if the database does not answer, which may pass."""
@@ -98,15 +99,14 @@ class LogEvents:
         self._after = page.read_to
         return page
 
-    def _wait(self, pauses: Pauses) -> Iterator[bytes]:
-        """Pause until there is more to read. Yield comments meanwhile, which keep the connection open."""
+    def _wait(self, pauses: Pauses, known: int) -> Iterator[bytes]:
+        """Pause until there are lines after the number `known`. Yield comments meanwhile, which keep the connection open."""
         has_news = False
         while not has_news:
             due = self._last_sent + self._intervals.stream_comment
             part = self._comment() if time.monotonic() >= due else b""
             deadline = self._last_sent + self._intervals.stream_comment
-            position = max(self._after, self._log.end)
-            follower = Follower(pause=pauses.take(), job=self._log.job, position=position, deadline=deadline)
+            follower = Follower(pause=pauses.take(), job=self._log.job, position=known, deadline=deadline)
             log_watch.add(follower)
             yield part
             has_news = follower.has_news

@@ -207,21 +207,43 @@ def test_comments_need_no_query_of_their_own(follow: Follow, job: Job, monkeypat
     assert len(reads) == 2
 
 
-def test_a_stream_outlives_an_outage_of_the_database(web: Web, follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a stream whose next look at the database fails
+@pytest.mark.parametrize("step", ["find_log", "read_page"])
+def test_a_stream_outlives_an_outage_of_the_database(
+    web: Web, follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    # Given a stream whose next look at the database fails, for the state of the log or for its lines
     stream = follow("after=3")
     wait_until_paused(web)
     failed = []
+    read = getattr(stored_log, step)
+
+    def fail_once(*arguments: Any, **wanted: Any) -> Any:
+        if not failed:
+            failed.append(wanted)
+            raise OperationalError("gone")
+        return read(*arguments, **wanted)
+
+    monkeypatch.setattr(stored_log, step, fail_once)
+    # When there is a line, I expect it all the same, although no other follows
+    store_lines(job, "new")
+    assert stream.texts() == ["new"]
+    assert failed
+
+
+def test_an_outage_between_two_events_hides_no_line(follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a database that goes away after the first event of a log that is not printed to any more
+    reads = []
     find = stored_log.find_log
 
     def find_log(**wanted: Any) -> Any:
-        if not failed:
-            failed.append(wanted)
+        reads.append(wanted)
+        if len(reads) == 3:  # after that of the view and that of the first event
             raise OperationalError("gone")
         return find(**wanted)
 
     monkeypatch.setattr(stored_log, "find_log", find_log)
-    # When there is a line, I expect it all the same
-    store_lines(job, "new")
-    assert stream.texts() == ["new"]
-    assert failed
+    stream = follow("limit=2")
+    # I expect the other lines when it is back
+    assert stream.texts() == ["a", "b"]
+    assert stream.texts() == ["x"]
+    assert len(reads) > 3
