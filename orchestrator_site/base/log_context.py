@@ -29,9 +29,14 @@ def add_fields(**fields: str) -> None:
     _fields.set({**_fields.get(), **fields})
 
 
+def present_fields() -> Mapping[str, str]:
+    """Return the fields that the records of this thread have now."""
+    return _fields.get()
+
+
 def in_this_context(function: Callable[P, R]) -> Callable[P, R]:
     """Return `function` such that another thread that calls it logs with the fields that this thread has now."""
-    fields = _fields.get()
+    fields = present_fields()
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -13,10 +13,10 @@ from uuid import uuid4
 
 from django.http import HttpRequest, HttpResponseBase
 
-from orchestrator_site.base.log_context import add_fields, log_context
+from orchestrator_site.base.log_context import add_fields, log_context, present_fields
 from orchestrator_site.ops.health import PROBES
 from orchestrator_site.ops.http_metrics import route
-from orchestrator_site.web.wsgi_answer import REQUEST_ID_KEY
+from orchestrator_site.web.wsgi_answer import LOG_FIELDS_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ class RequestLogMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         request_id = request_id_of(request)
-        request.META[REQUEST_ID_KEY] = request_id
         with log_context(request_id=request_id):
             began = time.monotonic()
             response = self._get_response(request)
             _log(request, response, time.monotonic() - began)
+            request.META[LOG_FIELDS_KEY] = present_fields()  # for the lines about the rest of a long answer
         response[HEADER] = request_id
         return response
 

@@ -3,7 +3,7 @@
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, auto
 from http import HTTPStatus
 from itertools import islice
@@ -19,7 +19,7 @@ from orchestrator_site.web.refusals import Refusal
 logger = logging.getLogger(__name__)
 
 TURN_BYTES: Final = 512 * 1024  # produced at a time, so that long answers take turns
-REQUEST_ID_KEY: Final = "orchestrator.request_id"  # where the application leaves the id of the request
+LOG_FIELDS_KEY: Final = "orchestrator.log_fields"  # where the application leaves what the lines of the request name
 UNSENT_BYTES: Final = 64 * 1024  # with more than this waiting for the client, no more is produced
 _BUFFERS_A_SEND: Final = 64  # of sendmsg; the system's limit is 1024
 
@@ -100,7 +100,7 @@ class WsgiAnswer:
         self._response: Any = None
         self._result: Any = None  # what the application returned: its `close` must be called
         self._parts: Iterator[bytes] | None = None
-        self._log_fields: dict[str, str] = {}
+        self._log_fields: Mapping[str, str] = {}
         self.last = False  # the connection closes after it
         self.pause: Pause | None = None  # the latest that the application has taken
 
@@ -152,9 +152,8 @@ class WsgiAnswer:
         environ["wsgi.multithread"] = True
         self._pauses.add_to(environ)
         self._result = self._application(environ, self._response.start_response)
-        if request_id := environ.get(REQUEST_ID_KEY):
-            self._log_fields = {"request_id": request_id}
-            add_fields(**self._log_fields)
+        self._log_fields = environ.get(LOG_FIELDS_KEY, {})
+        add_fields(**self._log_fields)
         if self._is_stopping():  # also close the connections of answers that began before the stop
             self._response.force_close()
         self._parts = iter(self._result)

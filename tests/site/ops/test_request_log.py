@@ -6,7 +6,9 @@ import pytest
 from django.test import Client
 
 from orchestrator_site.ops import request_log
+from orchestrator_site.web.wsgi_answer import LOG_FIELDS_KEY
 from tests.helpers.api_calls import post_job
+from tests.helpers.factories import make_job
 from tests.helpers.service_log import ServiceLog, service_log
 
 pytestmark = pytest.mark.django_db
@@ -104,3 +106,11 @@ def test_lines_within_a_request_have_its_id(client: Client, log: ServiceLog, mon
     assert [line["level"] for line in log.lines] == ["error", "info"]
     assert {line["request_id"] for line in log.lines} == {answer.headers["X-Request-Id"]}
     assert {line["job"] for line in log.lines} == {"a"}
+
+
+def test_the_rest_of_a_long_answer_has_the_request_and_the_job_too(client: Client) -> None:
+    # When a log is answered, I expect the web server to know what its lines are about
+    make_job(id="a")
+    answer = client.get("/v1/jobs/a/logs", headers={"X-Request-Id": "r-1"})
+    assert answer.wsgi_request.META[LOG_FIELDS_KEY] == {"request_id": "r-1", "job": "a"}
+    answer.close()

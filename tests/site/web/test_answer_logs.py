@@ -1,4 +1,4 @@
-"""Lines that are logged while an answer is produced have the id of its request, whichever thread produces it."""
+"""Lines that are logged while an answer is produced name what its request is about, whichever thread produces it."""
 
 import logging
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator_site.web.wsgi_answer import REQUEST_ID_KEY, TURN_BYTES
+from orchestrator_site.web.wsgi_answer import LOG_FIELDS_KEY, TURN_BYTES
 from tests.helpers.service_log import service_log
 from tests.helpers.waiting import wait_for
 from tests.site.web.clients import GET
@@ -21,7 +21,7 @@ class Chatty:
     """An application that logs each of its turns, and its end."""
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> "Chatty":
-        environ[REQUEST_ID_KEY] = f"id of {environ['PATH_INFO']}"
+        environ[LOG_FIELDS_KEY] = {"request_id": f"id of {environ['PATH_INFO']}", "job": "a"}
         start_response("200 OK", [])
         return self
 
@@ -34,13 +34,14 @@ class Chatty:
         logger.info("the end")
 
 
-def test_all_turns_of_an_answer_log_the_id_of_its_request(caplog: pytest.LogCaptureFixture) -> None:
+def test_all_turns_of_an_answer_log_the_fields_of_its_request(caplog: pytest.LogCaptureFixture) -> None:
     # When an answer takes several turns, and then another one is produced
     with service_log(caplog) as log, serving(Chatty()) as web:
         web.exchange(GET)
         web.exchange(GET.replace(b"GET / ", b"GET /b "))
         wait_for(lambda: len(log.about("the end")) == 2)
 
-    # I expect each line to have the id of its own request
+    # I expect each line to have the fields of its own request
     assert [line["request_id"] for line in log.about("a turn")] == ["id of /"] * 3 + ["id of /b"] * 3
     assert [line["request_id"] for line in log.about("the end")] == ["id of /", "id of /b"]
+    assert {line["job"] for line in log.of(logger.name)} == {"a"}
