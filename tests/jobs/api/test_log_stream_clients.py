@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.models import Job
+from orchestrator_site.base.measurements.metrics import HTTP_REQUEST_DURATION
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import store_lines
@@ -65,6 +66,22 @@ def test_waiting_streams_take_no_thread(web: Web, job: Job) -> None:
     assert all(stream.texts() == ["new"] for stream in streams)
     for stream in streams:
         stream.close()
+
+
+def test_the_duration_of_a_request_ends_where_its_stream_begins(web: Web, job: Job) -> None:
+    # When a client follows a log, I expect its request to be measured although the stream goes on
+    labels = ("GET", "/v1/jobs/<job_id>/logs", "200")
+    before = HTTP_REQUEST_DURATION.count(*labels)
+    stream = Stream(web, "after=3")
+    wait_until_paused(web)
+    assert HTTP_REQUEST_DURATION.count(*labels) == before + 1
+
+    # I expect nothing more at its end
+    end_log(job)
+    assert stream.event()[0] == "end"
+    assert stream.response.read() == b""
+    assert HTTP_REQUEST_DURATION.count(*labels) == before + 1
+    stream.close()
 
 
 def test_a_stop_ends_streams_at_once_and_nothing_is_lost_or_repeated(job: Job) -> None:
