@@ -124,6 +124,7 @@ SPECTACULAR_SETTINGS = {
     "TAGS": api_description.TAGS,
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SORT_OPERATIONS": "orchestrator_site.browsers.api_docs.place_of",
     "POSTPROCESSING_HOOKS": ["orchestrator_site.browsers.api_docs.add_probes"],
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # the default sends the document to another service
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -26,6 +26,9 @@ again.
 **Strict requests.** An unknown member or query parameter is an error, and so is a value of another type. A member that
 is `null` counts as absent.
 
+**Request ids.** `X-Request-Id` in a response is the id of the request in the log of the service: tell it to the
+operator when you ask about a request. You may choose it by sending the header.
+
 **Pages.** Lists take `limit` and, for the next page, `cursor` with the `nextCursor` of the page before. A page may be
 short, even empty, and still have a `nextCursor`; the last page has none. A cursor is opaque and valid only with the
 same filters.

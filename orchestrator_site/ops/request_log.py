@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from django.http import HttpRequest, HttpResponseBase
 
+from orchestrator_site.base.http.request_id import REQUEST_ID_HEADER
 from orchestrator_site.base.log_context import add_fields, log_context, present_fields
 from orchestrator_site.ops.health import PROBES
 from orchestrator_site.ops.http_metrics import route
@@ -20,7 +21,6 @@ from orchestrator_site.web.wsgi_answer import LOG_FIELDS_KEY
 
 logger = logging.getLogger(__name__)
 
-HEADER: Final = "X-Request-Id"
 _WELL_FORMED: Final = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NO_ROUTE: Final = "(none)"
@@ -39,7 +39,7 @@ class RequestLogMiddleware:
             response = self._get_response(request)
             _log(request, response, time.monotonic() - began)
             request.META[LOG_FIELDS_KEY] = present_fields()  # for the lines about the rest of a long answer
-        response[HEADER] = request_id
+        response[REQUEST_ID_HEADER] = request_id
         return response
 
     def process_view(
@@ -52,7 +52,7 @@ class RequestLogMiddleware:
 
 def request_id_of(request: HttpRequest) -> str:
     """Return the id that the client or a proxy has given to a request, or a new one if it is not well formed."""
-    given = request.headers.get(HEADER, "")
+    given = request.headers.get(REQUEST_ID_HEADER, "")
     return given if _WELL_FORMED.fullmatch(given) else uuid4().hex
 
 

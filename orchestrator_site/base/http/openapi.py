@@ -12,12 +12,27 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiReque
 
 from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.json_body import read_json
+from orchestrator_site.base.http.request_id import REQUEST_ID_HEADER
 from orchestrator_site.base.http.serializers import Error, QuerySerializer, RequestSerializer
 
 Responses = dict[Any, OpenApiResponse]  # by status, or by status and media type
 _INVALID: Final = "A member or a query parameter is unknown, missing or invalid; `field` names it."
 _UNAVAILABLE: Final = "The database is unavailable, or there are too many requests; `Retry-After` says when to try again."
 _UNKNOWN_PARAMETER: Final = {"error": "unknown query parameter", "field": "limits"}
+_REQUEST_ID: Final = OpenApiParameter(
+    REQUEST_ID_HEADER,
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="The id of this request in the log of the service: 1 to 128 letters, digits or characters of `._~+/=:@-`. Any "
+    "other is replaced.",
+)
+_ANSWERED_REQUEST_ID: Final = OpenApiParameter(
+    REQUEST_ID_HEADER,
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    response=True,
+    description="The id of this request in the log of the service: that of the request, or a new one.",
+)
 _RETRY_AFTER: Final = OpenApiParameter(
     "Retry-After",
     OpenApiTypes.INT,
@@ -62,7 +77,13 @@ def operation(
             operation_id=operation_id,
             summary=summary,
             description=description,
-            parameters=[*([] if query is NoParameters else [query]), *parameters, _RETRY_AFTER],
+            parameters=[
+                *([] if query is NoParameters else [query]),
+                *parameters,
+                _REQUEST_ID,
+                _ANSWERED_REQUEST_ID,
+                _RETRY_AFTER,
+            ],
             request=None if body is None else {"application/json": OpenApiRequest(body, examples=_named(bodies or {}))},
             responses={400: _error(_INVALID, invalid), **_common_errors(has_body=body is not None), **answers},
         )(handle)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client
 from django.utils import timezone
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
@@ -92,6 +94,19 @@ def test_the_groups_are_in_the_order_in_which_a_client_needs_them(document: dict
     assert (used["getJob"], used["getLogs"], used["redeliverEvent"]) == (["jobs"], ["logs"], ["events"])
 
 
+def test_a_client_first_learns_to_create_a_job(document: dict[str, Any]) -> None:
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    of_jobs = [operation["operationId"] for operation in operations if operation["tags"] == ["jobs"]]
+    assert of_jobs == ["createJob", "listJobs", "getJob", "cancelJob"]
+
+
+def test_every_operation_takes_and_every_answer_has_the_id_of_the_request(document: dict[str, Any]) -> None:
+    for path, method in OF_THE_API:
+        operation = document["paths"][path][method]
+        assert [parameter["in"] for parameter in operation["parameters"] if parameter["name"] == "X-Request-Id"] == ["header"]
+        assert all("X-Request-Id" in answer["headers"] for answer in operation["responses"].values())
+
+
 def test_every_operation_and_the_whole_have_a_description(document: dict[str, Any]) -> None:
     assert [
         operation["operationId"]
@@ -167,6 +182,31 @@ def test_jobs_are_refused_as_in_the_examples(client: Client, document: dict[str,
     assert [answer.status_code for answer in answers] == [409, 413, 415]
     for answer in answers:
         assert answer.json() == example_of(document, "/v1/jobs", "post", answer.status_code)
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("a bug"), 500), (OperationalError("gone"), 503)])
+@pytest.mark.parametrize(("path", "method"), OF_THE_API)
+def test_a_failure_is_answered_as_in_the_example(
+    client: Client,
+    document: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    method: str,
+    error: Exception,
+    status: int,
+) -> None:
+    # Given a database that does not answer, or a bug
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    query = "since=2026-01-31T00:00:00Z" if path.startswith("/v1/destinations") and path.endswith("/redeliver") else ""
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseDatabaseWrapper, "cursor", fail)
+        answer = send(client, path, method, query)
+
+    # I expect the answer of the example, which says of an outage when to try again
+    assert (answer.status_code, answer.json()) == (status, example_of(document, path, method, status))
+    assert ("Retry-After" in answer) == (status == 503)
 
 
 def test_a_log_is_answered_as_in_the_examples(client: Client, document: dict[str, Any]) -> None:
