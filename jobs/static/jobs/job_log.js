@@ -122,7 +122,7 @@
         more = false;
         await this.attempt(round, async () => {
           const piece = await this.ask({ after: this.after, ...this.styles });
-          if (round !== this.round) return;
+          if (round !== this.round || this.detached) return; // lines would be missing before these
           this.append(piece);
           more = piece.more;
         });
