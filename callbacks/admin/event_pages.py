@@ -37,8 +37,9 @@ class SubscriptionAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     actions_detail = ("redeliver_dead",)
     fieldsets = (
         (None, {"fields": ("job", "stream", "url_shown", "signed", "types_shown", "destination")}),
-        ("Delivery", {"fields": ("last_sequence", "log_refused", "next_attempt_at", "waiting_since", "lease_until")}),
+        ("Delivery", {"fields": ("events", "log_refused", "due", "waits", "leased")}),
     )
+    leased = moment("lease_until", "Delivery in progress, dead after")
     job = named_field("subject", "Job")
 
     @admin.display(description="Event types")
@@ -123,7 +124,10 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     actions_detail = ("redeliver",)
     fieldsets = (
         (None, {"fields": ("identity", "type", "source", "subscription", "sequence", "time")}),
-        ("Delivery", {"fields": ("state_shown", "destination_shown", "tries", "unanswered", "due", "settled", "expires")}),
+        (
+            "Delivery",
+            {"fields": ("state_shown", "waits_for", "destination_shown", "tries", "unanswered", "due", "settled", "expires")},
+        ),
     )
     identity = named_field("id", "ID")
     unanswered = named_field("silences", "Unanswered attempts in a row")
@@ -159,6 +163,19 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
         destination = destination_rows.with_database_time().get(pk=event.subscription.destination_id)
         address = reverse("admin:callbacks_destination_change", args=(destination.pk,))
         return link(address, f"{destination.origin} ({destinations.condition(destination)})")
+
+    @admin.display(description="Waits for")
+    def waits_for(self, event: Event) -> str | SafeString | None:
+        """Say what a pending event waits for: the events of a job are sent in order."""
+        if event.state != Event.State.PENDING:
+            return None
+        pending = Event.objects.filter(subscription=event.subscription_id, state=Event.State.PENDING)
+        first = pending.order_by("sequence").only("type", "sequence").first()
+        if first is not None and first != event:
+            return link(reverse("admin:callbacks_event_change", args=(first.pk,)), f"{first}, which is sent before it")
+        if event.subscription.waiting_since is not None:
+            return "its destination"
+        return "its next attempt" if event.next_attempt_at else "its turn"
 
     @label("State", {"pending": "info", "delivered": "success", "dead": "danger"})
     def state_shown(self, event: Event) -> str:

@@ -86,4 +86,4 @@ class WorkerAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_filter = ("node",)
     list_select_related = ("node",)
     ordering = ("-started_at",)
-    fieldsets = ((None, {"fields": ("id", "node", "host", "pid", "counter", "started_at", "takes_downloads", "takes_uploads")}),)
+    fieldsets = ((None, {"fields": ("id", "node", "host", "pid", "counter", "started", "takes_downloads", "takes_uploads")}),)

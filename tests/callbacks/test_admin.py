@@ -99,6 +99,29 @@ def test_an_event_says_how_its_destination_is_doing(browser: Client, event: Even
     assert f'href="/admin/callbacks/destination/{destination.pk}/change/">{destination.origin} (paused)</a>' in page
 
 
+def test_a_pending_event_says_what_it_waits_for(browser: Client, event: Event) -> None:
+    # Given an event after one that was refused
+    now = timezone.now()
+    Event.objects.update(state=Event.State.PENDING, tries=1, settled_at=None, next_attempt_at=now + timedelta(minutes=2))
+    with transaction.atomic():
+        outbox.publish(event.subscription.stream, "orchestrator.job.exit", "s", {})
+    later = Event.objects.get(sequence=2)
+
+    def said(event: Event) -> str:
+        page = browser.get(f"/admin/callbacks/event/{event.pk}/change/").content.decode()
+        return page.split("Waits for", 1)[1].split("Destination", 1)[0]
+
+    # I expect the second to name the first
+    assert f'/admin/callbacks/event/{event.pk}/change/">orchestrator.job.start 1, which is sent before it</a>' in said(later)
+
+    # and the first what comes next, whatever that is
+    assert "its next attempt" in said(event)
+    Subscription.objects.update(waiting_since=now)
+    assert "its destination" in said(event)
+    Event.objects.update(state=Event.State.DELIVERED)
+    assert "its" not in said(event)
+
+
 def test_an_event_is_redelivered(browser: Client, event: Event) -> None:
     answer = press(browser, "event", event, "redeliver")
     assert answer["HX-Redirect"] == f"/admin/callbacks/event/{event.pk}/change/"
