@@ -114,9 +114,12 @@ class Connection:
             decode_content=False,
         )
         try:
-            content = response.read(_MAX_ANSWER + 1)
-            if len(content) > _MAX_ANSWER:
-                raise self.not_the_service()
+            content = b""
+            # urllib3 notices that a body is shorter than announced only when it reads beyond its end.
+            while piece := response.read(_MAX_ANSWER + 1 - len(content)):
+                content += piece
+                if len(content) > _MAX_ANSWER:
+                    raise self.not_the_service()
             response.release_conn()
         except BaseException:
             response.close()

@@ -12,12 +12,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """What the peer answers; a status of 0 closes the connection after the request was read."""
+    """What the peer answers; a status of 0 closes the connection after the request was read.
+
+    `missing` is how many bytes of the announced body are not sent before the connection closes.
+    """
 
     status: int
     body: Any = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     effect: Callable[[], None] = lambda: None  # happens before the answer
+    missing: int = 0
 
 
 class Peer:
@@ -55,7 +59,7 @@ def serving(peer: Peer, port: int = 0) -> Iterator[None]:
             self.close_connection = True
             self.end_headers()
             if reply.status != 204:
-                self.wfile.write(content)
+                self.wfile.write(content[: len(content) - reply.missing])
 
         do_GET = do_POST = do_DELETE = answer  # noqa: N815
 

@@ -185,6 +185,14 @@ def test_a_service_that_restarts_is_waited_for() -> None:
     assert waits.said == ["connection refused", "back"]
 
 
+def test_an_answer_that_breaks_off_is_asked_for_again(peer: Peer) -> None:
+    # Given a service that is killed in the middle of an answer
+    peer.replies.extend([Reply(200, b"first\nsecond\n", missing=7), Reply(200, b"first\nsecond\n")])
+
+    # When a text is asked for, I expect all of it
+    assert Waits().connection(peer.url).call(*GET, accept="text/plain") == b"first\nsecond\n"
+
+
 @pytest.mark.parametrize(("status", "may_be_done"), [(503, True), (429, False)])
 def test_the_client_gives_up_some_day(peer: Peer, status: int, may_be_done: bool) -> None:
     peer.replies.append(Reply(status, {"error": "too much to do"}, {"Retry-After": "86400"}))
