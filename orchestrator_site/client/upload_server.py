@@ -52,8 +52,10 @@ class UploadServer:
 
     def expect(self, option: FileOption) -> str:
         """Return the URL to which the output must be sent. Raise `ClientError` if its file cannot be written."""
-        path = f"/{secrets.token_urlsafe(32)}"
-        self.files[path] = _destination(option)
+        path, destination = f"/{secrets.token_urlsafe(32)}", _destination(option)
+        if destination in self.files.values():
+            raise ClientError(f"--output {shown(option)}: another output goes to this file, too")
+        self.files[path] = destination
         return self._url + path
 
     @contextmanager
@@ -132,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _receive(self, destination: Path, length: int) -> None:
         """Write the body to a file beside the destination, and move it there once it is whole."""
-        handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", suffix=".part", dir=destination.parent)
+        handle, name = tempfile.mkstemp(prefix=".run-", suffix=".part", dir=destination.parent)
         self.parts.add(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -191,9 +193,9 @@ def _destination(option: FileOption) -> Path:
 
 
 def _mode_of(destination: Path, new: int) -> int:
-    """Return the mode of a file that is replaced, or `new` if there is none."""
+    """Return the permissions of a file that is replaced, without setuid as after any write; `new` if there is none."""
     with suppress(OSError):
-        return stat.S_IMODE(destination.stat().st_mode)
+        return destination.stat().st_mode & 0o777
     return new
 
 

@@ -50,6 +50,31 @@ def test_an_output_replaces_the_file(server: UploadServer, tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["result"]
 
 
+def test_a_file_with_the_longest_name_is_written(server: UploadServer, tmp_path: Path) -> None:
+    name = "n" * os.pathconf(tmp_path, "PC_NAME_MAX")
+
+    assert put(server.expect(FileOption("out", str(tmp_path / name))), b"new") == 204
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_a_job_has_written_does_not_run_as_the_owner_of_the_file(server: UploadServer, tmp_path: Path) -> None:
+    file = tmp_path / "program"
+    file.touch()
+    file.chmod(0o4755)
+
+    assert put(server.expect(FileOption("out", str(file))), b"new") == 204
+    assert stat.S_IMODE(file.stat().st_mode) == 0o755
+
+
+def test_two_outputs_to_one_file_are_refused(server: UploadServer, tmp_path: Path) -> None:
+    # Given an output to a file, which also has another name
+    server.expect(FileOption("first", str(tmp_path / "result")))
+    (tmp_path / "link").symlink_to(tmp_path / "result")
+
+    with pytest.raises(ClientError, match=r"^--output second=.*: another output goes to this file, too$"):
+        server.expect(FileOption("second", str(tmp_path / "link")))
+
+
 def test_an_empty_output_arrives(server: UploadServer, tmp_path: Path) -> None:
     assert put(server.expect(FileOption("out", str(tmp_path / "empty"))), b"") == 204
     assert (tmp_path / "empty").read_bytes() == b""
