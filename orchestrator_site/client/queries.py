@@ -162,7 +162,7 @@ def _usage(usage: object) -> str:
 
 def _moment(job: dict[str, Any], member: str) -> str:
     moment = time_of(job, member)
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z} ({_ago(job, member)})" if moment else ""
+    return f"{moment:%Y-%m-%d %H:%M:%S %Z} ({_ago(job, member)})" if moment else ""
 
 
 def _transfer(item: Mapping[str, Any]) -> str:

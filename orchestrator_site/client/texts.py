@@ -57,12 +57,12 @@ def size_in_words(count: int) -> str:
 
 
 def time_of(job: dict[str, Any], member: str) -> datetime | None:
-    """Return a time that the service sent; None if it is missing or is not one."""
+    """Return a time that the service sent, in this machine's time zone; None if it is missing or is not one."""
     try:
         moment = datetime.fromisoformat(job[member])
-    except (KeyError, TypeError, ValueError):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone()
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def seconds_between(job: dict[str, Any], start: str, end: str) -> float | None:

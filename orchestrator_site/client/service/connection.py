@@ -17,6 +17,7 @@ from orchestrator_site.client.service.address import connection_pool
 from orchestrator_site.client.texts import shown
 
 _MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes: no answer of the service is that long
+_LARGEST: Final = 2**63
 _TEMPORARY: Final = frozenset({429, 502, 503, 504})
 
 
@@ -198,9 +199,17 @@ class _Outage:
 
 def _parsed(content: bytes) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content, parse_int=_number, parse_float=_number, parse_constant=_number)
     except (ValueError, RecursionError):
         return None
+
+
+def _number(text: str) -> int | float:
+    """Return a number. Raise `ValueError` for NaN and for what does not fit in 64 bits, with which nothing can be calculated."""
+    number = float(text)
+    if not abs(number) < _LARGEST:
+        raise ValueError
+    return int(text) if text.lstrip("-").isdigit() else number
 
 
 def _sentence(content: bytes) -> str | None:

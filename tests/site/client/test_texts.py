@@ -45,7 +45,7 @@ def test_sizes_are_in_words(count: int, text: str) -> None:
     assert size_in_words(count) == text
 
 
-@pytest.mark.parametrize("time", ["", "yesterday", 5, None, ["2026-01-31T12:00:00Z"]])
+@pytest.mark.parametrize("time", ["", "yesterday", 5, None, ["2026-01-31T12:00:00Z"], "0001-01-01T00:00:00+23:59"])
 def test_a_time_that_is_none_is_left_out(time: object) -> None:
     assert seconds_between({"startedAt": time, "finishedAt": "2026-01-31T12:00:00Z"}, "startedAt", "finishedAt") is None
 

@@ -241,6 +241,20 @@ def test_an_answer_that_is_not_the_services_is_refused(peer: Peer, status: int, 
         Waits().connection(peer.url).call_json(*GET)
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1" + "0" * 400])
+def test_a_number_that_is_not_one_is_refused(peer: Peer, number: str) -> None:
+    peer.replies.append(Reply(200, f'{{"cpu": {number}}}'.encode()))
+
+    with pytest.raises(ClientError, match=r"check ORCHESTRATOR_URL"):
+        Waits().connection(peer.url).call_json(*GET)
+
+
+def test_numbers_stay_as_they_are(peer: Peer) -> None:
+    peer.replies.append(Reply(200, b'{"cpu": 0.5, "exitCode": -1, "large": 9007199254740993}'))
+
+    assert Waits().connection(peer.url).call_json(*GET) == {"cpu": 0.5, "exitCode": -1, "large": 2**53 + 1}
+
+
 def test_without_a_key_none_is_sent(peer: Peer) -> None:
     peer.replies.append(Reply(200))
 
