@@ -19,7 +19,10 @@ def address_of(environment: Mapping[str, str]) -> str:
     """Return the URL of the service without a slash at its end. Raise `ClientError` if it is invalid."""
     name = next((name for name in ("ORCHESTRATOR_URL", "PUBLIC_URL") if environment.get(name)), None)
     if name is None:
-        return f"http://127.0.0.1:{environment.get('PORT') or _DEFAULT_PORT}"
+        port = environment.get("PORT") or _DEFAULT_PORT
+        if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 0 < int(port) < 2**16:
+            raise ClientError("PORT must be a whole number from 1 to 65535")
+        return f"http://127.0.0.1:{port}"
     url = environment[name].strip().rstrip("/")
     invalid = f"{name} must be a URL such as https://jobs.example.com"
     if not url.isascii() or not url.isprintable() or " " in url:

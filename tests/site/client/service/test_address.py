@@ -44,6 +44,12 @@ def test_an_address_that_is_not_one_is_refused_without_showing_it(url: str) -> N
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("port", ["abc", "0", "65536", "8080/path", "٣"])
+def test_a_port_that_is_not_one_is_refused(port: str) -> None:
+    with pytest.raises(ClientError, match=r"^PORT must be a whole number from 1 to 65535$"):
+        address_of({"PORT": port})
+
+
 @pytest.mark.parametrize("key", ["a b", "a\nb", "ä"])
 def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key: str) -> None:
     with pytest.raises(ClientError, match=r"^ORCHESTRATOR_API_KEY has a character that no API key has$"):
