@@ -157,7 +157,8 @@ def _parse_run(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     words = [*options.words, *after]
     if unknown:
         hint = f"; if it is the command's, put -- before the command: {parser.prog} IMAGE -- COMMAND" if options.words else ""
-        raise UsageError(f"{shown(unknown[0])} is not an option of {parser.prog}{hint}")
+        option = unknown[0].partition("=")[0]  # what follows may be a secret
+        raise UsageError(f"{shown(option)} is not an option of {parser.prog}{hint}")
     if not words:
         parser.error("an image is required")
     options.image, *options.command = words

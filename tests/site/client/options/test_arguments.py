@@ -67,6 +67,13 @@ def test_a_wrong_command_line_is_refused_in_a_sentence(arguments: list[str], mes
     assert str(refused.value).isprintable()
 
 
+def test_the_value_of_an_option_that_does_not_exist_is_not_shown() -> None:
+    with pytest.raises(UsageError, match=r"^--tokne is not an option") as refused:
+        parse(PROG, ["--tokne=the-secret", "alpine"])
+
+    assert "the-secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("command", ["logs", "status", "cancel"])
 def test_the_first_word_may_be_a_command_for_a_job(command: str) -> None:
     options = parse(PROG, [command, "hello"])
