@@ -22,9 +22,9 @@ def manage() -> None:
 
 
 def run() -> None:
-    from orchestrator_site.client.command_line import main
+    from orchestrator_site.client.__main__ import start
 
-    sys.exit(main("manage.py run", sys.argv[2:]))
+    start("manage.py run", sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import os
 import sys
+import traceback
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from signal import SIGPIPE
 from typing import TextIO
@@ -42,6 +44,9 @@ def main(prog: str, arguments: Sequence[str], environment: Mapping[str, str] = o
             return ExitCode.SIGNAL + SIGPIPE
         except OSError as error:
             return _fail(f"cannot write the output ({error.strerror or type(error).__name__})")
+        except Exception:
+            traceback.print_exc()  # a fault of the client; Python's own exit code is 1, which a job may have, too
+            return ExitCode.FAILED
     return code
 
 
@@ -74,7 +79,8 @@ def _open_closed_streams() -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"run: {shown(message)}", file=sys.stderr)
+    with suppress(OSError):  # then the exit code has to say it
+        print(f"run: {shown(message)}", file=sys.stderr)
     return ExitCode.FAILED
 
 

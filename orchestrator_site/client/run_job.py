@@ -46,7 +46,6 @@ def run(options: Namespace, environment: Mapping[str, str], service: Service, pr
             return ExitCode.SIGNAL + interrupted.number
         if options.detach:
             return _print_id(job_id, progress, as_json=options.json)
-        progress.say(f"job {job_id}")
         try:
             return _Run(job_id, options, service, progress, interrupts, host=server.host if server else None).to_its_end()
         except ClientError as error:
@@ -114,9 +113,12 @@ class _Run:
 
     def to_its_end(self) -> int:
         """Wait for the end of the job, cancel it at a signal, report how it ended, and return the exit code."""
-        cancelled_by = None
+        cancelled_by, is_announced = None, False
         while True:
             try:
+                if not is_announced:
+                    is_announced = True
+                    self._progress.say(f"job {self._id}")
                 if cancelled_by is not None:
                     self._cancel()
                 job = self._watch()

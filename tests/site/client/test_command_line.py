@@ -1,5 +1,6 @@
 """The ways to start the client."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,57 @@ def test_a_reader_that_has_gone_is_not_an_error(tmp_path: Path) -> None:
         done = in_shell(peer, "{ sleep 0.1; $RUN list; echo $? >&2; } | true", tmp_path)
 
     assert done.stderr == "141\n"
+
+
+@pytest.mark.parametrize("command", ["--no-such-option alpine", "status"])
+def test_an_error_that_nobody_reads_has_its_exit_code(command: str, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+
+    in_shell(Peer(), f"{{ sleep 0.1; $RUN {command}; echo $? > {code}; }} 2>&1 | true", tmp_path)
+
+    assert code.read_text() == "125\n"
+
+
+def test_a_job_of_which_nothing_can_be_said_is_cancelled(tmp_path: Path) -> None:
+    # Given a command whose messages go into a pipe without a reader
+    peer, code = Peer(), tmp_path / "code"
+    with serving(peer):
+        peer.replies.extend([Reply(202), Reply(204)])
+        in_shell(peer, f"{{ sleep 0.1; $RUN --id hello alpine; echo $? > {code}; }} 2>&1 | true", tmp_path)
+
+    # I expect what happens if its log cannot be written
+    assert [(method, path) for method, path, _, _ in peer.requests] == [("POST", "/v1/jobs"), ("DELETE", "/v1/jobs/hello")]
+    assert code.read_text() == "141\n"
+
+
+@pytest.mark.parametrize(
+    ("setup", "code"), [("exit 1", 125), ("no-such-program", 125), ("kill -INT $$", 130), ("kill -TERM $$", 143)]
+)
+def test_a_setup_that_ends_has_a_code_of_its_own(setup: str, code: int, tmp_path: Path) -> None:
+    # Given bin/run, and a setup that fails or is interrupted
+    shutil.copy(ROOT / "bin" / "run", tmp_path)
+    (tmp_path / "setup").write_text(setup)
+
+    # When a shell runs it, I expect no code that a job would usually have
+    assert (
+        subprocess.run(["bash", "-c", f"{tmp_path}/run; exit $?"], capture_output=True, timeout=60, check=False).returncode
+        == code
+    )
+
+
+def test_ctrl_c_while_the_client_is_imported_prints_nothing(tmp_path: Path) -> None:
+    # Given a module that the client imports, and that gets Ctrl-C
+    (tmp_path / "argparse.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "orchestrator_site.client", "list"],
+        env=without_service() | {"STATE_DIR": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 def test_a_second_signal_ends_a_command_whose_output_is_not_read(tmp_path: Path) -> None:

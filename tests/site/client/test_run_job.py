@@ -137,6 +137,16 @@ def test_ctrl_c_after_the_end_of_the_job_only_ends_the_log(peer: Peer, capsys: p
     assert capsys.readouterr().err == "run: job hello\n"
 
 
+def test_a_fault_of_the_client_has_no_exit_code_that_a_job_may_have(
+    monkeypatch: pytest.MonkeyPatch, peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("orchestrator_site.client.queries.status")
+
+    assert run(peer, "status", "hello") == 125
+
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_job_that_was_deleted_does_not_run_on(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
     peer.replies.extend([ACCEPTED, Reply(404, {"error": "there is no job with this id"})])
 
