@@ -296,7 +296,7 @@ class ClientIntervals:
     service_away: float = 600.0  # then the client gives up; a deployment takes less
     service_retry: float = 0.25  # before the second attempt; doubles each time
     service_retry_max: float = 5.0
-    long_poll: float = 30.0  # the longest that the service waits before it answers
+    long_poll: float = 25.0  # for a line of the log or the end of the job: some proxies end a request after 30 s
     waiting_look: float = 1.0  # between two looks at what an accepted job waits for
     line_feed: float = 0.2  # without a further line: then the service is asked whether the last one has a line feed
     early_answer: float = 0.5  # before the next request to a service that is too busy to wait

@@ -91,6 +91,10 @@ def test_a_quiet_log_is_waited_for_as_long_as_the_service_waits() -> None:
     assert log.waits == [INTERVALS.waiting_look, INTERVALS.line_feed, INTERVALS.long_poll, INTERVALS.long_poll]
 
 
+def test_a_proxy_that_ends_requests_after_half_a_minute_ends_none() -> None:
+    assert ClientIntervals().long_poll <= 25.0
+
+
 def test_while_a_job_waits_it_is_looked_at_often() -> None:
     log = StoredLog(["a"], ["nothing", "nothing"])
 
