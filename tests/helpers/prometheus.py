@@ -46,9 +46,10 @@ class Prometheus:
         result: list[dict[str, Any]] = self.get("query", query=expression)["result"]
         return result
 
-    def alerts(self) -> set[str]:
-        """Return the names of the alerts that are pending or fire."""
-        return {alert["labels"]["alertname"] for alert in self.get("alerts")["alerts"]}
+    def alerts(self, *states: str) -> set[str]:
+        """Return the names of the alerts that are in one of these states: `pending` (without any, these too) or `firing`."""
+        alerts = self.get("alerts")["alerts"]
+        return {alert["labels"]["alertname"] for alert in alerts if not states or alert["state"] in states}
 
     def is_ready(self) -> bool:
         with suppress(requests.ConnectionError):
