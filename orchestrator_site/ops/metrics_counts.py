@@ -20,6 +20,7 @@ from prometheus_client.utils import floatToGoString
 from orchestrator_site.base.measurements import count_file, image_names
 from orchestrator_site.base.measurements.metrics import METRICS, Counter, Histogram
 from orchestrator_site.base.measurements.process_counts import Series
+from orchestrator_site.base.measurements.shared_files import make_directory, open_shared
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class CountsCollector:
 
         Raise `OSError` if the files cannot be read: with zeros instead, all that was ever counted would look new later.
         """
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directory(self._directory)
         with _exclusive(self._directory):
             totals = _add_up(self._directory)
         return [
@@ -129,7 +130,7 @@ def _store_merged(directory: Path, totals: Totals, added: Sequence[Path]) -> Non
     """Store the totals of dead processes, with the names of the files that were added now. Raise `OSError`."""
     counts = {series.encode(): numbers for series, numbers in totals.items()}
     new = directory / f"{_MERGED}.new"
-    with new.open("w") as file:
+    with open(open_shared(new, os.O_TRUNC), "w") as file:
         json.dump({"included": [path.name for path in added], "counts": counts}, file)
         file.flush()
         os.fsync(file.fileno())
@@ -138,7 +139,7 @@ def _store_merged(directory: Path, totals: Totals, added: Sequence[Path]) -> Non
 
 @contextmanager
 def _exclusive(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    descriptor = open_shared(directory / _LOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from orchestrator_site.base.measurements.shared_files import make_directory, open_shared
+
 SUFFIX: Final = ".counts"
 _HEADER: Final = struct.Struct("=II")  # bytes of the name, count of numbers
 _UNIT: Final = 8
@@ -25,7 +27,7 @@ class CountFile:
 
     def __init__(self, directory: Path) -> None:
         """Create it in `directory`. Raise `OSError` if that is impossible."""
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directory(directory)
         self._descriptor = _create_locked(directory)
         self._offsets: dict[str, int] = {}  # of the numbers of each name
         self._end = 0
@@ -82,7 +84,7 @@ def abandoned(path: Path) -> Iterator[bool]:
 def _create_locked(directory: Path) -> int:
     while True:
         path = directory / f"{secrets.token_hex(8)}{SUFFIX}"
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = open_shared(path, os.O_EXCL)
         # Before it was locked here, it may have looked like the file of a dead process, and have been deleted.
         if _try_lock(descriptor) and os.fstat(descriptor).st_nlink:
             return descriptor

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from orchestrator_site.base.measurements.shared_files import open_shared
+
 MAX_IMAGES: Final = 100
 OTHER: Final = "other"
 _FILE: Final = "images.json"
@@ -92,14 +94,15 @@ def replace_names(directory: Path, used_most: Sequence[str]) -> None:
 
 def _write_names(directory: Path, names: Sequence[str]) -> None:
     new = directory / f"{_FILE}.new"
-    new.write_text(json.dumps(names, ensure_ascii=False))
+    with open(open_shared(new, os.O_TRUNC), "w", encoding="utf-8") as file:
+        json.dump(names, file, ensure_ascii=False)
     new.replace(directory / _FILE)
 
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Hold the lock. Raise `BlockingIOError` at once if another process has it: it may be frozen, and no job waits for it."""
-    descriptor = os.open(directory / f"{_FILE}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    descriptor = open_shared(directory / f"{_FILE}.lock")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
