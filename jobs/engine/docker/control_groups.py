@@ -53,7 +53,8 @@ class ControlGroups:
             peak = _value(memory / "memory.max_usage_in_bytes")
         if not cpu_time:  # no process was ever in it
             return None
-        return Usage(cpu_seconds=cpu_time / units, peak_memory_bytes=peak)
+        # Before Linux 5.11, version 1 may be set up so that groups do not count what those below them have.
+        return Usage(cpu_seconds=cpu_time / units, peak_memory_bytes=peak or None)
 
     def children(self, group: str) -> list[str]:
         """Return the names of the groups directly below a group."""

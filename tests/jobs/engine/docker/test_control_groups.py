@@ -61,6 +61,13 @@ def test_the_peak_is_unknown_before_linux_5_19(process: Path) -> None:
     assert groups(process, VERSION_2, unified=True).usage(GROUP) == Usage(0.033985, None)
 
 
+def test_the_peak_is_unknown_where_groups_do_not_count_what_is_below_them(process: Path) -> None:
+    write(process, "cpu,cpuacct", cpuacct__usage="33985194\n")
+    write(process, "memory", memory__max_usage_in_bytes="0\n")
+
+    assert groups(process, VERSION_1, unified=False).usage(GROUP) == Usage(0.033985194, None)
+
+
 def test_nothing_is_known_of_a_group_that_no_process_was_in(process: Path) -> None:
     write(process, "", cpu__stat="usage_usec 0\nuser_usec 0\nsystem_usec 0\n", memory__peak="0\n")
     found = groups(process, VERSION_2, unified=True)
