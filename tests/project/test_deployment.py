@@ -5,9 +5,11 @@ Each test is skipped if its tool is missing. bin/test installs `docker-compose`;
 
 import configparser
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ import yaml
 from honcho.environ import parse_procfile
 
 from tests.helpers.compose import compose
+from tests.site.client.peers import Peer, Reply, serving
 
 pytestmark = pytest.mark.stateless
 
@@ -73,6 +76,24 @@ def test_no_process_of_compose_may_more_than_it_must(services: dict[str, Any]) -
 def test_only_web_has_the_health_check_of_the_image(services: dict[str, Any]) -> None:
     has_check = {name for name in PROCFILE if "healthcheck" not in services[name]}
     assert has_check == {"web"}
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_the_health_check_asks_the_service_and_no_proxy(status: int, code: int) -> None:
+    # Given a service, and a proxy of the machine, which Docker passes on to containers
+    (check,) = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text().replace("\\\n", ""), re.MULTILINE)
+    peer = Peer()
+    with serving(peer):
+        peer.replies.append(Reply(status))
+        environment = os.environ | {"http_proxy": "http://127.0.0.1:1", "no_proxy": "", "PORT": peer.url.rpartition(":")[2]}
+
+        # When the health check of the image runs
+        done = subprocess.run(
+            [sys.executable, *json.loads(check)[1:]], env=environment, capture_output=True, timeout=60, check=False
+        )
+
+    # I expect it to find out how the service is
+    assert (done.returncode, [path for _, path, _, _ in peer.requests]) == (code, ["/livez"])
 
 
 @pytest.mark.parametrize("missing", VARIABLES)
