@@ -1,5 +1,6 @@
 """The database is restored from a backup, as docs/operations.md says: what becomes of the jobs since then."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.any_engine, pytest.mark.timeout(300)]
 
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 FOREVER = "sleep 600"
 
 
@@ -103,6 +105,21 @@ def test_the_service_continues_from_the_time_of_the_backup(service: Service, tmp
         assert len(exits(complete)) == 1
 
 
+def back_up_embedded(directory: Path) -> int:
+    """Run the command of docs/operations.md in a directory, in which `var` is STATE_DIR; return its exit code."""
+    (copy,) = re.findall(r"^python3 -c '(import sqlite3.*)'$", OPERATIONS.read_text(), re.MULTILINE)
+    return subprocess.run([sys.executable, "-c", copy], cwd=directory, timeout=60, check=False).returncode
+
+
+@pytest.mark.stateless
+def test_a_backup_of_no_database_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+
+    assert back_up_embedded(tmp_path) != 0
+
+    assert not list(tmp_path.rglob("*.sqlite3"))
+
+
 @pytest.mark.stateless
 def test_an_embedded_service_continues_in_another_directory(tmp_path: Path) -> None:
     # Given an embedded service with keys of its own, and a job with a secret that no node can run
@@ -114,9 +131,9 @@ def test_an_embedded_service_continues_in_another_directory(tmp_path: Path) -> N
         waiting = embedded.post_job(command="echo $TOKEN", environment={"TOKEN": "a secret"}, memory=65536)
 
         # When its database is copied while it runs, and the copy is used in another directory with the keys
-        copy = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2]))"
-        database = "orchestrator.sqlite3"
-        subprocess.run([sys.executable, "-c", copy, first / database, second / database], check=True, timeout=60)
+        (tmp_path / "var").symlink_to(first)
+        assert back_up_embedded(tmp_path) == 0
+    (tmp_path / "backup.sqlite3").rename(second / "orchestrator.sqlite3")
     for name in ("encryption_keys", "secret_key"):
         shutil.copy(first / name, second / name)
 
