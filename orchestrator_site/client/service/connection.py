@@ -77,7 +77,10 @@ class Connection:
         `wait` is how long the request asks the service to wait. Raise `ServiceRefused` if the answer is an error, `ServiceAway`
         if none comes for too long, and `RefusedAfterRetry` if an earlier attempt of this call may have had its effect.
         """
-        url = self.url + path + (f"?{urlencode(query)}" if query else "")
+        try:
+            url = self.url + path + (f"?{urlencode(query)}" if query else "")
+        except UnicodeEncodeError as error:
+            raise ClientError("an argument is not valid UTF-8, which a request must be") from error
         headers = self._headers | {"Accept": accept} | ({"Content-Type": "application/json"} if body is not None else {})
         outage = _Outage(self._on_wait, self._on_return, self._sleep, self._intervals)
         while True:

@@ -249,6 +249,11 @@ def test_a_number_that_is_not_one_is_refused(peer: Peer, number: str) -> None:
         Waits().connection(peer.url).call_json(*GET)
 
 
+def test_an_argument_that_is_not_text_is_refused(peer: Peer) -> None:
+    with pytest.raises(ClientError, match=r"^an argument is not valid UTF-8"):
+        Waits().connection(peer.url).call("GET", "/v1/jobs", query={"image": "\udcff"})
+
+
 def test_numbers_stay_as_they_are(peer: Peer) -> None:
     peer.replies.append(Reply(200, b'{"cpu": 0.5, "exitCode": -1, "large": 9007199254740993}'))
 
