@@ -23,7 +23,7 @@ class Terminal(io.TextIOWrapper):
         return True
 
     def take(self) -> str:
-        """Return what was written since the last call, without colours."""
+        """Return what was written since the last call, without colors."""
         assert isinstance(self.buffer, io.BytesIO)
         text = self.buffer.getvalue().decode(self.encoding)
         self.seek(0)
@@ -136,3 +136,14 @@ def test_marks_are_ascii_if_the_terminal_has_no_others() -> None:
     TerminalProgress(terminal).say("failed", Mood.ERROR)
 
     assert terminal.take().endswith("! failed\n")
+
+
+@pytest.mark.parametrize(("variable", "colors"), [("", 1), ("1", 0)])
+def test_no_color_turns_the_colors_off(variable: str, colors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", variable)
+    terminal = Terminal()
+
+    TerminalProgress(terminal).say("failed", Mood.ERROR)
+
+    assert isinstance(terminal.buffer, io.BytesIO)
+    assert terminal.buffer.getvalue().count(b"\x1b[31m") == colors
