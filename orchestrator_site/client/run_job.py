@@ -193,10 +193,12 @@ class _Run:
         text, mood = _outcome_of(job, by_us=by_us)
         self._progress.say(text, mood)
         for number, output in enumerate(job.get("outputs") or ()):
+            given = ", ".join(map(shown, self._options.output[number : number + 1]))
+            if output.get("status") == "skipped" and job.get("status") == "completed":
+                self._progress.say(f"output {given} was not sent", Mood.ERROR)
             if output.get("status") == "failed":
-                given = self._options.output[number : number + 1]
                 error = str(output.get("error"))
-                self._progress.say(f"output {', '.join(map(shown, given))} failed: {shown(error)}", Mood.ERROR)
+                self._progress.say(f"output {given} failed: {shown(error)}", Mood.ERROR)
                 if self._host and self._host in error:
                     self._progress.say(
                         f"the service's workers send it to {self._host}: it must lead to this machine (--listen), and their"
@@ -207,11 +209,13 @@ class _Run:
 
 def exit_code_of(job: Mapping[str, Any], cancelled_by: int | None = None) -> int:
     """Return the exit code for a job that has ended; `cancelled_by` is the signal that made this command cancel it."""
-    if job.get("status") == "completed":
-        failed = any(output.get("status") == "failed" for output in job.get("outputs") or ())
-        return ExitCode.FAILED if failed else ExitCode.SUCCESS
-    if job.get("status") == "cancelled" and cancelled_by is not None:
+    is_completed = job.get("status") == "completed"
+    if is_completed and all(output.get("status") == "success" for output in job.get("outputs") or ()):
+        return ExitCode.SUCCESS
+    if cancelled_by is not None and (is_completed or job.get("status") == "cancelled"):
         return ExitCode.SIGNAL + cancelled_by
+    if is_completed:
+        return ExitCode.FAILED
     code = job.get("exitCode")
     if isinstance(code, int) and 0 < code < 256:
         return code

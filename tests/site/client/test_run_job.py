@@ -58,6 +58,26 @@ def test_a_job_that_this_command_cancelled_ends_as_the_signal_says() -> None:
     assert exit_code_of({"status": "completed"}, cancelled_by=2) == 0
 
 
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_an_output_that_was_cancelled_is_no_success(status: str) -> None:
+    job = {"status": "completed", "outputs": [{"status": "success"}, {"status": status}]}
+
+    assert exit_code_of(job, cancelled_by=2) == 130
+    assert exit_code_of(job) == 125  # another client has cancelled it
+
+
+def test_ctrl_c_before_the_outputs_says_which_were_not_sent(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    # Given a job whose process has ended well, and Ctrl-C before its output is sent
+    ended = {"status": "completed", "exitCode": 0, "finishedAt": "2026-01-31T12:00:00Z"}
+    ctrl_c = Reply(200, ended | {"outputs": [{"status": "pending"}]}, effect=lambda: os.kill(os.getpid(), signal.SIGINT))
+    skipped = Reply(200, DONE | {"outputs": [{"status": "skipped"}]})
+    peer.replies.extend([ACCEPTED, ctrl_c, Reply(204), skipped, Reply(200, EMPTY_LOG)])
+
+    assert run(peer, "--id", "hello", "--output", "a=https://files.example.com/a", "alpine", "true") == 130
+
+    assert capsys.readouterr().err.endswith("run: output a=<URL> was not sent\n")
+
+
 def test_a_conflict_with_an_id_that_only_this_command_knows_is_its_own_job(peer: Peer) -> None:
     # Given a service that stores the job, and whose answer is lost
     peer.replies.extend([LOST, CONFLICT, Reply(200, DONE), Reply(200, EMPTY_LOG)])
