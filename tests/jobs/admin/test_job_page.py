@@ -345,6 +345,45 @@ def test_viewers_see_no_buttons_and_cannot_act(viewer: Client, job: Job) -> None
     assert Event.objects.get().state == Event.State.DEAD
 
 
+def test_who_may_not_see_jobs_sees_no_part_of_the_page(client: Client, job: Job) -> None:
+    # Given a user who may see everything but jobs
+    user = User.objects.create_user("other", is_staff=True)
+    user.user_permissions.set(Permission.objects.exclude(codename__endswith="_job"))
+    client.force_login(user)
+
+    # I expect each part to be refused, and without a login the page of the login
+    for part in (*PARTS, "log.txt"):
+        assert client.get(f"/admin/jobs/job/{job.pk}/{part}").status_code == 403, part
+    client.logout()
+    for part in (*PARTS, "log.txt"):
+        assert client.get(f"/admin/jobs/job/{job.pk}/{part}").headers["Location"].startswith("/admin/login/"), part
+
+
+@pytest.mark.parametrize(
+    ("end", "action", "recorded"),
+    [
+        ("run_again/", "jobs.rerun.run_again", "Run again as"),
+        ("cancel/", "jobs.services.cancel_remaining", "Cancelled"),
+        ("events/redeliver/", "callbacks.operators.redelivery.redeliver_dead", "Redelivered the dead events"),
+        ("events/{event}/redeliver/", "callbacks.operators.redelivery.redeliver", "Redelivered event 1"),
+    ],
+)
+def test_an_action_is_recorded_before_it_is_done(
+    operator: Client, job: Job, monkeypatch: pytest.MonkeyPatch, end: str, action: str, recorded: str
+) -> None:
+    # Given a process that is killed during an action
+    end_with_failure(job)
+    event = dead_event()
+    monkeypatch.setattr(action, lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        operator.post(
+            f"/admin/jobs/job/{job.pk}/{end.format(event=event.pk)}", {"_form_submitted": "True", "new_id": uuid4()}
+        )
+
+    # I expect it to be recorded
+    assert LogEntry.objects.get().change_message.startswith(recorded)
+
+
 def test_nothing_happens_on_get(operator: Client, job: Job) -> None:
     end_with_failure(job)
     event = dead_event()
