@@ -24,7 +24,7 @@ from tests.helpers.waiting import wait_for
 pytestmark = [pytest.mark.engine, pytest.mark.production, pytest.mark.timeout(240)]
 
 CANARY = "canary-7f3a"
-JOB_PAGE = ("state/", "log/", "log.txt", "events/")  # what the page of a job loads
+JOB_PAGE = ("state/", "log/", "log.txt", "events/", "run_again/")  # what the page of a job loads
 
 
 def canary(name: str) -> str:

@@ -8,12 +8,12 @@ from django.db import connection
 from django.utils import timezone
 
 from callbacks.models import Event, Subscription
-from jobs import rerun
+from jobs import rerun, services
 from jobs.errors import IdTaken
 from jobs.models import Job, new_uuid
 from jobs.services import JobNotFound
-from jobs.spec import CallbackSpec, InputSpec
-from jobs.states import InputType, State
+from jobs.spec import CallbackSpec, InputSpec, JobSpec, OutputSpec
+from jobs.states import InputType, OutputType, State
 from tests.fake_engine import FakeEngine
 from tests.helpers.factories import make_job
 from tests.helpers.workers import Workers, completed
@@ -42,6 +42,36 @@ def test_a_job_runs_again(engine: FakeEngine, workers: Workers) -> None:
     events = Event.objects.order_by("subscription", "sequence").values_list("subscription__subject", "type")
     assert [type_ for subject, type_ in events if subject == "b"] == [type_ for subject, type_ in events if subject == "a"]
     assert [subscription.key for subscription in Subscription.objects.all()] == ["k", "k"]
+
+
+def test_the_whole_description_is_taken_over() -> None:
+    # Given a job with a value of its own in each member
+    url, headers = "http://user:secret@h.example/p?q=secret", {"X": "secret"}
+    spec = JobSpec(
+        id="a",
+        image="alpine:3",
+        command=["echo", "a"],
+        cpu_millis=250,
+        memory_mib=128,
+        timeout_seconds=7,
+        environment={"A": "b"},
+        meta={"customer": "acme"},
+        workspace="/w",
+        pull_policy="always",
+        network="none",
+        inputs=(
+            InputSpec(id="i", type=InputType.FILE, path="in", mode=0o755, content=b"\0\xff"),
+            InputSpec(id="j", type=InputType.DOWNLOAD, path="b", url=url, headers=headers, sha256="0" * 64),
+        ),
+        outputs=(
+            OutputSpec(id="o", type=OutputType.UPLOAD, path="out", url=url, method="POST", headers=headers),
+            OutputSpec(id="p", type=OutputType.EVENT, path="d"),
+        ),
+        callback=CallbackSpec(url=url, keys=("new", "old"), headers=headers, events=("orchestrator.job.exit",)),
+    )
+
+    # I expect the same description of the stored job
+    assert rerun.spec_of(Job.objects.get(pk=services.create(spec).pk), "a") == spec
 
 
 def test_two_at_once_make_one_job() -> None:

@@ -376,9 +376,7 @@ def test_an_action_is_recorded_before_it_is_done(
     event = dead_event()
     monkeypatch.setattr(action, lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        operator.post(
-            f"/admin/jobs/job/{job.pk}/{end.format(event=event.pk)}", {"_form_submitted": "True", "new_id": uuid4()}
-        )
+        operator.post(f"/admin/jobs/job/{job.pk}/{end.format(event=event.pk)}", {"_form_submitted": "True", "new_id": uuid4()})
 
     # I expect it to be recorded
     assert LogEntry.objects.get().change_message.startswith(recorded)
