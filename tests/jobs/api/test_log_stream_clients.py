@@ -123,14 +123,14 @@ def test_a_client_that_vanishes_is_noticed(web: Web, job: Job) -> None:
     wait_until_paused(web, 0)
 
 
-def followed_by_node(web: Web, tmp_path: Path) -> "subprocess.Popen[str]":
-    """Run the function of docs/usage.md; it prints a line for each line of the log."""
+def followed_by_node(web: Web, tmp_path: Path, on_line: str = "(line) => console.log(line.text)") -> "subprocess.Popen[str]":
+    """Run the function of docs/usage.md; by default it prints a line for each line of the log, and at last how it ended."""
     usage = (Path(__file__).parents[3] / "docs/usage.md").read_text()
     [function] = [block for block in re.findall(r"```javascript\n(.*?)```", usage, re.DOTALL) if "function followLog" in block]
     host, port = web.address
     script = tmp_path / "follow.mjs"
     url = f"http://{host}:{port}/v1/jobs/a/logs"
-    script.write_text(f"{function}\nawait followLog('{url}', (line) => console.log(line.text));\nconsole.log('(end)');\n")
+    script.write_text(f"{function}\nconsole.log(await followLog('{url}', {on_line}).then(() => '(end)', String));\n")
     return subprocess.Popen(["node", script], stdout=subprocess.PIPE, text=True)
 
 
@@ -159,3 +159,10 @@ def test_the_javascript_of_the_docs_follows_a_log_over_a_restart(job: Job, tmp_p
             # I expect each line once, and the end
             assert node.stdout.read() == "last\n(end)\n"
             assert node.wait(30) == 0
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_the_javascript_of_the_docs_passes_on_the_errors_of_its_caller(web: Web, job: Job, tmp_path: Path) -> None:
+    with followed_by_node(web, tmp_path, "() => { throw new TypeError('a bug'); }") as node:
+        output, _ = node.communicate(timeout=30)
+    assert output == "TypeError: a bug\n"
