@@ -1,5 +1,6 @@
 """Tells what happens to a job, on stderr: a live display on a terminal, lines otherwise."""
 
+import os
 import re
 from enum import Enum
 from typing import BinaryIO, Final, Protocol, TextIO
@@ -40,6 +41,7 @@ class QuietProgress:
 
     def __init__(self, stderr: TextIO) -> None:
         self._stderr = stderr
+        self._at_line_start = True
 
     def state(self, text: str) -> None:
         """Print nothing."""
@@ -49,7 +51,8 @@ class QuietProgress:
             self._print(text)
 
     def log_written(self, stream: BinaryIO, data: bytes) -> None:
-        """Do nothing: there is no display that would be in the way."""
+        if os.path.sameopenfile(stream.fileno(), self._stderr.fileno()):  # stdout is so with `2>&1`
+            self._at_line_start = data.endswith(b"\n")
 
     def log_ended(self) -> None:
         """Do nothing."""
@@ -58,7 +61,9 @@ class QuietProgress:
         """Do nothing."""
 
     def _print(self, text: str) -> None:
-        print(f"run: {text}", file=self._stderr, flush=True)
+        start = "" if self._at_line_start else "\n"  # if the job has not ended its last line
+        self._at_line_start = True
+        print(f"{start}run: {text}", file=self._stderr, flush=True)
 
 
 class PlainProgress(QuietProgress):

@@ -1,6 +1,7 @@
 """Progress without a terminal is a few lines; with `--quiet` it is errors only."""
 
 import io
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +30,21 @@ def test_quiet_means_errors_only() -> None:
         progress.say(mood.value, mood)
 
     assert stderr.getvalue() == "run: error\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "shown"), [("same", "log\nrun: job ended\nrun: really\n"), ("other", "run: job ended\nrun: really\n")]
+)
+def test_a_message_begins_on_a_line_of_its_own(log: str, shown: str, tmp_path: Path) -> None:
+    # Given a log that is written to stderr's file, or to another
+    stderr_file = tmp_path / "same"
+    with stderr_file.open("a") as stderr, (tmp_path / log).open("ab", buffering=0) as stdout:
+        progress = PlainProgress(stderr)
+
+        # When the log ends in the middle of a line, and messages follow
+        progress.log_written(stdout, b"log")
+        stdout.write(b"log")
+        progress.say("job ended")
+        progress.say("really")
+
+    assert stderr_file.read_text() == shown
