@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
+from base64 import urlsafe_b64decode
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,6 +106,44 @@ def test_compose_names_a_required_variable_that_is_missing(missing: str) -> None
     # I expect an error that says where it belongs
     assert read.returncode != 0
     assert "set it in deploy/.env" in read.stderr
+
+
+def commands_for_compose() -> str:
+    """Return the commands of docs/deployment.md that install the service with Compose."""
+    blocks: list[str] = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL | re.MULTILINE)
+    (found,) = (block for block in blocks if "deploy/.env" in block)
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as the commands do")
+def test_the_guides_commands_give_compose_what_it_needs_and_others_nothing(tmp_path: Path) -> None:
+    # Given the files of deploy/, and a `docker` that only records how it is called
+    shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=shutil.ignore_patterns(".env", "secrets"))
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$@" >> calls\n')
+    docker.chmod(0o755)
+
+    # When the commands of the guide are copied, on a machine whose engine has its socket elsewhere
+    subprocess.run(
+        ["bash", "-ec", commands_for_compose().replace("/var/run/docker.sock", "/dev/null")],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        umask=0o022,
+        timeout=60,
+        check=True,
+    )
+
+    # I expect files that only the service and root can read
+    keys, environment = tmp_path / "deploy" / "secrets" / "api-keys", tmp_path / "deploy" / ".env"
+    assert (stat.S_IMODE(environment.stat().st_mode), stat.S_IMODE(keys.stat().st_mode)) == (0o600, 0o640)
+    assert (keys.stat().st_gid, stat.S_IMODE(keys.parent.stat().st_mode)) == (10001, 0o750)
+    assert len(keys.read_text().strip()) > 32
+
+    # And Compose to accept them, with a key that the service can use
+    assert (tmp_path / "calls").read_text().startswith("compose --file deploy/compose.yaml build\n")
+    read = compose(tmp_path / "deploy" / "compose.yaml", "config", variables={})
+    assert read.returncode == 0, read.stderr
+    assert len(urlsafe_b64decode(yaml.safe_load(read.stdout)["services"]["worker"]["environment"]["ENCRYPTION_KEYS"])) == 32
 
 
 def unit(name: str) -> configparser.ConfigParser:
