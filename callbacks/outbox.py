@@ -59,7 +59,7 @@ def subscription(
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """What `subscribe` was called with for a stream, secrets included."""
+    """What `subscription` was called with for a stream, secrets included."""
 
     url: str = field(repr=False)
     types: tuple[str, ...]
