@@ -120,7 +120,7 @@ def test_the_page_says_what_happened(viewer: Client, job: Job) -> None:
         "to http://files.example/path",
         "1 KiB",
         "no file at &quot;c&quot;",
-        "Events of 1 type are",
+        "Only events of the type <code>orchestrator.job.exit</code> are",
         "with headers of the client",
         "503 after 17 ms",
         "&lt;b&gt;busy&lt;/b&gt;",
