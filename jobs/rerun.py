@@ -5,13 +5,20 @@ from datetime import timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
+from cryptography.fernet import InvalidToken
 from django.db.models.functions import Now
 
 from jobs import events, services
+from jobs.errors import JobError
 from jobs.models import Input, Job, Output
 from jobs.services import JobNotFound
 from jobs.spec import InputSpec, JobSpec, OutputSpec, UploadMethod
 from jobs.states import InputType, OutputType
+
+
+class DescriptionUnreadable(JobError):
+    """The job's secrets cannot be decrypted."""
+
 
 # Members of a `JobSpec` that a `Job` has under the same names.
 _SAME: Final = (
@@ -31,12 +38,16 @@ _SAME: Final = (
 def run_again(uuid: UUID, new_id: str, retention: timedelta) -> Job:
     """Store a job like this one under a new id, and return it.
 
-    Raise `IdTaken`, and `JobNotFound` if the job does not exist or has been complete for `retention`: parts of it may be deleted.
+    Raise `IdTaken`, `DescriptionUnreadable`, and `JobNotFound` if the job does not exist or has been complete for `retention`:
+    parts of it may be deleted.
     """
-    job = Job.objects.prefetch_related("inputs", "outputs").filter(uuid=uuid).first()
-    if job is None:
-        raise JobNotFound("there is no such job")
-    spec = spec_of(job, new_id)
+    try:
+        job = Job.objects.prefetch_related("inputs", "outputs").filter(uuid=uuid).first()
+        if job is None:
+            raise JobNotFound("there is no such job")
+        spec = spec_of(job, new_id)
+    except InvalidToken as error:
+        raise DescriptionUnreadable("its secrets cannot be decrypted with ENCRYPTION_KEYS") from error
     # Asked last: what had not expired after everything was read is complete.
     if not Job.objects.filter(uuid=uuid).exclude(completed_at__lt=Now() - retention).exists():
         raise JobNotFound("the job is being deleted, because JOB_RETENTION is over")

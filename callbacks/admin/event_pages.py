@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import pluralize
@@ -19,6 +19,7 @@ from callbacks.models import Attempt, Event, Subscription
 from callbacks.operators import destinations, redelivery
 from orchestrator_site.base import operator_log
 from orchestrator_site.base.admin_elements import back_to, button, label, link, moment, named_field, yes_or_no
+from orchestrator_site.base.db.encryption import if_readable
 from orchestrator_site.base.egress.http_client import redact
 from orchestrator_site.base.large_lists import BoundedChangeList, LargeList
 from orchestrator_site.base.read_only_admin import ReadOnly
@@ -42,6 +43,10 @@ class SubscriptionAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     leased = moment("lease_until", "Delivery in progress, dead after")
     job = named_field("subject", "Job")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Subscription]:
+        rows: QuerySet[Subscription] = super().get_queryset(request)
+        return rows.defer(*Subscription.SECRETS).annotate(shown_url=if_readable("url"), is_signed=Q(key__isnull=False))
+
     @admin.display(description="Event types")
     def types_shown(self, subscription: Subscription) -> str:
         return ", ".join(subscription.types) or "all"
@@ -51,12 +56,12 @@ class SubscriptionAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
         return yes_or_no(subscription.bulk_refused)
 
     @admin.display(description="URL")
-    def url_shown(self, subscription: Subscription) -> str:
-        return redact(subscription.url)
+    def url_shown(self, subscription: Any) -> str:
+        return redact(subscription.shown_url)
 
     @admin.display
-    def signed(self, subscription: Subscription) -> str:
-        return yes_or_no(subscription.key is not None)
+    def signed(self, subscription: Any) -> str:
+        return yes_or_no(subscription.is_signed)
 
     @button("Redeliver dead events", "Sends all dead events of this job again, in order and with the same ids.")
     def redeliver_dead(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
@@ -111,7 +116,6 @@ class EventChangeList(BoundedChangeList):
 class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     list_display = ("subject", "short_type", "sequence", "state_shown", "destination", "tries", "created", "due")
     list_filter = ("state",)
-    list_select_related = ("subscription__destination",)
     search_fields = ("subscription__subject__exact",)
     search_help_text = "The ID of a job or of an event"
     ordering = ("-id",)
@@ -137,6 +141,7 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         rows: QuerySet[Event] = super().get_queryset(request)
+        rows = rows.select_related("subscription__destination")
         return rows.defer("body", *(f"subscription__{name}" for name in Subscription.SECRETS))
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Event], search: str) -> tuple[QuerySet[Event], bool]:

@@ -9,6 +9,7 @@ from django.db.models import Q
 from callbacks.delivery import destination_rows
 from callbacks.models import Destination, Subscription
 from callbacks.operators import destinations
+from orchestrator_site.base.db.encryption import if_readable
 from orchestrator_site.base.egress.http_client import redact
 
 
@@ -27,13 +28,15 @@ class Subscriber:
 
 def find_subscriber(stream: UUID) -> Subscriber | None:
     """Return the subscriber of a stream, or None if it has none."""
-    rows = Subscription.objects.filter(stream=stream).defer("key", "previous_key", "headers")
-    row: Any = rows.annotate(signed=Q(key__isnull=False), with_headers=Q(headers__isnull=False)).first()
+    rows = Subscription.objects.filter(stream=stream).defer(*Subscription.SECRETS)
+    row: Any = rows.annotate(
+        shown_url=if_readable("url"), signed=Q(key__isnull=False), with_headers=Q(headers__isnull=False)
+    ).first()
     if row is None:
         return None
     destination = destination_rows.with_database_time().get(pk=row.destination_id)
     return Subscriber(
-        url=redact(row.url),
+        url=redact(row.shown_url),
         types=row.types,
         signed=row.signed,
         with_headers=row.with_headers,

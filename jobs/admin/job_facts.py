@@ -7,7 +7,7 @@ from typing import Any
 
 from django.urls import reverse
 
-from jobs.models import Input, Job, Output
+from jobs.models import Job
 from jobs.states import NO_EXIT_CODE, InputType, OutputType
 from jobs.transfers.formatting import format_size
 from orchestrator_site.base.egress.http_client import redact
@@ -117,21 +117,21 @@ def _part(used: float | None, limit: float) -> float | None:
 
 
 def files(items: Any) -> list[File]:
-    """Return a job's inputs or outputs."""
+    """Return a job's inputs or outputs, given rows with their `shown_url`."""
     return [_file(item) for item in items]
 
 
-def _file(item: Input | Output) -> File:
+def _file(item: Any) -> File:
     size = "" if item.bytes is None else format_size(item.bytes)
     return File(item.name, _what(item), item.path, item.status, size, item.error)
 
 
-def _what(item: Input | Output) -> str:
+def _what(item: Any) -> str:
     match item.type:
         case InputType.FILE:
             return "sent with the job"
         case InputType.DOWNLOAD:
-            return f"from {redact(item.url)}"
+            return f"from {redact(item.shown_url)}"
         case OutputType.UPLOAD:
-            return f"to {redact(item.url)}"
+            return f"to {redact(item.shown_url)}"
     return "in its event"

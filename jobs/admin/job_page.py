@@ -29,6 +29,7 @@ from jobs.models import Input, Job, Output, new_uuid
 from jobs.services import JobNotFound
 from orchestrator_site.base import operator_log
 from orchestrator_site.base.admin_elements import back_to, button
+from orchestrator_site.base.db.encryption import if_readable
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.base.values.durations import format_duration
 
@@ -133,7 +134,7 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
             again = rerun.run_again(job.pk, new_id, timedelta(seconds=settings.CONFIGURATION.job_retention))
         except IdTaken:
             return back_to(self, made.get())  # the form was sent twice at once
-        except JobNotFound as error:
+        except (JobNotFound, rerun.DescriptionUnreadable) as error:
             messages.error(request, f"It was not run again: {error}.")
             return back_to(self, job.pk)
         operator_log.record(request, [again], f"Created by running {job.id} again")
@@ -168,8 +169,8 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
 def _state(uuid: UUID) -> dict[str, Any]:
     """Return what the templates show of the job's state."""
     files = (
-        Prefetch("inputs", Input.objects.defer("content", "headers")),
-        Prefetch("outputs", Output.objects.defer("headers")),
+        Prefetch("inputs", Input.objects.defer("content", "url", "headers").annotate(shown_url=if_readable("url"))),
+        Prefetch("outputs", Output.objects.defer("url", "headers").annotate(shown_url=if_readable("url"))),
     )
     rows = Job.objects.defer(*_HIDDEN).select_related("node", "owner").prefetch_related(*files)
     job = rows.filter(pk=uuid).first()

@@ -7,9 +7,10 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from cryptography.fernet import Fernet, MultiFernet
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.db import models
+from django.db.models import ExpressionWrapper, F
 
 
 @lru_cache(maxsize=4)
@@ -44,3 +45,18 @@ class EncryptedJSONField(EncryptedTextField):
     def from_db_value(self, value: str | None, _expression: Any, _connection: Any) -> Any:
         text = super().from_db_value(value, _expression, _connection)
         return None if text is None else json.loads(text)
+
+
+class _ReadableTextField(EncryptedTextField):
+    """Encrypted text as it is read: None if none of the keys decrypts it."""
+
+    def from_db_value(self, value: str | None, _expression: Any, _connection: Any) -> Any:
+        try:
+            return super().from_db_value(value, _expression, _connection)
+        except InvalidToken:
+            return None
+
+
+def if_readable(name: str) -> "ExpressionWrapper[Any]":
+    """Return an annotation with an encrypted text, or None if it cannot be decrypted, for pages that must be shown even then."""
+    return ExpressionWrapper(F(name), output_field=_ReadableTextField())

@@ -194,8 +194,10 @@ def origin_of(url: str) -> str:
     return _parse(url).origin
 
 
-def redact(url: str) -> str:
-    """Return the URL without userinfo, query and fragment, for messages and logs."""
+def redact(url: str | None) -> str:
+    """Return the URL without userinfo, query and fragment, for messages and logs. None: it could not be decrypted."""
+    if url is None:
+        return "a URL that cannot be decrypted with ENCRYPTION_KEYS"
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,6 +1,7 @@
 """The page of a job shows what happened without secrets; operators can run the job again, cancel it and redeliver its events."""
 
 import base64
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -141,6 +142,37 @@ def test_the_page_shows_what_the_job_used_next_to_its_limits(viewer: Client, job
     assert "at most 16 MiB of 64 MiB" in page
     for percent in ("50.0", "25.0"):
         assert f'style="width: {percent}%"' in page
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("job", "to a URL that cannot be decrypted with ENCRYPTION_KEYS"),
+        ("event", "not sent: the URL cannot be decrypted"),
+        ("subscription", "a URL that cannot be decrypted with ENCRYPTION_KEYS"),
+    ],
+)
+def test_a_job_whose_secrets_cannot_be_decrypted_is_shown(
+    operator: Client, job: Job, settings: Any, page: str, said: str
+) -> None:
+    # Given a job that failed, whose event was not sent because ENCRYPTION_KEYS were lost
+    end_with_failure(job)
+    event = dead_event()
+    Attempt.objects.update(error="not sent: the URL cannot be decrypted")
+    key = base64.urlsafe_b64encode(bytes(32)).decode()
+    settings.CONFIGURATION = replace(settings.CONFIGURATION, encryption_keys=(key,))
+
+    # I expect the pages to say so
+    paths = {"job": f"jobs/job/{job.pk}", "event": f"callbacks/event/{event.pk}"}
+    path = paths.get(page, f"callbacks/subscription/{event.subscription_id}")
+    content = operator.get(f"/admin/{path}/change/").content.decode()
+    assert said in content
+    assert operator.get(f"/admin/{path.rpartition('/')[0]}/").status_code == 200
+
+    # When the job is run again, I expect no job without its secrets
+    press(operator, job, "run_again", new_id=uuid4())
+    assert "It was not run again: its secrets cannot be decrypted" in get(operator, job)
+    assert Job.objects.count() == 1
 
 
 def test_no_part_of_the_page_shows_a_secret(operator: Client, job: Job) -> None:
