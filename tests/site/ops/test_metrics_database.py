@@ -196,6 +196,23 @@ def test_each_statement_reads_no_more_than_it_shows(database: Database) -> None:
     assert found.keys() == {"nodes"}
 
 
+def test_the_oldest_job_is_found_at_once_although_the_statistics_are_old(database: Database) -> None:
+    # Given jobs that have ended since the database has last looked what there is
+    add_jobs(2_000)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    Job.objects.update(status="completed", completed_at=timezone.now())
+
+    # I expect it to read nothing of them
+    explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+    statement = metrics_database.statements(database.dialect)["oldest_job"]
+    plan = "\n".join(str(row[-1]) for row in database.query(f"{explain} {statement}"))
+    assert "job_status_idx" in plan, plan
+    assert "Sort" not in plan, plan
+    assert "TEMP B-TREE" not in plan, plan
+    assert database.query(statement) == []
+
+
 def test_what_is_counted_is_limited(registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_database, "COUNTED_AT_MOST", 3)
     add_jobs(5)
