@@ -69,6 +69,8 @@ def main() -> None:
         serve_metrics(configuration)
     except ConfigurationError as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"cannot listen on HOST and METRICS_PORT: {error.strerror or error}")
     stopped.wait()
 
 

@@ -64,6 +64,15 @@ def test_the_counts_are_served_while_the_database_does_not_answer(service: Servi
     assert "jobs_oldest_seconds" not in found
 
 
+def test_a_port_that_is_taken_is_said_in_a_sentence(service: Service) -> None:
+    with socket.create_server(("127.0.0.1", int(service.environment["METRICS_PORT"]))):
+        assert service.start("metrics").wait(60) == 1
+        service.kill("metrics")
+
+    assert service.log("metrics").startswith("cannot listen on HOST and METRICS_PORT: Address already in use")
+    assert service.log("metrics").count("\n") == 1
+
+
 def test_incomplete_requests_block_no_threads(service: Service) -> None:
     # Given the metrics process, and many clients that stop in the middle of their requests
     process = service.start("metrics")
