@@ -1,7 +1,10 @@
 """Which containers are removed as leftovers, on the fake engine."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -135,6 +138,31 @@ def test_usage_without_a_container_is_forgotten(engine: FakeEngine, workers: Wor
     assert sorted(engine.kept_usage()) == sorted(
         [name_of(supervisor, kept, 1), name_of(supervisor, adopted, 1), f"other-{foreign.uuid}-1"]
     )
+
+
+def test_usage_of_a_container_that_starts_meanwhile_is_kept(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a container that starts after the engine was asked for the first of its two lists
+    supervisor = workers.another()
+    job = make_job()
+
+    def before_it_starts(function: Callable[..., Any], *arguments: Any) -> Any:
+        patch.undo()
+        found = function(*arguments)
+        leave_container(engine, supervisor, job)
+        engine.start(name_of(supervisor, job, 1))
+        return found
+
+    with monkeypatch.context() as patch:
+        for name in ("kept_usage", "list"):
+            patch.setattr(engine, name, partial(before_it_starts, getattr(engine, name)))
+
+        # When
+        remove(engine, supervisor, seconds_later=0)
+
+    # I expect its usage to be there
+    assert engine.kept_usage() == [name_of(supervisor, job, 1)]
 
 
 def name_of(supervisor: Supervisor, job: Job, claim: int) -> str:
