@@ -4,7 +4,8 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from http.client import BadStatusLine, RemoteDisconnected
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -136,6 +137,8 @@ class Connection:
         cause = getattr(error, "reason", error)
         if isinstance(error, SSLError) or isinstance(cause, ssl.SSLError):
             raise ClientError(f"cannot reach the service at {self.url} safely ({_reason(error)})") from error
+        if not self._has_answered and any(_is_not_http(cause) for cause in _causes(error)):
+            raise self.not_the_service() from error
         if not self._has_answered and not _was_sent(error):
             raise ClientError(
                 f"cannot reach the service at {self.url} ({_reason(error)}): is it running, and is ORCHESTRATOR_URL right?"
@@ -227,15 +230,26 @@ def _was_sent(error: HTTPError) -> bool:
     return not isinstance(error, ConnectTimeoutError | ProxyError)
 
 
-def _reason(error: BaseException) -> str:
-    """Return why a request failed, in a few words."""
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what has led to it."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {seen.verify_message}"
-        if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror.lower()
+        yield seen
         seen = seen.__cause__ or seen.__context__
+
+
+def _is_not_http(error: BaseException) -> bool:
+    """Return whether the answer was none of HTTP, in contrast to none at all."""
+    return isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a request failed, in a few words."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "no answer in time"
     return "the connection was closed"

@@ -1,5 +1,7 @@
 """Requests survive a service that restarts or is busy, and what is not the service is refused in a sentence."""
 
+import socket
+import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -117,6 +119,27 @@ def test_a_service_that_was_never_reached_is_reported_at_once() -> None:
 
     with pytest.raises(ClientError, match=r"cannot reach the service .* \(connection refused\): is it running"):
         waits.connection(f"http://127.0.0.1:{free_port()}").call(*GET)
+
+    assert not waits.slept
+
+
+def test_a_server_that_is_not_one_of_http_is_reported_at_once() -> None:
+    # Given an SSH server, say
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            client, _ = server.accept()
+            with client:
+                client.sendall(b"SSH-2.0-OpenSSH\r\n")
+                client.recv(65536)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        waits = Waits()
+
+        with pytest.raises(ClientError, match=r"check ORCHESTRATOR_URL"):
+            waits.connection(f"http://127.0.0.1:{server.getsockname()[1]}").call(*GET)
+        thread.join()
 
     assert not waits.slept
 
