@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
+from django.db.backends.signals import connection_created
 
 from jobs.api import limits, log_stream, stored_log
 from jobs.api.log_watch import LogWatch
@@ -16,6 +17,7 @@ from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import store_lines
 from tests.helpers.factories import make_job
 from tests.helpers.log_streams import EVENTS, Stream, end_log, make_job_with_log, wait_until_paused
+from tests.helpers.waiting import wait_for
 from tests.site.web.web_servers import Web, serving
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -152,6 +154,24 @@ def test_the_log_of_a_deleted_job_ends(web: Web, follow: Follow, job: Job) -> No
     wait_until_paused(web)
     job.delete()
     assert stream.event()[:2] == ("end", "3-end")
+
+
+def test_neither_a_stream_that_waits_nor_the_watch_holds_a_connection(web: Web, follow: Follow, job: Job) -> None:
+    opened = []
+
+    def note(connection: Any, **_: Any) -> None:
+        opened.append(connection)
+
+    connection_created.connect(note)
+    try:
+        stream = follow()
+        assert stream.texts() == ["a", "b", "x"]
+        wait_until_paused(web)
+        looks = len(opened)
+        wait_for(lambda: len(opened) > looks, what="a look of the watch")
+        wait_for(lambda: all(connection.connection is None for connection in opened), what="the connections to be closed")
+    finally:
+        connection_created.disconnect(note)
 
 
 def test_head_gets_the_headers_only_and_takes_no_place(follow: Follow, job: Job) -> None:
