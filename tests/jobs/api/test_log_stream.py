@@ -12,6 +12,7 @@ from jobs.api import limits, log_stream, stored_log
 from jobs.api.log_watch import LogWatch
 from jobs.models import Job
 from orchestrator_site.base.intervals import WebIntervals
+from orchestrator_site.base.stopping import stopping
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import store_lines
@@ -183,6 +184,22 @@ def test_head_gets_the_headers_only_and_takes_no_place(follow: Follow, job: Job)
             stream = Stream(web, method="HEAD")
             assert stream.response.status == 200
             stream.close()
+        follower = Stream(web)
+        wait_until_paused(web)
+        stream = Stream(web, method="HEAD")
+        assert stream.response.status == 200
+        for one in (follower, stream):
+            one.close()
+
+
+def test_a_process_that_stops_sends_no_more_events(follow: Follow, job: Job) -> None:
+    stopping.set()
+    try:
+        stream = follow()
+        assert stream.block() == ["retry: 1000"]
+        assert stream.response.read() == b""
+    finally:
+        stopping.clear()
 
 
 def test_long_lines_make_short_events(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:

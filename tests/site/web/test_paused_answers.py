@@ -24,6 +24,8 @@ class Pausing:
         self.pauses: list[Pause] = []
         self.closed = 0
         self.at_once = False  # the pause ends before the turn does
+        self.may_yield = threading.Event()  # the turn then ends
+        self.may_yield.set()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         if environ["PATH_INFO"] == "/short":
@@ -43,6 +45,7 @@ class Pausing:
             self.pauses.append(pause)
             if self.at_once:
                 pause.end()
+            self.may_yield.wait(30)
             yield b""
             yield b"b"
         finally:
@@ -78,6 +81,20 @@ def test_a_pause_may_end_before_the_turn_does() -> None:
     application.at_once = True
     with serving(application) as web:
         assert web.exchange(GET).body == b"ab"
+
+
+def test_an_answer_does_not_go_on_before_its_turn_has_ended() -> None:
+    # Given an answer whose pause has ended while its turn has not, as the server has noticed
+    application = Pausing()
+    application.at_once = True
+    application.may_yield.clear()
+    with serving(application) as web, web.connect(GET) as client:
+        wait_for(lambda: [pause for pause in application.pauses if pause.ended], what="the pause to end")
+        assert web.exchange(SHORT).body == b"GET /short "
+
+        # When the turn ends, I expect the answer to go on
+        application.may_yield.set()
+        assert read_answer(client).body == b"ab"
 
 
 def test_the_end_of_an_old_pause_does_nothing() -> None:
@@ -120,6 +137,8 @@ def test_a_client_may_send_its_next_request_meanwhile() -> None:
     with serving(application) as web, web.connect(GET) as client:
         wait_for_pauses(web, 1)
         client.sendall(SHORT)
+        [connection] = web.server._connections.paused()
+        wait_for(lambda: not connection.registered, what="the server to look away: it would do nothing else")
         assert web.exchange(SHORT).status == 200
         application.pauses[0].end()
         assert read_answer(client).body == b"ab"
