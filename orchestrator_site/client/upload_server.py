@@ -1,7 +1,7 @@
 """Receives outputs of a job on this machine: a small HTTP server at an address that the service's workers can reach.
 
-Each output has a URL with a random part, so that only those who know the job's outputs can write the file. A file takes its
-place only when all of it has arrived; the service repeats an upload that broke off.
+Each output has a URL with a random query, which no answer or log of the service shows, so that only it can write the file. A file
+takes its place only when all of it has arrived; the service repeats an upload that broke off.
 """
 
 import os
@@ -52,7 +52,7 @@ class UploadServer:
 
     def expect(self, option: FileOption) -> str:
         """Return the URL to which the output must be sent. Raise `ClientError` if its file cannot be written."""
-        path, destination = f"/{secrets.token_urlsafe(32)}", _destination(option)
+        path, destination = f"/?{secrets.token_urlsafe(32)}", _destination(option)
         if destination in self.files.values():
             raise ClientError(f"--output {shown(option)}: another output goes to this file, too")
         self.files[path] = destination
