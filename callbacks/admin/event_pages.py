@@ -188,7 +188,7 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
 
     @button("Redeliver", "Sends the event again with the same id. A pending event is tried now.")
     def redeliver(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        self._redeliver(request, list(self.get_queryset(request).select_related("subscription").filter(pk=UUID(object_id))))
+        self._redeliver(request, list(self.get_queryset(request).filter(pk=UUID(object_id))))
         return back_to(self, object_id)
 
     @admin.action(description="Redeliver", permissions=["operate"])

@@ -58,7 +58,7 @@ def _place(job: Job) -> Iterator[Fact]:
     if job.exit_code is not None:
         yield Fact("Exit code", "unknown" if job.exit_code == NO_EXIT_CODE else job.exit_code)
     if job.claims > 1:
-        yield Fact("Claimed", f"{job.claims} times: workers stopped, died or handed it over")
+        yield Fact("Claimed", f"{job.claims} times: its start failed, or its worker stopped or died")
     if job.refused_starts:
         yield Fact("Failed starts", job.refused_starts)
     if job.owner_deaths:

@@ -192,6 +192,16 @@ def test_no_part_of_the_page_shows_a_secret(operator: Client, job: Job) -> None:
     expect_no_secret(Job.objects.exclude(pk=job.pk).get())
 
 
+def test_a_job_that_was_claimed_again_says_why_that_may_be(viewer: Client, job: Job) -> None:
+    # Given a job that was put back because its node could not start it
+    lifecycle.requeue(claimed(job))
+    assert "Claimed" not in get(viewer, job)
+    claimed(job)
+
+    # I expect that as one of the causes
+    assert "2 times: its start failed, or its worker stopped or died" in get(viewer, job)
+
+
 def test_what_clients_send_is_shown_as_text(viewer: Client) -> None:
     # Given a job with markup in each member that is shown
     markup = "<script>alert(1)</script>"
