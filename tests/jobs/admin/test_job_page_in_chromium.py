@@ -166,3 +166,29 @@ def test_a_job_without_output_says_so(open_page: Callable[[], Page]) -> None:
     page = open_page()
     assert lines_in(html_of(page)) == []
     assert "It has printed nothing yet." in page.text
+
+
+def test_a_job_is_run_again_and_cancelled_by_clicks(job: Job, open_page: Callable[[], Page]) -> None:
+    # Given the page of a job
+    page = open_page()
+
+    def press(button: str) -> None:
+        """Press a button, and then the one in its dialog."""
+        page.evaluate(f"document.querySelector('a[hx-get$=\"/{button}/\"]').click()")
+        ready = "document.querySelector('#dialog form')?.['htmx-internal-data']?.listenerInfos !== undefined"
+        wait_for(lambda: page.evaluate(ready), what="the dialog")
+        page.evaluate("document.querySelector('#dialog [type=submit]').click()")
+
+    # When "Run again" is pressed, I expect the page of the new job
+    press("run_again")
+    wait_for(lambda: page.evaluate("location.pathname") != f"/admin/jobs/job/{job.pk}/change/", what="another page")
+    again = Job.objects.exclude(pk=job.pk).get()
+    wait_for(lambda: f"Apart from its id it is the same as {job.id}." in page.text, what="the page of the new job")
+    assert page.evaluate("location.pathname") == f"/admin/jobs/job/{again.pk}/change/"
+
+    # and when "Cancel the job" is pressed there, I expect its page to say so
+    press("cancel")
+    wait_for(lambda: "It was cancelled before its process was started." in page.text, what="the end of the job")
+    again.refresh_from_db()
+    assert again.status == State.CANCELLED
+    assert page.errors == []
