@@ -3,10 +3,13 @@
 import time
 
 import pytest
-from django.test import Client
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory
 
+from orchestrator_site.base import measurements
 from orchestrator_site.base.http import long_polls
 from orchestrator_site.base.measurements.metrics import HTTP_ERRORS, HTTP_REQUEST_DURATION, HTTP_REQUESTS
+from orchestrator_site.ops.http_metrics import HttpMetricsMiddleware
 
 pytestmark = pytest.mark.django_db
 
@@ -50,3 +53,23 @@ def test_the_time_that_a_long_poll_waits_is_kept_apart() -> None:
     long_polls.look_until(lambda: None, lambda _: False, 0.1)
 
     assert 0.1 <= long_polls.waited.seconds <= time.monotonic() - began
+
+
+def test_the_duration_of_a_request_is_without_what_it_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given requests, the first of which waits, all in the same thread
+    durations: list[float] = []
+    monkeypatch.setattr(measurements, "request_answered", lambda *arguments: durations.append(arguments[-1]))
+    waits = iter([1e9, 0.0])
+
+    def respond(_: HttpRequest) -> HttpResponse:
+        long_polls.waited.seconds += next(waits)
+        return HttpResponse()
+
+    # When they are measured
+    for _ in range(2):
+        HttpMetricsMiddleware(respond)(RequestFactory().get("/livez"))
+
+    # I expect what one has waited not to count, for it alone
+    waited, other = durations
+    assert waited == 0
+    assert other > 0

@@ -94,6 +94,24 @@ def test_a_process_that_migrates_its_database_ends_at_once(
     assert commands == ["migrate"]
 
 
+def test_a_process_pauses_before_it_loads_the_service(worker: EmbeddedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a process whose predecessor has failed to start, which is told to stop while it pauses
+    monkeypatch.setattr(EmbeddedWorker, "_failed_starts", 1)
+    monkeypatch.setattr("orchestrator_site.embedded.time.sleep", lambda _: worker.handle_exit(signal.SIGTERM, None))
+    prepared: list[str] = []
+
+    def prepare(command: str, **_: object) -> None:
+        prepared.append(command)
+        raise SystemExit
+
+    monkeypatch.setattr(embedded_service, "call_command", prepare)
+
+    # When it is to load the service, I expect it to end without having touched the database
+    with pytest.raises(SystemExit):
+        worker.load_wsgi()
+    assert prepared == []
+
+
 def test_failed_starts_in_a_row_make_the_next_ones_wait_longer(worker: EmbeddedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a parent that has seen some processes end before the service had started, then one that ended later
     monkeypatch.setattr(EmbeddedWorker, "_failed_starts", 0)
