@@ -1,6 +1,8 @@
 """The groups that `migrate` creates, and what their members may do in the admin."""
 
+from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -87,6 +89,21 @@ def test_a_permission_of_a_new_page_is_granted() -> None:
     assert {"view_destination", "change_destination"} <= permissions(roles.OPERATORS)
     assert "view_destination" in permissions(roles.VIEWERS)
     assert "change_destination" not in permissions(roles.VIEWERS)
+
+
+@pytest.mark.parametrize("named", [(), ("callbacks",)])
+def test_an_interrupted_migration_is_completed_by_the_next(monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]) -> None:
+    # Given a release that did not know destinations, and a `migrate` of the next one that is killed before it grants
+    # permissions, or one of a single app
+    Permission.objects.filter(codename__endswith="_destination").delete()
+    with monkeypatch.context() as patch, suppress(InterruptedError):
+        patch.setattr(roles, "_operating", Mock(side_effect=InterruptedError))
+        migrate(*named)
+
+    # When it runs again, I expect the groups to get what is new
+    migrate()
+    assert {"view_destination", "change_destination"} <= permissions(roles.OPERATORS)
+    assert "view_destination" in permissions(roles.VIEWERS)
 
 
 def test_a_look_at_the_plan_creates_nothing() -> None:

@@ -17,7 +17,7 @@ class Command(migrate.Command):
         database = options["database"]
         connection = connections[database]
         with unlimited(connection) if connection.vendor == "postgresql" else nullcontext():
-            known = roles.permission_ids(database)
-            super().handle(*args, **options)
+            with roles.no_permissions_created():
+                super().handle(*args, **options)
             if not (options["app_label"] or options["plan"] or options["check_unapplied"]):
-                roles.update_roles(database, known)
+                roles.update_roles(database, options["verbosity"])
