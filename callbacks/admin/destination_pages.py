@@ -116,8 +116,12 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
         since = form.cleaned_data["since"]
         destination = get_object_or_404(Destination, pk=object_id)
         operator_log.record(request, [destination], f"Redelivers what died since {since:%Y-%m-%d %H:%M:%S} UTC")
+        has_dead = redelivery.has_dead(destination.pk, since)
         redelivery.request_redelivery(destination.pk, since)
-        messages.success(request, "Events that died since then will be sent again.")
+        if has_dead:
+            messages.success(request, "Events that died since then will be sent again.")
+        else:
+            messages.warning(request, "Nothing is sent again: none of its events has died since then.")
         return back_to(self, object_id)
 
     @admin.action(description="Pause", permissions=["operate"])
@@ -132,16 +136,17 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     def reset_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
         self._act(request, destinations.reset, self.chosen(request, rows), "marked as healthy")
 
-    def _do(self, request: HttpRequest, act: Callable[[int], None], object_id: str, done: str) -> HttpResponse:
-        self._act(request, act, list(Destination.objects.filter(pk=object_id)), done)
+    def _do(self, request: HttpRequest, act: Callable[[int], bool], object_id: str, done: str) -> HttpResponse:
+        self._act(request, act, [get_object_or_404(Destination, pk=object_id)], done)
         return back_to(self, object_id)
 
     @staticmethod
-    def _act(request: HttpRequest, act: Callable[[int], None], chosen: list[Destination], done: str) -> None:
-        if not chosen:
-            return
+    def _act(request: HttpRequest, act: Callable[[int], bool], chosen: list[Destination], done: str) -> None:
+        """Act on the destinations, and say for how many that was so: they may be deleted at any time."""
         operator_log.record(request, chosen, done.capitalize())
-        for destination in chosen:
-            act(destination.pk)
-        names = ", ".join(str(destination) for destination in chosen)
-        messages.success(request, f"{names if len(chosen) <= _MAX_NAMED else f'{len(chosen)} destinations'}: {done}")
+        changed = [str(destination) for destination in chosen if act(destination.pk)]
+        if changed:
+            names = ", ".join(changed) if len(changed) <= _MAX_NAMED else f"{len(changed)} destinations"
+            messages.success(request, f"{names}: {done}")
+        if deleted := len(chosen) - len(changed):
+            messages.warning(request, f"{deleted} destination{pluralize(deleted)} had been deleted meanwhile.")

@@ -3,11 +3,10 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
-from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -18,7 +17,7 @@ from callbacks.delivery import destination_rows
 from callbacks.models import Attempt, Event, Subscription
 from callbacks.operators import destinations, redelivery
 from orchestrator_site.base import operator_log
-from orchestrator_site.base.admin_elements import back_to, button, label, link, moment, named_field, yes_or_no
+from orchestrator_site.base.admin_elements import back_to, button, label, link, moment, named_field, report_redelivery, yes_or_no
 from orchestrator_site.base.db.encryption import if_readable
 from orchestrator_site.base.egress.http_client import redact
 from orchestrator_site.base.large_lists import BoundedChangeList, LargeList
@@ -69,7 +68,7 @@ class SubscriptionAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
             Subscription.objects.only("stream", "subject", "destination__origin").select_related("destination"), pk=object_id
         )
         operator_log.record(request, [subscription], "Redelivers its dead events")
-        _report_redelivery(request, redelivery.redeliver_dead(subscription.stream))
+        report_redelivery(request, redelivery.redeliver_dead(subscription.stream), "the job has no dead events")
         return back_to(self, object_id)
 
 
@@ -188,7 +187,10 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
 
     @button("Redeliver", "Sends the event again with the same id. A pending event is tried now.")
     def redeliver(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        self._redeliver(request, list(self.get_queryset(request).filter(pk=UUID(object_id))))
+        events = list(self.get_queryset(request).filter(pk=UUID(object_id)))
+        if not events:
+            raise Http404
+        self._redeliver(request, events)
         return back_to(self, object_id)
 
     @admin.action(description="Redeliver", permissions=["operate"])
@@ -199,7 +201,8 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     @staticmethod
     def _redeliver(request: HttpRequest, events: list[Event]) -> None:
         operator_log.record(request, events, "Redelivered")
-        _report_redelivery(request, sum(redelivery.redeliver(event.subscription.stream, event.pk) for event in events))
+        count = sum(redelivery.redeliver(event.subscription.stream, event.pk) for event in events)
+        report_redelivery(request, count, "what was chosen was deleted meanwhile")
 
 
 def _uuid(text: str) -> UUID | None:
@@ -207,7 +210,3 @@ def _uuid(text: str) -> UUID | None:
         return UUID(text.strip())
     except ValueError:
         return None
-
-
-def _report_redelivery(request: HttpRequest, count: int) -> None:
-    messages.success(request, f"{count} event{pluralize(count)} will be sent again.")

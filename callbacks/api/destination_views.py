@@ -105,7 +105,7 @@ def _action_view(
     operation_id: str,
     summary: str,
     description: str,
-    action: Callable[..., None],
+    action: Callable[..., object],
     *,
     example: Mapping[str, Any],
     status: int = 200,

@@ -45,29 +45,33 @@ def condition(destination: Any) -> str:
     return "slow" if destination_breaker.is_slow(destination) else "healthy"
 
 
-def pause(pk: int) -> None:
+# Unused destinations are deleted, so one that is looked at may be gone when it is acted on: then these return False.
+
+
+def pause(pk: int) -> bool:
     """Send nothing more to the destination; deliveries in flight may finish. Its events still expire."""
-    Destination.objects.filter(pk=pk).update(paused=True)
+    return bool(Destination.objects.filter(pk=pk).update(paused=True))
 
 
-def resume(pk: int) -> None:
+def resume(pk: int) -> bool:
     """Send to a paused destination again, the longest waiting streams first."""
-    Destination.objects.filter(pk=pk).update(paused=False)
+    exists = bool(Destination.objects.filter(pk=pk).update(paused=False))
     destination_queue.wake_waiting(pk)
+    return exists
 
 
-def reset(pk: int) -> None:
-    """Mark the destination as healthy: close its breaker, forget 429s and slow answers, retry unanswered events now.
-
-    Raises:
-        Destination.DoesNotExist: It was deleted.
-    """
+def reset(pk: int) -> bool:
+    """Mark the destination as healthy: close its breaker, forget 429s and slow answers, retry unanswered events now."""
     with transaction.atomic():
-        destination, _ = destination_rows.lock(pk)
+        try:
+            destination, _ = destination_rows.lock(pk)
+        except Destination.DoesNotExist:
+            return False
         destination_breaker.reset(destination)
         destination.save(update_fields=destination_rows.BREAKER_FIELDS)
     _retry_unanswered(pk)
     destination_queue.wake_waiting(pk)
+    return True
 
 
 def _retry_unanswered(pk: int) -> None:

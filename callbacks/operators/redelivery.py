@@ -49,6 +49,11 @@ def redeliver_dead(stream: UUID, since: datetime | None = None, until: datetime 
     return revived
 
 
+def has_dead(destination_id: int, since: datetime) -> bool:
+    """Return True if an event has died at this destination since then, and has not been sent again."""
+    return _dead_at(destination_id, since, None).exists()
+
+
 def request_redelivery(destination_id: int, since: datetime) -> None:
     """Have the relay send again what died at this destination since then; a time in the future counts as now.
 
@@ -69,7 +74,7 @@ def process_requests() -> None:
         destinations = list(requested())
     for destination in destinations:
         with short_read():
-            dead = _dead(destination.revive_since, destination.revive_until).filter(subscription__destination=destination)
+            dead = _dead_at(destination.pk, destination.revive_since, destination.revive_until)
             streams = list(dead.values_list("subscription__stream", flat=True).order_by().distinct()[:_STREAMS_BATCH])
         for stream in streams:
             redeliver_dead(stream, destination.revive_since, destination.revive_until)
@@ -81,6 +86,10 @@ def process_requests() -> None:
 def _dead(since: datetime | None, until: datetime | None) -> QuerySet[Event]:
     between: dict[str, Any] = {"settled_at__gte": since, "settled_at__lte": until}
     return Event.objects.filter(state=Event.State.DEAD, **{name: value for name, value in between.items() if value is not None})
+
+
+def _dead_at(destination_id: int, since: datetime | None, until: datetime | None) -> QuerySet[Event]:
+    return _dead(since, until).filter(subscription__destination=destination_id)
 
 
 def _lock(stream: UUID) -> Subscription | None:

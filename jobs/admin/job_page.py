@@ -12,7 +12,6 @@ from django.db.models import Prefetch, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, render
-from django.template.defaultfilters import pluralize
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST
@@ -28,7 +27,7 @@ from jobs.errors import IdTaken
 from jobs.models import Input, Job, Output, new_uuid
 from jobs.services import JobNotFound
 from orchestrator_site.base import operator_log
-from orchestrator_site.base.admin_elements import back_to, button
+from orchestrator_site.base.admin_elements import back_to, button, report_redelivery
 from orchestrator_site.base.db.encryption import if_readable
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.base.values.durations import format_duration
@@ -158,12 +157,14 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
         if sequence is None:
             raise Http404("the job has no such event")
         operator_log.record(request, [_find(uuid)], f"Redelivered event {sequence}")
-        return _report_redelivery(request, uuid, int(redelivery.redeliver(uuid, event)))
+        report_redelivery(request, int(redelivery.redeliver(uuid, event)), "the event was deleted meanwhile")
+        return _back_to_events(uuid)
 
     def redeliver_dead_view(self, request: HttpRequest, uuid: UUID) -> HttpResponse:
         job_events.check_may_redeliver(request)
         operator_log.record(request, [_find(uuid)], "Redelivered the dead events")
-        return _report_redelivery(request, uuid, redelivery.redeliver_dead(uuid))
+        report_redelivery(request, redelivery.redeliver_dead(uuid), "the job has no dead events")
+        return _back_to_events(uuid)
 
 
 def _state(uuid: UUID) -> dict[str, Any]:
@@ -193,6 +194,5 @@ def _find(uuid: object) -> Job:
     return job
 
 
-def _report_redelivery(request: HttpRequest, uuid: UUID, count: int) -> HttpResponse:
-    messages.success(request, f"{count} event{pluralize(count)} will be sent again.")
+def _back_to_events(uuid: UUID) -> HttpResponse:
     return HttpResponseRedirect(f"{reverse('admin:jobs_job_change', args=(uuid,))}#events")

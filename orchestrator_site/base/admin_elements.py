@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import wraps
 from typing import Any, TypeVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import display_for_value
-from django.http import HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -20,10 +22,26 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def button(title: str, description: str, form: type[BaseDialogForm] | None = None) -> Callable[[Method], Method]:
-    """Return a decorator that makes a method a button on a row's page, with a dialog that describes the action and posts it."""
+    """Return a decorator that makes a method a button on a row's page, with a dialog that describes the action and posts it.
+
+    If the row has been deleted meanwhile, so that the method raises `Http404`, the list is opened and says so: a dialog shows
+    nothing of an error.
+    """
     dialog = {"title": title, "description": description, "form_class": form, "form_submit_text": title}
-    decorator: Callable[[Method], Method] = action(description=title, permissions=["operate"], dialog=dialog)
-    return decorator
+
+    def decorate(method: Method) -> Method:
+        @wraps(method)
+        def act(page: ModelAdmin, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
+            try:
+                return method(page, request, *arguments, **options)
+            except Http404:
+                messages.warning(request, f"Nothing was done: the {page.model._meta.verbose_name} was deleted meanwhile.")
+                return _redirect(page, "changelist")
+
+        made: Method = action(description=title, permissions=["operate"], dialog=dialog)(act)
+        return made
+
+    return decorate
 
 
 def label(description: str, colors: Mapping[str, str]) -> Callable[[Method], Method]:
@@ -77,6 +95,18 @@ def _distance(earlier: datetime, later: datetime) -> str:
 
 def back_to(page: ModelAdmin, identity: object) -> HttpResponse:
     """Close the dialog and reload the page of the row."""
+    return _redirect(page, "change", identity)
+
+
+def report_redelivery(request: HttpRequest, count: int, otherwise: str) -> None:
+    """Tell the user how many events will be sent again. If there are none, `otherwise` says why, as the end of a sentence."""
+    if count:
+        messages.success(request, f"{count} event{pluralize(count)} will be sent again.")
+    else:
+        messages.warning(request, f"Nothing is sent again: {otherwise}.")
+
+
+def _redirect(page: ModelAdmin, view: str, *arguments: object) -> HttpResponse:
     options = page.model._meta
-    address = reverse(f"admin:{options.app_label}_{options.model_name}_change", args=(identity,))
+    address = reverse(f"admin:{options.app_label}_{options.model_name}_{view}", args=arguments)
     return HttpResponse(headers={"HX-Redirect": address})

@@ -70,11 +70,13 @@ class LargeList(ReadOnly):
         return BoundedChangeList
 
     def chosen(self, request: HttpRequest, rows: QuerySet[Any]) -> list[Any]:
-        """Return the rows that an action is for. If these are too many, say so and return none.
+        """Return the rows that an action is for. If these are too many, or were all deleted meanwhile, say so and return none.
 
         An action may be for all rows that match, however many these are.
         """
         found = list(rows[: MAX_CHOSEN + 1])
+        if not found:
+            messages.warning(request, "Nothing was done: what was chosen does not exist any more.")
         if len(found) <= MAX_CHOSEN:
             return found
         messages.error(request, f"Nothing was done: choose at most {MAX_CHOSEN:,} at a time.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import transaction
 from django.test import Client, RequestFactory
@@ -14,7 +15,7 @@ from django.utils import timezone
 from callbacks import outbox
 from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.operators import redelivery
-from orchestrator_site.base import large_lists
+from orchestrator_site.base import large_lists, operator_log
 from tests.helpers import factories
 
 pytestmark = pytest.mark.django_db
@@ -150,6 +151,78 @@ def test_an_action_for_more_rows_than_it_may_be_for_does_nothing(
         assert "choose at most 1 at a time" in page
     assert Event.objects.get(pk=event.pk).state == Event.State.DEAD
     assert not Destination.objects.filter(paused=True).exists()
+
+
+def messages_of(browser: Client) -> list[tuple[str, str]]:
+    """Return the messages that the next page shows, each with its level."""
+    page: Any = browser.get("/admin/callbacks/destination/")
+    return [(message.level_tag, message.message) for message in page.context["messages"]]
+
+
+@pytest.mark.parametrize(
+    ("model", "button", "otherwise"),
+    [
+        ("subscription", "redeliver_dead", "Nothing is sent again: the job has no dead events."),
+        ("destination", "redeliver", "Nothing is sent again: none of its events has died since then."),
+    ],
+)
+def test_it_is_said_why_nothing_is_redelivered(browser: Client, event: Event, model: str, button: str, otherwise: str) -> None:
+    # Given an event that died
+    row = event.subscription if model == "subscription" else event.subscription.destination
+    since = timezone.now() - timedelta(hours=1)
+    fields = {"since_0": f"{since:%Y-%m-%d}", "since_1": f"{since:%H:%M:%S}"} if model == "destination" else {}
+
+    # I expect it to be redelivered, and after it was delivered a warning
+    press(browser, model, row, button, **fields)
+    [(level, said)] = messages_of(browser)
+    assert (level, said.endswith("will be sent again.")) == ("success", True)
+    Event.objects.update(state=Event.State.DELIVERED)
+    press(browser, model, row, button, **fields)
+    assert messages_of(browser) == [("warning", otherwise)]
+
+
+@pytest.mark.parametrize(
+    ("model", "button"),
+    [
+        ("destination", "pause"),
+        ("destination", "resume"),
+        ("destination", "reset"),
+        ("destination", "redeliver"),
+        ("subscription", "redeliver_dead"),
+        ("event", "redeliver"),
+    ],
+)
+def test_a_row_that_was_deleted_cannot_be_acted_on(browser: Client, event: Event, model: str, button: str) -> None:
+    # Given a page of a row that is deleted meanwhile
+    row = {"destination": event.subscription.destination, "subscription": event.subscription, "event": event}[model]
+    Subscription.objects.all().delete()
+    Destination.objects.all().delete()
+
+    # When its button is pressed, I expect the list and a message
+    answer = press(browser, model, row, button, since_0="2026-01-01", since_1="00:00:00")
+    assert answer["HX-Redirect"] == f"/admin/callbacks/{model}/"
+    assert messages_of(browser) == [("warning", f"Nothing was done: the {model} was deleted meanwhile.")]
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize("action", ["pause_selected", "resume_selected", "reset_selected"])
+def test_destinations_may_be_deleted_while_they_are_acted_on(
+    browser: Client, event: Event, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two destinations, of which one is deleted after it was chosen
+    kept = event.subscription.destination
+    unused = Destination.objects.create(origin="https://unused.example:443", used_at=timezone.now())
+    monkeypatch.setattr(operator_log, "record", lambda *_: Destination.objects.filter(pk=unused.pk).delete())
+
+    # When both are acted on, I expect that of the other
+    choose(browser, "destination", action, kept, unused)
+    (done, said), deleted = messages_of(browser)
+    assert (done, said.startswith(f"{kept.origin}: ")) == ("success", True)
+    assert deleted == ("warning", "1 destination had been deleted meanwhile.")
+
+    # and when only rows that are gone are chosen, a message
+    choose(browser, "destination", action, unused)
+    assert messages_of(browser) == [("warning", "Nothing was done: what was chosen does not exist any more.")]
 
 
 def test_all_dead_events_of_a_job_are_redelivered(browser: Client, event: Event) -> None:

@@ -51,6 +51,10 @@ def test_the_condition_of_a_destination(values: dict[str, Any], condition: str) 
     assert destinations.condition(destination) == condition
 
 
+def test_a_destination_that_was_deleted_is_not_acted_on() -> None:
+    assert [act(2**40) for act in (destinations.pause, destinations.resume, destinations.reset)] == [False] * 3
+
+
 def test_a_paused_host_gets_nothing_until_it_is_resumed(receiver: Receiver) -> None:
     # Given a host that is paused while a delivery is in flight
     streams = streams_to(receiver.url, 3, START, EXIT)

@@ -359,6 +359,25 @@ def test_dead_events_are_redelivered(operator: Client, job: Job, one: bool) -> N
     assert LogEntry.objects.get().change_message == ("Redelivered event 1" if one else "Redelivered the dead events")
 
 
+def test_it_is_said_why_nothing_is_redelivered(operator: Client, job: Job) -> None:
+    end_with_failure(job)
+    operator.post(f"/admin/jobs/job/{job.pk}/events/redeliver/")
+    assert "Nothing is sent again: the job has no dead events." in get(operator, job)
+
+
+@pytest.mark.parametrize("button", ["run_again", "cancel"])
+def test_a_job_that_was_deleted_cannot_be_acted_on(operator: Client, job: Job, button: str) -> None:
+    # Given a page of a job that is deleted meanwhile
+    uuid = job.pk
+    job.delete()
+
+    # When its button is pressed, I expect the list and a message
+    answer = operator.post(f"/admin/jobs/job/{uuid}/{button}/", {"_form_submitted": "True", "new_id": uuid4()})
+    assert answer["HX-Redirect"] == "/admin/jobs/job/"
+    assert "Nothing was done: the job was deleted meanwhile." in operator.get("/admin/jobs/job/").content.decode()
+    assert not LogEntry.objects.exists()
+
+
 def test_an_event_of_another_job_is_not_redelivered(operator: Client, job: Job) -> None:
     end_with_failure(job)
     event = dead_event()
