@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ NEXT = """
 Where to look next:
   bin/serve                        start the service, until Ctrl-C
   bin/run alpine 'echo hello'      then run a job on it, from another terminal
-  http://127.0.0.1:8080/v1/docs    the documentation of its API; docs/usage.md has examples
-  http://127.0.0.1:8080/admin/     its admin; bin/serve prints the login"""
+  {docs:<29}    the documentation of its API; docs/usage.md has examples
+  {admin:<29}    its admin; bin/serve prints the login"""
 # The events that are expected, in this order; `log` stands for one or more.
 ORDER = ["input", "input", "start", "log", "exit", "output", "output", "complete"]
 
@@ -87,7 +87,13 @@ def run(state: Path) -> None:
                 status = session.get(f"{api}/v1/jobs/{identity}", timeout=10).json()
             check(events, peers, status)
     say("\nEverything worked: both inputs, the run, its log and both outputs; every event was signed and in order.")
-    say(NEXT)
+    say(where_to_look_next(os.environ))
+
+
+def where_to_look_next(environment: Mapping[str, str]) -> str:
+    """Return the last words of the demo, with the addresses that `bin/serve` has in this environment."""
+    url = environment.get("PUBLIC_URL", "").rstrip("/") or f"http://127.0.0.1:{environment.get('PORT') or 8080}"
+    return NEXT.format(docs=f"{url}/v1/docs", admin=f"{url}/admin/")
 
 
 def submit(session: requests.Session, api: str, peers: Peers) -> str:
