@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from typing import Final
 
 from gunicorn.config import Config
@@ -22,6 +23,8 @@ from orchestrator_site.ops.metrics_counts import CountsCollector
 from orchestrator_site.ops.metrics_database import DatabaseCollector, database_of
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.web.event_loop import Server
+
+logger = logging.getLogger(__name__)
 
 _LIMITS: Final = Limits(connections=50, long_answers=1)
 
@@ -54,8 +57,13 @@ def _gunicorn_settings() -> Config:
 
 
 def _serve(server: Server, tick: float) -> None:
+    """Serve until the process ends. Nothing else would notice the end of this thread."""
     while True:
-        server.serve(tick)
+        try:
+            server.serve(tick)
+        except Exception:
+            logger.exception("an unexpected error in the server of the metrics")
+            time.sleep(tick)
 
 
 def main() -> None:

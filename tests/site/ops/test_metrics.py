@@ -4,10 +4,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 import requests
 
+from orchestrator_site.ops import metrics
+from orchestrator_site.web.event_loop import Server
+from tests.helpers.service_log import service_log
 from tests.helpers.service_processes import Service
 from tests.helpers.waiting import wait_for
 
@@ -62,6 +66,21 @@ def test_the_counts_are_served_while_the_database_does_not_answer(service: Servi
     found = wait_for(lambda: samples(service), what="the metrics")
     assert (found["database_up"], found["http_requests_total"]) == (0, 0)
     assert "jobs_oldest_seconds" not in found
+
+
+def test_an_unexpected_error_is_logged_and_does_not_end_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    # Given a server that fails once
+    outcomes: list[BaseException] = [ValueError("a bug"), SystemExit()]  # the second ends the test
+
+    class Failing:
+        def serve(self, _: float) -> None:
+            raise outcomes.pop(0)
+
+    # When it serves, I expect it to go on, and the error in the log
+    with service_log(caplog) as log, pytest.raises(SystemExit):
+        metrics._serve(cast(Server, Failing()), 0.0)
+    (line,) = log.about("an unexpected error in the server of the metrics")
+    assert "a bug" in line["exception"]
 
 
 def test_a_port_that_is_taken_is_said_in_a_sentence(service: Service) -> None:
