@@ -38,8 +38,9 @@ class LogReader:
 
     def read_stored(self) -> None:
         """Write the lines that are stored now, however many the job goes on to print."""
-        end = self._page(0.0, tail=0).next
-        while self._after < end and not self._is_at_end:
+        end, before = self._page(0.0, tail=0).next, -1
+        while before < self._after < end and not self._is_at_end:
+            before = self._after  # where it stays if the job was deleted, and its id now belongs to one with a shorter log
             self._read(0.0)
         self._output.settle(self._exact)
 
@@ -66,6 +67,8 @@ class LogReader:
     def _read(self, seconds: float) -> LogPage:
         """Write a page, after at most `seconds` for its first line."""
         page = self._page(seconds, after=self._after, **({} if self._tail is None else {"tail": self._tail}))
+        if page.lines and page.next <= self._after:
+            raise self._service.not_the_service()  # it would send these lines for ever
         self._after = max(self._after, page.next)  # before the output, which a signal may interrupt, but which keeps the lines
         self._tail = None
         self._output.write(page.lines)

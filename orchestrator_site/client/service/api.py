@@ -67,7 +67,7 @@ class Service:
             ]
             return LogPage(lines, int(page["next"]), bool(page["complete"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._connection.not_the_service() from error
+            raise self.not_the_service() from error
 
     def log_text(self, job_id: str, *, after: int, limit: int, stream: str) -> bytes:
         """Return lines of the log exactly as they were printed."""
@@ -83,7 +83,11 @@ class Service:
             and all(isinstance(item, dict) for kind in ("inputs", "outputs") if kind in value for item in _list_of(value, kind))
         ):
             return value
-        raise self._connection.not_the_service()
+        raise self.not_the_service()
+
+    def not_the_service(self) -> ClientError:
+        """Return the error for an answer that the API does not allow."""
+        return self._connection.not_the_service()
 
 
 def _path_of(job_id: str) -> str:

@@ -19,7 +19,8 @@ from orchestrator_site.client.texts import shown
 
 _MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes: no answer of the service is that long
 _LARGEST: Final = 2**63
-_TEMPORARY: Final = frozenset({429, 502, 503, 504})
+_NOT_DONE: Final = frozenset({408, 429})  # the service has not got the whole request, or has not begun with it
+_TEMPORARY: Final = _NOT_DONE | {502, 503, 504}
 
 
 class RefusedAfterRetry(ServiceRefused):
@@ -95,7 +96,9 @@ class Connection:
             if status not in _TEMPORARY:
                 break
             reason = shown(_sentence(content) or "it is not available")
-            outage.wait(f"the service at {self.url} answers {status}", reason, may_be_done=status != 429, least=retry_after)
+            outage.wait(
+                f"the service at {self.url} answers {status}", reason, may_be_done=status not in _NOT_DONE, least=retry_after
+            )
         outage.end()
         self._check(status, content, outage.may_be_done)
         return content

@@ -3,6 +3,7 @@
 import io
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator_site.base.intervals import ClientIntervals
+from orchestrator_site.client.errors import ClientError
 from orchestrator_site.client.interrupts import Interrupted, Interrupts
 from orchestrator_site.client.log_output import Piece, RawLog
 from orchestrator_site.client.log_reader import LogReader
@@ -29,6 +31,9 @@ class StoredLog:
         self.stored = 0
         self.burst = 1  # lines that come at a time
         self.waits: list[float] = []
+
+    def not_the_service(self) -> ClientError:
+        return ClientError("not Orchestrator's")
 
     def log_page(self, job_id: str, *, wait: float, limit: int, after: int = 0, tail: int | None = None, **_: Any) -> LogPage:
         assert job_id == "hello"
@@ -132,3 +137,32 @@ def test_the_last_lines_are_read_once() -> None:
     reader(log, output, tail=1).follow()
 
     assert output.getvalue() == b"b\nc\nd"
+
+
+class StuckLog(StoredLog):
+    """A service whose cursor does not move."""
+
+    def log_page(self, job_id: str, **query: Any) -> LogPage:
+        return replace(super().log_page(job_id, **query), next=0, complete=False)
+
+
+def test_a_service_that_sends_the_same_lines_for_ever_is_an_error() -> None:
+    # Given a service that goes on at the same line
+    log = StuckLog(["a", "b"], [])
+    log.stored = 2
+
+    # When its log is read, I expect an error
+    with pytest.raises(ClientError, match="not Orchestrator's"):
+        reader(log, io.BytesIO()).follow()
+
+
+def test_a_log_that_has_become_shorter_is_read_no_further() -> None:
+    # Given a job that was deleted while its log was read, and another one with its id, which has printed less
+    log = StoredLog(["a"], [])
+    end, first, nothing = LogPage([], 3, False), LogPage([LogLine(1, "stdout", "a", True, {})], 1, False), LogPage([], 1, False)
+    pages = iter([end, first, nothing])
+    log.log_page = lambda *_, **__: next(pages)  # type: ignore[method-assign]
+
+    # When the lines that are stored now are read, I expect an end
+    reader(log, io.BytesIO()).read_stored()
+    assert list(pages) == []

@@ -52,13 +52,14 @@ class Waits:
 
 
 def test_a_busy_service_is_asked_again_no_sooner_than_it_says(peer: Peer) -> None:
-    # Given a service that is busy three times
+    # Given a service that is busy four times
     waits = Waits()
     peer.replies.extend(
         [
             Reply(503, {"error": "the service is full"}, {"Retry-After": "2"}),
             Reply(429, headers={"Retry-After": "1"}),
             Reply(502),
+            Reply(408),
             Reply(200),
         ]
     )
@@ -68,7 +69,7 @@ def test_a_busy_service_is_asked_again_no_sooner_than_it_says(peer: Peer) -> Non
 
     # I expect the pauses that it asks for, and one message each when it goes away, with the reason, and when it is back
     assert waits.slept[:2] == [2.0, 1.0]
-    assert len(waits.slept) == 3
+    assert len(waits.slept) == 4
     assert waits.said == ["the service is full", "back"]
 
 
@@ -216,7 +217,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(peer: Peer) -> None:
     assert Waits().connection(peer.url).call(*GET, accept="text/plain") == b"first\nsecond\n"
 
 
-@pytest.mark.parametrize(("status", "may_be_done"), [(503, True), (429, False)])
+@pytest.mark.parametrize(("status", "may_be_done"), [(503, True), (429, False), (408, False)])
 def test_the_client_gives_up_some_day(peer: Peer, status: int, may_be_done: bool) -> None:
     peer.replies.append(Reply(status, {"error": "too much to do"}, {"Retry-After": "86400"}))
 
