@@ -1,19 +1,17 @@
 """Gives each request an id, which its answer and its log lines have, and logs one line about it.
 
-The id is for finding the lines of a request: it is stored nowhere. The line has the pattern of the URL instead of the URL, whose
-query may contain secrets.
+The id is for finding the lines of a request. A job has the id of the request that created it, so that the lines of its worker
+have it, too. The line about a request has the pattern of the URL instead of the URL, whose query may contain secrets.
 """
 
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from uuid import uuid4
 
 from django.http import HttpRequest, HttpResponseBase
 
-from orchestrator_site.base.http.request_id import REQUEST_ID_HEADER
+from orchestrator_site.base.http.request_id import REQUEST_ID_HEADER, accepted_or_new
 from orchestrator_site.base.log_context import add_fields, log_context, present_fields
 from orchestrator_site.ops.health import PROBES
 from orchestrator_site.ops.http_metrics import route
@@ -21,7 +19,6 @@ from orchestrator_site.web.wsgi_answer import LOG_FIELDS_KEY
 
 logger = logging.getLogger(__name__)
 
-_WELL_FORMED: Final = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NO_ROUTE: Final = "(none)"
 
@@ -33,7 +30,7 @@ class RequestLogMiddleware:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        request_id = request_id_of(request)
+        request_id = accepted_or_new(request.headers.get(REQUEST_ID_HEADER, ""))
         with log_context(request_id=request_id):
             began = time.monotonic()
             response = self._get_response(request)
@@ -48,12 +45,6 @@ class RequestLogMiddleware:
         """Name the job in the lines of a request that is about one."""
         if "job_id" in arguments:
             add_fields(job=str(arguments["job_id"]))
-
-
-def request_id_of(request: HttpRequest) -> str:
-    """Return the id that the client or a proxy has given to a request, or a new one if it is not well formed."""
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    return given if _WELL_FORMED.fullmatch(given) else uuid4().hex
 
 
 def _log(request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:

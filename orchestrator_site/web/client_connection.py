@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, Final
 
+from orchestrator_site.web.refusals import Refusal
 from orchestrator_site.web.request_reader import RequestReader
 from orchestrator_site.web.wsgi_answer import Output, WsgiAnswer
 
@@ -64,6 +65,11 @@ class ClientConnection:
         self.is_long = False
         self.sending_seconds = 0.0
         self.output.sent = 0
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer the request that is being read with an error."""
+        answer = refusal.answer(self.reader.request, with_body=not self.reader.answers_without_body)
+        self.output.sendall(answer)
 
     def end(self) -> None:
         """Forget the answer; the rest of it is in `output`."""

@@ -187,8 +187,8 @@ class ConnectionSteps:
         self._connections.refused[refusal.sentence] += 1
         measurements.request_refused(refusal.status)
         connection.closing = True
+        connection.refuse(refusal)
         connection.reader.forget()
-        connection.output.sendall(refusal.encode(with_body=not connection.reader.answers_without_body))
         self._send(connection)
 
     # -- answers -------------------------------------------------------------------------------

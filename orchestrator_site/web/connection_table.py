@@ -85,7 +85,7 @@ class ConnectionTable:
         if victim.phase in (Phase.HEAD, Phase.BODY, Phase.SENDING, Phase.PAUSED):
             self.refused["the connection was needed for others"] += 1
         if victim.phase in (Phase.HEAD, Phase.BODY):
-            victim.output.sendall(FULL.encode(with_body=not victim.reader.answers_without_body))
+            victim.refuse(FULL)
             with suppress(ClientGone):
                 victim.output.flush(victim.sock)
         self.drop(victim, reset=victim.phase is Phase.SENDING)

@@ -48,7 +48,7 @@ class RequestReader:
         self._checked = 0  # bytes of the buffer known to hold no end of a head
         self._body = bytearray()
         self._reading_body: Generator[None] | None = None
-        self._request: Any = None  # the one whose body is being read
+        self.request: Any = None  # the one whose body is being read
         self._continue_expected = False
         self.answers_without_body = False  # the latest request is a HEAD
 
@@ -95,8 +95,8 @@ class RequestReader:
                 return None
         except ParseException as error:
             raise Refusal.from_parser(error) from error
-        request, body = self._request, self._body
-        self._request, self._body, self._reading_body, self._continue_expected = None, bytearray(), None, False
+        request, body = self.request, self._body
+        self.request, self._body, self._reading_body, self._continue_expected = None, bytearray(), None, False
         request.body = BytesIO(body)
         return request
 
@@ -109,7 +109,7 @@ class RequestReader:
         head = self._take_head()
         if head is None:
             return False
-        self._request = request = Request(self._cfg, IterUnreader((head,)), self._client)
+        self.request = request = Request(self._cfg, IterUnreader((head,)), self._client)
         _check_target_and_host(request)
         self._reading_body = self._body_reader(request)
         self._continue_expected = request._expected_100_continue

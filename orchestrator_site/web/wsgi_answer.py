@@ -14,7 +14,7 @@ from gunicorn.http import wsgi
 from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.pauses import Pause, Pauses
 from orchestrator_site.base.log_context import add_fields, log_context
-from orchestrator_site.web.refusals import Refusal
+from orchestrator_site.web.refusals import Refusal, request_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -179,9 +179,10 @@ class WsgiAnswer:
         if self._response is not None and self._response.headers_sent:
             logger.error("an answer failed after its headers were sent", exc_info=error)
             return Progress.BROKEN
-        logger.error("a request failed", exc_info=error)
+        request_id = request_id_of(self._request)
+        logger.error("a request failed", exc_info=error, extra={"request_id": request_id})
         refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, error_texts.BY_STATUS[500])
         output.clear()
-        output.sendall(refusal.encode(with_body=self._request.method != "HEAD"))
+        output.sendall(refusal.encode(request_id, with_body=self._request.method != "HEAD"))
         self.last = True
         return Progress.COMPLETE

@@ -9,7 +9,7 @@ import pytest
 from orchestrator_site.web.wsgi_answer import LOG_FIELDS_KEY, TURN_BYTES
 from tests.helpers.service_log import service_log
 from tests.helpers.waiting import wait_for
-from tests.site.web.clients import GET
+from tests.site.web.clients import GET, TOO_LONG
 from tests.site.web.web_servers import serving
 
 pytestmark = pytest.mark.stateless
@@ -45,3 +45,36 @@ def test_all_turns_of_an_answer_log_the_fields_of_its_request(caplog: pytest.Log
     assert [line["request_id"] for line in log.about("a turn")] == ["id of /"] * 3 + ["id of /b"] * 3
     assert [line["request_id"] for line in log.about("the end")] == ["id of /", "id of /b"]
     assert {line["job"] for line in log.of(logger.name)} == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "given", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", None, 400),
+        (TOO_LONG, None, 413),
+        (TOO_LONG.replace(b"\r\n\r\n", b"\r\nX-Request-Id: r-1\r\n\r\n"), "r-1", 413),
+        (TOO_LONG.replace(b"\r\n\r\n", b"\r\nX-Request-Id: \x1b[31m\r\n\r\n"), None, 400),
+    ],
+)
+def test_a_refused_request_has_a_line_and_an_id(
+    caplog: pytest.LogCaptureFixture, request_bytes: bytes, given: str | None, status: int
+) -> None:
+    # When the web server refuses a request itself
+    with service_log(caplog) as log, serving(Chatty()) as web:
+        answer = web.exchange(request_bytes)
+
+    # I expect a line with the id of the answer, which the client has chosen if it may
+    (line,) = log.about("a request was refused")
+    assert (line["status"], line["reason"], line["request_id"]) == (status, answer.error, answer.headers["X-Request-Id"])
+    assert given in (None, line["request_id"])
+
+
+def test_a_request_that_fails_has_an_id(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: object, __: object) -> Any:
+        raise ValueError("a bug")
+
+    with service_log(caplog) as log, serving(fail) as web:
+        answer = web.exchange(GET.replace(b"\r\n\r\n", b"\r\nX-Request-Id: r-1\r\n\r\n"))
+
+    (line,) = log.about("a request failed")
+    assert (answer.status, answer.headers["X-Request-Id"], line["request_id"]) == (500, "r-1", "r-1")

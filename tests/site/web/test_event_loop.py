@@ -115,6 +115,7 @@ class TestRequests:
             answer = read_answer(client)
             assert (answer.status, answer.closes) == (status, True)
             assert answer.error
+            assert len(answer.headers["X-Request-Id"]) == 32
             assert is_at_end(client)
 
     def test_a_refused_head_request_has_no_body(self) -> None:
