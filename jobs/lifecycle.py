@@ -248,10 +248,10 @@ def node_lost(uuid: UUID, node: str) -> None:
         _conclude(job)
 
 
-def give_up(claim: Claim, error: str) -> str:
+def give_up(claim: Claim, error: str) -> Job:
     """End a job in any state without touching its container: even looking at it may be what kills its owners.
 
-    The container is removed later as a leftover. Return the id that clients know.
+    The container is removed later as a leftover. Return the job.
     """
     with changed(claim.uuid, claim.guard & Q(completed_at=None), owner=None) as job:
         if not job.decided:
@@ -259,7 +259,7 @@ def give_up(claim: Claim, error: str) -> str:
             _write(job, status=State.FAILED, reason=reason, finished_at=Now(), error=storable_error(error))
             _count_decision(job)
         _conclude(job)
-    return job.id
+    return job
 
 
 def release(job: Job) -> None:

@@ -131,6 +131,9 @@ class Job(models.Model):
     error = models.CharField(max_length=1024, blank=True)
     exit_code = models.IntegerField("exit code", null=True)
     created_at = models.DateTimeField()
+    request_id = models.CharField(
+        "request ID", max_length=128, blank=True, default="", db_default="", help_text="The request that created it, in the log."
+    )
     # The database sets the next three; they are null in jobs of earlier releases, and again after a job is requeued.
     claimed_at = models.DateTimeField(null=True, help_text="When a node reserved its cpu and memory.")
     pulled_at = models.DateTimeField(null=True, help_text="When its image was pulled; null if the node had it.")
@@ -194,6 +197,11 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What log records about it name."""
+        return {"job": self.id} | ({"request_id": self.request_id} if self.request_id else {})
 
     @property
     def decided(self) -> bool:

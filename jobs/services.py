@@ -17,6 +17,7 @@ from jobs.spec import InputSpec, JobSpec, OutputSpec
 from jobs.states import InputType, OutputType
 from orchestrator_site.base import measurements
 from orchestrator_site.base.db.statements import Statement, execute_together, insertion
+from orchestrator_site.base.log_context import present_fields
 
 ID_TAKEN: Final = "a job with this id already exists"
 
@@ -91,6 +92,7 @@ def _job(spec: JobSpec) -> Job:
         has_inputs=bool(spec.inputs),
         has_outputs=bool(spec.outputs),
         created_at=made_at(uuid),
+        request_id=present_fields().get("request_id", ""),
     )
 
 

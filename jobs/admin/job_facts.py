@@ -63,6 +63,8 @@ def _place(job: Job) -> Iterator[Fact]:
         yield Fact("Failed starts", job.refused_starts)
     if job.owner_deaths:
         yield Fact("Worker deaths in a row", job.owner_deaths)
+    if job.request_id:
+        yield Fact("Request ID", job.request_id)
     yield Fact("UUID", job.uuid)
 
 

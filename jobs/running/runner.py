@@ -66,7 +66,7 @@ class Run:
         self.handing_over = False
         self._seen_running = False  # by this owner
         self._follower: LogFollower | None = None  # that has read the log until its process ended
-        self._job_id = str(claim.uuid)  # the client's id, once the row was read
+        self._log_fields = {"job": str(claim.uuid)}  # the client's id and that of its request, once the row was read
         self._node = node
         self._configuration = configuration
         self._engine_clock = engine_clock
@@ -121,7 +121,7 @@ class Run:
     @property
     def log_context(self) -> dict[str, str]:
         """What log records about the run name."""
-        return {"job": self._job_id, "container": self._container.name, "node": self._node.name}
+        return {**self._log_fields, "container": self._container.name, "node": self._node.name}
 
     def drive(self, *, uploading: bool = False) -> bool:
         """Bring the job to its end. Return True if it has outputs to upload first, and `uploading` is False.
@@ -180,9 +180,9 @@ class Run:
 
     def _advance(self, job: Job, seen: Observation | None) -> Standing | None:
         """Do the next step. Return what it leaves, or None if the run has to look again."""
-        if self._job_id != job.id:
-            self._job_id = job.id
-            add_fields(job=job.id)
+        if self._log_fields != job.log_fields:
+            self._log_fields = job.log_fields
+            add_fields(**self._log_fields)
         if self.status != job.status:
             self.status = State(job.status)
             message = "the job is %(status)s: %(reason)s" if job.reason else "the job is %(status)s"

@@ -152,8 +152,8 @@ class Supervisor:
                         run.hand_over()
                     return run
                 with suppress(OwnershipLost):
-                    job_id = lifecycle.give_up(claim, GIVEN_UP)
-                    logger.error("a job is given up: %s", GIVEN_UP, extra={"job": job_id})
+                    job = lifecycle.give_up(claim, GIVEN_UP)
+                    logger.error("a job is given up: %s", GIVEN_UP, extra=job.log_fields)
         return None
 
     def _claim_any(self, *, downloads: bool) -> Claim | None:

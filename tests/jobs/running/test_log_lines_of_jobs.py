@@ -20,8 +20,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def test_the_lines_of_a_run_have_its_job_node_and_container(
     engine: FakeEngine, workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Given two jobs, and an engine that fails as it starts the first
-    first, second = (make_job(command="exit 0") for _ in range(2))
+    # Given two jobs, the first from a request, and an engine that fails as it starts the first
+    with log_context(request_id="r-1"):
+        first = make_job(command="exit 0")
+    second = make_job(command="exit 0")
     engine.fail_next("start", EngineUnavailable("a hiccup"))
 
     # When one thread runs both, and then something else is logged
@@ -32,11 +34,12 @@ def test_the_lines_of_a_run_have_its_job_node_and_container(
     # I expect the line about the first to name it, a line about the end of both, and nothing to be left for later lines
     assert [completed(job).exit_code for job in (first, second)] == [0, 0]
     (line,) = log.about("trying again: a hiccup")
-    assert (line["job"], line["node"]) == (first.id, "node")
+    assert (line["job"], line["request_id"], line["node"]) == (first.id, "r-1", "node")
     assert str(first.uuid) in line["container"]
-    assert [line["job"] for line in log.about("the job is completed")] == [first.id, second.id]
+    ends = [(line["job"], line.get("request_id")) for line in log.about("the job is completed")]
+    assert ends == [(first.id, "r-1"), (second.id, None)]
     (later,) = log.about("something else")
-    assert not {"job", "node"} & set(later)
+    assert not {"job", "request_id", "node"} & set(later)
 
 
 def test_the_lines_of_a_pull_name_the_job_that_was_first_to_need_it(caplog: pytest.LogCaptureFixture) -> None:

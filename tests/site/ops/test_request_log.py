@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from django.test import Client
 
+from jobs.models import Job
 from orchestrator_site.ops import request_log
 from orchestrator_site.web.wsgi_answer import LOG_FIELDS_KEY
 from tests.helpers.api_calls import post_job
@@ -65,10 +66,11 @@ def test_the_line_of_a_new_job_leads_from_the_request_to_the_job(client: Client,
     # When a job is posted
     job_id = post_job(client).json()["id"]
 
-    # I expect a line with both ids
+    # I expect a line with both ids, and the job to have the request's for the lines of its worker
     (line,) = log.of(request_log.__name__)
     assert line["job"] == job_id
     assert line["request_id"]
+    assert Job.objects.get(id=job_id).log_fields == {"job": job_id, "request_id": line["request_id"]}
 
 
 def test_probes_and_static_files_have_no_line(client: Client, log: ServiceLog) -> None:
