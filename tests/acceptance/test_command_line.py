@@ -332,7 +332,7 @@ def own_service(tmp_path: Path) -> Iterator[tuple[Service, str]]:
 def test_a_followed_log_survives_a_restart_of_the_service(own_service: tuple[Service, str]) -> None:
     # Given a command that follows a job
     service, name = own_service
-    script = "for i in $(seq 1 200); do echo $i; sleep 0.1; done; exit 5"
+    script = "for i in $(seq 1 80); do echo $i; sleep 0.1; done; exit 5"
     with started(service, "--follow", "--id", "followed", "alpine", script) as command:
         assert command.stdout
         assert command.stderr
@@ -346,7 +346,7 @@ def test_a_followed_log_survives_a_restart_of_the_service(own_service: tuple[Ser
         rest, said = command.communicate(timeout=RUN_SECONDS)
 
     # I expect every line once, the exit code, and one message more
-    assert (first + rest).decode() == "".join(f"{number}\n" for number in range(1, 201))
+    assert (first + rest).decode() == "".join(f"{number}\n" for number in range(1, 81))
     assert command.returncode == 5
     assert b"waiting for the service" not in said
     assert b"the service is back" in said
