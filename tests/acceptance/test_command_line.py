@@ -21,7 +21,8 @@ from tests.helpers.pipes import has_unread
 from tests.helpers.service_processes import ROOT, Service, installation
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+# The command knows the API only, so one database and one engine are enough, except for the restart.
+pytestmark = [pytest.mark.engine, pytest.mark.any_engine, pytest.mark.timeout(180)]
 
 COMMAND = [sys.executable, "-m", "orchestrator_site.client"]
 RUN_SECONDS = 90
@@ -116,6 +117,7 @@ def terminal(service: Service, *arguments: str) -> Iterator[Terminal]:
         command.close()
 
 
+@pytest.mark.stateless
 def test_the_output_and_the_exit_code_are_those_of_the_job(running: Service) -> None:
     # Given a job that prints bytes, lines of both streams, and no line feed at the end
     script = r"printf 'a\r\n\033[31mred\033[0m\n\nlast'; printf 'error\nunfinished' >&2; exit 7"
@@ -127,6 +129,7 @@ def test_the_output_and_the_exit_code_are_those_of_the_job(running: Service) -> 
     assert done.returncode == 7
 
 
+@pytest.mark.stateless
 def test_a_long_log_arrives_exactly(running: Service) -> None:
     # Given a job that prints more than a page, and a line that comes in pieces
     script = "seq 1 12000; head -c 100000 /dev/zero | tr '\\0' x; echo; printf end"
@@ -137,6 +140,7 @@ def test_a_long_log_arrives_exactly(running: Service) -> None:
     assert done.stdout.decode() == f"{numbers}{'x' * 100_000}\nend"
 
 
+@pytest.mark.stateless
 def test_progress_is_plain_lines_without_a_terminal(running: Service) -> None:
     done = run(running, "--id", "plain", "alpine", "true")
 
@@ -146,6 +150,7 @@ def test_progress_is_plain_lines_without_a_terminal(running: Service) -> None:
     assert b"\x1b" not in done.stderr
 
 
+@pytest.mark.stateless
 def test_files_go_in_and_come_out(running: Service, tmp_path: Path) -> None:
     # Given a file that is not UTF-8, a program, and a variable of this environment
     (tmp_path / "data").write_bytes(bytes(range(256)))
@@ -166,6 +171,7 @@ def test_files_go_in_and_come_out(running: Service, tmp_path: Path) -> None:
     assert (tmp_path / "result").read_bytes() == bytes(range(256))
 
 
+@pytest.mark.stateless
 def test_an_output_that_fails_is_an_error_of_a_completed_job(running: Service, tmp_path: Path) -> None:
     done = run(running, "--output", f"missing={tmp_path / 'result'}", "alpine", "true")
 
@@ -174,6 +180,7 @@ def test_an_output_that_fails_is_an_error_of_a_completed_job(running: Service, t
     assert not (tmp_path / "result").exists()
 
 
+@pytest.mark.stateless
 def test_outputs_are_received_at_the_address_that_is_given(running: Service, tmp_path: Path) -> None:
     # Given a port that a firewall lets through
     port = free_port()
@@ -190,6 +197,7 @@ def test_outputs_are_received_at_the_address_that_is_given(running: Service, tmp
     assert not is_open(port)
 
 
+@pytest.mark.stateless
 def test_json_is_the_job_as_the_api_has_it(running: Service) -> None:
     done = run(running, "--json", "--follow", "--id", "as-json", "alpine", "echo hello; exit 3")
 
@@ -199,11 +207,13 @@ def test_json_is_the_job_as_the_api_has_it(running: Service) -> None:
     assert done.returncode == 3
 
 
+@pytest.mark.stateless
 def test_a_job_without_an_exit_code_is_an_error(running: Service) -> None:
     assert run(running, "--pull", "never", "no-such-image", "true").returncode == 125
     assert run(running, "--timeout", "1s", "alpine", "trap 'exit 0' TERM; while :; do sleep 0.1; done").returncode == 124
 
 
+@pytest.mark.stateless
 def test_a_job_that_is_refused_names_the_option(running: Service) -> None:
     done = run(running, "--cpu", "1000", "alpine")
 
@@ -211,6 +221,7 @@ def test_a_job_that_is_refused_names_the_option(running: Service) -> None:
     assert done.stderr == b"run: the service refuses the job: --cpu: must be a number between 0.01 and 64\n"
 
 
+@pytest.mark.stateless
 def test_an_id_that_is_taken_is_refused(running: Service) -> None:
     run(running, "--id", "taken", "alpine", "true")
 
@@ -219,6 +230,7 @@ def test_an_id_that_is_taken_is_refused(running: Service) -> None:
     assert (done.returncode, done.stderr) == (125, b"run: there is already a job with the id taken\n")
 
 
+@pytest.mark.stateless
 def test_a_detached_job_is_looked_at_later(running: Service) -> None:
     # Given a job that runs until it is cancelled
     detached = run(running, "--detach", "--id", "later", "--meta", "team=cli", "alpine", "echo one; echo two; sleep 100")
@@ -237,6 +249,7 @@ def test_a_detached_job_is_looked_at_later(running: Service) -> None:
     assert run(running, "list", "--json", "--status", "running", "--meta", "team=cli").stdout == b""
 
 
+@pytest.mark.stateless
 def test_a_job_that_does_not_exist_does_not_keep_others_from_being_cancelled(running: Service) -> None:
     run(running, "--detach", "--id", "exists", "alpine", "sleep 100")
 
@@ -246,6 +259,7 @@ def test_a_job_that_does_not_exist_does_not_keep_others_from_being_cancelled(run
     assert done.stderr.startswith(b"missing: ")
 
 
+@pytest.mark.stateless
 def test_ctrl_c_cancels_the_job(running: Service) -> None:
     # Given a job whose log is on a terminal
     with terminal(running, "--id", "interrupted", "alpine", "echo started; sleep 100") as command:
@@ -260,6 +274,7 @@ def test_ctrl_c_cancels_the_job(running: Service) -> None:
     assert running.get_job("interrupted")["status"] == "cancelled"
 
 
+@pytest.mark.stateless
 def test_a_second_ctrl_c_leaves_at_once(running: Service) -> None:
     # Given a job that does not end when it is told to
     with terminal(running, "--id", "stubborn", "alpine", "trap '' TERM; echo started; while :; do sleep 1; done") as command:
@@ -277,6 +292,7 @@ def test_a_second_ctrl_c_leaves_at_once(running: Service) -> None:
         assert "completedAt" not in running.get_job("stubborn")
 
 
+@pytest.mark.stateless
 def test_sigterm_cancels_the_job(running: Service) -> None:
     with started(running, "--follow", "--id", "terminated", "alpine", "echo started; sleep 100") as command:
         assert command.stdout
@@ -288,6 +304,7 @@ def test_sigterm_cancels_the_job(running: Service) -> None:
     assert running.get_job("terminated")["status"] == "cancelled"
 
 
+@pytest.mark.stateless
 def test_a_signal_cancels_the_job_while_its_output_is_not_read(running: Service) -> None:
     # Given a command that writes more into a pipe than fits
     with started(running, "--follow", "--id", "unread", "alpine", "seq 1 20000; sleep 100") as command:
@@ -304,6 +321,7 @@ def test_a_signal_cancels_the_job_while_its_output_is_not_read(running: Service)
     assert command.returncode == 143
 
 
+@pytest.mark.stateless
 def test_a_job_whose_output_has_no_reader_is_cancelled(running: Service) -> None:
     with started(running, "--follow", "--id", "no-reader", "alpine", "while echo more; do sleep 0.1; done") as command:
         assert command.stdout
@@ -352,6 +370,7 @@ def test_a_followed_log_survives_a_restart_of_the_service(own_service: tuple[Ser
     assert b"the service is back" in said
 
 
+@pytest.mark.stateless
 def test_no_secret_is_printed(running: Service) -> None:
     done = run(
         running,

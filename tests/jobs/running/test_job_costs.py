@@ -102,8 +102,8 @@ def completed_job(supervisor: Supervisor, command: str) -> None:
 def test_a_plain_job_needs_few_engine_calls(
     docker_workers: Workers, monkeypatch: pytest.MonkeyPatch, command: str, possible: list[list[str]]
 ) -> None:
-    # Given a worker without sandboxes, whose calls are not those of one job, and no check of the supervisor during the test: if it
-    # finds that the row has changed meanwhile, the job looks again
+    # Given a worker without sandboxes, whose calls are not those of one job, and no check of the supervisor during the test:
+    # if it finds that the row has changed meanwhile, the job looks again
     docker_workers.set_intervals(worker={"tick": 60.0})
     supervisor = docker_workers.another(worker_threads=1, sandboxes=0)
 

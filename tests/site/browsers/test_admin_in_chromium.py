@@ -23,7 +23,8 @@ from tests.helpers.admin_data import fill
 from tests.helpers.chromium import Page
 from tests.helpers.waiting import wait_for
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# Test_lists and test_admin_requests ask both databases for the same pages.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stateless]
 
 PICTURES = Path(os.environ.get("ADMIN_PICTURES", settings.CONFIGURATION.state_dir / "pictures"))
 LISTS = {

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import leftovers
@@ -16,16 +15,15 @@ from pytest_httpserver import HTTPServer
 from tests.helpers.service_processes import Service
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.any_engine]
+pytestmark = [pytest.mark.engine, pytest.mark.any_engine, pytest.mark.stateless]
 PACKAGE = "orchestrator_client"
 KEY = "key-of-the-test"
 
 
-@pytest.fixture
-def service(tmp_path: Path, docker_host: str) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Iterator[Service]:
     """A running embedded installation that requires a key."""
-    directory = tmp_path / "state"
-    directory.mkdir()
+    directory = tmp_path_factory.mktemp("state")
     (directory / "keys").write_text(f"{KEY}\n")
     keys = {"API_AUTH": "required", "API_KEY_FILE": str(directory / "keys")}
     service = Service(directory, "", "", DOCKER_HOST=docker_host, **keys)
@@ -39,20 +37,22 @@ def service(tmp_path: Path, docker_host: str) -> Iterator[Service]:
                 leftovers.remove(docker_host, instance)
 
 
-@pytest.fixture
-def client(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def client(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A client of the generated package, with a key."""
-    document, configuration = tmp_path / "openapi.json", tmp_path / "configuration.yaml"
+    directory = tmp_path_factory.mktemp("client")
+    document, configuration = directory / "openapi.json", directory / "configuration.yaml"
     document.write_text(service.request("GET", "/v1/openapi.json").text)
     configuration.write_text("post_hooks: []\n")  # which would format the code
-    files = ["--path", document, "--config", configuration, "--output-path", tmp_path / PACKAGE]
+    files = ["--path", document, "--config", configuration, "--output-path", directory / PACKAGE]
     command = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none", "--fail-on-warning", *files]
-    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    made = subprocess.run(command, cwd=directory, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
 
-    monkeypatch.syspath_prepend(tmp_path)
-    with client_with(service, KEY) as client:
-        yield client
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(directory)
+        with client_with(service, KEY) as client:
+            yield client
     for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
         del sys.modules[name]
 
