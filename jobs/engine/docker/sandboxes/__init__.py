@@ -65,6 +65,7 @@ def _creation_body(image: str, network: str, labels: dict[str, str]) -> dict[str
         "Entrypoint": [_PROGRAM],
         "User": "65534:65534",
         "OpenStdin": True,
+        "StopSignal": "SIGKILL",  # it heeds no other, and an engine that stops would wait 10 s for it
         "Labels": labels,
         "HostConfig": {
             "NetworkMode": network,

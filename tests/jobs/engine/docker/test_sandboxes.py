@@ -180,6 +180,7 @@ def test_a_sandbox_is_confined(inspected: dict[str, Any], network: str) -> None:
     assert host["Memory"] <= 16 * 1024**2
     assert host["PidsLimit"] <= 16
     assert inspected["Config"]["User"] == "65534:65534"
+    assert inspected["Config"]["StopSignal"] == "SIGKILL"  # else an engine that stops waits for it
 
 
 def test_an_engine_of_another_architecture_has_no_sandboxes() -> None:
