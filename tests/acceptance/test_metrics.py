@@ -15,7 +15,7 @@ from tests.helpers.service_processes import Service
 from tests.helpers.waiting import wait_for
 from tests.project.test_grafana import RULES, documented, expressions, metrics_in, rules
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.engine, pytest.mark.any_engine, pytest.mark.timeout(240)]
 
 KEY = "a key of the test"
 OF_USAGE = {"job_cpu_seconds_total", "job_peak_memory_ratio"}  # only where that can be measured
