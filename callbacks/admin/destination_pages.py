@@ -11,13 +11,17 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import pluralize
 from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminSplitDateTimeVerticalWidget
 
+from callbacks.admin import links
+from callbacks.admin.explanation import Explanation, explain_destination, last_attempt
 from callbacks.delivery import destination_rows
-from callbacks.models import Destination
-from callbacks.operators import destinations, redelivery
+from callbacks.models import Destination, Event
+from callbacks.operators import destinations, redelivery, undelivered
 from orchestrator_site.base import operator_log
 from orchestrator_site.base.admin_elements import back_to, button, label, moment, named_field, yes_or_no
 from orchestrator_site.base.large_lists import LargeList
@@ -40,7 +44,8 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     actions = ("pause_selected", "resume_selected", "reset_selected")
     actions_detail = ("pause", "resume", "reset", "redeliver")
     fieldsets = (
-        (None, {"fields": ("origin", "condition", "load", "redeliveries", "used")}),
+        (None, {"fields": ("origin", "condition", "why", "what_to_do", "load", "redeliveries", "used")}),
+        ("Not delivered", {"fields": ("first_waiting", "last_dead")}),
         ("Breaker", {"fields": ("in_a_row", "openings", "opens", "probe")}),
         ("Concurrency and throttling", {"fields": ("concurrency", "throttles", "unthrottled")}),
     )
@@ -69,6 +74,22 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     )
     def condition(self, destination: Destination) -> str:
         return destinations.condition(destination)
+
+    @admin.display(description="What happens")
+    def why(self, destination: Destination) -> str:
+        return self._explain(destination).sentence
+
+    @admin.display(description="What to do")
+    def what_to_do(self, destination: Destination) -> str | None:
+        return self._explain(destination).advice or None
+
+    @admin.display(description="Events that wait longest")
+    def first_waiting(self, destination: Destination) -> SafeString | None:
+        return _links_to(undelivered.first_waiting(destination))
+
+    @admin.display(description="Events that died last")
+    def last_dead(self, destination: Destination) -> SafeString | None:
+        return _links_to(undelivered.last_dead(destination))
 
     @admin.display(description="Deliveries at once")
     def concurrency(self, destination: Destination) -> int:
@@ -136,6 +157,15 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     def reset_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
         self._act(request, destinations.reset, self.chosen(request, rows), "marked as healthy")
 
+    @staticmethod
+    def _explain(destination: Any) -> Explanation:
+        if not hasattr(destination, "explanation"):
+            attempts = [last_attempt(event) for event in undelivered.first_waiting(destination)]
+            last = max((attempt for attempt in attempts if attempt), key=lambda attempt: attempt.time, default=None)
+            destination.explanation = explain_destination(destination, last)
+        explanation: Explanation = destination.explanation
+        return explanation
+
     def _do(self, request: HttpRequest, act: Callable[[int], bool], object_id: str, done: str) -> HttpResponse:
         self._act(request, act, [get_object_or_404(Destination, pk=object_id)], done)
         return back_to(self, object_id)
@@ -150,3 +180,8 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
             messages.success(request, f"{names}: {done}")
         if deleted := len(chosen) - len(changed):
             messages.warning(request, f"{deleted} destination{pluralize(deleted)} had been deleted meanwhile.")
+
+
+def _links_to(events: list[Event]) -> SafeString | None:
+    found = [(links.to_event(event, str(event)), links.to_job(event.subscription)) for event in events]
+    return format_html_join("", "<div>{} of {}</div>", found) if found else None

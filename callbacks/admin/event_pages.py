@@ -8,14 +8,16 @@ from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import BaseDialogForm
 
-from callbacks.delivery import destination_rows
+from callbacks.admin import links
+from callbacks.admin.explanation import Explanation, explain_event
 from callbacks.models import Attempt, Event, Subscription
-from callbacks.operators import destinations, redelivery
+from callbacks.operators import redelivery
 from orchestrator_site.base import operator_log
 from orchestrator_site.base.admin_elements import back_to, button, label, link, moment, named_field, report_redelivery, yes_or_no
 from orchestrator_site.base.db.encryption import if_readable
@@ -36,8 +38,8 @@ class SubscriptionAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     waits = moment("waiting_since", "Waits for its destination since")
     actions_detail = ("redeliver_dead",)
     fieldsets = (
-        (None, {"fields": ("job", "stream", "url_shown", "signed", "types_shown", "destination")}),
-        ("Delivery", {"fields": ("events", "log_refused", "due", "waits", "leased")}),
+        (None, {"fields": ("job_shown", "url_shown", "signed", "types_shown", "destination_shown")}),
+        ("Delivery", {"fields": ("events_shown", "undelivered", "log_refused", "due", "waits", "leased")}),
     )
     leased = moment("lease_until", "Delivery in progress, dead after")
     job = named_field("subject", "Job")
@@ -45,6 +47,28 @@ class SubscriptionAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     def get_queryset(self, request: HttpRequest) -> QuerySet[Subscription]:
         rows: QuerySet[Subscription] = super().get_queryset(request)
         return rows.defer(*Subscription.SECRETS).annotate(shown_url=if_readable("url"), is_signed=Q(key__isnull=False))
+
+    @admin.display(description="Job")
+    def job_shown(self, subscription: Subscription) -> SafeString:
+        return links.to_job(subscription)
+
+    @admin.display(description="Destination")
+    def destination_shown(self, subscription: Subscription) -> SafeString:
+        return links.to_destination(links.destination_of(subscription))
+
+    @admin.display(description="Events")
+    def events_shown(self, subscription: Subscription) -> SafeString:
+        """Link to the list of its events."""
+        address = f"{reverse('admin:callbacks_event_changelist')}?{urlencode({'q': subscription.subject})}"
+        return link(address, str(subscription.last_sequence))
+
+    @admin.display(description="Not delivered")
+    def undelivered(self, subscription: Subscription) -> SafeString | None:
+        """Link to the first pending and the first dead event, whose pages say why."""
+        events = subscription.events.order_by("sequence").only("type", "sequence", "state")
+        first = [events.filter(state=state).first() for state in (Event.State.PENDING, Event.State.DEAD)]
+        found = [(links.to_event(event, f"{event} ({event.state})"),) for event in first if event is not None]
+        return format_html_join(", ", "{}", found) if found else None
 
     @admin.display(description="Event types")
     def types_shown(self, subscription: Subscription) -> str:
@@ -113,7 +137,7 @@ class EventChangeList(BoundedChangeList):
 
 @admin.register(Event)
 class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
-    list_display = ("subject", "short_type", "sequence", "state_shown", "destination", "tries", "created", "due")
+    list_display = ("short_type", "job", "sequence", "state_shown", "destination", "tries", "created", "due")
     list_filter = ("state",)
     search_fields = ("subscription__subject__exact",)
     search_help_text = "The ID of a job or of an event"
@@ -126,11 +150,23 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     actions = ("redeliver_selected",)
     actions_detail = ("redeliver",)
     fieldsets = (
-        (None, {"fields": ("identity", "type", "source", "subscription", "sequence", "time")}),
+        (None, {"fields": ("state_shown", "why", "what_to_do", "job")}),
         (
             "Delivery",
-            {"fields": ("state_shown", "waits_for", "destination_shown", "tries", "unanswered", "due", "settled", "expires")},
+            {
+                "fields": (
+                    "waits_for",
+                    "destination_shown",
+                    "subscription",
+                    "tries",
+                    "unanswered",
+                    "due",
+                    "settled",
+                    "expires",
+                )
+            },
         ),
+        ("Event", {"fields": ("identity", "type", "source", "sequence", "time")}),
     )
     identity = named_field("id", "ID")
     unanswered = named_field("silences", "Unanswered attempts in a row")
@@ -154,8 +190,16 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
         return event.type.removeprefix("orchestrator.job.")
 
     @admin.display(description="Job")
-    def subject(self, event: Event) -> str:
-        return event.subscription.subject
+    def job(self, event: Event) -> SafeString:
+        return links.to_job(event.subscription)
+
+    @admin.display(description="What happened")
+    def why(self, event: Event) -> str:
+        return self._explain(event).sentence
+
+    @admin.display(description="What to do")
+    def what_to_do(self, event: Event) -> str | None:
+        return self._explain(event).advice or None
 
     @admin.display(description="Destination")
     def destination(self, event: Event) -> str:
@@ -163,10 +207,7 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
 
     @admin.display(description="Destination")
     def destination_shown(self, event: Event) -> SafeString:
-        """Link to the destination, whose state often says why an event was not delivered."""
-        destination = destination_rows.with_database_time().get(pk=event.subscription.destination_id)
-        address = reverse("admin:callbacks_destination_change", args=(destination.pk,))
-        return link(address, f"{destination.origin} ({destinations.condition(destination)})")
+        return links.to_destination(links.destination_of(event.subscription))
 
     @admin.display(description="Waits for")
     def waits_for(self, event: Event) -> str | SafeString | None:
@@ -176,7 +217,7 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
         pending = Event.objects.filter(subscription=event.subscription_id, state=Event.State.PENDING)
         first = pending.order_by("sequence").only("type", "sequence").first()
         if first is not None and first != event:
-            return link(reverse("admin:callbacks_event_change", args=(first.pk,)), f"{first}, which is sent before it")
+            return links.to_event(first, f"{first}, which is sent before it")
         if event.subscription.waiting_since is not None:
             return "its destination"
         return "its next attempt" if event.next_attempt_at else "its turn"
@@ -197,6 +238,13 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     def redeliver_selected(self, request: HttpRequest, rows: QuerySet[Event]) -> None:
         if events := self.chosen(request, rows):
             self._redeliver(request, events)
+
+    @staticmethod
+    def _explain(event: Any) -> Explanation:
+        if not hasattr(event, "explanation"):
+            event.explanation = explain_event(event, links.destination_of(event.subscription))
+        explanation: Explanation = event.explanation
+        return explanation
 
     @staticmethod
     def _redeliver(request: HttpRequest, events: list[Event]) -> None:

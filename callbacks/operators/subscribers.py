@@ -22,6 +22,7 @@ class Subscriber:
     signed: bool
     with_headers: bool  # of the client
     waiting: bool  # for the destination
+    unfinished: bool  # events are to be sent
     destination: Destination
     condition: str  # of the destination, in a word or two: "healthy" or what is wrong
 
@@ -41,6 +42,7 @@ def find_subscriber(stream: UUID) -> Subscriber | None:
         signed=row.signed,
         with_headers=row.with_headers,
         waiting=row.waiting_since is not None,
+        unfinished=row.next_attempt_at is not None or row.lease_token is not None,
         destination=destination,
         condition=destinations.condition(destination),
     )

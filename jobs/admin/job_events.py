@@ -29,13 +29,14 @@ def page_for(request: HttpRequest, stream: UUID) -> dict[str, Any] | None:
         raise Http404("there is no such page of events")
     subscriber = find_subscriber(stream)
     if subscriber is None:
-        return {"subscriber": None}
+        return {"subscriber": None, "state": ""}
     page = event_history.page_of_events(stream, after=int(after), limit=_ON_A_PAGE, state=state or None)
     return {
         "subscriber": subscriber,
         "job": stream,
         "rows": page.events,
-        "is_first": int(after) == 0,
+        "after": int(after),
+        "unfinished": subscriber.unfinished,
         "next_after": page.next_after,
         "state": state,
         "states": _STATES,

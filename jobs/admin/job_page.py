@@ -62,7 +62,7 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
 
     class Media:
         css = {"all": ("jobs/job_page.css", "jobs/job_log.css")}
-        js = ("jobs/job_log.js",)
+        js = ("jobs/job_log.js", "jobs/job_refresh.js")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         rows: QuerySet[Job] = super().get_queryset(request)
@@ -97,9 +97,9 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
         return [one for one in actions if one.path != "cancel"]
 
     def state_view(self, request: HttpRequest, uuid: UUID) -> HttpResponse:
-        """Answer with the part of the page that changes while the job runs."""
+        """Answer with the parts of the page that change while the job runs and its events are delivered."""
         self._check_view_permission(request)
-        return render(request, "jobs/job_state.html", _state(uuid))
+        return render(request, "jobs/job_refresh.html", _state(uuid) | {"events": job_events.page_for(request, uuid)})
 
     def log_view(self, request: HttpRequest, uuid: UUID) -> HttpResponseBase:
         self._check_view_permission(request)

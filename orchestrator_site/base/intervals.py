@@ -282,7 +282,7 @@ class WebIntervals:
     retry_busy: float = 1.0  # `Retry-After` while the server has too many requests
     retry_unavailable: float = 2.0  # `Retry-After` while the database is unreachable
     log_poll: float = 2.0  # how often the page of a running job asks for more of its log
-    state_poll: float = 5.0  # … and for its state
+    state_poll: float = 5.0  # … and for its state and events
     hsts: float = 365 * DAY  # browsers then use HTTPS only
 
 

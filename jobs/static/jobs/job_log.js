@@ -213,13 +213,4 @@
     const root = document.getElementById("job-log");
     if (root) new LogView(root);
   });
-
-  // If the session has ended, htmx gets the login page in place of a part of this one.
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    const { target, serverResponse } = event.detail;
-    if (["job-state", "job-events"].includes(target.id) && !serverResponse.includes(`id="${target.id}"`)) {
-      event.detail.shouldSwap = false;
-      window.location.reload();
-    }
-  });
 })();

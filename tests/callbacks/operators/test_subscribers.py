@@ -28,6 +28,7 @@ def test_a_subscriber_without_secrets() -> None:
     assert found is not None
     assert (found.url, found.types, found.signed, found.with_headers) == ("http://h.example/hook", [], False, False)
     assert (found.destination.origin, found.condition, found.waiting) == ("http://h.example:80", "healthy", False)
+    assert not found.unfinished
     assert outbox.subscriber(stream) == outbox.Subscriber("http://h.example/hook", (), (), {})
 
 

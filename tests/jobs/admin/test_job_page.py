@@ -1,6 +1,7 @@
 """The page of a job shows what happened without secrets; operators can run the job again, cancel it and redeliver its events."""
 
 import base64
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from callbacks.models import Attempt, Event
+from callbacks.models import Attempt, Event, Subscription
 from jobs import lifecycle, rerun
 from jobs.errors import ErrorCode, IdTaken
 from jobs.models import Job
@@ -223,11 +224,28 @@ def test_what_clients_send_is_shown_as_text(viewer: Client) -> None:
 
 
 def test_a_job_in_progress_is_looked_at_again(viewer: Client, job: Job) -> None:
-    assert f'hx-get="/admin/jobs/job/{job.pk}/state/"' in get(viewer, job)
-    claim = claimed(job)
-    lifecycle.cancel(job.pk)
-    lifecycle.conclude(claim)
-    assert "hx-get" not in get(viewer, job, "state/")
+    # Given a page that asks again while something is unfinished
+    assert f'data-refresh="/admin/jobs/job/{job.pk}/state/"' in get(viewer, job)
+
+    def is_unfinished(part: str) -> bool:
+        return re.search(rf'<div id="{part}"[^>]* data-unfinished', get(viewer, job, "state/")) is not None
+
+    # I expect that of the state until the job is complete, and of the events until all are delivered
+    assert (is_unfinished("job-state"), is_unfinished("job-events")) == (True, False)
+    end_with_failure(job)
+    assert (is_unfinished("job-state"), is_unfinished("job-events")) == (True, True)
+    Job.objects.update(completed_at=timezone.now())
+    assert (is_unfinished("job-state"), is_unfinished("job-events")) == (False, True)
+    Subscription.objects.update(next_attempt_at=None)
+    assert (is_unfinished("job-state"), is_unfinished("job-events")) == (False, False)
+
+
+def test_a_refresh_keeps_the_choice_of_events(viewer: Client, job: Job) -> None:
+    end_with_failure(job)
+    assert "orchestrator.job.exit</a>" in get(viewer, job, "state/?state=pending")
+    part = get(viewer, job, "state/?state=dead&after=3")
+    assert "orchestrator.job.exit</a>" not in part
+    assert 'data-query="state=dead&amp;after=3"' in part
 
 
 def test_the_page_makes_few_queries(viewer: Client, job: Job, django_assert_max_num_queries: Any) -> None:

@@ -4,15 +4,20 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
+from django.db import transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 
-from jobs.admin import log_view
+from callbacks import outbox
+from callbacks.models import Attempt, Event, Subscription
+from jobs.admin import job_page, log_view
 from jobs.models import Job, LogChunk
+from jobs.spec import CallbackSpec
 from jobs.states import State
 from tests.helpers.chromium import Page
 from tests.helpers.factories import make_job
@@ -37,7 +42,7 @@ HOSTILE = [
 def job() -> Job:
     """A job that runs."""
     began = timezone.now() - timedelta(seconds=30)
-    job = make_job(callback=None)
+    job = make_job(callback=CallbackSpec(url="http://h.example/"))
     Job.objects.update(status=State.RUNNING, created_at=began, claimed_at=began, prepared_at=began, started_at=began)
     return job
 
@@ -110,24 +115,44 @@ def test_what_a_job_prints_stays_text(job: Job, open_page: Callable[[], Page]) -
     assert page.errors == []
 
 
-def test_new_lines_appear(job: Job, open_page: Callable[[], Page], monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a job with a long log, which prints more than one answer holds after the page was opened, and ends
+def publish(job: Job, type_: str) -> None:
+    """Publish an event, which was tried in vain."""
+    with transaction.atomic():
+        outbox.publish(job.pk, type_, "s", {})
+    event = Event.objects.latest("sequence")
+    Attempt.objects.create(event=event, time=timezone.now(), latency_ms=1, error="cannot connect to h.example")
+
+
+def test_new_lines_and_events_appear(job: Job, open_page: Callable[[], Page], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a job with a long log, which prints more than one answer holds after the page was opened, and ends; and an event
+    # that cannot be delivered at first
     prints(job, *(("stdout", f"line {number}") for number in range(1, 801)))
+    publish(job, "orchestrator.job.start")
     asked: list[str] = []
+    refreshed = Mock(wraps=job_page._state)
+    monkeypatch.setattr(job_page, "_state", refreshed)
     answer_piece = log_view.answer_piece
 
     def print_more(request: HttpRequest, uuid: UUID) -> HttpResponseBase:
         asked.append(request.get_full_path())
         if len(asked) == 2:
             prints(job, *(("stderr", f"line {number}") for number in range(801, 1501)))
-            Job.objects.update(status=State.COMPLETED, finished_at=timezone.now(), exited_at=timezone.now())
+            now = timezone.now()
+            Job.objects.update(status=State.COMPLETED, finished_at=now, exited_at=now, completed_at=now)
+            publish(job, "orchestrator.job.complete")
+            Event.objects.update(state=Event.State.DELIVERED)
+            Subscription.objects.update(next_attempt_at=None)
         return answer_piece(request, uuid)
 
     monkeypatch.setattr(log_view, "answer_piece", print_more)
 
-    # When the page stays open
+    # When the page stays open, with an event's attempts closed and the focus on a button
     page = open_page()
-    page.pass_time(10)
+    page.evaluate(
+        "window.attempts = document.querySelector('.job-events details'); attempts.querySelector('summary').click();"
+        "window.button = document.querySelector('.job-events button'); button.focus()"
+    )
+    page.pass_time(20)
 
     # I expect the end of the log as it was at first, a button for what was before, and all new lines in order
     html = html_of(page)
@@ -135,8 +160,15 @@ def test_new_lines_appear(job: Job, open_page: Callable[[], Page], monkeypatch: 
     assert numbers == list(range(301, 1501))
     assert "line 1500" in lines_in(html)[-1]
 
-    # and no more questions after its end
-    assert len(asked) == 3
+    # and the state and events as they are now, with everything that was there still in its place
+    assert "Its process ended with exit code 0" in page.text
+    shown = page.evaluate("[...document.querySelectorAll('.job-events li[id]')].map(line => line.innerText)")
+    assert ["DELIVERED" in line for line in shown] == [True, True]
+    assert "orchestrator.job.complete" in shown[1]
+    assert page.evaluate("attempts.isConnected && !attempts.open && document.activeElement === button")
+
+    # and no more questions after the end: one more for the log, one for the rest
+    assert (len(asked), refreshed.call_count) == (3, 2)
 
     # When the button is pressed, I expect the lines before, and no button any more
     page.evaluate("document.querySelector('.job-log-more').click()")

@@ -1,0 +1,183 @@
+"""The pages of events and destinations say why something was not delivered and what to do, and link to where that is done."""
+
+import re
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.test import Client
+from django.utils import timezone
+
+from callbacks import outbox
+from callbacks.admin.explanation import explain_destination, explain_event, last_attempt
+from callbacks.delivery import destination_rows
+from callbacks.models import Attempt, Destination, Event, Subscription
+from tests.helpers import factories
+
+pytestmark = pytest.mark.django_db
+
+REFUSED = "h.example resolves to 10.0.0.1, a non-public address that is not in EGRESS_ALLOW"
+DOWN = "cannot connect to h.example port 80: connection refused"
+
+
+@pytest.fixture
+def event() -> Event:
+    """A pending event that was not tried yet."""
+    stream = uuid.uuid4()
+    factories.subscribe(stream, "job-1", "http://h.example/")
+    with transaction.atomic():
+        outbox.publish(stream, "orchestrator.job.exit", "s", {})
+    return Event.objects.get()
+
+
+def attempt(event: Event, status: int | None = None, error: str = "") -> Attempt:
+    error = error or f"answered {status}"
+    return Attempt.objects.create(event=event, time=timezone.now(), status=status, latency_ms=1, error=error)
+
+
+def block(condition: str) -> None:
+    """Let the destination be in a condition."""
+    soon = timezone.now() + timedelta(minutes=1)
+    changes: dict[str, Any] = {
+        "paused": {"paused": True},
+        "throttled": {"throttled_until": soon},
+        "open": {"open_until": soon},
+        "half open": {"open_until": timezone.now() - timedelta(minutes=1)},
+    }
+    Destination.objects.update(**changes[condition])
+
+
+def explained(event: Event) -> tuple[str, str]:
+    explanation = explain_event(Event.objects.get(pk=event.pk), destination_rows.with_database_time().get())
+    return explanation.sentence, explanation.advice
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "advice"),
+    [
+        (None, REFUSED, "add the address to EGRESS_ALLOW"),
+        (None, "not sent: the URL cannot be decrypted with ENCRYPTION_KEYS", "to ENCRYPTION_KEYS again"),
+        (None, "h.example cannot be resolved: Name or service not known", "Check the name of the host"),
+        (None, "the connection to h.example failed: certificate verify failed: self-signed certificate", "CA_BUNDLE"),
+        (None, DOWN, "Check that the receiver runs"),
+        (None, "h.example did not answer in time", "within 15 s"),
+        (None, "interrupted: the process that sent it has ended; it may have arrived", "nothing to do"),
+        (None, "something else", "can be reached"),
+        (301, "", "Redirects are not followed"),
+        (401, "", "the signature or the headers"),
+        (404, "", "Check the path"),
+        (422, "", "does not take the event"),
+        (429, "", "more than it takes"),
+        (500, "", "has a fault"),
+    ],
+)
+def test_a_failed_attempt_is_explained(event: Event, status: int | None, error: str, advice: str) -> None:
+    # Given an attempt that failed
+    last = attempt(event, status, error)
+
+    # I expect it to be named, with what to do about it
+    sentence, what_to_do = explained(event)
+    assert sentence.startswith("It was not accepted, and is tried again. The last attempt, at ")
+    assert sentence.endswith(f": {last.error}.")
+    assert advice in what_to_do
+
+
+@pytest.mark.parametrize(
+    ("condition", "reason", "advice"),
+    [
+        ("paused", "an operator has paused", "Resume the destination."),
+        ("throttled", "has asked for a pause (429)", "reset the destination"),
+        ("open", "have all failed, so nothing is sent there", "reset the destination"),
+        ("half open", "so one event at a time is tried", "sent by itself"),
+    ],
+)
+def test_a_destination_that_gets_nothing_is_explained(event: Event, condition: str, reason: str, advice: str) -> None:
+    # Given an event that failed, for a destination that gets nothing now
+    attempt(event, error=DOWN)
+    block(condition)
+
+    # I expect the condition, the last error, and what to do about both, for the event and for the destination
+    destination = explain_destination(destination_rows.with_database_time().get(), last_attempt(event))
+    for sentence, what_to_do in (explained(event), (destination.sentence, destination.advice)):
+        assert reason in sentence.lower()
+        assert DOWN in sentence
+        assert "Check that the receiver runs" in what_to_do
+        assert advice in what_to_do
+
+
+def test_what_a_pending_event_waits_for(event: Event) -> None:
+    # Given an event after another
+    with transaction.atomic():
+        outbox.publish(event.subscription.stream, "orchestrator.job.complete", "s", {})
+
+    # I expect the first to be sent soon, and the second to wait for it
+    assert explained(event) == ("It is about to be sent.", "If this lasts, check that a process deliver runs.")
+    assert "an earlier event of its job waits" in explained(Event.objects.get(sequence=2))[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "sentence", "advice"),
+    [
+        ({}, 410, "its receiver answered 410 (Gone): it never wants this event", "correct the receiver or the callback's URL"),
+        ({"tries": 10}, 503, "its receiver refused it 10 times.", "The receiver has a fault"),
+        ({"tries": 1}, 400, "its receiver refused it once.", "does not take the event"),
+        ({"expires_at": timezone.now() - timedelta(days=1)}, 503, "could not be delivered for a day.", "has a fault"),
+        ({}, None, "could not be delivered for a day.", "Check that the receiver runs"),
+    ],
+)
+def test_a_dead_event_is_explained(event: Event, changes: dict[str, Any], status: int | None, sentence: str, advice: str) -> None:
+    attempt(event, status, DOWN if status is None else "")
+    Event.objects.update(state=Event.State.DEAD, settled_at=timezone.now(), **changes)
+    said, what_to_do = explained(event)
+    assert sentence in said
+    assert advice in what_to_do
+    assert what_to_do.endswith("Then redeliver the event, or all that died at its destination.")
+
+
+def test_an_event_that_died_without_an_attempt_is_explained(event: Event) -> None:
+    Event.objects.update(state=Event.State.DEAD, settled_at=timezone.now())
+    assert "given up after a day without an attempt" in explained(event)[0]
+    Event.objects.update(state=Event.State.DELIVERED)
+    assert explained(event) == ("It was delivered.", "")
+
+
+def test_the_pages_lead_to_each_other(event: Event, client: Client) -> None:
+    # Given a dead event, and one that waits for the same destination, which is down
+    client.force_login(User.objects.create_superuser("olga"))
+    subscription, destination = event.subscription, event.subscription.destination
+    attempt(event, error=DOWN)
+    with transaction.atomic():
+        outbox.publish(subscription.stream, "orchestrator.job.complete", "s", {})
+    waiting = Event.objects.get(sequence=2)
+    Event.objects.filter(pk=event.pk).update(state=Event.State.DEAD, settled_at=timezone.now())
+    Subscription.objects.update(waiting_since=timezone.now())
+    Attempt.objects.create(event=waiting, time=timezone.now(), latency_ms=1, error=DOWN)
+    block("open")
+
+    # I expect each page to lead to the others
+    pages = {
+        "job": f"/admin/jobs/job/{subscription.stream}/change/",
+        "dead": f"/admin/callbacks/event/{event.pk}/change/",
+        "waiting": f"/admin/callbacks/event/{waiting.pk}/change/",
+        "subscription": f"/admin/callbacks/subscription/{subscription.pk}/change/",
+        "destination": f"/admin/callbacks/destination/{destination.pk}/change/",
+        "events": "/admin/callbacks/event/?q=job-1",
+    }
+
+    def links(name: str) -> set[str]:
+        page = client.get(pages[name]).content.decode()
+        return {
+            other for other, address in pages.items() if other != name and re.search(rf'href="{re.escape(address)}["?]', page)
+        }
+
+    assert links("dead") >= {"job", "subscription", "destination"}
+    assert links("waiting") >= {"job", "subscription", "destination"}
+    assert links("subscription") >= {"job", "destination", "events", "dead", "waiting"}
+    assert links("destination") >= {"job", "dead", "waiting"}
+    assert links("events") >= {"job", "dead", "waiting"}
+
+    # and that of the destination to say what the last error was
+    assert DOWN in client.get(pages["destination"]).content.decode()
