@@ -88,6 +88,9 @@ def main() -> int:
         make(kind)
     except KeyboardInterrupt:
         return 130
+    except PermissionError:
+        print(f".venv must be set up by a user who may write to it: run {ROOT}/bin/setup as that user.", file=sys.stderr)
+        return 1
     except (OSError, subprocess.SubprocessError) as error:
         print(f".venv cannot be created ({error}): see the output of pip above, and try again.", file=sys.stderr)
         return 1

@@ -2,9 +2,11 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import virtualenv
 
 from tests.project.commands import ROOT, STOP_SECONDS
 
@@ -55,3 +57,17 @@ def test_a_failed_installation_is_started_again(clone: Path) -> None:
     text = again.communicate(timeout=STOP_SECONDS)[0]
     assert again.returncode == 0, text
     assert "Installing" in text
+
+
+@pytest.mark.stateless
+def test_a_user_who_may_not_install_is_told_who_may(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    # Given an installation of a server, whose requirements have changed
+    def make(_: str) -> None:
+        raise PermissionError(13, "Permission denied", ".venv/.installing")
+
+    monkeypatch.setattr(virtualenv, "make", make)
+    monkeypatch.setattr(sys, "argv", ["virtualenv.py", "make", "run"])
+
+    # When another user starts a command
+    assert virtualenv.main() == 1
+    assert capsys.readouterr().err == f".venv must be set up by a user who may write to it: run {ROOT}/bin/setup as that user.\n"
