@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
+from typing import cast
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
@@ -22,6 +24,7 @@ from jobs.services import ID_TAKEN, JobNotFound
 from jobs.states import UNDECIDED
 from orchestrator_site.base.db.transactions import release_connection
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest, json_response
+from orchestrator_site.base.http.api_keys import is_still_known
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.long_polls import look_until
 from orchestrator_site.base.http.openapi import answer, described, operation, text_answer, unavailable
@@ -183,7 +186,7 @@ class LogsView(OneJobView):
         stream, tail, after = self.query.get("stream"), self.query.get("tail"), self.query["after"]
         if self.query["wait"]:
             raise InvalidRequest("a stream of events waits by itself", field="wait")
-        last = log_stream.read_last_event_id(request.headers.get(log_stream.LAST_EVENT_ID, ""))
+        last = log_stream.read_last_event_id(request.headers.get(log_stream.LAST_EVENT_ID, ""), log)
         if last is not None:
             after, has_ended = last
             if has_ended:
@@ -195,7 +198,8 @@ class LogsView(OneJobView):
             retry_after = str(round(WebIntervals().retry_busy))
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_STREAMS, headers={"Retry-After": retry_after})
         limit = self.query.get("limit", limits.LOG_LINES_DEFAULT)
-        events = log_stream.LogEvents(log, after=after, limit=limit, stream=stream, pauses=pauses)
+        is_allowed = partial(is_still_known, cast("bytes | None", request.auth))
+        events = log_stream.LogEvents(log, after=after, limit=limit, stream=stream, pauses=pauses, is_allowed=is_allowed)
         return StreamingHttpResponse(iter(events), headers=log_stream.HEADERS)
 
 

@@ -4,10 +4,12 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
 from jobs.api import stored_log
+from jobs.api.log_events import forget_events
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, release_connection
 from orchestrator_site.base.http.pauses import Pause
 from orchestrator_site.base.intervals import WebIntervals
@@ -25,10 +27,12 @@ class Follower:
     position: int  # number of the last line that it knows of
     deadline: float  # the pause ends then at the latest
     has_news: bool = False  # whether there is more to read, or nothing to wait for
+    log: stored_log.Log | None = None  # as it is then; None if the job was deleted
+    waits: bool = True  # the answer has not gone on, and the client has not gone
 
     def look(self, logs: dict[UUID, stored_log.Log]) -> None:
         """Set `has_news` by the present state of the logs."""
-        log = logs.get(self.job)
+        log = self.log = logs.get(self.job)
         self.has_news = log is None or log.ended or log.end > self.position
 
 
@@ -53,9 +57,10 @@ class LogWatch:
         interval = self._intervals.follow
         while not stopping.wait(interval):
             with self._lock:
-                followers, self._followers = self._followers, []
+                followers, self._followers = [follower for follower in self._followers if follower.waits], []
                 if not followers:
                     self._is_running = False  # before another is added
+                    forget_events()
                     return
             interval = self._look(followers)
         with self._lock:
@@ -79,7 +84,7 @@ class LogWatch:
         over = [follower for follower in followers if follower.has_news or follower.deadline <= now]
         with self._lock:
             self._followers += [follower for follower in followers if not follower.has_news and follower.deadline > now]
-        for follower in over:
+        for follower in sorted(over, key=attrgetter("job")):  # those of one log together: they share what they read next
             follower.pause.end()
         return interval
 

@@ -18,11 +18,13 @@ EVENTS = "text/event-stream"
 class Stream:
     """A client that follows the log of the job `a`."""
 
-    def __init__(self, web: Web, query: str = "", last_event_id: str | None = None, method: str = "GET") -> None:
+    def __init__(self, web: Web, query: str = "", last_event_id: str | None = None, method: str = "GET", key: str = "") -> None:
         self.connection = HTTPConnection(*web.address, timeout=30)
         headers = {"Accept": EVENTS, "Host": "localhost"} | (
             {"Last-Event-ID": last_event_id} if last_event_id is not None else {}
         )
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         self.connection.request(method, f"/v1/jobs/a/logs?{query}", headers=headers)
         self.response = self.connection.getresponse()
 

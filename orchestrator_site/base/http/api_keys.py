@@ -42,6 +42,12 @@ class ApiKeyAuthentication(BaseAuthentication):
         return None, digest
 
 
+def is_still_known(digest: bytes | None) -> bool:
+    """Return whether the key that a request came with is valid now; also if it needed none. For answers that take long."""
+    path = settings.CONFIGURATION.api_key_file
+    return digest is None or (path is not None and digest in known_digests(path))
+
+
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """The description of the keys in the OpenAPI document."""
 

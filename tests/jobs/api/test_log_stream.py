@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import OperationalError
 from django.db.backends.signals import connection_created
 
-from jobs.api import limits, log_stream, stored_log
+from jobs.api import limits, log_events, log_stream, stored_log
 from jobs.api.log_watch import LogWatch
 from jobs.models import Job
 from orchestrator_site.base.intervals import WebIntervals
@@ -113,6 +115,44 @@ def test_the_header_wins_over_the_place_in_the_query(follow: Follow, job: Job) -
     assert follow("tail=3", "2").texts() == ["x"]
     assert follow("after=2", "0").texts() == ["a", "b", "x"]
     assert follow("after=2", "").texts() == ["x"]
+
+
+@pytest.mark.parametrize("event_id", ["4", "3-end", "9007199254740991", "0-end"])
+def test_an_id_that_this_log_cannot_have_is_refused(follow: Follow, job: Job, event_id: str) -> None:
+    # A job was deleted, and this one, which has the same id, has printed three lines so far
+    stream = follow(last_event_id=event_id)
+    assert stream.response.status == 400
+    assert stream.error() == {"error": "is not the id of an event of this log", "field": "Last-Event-ID"}
+
+    # I expect the same of the end of a log with another length
+    end_log(job)
+    assert follow(last_event_id="4-end").response.status == 400
+
+
+def test_a_client_that_began_after_the_last_line_is_told_not_to_come_back_either(follow: Follow, job: Job) -> None:
+    end_log(job)
+    _, event_id, _ = follow("after=1000").event()
+    assert follow("after=1000", event_id).response.status == 204
+
+
+def test_a_revoked_key_ends_its_streams(
+    web: Web, follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
+) -> None:
+    # Given two clients with keys of their own
+    keys = tmp_path / "keys"
+    keys.write_text("kept\nrevoked\n")
+    settings.CONFIGURATION = replace(settings.CONFIGURATION, api_auth_required=True, api_key_file=keys)
+    kept, revoked = (follow("after=3", key=key) for key in ("kept", "revoked"))
+    wait_until_paused(web, 2)
+
+    # When one key is revoked, and then a line is stored
+    keys.write_text("kept\n")
+    store_lines(job, "new")
+
+    # I expect one client to get it, the answer of the other to end, and no other answer for it
+    assert kept.texts() == ["new"]
+    assert (revoked.block(), revoked.block(), revoked.response.read()) == (["retry: 1000"], [], b"")
+    assert follow("after=3", key="revoked").response.status == 401
 
 
 @pytest.mark.parametrize("event_id", ["-1", "x", "1-end-end", "9007199254740993", "99999999999999999", "1\u00b2", "end", "1 2"])
@@ -240,15 +280,37 @@ def test_comments_need_no_query_of_their_own(follow: Follow, job: Job, monkeypat
     monkeypatch.setattr(log_stream, "log_watch", LogWatch(intervals))
     stream = follow("after=3")
     assert [stream.block() for _ in range(6)][1:] == [[": still here"]] * 5
-    # I expect one look for the job and one for lines
-    assert len(reads) == 2
+    # I expect one look for the job
+    assert len(reads) == 1
 
 
-@pytest.mark.parametrize("step", ["find_log", "read_page"])
+def test_clients_of_one_log_share_what_is_read_of_it(web: Web, follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given some clients that wait at the same line, and one that wants only one stream
+    streams = [follow("after=3") for _ in range(9)]
+    other = follow("after=3&stream=stderr")
+    wait_until_paused(web, 10)
+    reads = []
+    read = stored_log.read_page
+    monkeypatch.setattr(stored_log, "read_page", lambda *page, **wanted: reads.append(wanted) or read(*page, **wanted))
+
+    # When a line is stored, I expect each to get it, and as many reads as there are threads for long answers at most
+    store_lines(job, "new", stream="stderr")
+    assert [stream.texts() for stream in [*streams, other]] == [["new"]] * 10
+    assert len([wanted for wanted in reads if wanted["stream"] is None]) <= Limits().long_answers
+
+    # I expect nothing to be kept when no client waits
+    end_log(job)
+    for stream in [*streams, other]:
+        assert stream.event()[0] == "end"
+    wait_for(lambda: log_events.read_event.cache_info().currsize == 0, what="the events to be forgotten")
+
+
+@pytest.mark.parametrize("step", ["find_logs", "read_page"])
 def test_a_stream_outlives_an_outage_of_the_database(
     web: Web, follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     # Given a stream whose next look at the database fails, for the state of the log or for its lines
+    monkeypatch.setattr(log_stream, "log_watch", LogWatch(WebIntervals(retry_unavailable=0.01)))
     stream = follow("after=3")
     wait_until_paused(web)
     failed = []
@@ -270,17 +332,17 @@ def test_a_stream_outlives_an_outage_of_the_database(
 def test_an_outage_between_two_events_hides_no_line(follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a database that goes away after the first event of a log that is not printed to any more
     reads = []
-    find = stored_log.find_log
+    read = stored_log.read_page
 
-    def find_log(**wanted: Any) -> Any:
+    def read_page(*page: Any, **wanted: Any) -> Any:
         reads.append(wanted)
-        if len(reads) == 3:  # after that of the view and that of the first event
+        if len(reads) == 2:
             raise OperationalError("gone")
-        return find(**wanted)
+        return read(*page, **wanted)
 
-    monkeypatch.setattr(stored_log, "find_log", find_log)
+    monkeypatch.setattr(stored_log, "read_page", read_page)
     stream = follow("limit=2")
     # I expect the other lines when it is back
     assert stream.texts() == ["a", "b"]
     assert stream.texts() == ["x"]
-    assert len(reads) > 3
+    assert len(reads) > 2

@@ -5,10 +5,12 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
 
+from jobs.api.log_watch import log_watch
 from jobs.models import Job
 from orchestrator_site.base.measurements.metrics import HTTP_REQUEST_DURATION
 from orchestrator_site.web.connection_table import Limits
@@ -121,6 +123,19 @@ def test_a_client_that_vanishes_is_noticed(web: Web, job: Job) -> None:
     wait_until_paused(web)
     stream.close()
     wait_until_paused(web, 0)
+    # I expect nothing of it to be left, long before its next comment
+    wait_for(lambda: not log_watch._is_running, what="the thread to end")
+    assert log_watch._followers == []
+
+
+def test_a_client_that_closes_its_side_counts_as_gone(web: Web, job: Job) -> None:
+    stream = Stream(web, "after=3")
+    wait_until_paused(web)
+    stream.connection.sock.shutdown(socket.SHUT_WR)
+    wait_until_paused(web, 0)
+    with pytest.raises(IncompleteRead):
+        stream.response.read()
+    stream.close()
 
 
 def followed_by_node(web: Web, tmp_path: Path, on_line: str = "(line) => console.log(line.text)") -> "subprocess.Popen[str]":
