@@ -20,7 +20,7 @@ from jobs import node_conditions
 from jobs.api.waiting_reason import waiting_for
 from jobs.models import Job, Node
 from jobs.states import State
-from orchestrator_site.admin.start_page.counts import BLOCKED
+from orchestrator_site.admin.start_page.counts import BLOCKED, jobs_with
 from orchestrator_site.base.admin_elements import relative_time
 from orchestrator_site.base.intervals import AdminIntervals
 
@@ -85,7 +85,8 @@ def _destinations() -> Iterator[Problem]:
 
 
 def _dead_events() -> Iterator[Problem]:
-    last_error = Attempt.objects.filter(event=OuterRef("pk")).order_by("-pk").values("error")[:1]
+    # By time, which has no index: by the primary key PostgreSQL might look for the last one among the attempts of all events.
+    last_error = Attempt.objects.filter(event=OuterRef("pk")).order_by("-time", "-pk").values("error")[:1]
     dead = Event.objects.filter(state=Event.State.DEAD, settled_at__isnull=False).order_by("-settled_at")
     shown = dead.annotate(last_error=Subquery(last_error)).values(
         "pk", "type", "settled_at", "last_error", "subscription__subject", "subscription__destination__origin"
@@ -99,7 +100,7 @@ def _dead_events() -> Iterator[Problem]:
 
 
 def _waiting_jobs(intervals: AdminIntervals) -> Iterator[Problem]:
-    oldest = Job.objects.filter(status=State.ACCEPTED).order_by("uuid").annotate(now=Now())
+    oldest = jobs_with(State.ACCEPTED).annotate(now=Now())
     for job in oldest.defer("environment", "command", "meta")[:_SHOWN]:
         if job.now - job.created_at >= timedelta(seconds=intervals.long_wait):
             address = reverse("admin:jobs_job_change", args=(job.pk,))
