@@ -54,6 +54,19 @@ class Destination(models.Model):
         return self.origin
 
 
+class BreakerSample(models.Model):
+    """How many breakers were open at once in a minute, for charts. The relays take one a minute and delete old ones."""
+
+    minute = models.PositiveIntegerField(primary_key=True, help_text="Since 1970, by the database's clock.")
+    open_breakers = models.PositiveIntegerField(help_text="The most that were open at once.")
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.open_breakers} in minute {self.minute}"
+
+
 class Subscription(models.Model):
     """A stream of events, and the URL that they are sent to in order.
 

@@ -74,6 +74,25 @@ class Node(models.Model):
         return self.name
 
 
+class NodeSample(models.Model):
+    """What a healthy node had reserved in a minute, for charts. The relays take one a minute and delete old ones."""
+
+    pk = models.CompositePrimaryKey("minute", "node")
+    minute = models.PositiveIntegerField(help_text="Since 1970, by the database's clock.")
+    # Without a constraint: taking a sample locks no node.
+    node = models.ForeignKey(Node, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    cpu_millis_total = models.PositiveIntegerField()
+    cpu_millis_reserved = models.BigIntegerField()
+    memory_mib = models.PositiveIntegerField()
+    memory_mib_reserved = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.node_id} in minute {self.minute}"
+
+
 class Worker(models.Model):
     """A process that runs jobs. It is alive while its counter increases; the row of a dead one is deleted.
 

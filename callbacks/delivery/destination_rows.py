@@ -72,13 +72,17 @@ def in_flight(destination: Destination, now: datetime | Now) -> int:
     return destination.subscriptions.filter(lease_token__isnull=False, lease_until__gt=now).count()
 
 
-def delete_unused(intervals: DestinationIntervals = DestinationIntervals()) -> int:
-    """Delete a batch of destinations that no stream has gone to for a while; return how many. Paused ones are kept."""
+def unused(intervals: DestinationIntervals = DestinationIntervals()) -> QuerySet[Destination]:
+    """Return the destinations that no stream has gone to for a while, without paused ones."""
     streams = Subscription.objects.filter(destination=OuterRef("pk"))
     last_used = Now() - timedelta(seconds=intervals.unused)
-    unused = Destination.objects.filter(~Exists(streams), paused=False, used_at__lt=last_used)
+    return Destination.objects.filter(~Exists(streams), paused=False, used_at__lt=last_used)
+
+
+def delete_unused(intervals: DestinationIntervals = DestinationIntervals()) -> int:
+    """Delete a batch of unused destinations; return how many."""
     with short_transaction():
         # Locked, so that `registration`, which has to move `used_at` first, adds a new row rather than use one of these.
-        batch = list(unused.select_for_update(of=("self",)).values_list("pk", flat=True)[:_DELETED_BATCH])
+        batch = list(unused(intervals).select_for_update(of=("self",)).values_list("pk", flat=True)[:_DELETED_BATCH])
         Destination.objects.filter(pk__in=batch).delete()
     return len(batch)

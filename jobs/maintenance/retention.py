@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from jobs import events
@@ -12,11 +13,15 @@ _BATCH = 200
 _ROWS_PER_DELETE = 20  # a chunk of a log may be large
 
 
+def expired(retention: timedelta) -> "QuerySet[Job]":
+    """Return the jobs that were complete for `retention`, by the database's clock, the oldest first."""
+    return Job.objects.filter(completed_at__lt=Now() - retention).order_by("completed_at")
+
+
 def delete_old_jobs(retention: timedelta) -> int:
-    """Delete a batch of jobs that were complete for `retention`, by the database's clock. Return how many."""
+    """Delete a batch of expired jobs. Return how many."""
     with short_read():
-        expired = Job.objects.filter(completed_at__lt=Now() - retention).order_by("completed_at")
-        jobs = list(expired.values_list("uuid", flat=True)[:_BATCH])
+        jobs = list(expired(retention).values_list("uuid", flat=True)[:_BATCH])
     if jobs:
         events.forget(jobs)
         delete_in_batches(LogChunk.objects.filter(job__in=jobs), _ROWS_PER_DELETE)

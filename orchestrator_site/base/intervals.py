@@ -179,6 +179,10 @@ class RelayIntervals:
     retention: float = 10.0
     retention_batch: float = 1.0  # between two batches while there are more
     unused_destinations: float = 60.0
+    samples: float = 60.0  # of nodes and breakers, for the charts
+    samples_of_open_breakers: float = 20.0  # less than `DeliveryIntervals.breaker_open`: none that opens is missed
+    old_samples: float = 3600.0
+    samples_kept: float = 7 * 3600.0  # longer than `AdminIntervals.charts_show`
     stop: float = 3.0  # at a stop: then it no longer waits for a duty that is still running
 
 

@@ -5,14 +5,20 @@ import time
 from datetime import timedelta
 
 from callbacks import delivery_hints
-from callbacks.delivery import destination_queue, destination_rows, due_streams
+from callbacks.delivery import breaker_samples, destination_queue, destination_rows, due_streams
 from callbacks.operators import redelivery
-from jobs.maintenance import leftovers, lost_nodes, missed_hints, retention
+from jobs.maintenance import leftovers, lost_nodes, missed_hints, node_samples, retention
 from jobs.maintenance.dead_workers import DeadWorkerDetector
 from jobs.maintenance.lost_nodes import LostNodeDetector
 from orchestrator_site.base.config.configuration import Configuration
+from orchestrator_site.base.db.statements import execute_together
 from orchestrator_site.base.intervals import RelayIntervals, WorkerIntervals
 from orchestrator_site.processes.duties import Duties, Duty
+
+
+def take_samples() -> None:
+    """Take the samples for the charts, all in one transaction: a minute that has one of the breakers has those of the nodes."""
+    execute_together([node_samples.taking(), breaker_samples.taking()])
 
 
 class RelayProcess:
@@ -41,10 +47,14 @@ class RelayProcess:
             Duty(intervals.lost_nodes, self._end_jobs_of_lost_nodes, lost_nodes.unattended, nothing=detector.reset),
             Duty(intervals.job_hints, missed_hints.wake_workers, missed_hints.unowned),
             Duty(intervals.leftovers, leftovers.request_removal),
+            Duty(intervals.samples, take_samples),
+            Duty(intervals.samples_of_open_breakers, take_samples, breaker_samples.open_breakers),
         ]
         deleting = [
-            Duty(intervals.unused_destinations, destination_rows.delete_unused),
-            Duty(intervals.retention, lambda: self._delete_old_jobs(stopping)),
+            Duty(intervals.unused_destinations, destination_rows.delete_unused, destination_rows.unused),
+            Duty(intervals.retention, lambda: self._delete_old_jobs(stopping), lambda: retention.expired(self._retention)),
+            Duty(intervals.old_samples, lambda: node_samples.old(intervals).delete(), lambda: node_samples.old(intervals)),
+            Duty(intervals.old_samples, lambda: breaker_samples.old(intervals).delete(), lambda: breaker_samples.old(intervals)),
         ]
         # Deleting has a thread of its own, because it may take long.
         self._threads = [

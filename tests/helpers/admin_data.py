@@ -5,10 +5,10 @@ from typing import Any
 
 from django.utils import timezone
 
-from callbacks.models import Attempt, Destination, Event, Subscription
-from jobs.models import Input, Job, LogChunk, Node, Output
+from callbacks.models import Attempt, BreakerSample, Destination, Event, Subscription
+from jobs.models import Input, Job, LogChunk, Node, NodeSample, Output
 from jobs.states import InputType, OutputType, Reason, State, TransferStatus
-from tests.helpers.factories import make_node, make_worker
+from tests.helpers.factories import make_node, make_node_sample, make_worker, minute
 
 LOG = [
     ("stdout", "\x1b[1mRendering\x1b[0m frame 1 of 1"),
@@ -48,6 +48,7 @@ def fill(number: int) -> None:
         _event(subscription, job, position) for position, (subscription, job) in enumerate(zip(subscriptions, jobs, strict=True))
     )
     Attempt.objects.bulk_create(_attempt(event) for event in events if event.state != Event.State.PENDING)
+    _samples()
 
 
 def _nodes(now: datetime) -> Node:
@@ -59,6 +60,21 @@ def _nodes(now: datetime) -> Node:
     Node.objects.filter(pk=drained.pk).update(drained=True)
     Node.objects.filter(pk=lost.pk).update(seen_at=now - timedelta(minutes=7))
     return node
+
+
+def _samples() -> None:
+    """Make samples of the nodes, one for each bar of a chart. The third node went away an hour ago."""
+    nodes = Node.objects.order_by("name")
+    ages = range(0, 300, 10)
+    BreakerSample.objects.bulk_create(
+        BreakerSample(minute=minute(ago), open_breakers=(2, 1, 1, 0)[ago // 25 % 4]) for ago in ages
+    )
+    NodeSample.objects.bulk_create(
+        make_node_sample(node, ago, cores=(ago // 10 + 7 * position) % 9, gib=(ago // 30 + position) % 4)
+        for position, node in enumerate(nodes)
+        for ago in ages
+        if position < 2 or ago > 60
+    )
 
 
 def _jobs(number: int, node: Node, now: datetime) -> list[Job]:

@@ -10,7 +10,7 @@ from django.utils import timezone
 from callbacks import outbox
 from jobs import services
 from jobs.lifecycle import Claim
-from jobs.models import Job, Node, Worker, new_uuid
+from jobs.models import Job, Node, NodeSample, Worker, new_uuid
 from jobs.running import claiming
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, OutputSpec
 from orchestrator_site.base.db.statements import execute_together
@@ -57,6 +57,18 @@ def make_node(name: str = "node", *, cpus: int = 2, overcommit: int = 4, memory_
     )
     Node.objects.filter(pk=node.pk).update(seen_at=Now())
     return node
+
+
+def minute(ago: int = 0) -> int:
+    """Return the number of the minute `ago` minutes before this one."""
+    return int(timezone.now().timestamp()) // 60 - ago
+
+
+def make_node_sample(node: Node, ago: int, *, cores: float, gib: float) -> NodeSample:
+    """Make the sample of a node that had reserved so much, `ago` minutes before now."""
+    sample = NodeSample(node=node, minute=minute(ago), cpu_millis_total=node.cpu_millis_total, memory_mib=node.memory_mib)
+    sample.cpu_millis_reserved, sample.memory_mib_reserved = int(cores * 1000), int(gib * 1024)
+    return sample
 
 
 def make_worker(node: Node, lock_path: str = "/nonexistent") -> UUID:

@@ -27,6 +27,7 @@ class Slot:
     start: datetime
     values: dict[str, float] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
+    measured: bool = True  # False: what happened is unknown
 
     def add(self, name: str, value: float) -> None:
         self.values[name] = self.values.get(name, 0) + value

@@ -38,12 +38,14 @@ _SPELLINGS: Final = {
     "postgresql": {
         "now": "STATEMENT_TIMESTAMP()",
         "later": "STATEMENT_TIMESTAMP() + %s * INTERVAL '1 second'",
+        "minute": "CAST(FLOOR(EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()) / 60) AS INTEGER)",
         "skip_locked": "FOR NO KEY UPDATE SKIP LOCKED",
         "key_share": "FOR KEY SHARE SKIP LOCKED",
     },
     "sqlite": {
         "now": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')",
         "later": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', %s || ' seconds')",
+        "minute": "CAST(STRFTIME('%%s', 'NOW') AS INTEGER) / 60",
         "skip_locked": "",  # a transaction locks the whole database
         "key_share": "",
     },
@@ -54,8 +56,8 @@ _SPELLINGS: Final = {
 def sql(template: str) -> str:
     """Replace `{now}` by the time, `{later}` by the time some seconds later, and the others by a lock of a SELECT.
 
-    `{skip_locked}` is for changing rows; `{key_share}` only keeps others from locking them as if to delete them. Both leave out
-    rows with a lock that conflicts.
+    `{minute}` is the time as a number of minutes since 1970. `{skip_locked}` is for changing rows; `{key_share}` only keeps
+    others from locking them as if to delete them. Both leave out rows with a lock that conflicts.
     """
     return template.format(**_SPELLINGS[connection.vendor])
 

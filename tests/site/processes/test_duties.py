@@ -135,6 +135,7 @@ def test_an_idle_relay_makes_few_statements(clock: ManualClock, monkeypatch: pyt
             clock.now += 1
 
     # I expect a statement each second that finds out whether there is anything to do, one every four seconds for the heartbeats
-    # of workers, one every ten for old jobs, one every thirty for nodes, and a transaction each minute for unused destinations
+    # of workers, one every ten for what is old, one every thirty for nodes, and each minute a transaction with samples of nodes
+    # and breakers
     statements = [query["sql"] for query in queries if not query["sql"].startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
     assert len(statements) <= 60 + 15 + 6 + 2 + 2
