@@ -39,6 +39,7 @@ def main(prog: str, arguments: Sequence[str], environment: Mapping[str, str] = o
         except ClientError as error:
             return _fail(_explained(error))
         except Interrupted as interrupted:
+            _end_line_of_ctrl_c()
             return ExitCode.SIGNAL + interrupted.number
         except BrokenPipeError:
             return ExitCode.SIGNAL + SIGPIPE
@@ -76,6 +77,13 @@ def _open_closed_streams() -> None:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - for as long as the process runs
+
+
+def _end_line_of_ctrl_c() -> None:
+    """End the line on which a terminal has shown `^C`, where the shell's prompt would follow."""
+    with suppress(OSError):
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
 
 
 def _fail(message: str) -> int:

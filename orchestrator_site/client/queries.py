@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import textwrap
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from orchestrator_site.client.texts import ago, in_words, seconds_between, shown
 
 _PAGE_JOBS: Final = 100
 _WIDE: Final = 100  # columns from which a job takes one line
+_RAN: Final = 15  # columns: the longest duration is `less than 0.1 s`
 _LABEL: Final = 10  # columns
 
 
@@ -66,7 +68,7 @@ def list_jobs(options: Namespace, service: Service, interrupts: Interrupts) -> i
     query = {name: value for name in ("status", "image", "node") if (value := getattr(options, name))}
     query |= {f"meta.{name}": value for name, value in options.meta}
     is_wide = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= _WIDE
-    header = f"{'ID':<36}  {'STATUS':<9}  {'CREATED':<16}  {'RAN':<12}  IMAGE\n" if is_wide and not options.json else ""
+    header = f"{'ID':<36}  {'STATUS':<9}  {'CREATED':<16}  {'RAN':<{_RAN}}  IMAGE\n" if is_wide and not options.json else ""
     for jobs in _pages(service, interrupts, query, options.limit):
         print(header, end="")
         header = ""
@@ -93,7 +95,7 @@ def _row(job: dict[str, Any], *, is_wide: bool) -> str:
     job_id, state, image = shown(job.get("id")), shown(job.get("status")), shown(job.get("image"))
     created, ran = _ago(job, "createdAt"), _ran(job)
     if is_wide:
-        return f"{job_id:<36}  {state:<9}  {created:<16}  {ran:<12}  {image}"
+        return f"{job_id:<36}  {state:<9}  {created:<16}  {ran:<{_RAN}}  {image}"
     return f"{job_id}\n  {state}, {image}\n  {created}" + (f", ran {ran}" if ran else "")
 
 
@@ -113,9 +115,18 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(job, indent=2))
         return
+    width = shutil.get_terminal_size().columns - _LABEL if sys.stdout.isatty() else 0
     for label, value in _facts(job):
-        if value:
-            print(f"{label:<{_LABEL}}{value}")
+        for line in _wrapped(value, width):
+            print(f"{label:<{_LABEL}}{line}")
+            label = ""
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the text in lines of at most `width` columns, if that many are of use; a longer word has a line of its own."""
+    if width < 2 * _LABEL:
+        return [text] if text else []
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -155,7 +166,7 @@ def _usage(usage: object) -> str:
         ("outputBytes", "outputs"),
         ("logBytes", "log"),
     ):
-        if isinstance(usage.get(member), int):
+        if isinstance(usage.get(member), int) and usage[member]:
             parts.append(f"{size_in_words(usage[member])} of {name}")
     return ", ".join(parts)
 

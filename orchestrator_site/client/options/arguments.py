@@ -19,28 +19,31 @@ commands for jobs that exist (each has a --help of its own):
   {prog} list         list jobs, the newest first
 
 the command:
-  One argument runs in a shell: 'echo hello; exit 3'. Several are the exact
-  arguments. Without any, the image's own command runs. Put -- before a
-  command that has options of its own.
+  One argument runs in a shell: 'echo hello; exit 3'.
+  Several are the exact arguments. Without any, the image's
+  own command runs. Put -- before a command that has options
+  of its own.
 
 examples:
   {prog} alpine 'echo hello; exit 3'
   {prog} alpine -- ls -l /
-  {prog} --memory 1GiB --input main.py=main.py python -- python main.py
-  {prog} --input a=https://example.com/a.csv --output b=b.csv \\
-      alpine 'sort a > b'
-  {prog} --detach --id nightly --env TOKEN alpine 'sleep 600'
+  {prog} --memory 1GiB --input main.py=main.py \\
+      python -- python main.py
+  {prog} --input a=https://example.com/a.csv \\
+      --output b=b.csv alpine 'sort a > b'
+  {prog} --detach --id nightly --env TOKEN \\
+      alpine 'sleep 600'
 
 environment:
-  ORCHESTRATOR_URL      the service; by default PUBLIC_URL, or
-                        http://127.0.0.1:$PORT
-  ORCHESTRATOR_API_KEY  an API key, if the service requires one
+  ORCHESTRATOR_URL      the service; by default PUBLIC_URL,
+                        or http://127.0.0.1:$PORT
+  ORCHESTRATOR_API_KEY  an API key, if it requires one
 
 exit codes:
   the job's own
-  124  the job timed out, and has no exit code other than 0
-  125  the job failed without an exit code, an output of a completed job
-       failed, or this command or the service did
+  124  the job timed out, with no exit code other than 0
+  125  the job failed without an exit code, or an output,
+       this command or the service did
   130  after Ctrl-C
   143  after SIGTERM
 """

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from environment import without_service
 
+from orchestrator_site.client import command_line
+from orchestrator_site.client.interrupts import Interrupted
 from tests.helpers.pipes import has_unread
 from tests.helpers.waiting import wait_for
 from tests.site.client.peers import Peer, Reply, serving
@@ -45,6 +47,25 @@ def printed_by(*command: str, code: int, state: Path) -> str:
 )
 def test_help_begins_with_the_name_of_the_command(command: list[str], prog: str, tmp_path: Path) -> None:
     assert printed_by(*command, code=0, state=tmp_path).startswith(f"usage: {prog} [options] IMAGE")
+
+
+@pytest.mark.parametrize(("is_terminal", "printed"), [(True, "\n"), (False, "")])
+def test_ctrl_c_ends_its_line_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool, printed: str
+) -> None:
+    def interrupt(*_: object) -> int:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(command_line, "_carry_out", interrupt)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    assert command_line.main("bin/run", ["logs", "nightly"], {}) == 130
+    assert capsys.readouterr().err == printed
+
+
+def test_the_notes_of_the_help_fit_a_narrow_terminal(tmp_path: Path) -> None:
+    printed = printed_by("-m", "orchestrator_site.client", "--help", code=0, state=tmp_path)
+    notes = printed[printed.index("commands for jobs") :].splitlines()  # the rest is wrapped by argparse
+    assert max(map(len, notes[1:])) <= 60
 
 
 def test_help_fits_a_usual_terminal(tmp_path: Path) -> None:
