@@ -132,9 +132,10 @@ class _Run:
                 cancelled_by = interrupted.number
             except OSError:
                 # The log cannot be written, or its reader has gone: a program that runs here would end, too.
-                self._service.cancel(self._id)
-                with suppress(OSError):
-                    self._progress.say(f"cancelled job {self._id}: its log cannot be written", Mood.BAD)
+                if not self._is_done:
+                    self._service.cancel(self._id)
+                    with suppress(OSError):
+                        self._progress.say(f"cancelled job {self._id}: its log cannot be written", Mood.BAD)
                 raise
         self._report(job, by_us=cancelled_by is not None)
         if self._options.json:

@@ -1,5 +1,7 @@
 """A live display on a terminal: the present state with a spinner and the time that it takes. Only this module uses rich."""
 
+import os
+import stat
 from typing import BinaryIO, Final, TextIO
 
 from rich.console import Console
@@ -18,14 +20,14 @@ _BESIDE_TEXT: Final = 20  # columns: the spinner, the clock, what separates them
 
 
 class TerminalProgress:
-    """The display makes room for the log as soon as the log is on a terminal, too."""
+    """The display makes room for the log as soon as the log is on a terminal, too, or may come there from a pipe."""
 
     def __init__(self, stderr: TextIO) -> None:
         self._console = Console(file=stderr)
         self._has_unicode = self._console.encoding.lower().startswith("utf")
         self._display: Progress | None = None
         self._is_covered = False  # by the log, which is on this terminal
-        self._at_line_start = True
+        self._at_line_start: bool | None = True  # None: unknown
 
     def state(self, text: str) -> None:
         if self._is_covered:
@@ -47,10 +49,11 @@ class TerminalProgress:
         self._console.print(Text.assemble((f"{mark} ", style), text), soft_wrap=True)
 
     def log_written(self, stream: BinaryIO, data: bytes) -> None:
-        if stream.isatty():
+        is_terminal = stream.isatty()
+        if is_terminal or _is_pipe(stream):
             self.close()
             self._is_covered = True
-            self._at_line_start = data.endswith(b"\n")
+            self._at_line_start = data.endswith(b"\n") if is_terminal else None
 
     def log_ended(self) -> None:
         self._is_covered = False
@@ -62,11 +65,11 @@ class TerminalProgress:
 
     def _start_line(self) -> None:
         """Begin a new line if the job did not end its last one. On an empty one, remove the ^C that the terminal has shown."""
-        if not self._at_line_start:
+        if self._at_line_start is False:
             self._console.print()
-            self._at_line_start = True
-        elif self._display is None:
+        elif self._at_line_start and self._display is None:
             self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+        self._at_line_start = True
 
     def _new_display(self) -> Progress:
         # If the line took the whole width, a ^C would continue on the next one, and the display would not find its place.
@@ -83,3 +86,11 @@ class TerminalProgress:
             redirect_stdout=False,
             redirect_stderr=False,
         )
+
+
+def _is_pipe(stream: BinaryIO) -> bool:
+    """Return whether a program reads the stream, which may write to this terminal."""
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except OSError:
+        return False

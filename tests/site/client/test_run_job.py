@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator_site.client.command_line import main
+from orchestrator_site.client.log_output import InterruptibleWriter
 from orchestrator_site.client.run_job import exit_code_of
 from tests.site.client.peers import Peer, Reply, serving
 
@@ -155,6 +156,26 @@ def test_ctrl_c_after_the_end_of_the_job_only_ends_the_log(peer: Peer, capsys: p
     # I expect no request to cancel it, and no word about it
     assert {method for method, *_ in peer.requests} == {"POST", "GET"}
     assert capsys.readouterr().err == "run: job hello\n"
+
+
+def test_a_job_that_has_ended_is_not_cancelled_because_nobody_reads_its_log(
+    peer: Peer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job that has ended, and a reader of its log that has ended, too
+    line = {"seq": 1, "stream": "stdout", "text": "a"}
+    page = {"lines": [line], "next": 1, "complete": True}
+    peer.replies.extend([ACCEPTED, Reply(200, DONE), Reply(200, page), Reply(200, b"a\n")])
+
+    def write(_: InterruptibleWriter, pieces: object) -> None:
+        if pieces:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(InterruptibleWriter, "write", write)
+
+    # When the log is written, I expect no more than an exit code
+    assert run(peer, "--id", "hello", "alpine", "true") == 141
+    assert "DELETE" not in [request[0] for request in peer.requests]
+    assert "cancelled" not in capsys.readouterr().err
 
 
 def test_a_fault_of_the_client_has_no_exit_code_that_a_job_may_have(

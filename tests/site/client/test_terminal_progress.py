@@ -1,6 +1,7 @@
 """The display makes room for the log and for messages, and shows texts as they are."""
 
 import io
+import os
 import re
 
 import pytest
@@ -117,6 +118,23 @@ def test_the_display_stays_while_the_log_goes_elsewhere() -> None:
     progress.close()
 
     assert "running" in terminal.take()
+
+
+def test_the_display_disappears_before_a_program_gets_the_log_and_nothing_is_erased_then() -> None:
+    # Given a display, and a pipe to a program that may write to the same terminal
+    terminal = Terminal()
+    progress = TerminalProgress(terminal)
+    progress.state("running")
+    reader, writer = os.pipe()
+    with open(reader, "rb"), open(writer, "wb") as pipe:
+        # When the log is written to it
+        progress.log_written(pipe, b"a line\n")
+
+    # I expect the display to be gone, and a message to leave alone what the program may have written
+    assert terminal.take().endswith("\x1b[2K")
+    progress.state("running")
+    progress.say("completed")
+    assert terminal.take() == "• completed\n"
 
 
 @pytest.mark.parametrize(("written", "before"), [(b"unfinished", "\n"), (b"a line\n", "\r\x1b[2K")])
