@@ -21,18 +21,75 @@ STOP_SECONDS = 60
 NARROW = 600  # pixels: a phone
 
 
-class Page:
-    """A page of the browser: what it shows, and the errors in its console."""
+class Browser:
+    """A running Chromium. Its messages are read by one page at a time."""
 
     def __init__(self, commands: int, answers: int) -> None:
-        self.errors: list[str] = []
-        self._expired = 0
         self._commands, self._answers = commands, answers
         self._unread = b""
         self._number = 0
+
+    def write(self, message: dict[str, Any]) -> int:
+        """Send a command of the DevTools protocol, and return its number."""
+        self._number += 1
+        os.write(self._commands, json.dumps({**message, "id": self._number}).encode() + b"\0")
+        return self._number
+
+    def read(self) -> Any:
+        """Return the next message: an event, or the answer to a command."""
+        while b"\0" not in self._unread:
+            data = os.read(self._answers, 1 << 20)
+            assert data, "Chromium has ended"
+            self._unread += data
+        message, self._unread = self._unread.split(b"\0", 1)
+        return json.loads(message)
+
+    @contextmanager
+    def page(self) -> Iterator["Page"]:
+        """Provide a page that shares neither cookies nor storage with any other one."""
+        context = Target(self).send("Target.createBrowserContext")["browserContextId"]
+        try:
+            yield Page(self, context)
+        finally:
+            Target(self).send("Target.disposeBrowserContext", browserContextId=context)
+
+
+class Target:
+    """What takes commands of the DevTools protocol: the browser itself, or a session in it."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
         self._session: str | None = None
+
+    def send(self, method: str, **parameters: Any) -> Any:
+        """Send a command, and return its answer."""
+        message = {"method": method, "params": parameters} | ({"sessionId": self._session} if self._session else {})
+        number = self._browser.write(message)
+        while True:
+            answer = self._next()
+            if answer.get("id") == number:
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+
+    def _next(self) -> Any:
+        message = self._browser.read()
+        if "method" in message and message.get("sessionId") == self._session:
+            self._note(message["method"], message["params"])
+        return message
+
+    def _note(self, method: str, event: Any) -> None:
+        """Take notice of an event."""
+
+
+class Page(Target):
+    """A page of the browser: what it shows, and the errors in its console."""
+
+    def __init__(self, browser: Browser, context: str) -> None:
+        super().__init__(browser)
+        self.errors: list[str] = []
+        self._expired = 0
         self._size = (1280, 900)
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        target = self.send("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
@@ -89,33 +146,10 @@ class Page:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(picture["data"]))
 
-    def send(self, method: str, **parameters: Any) -> Any:
-        """Send a command of the DevTools protocol, and return its answer."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._commands, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._next()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer["error"]
-                return answer["result"]
-
     def _set_metrics(self, width: int, height: int) -> None:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < NARROW)
 
-    def _next(self) -> Any:
-        while b"\0" not in self._unread:
-            data = os.read(self._answers, 1 << 20)
-            assert data, "Chromium has ended"
-            self._unread += data
-        message, self._unread = self._unread.split(b"\0", 1)
-        content = json.loads(message)
-        self._note(content.get("method"), content.get("params"))
-        return content
-
-    def _note(self, method: str | None, event: Any) -> None:
+    def _note(self, method: str, event: Any) -> None:
         match method:
             case "Emulation.virtualTimeBudgetExpired":
                 self._expired += 1
@@ -128,7 +162,7 @@ class Page:
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Page]:
+def chromium(profile: Path) -> Iterator[Browser]:
     """Run a browser with a profile of its own. Skip the test if there is none."""
     program = shutil.which("chromium") or pytest.skip("needs Chromium")
     read_commands, commands = os.pipe()
@@ -154,7 +188,7 @@ def chromium(profile: Path) -> Iterator[Page]:
     os.close(read_commands)
     os.close(write_answers)
     try:
-        yield Page(commands, answers)
+        yield Browser(commands, answers)
     finally:
         process.terminate()
         process.wait(STOP_SECONDS)
@@ -162,11 +196,18 @@ def chromium(profile: Path) -> Iterator[Page]:
         os.close(answers)
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser for the tests of a file."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
 @pytest.fixture
-def operator_page(tmp_path: Path, live_server: Any) -> Iterator[Page]:
-    """A browser in which an operator, olga, has logged in to the admin of `live_server`."""
+def operator_page(browser: Browser, live_server: Any) -> Iterator[Page]:
+    """A page in which an operator, olga, has logged in to the admin of `live_server`."""
     client = Client()
     client.force_login(User.objects.create_superuser("olga"))
-    with chromium(tmp_path / "profile") as page:
+    with browser.page() as page:
         page.log_in(live_server.url, client.cookies["sessionid"].value)
         yield page

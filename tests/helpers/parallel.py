@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,52 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+# The files that take many seconds for their number of tests, the longest first.
+LONG_FILES = [
+    TESTS / name
+    for name in (
+        "acceptance/test_command_line.py",
+        "jobs/engine/docker/test_daemon_restarts.py",
+        "jobs/worker/test_sandboxes_docker.py",
+        "project/test_setup.py",
+        "acceptance/test_metrics.py",
+        "acceptance/test_predecessor.py",
+        "site/browsers/test_generated_client.py",
+        "jobs/engine/docker/test_sandboxes.py",
+        "project/test_demo.py",
+        "jobs/transfers/test_put_inputs.py",
+        "acceptance/test_jobs.py",
+        "jobs/engine/test_engine_containers.py",
+        "jobs/engine/docker/test_init.py",
+        "acceptance/test_restore.py",
+        "jobs/running/test_engine_frozen.py",
+        "acceptance/test_hostile_clients.py",
+        "acceptance/test_forwarded_headers.py",
+        "jobs/running/test_failing_starts_docker.py",
+        "site/browsers/test_admin_in_chromium.py",
+        "jobs/running/test_killed_workers.py",
+        "jobs/engine/test_engine_logs.py",
+        "jobs/admin/test_job_page_in_chromium.py",
+        "site/browsers/test_admin_requests.py",
+        "jobs/logs/test_backpressure_of_jobs.py",
+        "site/processes/test_embedded.py",
+        "site/base/http/test_body_memory.py",
+        "callbacks/delivery/test_delivery_properties.py",
+        "project/test_deployment.py",
+        "site/processes/test_imports.py",
+        "jobs/logs/test_log_costs.py",
+        "site/ops/test_metrics.py",
+        "project/test_plain_english.py",
+        "jobs/worker/test_slow_transfers.py",
+        "jobs/transfers/test_transfer_memory.py",
+        "jobs/running/test_failing_starts.py",
+        "jobs/running/test_suspects.py",
+        "callbacks/delivery/test_killed_deliveries.py",
+        "jobs/worker/test_killed_sandboxes.py",
+    )
+]
 
 
 def state_directory() -> Path:
@@ -67,6 +114,20 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         config.stash[MACHINE] = Machine(Path(config.workerinput["locks"]))
+    elif hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # the worker processes sort the tests, see below
+
+
+@pytest.hookimpl(trylast=True)  # after those that leave out tests
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, then go on with those that have most tests.
+
+    pytest-xdist gives out the files in this order. A process that gets a long one last works on it while the others have ended.
+    """
+    if hasattr(config, "workerinput"):
+        ranks = {path: rank for rank, path in enumerate(LONG_FILES)}
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (ranks.get(item.path, len(ranks)), -tests[item.path]))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside pytest-timeout: waiting is not part of the test

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from stages import Stages
 from suite import can_select, split_marks, workers
 
+from tests.helpers.parallel import LONG_FILES
+
 pytestmark = pytest.mark.stateless
 
 
@@ -70,6 +72,10 @@ def test_an_expression_can_select_tests_of_the_engine(expression: str, selects: 
 def test_arguments_other_than_marks_are_passed_on(arguments: list[str]) -> None:
     assert split_marks(arguments) == ("not long", arguments)
     assert split_marks([*arguments, "-m", "engine"]) == ("engine", arguments)
+
+
+def test_the_files_that_are_run_first_exist() -> None:
+    assert [path for path in LONG_FILES if not path.is_file()] == []
 
 
 def test_chosen_files_and_fault_tests_run_in_one_process() -> None:
