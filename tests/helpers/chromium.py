@@ -137,6 +137,10 @@ class Page(Target):
             typed = {"text": text} if text and event == "keyDown" else {}
             self.send("Input.dispatchKeyEvent", type=event, key=key, code=key, windowsVirtualKeyCode=code, **typed)
 
+    def draw(self) -> None:
+        """Wait until the browser has drawn what its scripts have made of the page."""
+        self.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn(true))))")
+
     def screenshot(self, path: Path) -> None:
         """Store a picture of the whole page, as in a window that is high enough for it."""
         width, height = self._size
