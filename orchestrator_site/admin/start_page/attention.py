@@ -85,8 +85,9 @@ def _destinations() -> Iterator[Problem]:
 
 
 def _dead_events() -> Iterator[Problem]:
-    # By time, which has no index: by the primary key PostgreSQL might look for the last one among the attempts of all events.
-    last_error = Attempt.objects.filter(event=OuterRef("pk")).order_by("-time", "-pk").values("error")[:1]
+    # As `jobs_with`: PostgreSQL might look for the last attempt of an event among those of all events.
+    attempts = Attempt.objects.filter(event__gte=OuterRef("pk"), event__lte=OuterRef("pk"))
+    last_error = attempts.order_by("-event_id", "-pk").values("error")[:1]
     dead = Event.objects.filter(state=Event.State.DEAD, settled_at__isnull=False).order_by("-settled_at")
     shown = dead.annotate(last_error=Subquery(last_error)).values(
         "pk", "type", "settled_at", "last_error", "subscription__subject", "subscription__destination__origin"
