@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.api.log_stream import LogEvents
 from jobs.api.log_watch import log_watch
 from jobs.models import Job
+from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.base.measurements.metrics import HTTP_REQUEST_DURATION
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.wsgi import application
@@ -118,12 +120,16 @@ def test_a_client_that_does_not_read_is_given_up(job: Job) -> None:
         wait_for(lambda: web.server._places._value == 1, what="the place to become free")
 
 
-def test_a_client_that_vanishes_is_noticed(web: Web, job: Job) -> None:
+def test_a_client_that_vanishes_is_noticed(web: Web, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a client that is sent nothing for an hour
+    intervals = WebIntervals(stream_comment=3600)
+    monkeypatch.setattr(LogEvents.__init__, "__kwdefaults__", {"intervals": intervals})
     stream = Stream(web, "after=3")
     wait_until_paused(web)
+
+    # When it goes away, I expect nothing of it to be left
     stream.close()
     wait_until_paused(web, 0)
-    # I expect nothing of it to be left, long before its next comment
     wait_for(lambda: not log_watch._is_running, what="the thread to end")
     assert log_watch._followers == []
 
