@@ -64,7 +64,12 @@ class Output(_Transfer):
 class Usage(AnswerSerializer):
     """What a job has used, as far as it is known."""
 
-    cpuSeconds = Number(0, required=False, help_text="CPU time of all its processes, known after their end.")
+    cpuSeconds = Number(
+        0,
+        required=False,
+        help_text="CPU time of all its processes, known after their end. It includes about 0.03 for the start of its container, "
+        "so that of a job that ran for 0.005 seconds is more than that.",
+    )
     peakMemoryBytes = Integer(
         0, required=False, help_text="The most memory of all its processes together, with cached files, known after their end."
     )

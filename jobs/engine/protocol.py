@@ -70,6 +70,7 @@ class Observation:
     oom_killed: bool = False  # Docker misses a kill within about 40 ms of the start (measured)
     lost: bool = False  # it had ended when the engine was last started, so the engine or the host may have ended it
     usage: Usage | None = None  # if ended, and the engine has kept it
+    keeps_usage: bool = False  # if running, and the engine will know its usage after the end
     wrong_platform: str = ""  # if a program could not be executed, and its image is for another architecture: the two names
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -147,6 +148,16 @@ RegistryCheck = Callable[[Reference], None]  # raises `ImageUnavailable` if noth
 
 def allow_any_registry(reference: Reference) -> None:
     """Accept every registry; a `RegistryCheck`."""
+
+
+class FollowedUsage(Protocol):
+    """What a container has used that is followed while it runs. Thread-safe."""
+
+    def latest(self) -> Usage | None:
+        """Return what the engine said last; None if it has not said anything yet."""
+
+    def close(self) -> None:
+        """Stop following it. What is known stays known."""
 
 
 class Engine(Protocol):
@@ -274,6 +285,13 @@ class Engine(Protocol):
         """Return all containers that have these labels, in any phase. Exit codes, `lost` and `usage` may be missing."""
 
     # -- usage ---------------------------------------------------------------------------------
+    def follow_usage(self, name: str) -> FollowedUsage:
+        """Follow the usage of a running container that the engine does not keep (see `Observation.keeps_usage`).
+
+        Return at once, and never fail: it is known about once a second if the engine reports it, and more seldom if many
+        containers are followed. To be closed.
+        """
+
     def kept_usage(self) -> Sequence[str]:
         """Return the names under which containers were created whose usage is kept, whatever has become of them.
 

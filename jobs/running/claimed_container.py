@@ -1,8 +1,9 @@
 """The container of one claim: its name, its description, and the engine's calls for it."""
 
 import math
+from dataclasses import replace
 
-from jobs.engine.protocol import Engine, Observation, RunSpec
+from jobs.engine.protocol import Engine, FollowedUsage, Observation, RunSpec
 from jobs.errors import ContainerNotFound, EngineSilent, JobError, SandboxRefused
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
@@ -49,6 +50,7 @@ class ClaimedContainer:
         self._is_adopted = claim.number == 1  # there is no earlier owner
         self._may_exist = not self._is_adopted
         self._start_was_requested = False
+        self._followed_usage: FollowedUsage | None = None
 
     def find(self) -> Observation | None:
         """Return what the engine says about it, or None if there is none.
@@ -61,13 +63,22 @@ class ClaimedContainer:
         if not self._may_exist:
             return None
         try:
-            return self._engine.inspect(self.name)
+            return self.inspect()
         except ContainerNotFound:
             return None
 
     def inspect(self) -> Observation:
-        """Return what the engine says about it. Raise `ContainerNotFound`."""
-        return self._engine.inspect(self.name)
+        """Return what the engine says about it. Raise `ContainerNotFound`.
+
+        If the engine will not know its usage after its end, it is followed from the first look at the running process on.
+        """
+        seen = self._engine.inspect(self.name)
+        if seen.phase == "running" and not seen.keeps_usage and self._followed_usage is None:
+            self._followed_usage = self._engine.follow_usage(self.name)
+        if seen.phase == "ended" and self._followed_usage is not None:
+            self._followed_usage.close()
+            return seen if seen.usage else replace(seen, usage=self._followed_usage.latest())
+        return seen
 
     def is_engine_silent(self, seconds: float) -> bool:
         """Return whether the engine sends nothing for `seconds` when it is asked about the container, as a frozen one does."""
@@ -114,10 +125,15 @@ class ClaimedContainer:
     def remove(self) -> None:
         """Remove it, running or not."""
         self._uninterrupted.remove(self.name, force=True)
-        self.leave_sandbox()
+        self.leave()
 
-    def leave_sandbox(self) -> None:
-        """Give its sandbox back, if it has one: this owner does not use the container any more."""
+    def leave(self) -> None:
+        """Stop following its usage, and give its sandbox back: this owner does not use the container any more."""
+        if self._followed_usage is not None:
+            self._followed_usage.close()
+        self._leave_sandbox()
+
+    def _leave_sandbox(self) -> None:
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:
             self._sandboxes.give_back(sandbox)
@@ -134,7 +150,7 @@ class ClaimedContainer:
 
     def _refuse_sandbox(self) -> None:
         self._may_join = False
-        self.leave_sandbox()
+        self._leave_sandbox()
 
     def renew_network(self) -> None:
         """Create the network of the node's jobs again if it is gone."""

@@ -112,7 +112,7 @@ class Run:
     def close(self) -> None:
         """Let go of what the run holds in this process. To be called at its end, however it ends."""
         self._close_follower()
-        self._container.leave_sandbox()
+        self._container.leave()
 
     @property
     def overdue(self) -> bool:

@@ -86,6 +86,9 @@ class EngineIntervals:
     holder_checks: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)  # between checks whether another worker has installed the init
     superseded_init: float = 7 * DAY  # before another release's init is removed: its workers may still use it
     sandbox_answer: float = 5.0  # for a sandbox to say that it is clean
+    statistics_delay: float = 0.5  # since a process was seen running: then its statistics are followed, unless they are kept
+    statistics_answer: float = 5.0  # without a byte, to open their stream
+    statistics_retry: float = 10.0  # after a stream could not be opened, or has broken off
     watch: float = 5.0  # between two calls that check whether the engine answers
     watch_retry: float = 1.0  # between them while it does not
     watch_valid: float = 10.0  # since the last answer: then the engine counts as not answering

@@ -14,12 +14,14 @@ from jobs.engine import container_user, image_errors
 from jobs.engine.docker import start_errors
 from jobs.engine.protocol import (
     EngineInfo,
+    FollowedUsage,
     Frames,
     Observation,
     PullPolicy,
     RegistryCheck,
     RunSpec,
     Stat,
+    Usage,
     User,
     allow_any_registry,
 )
@@ -50,7 +52,8 @@ class FakeEngine(FaultInjection):
     """An engine with the images in `images`, and those in `registry` after a pull. `pulls` lists the pulled ones in order.
 
     Clear `pulls_allowed` to hold all pulls; `pulls_begun` counts them. Add the name of a sandbox to `changed_sandboxes` as if a
-    job had changed its files. Call `close` at the end.
+    job had changed its files. Clear `keeps_usage` to have an engine that only says what running containers use; `usage_followed`
+    has the names of those. Call `close` at the end.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class FakeEngine(FaultInjection):
         self.pulls: list[str] = []
         self.pulls_begun = 0
         self.changed_sandboxes: set[str] = set()
+        self.keeps_usage = True
+        self.usage_followed: list[str] = []
         self.pulls_allowed = threading.Event()
         self.pulls_allowed.set()
         self._id = secrets.token_hex(8)
@@ -254,7 +259,8 @@ class FakeEngine(FaultInjection):
             raise StartFailed(start_errors.UNKNOWN_USER)
         container.start()
         with self._lock:
-            self._kept_usage.add(container.spec.name)
+            if self.keeps_usage:
+                self._kept_usage.add(container.spec.name)
 
     def _check_sandbox(self, container: FakeContainer) -> None:
         sandbox = container.sandbox
@@ -267,8 +273,11 @@ class FakeEngine(FaultInjection):
         seen = container.observe()
         self.check_available()  # a restart in progress may have ended the process
         with self._lock:
-            usage = container.usage if container.spec.name in self._kept_usage else None
-        return replace(seen, lost=seen.finished_at is not None and seen.finished_at <= self._began, usage=usage)
+            kept = container.spec.name in self._kept_usage
+        if seen.phase == "running":
+            return replace(seen, keeps_usage=kept)
+        lost = seen.finished_at is not None and seen.finished_at <= self._began
+        return replace(seen, lost=lost, usage=container.usage if kept else None)
 
     @fallible
     def wait(self, name: str, interrupt: Interrupt, timeout: float | None = None) -> None:
@@ -297,6 +306,11 @@ class FakeEngine(FaultInjection):
         with self._lock:
             found = list(self._containers.values())
         return [one.observe() for one in found if labels.items() <= one.spec.labels.items()]
+
+    def follow_usage(self, name: str) -> FollowedUsage:
+        followed = _FollowedContainer(name, self._containers.get(name), self.usage_followed)
+        self.usage_followed.append(name)
+        return followed
 
     @fallible
     def kept_usage(self) -> Sequence[str]:
@@ -358,3 +372,19 @@ class FakeEngine(FaultInjection):
     @contextmanager
     def _get(self, container: FakeContainer, path: str) -> Iterator[Iterator[bytes]]:
         yield container.files.pack(path)
+
+
+class _FollowedContainer:
+    """The usage of a container while it runs, if there is one."""
+
+    def __init__(self, name: str, container: FakeContainer | None, followed: list[str]) -> None:
+        self._name = name
+        self._container = container
+        self._followed = followed
+
+    def latest(self) -> Usage | None:
+        return self._container.sample if self._container else None
+
+    def close(self) -> None:
+        if self._name in self._followed:
+            self._followed.remove(self._name)

@@ -25,6 +25,7 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PIECE_BYTES: Final = 16 * 1024  # Docker cuts longer lines into pieces of this size
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # exit codes
 _POLL_SECONDS: Final = 0.02
+_CPU_TIMES: Final = slice(11, 15)  # of it and its ended children: the indexes in /proc/<pid>/stat after the name (proc(5))
 _PIPE_GRACE: Final = 5.0  # seconds to read the rest of what an ended process has printed
 
 
@@ -74,6 +75,7 @@ class FakeContainer:
         self._oom_killed = False
         self.usage: Usage | None = None
         self._peak_memory = 0
+        self.sample: Usage | None = None  # of the running process
         self._removed = False
         self._stopping = False
         self._overdue = False
@@ -259,6 +261,8 @@ class FakeContainer:
         while not ended.wait(_POLL_SECONDS):
             resident = _resident_bytes(process.pid)
             self._peak_memory = max(self._peak_memory, resident)
+            if resident:  # not ended yet
+                self.sample = Usage(_cpu_seconds(process.pid), self._peak_memory)
             if resident > limit:
                 self._oom_killed = True
                 self._signal_all(process, signal.SIGKILL)
@@ -273,6 +277,17 @@ def _resident_bytes(pid: int) -> int:
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident_bytes(int(child)) for child in children)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and its children, ended ones included."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (OSError, IndexError):
+        return 0
+    ticks = sum(int(field) for field in fields[_CPU_TIMES])
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(_cpu_seconds(int(child)) for child in children)
 
 
 def _group_runs(group: int) -> bool:

@@ -16,7 +16,6 @@ from jobs.engine.docker.container_json import listed_observation, observation
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
-from jobs.engine.docker.kept_usage import KeptUsage
 from jobs.engine.docker.local_daemon import LocalDaemon
 from jobs.engine.docker.log_frames import read_frames
 from jobs.engine.docker.networks import Networks, label_filter
@@ -26,8 +25,10 @@ from jobs.engine.docker.start_errors import cause_of, check_arguments
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, quoted
 from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.docker.unenforced_limits import EngineWarnings, flagged_limits
+from jobs.engine.docker.usage import KeptUsage, StatisticsStreams
 from jobs.engine.protocol import (
     EngineInfo,
+    FollowedUsage,
     Frames,
     Observation,
     PullPolicy,
@@ -75,6 +76,7 @@ class DockerEngine:
         local = LocalDaemon(host, intervals)
         self._restarts = DaemonRestarts(self._new_connections, local)
         self._usage = KeptUsage(local)
+        self._statistics = StatisticsStreams(self._client)
         self._networks = Networks(self._client)
         self._images = Images(self._client, self._restarts)
         self._init = Init(self._client)
@@ -215,6 +217,8 @@ class DockerEngine:
     def inspect(self, name: str) -> Observation:
         inspected = self._inspect(name)
         seen = observation(inspected)
+        if seen.phase == "running":
+            return replace(seen, keeps_usage=self._usage.keeps(inspected))
         if seen.phase != "ended":
             return seen
         if seen.exit_code == _NOT_EXECUTABLE:
@@ -260,6 +264,9 @@ class DockerEngine:
         return [seen for summary in summaries or [] if (seen := listed_observation(summary))]
 
     # -- usage ---------------------------------------------------------------------------------
+    def follow_usage(self, name: str) -> FollowedUsage:
+        return self._statistics.follow(name)
+
     def kept_usage(self) -> Sequence[str]:
         return self._usage.names()
 

@@ -36,7 +36,7 @@ class LocalDaemon:
     def __init__(self, host: str, intervals: EngineIntervals) -> None:
         scheme, _, path = str(parse_host(host)).partition("://")
         self._socket = Path(path) if scheme == "http+unix" else None
-        self._timeout = intervals.local_check
+        self.timeout = intervals.local_check  # seconds, for its socket
         self._lock = threading.Lock()
         self._socket_created_at = 0.0
         self._answered_at = 0.0
@@ -75,7 +75,7 @@ class LocalDaemon:
             return None
         try:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(self._timeout)
+                connection.settimeout(self.timeout)
                 connection.connect(str(self._socket))
                 credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid = _CREDENTIALS.unpack(credentials)[0]

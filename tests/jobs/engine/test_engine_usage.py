@@ -1,7 +1,6 @@
 """The contract of engines: what the processes of a container have used."""
 
 import os
-from contextlib import closing
 
 import pytest
 
@@ -9,8 +8,8 @@ from jobs.engine.docker import DockerEngine
 from jobs.engine.docker.local_daemon import LocalDaemon
 from jobs.engine.protocol import Observation, Usage
 from orchestrator_site.base.intervals import EngineIntervals
-from tests.helpers import built_images
-from tests.helpers.engines import Bench, DockerBench
+from tests.helpers.engines import Bench, DockerBench, FakeBench
+from tests.helpers.waiting import wait_for
 
 MIB = 1024**2
 SPIN = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"  # takes more than 50 ms of CPU on any machine
@@ -19,11 +18,8 @@ SPIN = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"  # takes more than 50
 @pytest.fixture
 def measuring_docker(docker_bench: DockerBench) -> DockerBench:
     """A Docker engine whose containers' usage can be kept (see docs/operations.md)."""
-    with closing(built_images.client(docker_bench.host)) as client:
-        driver = client.info()["CgroupDriver"]
-    local = LocalDaemon(docker_bench.host, EngineIntervals()).process() is not None
-    if driver != "cgroupfs" or not local or os.geteuid() != 0:
-        pytest.skip("this engine's control groups cannot be read by this process, or are made by systemd")
+    if LocalDaemon(docker_bench.host, EngineIntervals()).process() is None or os.geteuid() != 0:
+        pytest.skip("this engine's control groups cannot be read by this process")
     return docker_bench
 
 
@@ -31,6 +27,16 @@ def measuring_docker(docker_bench: DockerBench) -> DockerBench:
 def measuring(request: pytest.FixtureRequest) -> Bench:
     """Each engine in turn."""
     found: Bench = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=["fake_bench", pytest.param("docker_bench", marks=pytest.mark.engine)])
+def following(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Each engine in turn, where it cannot keep the usage of containers: as if it were on another host."""
+    found: Bench = request.getfixturevalue(request.param)
+    monkeypatch.setattr(LocalDaemon, "process", lambda _: None)
+    if isinstance(found, FakeBench):
+        found.engine.keeps_usage = False
     return found
 
 
@@ -87,7 +93,8 @@ def test_it_is_known_to_a_worker_that_starts_later(measuring_docker: DockerBench
 def test_it_is_unknown_while_the_process_runs(measuring: Bench) -> None:
     name = measuring.started(("sleep", "60"))
 
-    assert measuring.engine.inspect(name).usage is None
+    seen = measuring.engine.inspect(name)
+    assert (seen.usage, seen.keeps_usage) == (None, True)
 
 
 def test_it_is_known_under_another_name_until_it_is_forgotten(measuring: Bench) -> None:
@@ -136,3 +143,37 @@ def test_the_usage_of_a_running_container_is_not_forgotten(measuring: Bench) -> 
 
     # I expect
     assert isinstance(measuring.engine.inspect(name).usage, Usage)
+
+
+def test_the_usage_of_a_running_container_is_followed_if_it_is_not_kept(following: Bench) -> None:
+    # Given a process that has used CPU time, and has 16 MiB
+    command = f"{SPIN}; x=$(head -c 16777216 /dev/zero | tr '\\0' x); sleep 60; : $x"
+    name = following.started(("/bin/sh", "-c", command))
+    assert not following.engine.inspect(name).keeps_usage
+
+    # When it is followed until that has been seen, and then ends
+    followed = following.engine.follow_usage(name)
+
+    def seen() -> Usage | None:
+        usage = followed.latest()
+        return usage if usage and (usage.peak_memory_bytes or 0) > 16 * MIB else None
+
+    wait_for(seen, 20, "a sample")
+    following.engine.stop(name, 0)
+    followed.close()
+
+    # I expect what was seen last to stay known, and the engine to know nothing
+    used = followed.latest()
+    assert used is not None
+    assert used.cpu_seconds is not None
+    assert used.cpu_seconds > 0.05
+    assert following.engine.inspect(name).usage is None
+    assert following.engine.kept_usage() == []
+
+
+def test_following_what_does_not_exist_does_nothing(following: Bench) -> None:
+    followed = following.engine.follow_usage("unknown")
+    assert followed.latest() is None
+
+    followed.close()
+    followed.close()

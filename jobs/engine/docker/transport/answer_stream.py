@@ -52,6 +52,10 @@ class ByteStream:
         self._poll.register(self._socket, select.POLLIN)
         self._decode(received)
 
+    def fileno(self) -> int:
+        """Return the socket's file descriptor, for one thread that waits for several streams: see `ready` with 0 seconds."""
+        return self._socket.fileno()
+
     def ready(self, seconds: float | None) -> bool:
         """Wait for a byte or for the end of the body, at most `seconds`; return False if neither came.
 

@@ -42,6 +42,11 @@ class ScriptedDaemon:
         """Return the number of requests whose line contains `part`."""
         return sum(part in line for line in self.request_lines)
 
+    @property
+    def connections(self) -> int:
+        """Return the number of open connections."""
+        return sum(connection.fileno() >= 0 for connection in self._open)
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.engine.docker.control_groups import ControlGroups
+from jobs.engine.docker.usage.control_groups import ControlGroups
 from jobs.engine.protocol import Usage
 
 VERSION_1 = """\

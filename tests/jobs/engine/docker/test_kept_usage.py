@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from jobs.engine.docker.kept_usage import KeptUsage, _configured_parent
 from jobs.engine.docker.local_daemon import LocalDaemon, Process
+from jobs.engine.docker.usage.control_groups import ControlGroups
+from jobs.engine.docker.usage.kept_usage import KeptUsage, _configured_parent
+from jobs.engine.docker.usage.parents import Parents
 from orchestrator_site.base.intervals import EngineIntervals
 
 
@@ -53,20 +55,72 @@ class ThisProcess(LocalDaemon):
 
 
 def test_a_daemon_is_asked_once() -> None:
-    # Given an engine whose control groups are made by systemd
+    # Given an engine with a driver whose control groups cannot be removed
     kept = KeptUsage(ThisProcess())
     asked: list[str] = []
 
     def info() -> dict[str, Any]:
         asked.append("info")
-        return {"CgroupDriver": "systemd", "CgroupVersion": "2"}
+        return {"CgroupDriver": "another", "CgroupVersion": "2"}
 
     # When parents are wanted for two containers
     parents = [kept.parent_for(name, info) for name in ("one", "two")]
 
-    # I expect none: only systemd could remove them
+    # I expect none
     assert parents == ["", ""]
     assert asked == ["info"]
+
+
+class OnePlace(Parents):
+    """Parents in one directory, whose maker records which of them it has released."""
+
+    def __init__(self) -> None:
+        self.released: list[str] = []
+
+    def reference(self, name: str) -> str:
+        return f"{name}.slice"
+
+    def includes(self, reference: str) -> bool:
+        return reference.endswith(".slice")
+
+    def group(self, reference: str) -> str:
+        return f"/above.slice/{reference}"
+
+    def all_group(self) -> str:
+        return "/above.slice"
+
+    def name(self, directory: str) -> str | None:
+        return directory.removesuffix(".slice") if directory.endswith(".slice") else None
+
+    def release(self, reference: str) -> None:
+        self.released.append(reference)
+
+
+def test_a_slice_is_released_before_it_is_removed_unless_something_runs_there(tmp_path: Path) -> None:
+    # Given slices of which one has a container
+    kept, parents = KeptUsage(ThisProcess()), OnePlace()
+    kept._parents, kept._groups = parents, ControlGroups(True, tmp_path, tmp_path, (tmp_path,))
+    for directory in ("ended.slice", "running.slice/docker-1.scope", "docker-2.scope"):
+        (tmp_path / "above.slice" / directory).mkdir(parents=True)
+    assert sorted(kept.names()) == ["ended", "running"]
+
+    # When
+    for name in ("ended", "running", "unknown"):
+        kept.forget(name)
+
+    # I expect only the empty one to be released: systemd ends what runs in a slice that it stops
+    assert parents.released == ["ended.slice"]
+    assert kept.names() == ["running"]
+
+
+def test_the_usage_of_a_running_process_is_kept_below_its_parent(tmp_path: Path) -> None:
+    # Given
+    kept = KeptUsage(ThisProcess())
+    kept._parents, kept._groups = OnePlace(), ControlGroups(True, tmp_path, tmp_path, (tmp_path,))
+
+    # I expect only such a container's usage to be kept
+    assert kept.keeps({"HostConfig": {"CgroupParent": "job.slice"}})
+    assert not kept.keeps({"HostConfig": {"CgroupParent": ""}})
 
 
 def test_an_engine_over_tcp_is_not_asked_and_keeps_nothing() -> None:

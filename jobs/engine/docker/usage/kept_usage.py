@@ -9,16 +9,16 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.engine.docker.control_groups import ControlGroups
 from jobs.engine.docker.local_daemon import LocalDaemon, Process
+from jobs.engine.docker.usage.control_groups import ControlGroups
+from jobs.engine.docker.usage.parents import DirectoryParents, Parents, SliceParents
 from jobs.engine.protocol import Usage
 
-_DRIVER: Final = "cgroupfs"  # systemd's parents are units, which only systemd may remove
-_DEFAULT_PARENT: Final = "/docker"  # of all containers, unless the daemon was told another
 _PARENT_OPTION: Final = "--cgroup-parent"
 _CONFIG_OPTION: Final = "--config-file"
 _DEFAULT_CONFIG: Final = "/etc/docker/daemon.json"
@@ -35,7 +35,7 @@ class KeptUsage:
         self._asked: Process | None = None  # the daemon that has reported the driver
         self._seen: Process | None = None  # the daemon through which the groups are seen
         self._groups: ControlGroups | None = None
-        self._parent = ""
+        self._parents: Parents = DirectoryParents("")
 
     def learn(self, info: Mapping[str, Any]) -> None:
         """Find out where the engine's control groups are, given the answer to `GET /info`."""
@@ -56,7 +56,7 @@ class KeptUsage:
         if not self._is_up_to_date() and self._local.process() is not None:
             self.learn(info())
         with self._lock:
-            return self._group(name) if self._groups else ""
+            return self._parents.reference(name) if self._groups else ""
 
     def _is_up_to_date(self) -> bool:
         with self._lock:
@@ -65,22 +65,33 @@ class KeptUsage:
 
     def usage(self, inspected: Mapping[str, Any]) -> Usage | None:
         """Return what a container has used, given the answer to `GET /containers/<name>/json`."""
-        parent = inspected["HostConfig"].get("CgroupParent") or ""
+        groups = self._groups_of(inspected)
+        return groups.usage(self._parents.group(_parent_of(inspected))) if groups else None
+
+    def keeps(self, inspected: Mapping[str, Any]) -> bool:
+        """Return whether the usage of a container will be known after its end."""
+        return self._groups_of(inspected) is not None
+
+    def _groups_of(self, inspected: Mapping[str, Any]) -> ControlGroups | None:
         groups = self._current_groups()
-        return groups.usage(parent) if groups and parent.startswith(f"{self._parent}/") else None
+        return groups if groups and self._parents.includes(_parent_of(inspected)) else None
 
     def names(self) -> list[str]:
         """Return the names under which containers were created whose usage is kept."""
         groups = self._current_groups()
-        return groups.children(self._parent) if groups else []
+        directories = groups.children(self._parents.all_group()) if groups else []
+        return [name for directory in directories if (name := self._parents.name(directory))]
 
     def forget(self, name: str) -> None:
         """Remove the parent of the container that was created under this name, if it has ended."""
-        if groups := self._current_groups():
-            groups.remove(self._group(name))
-
-    def _group(self, name: str) -> str:
-        return f"{self._parent}/{name}"
+        reference = self._parents.reference(name)
+        group = self._parents.group(reference)
+        if not (groups := self._current_groups()) or groups.children(group):
+            return
+        if groups.has(group):
+            with suppress(OSError):  # systemd is asked again when the leftovers are removed
+                self._parents.release(reference)
+                groups.remove(group)
 
     def _current_groups(self) -> ControlGroups | None:
         """Return the groups through the daemon that runs now: after a restart it is another process."""
@@ -91,13 +102,26 @@ class KeptUsage:
 
     def _find(self, process: Process | None) -> None:
         self._seen, self._groups = process, None
-        if process is None or self._driver != _DRIVER:
+        if process is None:
             return
         directory = Path(f"/proc/{process.pid}")
-        self._parent = _configured_parent(directory) or _DEFAULT_PARENT
         groups = ControlGroups.of_process(directory, unified=self._unified)
-        if groups and self._parent.startswith("/") and _may_remove(groups):  # others are relative to the daemon's own group
-            self._groups = groups
+        parents = self._parents_of(directory)
+        if groups and parents and parents.usable and _may_remove(groups):
+            self._groups, self._parents = groups, parents
+
+    def _parents_of(self, process: Path) -> DirectoryParents | SliceParents | None:
+        match self._driver:
+            case "cgroupfs":
+                return DirectoryParents(_configured_parent(process))
+            case "systemd":
+                return SliceParents(_configured_parent(process), process / "root", self._local.timeout)
+            case _:
+                return None
+
+
+def _parent_of(inspected: Mapping[str, Any]) -> str:
+    return inspected["HostConfig"].get("CgroupParent") or ""
 
 
 def _may_remove(groups: ControlGroups) -> bool:

@@ -56,6 +56,10 @@ class ControlGroups:
         # Before Linux 5.11, version 1 may be set up so that groups do not count what those below them have.
         return Usage(cpu_seconds=cpu_time / units, peak_memory_bytes=peak or None)
 
+    def has(self, group: str) -> bool:
+        """Return whether a group exists."""
+        return _below(self.memory, group).exists()
+
     def children(self, group: str) -> list[str]:
         """Return the names of the groups directly below a group."""
         try:
