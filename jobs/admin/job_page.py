@@ -34,6 +34,7 @@ from orchestrator_site.base.values.durations import format_duration
 
 _HIDDEN: Final = ("environment", "command", "log_tail_stdout", "log_tail_stderr")
 _POLLS: Final = {"log_poll": WebIntervals().log_poll, "state_poll": WebIntervals().state_poll}
+_LOG_LINES: Final = 5000  # on the page at once, which does not grow with the log
 
 
 class _RunAgainForm(BaseDialogForm):  # type: ignore[misc]
@@ -85,7 +86,7 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any) -> HttpResponse:
         job = options.get("obj")
         if job is not None:
-            context |= _state(job.pk) | {"events": job_events.page_for(request, job.pk)}
+            context |= _state(job.pk) | {"log_lines": _LOG_LINES, "events": job_events.page_for(request, job.pk)}
         response: HttpResponse = super().render_change_form(request, context, *args, **options)
         return response
 

@@ -4,7 +4,7 @@
 "use strict";
 
 (() => {
-  const MAX_LINES = 5000; // on the page, which does not grow with the log
+  const MAX_CHARACTERS = 4 * 1024 * 1024; // on the page
   const END = 40; // pixels that still count as the end
   const TEXT = "#d1d5db";
   const BACKGROUND = "#0d1117";
@@ -40,6 +40,7 @@
     if (line.partial) made.classList.add("job-line-partial");
     if (line.marker) made.classList.add("job-line-marker");
     made.dataset.number = line.number;
+    made.characters = line.runs.reduce((sum, run) => sum + run.text.length, 0);
     const number = element("span", "job-line-number", line.number);
     number.title = `${line.stream}, ${line.time}`;
     const text = element("span", "job-line-text");
@@ -50,6 +51,7 @@
 
   class LogView {
     constructor(root) {
+      this.root = root;
       this.url = root.dataset.url;
       this.pause = Number(root.dataset.pause) * 1000;
       this.lines = document.getElementById("job-log-lines");
@@ -146,10 +148,7 @@
         const below = this.lines.scrollHeight - this.lines.scrollTop;
         this.earlier.remove();
         this.lines.prepend(...piece.lines.map(lineElement));
-        for (const line of [...this.shown()].slice(MAX_LINES)) {
-          line.remove();
-          this.detached = true;
-        }
+        this.detached = this.removeBeyond([...this.shown()]) || this.detached;
         this.follow.checked = false;
         this.showButtons();
         this.lines.scrollTop = this.lines.scrollHeight - below;
@@ -171,13 +170,24 @@
       const atEnd = this.follow.checked;
       this.later.remove();
       this.lines.append(...piece.lines.map(lineElement));
-      const shown = [...this.shown()];
-      for (const line of shown.slice(0, Math.max(0, shown.length - MAX_LINES))) line.remove();
+      // At the end the first lines make room. Elsewhere somebody reads them: then the new ones are not shown.
+      if (atEnd) this.removeBeyond([...this.shown()].reverse());
+      else this.detached = this.removeBeyond([...this.shown()]) || this.detached;
       this.after = piece.after;
       this.styles = piece.styles;
       this.ended = piece.ended;
       this.showButtons();
       if (atEnd) this.scrollToEnd();
+    }
+
+    // Keep the page small: remove the lines, given in the order in which they are kept, that are too many. Return whether there
+    // were any.
+    removeBeyond(lines) {
+      let left = MAX_CHARACTERS;
+      const kept = lines.slice(0, Number(this.root.dataset.lines)).findIndex((line) => (left -= line.characters) < 0);
+      const beyond = lines.slice(kept < 0 ? Number(this.root.dataset.lines) : Math.max(1, kept));
+      for (const line of beyond) line.remove();
+      return beyond.length > 0;
     }
 
     showButtons() {
@@ -201,6 +211,7 @@
 
     condition() {
       if (!this.after) return this.ended ? "It printed nothing." : "It has printed nothing yet.";
+      if (this.detached) return `Later lines are not shown: the page holds ${this.root.dataset.lines} at most.`;
       return this.ended ? "" : "Waiting for more …";
     }
 

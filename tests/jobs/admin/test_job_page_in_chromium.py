@@ -194,10 +194,47 @@ def test_one_stream_can_be_shown(job: Job, open_page: Callable[[], Page]) -> Non
     assert "complaint" in page.text
 
 
-def test_a_job_without_output_says_so(open_page: Callable[[], Page]) -> None:
+def test_the_page_does_not_grow_with_the_log(job: Job, open_page: Callable[[], Page]) -> None:
+    # Given the page of a job without output, which says so, and which holds five lines
     page = open_page()
+    page.evaluate("document.getElementById('job-log').dataset.lines = 5")
     assert lines_in(html_of(page)) == []
     assert "It has printed nothing yet." in page.text
+
+    def shown() -> list[int]:
+        numbers: list[int] = page.evaluate("[...document.querySelectorAll('.job-line')].map(one => +one.dataset.number)")
+        return numbers
+
+    def click(button: str) -> None:
+        page.evaluate(f"[...document.querySelectorAll('.job-log-more')].find(one => one.innerText === '{button}').click()")
+
+    # When more is printed while it follows the end, I expect the last lines
+    prints(job, *(("stdout", f"line {number}") for number in range(1, 5)))
+    page.pass_time(3)
+    assert shown() == [1, 2, 3, 4]
+    prints(job, *(("stdout", f"line {number}") for number in range(5, 8)))
+    page.pass_time(3)
+    assert shown() == [3, 4, 5, 6, 7]
+
+    # and when earlier lines are loaded, those, and a hint that later ones are not shown, even if more is printed
+    hint = "Later lines are not shown: the page holds 5 at most."
+    click("Load earlier lines")
+    wait_for(lambda: shown() == [1, 2, 3, 4, 5], what="the earlier lines")
+    assert hint in page.text
+    prints(job, ("stdout", "line 8"))
+    page.pass_time(3)
+    assert shown() == [1, 2, 3, 4, 5]
+
+    # and at the end the last ones again, without the hint, which stay if somebody reads them
+    click("Go to the end")
+    wait_for(lambda: shown()[-1] == 8, what="the end")
+    assert (len(shown()), hint in page.text) == (5, False)
+    page.evaluate("document.getElementById('job-log-follow').checked = false")
+    prints(job, ("stdout", "line 9"))
+    page.pass_time(3)
+    assert shown() == [4, 5, 6, 7, 8]
+    assert hint in page.text
+    assert page.errors == []
 
 
 def test_a_job_is_run_again_and_cancelled_by_clicks(job: Job, open_page: Callable[[], Page]) -> None:
