@@ -23,7 +23,7 @@ from callbacks.delivery import destination_rows
 from callbacks.models import Destination, Event
 from callbacks.operators import destinations, redelivery, undelivered
 from orchestrator_site.base import operator_log
-from orchestrator_site.base.admin_elements import back_to, button, label, moment, named_field, yes_or_no
+from orchestrator_site.base.admin_elements import back_to, button, label, moment, named_field, once, yes_or_no
 from orchestrator_site.base.large_lists import LargeList
 
 _MAX_NAMED: Final = 5  # destinations listed in a message
@@ -33,8 +33,8 @@ _MAX_NAMED: Final = 5  # destinations listed in a message
 class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     list_display = ("origin", "condition", "in_a_row", "opens", "unthrottled", "queue")
     list_filter = ("paused",)
-    search_fields = ("origin",)
-    search_help_text = "A part of the origin: scheme, host or port"
+    search_fields = ("origin",)  # see `get_search_results`
+    search_help_text = "A URL, or the beginning of a host's name"
     ordering = ("origin",)
     in_a_row = named_field("failures", "Failures in a row")
     opens = moment("open_until", "Breaker open until")
@@ -45,7 +45,7 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     actions_detail = ("pause", "resume", "reset", "redeliver")
     fieldsets = (
         (None, {"fields": ("origin", "condition", "why", "what_to_do", "load", "redeliveries", "used")}),
-        ("Not delivered", {"fields": ("first_waiting", "last_dead")}),
+        ("Not delivered", {"fields": ("next_events", "last_dead")}),
         ("Breaker", {"fields": ("in_a_row", "openings", "opens", "probe")}),
         ("Concurrency and throttling", {"fields": ("concurrency", "throttles", "unthrottled")}),
     )
@@ -60,6 +60,13 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     def get_queryset(self, request: HttpRequest) -> QuerySet[Destination]:
         rows: QuerySet[Destination] = super().get_queryset(request)
         return destination_rows.with_database_time(rows)
+
+    def get_search_results(
+        self, _request: HttpRequest, queryset: QuerySet[Destination], search: str
+    ) -> tuple[QuerySet[Destination], bool]:
+        """Find origins by how they begin, which has an index; a part in the middle would be looked for in all rows."""
+        text = search.strip()
+        return queryset.filter(destinations.named(text)) if text else queryset, False
 
     @label(
         "State",
@@ -77,19 +84,19 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
 
     @admin.display(description="What happens")
     def why(self, destination: Destination) -> str:
-        return self._explain(destination).sentence
+        return once(destination, _explain).sentence
 
     @admin.display(description="What to do")
     def what_to_do(self, destination: Destination) -> str | None:
-        return self._explain(destination).advice or None
+        return once(destination, _explain).advice or None
 
-    @admin.display(description="Events that wait longest")
-    def first_waiting(self, destination: Destination) -> SafeString | None:
-        return _links_to(undelivered.first_waiting(destination))
+    @admin.display(description="Next events to send")
+    def next_events(self, destination: Destination) -> SafeString | None:
+        return _links_to(once(destination, undelivered.next_events))
 
     @admin.display(description="Events that died last")
     def last_dead(self, destination: Destination) -> SafeString | None:
-        return _links_to(undelivered.last_dead(destination))
+        return _links_to(once(destination, undelivered.last_dead))
 
     @admin.display(description="Deliveries at once")
     def concurrency(self, destination: Destination) -> int:
@@ -157,15 +164,6 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     def reset_selected(self, request: HttpRequest, rows: QuerySet[Destination]) -> None:
         self._act(request, destinations.reset, self.chosen(request, rows), "marked as healthy")
 
-    @staticmethod
-    def _explain(destination: Any) -> Explanation:
-        if not hasattr(destination, "explanation"):
-            attempts = [last_attempt(event) for event in undelivered.first_waiting(destination)]
-            last = max((attempt for attempt in attempts if attempt), key=lambda attempt: attempt.time, default=None)
-            destination.explanation = explain_destination(destination, last)
-        explanation: Explanation = destination.explanation
-        return explanation
-
     def _do(self, request: HttpRequest, act: Callable[[int], bool], object_id: str, done: str) -> HttpResponse:
         self._act(request, act, [get_object_or_404(Destination, pk=object_id)], done)
         return back_to(self, object_id)
@@ -180,6 +178,12 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
             messages.success(request, f"{names}: {done}")
         if deleted := len(chosen) - len(changed):
             messages.warning(request, f"{deleted} destination{pluralize(deleted)} had been deleted meanwhile.")
+
+
+def _explain(destination: Destination) -> Explanation:
+    attempts = [last_attempt(event) for event in once(destination, undelivered.next_events)]
+    last = max((attempt for attempt in attempts if attempt), key=lambda attempt: attempt.time, default=None)
+    return explain_destination(destination, last)
 
 
 def _links_to(events: list[Event]) -> SafeString | None:

@@ -8,6 +8,7 @@ from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
@@ -19,7 +20,18 @@ from callbacks.admin.explanation import Explanation, explain_event
 from callbacks.models import Attempt, Event, Subscription
 from callbacks.operators import redelivery
 from orchestrator_site.base import operator_log
-from orchestrator_site.base.admin_elements import back_to, button, label, link, moment, named_field, report_redelivery, yes_or_no
+from orchestrator_site.base.admin_elements import (
+    back_to,
+    button,
+    label,
+    link,
+    moment,
+    named_field,
+    once,
+    relative_time,
+    report_redelivery,
+    yes_or_no,
+)
 from orchestrator_site.base.db.encryption import if_readable
 from orchestrator_site.base.egress.http_client import redact
 from orchestrator_site.base.large_lists import BoundedChangeList, LargeList
@@ -65,9 +77,8 @@ class SubscriptionAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     @admin.display(description="Not delivered")
     def undelivered(self, subscription: Subscription) -> SafeString | None:
         """Link to the first pending and the first dead event, whose pages say why."""
-        events = subscription.events.order_by("sequence").only("type", "sequence", "state")
-        first = [events.filter(state=state).first() for state in (Event.State.PENDING, Event.State.DEAD)]
-        found = [(links.to_event(event, f"{event} ({event.state})"),) for event in first if event is not None]
+        events = once(subscription, _first_undelivered)
+        found = [(links.to_event(event, f"{event} ({event.state})"),) for event in events]
         return format_html_join(", ", "{}", found) if found else None
 
     @admin.display(description="Event types")
@@ -145,7 +156,6 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     created = moment("created_at", "Created")
     due = moment("next_attempt_at", "Next attempt")
     settled = moment("settled_at", "Delivered or dead since")
-    expires = moment("expires_at", "Is dead if still pending")
     inlines = (AttemptInline,)
     actions = ("redeliver_selected",)
     actions_detail = ("redeliver",)
@@ -195,11 +205,15 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
 
     @admin.display(description="What happened")
     def why(self, event: Event) -> str:
-        return self._explain(event).sentence
+        return once(event, _explain).sentence
 
     @admin.display(description="What to do")
     def what_to_do(self, event: Event) -> str | None:
-        return self._explain(event).advice or None
+        return once(event, _explain).advice or None
+
+    @admin.display(description="Is dead if still pending")
+    def expires(self, event: Event) -> str | None:
+        return relative_time(event.expires_at, timezone.now()) if event.state == Event.State.PENDING else None
 
     @admin.display(description="Destination")
     def destination(self, event: Event) -> str:
@@ -240,17 +254,21 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
             self._redeliver(request, events)
 
     @staticmethod
-    def _explain(event: Any) -> Explanation:
-        if not hasattr(event, "explanation"):
-            event.explanation = explain_event(event, links.destination_of(event.subscription))
-        explanation: Explanation = event.explanation
-        return explanation
-
-    @staticmethod
     def _redeliver(request: HttpRequest, events: list[Event]) -> None:
         operator_log.record(request, events, "Redelivered")
         count = sum(redelivery.redeliver(event.subscription.stream, event.pk) for event in events)
         report_redelivery(request, count, "what was chosen was deleted meanwhile")
+
+
+def _explain(event: Event) -> Explanation:
+    return explain_event(event, links.destination_of(event.subscription))
+
+
+def _first_undelivered(subscription: Subscription) -> list[Event]:
+    """Return the first pending and the first dead event."""
+    events = subscription.events.order_by("sequence").only("type", "sequence", "state")
+    first = [events.filter(state=state).first() for state in (Event.State.PENDING, Event.State.DEAD)]
+    return [event for event in first if event is not None]
 
 
 def _uuid(text: str) -> UUID | None:

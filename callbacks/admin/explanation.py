@@ -40,7 +40,7 @@ _BLOCKED: Final = {  # by the condition of a destination
     ),
     "breaker half open": (
         "the last attempts at its destination have all failed, so one event at a time is tried",
-        "When the receiver works again, everything that waits is sent by itself.",
+        "When the receiver works again, reset the destination to send at once, or wait for the next attempt.",
     ),
 }
 

@@ -8,7 +8,7 @@ from django.utils.safestring import SafeString
 from callbacks.delivery import destination_rows
 from callbacks.models import Event, Subscription
 from callbacks.operators import destinations
-from orchestrator_site.base.admin_elements import link
+from orchestrator_site.base.admin_elements import link, once
 
 
 def to_job(subscription: Subscription) -> SafeString:
@@ -28,4 +28,8 @@ def to_destination(destination: Any) -> SafeString:
 
 def destination_of(subscription: Subscription) -> Any:
     """Return the destination of a subscription, with the time of the database as `now`."""
+    return once(subscription, _read_destination)
+
+
+def _read_destination(subscription: Subscription) -> Any:
     return destination_rows.with_database_time().get(pk=subscription.destination_id)

@@ -1,8 +1,11 @@
 """What operators see of destinations and do about them: pause, resume and reset."""
 
+import sys
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from callbacks.delivery import destination_queue, destination_rows
@@ -10,6 +13,7 @@ from callbacks.models import Destination, Event, Subscription
 from callbacks.rules import destination_breaker
 from callbacks.rules.destination_breaker import BreakerState
 from orchestrator_site.base.db.transactions import short_transaction
+from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
 
 MAX_WAITING_COUNTED: Final = 10_000
 _BATCH: Final = 500
@@ -46,6 +50,22 @@ def condition(destination: Any) -> str:
 
 
 # Unused destinations are deleted, so one that is looked at may be gone when it is acted on: then these return False.
+
+
+def named(text: str) -> Q:
+    """Return the condition for destinations of a URL, or of hosts whose name begins with some text."""
+    condition = Q()
+    for scheme in ("", "http://", "https://"):
+        condition |= _begins_with(f"{scheme}{text.lower()}")
+    with suppress(EgressDenied):
+        condition |= Q(origin=origin_of(text))
+    return condition
+
+
+def _begins_with(text: str) -> Q:
+    if connection.vendor == "postgresql":
+        return Q(origin__startswith=text)  # reads the index for LIKE that Django makes
+    return Q(origin__gte=text, origin__lt=f"{text}{chr(sys.maxunicode)}")  # SQLite reads no index for LIKE
 
 
 def pause(pk: int) -> bool:

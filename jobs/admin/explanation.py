@@ -58,14 +58,15 @@ def _needs(job: Job) -> str:
 
 
 def _completed(job: Job) -> Explanation:
-    failed = [item.name for item in job.outputs.all() if item.status == TransferStatus.FAILED]
+    failed = [item for item in job.outputs.all() if item.status == TransferStatus.FAILED]
     if not failed:
         return Explanation("success", "Its process ended with exit code 0.")
-    outputs = f"the output {failed[0]}" if len(failed) == 1 else f"{len(failed)} outputs"
+    outputs = f"the output {failed[0].name}" if len(failed) == 1 else f"{len(failed)} outputs"
     return Explanation(
         "warning",
-        f"Its process ended with exit code 0, but {outputs} could not be sent.",
-        "The job counts as completed all the same.",
+        f"Its process ended with exit code 0, but {outputs} could not be sent: {failed[0].error.rstrip('.')}.",
+        "The job counts as completed all the same. If the file does not exist, its log may say why; if a URL is at fault, "
+        "post the job again with another.",
         "outputs",
     )
 

@@ -55,7 +55,7 @@ def _place(job: Job) -> Iterator[Fact]:
         yield Fact("Node", job.node.name, reverse("admin:jobs_node_change", args=(job.node_id,)))
     if job.owner is not None:
         yield Fact("Worker", str(job.owner), reverse("admin:jobs_worker_change", args=(job.owner_id,)))
-    if job.exit_code is not None:
+    if job.exit_code is not None and job.started_at is not None:
         yield Fact("Exit code", "unknown" if job.exit_code == NO_EXIT_CODE else job.exit_code)
     if job.claims > 1:
         yield Fact("Claimed", f"{job.claims} times: its start failed, or its worker stopped or died")

@@ -18,6 +18,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 
+Answer = TypeVar("Answer")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -74,6 +75,15 @@ def named_field(name: str, title: str) -> Callable[[ModelAdmin, Any], str]:
 def link(address: str, text: str) -> SafeString:
     """Return a link as HTML."""
     return format_html('<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>', address, text)
+
+
+def once(row: Any, ask: Callable[[Any], Answer]) -> Answer:
+    """Return what a function says about a row, which it is asked only once: a page evaluates each of its fields several times."""
+    answers = row.__dict__.setdefault("_answers", {})
+    if ask not in answers:
+        answers[ask] = ask(row)
+    answer: Answer = answers[ask]
+    return answer
 
 
 def yes_or_no(value: bool) -> str:

@@ -91,7 +91,7 @@ def test_a_failed_attempt_is_explained(event: Event, status: int | None, error: 
         ("paused", "an operator has paused", "Resume the destination."),
         ("throttled", "has asked for a pause (429)", "reset the destination"),
         ("open", "have all failed, so nothing is sent there", "reset the destination"),
-        ("half open", "so one event at a time is tried", "sent by itself"),
+        ("half open", "so one event at a time is tried", "reset the destination"),
     ],
 )
 def test_a_destination_that_gets_nothing_is_explained(event: Event, condition: str, reason: str, advice: str) -> None:
@@ -153,7 +153,6 @@ def test_the_pages_lead_to_each_other(event: Event, client: Client) -> None:
         outbox.publish(subscription.stream, "orchestrator.job.complete", "s", {})
     waiting = Event.objects.get(sequence=2)
     Event.objects.filter(pk=event.pk).update(state=Event.State.DEAD, settled_at=timezone.now())
-    Subscription.objects.update(waiting_since=timezone.now())
     Attempt.objects.create(event=waiting, time=timezone.now(), latency_ms=1, error=DOWN)
     block("open")
 
@@ -179,5 +178,8 @@ def test_the_pages_lead_to_each_other(event: Event, client: Client) -> None:
     assert links("destination") >= {"job", "dead", "waiting"}
     assert links("events") >= {"job", "dead", "waiting"}
 
-    # and that of the destination to say what the last error was
+    # and that of the destination to say what the last error was, and to do so for a stream that waits for it, too
+    assert DOWN in client.get(pages["destination"]).content.decode()
+    Subscription.objects.update(waiting_since=timezone.now())
+    assert links("destination") >= {"waiting"}
     assert DOWN in client.get(pages["destination"]).content.decode()

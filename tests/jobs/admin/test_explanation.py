@@ -158,8 +158,8 @@ def test_a_completed_job_with_failed_outputs_is_no_success() -> None:
     assert explain(job).tone == "success"
 
     # When they fail, one after the other, I expect that to be said
-    job.outputs.filter(name="one").update(status=TransferStatus.FAILED)
-    assert "the output one could not be sent" in explain(job).sentence
+    job.outputs.filter(name="one").update(status=TransferStatus.FAILED, error="no such file")
+    assert "the output one could not be sent: no such file." in explain(job).sentence
     job.outputs.update(status=TransferStatus.FAILED)
     assert "2 outputs could not be sent" in explain(job).sentence
     assert (explain(job).tone, explain(job).anchor) == ("warning", "outputs")

@@ -6,12 +6,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
 from callbacks.models import Destination, Event, Subscription, new_event_id
+from callbacks.operators import undelivered
 from jobs.api import limits
 from jobs.models import Job, Node
 from jobs.states import State
@@ -22,7 +25,15 @@ from tests.helpers.factories import make_job, make_node, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-LARGE = ("jobs_job", "jobs_metaentry", "callbacks_subscription", "callbacks_event")
+LARGE = (
+    "jobs_job",
+    "jobs_metaentry",
+    "callbacks_destination",
+    "callbacks_subscription",
+    "callbacks_event",
+    "callbacks_attempt",
+    "django_admin_log",
+)
 
 
 @pytest.fixture
@@ -191,6 +202,25 @@ def test_events_are_found_by_state_job_and_id(browser: Client) -> None:
     assert events(browser, q=event.pk, state__exact="pending") == []
 
 
+def test_destinations_are_found_by_url_and_by_the_beginning_of_their_host(browser: Client) -> None:
+    # Given destinations of similar hosts
+    origins = ["http://hook.example:8080", "https://hook.example:443", "https://hooks.example:443", "https://my.hook:443"]
+    now = timezone.now()
+    Destination.objects.bulk_create(Destination(origin=origin, used_at=now) for origin in origins)
+
+    # I expect a search to find what begins like it, or the destination of a URL
+    def found(text: str) -> list[int]:
+        return [origins.index(origin) for origin in listed(browser, "callbacks/destination", q=text)]
+
+    assert found("") == [0, 1, 2, 3]
+    assert found("hook") == [0, 1, 2]
+    assert found(" Hook.example ") == [0, 1]
+    assert found("https://hook") == [1, 2]
+    assert found("https://hook.example/path?query") == [1]
+    assert found("http://hook.example:8080/") == [0]
+    assert found("example") == found("%") == found("hook_example") == []
+
+
 def test_events_of_a_job_whose_id_is_a_uuid_are_found(browser: Client) -> None:
     fill(3)
     subject = str(new_event_id())
@@ -266,6 +296,14 @@ QUERIES = [
     "callbacks/event/?q=render-0001",
     "callbacks/subscription/",
     "callbacks/subscription/?q=render-0001",
+    "callbacks/destination/",
+    "callbacks/destination/?paused__exact=1",
+    "callbacks/destination/?paused__exact=0",
+    "callbacks/destination/?q=host-0001",
+    "callbacks/destination/?q=nothing",
+    "callbacks/destination/{destination}/change/",
+    "admin/logentry/",
+    "admin/logentry/?user__id__exact={user}",
 ]
 
 
@@ -282,8 +320,16 @@ def rows_read() -> int:
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite does not count rows")
 def test_a_page_reads_a_few_rows_of_large_tables(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given many jobs and events, and lower limits
+    # Given many jobs, events, destinations and actions, and lower limits
     fill(ROWS)
+    now = timezone.now()
+    Destination.objects.bulk_create(Destination(origin=f"http://host-{number:04}:80", used_at=now) for number in range(ROWS))
+    user, node = User.objects.get(), ContentType.objects.get_for_model(Node)
+    LogEntry.objects.bulk_create(
+        LogEntry(user=user, content_type=node, object_id="1", object_repr="a", action_flag=CHANGE) for _ in range(ROWS)
+    )
+    rows = {"destination": Destination.objects.earliest("pk").pk, "user": user.pk}
+    monkeypatch.setattr(undelivered, "_LOOKED_AT", 100)
     monkeypatch.setattr(large_lists, "MAX_LISTED", 100)
     monkeypatch.setattr(large_lists.BoundedChangeList, "limit", 100)
     with connection.cursor() as cursor:
@@ -296,7 +342,7 @@ def test_a_page_reads_a_few_rows_of_large_tables(browser: Client, monkeypatch: p
             with connection.cursor() as cursor:
                 cursor.execute("SET LOCAL enable_seqscan = off")
             before = rows_read()
-            assert browser.get(f"/admin/{query}").status_code == 200
+            assert browser.get(f"/admin/{query.format(**rows)}").status_code == 200
             read[query] = rows_read() - before
 
     # I expect each to read a small part of the rows
