@@ -42,10 +42,13 @@ class Interrupts:
     def allowed(self) -> Iterator[None]:
         """Let a signal raise `Interrupted` in this block, at its start if it came before."""
         previous, self._allowed = self._allowed, True
+        reported = self._reported
         try:
-            if self._reported < self._received:
+            if reported < self._received:
                 self._report()
             yield
+            if reported < self._reported:  # raised where Python drops errors, such as in a callback of the garbage collector
+                self._report()
         finally:
             self._allowed = previous
 

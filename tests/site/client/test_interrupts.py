@@ -1,6 +1,7 @@
 """A signal interrupts only where it is allowed to; a second one interrupts anywhere."""
 
 import signal
+from contextlib import suppress
 
 import pytest
 
@@ -73,3 +74,14 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def test_a_signal_is_not_lost_where_python_drops_errors() -> None:
+    # Given a signal whose error goes no further, as in a callback of the garbage collector
+    interrupts = Interrupts()
+    with interrupts.installed(), pytest.raises(Interrupted), interrupts.allowed(), suppress(Interrupted):
+        signal.raise_signal(signal.SIGINT)
+
+    # When the block ends, I expect it, and not once more
+    with interrupts.allowed():
+        pass
