@@ -170,7 +170,7 @@
       const atEnd = this.follow.checked;
       this.later.remove();
       this.lines.append(...piece.lines.map(lineElement));
-      // At the end the first lines make room. Elsewhere somebody reads them: then the new ones are not shown.
+      // At the end the first lines make room. Elsewhere they are being read: then the new ones are not shown.
       if (atEnd) this.removeBeyond([...this.shown()].reverse());
       else this.detached = this.removeBeyond([...this.shown()]) || this.detached;
       this.after = piece.after;

@@ -225,7 +225,7 @@ def test_the_page_does_not_grow_with_the_log(job: Job, open_page: Callable[[], P
     page.pass_time(3)
     assert shown() == [1, 2, 3, 4, 5]
 
-    # and at the end the last ones again, without the hint, which stay if somebody reads them
+    # and at the end the last ones again, without the hint, which stay while they are read
     click("Go to the end")
     wait_for(lambda: shown()[-1] == 8, what="the end")
     assert (len(shown()), hint in page.text) == (5, False)
