@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.urls import reverse
 
@@ -12,6 +12,8 @@ from jobs.states import NO_EXIT_CODE, InputType, OutputType
 from jobs.transfers.formatting import format_size
 from orchestrator_site.base.egress.http_client import redact
 from orchestrator_site.base.values.durations import format_duration
+
+_SHORT_SECONDS: Final = 1.0  # the start of the container, about 0.03 s of CPU time, would be much of a shorter job's average
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,8 @@ def _cpu(job: Job) -> Fact:
         return Fact("CPU", f"{requested:g} requested")
     used = f"{format_duration(job.cpu_seconds)} of CPU time"
     ran = _seconds(job, job.finished_at) if job.finished_at else None
-    if not ran:
-        return Fact("CPU", f"{used}, {requested:g} requested")
+    if ran is None or ran < _SHORT_SECONDS:
+        return Fact("CPU", f"{used}, with the start of its container; {requested:g} requested")
     cores = job.cpu_seconds / ran
     return Fact("CPU", f"{used}, {round(cores, 2):g} of {requested:g} on average", part=_part(cores, requested))
 

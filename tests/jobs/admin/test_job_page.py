@@ -144,6 +144,10 @@ def test_the_page_shows_what_the_job_used_next_to_its_limits(viewer: Client, job
     for percent in ("50.0", "25.0"):
         assert f'style="width: {percent}%"' in page
 
+    # When it was so short that most of it is the start of the container, I expect no average
+    Job.objects.update(cpu_seconds=0.03, finished_at=STARTED_AT + timedelta(milliseconds=5))
+    assert "of CPU time, with the start of its container; 1 requested" in get(viewer, job)
+
 
 @pytest.mark.parametrize(
     ("page", "said"),
