@@ -178,6 +178,7 @@ def chromium(profile: Path) -> Iterator[Browser]:
         "--disable-dev-shm-usage",
         "--disable-background-networking",
         "--no-first-run",
+        "--no-startup-window",
         "--remote-debugging-pipe",
         f"--user-data-dir={profile}",
     ]

@@ -25,7 +25,7 @@ from tests.helpers.docker_daemons import OwnDaemon, own_daemon
 from tests.helpers.engines import Bench, DockerBench, FakeBench, shell
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.stateless, pytest.mark.alone]
+pytestmark = pytest.mark.stateless
 
 SLEEPS = shell("sleep 600")
 CATCHES_SIGTERM = shell('trap "exit 0" TERM; echo ready; while true; do sleep 0.1; done')
@@ -67,7 +67,7 @@ def bring_down_and_up(daemon: OwnDaemon, way: str) -> None:
     daemon.start_again()
 
 
-@pytest.fixture(params=["fake", *(pytest.param(way, marks=pytest.mark.engine) for way in WAYS_DOWN)])
+@pytest.fixture(params=["fake", *(pytest.param(way, marks=(pytest.mark.engine, pytest.mark.alone)) for way in WAYS_DOWN)])
 def restartable(request: pytest.FixtureRequest) -> Iterator[Restartable]:
     """Each engine whose processes end with it, and for Docker each kind of restart."""
     if request.param == "fake":
@@ -172,6 +172,7 @@ def test_processes_started_after_a_restart_are_not_lost(restartable: Restartable
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 @pytest.mark.parametrize("way", WAYS_DOWN)
 def test_jobs_reach_the_host_after_a_restart(plain: DockerBench, plain_daemon: OwnDaemon, way: str) -> None:
     # Given
@@ -190,6 +191,7 @@ def test_jobs_reach_the_host_after_a_restart(plain: DockerBench, plain_daemon: O
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_stopping_daemon_is_not_asked_for_exit_codes(plain: DockerBench, plain_daemon: OwnDaemon) -> None:
     # Given two processes, one of which delays the stop, and an open connection for each path
     name = plain.started(SLEEPS, stop_grace_seconds=GRACE)
@@ -211,6 +213,7 @@ def test_a_stopping_daemon_is_not_asked_for_exit_codes(plain: DockerBench, plain
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["stop", "crash"])
 def test_processes_that_outlive_their_daemon_are_not_lost(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon, way: str
@@ -235,6 +238,7 @@ def test_processes_that_outlive_their_daemon_are_not_lost(
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_usage_outlives_the_daemon(live_restoring: DockerBench, live_restoring_daemon: OwnDaemon) -> None:
     # Given a process that has ended, and one that keeps running
     ended, keeps_running = live_restoring.ended(shell("exit 3")), live_restoring.started(SLEEPS)
@@ -252,6 +256,7 @@ def test_usage_outlives_the_daemon(live_restoring: DockerBench, live_restoring_d
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_process_without_a_trace_is_lost_despite_live_restore(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
 ) -> None:
@@ -272,6 +277,7 @@ def test_a_process_without_a_trace_is_lost_despite_live_restore(
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_process_whose_end_was_not_recorded_is_lost(live_restoring: DockerBench, live_restoring_daemon: OwnDaemon) -> None:
     # Given a process that keeps running, one that fails and one that succeeds just before the daemon ends
     keeps_running = live_restoring.started(SLEEPS)
@@ -298,6 +304,7 @@ def test_a_process_whose_end_was_not_recorded_is_lost(live_restoring: DockerBenc
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_exit_code_0_is_believed_if_its_event_is_no_longer_kept(live_restoring: DockerBench) -> None:
     # Given a process that succeeded and was never inspected, and more events than the daemon keeps
     name = live_restoring.started(shell("exit 0"))
@@ -316,6 +323,7 @@ def test_exit_code_0_is_believed_if_its_event_is_no_longer_kept(live_restoring: 
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_power_cut_loses_running_processes_despite_live_restore(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
 ) -> None:
@@ -333,6 +341,7 @@ def test_a_power_cut_loses_running_processes_despite_live_restore(
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_frozen_daemon_is_waited_for(plain: DockerBench, plain_daemon: OwnDaemon) -> None:
     # Given a process whose daemon is frozen
     name = plain.started(SLEEPS, stop_grace_seconds=GRACE)
