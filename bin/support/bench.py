@@ -26,12 +26,13 @@ WITH_TARGETS = (
     "deliveries",
     "delivery_latency",
     "listing",
+    "scrape",
     "idle",
     "running_jobs",
     "serve_start",
 )
 BY_NAME = ("hanging_host", "old_events")  # without targets: they only run if they are named
-WITHOUT_ENGINE = {"deliveries", "delivery_latency", "listing", *BY_NAME}
+WITHOUT_ENGINE = {"deliveries", "delivery_latency", "listing", "scrape", *BY_NAME}
 MAX_SECONDS = 600
 
 
