@@ -127,8 +127,8 @@ class EventChangeList(BoundedChangeList):
     """
 
     _ORDERS: ClassVar[dict[str, list[str]]] = {
-        Event.State.DEAD: ["-settled_at", "-pk"],
-        Event.State.PENDING: ["expires_at", "pk"],
+        Event.State.DEAD: ["-settled_at"],
+        Event.State.PENDING: ["expires_at"],
     }
 
     def get_ordering(self, _request: HttpRequest, _queryset: QuerySet[Event]) -> list[str]:
@@ -136,6 +136,10 @@ class EventChangeList(BoundedChangeList):
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Event]:
         rows: QuerySet[Event] = super().get_queryset(request, exclude_parameters)
+        if self.query and (state := self._state()):
+            rows, _ = self.model_admin.get_search_results(request, self.root_queryset, self.query)
+            # With `=` PostgreSQL might look through all dead events, if its statistics say that there are few.
+            return rows.filter(state__gte=state, state__lte=state).order_by("-pk")
         if self.query or not self.get_filters_params() or self._state() in self._ORDERS:
             return rows
         return self.among_newest(rows)
@@ -189,11 +193,13 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
         rows = rows.select_related("subscription__destination")
         return rows.defer("body", *(f"subscription__{name}" for name in Subscription.SECRETS))
 
-    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Event], search: str) -> tuple[QuerySet[Event], bool]:
+    def get_search_results(self, _request: HttpRequest, queryset: QuerySet[Event], search: str) -> tuple[QuerySet[Event], bool]:
+        if not search:
+            return queryset, False
         if (identity := _uuid(search)) and Event.objects.filter(pk=identity).exists():
             return queryset.filter(pk=identity), False
-        found: tuple[QuerySet[Event], bool] = super().get_search_results(request, queryset, search)
-        return found
+        streams = list(Subscription.objects.filter(subject=search).values_list("pk", flat=True))
+        return queryset.filter(subscription__in=streams), False
 
     @admin.display(description="Type")
     def short_type(self, event: Event) -> str:

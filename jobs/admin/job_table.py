@@ -1,6 +1,8 @@
 """The list of jobs in the admin: its columns, filters and search, which read indexes as the API does."""
 
+from collections.abc import Mapping
 from typing import Any, Final
+from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -28,16 +30,21 @@ class JobChangeList(BoundedChangeList):
     """The list with one filter is read from its index. With several, the newest jobs that match are found first."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
-        rows: QuerySet[Job] = super().get_queryset(request, exclude_parameters)
+        matching: QuerySet[Job] = super().get_queryset(request, exclude_parameters)
+        rows: QuerySet[Job] = self.apply_select_related(self.root_queryset)  # unfiltered: found by their primary keys
         wanted, meta = self._wanted(), _meta_in(self.query)
+        if self.query and not meta:
+            return rows.filter(uuid__in=_with_id(self.query, wanted))
         if "reason" in wanted:
             wanted.setdefault("status", State.CANCELLED if wanted["reason"] == Reason.CANCELLED else State.FAILED)
-        elif len(wanted) <= 1 and not meta:
-            return rows
+        elif not (wanted or meta):
+            return matching
+        elif len(wanted) == 1 and not meta:
+            return _in_order_of_index(rows, *wanted.popitem())
         uuids, may_have_more = newest_matching(_MATCHES, wanted, meta)
         if may_have_more:
             self.note = "Only some of the newest jobs were looked at: there may be more that match."
-        return rows.filter(uuid__in=uuids)
+        return rows.filter(uuid__in=uuids).order_by("-uuid")
 
     def _wanted(self) -> dict[str, Any]:
         """Return the values of the filters in use, by column. Raise an error for what no link leads to and no index is for."""
@@ -53,6 +60,25 @@ class JobChangeList(BoundedChangeList):
                 case _:
                     raise IncorrectLookupParameters(f"{parameter} has no such filter")
         return wanted
+
+
+def _with_id(job_id: str, wanted: Mapping[str, Any]) -> list[UUID]:
+    """Return the primary key of the job with this id, if it has the wanted values.
+
+    They are not in the query: PostgreSQL might look for one of them first, if its statistics say that few jobs have it.
+    """
+    found = Job.objects.filter(id=job_id).values_list("uuid", *wanted)
+    return [uuid for uuid, *values in found if values == [*wanted.values()]]
+
+
+def _in_order_of_index(rows: QuerySet[Job], column: str, value: Any) -> QuerySet[Job]:
+    """Return the jobs with a value, the newest first, in the order of the index of its column.
+
+    PostgreSQL ignores a column that has one value (`=`) in the order. If its statistics say that most jobs have it, it may then
+    look for them among all jobs, by their primary key.
+    """
+    conditions = {"isnull": True} if value is None else {"gte": value, "lte": value}
+    return rows.filter(**{f"{column}__{name}": limit for name, limit in conditions.items()}).order_by(column, "-uuid")
 
 
 def _meta_in(search: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        return int(rows.order_by()[:MAX_LISTED].count())
+        return int(rows[:MAX_LISTED].count())  # in their order, so that they are read by the same index as a page
 
 
 class BoundedChangeList(ChangeList):  # type: ignore[misc]
