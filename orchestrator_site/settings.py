@@ -135,6 +135,7 @@ UNFOLD = {
     "SITE_TITLE": "Orchestrator",
     "SITE_HEADER": "Orchestrator",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/orchestrator_site/icon.svg"}],
+    "STYLES": ["/static/orchestrator_site/admin.css"],
     "DASHBOARD_CALLBACK": "orchestrator_site.admin.start_page.views.start_page",
     "SIDEBAR": {"navigation": "orchestrator_site.admin.navigation.navigation"},
 }

@@ -13,7 +13,7 @@ from unfold.forms import BaseDialogForm
 from jobs import draining, node_conditions
 from jobs.models import Node, Worker
 from orchestrator_site.base import operator_log
-from orchestrator_site.base.admin_elements import back_to, button, label, moment
+from orchestrator_site.base.admin_elements import back_to, button, label, moment, named_field
 from orchestrator_site.base.read_only_admin import ReadOnly
 
 
@@ -86,4 +86,7 @@ class WorkerAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_filter = ("node",)
     list_select_related = ("node",)
     ordering = ("-started_at",)
-    fieldsets = ((None, {"fields": ("id", "node", "host", "pid", "counter", "started", "takes_downloads", "takes_uploads")}),)
+    identity = named_field("id", "ID")
+    fieldsets = (
+        (None, {"fields": ("identity", "node", "host", "pid", "counter", "started", "takes_downloads", "takes_uploads")}),
+    )
