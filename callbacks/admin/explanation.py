@@ -74,7 +74,7 @@ def explain_destination(destination: Any, last: Attempt | None) -> Explanation:
     if condition == "slow":
         return Explanation("It answers slowly, so it gets few events at a time.", "Let the receiver answer sooner.")
     if condition not in _BLOCKED:
-        return Explanation("Events are sent there.", advice(last))
+        return Explanation(f"Events are sent there.{_last(last)}", advice(last))
     reason, what_to_do = _BLOCKED[condition]
     reason = reason.replace("its destination", "it")
     return Explanation(f"{reason[0].upper()}{reason[1:]}.{_last(last)}", f"{advice(last)} {what_to_do}".strip())
@@ -118,7 +118,9 @@ def _pending(event: Event, last: Attempt | None, condition: str) -> Explanation:
         reason, what_to_do = _BLOCKED[condition]
         return Explanation(f"It is not sent now: {reason}.{_last(last)}", f"{advice(last)} {what_to_do}".strip())
     if last is not None:
-        return Explanation(f"It was not accepted, and is tried again.{_last(last)}", advice(last))
+        return Explanation(
+            f"It was not accepted, and is tried again.{_last(last)}", f"{advice(last)} Redeliver it to try at once."
+        )
     first = event.subscription.events.filter(state=Event.State.PENDING).order_by("sequence").only("pk").first()
     if first is not None and first != event:
         return Explanation(

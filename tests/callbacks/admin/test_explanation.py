@@ -83,6 +83,12 @@ def test_a_failed_attempt_is_explained(event: Event, status: int | None, error: 
     assert sentence.startswith("It was not accepted, and is tried again. The last attempt, at ")
     assert sentence.endswith(f": {last.error}.")
     assert advice in what_to_do
+    assert what_to_do.endswith("Redeliver it to try at once.")
+
+    # and by its destination, too, which is not blocked yet
+    destination = explain_destination(destination_rows.with_database_time().get(), last)
+    assert destination.sentence.startswith("Events are sent there. The last attempt, at ")
+    assert advice in destination.advice
 
 
 @pytest.mark.parametrize(
