@@ -57,16 +57,15 @@ def test_a_sample_says_that_no_breaker_was_open() -> None:
     assert counts() == [0]
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 2), (7, 7)])
-def test_a_minute_keeps_the_largest_count(before: int, after: int) -> None:
+@pytest.mark.parametrize(("before", "after"), [(0, [0, 2]), (2, [2, 2]), (7, [7, 7])])
+def test_a_minute_keeps_the_largest_count(before: int, after: list[int]) -> None:
     # Given a count of this minute, and of the next in case that one begins
     make_destinations()
     BreakerSample.objects.bulk_create(BreakerSample(minute=minute(ago), open_breakers=before) for ago in (0, -1))
 
-    # When two breakers are open, I expect the larger number
+    # When two breakers are open, I expect one of them to have the larger number
     execute_together([breaker_samples.taking()])
-    assert max(counts()) == after
-    assert len(counts()) == 2
+    assert sorted(counts()) == after
 
 
 def test_old_samples_are_deleted() -> None:

@@ -19,7 +19,8 @@ def test_a_healthy_node_has_a_sample() -> None:
     make_node("n1", cpus=2, overcommit=4, memory_mib=4096)
     silent = make_node("n2")
     Node.objects.update(cpu_millis_reserved=1500, memory_mib_reserved=512)
-    Node.objects.filter(pk=silent.pk).update(seen_at=F("seen_at") - timedelta(seconds=WorkerIntervals().healthy_node))
+    silence = timedelta(seconds=WorkerIntervals().healthy_node + 1)
+    Node.objects.filter(pk=silent.pk).update(seen_at=F("seen_at") - silence)
 
     # When a sample is taken, I expect one of the other
     earliest = minute()

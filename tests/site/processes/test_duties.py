@@ -2,20 +2,24 @@
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from callbacks.models import BreakerSample, Destination
 from jobs.maintenance.dead_workers import DeadWorkerDetector
-from jobs.models import Job, Node
+from jobs.models import Job, Node, NodeSample
 from orchestrator_site.base.db.existence import ExistenceQuery
+from orchestrator_site.base.intervals import DeliveryIntervals
 from orchestrator_site.processes.duties import Duties, Duty
 from orchestrator_site.processes.relay import RelayProcess
 from tests.helpers.clock import ManualClock
-from tests.helpers.factories import make_node
+from tests.helpers.factories import make_node, make_node_sample, minute
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -115,27 +119,53 @@ def test_which_queries_find_rows() -> None:
     assert queries.ask() == [True, False, False]
 
 
-def test_an_idle_relay_makes_few_statements(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given the relay of a service that has nothing to do
+@pytest.fixture
+def relay(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> list[Duties]:
+    """Return the duties of a relay, those of each of its threads."""
     threads: list[Duties] = []
     monkeypatch.setattr(Duties, "do_until", lambda duties, _: threads.append(duties))
     make_duties: Callable[..., None] = Duties.__init__
     monkeypatch.setattr(Duties, "__init__", lambda self, duties, together: make_duties(self, duties, together, clock))
     monkeypatch.setattr(DeadWorkerDetector.__init__, "__defaults__", (DeadWorkerDetector.__init__.__defaults__[0], clock))  # type: ignore[index]
-    relay = RelayProcess(settings.CONFIGURATION)
-    relay.start(threading.Event())
-    relay.stop()
+    process = RelayProcess(settings.CONFIGURATION)
+    process.start(threading.Event())
+    process.stop()
     assert len(threads) == 2
+    return threads
 
-    # When a minute passes
+
+def pass_seconds(seconds: int, relay: list[Duties], clock: ManualClock) -> None:
+    for _ in range(seconds):
+        for duties in relay:
+            duties.do_due()
+        clock.now += 1
+
+
+def test_an_idle_relay_makes_few_statements(relay: list[Duties], clock: ManualClock) -> None:
+    # Given the relay of a service that has nothing to do, when a minute passes
     with CaptureQueriesContext(connection) as queries:
-        for _ in range(60):
-            for duties in threads:
-                duties.do_due()
-            clock.now += 1
+        pass_seconds(60, relay, clock)
 
     # I expect a statement each second that finds out whether there is anything to do, one every four seconds for the heartbeats
     # of workers, one every ten for what is old, one every thirty for nodes, and each minute a transaction with samples of nodes
     # and breakers
     statements = [query["sql"] for query in queries if not query["sql"].startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
     assert len(statements) <= 60 + 15 + 6 + 2 + 2
+
+
+def test_a_relay_takes_samples_for_charts_and_deletes_old_ones(relay: list[Duties], clock: ManualClock) -> None:
+    # Given samples that no chart shows any more
+    node = make_node()
+    NodeSample.objects.bulk_create([make_node_sample(node, 600, cores=1, gib=1)])
+    BreakerSample.objects.create(minute=minute(600), open_breakers=7)
+
+    # When the relay starts, I expect it to delete them, and to take others
+    pass_seconds(1, relay, clock)
+    assert NodeSample.objects.get().cpu_millis_reserved == 0
+    assert BreakerSample.objects.get().open_breakers == 0
+
+    # When a breaker opens, I expect it to be counted before it can become half open
+    opens = timedelta(seconds=DeliveryIntervals().breaker_open)
+    Destination.objects.create(origin="https://h.example", used_at=timezone.now(), open_until=timezone.now() + opens)
+    pass_seconds(int(DeliveryIntervals().breaker_open) - 1, relay, clock)
+    assert BreakerSample.objects.latest("minute").open_breakers == 1
