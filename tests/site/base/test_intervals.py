@@ -31,6 +31,7 @@ NAME_OF_A_PERIOD = re.compile(
 WAITING = {"wait", "sleep", "join", "select", "Timer"}  # functions whose first argument is a number of seconds
 ALLOWED = {
     ("callbacks/admin/destination_pages.py", "timedelta(days=1)"): "the initial value of a form",
+    ("jobs/admin/job_facts.py", "_SHORT_SECONDS: Final = 1.0"): "nothing waits for it: which jobs are shown without an average",
     ("orchestrator_site/base/db/bounded_connections.py", "interval: float"): "the signature of psycopg",
 }
 

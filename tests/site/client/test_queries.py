@@ -1,6 +1,5 @@
 """What `list` and `status` print."""
 
-import os
 import sys
 from argparse import Namespace
 from typing import Any, cast
@@ -59,7 +58,7 @@ def test_a_long_value_is_wrapped_at_words_on_a_terminal_only(
 
     # When a narrow terminal gets it, I expect lines that fit, below one another
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr(queries.shutil, "get_terminal_size", lambda: os.terminal_size((60, 24)))
+    monkeypatch.setenv("COLUMNS", "60")
     lines = printed(capsys, queries.status, id="nightly")
     assert max(map(len, lines)) <= 60
     first = next(number for number, line in enumerate(lines) if line.startswith("Error"))
