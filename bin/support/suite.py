@@ -94,12 +94,12 @@ def can_select(chosen: str, mark: str) -> bool:
 def workers(chosen: str, arguments: list[str]) -> list[str]:
     """Return the arguments that let pytest use all processors. Chosen files and the long fault tests run in one process.
 
-    Tests without an engine wait for a third of their time, so one process more than there are processors runs them.
+    Tests wait for a third of their time, so one process more than there are processors runs them.
     """
     if "faults" in chosen or any(is_below_tests(argument) for argument in arguments):
         return []
-    count = (os.cpu_count() or 1) + (not needs_engine(chosen))
-    return ["-n", str(min(count, MAX_WORKERS)), "--dist", "loadfile"]
+    count = min((os.cpu_count() or 1) + 1, MAX_WORKERS)
+    return ["-n", str(count), "--dist", "loadfile"]
 
 
 def is_below_tests(argument: str) -> bool:

@@ -16,7 +16,13 @@ TESTS = Path(__file__).resolve().parents[1]
 LONG_FILES = [
     TESTS / name
     for name in (
+        "project/test_deployed_containers.py",
+        "acceptance/test_alerts.py",
         "acceptance/test_command_line.py",
+        "faults/test_processes.py",
+        "faults/test_delivery_kill.py",
+        "faults/test_engine.py",
+        "site/base/db/test_postgresql.py",
         "jobs/engine/docker/test_daemon_restarts.py",
         "jobs/worker/test_sandboxes_docker.py",
         "project/test_setup.py",
@@ -24,6 +30,8 @@ LONG_FILES = [
         "acceptance/test_predecessor.py",
         "site/browsers/test_generated_client.py",
         "jobs/engine/docker/test_sandboxes.py",
+        "faults/test_postgresql.py",
+        "faults/test_redis.py",
         "project/test_demo.py",
         "jobs/transfers/test_put_inputs.py",
         "acceptance/test_jobs.py",

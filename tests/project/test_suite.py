@@ -87,9 +87,7 @@ def test_chosen_files_and_fault_tests_run_in_one_process() -> None:
     assert workers("not long", ["tests"]) != []
 
 
-def test_tests_without_an_engine_run_in_one_more_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert workers("not long", [])[:2] == ["-n", "2"]
-    assert workers("not engine and not production", [])[:2] == ["-n", "3"]
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert workers("not engine and not production", [])[:2] == ["-n", "4"]
+@pytest.mark.parametrize(("processors", "processes"), [(1, "2"), (2, "3"), (64, "4")])
+def test_there_is_one_process_more_than_processors(monkeypatch: pytest.MonkeyPatch, processors: int, processes: str) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    assert workers("not long", [])[:2] == ["-n", processes]
