@@ -140,7 +140,8 @@ def test_new_lines_and_events_appear(job: Job, open_page: Callable[[], Page], mo
             now = timezone.now()
             Job.objects.update(status=State.COMPLETED, finished_at=now, exited_at=now, completed_at=now)
             publish(job, "orchestrator.job.complete")
-            Event.objects.update(state=Event.State.DELIVERED)
+            Event.objects.filter(sequence=1).update(state=Event.State.DEAD, settled_at=now)
+            Event.objects.filter(sequence=2).update(state=Event.State.DELIVERED, settled_at=now)
             Subscription.objects.update(next_attempt_at=None)
         return answer_piece(request, uuid)
 
@@ -163,7 +164,7 @@ def test_new_lines_and_events_appear(job: Job, open_page: Callable[[], Page], mo
     # and the state and events as they are now, with everything that was there still in its place
     assert "Its process ended with exit code 0" in page.text
     shown = page.evaluate("[...document.querySelectorAll('.job-events li[id]')].map(line => line.innerText)")
-    assert ["DELIVERED" in line for line in shown] == [True, True]
+    assert ["DEAD" in shown[0], "DELIVERED" in shown[1]] == [True, True]
     assert "orchestrator.job.complete" in shown[1]
     assert page.evaluate("attempts.isConnected && !attempts.open && document.activeElement === button")
 
