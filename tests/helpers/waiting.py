@@ -12,7 +12,7 @@ _FIRST_STEP_SECONDS, _STEP_SECONDS = 0.002, 0.02  # most conditions are met with
 def wait_for(condition: Callable[[], T | None], timeout: float = 30, what: str = "", step: float | None = None) -> T:
     """Call `condition` until it returns a true value; return that value.
 
-    There are `step` seconds between two calls, or by default few milliseconds at first and more later. Raise
+    There are `step` seconds between two calls, or by default a few milliseconds at first and more later. Raise
     `AssertionError` after `timeout` seconds, with `what` was waited for and the last value.
     """
     deadline = time.monotonic() + timeout
