@@ -1,6 +1,7 @@
 """The contract of engines: what the processes of a container have used."""
 
 import os
+from contextlib import closing
 
 import pytest
 
@@ -152,15 +153,13 @@ def test_the_usage_of_a_running_container_is_followed_if_it_is_not_kept(followin
     assert not following.engine.inspect(name).keeps_usage
 
     # When it is followed until that has been seen, and then ends
-    followed = following.engine.follow_usage(name)
-
     def seen() -> Usage | None:
         usage = followed.latest()
         return usage if usage and (usage.peak_memory_bytes or 0) > 16 * MIB else None
 
-    wait_for(seen, 20, "a sample")
-    following.engine.stop(name, 0)
-    followed.close()
+    with closing(following.engine.follow_usage(name)) as followed:
+        wait_for(seen, 20, "a sample")
+        following.engine.stop(name, 0)
 
     # I expect what was seen last to stay known, and the engine to know nothing
     used = followed.latest()
