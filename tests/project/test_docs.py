@@ -97,6 +97,11 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_the_changelog_says_nothing_twice() -> None:
+    beginnings = [line[:30] for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("- ")]
+    assert {beginning for beginning in beginnings if beginnings.count(beginning) > 1} == set()
+
+
 @pytest.fixture(scope="module")
 def printed() -> str:
     """All string constants of the product."""
