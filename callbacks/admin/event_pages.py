@@ -16,7 +16,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import BaseDialogForm
 
 from callbacks.admin import links
-from callbacks.admin.explanation import Explanation, explain_event
+from callbacks.admin.explanation import Explanation, explain_event, first_pending
 from callbacks.models import Attempt, Event, Subscription
 from callbacks.operators import redelivery
 from orchestrator_site.base import operator_log
@@ -234,8 +234,7 @@ class EventAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
         """Say what a pending event waits for: the events of a job are sent in order."""
         if event.state != Event.State.PENDING:
             return None
-        pending = Event.objects.filter(subscription=event.subscription_id, state=Event.State.PENDING)
-        first = pending.order_by("sequence").only("type", "sequence").first()
+        first = once(event, first_pending)
         if first is not None and first != event:
             return links.to_event(first, f"{first}, which is sent before it")
         if event.subscription.waiting_since is not None:

@@ -7,6 +7,8 @@ from typing import Any, Final
 from callbacks.models import Attempt, Event
 from callbacks.operators import destinations
 from callbacks.rules.event_verdict import PERMANENT_STATUSES
+from orchestrator_site.base.admin_elements import once
+from orchestrator_site.base.intervals import DeliveryIntervals
 
 # What an error contains, and what to do about it; the first that fits counts.
 _ERRORS: Final = (
@@ -19,14 +21,18 @@ _ERRORS: Final = (
     ("cannot be resolved", "Check the name of the host in the job's callback, and the name servers of the service."),
     ("certificate", "Check the certificate of the receiver. If your own authority signed it, name that in CA_BUNDLE."),
     ("cannot connect", "Check that the receiver runs, listens on this port, and can be reached from the service."),
-    ("in time", "The receiver must answer within 15 s: let it store the event first, and work on it afterwards."),
-    ("interrupted", "A process of the service ended while it was sending: nothing to do, it is sent again."),
+    (
+        "did not answer in time",
+        f"The receiver must answer within {DeliveryIntervals().answer:g} s: "
+        "let it store the event first, and work on it afterwards.",
+    ),
+    ("interrupted: the process", "A process of the service ended while it was sending: nothing to do, it is sent again."),
 )
 _STATUSES: Final = (
     (range(300, 400), "Redirects are not followed: post jobs with the URL to which it redirects."),
     (range(401, 402), "Check that the receiver accepts the signature or the headers of the job's callback."),
     (range(403, 404), "Check that the receiver accepts the signature or the headers of the job's callback."),
-    (range(404, 406), "Check the path of the callback's URL: the receiver knows nothing there to which it can be posted."),
+    (range(404, 406), "Check the path of the callback's URL: nothing there accepts events."),
     (range(429, 430), "The receiver gets more than it takes: it is sent less for a while."),
     (range(400, 500), "The receiver does not take the event: its answer and its log should say why."),
     (range(500, 600), "The receiver has a fault: its answer and its log should say which."),
@@ -85,6 +91,12 @@ def last_attempt(event: Event) -> Attempt | None:
     return event.attempts.order_by("pk").last()
 
 
+def first_pending(event: Event) -> Event | None:
+    """Return the event of the same stream that is sent first."""
+    pending = Event.objects.filter(subscription=event.subscription_id, state=Event.State.PENDING)
+    return pending.order_by("sequence").only("type", "sequence").first()
+
+
 def advice(last: Attempt | None) -> str:
     """Return what to do about a failed attempt."""
     if last is None:
@@ -117,14 +129,12 @@ def _pending(event: Event, last: Attempt | None, condition: str) -> Explanation:
     if condition in _BLOCKED:
         reason, what_to_do = _BLOCKED[condition]
         return Explanation(f"It is not sent now: {reason}.{_last(last)}", f"{advice(last)} {what_to_do}".strip())
-    if last is not None:
+    first = once(event, first_pending)
+    if first is not None and first != event:
+        return Explanation("It is not sent now, because an earlier event of its job waits.", "Look at the one that it waits for.")
+    if last is not None and last.error:  # it has none if the event was delivered and is redelivered
         return Explanation(
             f"It was not accepted, and is tried again.{_last(last)}", f"{advice(last)} Redeliver it to try at once."
-        )
-    first = event.subscription.events.filter(state=Event.State.PENDING).order_by("sequence").only("pk").first()
-    if first is not None and first != event:
-        return Explanation(
-            "It has not been sent, because an earlier event of its job waits.", "Look at the one that it waits for."
         )
     return Explanation("It is about to be sent.", "If this lasts, check that a process deliver runs.")
 

@@ -3,16 +3,18 @@
 import re
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from callbacks import outbox
-from callbacks.admin.explanation import explain_destination, explain_event, last_attempt
+from callbacks.admin.explanation import _ERRORS, explain_destination, explain_event, last_attempt
 from callbacks.delivery import destination_rows
 from callbacks.models import Attempt, Destination, Event, Subscription
 from tests.helpers import factories
@@ -91,6 +93,13 @@ def test_a_failed_attempt_is_explained(event: Event, status: int | None, error: 
     assert advice in destination.advice
 
 
+def test_the_errors_that_are_explained_exist() -> None:
+    folders = (Path(__file__).parents[3] / folder for folder in ("callbacks/delivery", "orchestrator_site/base/egress"))
+    sources = [path.read_text() for folder in folders for path in folder.glob("*.py")]
+    unknown = [part for part, _ in _ERRORS if not any(part in source for source in sources)]
+    assert unknown == ["certificate"]  # OpenSSL says that
+
+
 @pytest.mark.parametrize(
     ("condition", "reason", "advice"),
     [
@@ -120,8 +129,16 @@ def test_what_a_pending_event_waits_for(event: Event) -> None:
         outbox.publish(event.subscription.stream, "orchestrator.job.complete", "s", {})
 
     # I expect the first to be sent soon, and the second to wait for it
-    assert explained(event) == ("It is about to be sent.", "If this lasts, check that a process deliver runs.")
-    assert "an earlier event of its job waits" in explained(Event.objects.get(sequence=2))[0]
+    soon = ("It is about to be sent.", "If this lasts, check that a process deliver runs.")
+    assert explained(event) == soon
+    second = Event.objects.get(sequence=2)
+    assert "an earlier event of its job waits" in explained(second)[0]
+
+    # and the same if both are sent again: the first was delivered, the second was not accepted
+    Attempt.objects.create(event=event, time=timezone.now(), status=204, latency_ms=1)
+    attempt(second, 500)
+    assert explained(event) == soon
+    assert "an earlier event of its job waits" in explained(second)[0]
 
 
 @pytest.mark.parametrize(
@@ -183,6 +200,13 @@ def test_the_pages_lead_to_each_other(event: Event, client: Client) -> None:
     assert links("subscription") >= {"job", "destination", "events", "dead", "waiting"}
     assert links("destination") >= {"job", "dead", "waiting"}
     assert links("events") >= {"job", "dead", "waiting"}
+
+    # and to ask for nothing twice, although unfold evaluates each field several times
+    for name in ("dead", "waiting", "subscription", "destination"):
+        with CaptureQueriesContext(connection) as queries:
+            client.get(pages[name])
+        asked = [query["sql"] for query in queries if '"callbacks_event"' in query["sql"]]
+        assert sorted(set(asked)) == sorted(asked), name
 
     # and that of the destination to say what the last error was, and to do so for a stream that waits for it, too
     assert DOWN in client.get(pages["destination"]).content.decode()
