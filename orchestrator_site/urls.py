@@ -19,3 +19,5 @@ urlpatterns = [
     path("admin/charts/", charts_part, name="admin-charts"),
     path("admin/", admin.site.urls),
 ]
+
+handler404 = "orchestrator_site.browsers.admin_errors.page_not_found"

@@ -1,14 +1,17 @@
-"""Answers 400 instead of 500 if a URL or form of the admin contains an invalid value."""
+"""Errors of the admin: 400 instead of 500 if a URL or form contains an invalid value, and the page of unknown addresses."""
 
 import logging
 import traceback
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
+from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.core.paginator import InvalidPage
 from django.db import DataError
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.views import defaults
 
 from orchestrator_site.base.http.api_errors import is_admin
@@ -35,3 +38,11 @@ class AdminErrorsMiddleware:
         details = {"error": type(exception).__name__, "noticed": f"{noticed.filename}:{noticed.lineno}"}
         logger.warning("a request to the admin contains an invalid value", extra=details)
         return defaults.bad_request(request, exception)
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer 404: to users of the admin with one of its pages, from which its menu leads on."""
+    if not (is_admin(request) and admin.site.has_permission(request)):
+        return defaults.page_not_found(request, exception)
+    context = {**admin.site.each_context(request), "title": "Page not found"}
+    return render(request, "orchestrator_site/not_found.html", context, status=HTTPStatus.NOT_FOUND)

@@ -135,6 +135,18 @@ def test_an_invalid_parameter_does_not_crash_other_pages(operator: Client, addre
             expect_clean(operator.get(f"/admin/{address}?{query}"))
 
 
+def test_an_unknown_address_is_a_page_of_the_admin(operator: Client) -> None:
+    answer = operator.get("/admin/jobs/none/")
+    assert answer.status_code == 404
+    page = answer.content.decode()
+    assert "Page not found" in page
+    assert 'href="/admin/jobs/job/"' in page  # its menu
+
+    # I expect those who are not logged in to be asked to, and the API's answer elsewhere
+    assert Client().get("/admin/jobs/none/").status_code == 302
+    assert operator.get("/none").headers["Content-Type"] == "application/json"
+
+
 @pytest.mark.parametrize("kind", [1, 9, 10**30])
 def test_an_invalid_id_does_not_crash_a_redirect(operator: Client, kind: int) -> None:
     for value in ("%00", "abc", "9" * 30, "-1", "%FF"):
