@@ -32,7 +32,7 @@ def explain(job: Job) -> Explanation:
     """Return the explanation of the job's present state."""
     match job.status:
         case State.ACCEPTED:
-            return Explanation("info", _waiting(job), _needs(job))
+            return Explanation("info", f"It {waiting(job)}.", _needs(job))
         case State.RUNNING:
             limit = f"It is stopped if it has not ended after {job.timeout_seconds} s."
             return Explanation("info", "Its process is running.", limit, "log")
@@ -44,11 +44,12 @@ def explain(job: Job) -> Explanation:
     return _failed(job)
 
 
-def _waiting(job: Job) -> str:
+def waiting(job: Job) -> str:
+    """Return what an accepted job waits for, as a part of a sentence: `waits for free capacity on a node`."""
     phrase = waiting_for(job) or "its turn"
     if phrase == job.doing and not phrase.startswith(_THINGS):
-        return f"It is being prepared: {phrase}."
-    return f"It waits for {phrase}." if phrase.startswith(_THINGS) else f"It is waiting: {phrase}."
+        return f"is being prepared: {phrase}"
+    return f"waits for {phrase}" if phrase.startswith(_THINGS) else f"is waiting: {phrase}"
 
 
 def _needs(job: Job) -> str:

@@ -17,7 +17,7 @@ from callbacks.delivery import destination_rows
 from callbacks.models import Attempt, Destination, Event
 from callbacks.operators import destinations
 from jobs import node_conditions
-from jobs.api.waiting_reason import waiting_for
+from jobs.admin.explanation import waiting
 from jobs.models import Job, Node
 from jobs.states import State
 from orchestrator_site.admin.start_page.counts import BLOCKED, jobs_with
@@ -105,4 +105,4 @@ def _waiting_jobs(intervals: AdminIntervals) -> Iterator[Problem]:
     for job in oldest.defer("environment", "command", "meta")[:_SHOWN]:
         if job.now - job.created_at >= timedelta(seconds=intervals.long_wait):
             address = reverse("admin:jobs_job_change", args=(job.pk,))
-            yield Problem(False, "waiting job", job.id, f"waits: {waiting_for(job)}", address, job.created_at)
+            yield Problem(False, "waiting job", job.id, waiting(job), address, job.created_at)

@@ -143,9 +143,13 @@ def test_dead_events_and_jobs_that_wait_long_are_shown_with_the_reason() -> None
         (True, "dead event", "exit of job-1", f"was not accepted by {ORIGIN}: answered 410"),
         (True, "dead event", "exit of job-0", f"was not accepted by {ORIGIN}: it expired"),
         (False, "destination", ORIGIN, "paused"),
-        (False, "waiting job", "slow", "waits: no node has a living worker"),
+        (False, "waiting job", "slow", "is waiting: no node has a living worker"),
     ]
     assert problems()[3].address == f"/admin/jobs/job/{waiting.pk}/change/"
+
+    # and what it waits for as a part of a sentence
+    make_worker(make_node())
+    assert problems()[3].text == "waits for free capacity on a node"
 
 
 # -- counts ------------------------------------------------------------------------------------------------
