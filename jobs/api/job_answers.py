@@ -68,7 +68,7 @@ class Usage(AnswerSerializer):
         0,
         required=False,
         help_text="CPU time of all its processes, known after their end. It includes about 0.03 for the start of its container, "
-        "so that of a job that ran for 0.005 seconds is more than that.",
+        "so a job that ran for 0.005 seconds has more than that.",
     )
     peakMemoryBytes = Integer(
         0, required=False, help_text="The most memory of all its processes together, with cached files, known after their end."
