@@ -113,11 +113,14 @@ class AttemptInline(ReadOnly, TabularInline):  # type: ignore[misc]
     hide_title = True
     fields = ("began", "status", "latency", "error", "answer")
     readonly_fields = ("began", "latency")
-    latency = named_field("latency_ms", "Latency (ms)")
 
     @admin.display(description="Time (UTC)")
     def began(self, attempt: Attempt) -> str:
         return format_html('<span class="whitespace-nowrap">{}</span>', f"{attempt.time:%Y-%m-%d %H:%M:%S}")
+
+    @admin.display(description="Latency")  # without the unit: on narrow screens the words of a label begin with capitals
+    def latency(self, attempt: Attempt) -> str:
+        return f"{attempt.latency_ms:,} ms"
 
 
 class EventChangeList(BoundedChangeList):

@@ -89,7 +89,7 @@ def choose(browser: Client, model: str, action: str, *rows: Any) -> None:
 def test_an_event_is_shown_with_its_attempts(browser: Client, event: Event) -> None:
     Attempt.objects.create(event=event, time=timezone.now(), latency_ms=17, status=503, error="answered 503", answer="sorry")
     page = browser.get(f"/admin/callbacks/event/{event.pk}/change/").content.decode()
-    for shown in ("503", "17", "answered 503", "sorry", "dead"):
+    for shown in ("503", "17 ms", "answered 503", "sorry", "dead"):
         assert shown in page
 
 
