@@ -57,6 +57,9 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
             super().__init__(*args, **options)
             self.fields["since"].initial = timezone.now().replace(microsecond=0) - timedelta(days=1)
 
+    def get_fieldsets(self, request: HttpRequest, destination: Destination | None = None) -> Any:
+        return links.without_events(request, super().get_fieldsets(request, destination), "next_events", "last_dead")
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Destination]:
         rows: QuerySet[Destination] = super().get_queryset(request)
         return destination_rows.with_database_time(rows)

@@ -56,6 +56,9 @@ class SubscriptionAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     leased = moment("lease_until", "Delivery in progress, dead after")
     job = named_field("subject", "Job")
 
+    def get_fieldsets(self, request: HttpRequest, subscription: Subscription | None = None) -> Any:
+        return links.without_events(request, super().get_fieldsets(request, subscription), "events_shown", "undelivered")
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Subscription]:
         rows: QuerySet[Subscription] = super().get_queryset(request)
         return rows.defer(*Subscription.SECRETS).annotate(shown_url=if_readable("url"), is_signed=Q(key__isnull=False))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.contrib import admin
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
@@ -33,3 +35,11 @@ def destination_of(subscription: Subscription) -> Any:
 
 def _read_destination(subscription: Subscription) -> Any:
     return destination_rows.with_database_time().get(pk=subscription.destination_id)
+
+
+def without_events(request: HttpRequest, fieldsets: Any, *fields: str) -> Any:
+    """Return the groups of fields of a page, without fields that show events if the user may not see them."""
+    if admin.site.get_model_admin(Event).has_view_permission(request):
+        return fieldsets
+    left = [(title, tuple(name for name in options["fields"] if name not in fields)) for title, options in fieldsets]
+    return [(title, {"fields": names}) for title, names in left if names]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -207,6 +207,16 @@ def test_the_pages_lead_to_each_other(event: Event, client: Client) -> None:
             client.get(pages[name])
         asked = [query["sql"] for query in queries if '"callbacks_event"' in query["sql"]]
         assert sorted(set(asked)) == sorted(asked), name
+
+    # and to show no event to a user who may not see events
+    viewer = User.objects.create_user("vera", is_staff=True)
+    viewer.user_permissions.set(Permission.objects.filter(codename__in=["view_destination", "view_subscription"]))
+    client.force_login(viewer)
+    for name in ("destination", "subscription"):
+        page = client.get(pages[name]).content.decode()
+        assert destination.origin in page
+        assert "/admin/callbacks/event/" not in page
+    client.force_login(User.objects.get(username="olga"))
 
     # and that of the destination to say what the last error was, and to do so for a stream that waits for it, too
     assert DOWN in client.get(pages["destination"]).content.decode()
