@@ -128,14 +128,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)  # after those that leave out tests
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, then go on with those that have most tests.
+    """Begin with the files whose tests run alone, then those that take longest, then those that have most tests.
 
-    pytest-xdist gives out the files in this order. A process that gets a long one last works on it while the others have ended.
+    pytest-xdist gives out the files in this order. A test that runs alone waits for those that run, and keeps others from
+    starting meanwhile, so it must not meet long ones. A process that gets a long file last works on it while others have ended.
     """
     if hasattr(config, "workerinput"):
+        alone = {item.path for item in items if item.get_closest_marker("alone")}
         ranks = {path: rank for rank, path in enumerate(LONG_FILES)}
         tests = Counter(item.path for item in items)
-        items.sort(key=lambda item: (ranks.get(item.path, len(ranks)), -tests[item.path]))
+        items.sort(key=lambda item: (item.path not in alone, ranks.get(item.path, len(ranks)), -tests[item.path]))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside pytest-timeout: waiting is not part of the test
