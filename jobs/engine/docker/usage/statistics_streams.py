@@ -55,7 +55,7 @@ class StatisticsStreams:
                 raise
             waker.setblocking(False)
             self._waker = waker
-        with suppress(BlockingIOError):  # it was woken often enough
+        with suppress(OSError):  # it was woken often enough, or ends after an error
             self._waker.send(_WAKE_UP)
 
     def _run(self, woken: socket.socket) -> None:

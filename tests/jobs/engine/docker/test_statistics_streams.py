@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jobs.engine.docker.transport import EngineClient
-from jobs.engine.docker.usage import StatisticsStreams, statistics_reader
+from jobs.engine.docker.usage import StatisticsStreams, statistics_reader, statistics_streams
 from jobs.engine.docker.usage.statistics_reader import MAX_STREAMS, sample_of
 from jobs.engine.protocol import FollowedUsage, Usage
 from orchestrator_site.base.intervals import EngineIntervals
@@ -216,7 +216,12 @@ def test_an_error_of_the_reader_ends_only_what_it_read(
 
     with monkeypatch.context() as patch:
         patch.setattr(statistics_reader, "sample_of", fail)
-        follow("one")
+
+        # When it has just failed while the container ends, I expect no error for the container's run
+        daemon.may_answer.clear()
+        ending = follow("one")
+        patch.setattr(statistics_streams.logger, "exception", lambda _: ending.close())
+        daemon.may_answer.set()
         wait_for(lambda: not statistics_threads(), 5, "the thread to end")
 
     # When another container is followed, I expect it to be known
