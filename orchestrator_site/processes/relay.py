@@ -52,7 +52,7 @@ class RelayProcess:
         ]
         deleting = [
             Duty(intervals.unused_destinations, destination_rows.delete_unused, destination_rows.unused),
-            Duty(intervals.retention, lambda: self._delete_old_jobs(stopping), lambda: retention.expired(self._retention)),
+            Duty(intervals.retention, lambda: self._delete_old_jobs(stopping), lambda: retention.oldest_expired(self._retention)),
             Duty(intervals.old_samples, lambda: node_samples.old(intervals).delete(), lambda: node_samples.old(intervals)),
             Duty(intervals.old_samples, lambda: breaker_samples.old(intervals).delete(), lambda: breaker_samples.old(intervals)),
         ]

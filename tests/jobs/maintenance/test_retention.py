@@ -46,6 +46,20 @@ def test_an_old_job_is_deleted_with_its_events(wrong_clock: None) -> None:
     assert Event.objects.exclude(subscription__stream=recent.uuid).count() == 0
 
 
+def test_one_expired_job_tells_that_there_are_some() -> None:
+    # Given jobs of different ages
+    jobs = [ended(), ended(), ended()]
+    for job, over in zip(jobs, (-1, 2, 1), strict=True):
+        age(job, RETENTION + timedelta(minutes=over))
+
+    # I expect the oldest of those that are expired, whichever was created first: only it is looked for
+    assert retention.oldest_expired(RETENTION).get() == jobs[1]
+
+    # When these are deleted, I expect none
+    assert retention.delete_old_jobs(RETENTION) == 2
+    assert not retention.oldest_expired(RETENTION).exists()
+
+
 def test_a_job_ends_by_the_clock_of_the_database(wrong_clock: None) -> None:
     # Given a job that its client cancels, and one whose node is lost while it runs
     cancelled, lost = ended(), make_job()
