@@ -68,8 +68,11 @@ class ControlGroups:
             return []
 
     def remove(self, group: str) -> None:
-        """Remove a group that has no process and no groups below it; leave any other as it is."""
-        for hierarchy in self.hierarchies:
+        """Remove a group that has no process and no groups below it; leave any other as it is.
+
+        The one that `children` looks at is removed last: if this process is killed meanwhile, the rest is found later.
+        """
+        for hierarchy in sorted(self.hierarchies, key=lambda hierarchy: hierarchy == self.memory):
             with suppress(OSError):
                 _below(hierarchy, group).rmdir()
 

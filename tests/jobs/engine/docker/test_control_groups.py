@@ -92,6 +92,30 @@ def test_a_group_is_removed_from_all_hierarchies_of_its_version(process: Path) -
     assert sorted(path.parent.parent.name for path in root.glob("*/docker/job-1")) == ["unified"]
 
 
+def test_an_interrupted_removal_is_found_later(process: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a group in three hierarchies, and a process that is killed after two of them
+    for hierarchy in ("cpu,cpuacct", "memory", "systemd"):
+        write(process, hierarchy)
+    found = groups(process, VERSION_1, unified=False)
+    rmdir, removed = Path.rmdir, list[Path]()
+
+    def rmdir_twice(path: Path) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        removed.append(path)
+        rmdir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rmdir", rmdir_twice)
+        with pytest.raises(KeyboardInterrupt):
+            found.remove(GROUP)
+
+    # I expect the group to be listed still, and the rest to be removed
+    assert found.children("/docker") == ["job-1"]
+    found.remove(GROUP)
+    assert found.children("/docker") == []
+
+
 def test_a_group_that_others_are_below_is_left(process: Path) -> None:
     write(process, "")
     write(process, f"{GROUP}/container")
