@@ -88,6 +88,7 @@ class EngineIntervals:
     sandbox_answer: float = 5.0  # for a sandbox to say that it is clean
     statistics_delay: float = 0.5  # since a process was seen running: then its statistics are followed, unless they are kept
     statistics_answer: float = 5.0  # without a byte, to open their stream
+    statistics_pace: float = 1 / 16  # between the openings of two streams
     statistics_retry: float = 10.0  # after a stream could not be opened, or has broken off
     watch: float = 5.0  # between two calls that check whether the engine answers
     watch_retry: float = 1.0  # between them while it does not

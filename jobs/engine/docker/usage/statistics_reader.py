@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from http import HTTPStatus
 from math import inf
 from operator import attrgetter
 from typing import Final
@@ -18,7 +19,7 @@ from typing import Final
 from jobs.engine.docker.transport import ANSWER_TOO_SHORT, ANSWER_UNREADABLE, EngineAnswer, EngineClient, quoted
 from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.protocol import Usage
-from jobs.errors import EngineUnavailable, JobError
+from jobs.errors import ContainerNotFound, EngineUnavailable, JobError
 from jobs.interrupt import Interrupt
 
 logger = logging.getLogger(__name__)
@@ -103,12 +104,16 @@ class StatisticsReader:
     def _open(self, followed: FollowedStatistics) -> None:
         try:
             stream = _Stream(self._client, followed.name)
+        except ContainerNotFound as error:
+            self._put_off(followed, error)
+            return
         except (JobError, OSError) as error:
             self._put_off(followed, error)
             # One request finds out for all whether the engine answers, and whether a proxy lets statistics through.
             self._may_open_at = followed.due
             return
         self._streams[followed] = stream
+        self._may_open_at = time.monotonic() + self._intervals.statistics_pace
         self._read(followed)  # what came with the headers does not make the socket readable
         if followed in self._streams:
             self._selector.register(stream, selectors.EVENT_READ, followed)
@@ -129,7 +134,7 @@ class StatisticsReader:
         if failure is not None:
             self._close(followed)
             self._put_off(followed, failure)
-        elif lines and self._is_full and self._next_due() <= time.monotonic():
+        elif lines and self._is_full and self._next_due() <= time.monotonic() + self._intervals.statistics_pace:
             self._close(followed)
             followed.due = time.monotonic()
 
@@ -153,6 +158,8 @@ class _Stream:
             path = f"/containers/{quoted(name)}/stats"
             response = opened.enter_context(client.stream("GET", path, params={"stream": "1"}))
             if isinstance(response, EngineAnswer):
+                if response.status == HTTPStatus.NOT_FOUND:
+                    raise ContainerNotFound(response.message)
                 raise EngineUnavailable(response.message)
             self._body = ByteStream(response, client.interrupt, client.intervals)
             self.close = opened.pop_all().close

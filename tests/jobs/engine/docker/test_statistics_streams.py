@@ -1,6 +1,7 @@
 """Following running containers by the engine's statistics, which a scripted engine sends."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -8,7 +9,7 @@ import pytest
 
 from jobs.engine.docker.transport import EngineClient
 from jobs.engine.docker.usage import StatisticsStreams, statistics_reader, statistics_streams
-from jobs.engine.docker.usage.statistics_reader import MAX_STREAMS, sample_of
+from jobs.engine.docker.usage.statistics_reader import MAX_STREAMS, FollowedStatistics, StatisticsReader, sample_of
 from jobs.engine.protocol import FollowedUsage, Usage
 from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers.waiting import wait_for
@@ -35,10 +36,15 @@ def lines(*samples: bytes, end: bool = False) -> bytes:
 
 
 @pytest.fixture
-def follow(daemon: ScriptedDaemon) -> Iterator[Follow]:
-    """`StatisticsStreams.follow`, with streams that are opened at once, and soon again. All are closed at the end of the test."""
+def intervals() -> EngineIntervals:
+    """Streams are opened at once, and soon again."""
+    return EngineIntervals(statistics_delay=0, statistics_answer=0.1, statistics_pace=0, statistics_retry=0.02)
+
+
+@pytest.fixture
+def follow(daemon: ScriptedDaemon, intervals: EngineIntervals) -> Iterator[Follow]:
+    """`StatisticsStreams.follow`. All that is followed is closed at the end of the test."""
     daemon.close_after_answer = False
-    intervals = EngineIntervals(statistics_delay=0, statistics_answer=0.1, statistics_retry=0.02)
     streams = StatisticsStreams(EngineClient(daemon.host, intervals))
     all_followed: list[FollowedUsage] = []
 
@@ -133,6 +139,35 @@ def test_more_containers_than_streams_take_turns(daemon: ScriptedDaemon, follow:
     # I expect all to be known
     for one in followed:
         wait_for_usage(one)
+
+
+def test_an_engine_that_answers_at_once_is_asked_no_more_often(daemon: ScriptedDaemon) -> None:
+    # Given a reader that has just opened a stream
+    daemon.answers["/stats"] = lines(sample(1))
+    client = EngineClient(daemon.host, EngineIntervals(statistics_pace=60))
+    first, second = (FollowedStatistics(name, 0, lambda _: None) for name in ("first", "second"))
+    waker, woken = socket.socketpair()
+    with waker, woken, StatisticsReader(client, woken) as reader:
+        waker.send(b"\0")
+        reader.turn({first})
+        assert first.latest() == Usage(1)
+
+        # When it looks for others, I expect it not to open the next one yet
+        waker.send(b"\0")
+        reader.turn({first, second})
+        assert daemon.count("/stats") == 1
+
+
+@pytest.mark.parametrize("intervals", [EngineIntervals(statistics_delay=0, statistics_pace=0, statistics_retry=60)])
+def test_a_container_that_is_gone_delays_no_other(daemon: ScriptedDaemon, follow: Follow) -> None:
+    # Given a container that was removed
+    daemon.answers["/containers/gone/stats"] = answer(404, {"message": "no such container"})
+    follow("gone")
+    wait_for(lambda: daemon.count("/stats") == 1, 5, "the request")
+
+    # I expect another to be followed at once
+    daemon.answers["/containers/job/stats"] = lines(sample(1))
+    assert wait_for_usage(follow("job")) == Usage(1)
 
 
 def test_a_stream_that_ends_is_opened_again(daemon: ScriptedDaemon, follow: Follow) -> None:
