@@ -114,17 +114,18 @@ def test_jobs_that_come_soon_after_another_share_one_look(node: Node, monkeypatc
 
 def test_hints_continue_after_an_error(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a query that fails once
-    failures = iter([OperationalError("gone")])
+    failed = threading.Event()
     real = node_hints.healthy_nodes
 
     def fail_once() -> Any:
-        for error in failures:
-            raise error
+        if not failed.is_set():
+            failed.set()
+            raise OperationalError("gone")
         return real()
 
     monkeypatch.setattr(node_hints, "healthy_nodes", fail_once)
     make_job()
-    wait_for(lambda: next(failures, None) is None, what="the failure")
+    assert failed.wait(30)
 
     # When another job is created, I expect a hint
     make_job()
