@@ -10,11 +10,13 @@ from jobs.api import limits
 from jobs.models import Job
 from jobs.states import State
 from tests.helpers.factories import make_node
+from tests.helpers.large_tables import rows_read, vacuum
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite neither counts rows nor has an index of `meta`"),
 ]
+TABLES = ("jobs_job", "jobs_metaentry")
 JOBS = 2000
 OLD = JOBS // 10
 PAGE = 10
@@ -40,19 +42,7 @@ def many_jobs() -> None:
         )
         for number in range(JOBS)
     )
-    with connection.cursor() as cursor:
-        cursor.execute("VACUUM ANALYZE jobs_job, jobs_metaentry")  # as PostgreSQL does by itself, later
-
-
-def rows_read() -> int:
-    """Return how many rows and index entries of jobs this transaction has read."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class "
-            "WHERE oid IN ('jobs_job'::regclass, 'jobs_metaentry'::regclass) OR oid IN "
-            "(SELECT indexrelid FROM pg_index WHERE indrelid IN ('jobs_job'::regclass, 'jobs_metaentry'::regclass))"
-        )
-        return int(cursor.fetchone()[0])
+    vacuum(TABLES, analyze=True)
 
 
 QUERIES = {
@@ -73,9 +63,9 @@ def test_a_page_reads_little_more_than_it_shows(client: Client) -> None:
     read: dict[str, int] = {}
     for query, found in QUERIES.items():
         with transaction.atomic():
-            before = rows_read()
+            before = rows_read(TABLES)
             answer = client.get(f"/v1/jobs?limit={PAGE}&{query}")
-            read[query] = rows_read() - before
+            read[query] = rows_read(TABLES) - before
         assert len(answer.json()["jobs"]) == found
 
     # I expect each page to be read from indexes: an entry of that of the filter, one of the primary key's and the row itself

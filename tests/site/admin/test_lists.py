@@ -22,6 +22,7 @@ from orchestrator_site.base import large_lists
 from orchestrator_site.base.admin_elements import relative_time
 from tests.helpers.admin_data import fill
 from tests.helpers.factories import make_job, make_node, make_worker
+from tests.helpers.large_tables import rows_read, vacuum
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -307,29 +308,12 @@ QUERIES = [
 ]
 
 
-def rows_read() -> int:
-    """Return how many rows and index entries of the large tables this transaction has read."""
-    tables = ", ".join(f"'{table}'::regclass" for table in LARGE)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class "
-            f"WHERE oid IN ({tables}) OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid IN ({tables}))"
-        )
-        return int(cursor.fetchone()[0])
-
-
 OF_A_TIME = [  # whose rows were in other states when PostgreSQL looked at the tables
     "jobs/job/?status__exact=accepted",
     "jobs/job/?status__exact=completed&q=render-0001",
     "callbacks/event/?state__exact=dead",
     "callbacks/event/?state__exact=dead&q=render-0001",
 ]
-
-
-def vacuum(options: str = "") -> None:
-    """Do what PostgreSQL does by itself, later. Without options, it learns nothing about the values in the tables."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"VACUUM {options} {', '.join(LARGE)}")
 
 
 def reading_much(browser: Client, paths: list[str]) -> dict[str, int]:
@@ -342,9 +326,9 @@ def reading_much(browser: Client, paths: list[str]) -> dict[str, int]:
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("SET LOCAL enable_seqscan = off")
-            before = rows_read()
+            before = rows_read(LARGE)
             assert browser.get(f"/admin/{path}").status_code == 200
-            read[path] = rows_read() - before
+            read[path] = rows_read(LARGE) - before
     return {path: rows for path, rows in read.items() if rows > ROWS / 4}
 
 
@@ -362,7 +346,7 @@ def test_a_page_reads_a_few_rows_of_large_tables(browser: Client, monkeypatch: p
     monkeypatch.setattr(undelivered, "_LOOKED_AT", 100)
     monkeypatch.setattr(large_lists, "MAX_LISTED", 100)
     monkeypatch.setattr(large_lists.BoundedChangeList, "limit", 100)
-    vacuum("ANALYZE")
+    vacuum(LARGE, analyze=True)
 
     # I expect each page to read a small part of the rows
     assert reading_much(browser, [query.format(**rows) for query in QUERIES]) == {}
@@ -370,10 +354,10 @@ def test_a_page_reads_a_few_rows_of_large_tables(browser: Client, monkeypatch: p
     # Given statistics of a time when all jobs waited and no event was dead
     Job.objects.update(status=State.ACCEPTED)
     Event.objects.update(state=Event.State.DELIVERED)
-    vacuum("ANALYZE")
+    vacuum(LARGE, analyze=True)
     Job.objects.exclude(pk=Job.objects.earliest("uuid").pk).update(status=State.COMPLETED)
     Event.objects.update(state=Event.State.DEAD, settled_at=timezone.now())
-    vacuum()
+    vacuum(LARGE)
 
     # I expect the same
     assert reading_much(browser, OF_A_TIME) == {}

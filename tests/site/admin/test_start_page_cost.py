@@ -17,6 +17,7 @@ from orchestrator_site.admin.start_page import charts, counts, history
 from orchestrator_site.admin.start_page.attention import problems
 from orchestrator_site.admin.start_page.counts import live_counts
 from tests.helpers.admin_data import fill
+from tests.helpers.large_tables import rows_read, vacuum
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -34,26 +35,9 @@ PARTS: list[Callable[[], Any]] = [problems, live_counts, charts.charts]
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Store jobs in all states with an event and an attempt each, and lower the limits accordingly."""
     fill(ROWS)
-    _analyze("VACUUM ANALYZE")
+    vacuum(LARGE, analyze=True)
     monkeypatch.setattr(counts, "MAX_COUNTED", LIMIT)
     monkeypatch.setattr(history, "MAX_READ", LIMIT)
-
-
-def _analyze(statement: str = "ANALYZE") -> None:
-    """Let PostgreSQL look at the tables, as it does by itself, later."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"{statement} {', '.join(LARGE)}")
-
-
-def rows_read() -> int:
-    """Return how many rows and index entries of the large tables this transaction has read."""
-    tables = ", ".join(f"'{table}'::regclass" for table in LARGE)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class "
-            f"WHERE oid IN ({tables}) OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid IN ({tables}))"
-        )
-        return int(cursor.fetchone()[0])
 
 
 @pytest.mark.usefixtures("many")
@@ -61,9 +45,9 @@ def test_each_part_reads_a_few_rows_of_large_tables() -> None:  # one test, sinc
     for part in PARTS:
         # When a part of the page is made
         with transaction.atomic():
-            before = rows_read()
+            before = rows_read(LARGE)
             plans = _plans(part)
-            read = rows_read() - before
+            read = rows_read(LARGE) - before
 
         # I expect it to read a small part of them, by indexes
         assert read < ROWS / 5, part
@@ -74,7 +58,7 @@ def test_each_part_reads_a_few_rows_of_large_tables() -> None:  # one test, sinc
     Job.objects.update(status=State.ACCEPTED, node=None, completed_at=None)
     Event.objects.update(state=Event.State.PENDING, settled_at=None)
     Attempt.objects.update(event=Event.objects.earliest("pk"))
-    _analyze()
+    vacuum(LARGE, analyze=True)
     last = Job.objects.latest("uuid")  # it still waits
     Job.objects.exclude(pk=last.pk).update(status=State.COMPLETED, completed_at=timezone.now())
     Job.objects.filter(pk=last.pk).update(created_at=timezone.now() - timedelta(hours=1))
