@@ -1,15 +1,17 @@
-"""Run tests in several worker processes (pytest-xdist), each with its own databases, and some tests alone."""
+"""Run tests in several worker processes (pytest-xdist), each with its own databases, and some tests alone on the engine."""
 
 import fcntl
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 TESTS = Path(__file__).resolve().parents[1]
 # The files that take many seconds for their number of tests, the longest first.
@@ -83,8 +85,8 @@ def pytest_xdist_setupnodes(specs: list[Any]) -> None:
             spec.env["REDIS_URL"] = urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{2 * number}").geturl()
 
 
-class Machine:
-    """A lock on the machine that the worker processes share. A test holds it with others, or alone."""
+class SharedEngine:
+    """A lock on the engine that the worker processes share. A test that needs it holds it with others, or alone."""
 
     def __init__(self, directory: Path) -> None:
         self._next = (directory / "next.lock").open("w")
@@ -92,7 +94,7 @@ class Machine:
 
     @contextmanager
     def used(self, *, alone: bool) -> Iterator[None]:
-        """Hold the machine for one test."""
+        """Hold the engine for one test."""
         with locked(self._next, fcntl.LOCK_EX):  # held while waiting, so that later tests cannot delay one that runs alone
             fcntl.flock(self._use, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         try:
@@ -110,7 +112,7 @@ def locked(file: IO[str], operation: int) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-MACHINE = pytest.StashKey[Machine]()
+SHARED_ENGINE = pytest.StashKey[SharedEngine]()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -121,30 +123,59 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
-        config.stash[MACHINE] = Machine(Path(config.workerinput["locks"]))
+        config.stash[SHARED_ENGINE] = SharedEngine(Path(config.workerinput["locks"]))
     elif hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # the worker processes sort the tests, see below
 
 
+class FilesAndAlone(LoadFileScheduling):
+    """Gives each file to a process, and all files with tests that run alone to the same one: elsewhere they only waited."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "alone" if has_alone(TESTS.parent / file) else file
+
+
+@cache
+def has_alone(path: Path) -> bool:
+    """Return whether a file has tests that run alone."""
+    return "pytest.mark.alone" in path.read_text()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return FilesAndAlone(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(trylast=True)  # after those that leave out tests
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files whose tests run alone, then those that take longest, then those that have most tests.
+    """Sort the files: with tests that run alone, without an engine, with one; the longest first, then those with most tests.
 
-    pytest-xdist gives out the files in this order. A test that runs alone waits for those that run, and keeps others from
-    starting meanwhile, so it must not meet long ones. A process that gets a long file last works on it while others have ended.
+    pytest-xdist gives out the files in this order. So one process runs the tests that run alone while the others run those
+    without an engine. A process that gets a long file last works on it while the others have ended.
     """
     if hasattr(config, "workerinput"):
-        alone = {item.path for item in items if item.get_closest_marker("alone")}
+        engine = {item.path for item in items if needs_engine(item)}
         ranks = {path: rank for rank, path in enumerate(LONG_FILES)}
         tests = Counter(item.path for item in items)
-        items.sort(key=lambda item: (item.path not in alone, ranks.get(item.path, len(ranks)), -tests[item.path]))
+
+        def place(item: pytest.Item) -> tuple[bool, bool, int, int]:
+            path = item.path
+            return not has_alone(path), path in engine, ranks.get(path, len(ranks)), -tests[path]
+
+        items.sort(key=place)
+
+
+def needs_engine(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(mark) for mark in ("engine", "production"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside pytest-timeout: waiting is not part of the test
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
-    """Run the test, alone if it is marked so."""
-    machine = item.config.stash.get(MACHINE, None)
-    if machine is None:
+    """Run the test; if it is marked so, while no other uses the engine."""
+    engine = item.config.stash.get(SHARED_ENGINE, None)
+    alone = item.get_closest_marker("alone") is not None
+    if engine is None or not (alone or needs_engine(item)):
         return (yield)
-    with machine.used(alone=item.get_closest_marker("alone") is not None):
+    with engine.used(alone=alone):
         return (yield)
