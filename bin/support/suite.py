@@ -94,11 +94,11 @@ def can_select(chosen: str, mark: str) -> bool:
 def workers(chosen: str, arguments: list[str]) -> list[str]:
     """Return the arguments that let pytest use all processors. Chosen files and the long fault tests run in one process.
 
-    Tests wait for half of their time, so twice as many processes as there are processors run them.
+    Tests wait for half of their time, so one process more than there are processors runs them.
     """
     if "faults" in chosen or any(is_below_tests(argument) for argument in arguments):
         return []
-    count = min(2 * (os.cpu_count() or 1), MAX_WORKERS)
+    count = min((os.cpu_count() or 1) + 1, MAX_WORKERS)
     return ["-n", str(count), "--dist", "loadfile"]
 
 

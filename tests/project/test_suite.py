@@ -87,7 +87,7 @@ def test_chosen_files_and_fault_tests_run_in_one_process() -> None:
     assert workers("not long", ["tests"]) != []
 
 
-@pytest.mark.parametrize(("processors", "processes"), [(1, "2"), (2, "4"), (64, "4")])
-def test_there_are_two_processes_for_each_processor(monkeypatch: pytest.MonkeyPatch, processors: int, processes: str) -> None:
+@pytest.mark.parametrize(("processors", "processes"), [(1, "2"), (2, "3"), (64, "4")])
+def test_there_is_one_process_more_than_processors(monkeypatch: pytest.MonkeyPatch, processors: int, processes: str) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: processors)
     assert workers("not long", [])[:2] == ["-n", processes]

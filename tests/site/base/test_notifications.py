@@ -43,6 +43,11 @@ def lose_connections() -> None:
         broker._redis_broker().client.client_kill_filter(_type="pubsub")
 
 
+def wait_for_its_end() -> None:
+    """Wait until the thread of the listener that was stopped has ended."""
+    wait_for(lambda: not any("listener topic" in thread.name for thread in threading.enumerate()), 10, "the thread's end")
+
+
 @pytest.mark.usefixtures("listener")
 def test_a_notification_wakes_the_listener_of_its_topic(woken: threading.Event) -> None:
     # When another topic is notified, I expect nothing
@@ -58,7 +63,7 @@ def test_a_stopped_listener_is_not_woken(listener: Listener, woken: threading.Ev
     listener.stop()
     lose_connections()
     if not settings.CONFIGURATION.embedded:
-        wait_for(lambda: not any("listener topic" in thread.name for thread in threading.enumerate()), 10, "its thread's end")
+        wait_for_its_end()
     notify("topic")
     assert not woken.is_set()
     notifications._local["topic"].append(woken.set)  # the fixture stops it again
@@ -125,6 +130,7 @@ def test_a_listener_connects_again_when_the_network_drops_everything(
         proxy.heal()
         wait_for(lambda: len(subscriptions) == 2, 10, "another connection")
         listener.stop()
+        wait_for_its_end()  # before the broker, which closes its connections at its own end
 
 
 @needs_redis
