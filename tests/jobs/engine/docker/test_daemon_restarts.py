@@ -218,11 +218,11 @@ def test_a_stopping_daemon_is_not_asked_for_exit_codes(plain: DockerBench, plain
 def test_processes_that_outlive_their_daemon_are_not_lost(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon, way: str
 ) -> None:
-    # Given a process that keeps running, one that will end while the daemon is down, and one that ended earlier
+    # Given a process that ended earlier, one that keeps running, and one that will end while the daemon is down
+    ended = live_restoring.ended(shell("exit 3"))  # first, since the daemon stores a moment later what it says already
     keeps_running = live_restoring.started(SLEEPS)
     ends = ready(live_restoring, FAILS_ON_SIGTERM)
     process = process_of(live_restoring, ends)
-    ended = live_restoring.ended(shell("exit 3"))
 
     # When
     WAYS_DOWN[way](live_restoring_daemon)
