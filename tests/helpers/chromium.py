@@ -93,6 +93,9 @@ class Page(Target):
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+        # Scripts wait while a page is hidden, and Chromium may take one for that if it does not have the focus.
+        self.send("Emulation.setFocusEmulationEnabled", enabled=True)
+        self.send("Page.bringToFront")
         self.send("Emulation.setScrollbarsHidden", hidden=True)
         self.resize(*self._size)
 
