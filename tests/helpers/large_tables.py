@@ -10,24 +10,21 @@ from tests.helpers.waiting import wait_for
 def vacuum(tables: Sequence[str], *, analyze: bool = False) -> None:
     """Remove the traces of deleted rows from tables, and optionally look at their values, as PostgreSQL does by itself, later.
 
-    It no longer does so by itself in these tables, which would tell it about new values. Nothing is removed that a transaction
-    might still see, so this waits for others to end: PostgreSQL itself has one while it looks at a table.
+    It no longer does so by itself in these tables, which would tell it about new values. A row is kept while a transaction might
+    still see it, so this tries again until all are gone.
     """
+    names = ", ".join(tables)
     with connection.cursor() as cursor:
         for table in tables:
             cursor.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
-        wait_for(lambda: not _transactions(), 60, "the others' transactions to end")
-        cursor.execute(f"VACUUM {'ANALYZE' if analyze else ''} {', '.join(tables)}")
 
+        def is_clean() -> bool:
+            cursor.execute("SELECT pg_stat_force_next_flush()")  # so that the next count is that of VACUUM
+            cursor.execute(f"VACUUM {'ANALYZE' if analyze else ''} {names}")
+            cursor.execute("SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname = ANY (%s)", [list(tables)])
+            return not cursor.fetchone()[0]
 
-def _transactions() -> list[str]:
-    """Return the statements of others that keep deleted rows of this database."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-            "AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL)"
-        )
-        return [query for (query,) in cursor.fetchall()]
+        wait_for(is_clean, 60, "deleted rows to be removed")
 
 
 def rows_read(tables: Sequence[str]) -> int:
