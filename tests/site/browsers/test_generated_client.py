@@ -1,17 +1,15 @@
 """A client that openapi-python-client generates from the OpenAPI document runs jobs with the embedded service."""
 
 import importlib
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
-import leftovers
 import pytest
 from pytest_httpserver import HTTPServer
 
+from tests.acceptance.conftest import embedded_installation
 from tests.helpers.service_processes import Service
 from tests.helpers.waiting import wait_for
 
@@ -26,15 +24,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Itera
     directory = tmp_path_factory.mktemp("state")
     (directory / "keys").write_text(f"{KEY}\n")
     keys = {"API_AUTH": "required", "API_KEY_FILE": str(directory / "keys")}
-    service = Service(directory, "", "", DOCKER_HOST=docker_host, **keys)
-    try:
-        service.start("embedded")
+    with embedded_installation(directory, **keys) as service:
         yield service
-    finally:
-        service.stop()
-        with closing(sqlite3.connect(directory / "orchestrator.sqlite3")) as database:
-            for (instance,) in database.execute("SELECT name FROM jobs_instance"):
-                leftovers.remove(docker_host, instance)
 
 
 @pytest.fixture(scope="module")
