@@ -1,10 +1,11 @@
 """Lock files of worker processes. The kernel releases a lock when its process dies, however it dies."""
 
-import fcntl
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from orchestrator_site.base.file_locks import try_lock
 
 
 class WorkerLock:
@@ -42,7 +43,7 @@ def _create_locked(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         # `remove_abandoned` of another process may have locked or deleted the file before it was locked here.
-        if _try_lock(descriptor) and path.exists():
+        if try_lock(descriptor) and path.exists():
             return descriptor
         os.close(descriptor)
 
@@ -56,14 +57,6 @@ def _locked(path: str) -> Iterator[bool]:
         yield False  # on another machine, or its worker is just starting or being removed
         return
     try:
-        yield _try_lock(descriptor)
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -5,7 +5,6 @@ holds a lock on the file, which the kernel releases when the process dies. The f
 would kill the process.
 """
 
-import fcntl
 import os
 import secrets
 import struct
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from orchestrator_site.base.file_locks import try_lock
 from orchestrator_site.base.measurements.shared_files import make_directory, open_shared
 
 SUFFIX: Final = ".counts"
@@ -76,7 +76,7 @@ def abandoned(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _try_lock(descriptor)
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -86,16 +86,8 @@ def _create_locked(directory: Path) -> int:
         path = directory / f"{secrets.token_hex(8)}{SUFFIX}"
         descriptor = open_shared(path, os.O_EXCL)
         # Before it was locked here, it may have looked like the file of a dead process, and have been deleted.
-        if _try_lock(descriptor) and os.fstat(descriptor).st_nlink:
+        if try_lock(descriptor) and os.fstat(descriptor).st_nlink:
             return descriptor
         os.close(descriptor)
         with suppress(FileNotFoundError):
             path.unlink()
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

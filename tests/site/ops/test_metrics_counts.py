@@ -131,7 +131,7 @@ def test_the_file_of_a_process_that_starts_meanwhile_is_not_deleted(
     tmp_path: Path, shown: Callable[..., float | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a process that has created its file, which is found to be that of a dead process before it is locked
-    lock = count_file._try_lock
+    lock = count_file.try_lock
     scraped: list[float | None] = []
 
     def lock_late(descriptor: int) -> bool:
@@ -140,7 +140,7 @@ def test_the_file_of_a_process_that_starts_meanwhile_is_not_deleted(
             scraped.append(shown("http_requests_total"))
         return lock(descriptor)
 
-    monkeypatch.setattr(count_file, "_try_lock", lock_late)
+    monkeypatch.setattr(count_file, "try_lock", lock_late)
 
     # When it goes on
     living = process(tmp_path, 5)
