@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import docker
 import pytest
 
 from jobs.engine.docker import DockerEngine
@@ -111,6 +112,10 @@ class Bench:
         frames = self.log(self.ended(command, **values))
         return b"".join(frame.data for frame in frames if frame.stream == "stdout").decode()
 
+    def statistics(self, name: str) -> str:
+        """Describe what the engine itself says that a running container has used, for the message of a test that fails."""
+        return ""
+
     def clean(self) -> None:
         for seen in self.engine.list(self.labels):
             self.engine.remove(seen.name, force=True)
@@ -195,6 +200,12 @@ class DockerBench(Bench):
         self.host = host
         self._registry = registry_address
         self._made: list[str] = []  # ids, because moving a tag leaves the old image behind
+
+    def statistics(self, name: str) -> str:
+        # They are empty if a hierarchy of control groups is not mounted where the engine runs, among other reasons.
+        with closing(docker.APIClient(base_url=self.host, version="auto")) as client:
+            said = client.stats(name, stream=False, one_shot=True)
+        return f"the engine's statistics: {said}; control groups: {Path('/proc/self/cgroup').read_text()!r}"
 
     def clean(self) -> None:
         super().clean()

@@ -19,6 +19,11 @@ from processes import processes_with_argument
 from tests.project.commands import ROOT, STOP_SECONDS
 
 
+def hierarchies(process_groups: str | Path) -> list[str]:
+    """Return the hierarchies of version 1 in a process's file `cgroup` (cgroups(7)), each as its mount options."""
+    return [line.split(":")[1] for line in Path(process_groups).read_text().splitlines() if not line.startswith("0:")]
+
+
 def test_an_engine_that_does_not_answer_is_reported_in_one_sentence(tmp_path: Path) -> None:
     environment = without_service() | {"DOCKER_HOST": f"unix://{tmp_path}/nothing.sock", "STATE_DIR": str(tmp_path)}
     ended = subprocess.run(
@@ -60,3 +65,26 @@ def test_an_engine_of_our_own_leaves_nothing(tmp_path: Path, crashes: bool) -> N
     assert not Path("/sys/class/net", daemon.bridge).exists()
     assert not [rule for table in firewall.TABLES for rule in firewall.rules("iptables", table) if daemon.bridge in rule]
     assert daemon.host() is None
+
+
+@pytest.mark.stateless
+@pytest.mark.skipif(os.geteuid() != 0 or "memory" not in hierarchies("/proc/self/cgroup"), reason="needs root and cgroup v1")
+def test_an_engine_of_our_own_sees_every_hierarchy_of_control_groups(tmp_path: Path) -> None:
+    # Given a mount namespace without most of them: containerd would report no statistics there
+    seen = tmp_path / "cgroup"
+    script = f"""
+        umount --recursive --lazy /sys/fs/cgroup
+        mount -t tmpfs cgroup /sys/fs/cgroup && mkdir /sys/fs/cgroup/memory
+        mount -t cgroup -o memory cgroup /sys/fs/cgroup/memory
+        exec "$0" sh -c 'cat /proc/self/cgroup > {seen}; cat /proc/mounts'
+    """
+    elsewhere = Path("/proc/mounts").read_text()
+
+    # When the engine's command runs there
+    command = ("unshare", "--mount", "--propagation", "slave", "sh", "-c", script, ROOT / "bin/support/own_engine/with-cgroups")
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=STOP_SECONDS, check=True)
+
+    # I expect it to see each that exists once, and nothing to change elsewhere
+    mounted = [f",{line.split()[3]}," for line in ended.stdout.splitlines() if line.split()[2] == "cgroup"]
+    assert [hierarchy for hierarchy in hierarchies(seen) if sum(f",{hierarchy}," in options for options in mounted) != 1] == []
+    assert Path("/proc/mounts").read_text() == elsewhere

@@ -158,7 +158,11 @@ def test_the_usage_of_a_running_container_is_followed_if_it_is_not_kept(followin
         return usage if usage and (usage.peak_memory_bytes or 0) > 16 * MIB else None
 
     with closing(following.engine.follow_usage(name)) as followed:
-        wait_for(seen, 20, "a sample")
+        try:
+            wait_for(seen, 20, "a sample")
+        except AssertionError as error:
+            error.add_note(f"followed: {followed.latest()}; {following.statistics(name)}")
+            raise
         following.engine.stop(name, 0)
 
     # I expect what was seen last to stay known, and the engine to know nothing
