@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ def compose(file: Path, *arguments: str, variables: Mapping[str, str], timeout: 
     )
 
 
+@cache  # asking for its version takes as long as reading a file
 def _command() -> tuple[str, ...]:
     for command in _COMMANDS:
         if shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0:
