@@ -124,4 +124,5 @@ def test_each_period_is_used(kind: str, field: str) -> None:
     is_unique = [name for _, name in FIELDS].count(field) == 1
     names_class = re.compile("" if is_unique else rf"\b(?:{kind}|JobIntervals)\b")
     reads_field = re.compile(rf"intervals(?:\(\))?(?:\.\w+)?\.{field}\b", re.IGNORECASE)
-    assert any(names_class.search(text) and reads_field.search(text) for text in texts()), f"nothing reads {kind}.{field}"
+    naming = [text for text in texts() if field in text]  # hardly any do, and this is much quicker than an expression
+    assert any(names_class.search(text) and reads_field.search(text) for text in naming), f"nothing reads {kind}.{field}"
