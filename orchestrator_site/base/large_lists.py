@@ -30,6 +30,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 class BoundedChangeList(ChangeList):  # type: ignore[misc]
     """A list in the order of its page: sorted by any other column, a page would read all rows that match."""
 
+    result_list: Any
     limit = MAX_LISTED
     note = ""  # shown above the list
 
@@ -48,6 +49,9 @@ class BoundedChangeList(ChangeList):  # type: ignore[misc]
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
+        # Django reads a list of one page without a limit. PostgreSQL would then expect as many rows as its statistics say, and
+        # might read the whole table.
+        self.result_list = self.result_list[: self.result_count]
         if not (self.has_active_filters or self.query):
             self.full_result_count = self.result_count  # else the page offers to show all rows, although it does
 

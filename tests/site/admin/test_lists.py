@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from callbacks.models import Destination, Event, Subscription, new_event_id
@@ -306,6 +307,22 @@ QUERIES = [
     "admin/logentry/",
     "admin/logentry/?user__id__exact={user}",
 ]
+
+
+@pytest.mark.parametrize("query", ["", "?status__exact=accepted", "?status__exact=accepted&all="])
+def test_a_page_is_read_with_a_limit(browser: Client, query: str) -> None:
+    # Given fewer jobs than a page has: Django would read all that match
+    fill(20)
+
+    # When
+    with CaptureQueriesContext(connection) as queries:
+        browser.get(f"/admin/jobs/job/{query}")
+
+    # I expect PostgreSQL to know how few it is to find, whatever its statistics say
+    read = [query["sql"] for query in queries.captured_queries if re.search(r'FROM "jobs_job".* ORDER BY', query["sql"])]
+    assert read
+    for sql in read:
+        assert " LIMIT " in sql
 
 
 OF_A_TIME = [  # whose rows were in other states when PostgreSQL looked at the tables
