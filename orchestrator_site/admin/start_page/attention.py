@@ -52,7 +52,8 @@ def problems(intervals: AdminIntervals = AdminIntervals()) -> list[Problem]:
 
 
 def _nodes(intervals: AdminIntervals) -> Iterator[Problem]:
-    unfinished = Job.objects.filter(node=OuterRef("pk"), completed_at=None)
+    # With `=`, PostgreSQL would read the unfinished jobs of all nodes, and those that wait for one, if it knew of many nodes.
+    unfinished = Job.objects.filter(node__gte=OuterRef("pk"), node__lte=OuterRef("pk"), completed_at=None)
     nodes = node_conditions.with_condition(Node.objects.annotate(has_jobs=Exists(unfinished), now=Now()))
     for node in nodes.order_by("name"):
         address = reverse("admin:jobs_node_change", args=(node.pk,))
