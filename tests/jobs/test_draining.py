@@ -23,12 +23,18 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    node_hints._later._thread.submit(lambda: None).result()  # hints of earlier tests have been sent
+    send_pending_hints()  # of earlier tests
     node = make_node()
     broker.declare_queue(queue_of(node.pk))
     broker.flush_all()
     yield node
+    send_pending_hints()
     broker.flush_all()
+
+
+def send_pending_hints() -> None:
+    """Wait until another thread has sent all hints. The first one for a node declares a queue."""
+    node_hints._later._thread.submit(lambda: None).result()
 
 
 def hints(node: Node) -> int:
