@@ -19,6 +19,7 @@ from tests.helpers.waiting import wait_for
 
 STOP_SECONDS = 60
 NARROW = 600  # pixels: a phone
+NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
 
 
 class Browser:
@@ -113,9 +114,18 @@ class Page(Target):
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
     def open(self, url: str) -> None:
-        """Open an address, and wait until it is loaded."""
-        self.send("Page.navigate", url=url)
+        """Open an address, and wait until it is loaded.
+
+        Chromium ends all its requests when an interface of the machine comes or goes, as those of jobs' networks do in other
+        tests. Then the page is opened again.
+        """
+        earlier = len(self.errors)
+        failure = self.send("Page.navigate", url=url).get("errorText", "")
         wait_for(lambda: self.evaluate("document.readyState === 'complete' && location.href !== 'about:blank'"), what=url)
+        if any(NETWORK_CHANGED in error for error in [failure, *self.errors[earlier:]]):
+            self.draw()  # until the scripts have met all that is missing
+            del self.errors[earlier:]
+            self.open(url)
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression in the page."""

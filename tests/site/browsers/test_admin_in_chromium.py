@@ -23,7 +23,8 @@ from tests.helpers.chromium import Page
 from tests.helpers.waiting import wait_for
 
 # Test_lists and test_admin_requests ask both databases for the same pages.
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stateless]
+# Alone: Chromium ends its requests when a network of another test's job comes or goes.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stateless, pytest.mark.alone]
 
 PICTURES = os.environ.get("ADMIN_PICTURES")
 LISTS = {
