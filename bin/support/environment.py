@@ -51,6 +51,7 @@ SERVICE_VARIABLES = frozenset(
 
 PORTS = range(20000, 32768)  # below those that Linux and macOS give to outgoing connections
 MAX_PORT_TRIES = 100
+_given_ports: set[int] = set()
 
 
 def without_service() -> dict[str, str]:
@@ -64,10 +65,16 @@ def random_key() -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free, and that no outgoing connection takes in the meantime."""
+    """Return a port of 127.0.0.1 that is free, and that no outgoing connection takes in the meantime.
+
+    This process gets no port twice: what is to use the first one may not have taken it yet.
+    """
     for _ in range(MAX_PORT_TRIES):
         port = secrets.choice(PORTS)
+        if port in _given_ports:
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given_ports.add(port)
             return port
     raise OSError(f"{MAX_PORT_TRIES} ports were all in use")

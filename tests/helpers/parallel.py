@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+import environment
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
@@ -124,6 +125,9 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         config.stash[SHARED_ENGINE] = SharedEngine(Path(config.workerinput["locks"]))
+        # A port is free until a service has started that is to use it: no two processes may choose the same.
+        number = int(config.workerinput["workerid"].removeprefix("gw"))
+        environment.PORTS = environment.PORTS[number :: config.workerinput["workercount"]]
     elif hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # the worker processes sort the tests, see below
 

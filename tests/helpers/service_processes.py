@@ -132,7 +132,8 @@ class Service:
 
     def stop(self) -> None:
         for name, process in self.processes.items():
-            self.thaw(name)
+            with suppress(ProcessLookupError):
+                self.thaw(name)
             process.terminate()
         for name in list(self.processes):
             with suppress(subprocess.TimeoutExpired):

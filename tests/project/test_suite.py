@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import environment
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +92,12 @@ def test_chosen_files_and_fault_tests_run_in_one_process() -> None:
 def test_there_is_one_process_more_than_processors(monkeypatch: pytest.MonkeyPatch, processors: int, processes: str) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: processors)
     assert workers("not long", [])[:2] == ["-n", processes]
+
+
+def test_a_process_gets_no_port_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given few ports, none of which is in use yet
+    monkeypatch.setattr(environment, "PORTS", environment.PORTS[:50])
+
+    given = [environment.free_port() for _ in range(40)]
+
+    assert len(set(given)) == 40
