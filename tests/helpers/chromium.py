@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +16,11 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from tests.helpers import no_netlink
 from tests.helpers.waiting import wait_for
 
 STOP_SECONDS = 60
 NARROW = 600  # pixels: a phone
-NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
 
 
 class Browser:
@@ -114,18 +115,9 @@ class Page(Target):
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
     def open(self, url: str) -> None:
-        """Open an address, and wait until it is loaded.
-
-        Chromium ends all its requests when an interface of the machine comes or goes, as those of jobs' networks do in other
-        tests. Then the page is opened again.
-        """
-        earlier = len(self.errors)
-        failure = self.send("Page.navigate", url=url).get("errorText", "")
+        """Open an address, and wait until it is loaded."""
+        self.send("Page.navigate", url=url)
         wait_for(lambda: self.evaluate("document.readyState === 'complete' && location.href !== 'about:blank'"), what=url)
-        if any(NETWORK_CHANGED in error for error in [failure, *self.errors[earlier:]]):
-            self.draw()  # until the scripts have met all that is missing
-            del self.errors[earlier:]
-            self.open(url)
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression in the page."""
@@ -198,7 +190,7 @@ def chromium(profile: Path) -> Iterator[Browser]:
     # Chromium expects the pipes as file descriptors 3 and 4.
     command = f'exec "$0" "$@" 3<&{read_commands} 4>&{write_answers}'
     process = subprocess.Popen(
-        ["/bin/bash", "-c", command, program, *options],
+        ["/bin/bash", "-c", command, sys.executable, no_netlink.__file__, program, *options],
         pass_fds=(read_commands, write_answers),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

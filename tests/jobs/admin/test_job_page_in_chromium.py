@@ -23,8 +23,7 @@ from tests.helpers.chromium import Page
 from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
 
-# Alone: Chromium ends its requests when a network of another test's job comes or goes.
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stateless, pytest.mark.alone]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stateless]
 
 STATUS = "document.querySelector('.job-line') !== null || document.getElementById('job-log-status').textContent !== ''"
 TIME = "2026-01-01T12:00:00.123456789Z"

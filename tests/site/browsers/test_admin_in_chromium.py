@@ -23,8 +23,7 @@ from tests.helpers.chromium import Page
 from tests.helpers.waiting import wait_for
 
 # Test_lists and test_admin_requests ask both databases for the same pages.
-# Alone: Chromium ends its requests when a network of another test's job comes or goes.
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stateless, pytest.mark.alone]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stateless]
 
 PICTURES = os.environ.get("ADMIN_PICTURES")
 LISTS = {
