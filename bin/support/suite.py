@@ -94,11 +94,12 @@ def can_select(chosen: str, mark: str) -> bool:
 def workers(chosen: str, arguments: list[str]) -> list[str]:
     """Return the arguments that let pytest use all processors. Chosen files and the long fault tests run in one process.
 
-    Tests wait for half of their time, so one process more than there are processors runs them.
+    Tests wait for half of their time, so one process more than there are processors runs them, and two more if no test needs an
+    engine, which takes processor time, too.
     """
     if "faults" in chosen or any(is_below_tests(argument) for argument in arguments):
         return []
-    count = min((os.cpu_count() or 1) + 1, MAX_WORKERS)
+    count = min((os.cpu_count() or 1) + (1 if needs_engine(chosen) else 2), MAX_WORKERS)
     return ["-n", str(count), "--dist", "loadfile"]
 
 

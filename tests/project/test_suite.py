@@ -88,10 +88,23 @@ def test_chosen_files_and_fault_tests_run_in_one_process() -> None:
     assert workers("not long", ["tests"]) != []
 
 
-@pytest.mark.parametrize(("processors", "processes"), [(1, "2"), (2, "3"), (64, "4")])
-def test_there_is_one_process_more_than_processors(monkeypatch: pytest.MonkeyPatch, processors: int, processes: str) -> None:
+@pytest.mark.parametrize(
+    ("processors", "chosen", "processes"),
+    [
+        (1, "not long", "2"),
+        (2, "not long", "3"),
+        (64, "not long", "4"),
+        (2, "not engine", "3"),  # but production
+        (1, "not engine and not production", "3"),
+        (2, "not engine and not production", "4"),
+        (64, "not engine and not production", "4"),
+    ],
+)
+def test_there_are_more_processes_than_processors(
+    monkeypatch: pytest.MonkeyPatch, processors: int, chosen: str, processes: str
+) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: processors)
-    assert workers("not long", [])[:2] == ["-n", processes]
+    assert workers(chosen, [])[:2] == ["-n", processes]
 
 
 def test_a_process_gets_no_port_twice(monkeypatch: pytest.MonkeyPatch) -> None:
