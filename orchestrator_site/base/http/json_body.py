@@ -2,6 +2,7 @@
 
 import re
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from http import HTTPStatus
@@ -35,7 +36,18 @@ def read_json(request: HttpRequest, read: Callable[[object], T]) -> T:
     _check_media_type(request)
     body = _read(request)
     with _parsing_large if len(body) > _LARGE_BYTES else nullcontext():
-        return read(parse_json(body))
+        try:
+            return read(parse_json(body))
+        except Exception as error:
+            _forget_values(error)
+            raise
+
+
+def _forget_values(error: BaseException | None) -> None:
+    """Drop the values that the frames of an error hold: it lives until the response is sent, when another body may be parsed."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def parse_json(body: bytes) -> object:

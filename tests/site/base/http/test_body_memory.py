@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.http import HttpRequest
 from django.test import RequestFactory
 
+from orchestrator_site.base.http.api_errors import InvalidRequest
 from orchestrator_site.base.http.json_body import read_json
 
 pytestmark = pytest.mark.stateless
@@ -29,6 +31,32 @@ def test_the_largest_bodies_take_little_memory_and_release_it() -> None:
     assert grown
     assert {name: peak // MIB for name, (peak, _) in grown.items() if peak > 64 * MIB} == {}
     assert {name: kept // MIB for name, (_, kept) in grown.items() if kept > 32 * MIB} == {}
+
+
+def test_an_error_keeps_no_values() -> None:
+    # Given values that are refused, one because of another error
+    refused: list[weakref.ref[set[int]]] = []
+
+    def refuse(_value: object) -> None:
+        values = {1}
+        refused.append(weakref.ref(values))
+        try:
+            refuse_member()
+        except ValueError as error:
+            raise InvalidRequest("is refused") from error
+
+    def refuse_member() -> None:
+        values = {2}
+        refused.append(weakref.ref(values))
+        raise ValueError
+
+    # When the error lives on, as until its response has been sent
+    with pytest.raises(InvalidRequest) as error:
+        read_json(RequestFactory().post("/v1/jobs", "[]", content_type="application/json"), refuse)
+
+    # I expect the values to be gone
+    assert [values() for values in refused] == [None, None]
+    assert str(error.value) == "is refused"
 
 
 def test_a_small_body_does_not_wait_for_a_large_one() -> None:
