@@ -94,8 +94,8 @@ def can_select(chosen: str, mark: str) -> bool:
 def workers(chosen: str, arguments: list[str]) -> list[str]:
     """Return the arguments that let pytest use all processors. Chosen files and the long fault tests run in one process.
 
-    Tests wait for half of their time, so one process more than there are processors runs them, and two more if no test needs an
-    engine, which takes processor time, too.
+    Tests wait for half of their time, so there is one process more than processors. Without an engine, which takes processor time
+    too, there are two more.
     """
     if "faults" in chosen or any(is_below_tests(argument) for argument in arguments):
         return []
