@@ -45,8 +45,10 @@ def read_json(request: HttpRequest, read: Callable[[object], T]) -> T:
 
 def _forget_values(error: BaseException | None) -> None:
     """Drop the values that the frames of an error hold: it lives until the response is sent, when another body may be parsed."""
-    while error is not None:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:  # an error may be raised from one that it has caused
         traceback.clear_frames(error.__traceback__)
+        chain.append(error)
         error = error.__cause__ or error.__context__
 
 

@@ -59,6 +59,22 @@ def test_an_error_keeps_no_values() -> None:
     assert str(error.value) == "is refused"
 
 
+def test_an_error_that_is_raised_from_its_own_consequence_is_passed_on() -> None:
+    # Given an error that is raised again from one that it caused
+    def refuse(_value: object) -> None:
+        try:
+            raise InvalidRequest("is refused")
+        except InvalidRequest as first:
+            try:
+                raise ValueError from first
+            except ValueError as second:
+                raise first from second
+
+    # When it is met, I expect it to be passed on
+    with pytest.raises(InvalidRequest, match="is refused"):
+        read_json(RequestFactory().post("/v1/jobs", "[]", content_type="application/json"), refuse)
+
+
 def test_a_small_body_does_not_wait_for_a_large_one() -> None:
     # Given a large body that is being read
     begun, go_on = threading.Event(), threading.Event()
