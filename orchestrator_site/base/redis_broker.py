@@ -3,6 +3,7 @@
 An embedded process does not import this module, because the client of Redis takes 6 MB. So it raises Dramatiq's errors only.
 """
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ class Subscription:
 
     def __init__(self, client: "redis.Redis", topic: str, intervals: BrokerIntervals) -> None:
         """Raise `ConnectionClosed` if Redis does not answer."""
+        self._in_use = threading.Lock()  # its connection may be used by one thread at a time
         self._pubsub = client.pubsub()  # type: ignore[no-untyped-call]
         with _dramatiq_errors(redis.RedisError):
             self._pubsub.subscribe(_channel(topic))
@@ -39,7 +41,7 @@ class Subscription:
         Raise `ConnectionClosed` if the connection breaks, or if Redis does not answer during two calls after it was silent for
         `BrokerIntervals.ping`: what is published until there is another connection is lost.
         """
-        with _dramatiq_errors(redis.RedisError):
+        with self._in_use, _dramatiq_errors(redis.RedisError):
             return self._wait_until(time.monotonic() + seconds)
 
     def _wait_until(self, end: float) -> bool:
@@ -53,7 +55,9 @@ class Subscription:
         return True
 
     def close(self) -> None:
-        self._pubsub.close()
+        """Close the connection, once a thread that waits in `wait` has returned."""
+        with self._in_use:
+            self._pubsub.close()
 
 
 def make_redis_broker(url: str, intervals: BrokerIntervals) -> "NotifyingRedisBroker":

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import dramatiq
@@ -109,6 +110,24 @@ def test_messages_that_came_while_all_threads_were_busy_are_received(received: l
     release.set()
     wait_for(lambda: received == [1, 2, 3], 10, "all messages")
     worker.stop(timeout=0)
+
+
+def test_a_subscription_is_closed_once_the_thread_that_waits_for_it_is_done() -> None:
+    # Given a thread that waits for a topic
+    broker = make_broker(settings.CONFIGURATION, BrokerIntervals())
+    assert isinstance(broker, NotifyingRedisBroker)
+    subscription = broker.subscribe("numbers", BrokerIntervals())
+    with ThreadPoolExecutor(2) as threads:
+        notified = threads.submit(subscription.wait, 30)
+        wait_for(subscription._in_use.locked, 10, "the thread")
+
+        # When another thread closes the subscription, as a worker that stops does with its consumers', and something is published
+        closed = threads.submit(subscription.close)
+        broker.publish("numbers")
+
+        # I expect the first to be notified, and both to end without an error
+        assert notified.result(timeout=30)
+        closed.result(timeout=30)
 
 
 def test_a_silent_redis_is_a_broken_connection_to_dramatiq() -> None:
