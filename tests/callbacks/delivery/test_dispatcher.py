@@ -295,7 +295,10 @@ def test_a_stopping_process_gives_up_what_is_not_answered(receiver: Receiver) ->
     with deliver_process(Deliverer(INTERVALS), threads=4, intervals=DeliveryIntervals(stop=0.1)):
         gate.wait_for(1)
     assert due_streams.due(10) == [stream.pk]
+
+    # The thread that still waits uses the database once more, which the test must not leave before.
     gate.open()
+    wait_for(lambda: all(thread.name != "dispatcher" for thread in threading.enumerate()), what="the end of the dispatcher")
 
 
 def test_secrets_are_kept_for_a_limited_number_of_streams(receiver: Receiver, django_assert_num_queries: Any) -> None:
