@@ -4,6 +4,7 @@ They resolve the name, check its addresses and connect in one step, so no second
 Requests are sent through `http_client`. With requests and urllib3, a callback took 0.50 ms of CPU instead of 0.23 ms.
 """
 
+import logging
 import os
 import select
 import socket
@@ -16,11 +17,14 @@ from typing import Any
 
 from django.conf import settings
 
-from orchestrator_site.base.egress.allowed_addresses import is_allowed
+from orchestrator_site.base.egress.allowed_addresses import is_allowed, is_listed, targets
 from orchestrator_site.base.egress.bounded_responses import BoundedResponse
 from orchestrator_site.base.egress.deadlines import watchdog
+from orchestrator_site.base.egress.own_addresses import is_own
 from orchestrator_site.base.intervals import EgressIntervals
 from orchestrator_site.base.values.http_urls import HttpUrl
+
+logger = logging.getLogger(__name__)
 
 
 class EgressError(Exception):
@@ -113,10 +117,24 @@ def shut_down(connection: socket.socket) -> None:
 
 
 def check_address(host: str, address: str) -> None:
-    """Raise `EgressDenied` if a URL with this `host` may not reach this `address`."""
+    """Raise `EgressDenied` if a URL with this `host` may not reach this `address`, which is only named in the log.
+
+    A client must not learn the addresses of internal hosts.
+    """
     configuration = settings.CONFIGURATION
     if not is_allowed(ip_address(address), host, configuration.egress_networks, configuration.egress_hosts):
-        raise EgressDenied(f"{host} resolves to {address}, a non-public address that is not in EGRESS_ALLOW")
+        logger.info("%s is not reached: it resolves to %s", host, address)
+        raise EgressDenied(f"{host} resolves to a non-public address that is not in EGRESS_ALLOW")
+
+
+def check_new_address(host: str, address: str, timeout: float) -> None:
+    """Raise `EgressDenied` like `check_address`, and also if the address is the service's own and not in EGRESS_ALLOW."""
+    check_address(host, address)
+    networks, hosts = settings.CONFIGURATION.egress_networks, settings.CONFIGURATION.egress_hosts
+    for target in targets(ip_address(address)):
+        if not is_listed(target, host, networks, hosts) and is_own(target, host, timeout):
+            logger.info("%s is not reached: it resolves to %s, which is the service's own", host, address)
+            raise EgressDenied(f"{host} resolves to an address of this service that is not in EGRESS_ALLOW")
 
 
 def resolve(host: str, port: int, timeout: float) -> list[tuple[int, Any]]:
@@ -154,7 +172,7 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
     failed: EgressFailed | None = None
     for family, address in resolve(host, port, timeout):
         try:
-            check_address(host, address[0])
+            check_new_address(host, address[0], deadline - time.monotonic())
         except EgressDenied as error:
             denied = denied or error
             continue

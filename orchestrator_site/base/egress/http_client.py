@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -132,13 +132,17 @@ def _failure(request: OutgoingRequest, reason: BaseException | None) -> EgressFa
         return EgressFailed(f"{request.host} did not answer in time", timed_out=True)
     if isinstance(reason, TimeoutError):
         return EgressFailed(f"{request.host} sent nothing for {request.read_timeout:g} s", timed_out=True)
+    return EgressFailed(f"the connection to {request.host} failed: {_described(reason)}")
+
+
+def _described(reason: BaseException) -> str:
+    """Return what went wrong, without anything that the server sent: what does not speak HTTP is not the client's to read."""
+    if isinstance(reason, IncompleteRead):
+        return "it ended in the body of the response"
+    if isinstance(reason, HTTPException) and type(reason) not in (HTTPException, RemoteDisconnected):
+        return "its answer is not valid HTTP"
     text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__
-    return EgressFailed(f"the connection to {request.host} failed: {_printable(text)}")
-
-
-def _printable(text: str) -> str:
-    """Shorten `text` and replace unprintable characters: it may quote the server, an invalid status line for example."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text.strip()[:_MAX_SHOWN_CHARACTERS])
+    return text.strip()[:_MAX_SHOWN_CHARACTERS]
 
 
 @cache

@@ -7,7 +7,7 @@ import re
 from ipaddress import IPv4Address
 from typing import Final
 
-from orchestrator_site.base.egress.guarded_connections import EgressDenied, check_address, resolve
+from orchestrator_site.base.egress.guarded_connections import EgressDenied, check_new_address, resolve
 
 _PORT: Final = 443  # any: only the addresses matter
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
@@ -21,7 +21,7 @@ def check_host(host: str, timeout: float) -> None:
     if _NUMBER.fullmatch(host.rpartition(".")[2]):
         _check_plain_address(host)
     for _, address in resolve(host, _PORT, timeout):
-        check_address(host, address[0])
+        check_new_address(host, address[0], timeout)
 
 
 def _check_plain_address(host: str) -> None:

@@ -13,6 +13,16 @@ from urllib.parse import quote
 import idna
 
 _PORTS: Final = {"http": 80, "https": 443}
+# Ports of other protocols, whose servers might take a request for commands: those that browsers refuse (Fetch standard, 2.9),
+# except for the first twenty, whose protocols have no commands.
+_OTHER_PROTOCOLS: Final = frozenset(
+    {
+        *(20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113, 115, 117, 119),
+        *(123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556),
+        *(563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665),
+        *(6666, 6667, 6668, 6669, 6679, 6697, 10080),
+    }
+)
 _PARTS: Final = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?(?:#.*)?", re.DOTALL)  # RFC 3986, appendix B
 _FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]|\s")
 _HOST_AND_PORT: Final = re.compile(r"(\[.*\]|[^:]*)(?::(.*))?")
@@ -182,6 +192,8 @@ def _read_port(text: str) -> int:
     match = _PORT.fullmatch(text)
     if match is None or not 1 <= int(match[1]) <= 65535:
         raise InvalidUrl("the port of the URL must be between 1 and 65535")
+    if int(match[1]) in _OTHER_PROTOCOLS:
+        raise InvalidUrl("the port of the URL belongs to another protocol than HTTP")
     return int(match[1])
 
 

@@ -104,9 +104,10 @@ class TestRedirects:
             download(server.fault("/start", redirect(location)))
         assert len(server.requests) == 1
 
-    def test_the_address_of_each_redirect_is_checked(self, server: FileServer, download: Download) -> None:
-        with pytest.raises(DownloadFailed, match=r"169\.254\.169\.254"):
-            download(server.fault("/start", redirect("http://169.254.169.254/")))
+    @pytest.mark.parametrize("host", ["169.254.169.254", "0xA9.254.43518", "[::ffff:a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]", "0"])
+    def test_the_address_of_each_redirect_is_checked(self, server: FileServer, download: Download, host: str) -> None:
+        with pytest.raises(DownloadFailed, match="a non-public address that is not in EGRESS_ALLOW"):
+            download(server.fault("/start", redirect(f"http://{host}/")))
 
     def test_a_redirect_without_a_location_is_a_failure(self, server: FileServer, download: Download) -> None:
         with pytest.raises(DownloadRefused, match="302 Found"):

@@ -227,6 +227,19 @@ def test_the_error_of_a_broken_answer_contains_no_secret(receiver: Receiver, fau
     assert str(failure.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "answer", [b"220 mail.internal ESMTP\r\n", b"-ERR wrong number of arguments\r\n", b"HTTP/9.9 mail.internal\r\n\r\n"]
+)
+def test_what_is_not_http_is_not_quoted(receiver: Receiver, answer: bytes) -> None:
+    # Given an internal host that speaks another protocol
+    receiver.will(Answer(body=answer, fault="raw"))
+
+    # When it is requested, I expect an error that repeats nothing of its answer
+    with pytest.raises(http_client.EgressFailed) as failure:
+        get(receiver.url)
+    assert str(failure.value) == "the connection to 127.0.0.1 failed: its answer is not valid HTTP"
+
+
 # -- redacted URLs and origins ---------------------------------------------------------------------------------
 
 

@@ -155,6 +155,13 @@ class TestRest:
         with pytest.raises(InvalidUrl):
             parse(f"http://h{port}/")
 
+    @pytest.mark.parametrize("port", [22, 25, 53, 110, 143, 465, 587, 5060, 6667, 10080])
+    def test_ports_of_other_protocols_are_refused(self, port: int) -> None:
+        with pytest.raises(InvalidUrl, match="another protocol"):
+            parse(f"https://h:00{port}/")
+        with pytest.raises(InvalidUrl, match="another protocol"):
+            follow("http://h/", f"http://h:{port}/")
+
     @pytest.mark.parametrize(
         "url", ["", "h", "//h/", "/h", "ftp://h/", "http:h", "http:/h", "http//h", "https:", " http://h", "http"]
     )
