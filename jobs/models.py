@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 
 from jobs.engine.protocol import PullPolicy
 from jobs.states import UNDECIDED, InputType, OutputType, Reason, State, TransferStatus
+from orchestrator_site.base.access.models import DEFAULT, NAME_LENGTH
 from orchestrator_site.base.db.encryption import EncryptedJSONField, EncryptedTextField
 
 
@@ -127,7 +128,9 @@ class Job(models.Model):
     """A container to be run to completion. `status` changes only in `jobs.lifecycle`."""
 
     uuid = models.UUIDField("UUID", primary_key=True, default=new_uuid, editable=False)
-    id = models.CharField("ID", max_length=128, unique=True)
+    # Without a foreign key: to check one would lock the table, and namespaces are never deleted.
+    namespace = models.CharField(max_length=NAME_LENGTH, default=DEFAULT, db_default=DEFAULT)
+    id = models.CharField("ID", max_length=128, help_text="Unique in its namespace.")
 
     image = models.CharField(max_length=512)
     command = models.JSONField(null=True, help_text="A string for a shell, an argument vector, or null for the image's own.")
@@ -205,7 +208,9 @@ class Job(models.Model):
     )
 
     class Meta:
+        constraints = [models.UniqueConstraint(fields=["namespace", "id"], name="job_id_in_namespace")]
         indexes = [
+            models.Index(fields=["namespace", "-uuid"], name="job_namespace_idx"),
             models.Index(fields=["status", "-uuid"], name="job_status_idx"),
             models.Index(fields=["node", "-uuid"], name="job_node_idx"),
             models.Index(fields=["image", "-uuid"], name="job_image_idx"),

@@ -16,6 +16,7 @@ from jobs.models import Input, Job, Output, made_at, new_uuid
 from jobs.spec import InputSpec, JobSpec, OutputSpec
 from jobs.states import InputType, OutputType
 from orchestrator_site.base import measurements
+from orchestrator_site.base.access.models import DEFAULT
 from orchestrator_site.base.db.statements import Statement, execute_together, insertion
 from orchestrator_site.base.log_context import present_fields
 
@@ -28,9 +29,9 @@ class JobNotFound(JobError):
     fault = "client"
 
 
-def create(spec: JobSpec) -> Job:
-    """Store a job durably and hint to a worker. Raise `IdTaken`."""
-    job = _job(spec)
+def create(spec: JobSpec, namespace: str = DEFAULT) -> Job:
+    """Store a job of a namespace that exists, durably, and hint to a worker. Raise `IdTaken`."""
+    job = _job(spec, namespace)
     inputs = [_input(job, position, item) for position, item in enumerate(spec.inputs)]
     outputs = [_output(job, position, item) for position, item in enumerate(spec.outputs)]
     statements = [_insertion(rows) for rows in ([job], inputs, outputs) if rows]
@@ -39,7 +40,7 @@ def create(spec: JobSpec) -> Job:
     try:
         execute_together(statements)
     except IntegrityError as error:
-        if Job.objects.filter(id=spec.id).exists():
+        if Job.objects.filter(namespace=namespace, id=spec.id).exists():
             raise IdTaken(ID_TAKEN) from error
         raise
     node_hints.hint_for_job_on_commit(job)
@@ -47,9 +48,9 @@ def create(spec: JobSpec) -> Job:
     return job
 
 
-def cancel(job_id: str) -> None:
+def cancel(job_id: str, namespace: str = DEFAULT) -> None:
     """Cancel a job, or the remaining outputs of one that is decided. A complete job does not change. Raise `JobNotFound`."""
-    uuid = Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
+    uuid = Job.objects.filter(namespace=namespace, id=job_id).values_list("uuid", flat=True).first()
     if uuid is None:
         raise JobNotFound("there is no job with this id")
     cancel_remaining(uuid)
@@ -71,10 +72,11 @@ def _insertion(rows: Sequence[Model]) -> Statement:
     return insertion(type(rows[0]), rows, names)
 
 
-def _job(spec: JobSpec) -> Job:
+def _job(spec: JobSpec, namespace: str) -> Job:
     uuid = new_uuid()
     return Job(
         uuid=uuid,
+        namespace=namespace,
         id=spec.id or str(new_uuid()),  # not `uuid`: it is in the container's name, which other jobs can learn by DNS
         image=spec.image,
         command=spec.command,

@@ -3,11 +3,11 @@
 from django.apps import AppConfig
 from django.core.checks import Tags, register
 
-from orchestrator_site.checks import check_api_keys
-
 
 class SiteConfig(AppConfig):
     name = "orchestrator_site"
 
     def ready(self) -> None:
+        from orchestrator_site.checks import check_api_keys  # needs the models, which are loaded only now
+
         register(check_api_keys, Tags.security)

@@ -1,10 +1,13 @@
 """Django system checks of the configuration, beyond the syntax of its variables."""
 
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning
+from django.db import DatabaseError
 
+from orchestrator_site.base.access import made_keys
 from orchestrator_site.base.config.api_key_file import read_keys
 
 
@@ -13,12 +16,18 @@ def check_api_keys(**_: Any) -> list[CheckMessage]:
     configuration = settings.CONFIGURATION
     file = configuration.api_key_file
     keys = read_keys(file.read_bytes()) if file is not None else frozenset()
-    if configuration.api_auth_required and not keys:
+    if configuration.api_auth_required and not keys and not _any_made_key():
         return [
             Warning(
                 "API_AUTH is required but there are no API keys: every API request will be answered with 401",
-                hint="Set API_KEY_FILE to a file with one key per line.",
+                hint="Set API_KEY_FILE to a file with one key per line, or make a key in the admin.",
                 id="orchestrator.W001",
             )
         ]
     return []
+
+
+def _any_made_key() -> bool:
+    with suppress(DatabaseError):  # for example before the first `migrate`
+        return made_keys.any_usable()
+    return False

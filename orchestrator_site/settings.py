@@ -48,6 +48,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "orchestrator_site",
+    "orchestrator_site.base.access",
     "callbacks",
     "jobs",
 ]

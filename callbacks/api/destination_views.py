@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpResponse
@@ -13,7 +14,8 @@ from callbacks.api.destination_answers import Destination, DestinationSummary
 from callbacks.delivery import destination_rows
 from callbacks.operators import destinations, redelivery
 from orchestrator_site.base.egress.http_client import EgressDenied, origin_of
-from orchestrator_site.base.http.api_errors import json_response
+from orchestrator_site.base.http import error_texts
+from orchestrator_site.base.http.api_errors import ApiError, json_response
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.fields import Choice, Integer, Text, Time
 from orchestrator_site.base.http.openapi import NoParameters, answer, operation
@@ -49,8 +51,18 @@ class RedeliverQuery(QuerySerializer):
     since = Time(parse=lambda time: min(max(time, _FIRST_TIME), _LAST_TIME), help_text="A time in RFC 3339 with an offset.")
 
 
-class DestinationsView(ApiView):
+class _SharedView(ApiView):
+    """A view of what all namespaces share."""
+
     tag = "destinations"
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if not self.access.sees_what_is_shared:
+            raise ApiError(HTTPStatus.FORBIDDEN, error_texts.SHARED)
+
+
+class DestinationsView(_SharedView):
     pagination_class = pages_of("destinations")
 
     @operation(
@@ -72,8 +84,7 @@ def _page_of_destinations(*, limit: int, cursor: int = 0, **filters: Any) -> Pag
     return Page(found[:limit], found[limit - 1].pk if len(found) > limit else None)
 
 
-class _OneDestinationView(ApiView):
-    tag = "destinations"
+class _OneDestinationView(_SharedView):
     path_fields = {"destination_id": Integer(1, help_text="The id of the destination.")}
     not_found = "there is no destination with this id"
 

@@ -126,7 +126,7 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
     def run_again(self, request: HttpRequest, form: _RunAgainForm, object_id: str) -> HttpResponse:
         job = _find(object_id)
         new_id = str(form.cleaned_data["new_id"])
-        made = Job.objects.filter(id=new_id).values_list("pk", flat=True)
+        made = Job.objects.filter(namespace=job.namespace, id=new_id).values_list("pk", flat=True)
         if made.exists():
             return back_to(self, made.get())  # the form was sent twice
         operator_log.record(request, [job], f"Run again as {new_id}")
@@ -191,7 +191,7 @@ def _state(uuid: UUID) -> dict[str, Any]:
 
 
 def _find(uuid: object) -> Job:
-    job: Job = get_object_or_404(Job.objects.only("uuid", "id", "completed_at"), pk=uuid)
+    job: Job = get_object_or_404(Job.objects.only("uuid", "namespace", "id", "completed_at"), pk=uuid)
     return job
 
 

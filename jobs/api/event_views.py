@@ -13,7 +13,7 @@ from jobs.api.job_views import OneJobView
 from jobs.api.query_parameters import EventListQuery
 from orchestrator_site.base.http.api_errors import json_response
 from orchestrator_site.base.http.fields import Text
-from orchestrator_site.base.http.openapi import answer, operation
+from orchestrator_site.base.http.openapi import NamespaceQuery, answer, operation
 from orchestrator_site.base.http.pagination import Page, pages_of
 
 _ONE_EVENT = {"One event": examples.REDELIVERED}
@@ -34,7 +34,7 @@ class EventsView(OneJobView):
         answers=answer(Event(many=True), "A page of events, in order.", examples={"One event": examples.EVENTS}),
     )
     def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
-        stream = self.found(job_list.find_uuid(job_id))
+        stream = self.found(job_list.find_uuid(self.home, job_id))
 
         def find(*, limit: int, cursor: int = 0, state: str | None = None) -> Page[object]:
             page = event_history.page_of_events(stream, after=cursor, limit=limit, state=state)
@@ -53,10 +53,11 @@ class RedeliverEventView(OneJobView):
         "Redeliver an event",
         "The event is sent again, whatever its state, with the same id and with as many attempts as a new event. "
         "An event that waits for its next attempt is sent now. A receiver recognizes what it has had by `source` and `id`.",
+        query=NamespaceQuery,
         answers=answer(Redelivery, "The event will be sent before later events of the job.", 202, examples=_ONE_EVENT),
     )
     def post(self, request: Request, job_id: str, event_id: UUID) -> HttpResponse:  # noqa: ARG002
-        self.found(redelivery.redeliver(self.found(job_list.find_uuid(job_id)), event_id) or None)
+        self.found(redelivery.redeliver(self.found(job_list.find_uuid(self.home, job_id)), event_id) or None)
         return _accepted(1)
 
 
@@ -67,10 +68,11 @@ class RedeliverDeadEventsView(OneJobView):
         "redeliverDeadEvents",
         "Redeliver all dead events of a job",
         "The events are sent again in order, with the same ids and with as many attempts as new events.",
+        query=NamespaceQuery,
         answers=answer(Redelivery, "The events will be sent, in order.", 202, examples=_ONE_EVENT),
     )
     def post(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
-        return _accepted(redelivery.redeliver_dead(self.found(job_list.find_uuid(job_id))))
+        return _accepted(redelivery.redeliver_dead(self.found(job_list.find_uuid(self.home, job_id))))
 
 
 def _accepted(count: int) -> HttpResponse:

@@ -46,8 +46,8 @@ _RAN: Final = {
 
 
 def _job(status: str, **members: Any) -> dict[str, Any]:
-    known = {"id": _ID, "status": status, "image": _IMAGE, "meta": {"team": "reports"}, "createdAt": _CREATED}
-    return {**known, **_REQUESTED, **members}
+    known = {"id": _ID, "namespace": "default", "status": status, "image": _IMAGE}
+    return {**known, "meta": {"team": "reports"}, "createdAt": _CREATED, **_REQUESTED, **members}
 
 
 def _files(inputs: tuple[str, str], outputs: tuple[str, str], **sizes: int) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class Accepted(AnswerSerializer):
 class JobSummary(AnswerSerializer):
     """A job in a list. What is not known yet is left out."""
 
-    id = JobId()
+    id = JobId(help_text="Unique in its namespace.")
+    namespace = Text(required=False, help_text="Always there.")
     status = Choice(State.values)
     image = Text()
     meta = StringMap()

@@ -9,9 +9,15 @@ import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, Final, cast
 from uuid import UUID
 
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import ECB
+from django.conf import settings
 from django.db import connection
 from django.db.models import Q, QuerySet
 
@@ -19,20 +25,21 @@ from jobs.api import limits
 from jobs.models import Job, MetaEntry, Node
 from orchestrator_site.base.http.pagination import Page
 
+_BLOCK: Final = 16  # bytes of a UUID, and of a block of AES
 _FIRST_ROWS = 128  # of a scan; each further batch has twice as many
-_INDEXED = ("status", "image", "node_id")  # columns with an index, newest first
+_INDEXED = ("namespace", "status", "image", "node_id")  # columns with an index, newest first
 # Not shown: secrets, each of which costs a decryption, and values that may be large.
 _UNSHOWN = ("environment", "command", "log_tail_stdout", "log_tail_stderr")
 
 
-def find_job(job_id: str) -> Job | None:
+def find_job(namespace: str, job_id: str) -> Job | None:
     """Return a job with its node."""
-    return _shown(Job.objects.filter(id=job_id)).first()
+    return _shown(Job.objects.filter(namespace=namespace, id=job_id)).first()
 
 
-def find_uuid(job_id: str) -> UUID | None:
+def find_uuid(namespace: str, job_id: str) -> UUID | None:
     """Return the primary key of a job."""
-    return Job.objects.filter(id=job_id).values_list("uuid", flat=True).first()
+    return Job.objects.filter(namespace=namespace, id=job_id).values_list("uuid", flat=True).first()
 
 
 def page_of_jobs(
@@ -46,7 +53,7 @@ def page_of_jobs(
 ) -> Page[Job]:
     """Return the newest jobs that match and are older than the cursor, at most `limit`.
 
-    Times are exclusive, to the millisecond. `wanted` may have `status`, `image` and `node` (a name).
+    Times are exclusive, to the millisecond. `wanted` may have `namespace`, `status`, `image` and `node` (a name).
     """
     if "node" in wanted:
         wanted["node_id"] = Node.objects.filter(name=wanted.pop("node")).values_list("pk", flat=True).first()
@@ -162,13 +169,26 @@ def _first_uuid(milliseconds: int) -> UUID:
 
 
 def encode_cursor(last: UUID) -> str:
-    """Return the cursor after a row, opaque to clients."""
-    return urlsafe_b64encode(last.bytes).decode().rstrip("=")
+    """Return the cursor after a row, sealed: the row may be one that the client must not know of, of another namespace."""
+    return urlsafe_b64encode(_crypt(last.bytes, "encryptor")).decode().rstrip("=")
 
 
 def decode_cursor(text: str) -> UUID:
     """Return the row of a cursor. Raise `ValueError` if it is invalid; any UUID is a harmless position."""
-    cursor = UUID(bytes=urlsafe_b64decode(text.encode("ascii") + b"=="))  # whose errors are all kinds of `ValueError`
+    sealed = urlsafe_b64decode(text.encode("ascii") + b"==")  # whose errors are all kinds of `ValueError`
+    if len(sealed) != _BLOCK:
+        raise ValueError("not a cursor")
+    cursor = UUID(bytes=_crypt(sealed, "decryptor"))
     if encode_cursor(cursor) != text:
         raise ValueError("not a cursor")
     return cursor
+
+
+def _crypt(block: bytes, direction: str) -> bytes:
+    """Encrypt or decrypt a block of AES. Each block is another UUID, so that one needs no mode and no nonce."""
+    return cast("bytes", getattr(_cipher(settings.SECRET_KEY), direction)().update(block))
+
+
+@lru_cache(maxsize=1)
+def _cipher(secret_key: str) -> Cipher[ECB]:
+    return Cipher(AES256(sha256(b"cursors of jobs" + secret_key.encode()).digest()), ECB())  # noqa: S305 - a single block

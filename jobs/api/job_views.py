@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import cast
+from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
@@ -22,12 +22,22 @@ from jobs.errors import IdTaken
 from jobs.models import Job as StoredJob
 from jobs.services import ID_TAKEN, JobNotFound
 from jobs.states import UNDECIDED
+from orchestrator_site.base.access import scopes
+from orchestrator_site.base.access.models import DEFAULT
 from orchestrator_site.base.db.transactions import release_connection
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest, json_response
 from orchestrator_site.base.http.api_keys import is_still_known
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.long_polls import look_until
-from orchestrator_site.base.http.openapi import answer, described, operation, text_answer, unavailable
+from orchestrator_site.base.http.openapi import (
+    NAMESPACE,
+    NamespaceQuery,
+    answer,
+    described,
+    operation,
+    text_answer,
+    unavailable,
+)
 from orchestrator_site.base.http.pagination import pages_of
 from orchestrator_site.base.http.pauses import Pauses
 from orchestrator_site.base.intervals import WebIntervals
@@ -60,6 +70,7 @@ class JobsView(ApiView):
         "the same `id`. The job runs once, and a 409 means that the earlier request has stored it (or that another job has this "
         "`id`). Without an `id` the service makes one, and a repeated request runs a second job.\n\n"
         "Only `image` is required. A member that is `null` counts as absent; an unknown member is an error.",
+        query=NamespaceQuery,
         body=NewJob,
         bodies={"A shell command": examples.SHELL_COMMAND, "Files and a callback": examples.FILES},
         invalid=examples.WRONG_URL,
@@ -68,12 +79,20 @@ class JobsView(ApiView):
         parameters=[_LOCATION],
     )
     def post(self, request: Request) -> HttpResponse:  # noqa: ARG002
+        namespace = self.namespace or DEFAULT
+        if self.access.namespace is None and not scopes.exists(namespace):
+            raise InvalidRequest("there is no such namespace", field=NAMESPACE)
         try:
-            job = services.create(self.body)
+            job = services.create(self.body, namespace)
         except IdTaken as error:
             raise ApiError(HTTPStatus.CONFLICT, ID_TAKEN, field="id") from error
         add_fields(job=job.id)
-        return json_response(Accepted.show(job), status=HTTPStatus.ACCEPTED, headers={"Location": f"/v1/jobs/{job.id}"})
+        return json_response(Accepted.show(job), status=HTTPStatus.ACCEPTED, headers={"Location": self._location(job)})
+
+    def _location(self, job: StoredJob) -> str:
+        """Return the path of a job, for the key that created it."""
+        is_implied = job.namespace in (self.access.namespace, DEFAULT)
+        return f"/v1/jobs/{job.id}" if is_implied else f"/v1/jobs/{job.id}?{NAMESPACE}={job.namespace}"
 
     @operation(
         "listJobs",
@@ -86,7 +105,8 @@ class JobsView(ApiView):
         answers=answer(JobSummary(many=True), "A page of jobs, newest first.", examples={"One job": examples.JOBS}),
     )
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
-        return self.answer_page(JobSummary, job_list.page_of_jobs)
+        of_namespace: dict[str, Any] = {} if self.namespace is None else {"namespace": self.namespace}
+        return self.answer_page(JobSummary, partial(job_list.page_of_jobs, **of_namespace))
 
 
 class OneJobView(ApiView):
@@ -95,6 +115,11 @@ class OneJobView(ApiView):
     tag = "jobs"
     path_fields = {"job_id": JobId(help_text="The id of the job.")}
     not_found = "there is no job with this id"
+
+    @property
+    def home(self) -> str:
+        """The namespace in which the job is looked for."""
+        return self.namespace or DEFAULT
 
 
 class JobView(OneJobView):
@@ -117,9 +142,9 @@ class JobView(OneJobView):
     )
     def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
         if seconds := self.query["wait"]:
-            statuses = StoredJob.objects.filter(id=job_id).values_list("status", flat=True)
+            statuses = StoredJob.objects.filter(namespace=self.home, id=job_id).values_list("status", flat=True)
             look_until(statuses.first, lambda status: status not in UNDECIDED, seconds)
-        return json_response(Job.show(self.found(job_list.find_job(job_id))))
+        return json_response(Job.show(self.found(job_list.find_job(self.home, job_id))))
 
     @operation(
         "cancelJob",
@@ -127,11 +152,12 @@ class JobView(OneJobView):
         "A job that has not ended is `cancelled` when this responds; its process gets SIGTERM, and SIGKILL after a grace "
         "period. If the process has ended, only the remaining outputs are cancelled. A job that is complete does not change. "
         "The request can be repeated.",
+        query=NamespaceQuery,
         answers={204: OpenApiResponse(description="The job's status is final.")},
     )
     def delete(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
         try:
-            services.cancel(job_id)
+            services.cancel(job_id, self.home)
         except JobNotFound:
             self.found(None)
         return Response(status=HTTPStatus.NO_CONTENT)
@@ -162,7 +188,7 @@ class LogsView(OneJobView):
         parameters=[_LAST_EVENT_ID],
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
-        log = self.found(stored_log.find_log(id=job_id))
+        log = self.found(stored_log.find_log(namespace=self.home, id=job_id))
         # of equally wanted types the first one; text if none is wanted
         media_type = request._request.get_preferred_type(["text/plain", "application/json", log_stream.MEDIA_TYPE])
         response = self._stream(request, log) if media_type == log_stream.MEDIA_TYPE else self._page(log, media_type)
@@ -198,7 +224,7 @@ class LogsView(OneJobView):
             retry_after = str(round(WebIntervals().retry_busy))
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_STREAMS, headers={"Retry-After": retry_after})
         limit = self.query.get("limit", limits.LOG_LINES_DEFAULT)
-        is_allowed = partial(is_still_known, cast("bytes | None", request.auth))
+        is_allowed = partial(is_still_known, self.access)
         events = log_stream.LogEvents(log, after=after, limit=limit, stream=stream, pauses=pauses, is_allowed=is_allowed)
         return StreamingHttpResponse(iter(events), headers=log_stream.HEADERS)
 

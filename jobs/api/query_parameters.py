@@ -7,8 +7,8 @@ from callbacks.models import Event
 from jobs.api import job_list, limits
 from jobs.states import State, Stream
 from orchestrator_site.base.http.fields import Choice, Integer, Number, Text, Time
+from orchestrator_site.base.http.openapi import NamespaceQuery
 from orchestrator_site.base.http.pagination import MAX_NUMBER, PageQuery, cursor
-from orchestrator_site.base.http.serializers import QuerySerializer
 
 _META = "meta."
 _EXCLUSIVE = "A time in RFC 3339 with an offset; exclusive, to the millisecond."
@@ -19,7 +19,7 @@ _MAX_LINES = (
 Wait = partial(Number, 0, limits.WAIT_SECONDS, default=0, schema={"multipleOf": 0.001})  # seconds
 
 
-class JobListQuery(PageQuery):
+class JobListQuery(NamespaceQuery, PageQuery):
     """The jobs to list; names that start with `meta.` select by a value of `meta`."""
 
     cursor = cursor(job_list.decode_cursor)
@@ -35,13 +35,13 @@ class JobListQuery(PageQuery):
         return super().to_internal_value(others) | {"meta": meta}
 
 
-class WaitQuery(QuerySerializer):
+class WaitQuery(NamespaceQuery):
     """The time to wait for a job."""
 
     wait = Wait(help_text="Respond when the job's status is final, or after this many seconds.")
 
 
-class LogQuery(QuerySerializer):
+class LogQuery(NamespaceQuery):
     """The lines of a log to read."""
 
     after = Integer(0, MAX_NUMBER, default=0, help_text="Only lines after this `seq`.")
@@ -51,7 +51,7 @@ class LogQuery(QuerySerializer):
     wait = Wait(help_text="Respond as soon as there is a line or the log has ended, or after this many seconds. Not for events.")
 
 
-class EventListQuery(PageQuery):
+class EventListQuery(NamespaceQuery, PageQuery):
     """The events of a job to list."""
 
     state = Choice(Event.State.values, required=False, help_text="Only events in this state.")

@@ -41,7 +41,7 @@ class LogPage:
 
 
 def find_log(**job: str | UUID) -> Log | None:
-    """Return the present state of the log of a job, given by `id` or `uuid`; None if there is no such job."""
+    """Return the present state of the log of a job, given by `namespace` and `id` or by `uuid`; None if there is no such job."""
     row = Job.objects.filter(**job).values_list("uuid", "log_next", "exited_at").first()
     return None if row is None else Log(row[0], row[1] - 1, row[2] is not None)
 

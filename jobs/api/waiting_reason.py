@@ -37,7 +37,7 @@ def waiting_for(job: Job) -> str | None:
         return "its turn to download inputs: other jobs are downloading theirs"
     if job.has_uploads and not workers.filter(takes_uploads=True).exists():
         return "its turn: the outputs of jobs that have ended are still being uploaded"
-    ahead = unclaimed().filter(uuid__lt=job.uuid)[:_COUNTED].count()
+    ahead = unclaimed().filter(namespace=job.namespace, uuid__lt=job.uuid)[:_COUNTED].count()
     if ahead == 0:
         return "free capacity on a node"
     return f"{'over ' if ahead == _COUNTED else ''}{ahead} job{'' if ahead == 1 else 's'} ahead"

@@ -270,6 +270,14 @@ class AdminIntervals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccessIntervals:
+    """API keys."""
+
+    note_use: float = 60.0  # between two UPDATEs of the time of a key's last use
+    recheck_key: float = 1.0  # while an answer goes on, such as a stream of a log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebIntervals:
     """The web server and its clients."""
 

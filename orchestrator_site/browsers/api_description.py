@@ -9,7 +9,8 @@ A client posts a job and then waits for it (`GET /v1/jobs/{job_id}?wait=30`), or
 events of the job are sent, or both.
 
 **Keys.** If the service requires API keys, send `Authorization: Bearer <key>` with every request. The probes and this
-page need none.
+page need none. A key belongs to a namespace and sees nothing of others; one of all namespaces says which by
+`namespace`. A key may be read-only.
 
 **Repeating requests.** Choose the `id` of a job yourself, and you can repeat every request whose response was lost:
 the job runs once, and the second request gets 409. A redelivery that is repeated may send events once more.

@@ -10,6 +10,10 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
+from orchestrator_site.base.access import made_keys
+from orchestrator_site.base.access.made_keys import UnusableKey
+from orchestrator_site.base.access.models import DEFAULT
+from orchestrator_site.base.access.scopes import EVERYTHING, Access
 from orchestrator_site.base.config.api_key_file import digest_of, known_digests
 from orchestrator_site.base.http.api_errors import ApiError
 
@@ -22,30 +26,53 @@ _INVALID_TOKEN: Final = {"WWW-Authenticate": 'Bearer realm="orchestrator", error
 class ApiKeyAuthentication(BaseAuthentication):
     """Authentication by `Authorization: Bearer <key>`; any request is accepted if `API_AUTH` is `off`."""
 
-    def authenticate(self, request: Request) -> tuple[None, bytes] | None:
-        """Return the digest of the key as `request.auth`. Raise `ApiError` 401 for a missing or unknown key."""
+    def authenticate(self, request: Request) -> tuple[None, Access]:
+        """Return what the key allows as `request.auth`. Raise `ApiError` 401 for a missing or unknown key."""
         if not settings.CONFIGURATION.api_auth_required:
-            return None
-        path = settings.CONFIGURATION.api_key_file
-        digests = known_digests(path) if path else frozenset()
-        if not digests:
-            logger.error("a request was refused because there is no API key: add one to the file that API_KEY_FILE names")
-            raise ApiError(HTTPStatus.UNAUTHORIZED, "the service has no API keys yet", headers=_CHALLENGE)
+            return None, EVERYTHING
         scheme, _, key = request.headers.get("Authorization", "").strip().partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise ApiError(HTTPStatus.UNAUTHORIZED, headers=_CHALLENGE)
         # headers arrive as Latin-1 (PEP 3333); in the file the key is bytes
-        digest = digest_of(key.strip().encode("latin-1", "replace"))
-        # every digest is compared, so that the time does not tell which one was close
-        if not any([hmac.compare_digest(digest, known) for known in digests]):  # noqa: C419 - see above
-            raise ApiError(HTTPStatus.UNAUTHORIZED, "unknown API key", headers=_INVALID_TOKEN)
-        return None, digest
+        secret = key.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
+        access = _access(secret) if secret else None
+        if access is not None:
+            return None, access
+        if not (_file_digests() or made_keys.any_usable()):
+            logger.error("a request was refused because there is no API key: add one to API_KEY_FILE or make one in the admin")
+            raise ApiError(HTTPStatus.UNAUTHORIZED, "the service has no API keys yet", headers=_CHALLENGE)
+        if not secret:
+            raise ApiError(HTTPStatus.UNAUTHORIZED, headers=_CHALLENGE)
+        raise _invalid("unknown API key")
 
 
-def is_still_known(digest: bytes | None) -> bool:
-    """Return whether the key that a request came with is valid now; also if it needed none. For answers that take long."""
+def _access(key: bytes) -> Access | None:
+    """Return what a key allows, None if it is unknown. Raise `ApiError` 401 for one that was revoked or has expired."""
+    digest = digest_of(key)
+    # every digest is compared, so that the time does not tell which one was close
+    if any([hmac.compare_digest(digest, known) for known in _file_digests()]):  # noqa: C419 - see above
+        return Access(DEFAULT, key=digest.hex())
+    try:
+        made = made_keys.find(key)
+    except UnusableKey as error:
+        raise _invalid(str(error)) from error
+    return None if made is None else Access(made.namespace_id, made.read_only, made.prefix)
+
+
+def _file_digests() -> frozenset[bytes]:
     path = settings.CONFIGURATION.api_key_file
-    return digest is None or (path is not None and digest in known_digests(path))
+    return known_digests(path) if path else frozenset()
+
+
+def _invalid(sentence: str) -> ApiError:
+    return ApiError(HTTPStatus.UNAUTHORIZED, sentence, headers=_INVALID_TOKEN)
+
+
+def is_still_known(access: Access) -> bool:
+    """Return whether the key that a request came with is valid now; also if it needed none. For answers that take long."""
+    if not access.key:
+        return True
+    if access.key.startswith(made_keys.BEGINNING):
+        return made_keys.is_usable(access.key)
+    return bytes.fromhex(access.key) in _file_digests()
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

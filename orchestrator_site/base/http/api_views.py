@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from django.http import HttpResponse
 from rest_framework.exceptions import NotFound
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from orchestrator_site.base.access.scopes import Access
+from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.api_errors import ApiError
 from orchestrator_site.base.http.api_keys import ApiKeyAuthentication
 from orchestrator_site.base.http.fields import StrictField
@@ -28,11 +31,19 @@ class ApiView(APIView):
     not_found: ClassVar[str] = ""  # the sentence of a 404
     pagination_class: type[CursorPagination]
     query: dict[str, Any]  # the query parameters, which `operation` has read
+    namespace: str | None  # whose jobs the request is for, which `operation` has found out; None if it is for all
     body: Any  # and the body
 
     def initial(self, request: Request, *_args: Any, **_kwargs: Any) -> None:
         """Authenticate the request, before anything else of it is read."""
         self.perform_authentication(request)
+        if self.authentication_classes and self.access.read_only and request.method not in SAFE_METHODS:
+            raise ApiError(HTTPStatus.FORBIDDEN, error_texts.READ_ONLY_KEY)
+
+    @property
+    def access(self) -> Access:
+        """What the API key of the request allows."""
+        return cast("Access", self.request.auth)
 
     def answer_page(self, serializer: type[AnswerSerializer], find: Callable[..., Page[Any]]) -> HttpResponse:
         """Answer with the page that `find` returns for the query parameters, which are its keyword arguments."""

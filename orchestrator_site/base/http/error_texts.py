@@ -6,6 +6,9 @@ INVALID_CHUNKS: Final = "the body is not valid chunked encoding"
 BODY_ENDED_EARLY: Final = "the body ended early"
 UNSUPPORTED_CODING: Final = "the only supported transfer coding is chunked"
 CROSS_SITE: Final = "browsers must not call the API from pages of another site"
+READ_ONLY_KEY: Final = "this API key may only read"
+OTHER_NAMESPACE: Final = "this API key belongs to another namespace"
+SHARED: Final = "all namespaces share destinations: this needs an API key for all namespaces"
 INTERNAL_ERROR: Final = "internal error; the service's log has the details"
 BY_STATUS: Final = {
     400: "the request is malformed, or its host is not allowed",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 from django.http import HttpResponseBase
@@ -10,14 +11,24 @@ from drf_spectacular.plumbing import build_examples_list, build_parameter_type
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRequest, OpenApiResponse, extend_schema
 
+from orchestrator_site.base.access.models import NAME_PATTERN, NAME_RULE
+from orchestrator_site.base.access.scopes import OtherNamespace
 from orchestrator_site.base.http import error_texts
+from orchestrator_site.base.http.api_errors import ApiError
+from orchestrator_site.base.http.fields import Text
 from orchestrator_site.base.http.json_body import read_json
 from orchestrator_site.base.http.request_id import REQUEST_ID_HEADER
 from orchestrator_site.base.http.serializers import Error, QuerySerializer, RequestSerializer
 
 Responses = dict[Any, OpenApiResponse]  # by status, or by status and media type
+NAMESPACE: Final = "namespace"  # the query parameter
+_NAMESPACE_HELP: Final = (
+    "Whose jobs the request is for. A key of one namespace needs no other; with a key of all namespaces, or without keys, the "
+    "default is all of them for lists and `default` for the rest."
+)
 _INVALID: Final = "A member or a query parameter is unknown, missing or invalid; `field` names it."
 _UNAVAILABLE: Final = "The database is unavailable, or there are too many requests; `Retry-After` says when to try again."
+_FORBIDDEN: Final = (error_texts.CROSS_SITE, error_texts.READ_ONLY_KEY, error_texts.OTHER_NAMESPACE)
 _UNKNOWN_PARAMETER: Final = {"error": "unknown query parameter", "field": "limits"}
 _REQUEST_ID: Final = OpenApiParameter(
     REQUEST_ID_HEADER,
@@ -46,6 +57,12 @@ class NoParameters(QuerySerializer):
     """A query without parameters, which refuses every one."""
 
 
+class NamespaceQuery(QuerySerializer):
+    """The namespace of a request."""
+
+    namespace = Text(pattern=NAME_PATTERN, message=NAME_RULE, required=False, help_text=_NAMESPACE_HELP)
+
+
 def operation(
     operation_id: str,
     summary: str,
@@ -69,6 +86,7 @@ def operation(
         @wraps(handler)
         def handle(view: Any, request: Any, **path: Any) -> HttpResponseBase:
             view.query = query.read(request.META.get("QUERY_STRING", ""))
+            view.namespace = _namespace(view)
             if body is not None:
                 view.body = read_json(request._request, body.read)
             return handler(view, request, **path)
@@ -89,6 +107,15 @@ def operation(
         )(handle)
 
     return declare
+
+
+def _namespace(view: Any) -> str | None:
+    """Return whose jobs a request is for, None for those of all namespaces. Raise the 403 of a key of another one."""
+    try:
+        namespace: str | None = view.access.scope(view.query.pop(NAMESPACE, None))
+    except OtherNamespace as error:
+        raise ApiError(HTTPStatus.FORBIDDEN, error_texts.OTHER_NAMESPACE, field=NAMESPACE) from error
+    return namespace
 
 
 def answer(serializer: Any, description: str, status: int = 200, *, examples: Mapping[str, Any]) -> Responses:
@@ -120,7 +147,10 @@ def _common_errors(*, has_body: bool) -> Responses:
     statuses = (413, 415, 500) if has_body else (500,)
     return {
         401: _error("The API key is missing or unknown.", {"error": error_texts.BY_STATUS[401]}),
-        403: _error("A browser sent the request on behalf of another site.", {"error": error_texts.CROSS_SITE}),
+        403: _error(
+            "A browser sent the request on behalf of another site, or the API key does not allow it.",
+            *({"error": sentence} for sentence in _FORBIDDEN),
+        ),
         **described({status: error_texts.BY_STATUS[status] for status in statuses}),
         **unavailable(),
     }

@@ -38,6 +38,7 @@ class TestGet:
         assert body.pop("waiting")
         assert body == {
             "id": "a",
+            "namespace": "default",
             "status": "accepted",
             "image": "alpine:latest",
             "meta": {"team": "x"},

@@ -13,12 +13,15 @@ from django.db.backends.signals import connection_created
 from jobs.api import limits, log_events, log_stream, stored_log
 from jobs.api.log_watch import LogWatch
 from jobs.models import Job
+from orchestrator_site.base.access import made_keys
+from orchestrator_site.base.access.models import ApiKey
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.base.stopping import stopping
 from orchestrator_site.web.connection_table import Limits
 from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import store_lines
 from tests.helpers.factories import make_job
+from tests.helpers.keys import make_key
 from tests.helpers.log_streams import EVENTS, Stream, end_log, make_job_with_log, wait_until_paused
 from tests.helpers.waiting import wait_for
 from tests.site.web.web_servers import Web, serving
@@ -138,21 +141,27 @@ def test_a_client_that_began_after_the_last_line_is_told_not_to_come_back_either
 def test_a_revoked_key_ends_its_streams(
     web: Web, follow: Follow, job: Job, monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
 ) -> None:
-    # Given two clients with keys of their own
+    # Given four clients with keys of their own, two of which were made in the admin
     keys = tmp_path / "keys"
     keys.write_text("kept\nrevoked\n")
     settings.CONFIGURATION = replace(settings.CONFIGURATION, api_auth_required=True, api_key_file=keys)
-    kept, revoked = (follow("after=3", key=key) for key in ("kept", "revoked"))
-    wait_until_paused(web, 2)
+    kept = ["kept", make_key("default")]
+    revoked = ["revoked", make_key("default")]
+    kept_streams, revoked_streams = ([follow("after=3", key=key) for key in some] for some in (kept, revoked))
+    wait_until_paused(web, 4)
 
-    # When one key is revoked, and then a line is stored
+    # When two keys are revoked, and then a line is stored
     keys.write_text("kept\n")
+    row = ApiKey.objects.get(prefix=revoked[1][:13])
+    made_keys.revoke(row.pk)
+    wait_for(lambda: not made_keys.is_usable(row.prefix), what="the service to look at the key again")
     store_lines(job, "new")
 
-    # I expect one client to get it, the answer of the other to end, and no other answer for it
-    assert kept.texts() == ["new"]
-    assert (revoked.block(), revoked.block(), revoked.response.read()) == (["retry: 1000"], [], b"")
-    assert follow("after=3", key="revoked").response.status == 401
+    # I expect two clients to get it, the answers of the others to end, and no other answer for them
+    assert [stream.texts() for stream in kept_streams] == [["new"]] * 2
+    for stream in revoked_streams:
+        assert (stream.block(), stream.block(), stream.response.read()) == (["retry: 1000"], [], b"")
+    assert [follow("after=3", key=key).response.status for key in revoked] == [401] * 2
 
 
 @pytest.mark.parametrize("event_id", ["-1", "x", "1-end-end", "9007199254740993", "99999999999999999", "1\u00b2", "end", "1 2"])

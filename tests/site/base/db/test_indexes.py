@@ -5,7 +5,8 @@ from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
 from callbacks.models import Destination
-from orchestrator_site.base.db.indexes import AddIndexWhileInUse
+from jobs.models import Job
+from orchestrator_site.base.db.indexes import AddIndexWhileInUse, AddUniqueConstraintWhileInUse
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -43,3 +44,29 @@ def test_writes_are_not_blocked() -> None:
     with connection.schema_editor(atomic=False, collect_sql=True) as editor:
         AddIndexWhileInUse("Destination", index).database_forwards("callbacks", editor, state, state)
     assert all("CONCURRENTLY" in statement for statement in editor.collected_sql)
+
+
+def test_a_unique_constraint_is_added_beside_writes_also_after_an_interrupted_attempt() -> None:
+    # Given the constraint, or only its index, as an interrupted attempt leaves them
+    [constraint] = Job._meta.constraints
+    state = MigrationLoader(connection).project_state()
+    operation = AddUniqueConstraintWhileInUse("Job", constraint)
+    for leave in (
+        "SELECT 1",
+        f"ALTER TABLE jobs_job DROP CONSTRAINT {constraint.name}; CREATE INDEX {constraint.name} ON jobs_job (id)",
+    ):
+        with connection.cursor() as cursor:
+            cursor.execute(leave)
+
+        # When it is added
+        with connection.schema_editor(atomic=False) as editor:
+            operation.database_forwards("jobs", editor, state, state)
+
+        # I expect it to be there, of the right columns
+        with connection.cursor() as cursor:
+            found = connection.introspection.get_constraints(cursor, "jobs_job")[constraint.name]
+        assert (found["columns"], found["unique"]) == (["namespace", "id"], True)
+    with connection.schema_editor(atomic=False, collect_sql=True) as editor:
+        operation.database_forwards("jobs", editor, state, state)
+    building = [statement for statement in editor.collected_sql if "CREATE" in statement]
+    assert all("CONCURRENTLY" in statement for statement in building)

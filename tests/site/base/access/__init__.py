@@ -1,0 +1,1 @@
+"""Tests of `orchestrator_site.base.access`."""
