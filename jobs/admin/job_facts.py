@@ -44,6 +44,7 @@ def groups(job: Job) -> list[tuple[str, list[Fact]]]:
 
 
 def _description(job: Job) -> Iterator[Fact]:
+    yield Fact("Namespace", job.namespace)
     yield Fact("Image", job.image)
     yield Fact("Pull policy", job.pull_policy)
     yield Fact("Network", "isolated bridge" if job.network == "bridge" else job.network)

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from jobs.api.job_list import newest_matching
 from jobs.models import Job
 from jobs.states import Reason, State
+from orchestrator_site.base.access import scopes
 from orchestrator_site.base.admin_elements import label, moment
 from orchestrator_site.base.large_lists import BoundedChangeList, LargeList
 
@@ -55,6 +56,8 @@ class JobChangeList(BoundedChangeList):
                     wanted["node_id"] = int(node)
                 case "node__isnull", ["True"]:
                     wanted["node_id"] = None
+                case "namespace", [value]:
+                    wanted["namespace"] = value
                 case "status__exact" | "reason__exact", [value]:
                     wanted[parameter.removesuffix("__exact")] = value
                 case _:
@@ -63,11 +66,12 @@ class JobChangeList(BoundedChangeList):
 
 
 def _with_id(job_id: str, wanted: Mapping[str, Any]) -> list[UUID]:
-    """Return the primary key of the job with this id, if it has the wanted values.
+    """Return the primary keys of the jobs with this id, one in a namespace, that have the wanted values.
 
     They are not in the query: PostgreSQL might look for one of them first, if its statistics say that few jobs have it.
     """
-    found = Job.objects.filter(id=job_id).values_list("uuid", *wanted)
+    with_id = Job.objects.filter(namespace__in=scopes.names(), id=job_id)  # the index begins with the namespace
+    found = with_id.values_list("uuid", *wanted)
     return [uuid for uuid, *values in found if values == [*wanted.values()]]
 
 
@@ -87,13 +91,29 @@ def _meta_in(search: str) -> dict[str, str]:
     return {key.strip(): value.strip()} if sign else {}
 
 
+class NamespaceFilter(admin.SimpleListFilter):
+    """Only the jobs of a namespace. Django's own filter would read the whole table to find all of them."""
+
+    title = "namespace"
+    parameter_name = "namespace"
+
+    def lookups(self, _request: HttpRequest, _page: Any) -> list[tuple[str, str]]:
+        """Return the choices; none, and the filter is not shown, if there is only one."""
+        names = scopes.names()
+        return [(name, name) for name in names] if len(names) > 1 else []
+
+    def queryset(self, _request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        name = self.value()
+        return queryset if name is None else queryset.filter(namespace=name)
+
+
 class JobTable(LargeList):
     """What the admin's page of jobs lists. `Job` has an index for each filter and for the id, newest first."""
 
-    list_display = ("id", "status_shown", "reason_shown", "image", "node", "created", "finished")
-    list_filter = ("status", "reason", "node")
+    list_display = ("id", "namespace", "status_shown", "reason_shown", "image", "node", "created", "finished")
+    list_filter = (NamespaceFilter, "status", "reason", "node")
     list_select_related = ("node",)
-    search_fields = ("id__exact",)  # Django's "=id" ignores case, for which there is no index
+    search_fields = ("id__exact",)  # there is a search; see `JobChangeList`
     search_help_text = "An ID, or a member of meta: key=value"
     ordering = ("-uuid",)
     created = moment("created_at", "Created")
@@ -102,11 +122,8 @@ class JobTable(LargeList):
     def get_changelist(self, _request: HttpRequest, **_options: Any) -> type[JobChangeList]:
         return JobChangeList
 
-    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Job], search: str) -> tuple[QuerySet[Job], bool]:
-        if _meta_in(search):  # `JobChangeList` finds them
-            return queryset, False
-        found: tuple[QuerySet[Job], bool] = super().get_search_results(request, queryset, search)  # type: ignore[misc]
-        return found
+    def get_search_results(self, _request: HttpRequest, queryset: QuerySet[Job], _search: str) -> tuple[QuerySet[Job], bool]:
+        return queryset, False  # `JobChangeList` searches
 
     @label("Status", STATUS_COLORS)
     def status_shown(self, job: Job) -> str:

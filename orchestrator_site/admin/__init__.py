@@ -2,9 +2,9 @@
 
 from django.contrib import admin
 
-from orchestrator_site.admin import accounts, recent_actions
+from orchestrator_site.admin import accounts, api_keys, namespaces, recent_actions
 
-__all__ = ["accounts", "recent_actions"]
+__all__ = ["accounts", "api_keys", "namespaces", "recent_actions"]
 
 admin.site.index_template = "orchestrator_site/start_page/page.html"
 admin.site.index_title = "Overview"

@@ -18,6 +18,10 @@ _GROUPS: Final[dict[str, list[tuple[str, str, str, str | None]]]] = {
         ("Destinations", "call_made", "callbacks_destination_changelist", "callbacks.view_destination"),
         ("Subscriptions", "rss_feed", "callbacks_subscription_changelist", "callbacks.view_subscription"),
     ],
+    "Access": [
+        ("API keys", "key", "access_apikey_changelist", "access.view_apikey"),
+        ("Namespaces", "workspaces", "access_namespace_changelist", "access.view_namespace"),
+    ],
     "Administration": [
         ("Recent actions", "history", "admin_logentry_changelist", "admin.view_logentry"),
         ("Users", "person", "auth_user_changelist", "auth.view_user"),

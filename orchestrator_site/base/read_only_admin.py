@@ -22,8 +22,10 @@ class ListedLookups:
         return any(lookup in _parameters(self.model, name) for name in offered)  # type: ignore[attr-defined]
 
 
-def _parameters(model: type[Model], name: str) -> set[str]:
-    """Return the query parameters that a filter for this field uses."""
+def _parameters(model: type[Model], name: Any) -> set[str]:
+    """Return the query parameters that a filter for this field, or of this class, uses."""
+    if not isinstance(name, str):
+        return {name.parameter_name}
     field: Any = model._meta.get_field(name)
     exactly = {f"{name}__{field.target_field.name}__exact"} if field.is_relation else {name, f"{name}__exact"}
     return exactly | {f"{name}__isnull"}

@@ -34,17 +34,18 @@ class UnusableKey(Exception):
 
 def make(*, name: str, namespace: str | None, read_only: bool = False, expires_at: datetime | None = None) -> tuple[ApiKey, str]:
     """Store a new key, and return its row and the key itself, which cannot be found out later."""
-    prefix = BEGINNING + "".join(secrets.choice(_ALPHABET) for _ in range(8))
-    key = f"{prefix}_{secrets.token_urlsafe(32)}"
-    row = ApiKey.objects.create(
-        name=name,
-        prefix=prefix,
-        digest=digest_of(key.encode()).hex(),
-        namespace_id=namespace,
-        read_only=read_only,
-        expires_at=expires_at,
-    )
+    row = ApiKey(name=name, namespace_id=namespace, read_only=read_only, expires_at=expires_at)
+    key = new_secret(row)
+    row.save()
     return row, key
+
+
+def new_secret(row: ApiKey) -> str:
+    """Put the start and the digest of a new key into a row that is to be stored, and return the key."""
+    row.prefix = BEGINNING + "".join(secrets.choice(_ALPHABET) for _ in range(8))
+    key = f"{row.prefix}_{secrets.token_urlsafe(32)}"
+    row.digest = digest_of(key.encode()).hex()
+    return key
 
 
 def find(key: bytes) -> ApiKey | None:

@@ -37,6 +37,11 @@ class Access:
 EVERYTHING = Access(namespace=None)  # if no key is required
 
 
+def names() -> list[str]:
+    """Return the names of all namespaces."""
+    return sorted({DEFAULT, *Namespace.objects.values_list("name", flat=True)})
+
+
 def exists(namespace: str) -> bool:
     """Return whether there is such a namespace; there is always the one of what belongs to no other."""
     return namespace == DEFAULT or Namespace.objects.filter(name=namespace).exists()

@@ -16,13 +16,15 @@ from django.utils import timezone
 
 from callbacks.models import Destination, Event, Subscription, new_event_id
 from callbacks.operators import undelivered
+from jobs import services
 from jobs.api import limits
 from jobs.models import Job, Node
 from jobs.states import State
 from orchestrator_site.base import large_lists
+from orchestrator_site.base.access.models import Namespace
 from orchestrator_site.base.admin_elements import relative_time
 from tests.helpers.admin_data import fill
-from tests.helpers.factories import make_job, make_node, make_worker
+from tests.helpers.factories import job_spec, make_job, make_node, make_worker
 from tests.helpers.large_tables import rows_read, vacuum
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -138,6 +140,21 @@ def test_jobs_are_found_by_id_meta_and_filters(browser: Client) -> None:
     assert jobs(browser, node__isnull="True") == ["a"]
     assert jobs(browser, node__isnull="True", q="team=x") == ["a"]
     assert jobs(browser, node__isnull="True", status__exact="failed") == []
+
+
+def test_jobs_are_found_by_namespace(browser: Client) -> None:
+    # Given a job with the same id in two namespaces
+    make_job(id="a")
+    assert "By namespace" not in browser.get("/admin/jobs/job/").content.decode()
+    Namespace.objects.create(name="team-a")
+    of_team = services.create(job_spec(id="a"), "team-a")
+
+    # I expect to find both by their id, and one by its namespace, also with other filters
+    assert jobs(browser, q="a") == ["a", "a"]
+    listed_rows = browser.get("/admin/jobs/job/?namespace=team-a").context["cl"].result_list
+    assert list(listed_rows) == [of_team]
+    assert jobs(browser, namespace="team-a", status__exact="accepted") == ["a"]
+    assert jobs(browser, namespace="nothing") == []
 
 
 def test_filters_without_an_index_are_refused_or_look_at_the_newest_rows(
@@ -288,6 +305,7 @@ ROWS = 4000
 QUERIES = [
     "jobs/job/",
     "jobs/job/?status__exact=failed",
+    "jobs/job/?namespace=default",
     "jobs/job/?q=render-0001",
     "jobs/job/?q=shot%3D7",
     "jobs/job/?q=team%3Dnobody",

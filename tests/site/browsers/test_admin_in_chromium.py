@@ -35,6 +35,8 @@ LISTS = {
     "subscriptions": "callbacks/subscription/",
     "actions": "admin/logentry/",
     "users": "auth/user/",
+    "keys": "access/apikey/",
+    "new-key": "access/apikey/add/",
 }
 MANY = 2000
 TAB, ENTER = 9, 13

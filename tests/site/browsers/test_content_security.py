@@ -13,8 +13,10 @@ from django.urls import reverse
 
 from callbacks.models import Destination, Event, Subscription
 from jobs.models import Job, Node, Worker
+from orchestrator_site.base.access.models import ApiKey, Namespace
 from tests.callbacks.test_admin import event
 from tests.helpers.factories import make_job, make_node, make_worker
+from tests.helpers.keys import make_key
 
 pytestmark = pytest.mark.django_db
 __all__ = ["event"]
@@ -26,6 +28,7 @@ BUTTONS = {
     Destination: ("pause", "resume", "reset", "redeliver"),
     Subscription: ("redeliver_dead",),
     Event: ("redeliver",),
+    ApiKey: ("revoke",),
 }
 
 
@@ -33,6 +36,7 @@ BUTTONS = {
 def operator(client: Client, event: Event) -> Client:
     make_worker(make_node("n1"))
     make_job(id="a")
+    make_key("team-a")
     group = Group.objects.create(name="group")
     user = User.objects.create_superuser("operator")
     LogEntry.objects.log_actions(user.pk, [group], CHANGE, "Changed")
@@ -43,7 +47,7 @@ def operator(client: Client, event: Event) -> Client:
 def admin_pages() -> Iterator[str]:
     yield from (reverse(f"admin:{name}") for name in INDEPENDENT)
     yield from (reverse(f"admin-{name}") for name in PARTS)
-    for label in ("jobs", "callbacks", "auth"):
+    for label in ("jobs", "callbacks", "auth", "access"):
         yield reverse("admin:app_list", args=(label,))
     for model, options in admin.site._registry.items():
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
@@ -53,8 +57,10 @@ def admin_pages() -> Iterator[str]:
             continue
         yield reverse(f"{name}_change", args=(row.pk,))
         yield reverse(f"{name}_history", args=(row.pk,))
+        if model in (User, Group, Namespace, ApiKey):
+            yield reverse(f"{name}_add")
         if model in (User, Group):
-            yield from (reverse(f"{name}_add"), reverse(f"{name}_delete", args=(row.pk,)))
+            yield reverse(f"{name}_delete", args=(row.pk,))
         for button in BUTTONS.get(model, ()):
             yield f"{reverse(f'{name}_changelist')}{row.pk}/{button}/"
         assert options
