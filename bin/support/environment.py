@@ -39,6 +39,7 @@ SERVICE_VARIABLES = frozenset(
         "ORCHESTRATOR_URL",
         "ORCHESTRATOR_API_KEY",
         "EGRESS_ALLOW",
+        "EGRESS_PROXY",
         "CA_BUNDLE",
         "DELIVERIES_PER_HOST",
         "SHUTDOWN_GRACE",

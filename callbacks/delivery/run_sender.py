@@ -52,8 +52,9 @@ class Result:
 
     @property
     def for_destination(self) -> list[tuple[UUID, Outcome | None]]:
-        """What each outcome says about the destination (nothing if it was not sent), with the token of the delivery."""
-        return [(self.delivery.turn.token, outcome if self.was_sent else None) for outcome in self.outcomes]
+        """What each outcome says about the destination (nothing if it was not sent to it), with the token of the delivery."""
+        token = self.delivery.turn.token
+        return [(token, outcome if self.was_sent and not outcome.by_proxy else None) for outcome in self.outcomes]
 
 
 class RunSender:

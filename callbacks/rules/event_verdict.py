@@ -56,7 +56,8 @@ def judge(
     if outcome.accepted:
         return Delivered()
     if outcome.status is None:
-        return Retry(retry_schedule.delay(unanswered, intervals))
+        pause = retry_schedule.delay(unanswered, intervals)
+        return Retry(min(pause, intervals.breaker_open_max) if outcome.by_proxy else pause)
     if outcome.status in PERMANENT_STATUSES or tries >= _max_tries(type_, best_effort_refused):
         return Dead()
     return Retry(retry_schedule.delay(tries, intervals, outcome.retry_after))

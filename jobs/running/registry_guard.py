@@ -5,7 +5,7 @@ import logging
 from jobs.engine import image_errors
 from jobs.engine.pullable_reference import DOCKER_HUB, Reference
 from jobs.errors import ImageUnavailable
-from orchestrator_site.base.egress.guarded_connections import EgressDenied, EgressFailed
+from orchestrator_site.base.egress.errors import EgressDenied, EgressFailed
 from orchestrator_site.base.egress.reachability import check_host
 
 logger = logging.getLogger(__name__)

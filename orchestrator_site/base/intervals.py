@@ -292,6 +292,7 @@ class WebIntervals:
     tick: float = 1.0  # how exactly these are kept
     watchdog: float = 60.0  # gunicorn restarts a process that has not reported for this long
     health_query: float = 3.0  # for each query of a health check: a probe must not wait longer
+    health_proxy: float = 2.0  # to connect to EGRESS_PROXY
     poll: float = 0.02  # before a long poll's second look at the database; grows to `poll_max`
     poll_max: float = 0.1
     follow: float = 0.2  # between two looks for new lines of all logs that are followed

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from dramatiq.errors import BrokerConnectionError
@@ -17,6 +18,8 @@ from jobs.models import Node
 from orchestrator_site.base import broker
 from orchestrator_site.base.db.bounded_connections import answer_limit
 from orchestrator_site.base.db.postgresql import check_pool
+from orchestrator_site.base.egress.errors import ProxyFailed
+from orchestrator_site.base.egress.proxy_tunnels import connect_to_proxy
 from orchestrator_site.base.http.api_errors import error_response
 from orchestrator_site.base.intervals import WebIntervals
 
@@ -52,7 +55,7 @@ def readyz(intervals: WebIntervals = WebIntervals()) -> HttpResponse:
     with answer_limit(intervals.health_query):
         database = _check_database(intervals)
         engine = _check_engine() if _is_healthy(database) else _unhealthy("unknown, because the database is unreachable")
-    checks = {"database": database, "broker": _check_broker(), "engine": engine}
+    checks = {"database": database, "broker": _check_broker(), "engine": engine, **_check_proxy(intervals)}
     healthy = all(_is_healthy(check) for check in checks.values())
     return JsonResponse(
         {"status": "healthy" if healthy else "unhealthy", "checks": checks},
@@ -79,6 +82,18 @@ def _check_broker() -> dict[str, str]:
         logger.error("the broker is unreachable: %s", error)
         return _unhealthy("the broker is unreachable: jobs run up to 1 s late, and events are queued")
     return _healthy()
+
+
+def _check_proxy(intervals: WebIntervals) -> dict[str, dict[str, str]]:
+    """Return the check of EGRESS_PROXY, nothing if that is not set."""
+    proxy = settings.CONFIGURATION.egress_proxy
+    if proxy is None:
+        return {}
+    try:
+        connect_to_proxy(proxy, intervals.health_proxy).close()
+    except ProxyFailed:
+        return {"egress_proxy": _unhealthy("the proxy is unreachable: downloads and uploads fail, and events are queued")}
+    return {"egress_proxy": _healthy()}
 
 
 def _check_engine() -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from orchestrator_site.base.config.variables import ConfigurationError, Environment
-from orchestrator_site.base.values.http_urls import InvalidUrl, read_host
+from orchestrator_site.base.values.http_urls import HttpUrl, InvalidUrl, parse, read_host
 from orchestrator_site.base.values.image_patterns import ImagePattern, read_pattern
 
 WEB_THREADS: Final = 16  # of a web process; at most half of them wait in long polls
@@ -65,6 +65,7 @@ class Configuration:
     cpu_overcommit: float
     egress_networks: tuple[Network, ...]
     egress_hosts: frozenset[str]
+    egress_proxy: HttpUrl | None
     ca_bundle: Path | None
     deliveries_per_host: int
     images_allow: tuple[ImagePattern, ...]  # empty: all images
@@ -117,6 +118,7 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         cpu_overcommit=env.number("CPU_OVERCOMMIT", 4.0, 0.01, 1000) or 4.0,
         egress_networks=networks,
         egress_hosts=hosts,
+        egress_proxy=_proxy(env),
         ca_bundle=_certificates(env, "CA_BUNDLE"),
         deliveries_per_host=env.integer("DELIVERIES_PER_HOST", 8, 1, 64),
         images_allow=_image_patterns(env),
@@ -192,6 +194,21 @@ def _egress(env: Environment, embedded: bool) -> tuple[tuple[Network, ...], froz
             except InvalidUrl as invalid:
                 raise ConfigurationError("EGRESS_ALLOW must be a list of CIDRs, addresses and host names") from invalid
     return tuple(networks), frozenset(hosts)
+
+
+def _proxy(env: Environment) -> HttpUrl | None:
+    """Read EGRESS_PROXY. The error does not repeat it: it may contain a password."""
+    text = env.text("EGRESS_PROXY")
+    if not text:
+        return None
+    example = "http://user:password@proxy.example.com:3128"
+    try:
+        proxy = parse(text)
+    except InvalidUrl as error:
+        raise ConfigurationError(f"EGRESS_PROXY must be a URL such as {example}: {error}") from error
+    if proxy.scheme != "http" or proxy.target != "/":
+        raise ConfigurationError(f"EGRESS_PROXY must be a URL such as {example}: http, and without a path")
+    return proxy
 
 
 def _image_patterns(env: Environment) -> tuple[ImagePattern, ...]:

@@ -8,7 +8,8 @@ from typing import Final
 import certifi
 from django.conf import settings
 
-from orchestrator_site.base.egress.guarded_connections import EgressFailed, GuardedConnection
+from orchestrator_site.base.egress.errors import EgressFailed
+from orchestrator_site.base.egress.guarded_connections import GuardedConnection
 from orchestrator_site.base.values.http_urls import HttpUrl
 
 _MAX_ORIGINS: Final = 32  # with idle connections

@@ -1,32 +1,27 @@
 """The HTTP client for all outgoing requests: callbacks, downloads and uploads.
 
 It reaches public addresses and those of EGRESS_ALLOW only, connects to the very address it has checked, follows no redirects,
-keeps no cookies, uses no proxy and no `.netrc`, and ends at the deadline whatever the server does.
+keeps no cookies, uses no proxy but EGRESS_PROXY and no `.netrc`, and ends at the deadline whatever the server does.
 """
 
 import re
 import socket
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from typing import Final, Protocol
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 from orchestrator_site.base.egress.bounded_responses import BoundedResponse as Answer
 from orchestrator_site.base.egress.connection_pool import ConnectionPool
 from orchestrator_site.base.egress.deadlines import watchdog
-from orchestrator_site.base.egress.guarded_connections import (
-    EgressDenied,
-    EgressError,
-    EgressFailed,
-    OutgoingRequest,
-)
+from orchestrator_site.base.egress.errors import EgressDenied, EgressError, EgressFailed, ProxyFailed
+from orchestrator_site.base.egress.guarded_connections import OutgoingRequest
 from orchestrator_site.base.intervals import EgressIntervals
-from orchestrator_site.base.values.http_urls import HttpUrl, InvalidUrl, parse
+from orchestrator_site.base.values.http_urls import HttpUrl, InvalidUrl, basic_credentials, parse
 
-__all__ = ["Answer", "EgressDenied", "EgressError", "EgressFailed", "chunks", "open", "origin_of", "redact"]
+__all__ = ["Answer", "EgressDenied", "EgressError", "EgressFailed", "ProxyFailed", "chunks", "open", "origin_of", "redact"]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -154,9 +149,7 @@ def _head(method: str, url: HttpUrl, headers: Mapping[str, str], body: bytes | S
     """Return the request line and the headers. `headers` replace those that follow from the URL, whatever their case."""
     sent = dict(_DEFAULTS)
     if url.userinfo is not None:
-        user, _, password = url.userinfo.partition(":")
-        pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
-        sent["Authorization"] = b"Basic " + b64encode(pair)
+        sent["Authorization"] = basic_credentials(url.userinfo)
     given = {name.lower() for name in headers}
     sent = {name: value for name, value in sent.items() if name.lower() not in given} | _encode_headers(headers)
     if body is not None:

@@ -7,7 +7,8 @@ import re
 from ipaddress import IPv4Address
 from typing import Final
 
-from orchestrator_site.base.egress.guarded_connections import EgressDenied, check_new_address, resolve
+from orchestrator_site.base.egress.errors import EgressDenied
+from orchestrator_site.base.egress.host_checks import check_new_address, resolve
 
 _PORT: Final = 443  # any: only the addresses matter
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")

@@ -5,10 +5,11 @@ The API, outgoing requests and redirects share this parser, so the URL that was 
 
 import re
 import socket
+from base64 import b64encode
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import idna
 
@@ -110,6 +111,12 @@ def read_host(host: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidUrl(_NO_VALID_HOST)
     return _read_ipv4(name.rstrip(".")) if _ENDS_IN_A_NUMBER.fullmatch(name) else name
+
+
+def basic_credentials(userinfo: str) -> bytes:
+    """Return the value of an `Authorization` header for the userinfo of a URL."""
+    user, _, password = userinfo.partition(":")
+    return b"Basic " + b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password))
 
 
 def follow(base: str, location: str) -> str:

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from callbacks.models import Attempt, Destination, Event, Subscription
 from callbacks.rules import destination_breaker
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.intervals import DeliveryIntervals
+from orchestrator_site.base.values.http_urls import parse
 from tests.helpers.delivery_fixtures import (
     DEAD,
     DELIVERED,
@@ -52,6 +54,26 @@ def open_breaker(receiver: Receiver) -> None:
     assert len(receiver.requests) == 5
     receiver.requests.clear()
     Subscription.objects.filter(pk=stream.pk).delete()
+
+
+def test_a_proxy_that_fails_says_nothing_about_the_destination(receiver: Receiver, settings: Any) -> None:
+    # Given a proxy that is down
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    configuration = settings.CONFIGURATION
+    settings.CONFIGURATION = replace(configuration, egress_proxy=parse(f"http://127.0.0.1:{port}"))
+    stream = Stream(receiver.url)
+    stream.publish(START)
+
+    # When an event is tried as often as would open a breaker
+    stream.retry_now(destination_breaker.FAILURES_TO_OPEN)
+
+    # I expect the attempts to name the proxy, and a destination without a failure, which gets the event once the proxy is gone
+    assert {attempt.error for attempt in Attempt.objects.all()} == {"the proxy of EGRESS_PROXY cannot be reached"}
+    assert Destination.objects.get().failures == 0
+    settings.CONFIGURATION = configuration
+    stream.retry_now()
+    assert [event.state for event in Event.objects.all()] == [DELIVERED]
 
 
 # -- a host that is down ---------------------------------------------------------------------------

@@ -51,6 +51,16 @@ def test_other_answers_allow_ten_tries_and_fewer_for_logs(status: int) -> None:
     assert tries_until_dead(LOG, True) == 1
 
 
+def test_a_proxy_that_was_down_for_long_is_tried_again_within_ten_minutes() -> None:
+    outcome = Outcome(time=datetime(2026, 1, 1, tzinfo=UTC), latency_ms=1, by_proxy=True)
+    for unanswered in (1, 5, 100):
+        verdict = event_verdict.judge(
+            outcome, DeliveryIntervals(), type_=EXIT, tries=0, unanswered=unanswered, best_effort_refused=False
+        )
+        assert isinstance(verdict, Retry)
+        assert verdict.seconds <= 600
+
+
 @given(st.integers(0, 1000), st.integers(1, 1000), st.sampled_from([LOG, EXIT]), st.booleans())
 def test_an_unanswered_attempt_is_not_a_try(tries: int, unanswered: int, type_: str, log_refused: bool) -> None:
     verdict = judge(None, type_, tries=tries, unanswered=unanswered, log_refused=log_refused)

@@ -1,6 +1,8 @@
 """The health probes /livez and /readyz."""
 
+import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +14,7 @@ from dramatiq.errors import ConnectionClosed
 
 from jobs.models import Node
 from orchestrator_site.base import broker
+from orchestrator_site.base.values.http_urls import parse
 from tests.helpers.api_calls import expect_error
 from tests.helpers.factories import make_node
 
@@ -60,6 +63,21 @@ def test_probes_accept_get_and_head_only(client: Client, path: str) -> None:
 def test_livez_needs_no_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "cursor", failing(OperationalError("away")))
     assert client.get("/livez").status_code == 200
+
+
+def test_a_proxy_for_outgoing_requests_is_checked(client: Client, settings: Any) -> None:
+    # Given a proxy that listens
+    make_node()
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        url = f"http://user:s3cr3t@127.0.0.1:{proxy.getsockname()[1]}"
+        settings.CONFIGURATION = replace(settings.CONFIGURATION, egress_proxy=parse(url))
+        assert client.get("/readyz").json()["checks"]["egress_proxy"] == {"status": "healthy"}
+
+    # When it is down, I expect the check to say what that means, without its address
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["checks"]["egress_proxy"]["status"]) == (503, "unhealthy")
+    assert "127.0.0.1" not in answer.text
+    assert "s3cr3t" not in answer.text
 
 
 def test_ready_with_a_recent_heartbeat(client: Client) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from orchestrator_site.base.config.configuration import Configuration, load
 from orchestrator_site.base.config.variables import ConfigurationError
 from orchestrator_site.base.egress.connection_pool import MAX_IDLE_CONNECTIONS
+from orchestrator_site.base.values.http_urls import parse
 from orchestrator_site.base.values.image_patterns import read_pattern
 from orchestrator_site.base.values.quantities import parse_duration, parse_size
 from tests.helpers.receiver import certificate
@@ -143,6 +144,7 @@ VALID: list[tuple[str, str, str, Any]] = [
     ("EGRESS_ALLOW", "10.0.0.0/8, Hooks.Example.com.", "egress_hosts", frozenset({"hooks.example.com"})),
     ("EGRESS_ALLOW", "BÜCHER.example,a_b", "egress_hosts", frozenset({"xn--bcher-kva.example", "a_b"})),
     ("EGRESS_ALLOW", "10.1.2.3,fd00::/8", "egress_networks", (ip_network("10.1.2.3"), ip_network("fd00::/8"))),
+    ("EGRESS_PROXY", "http://u:p@proxy:3128/", "egress_proxy", parse("http://u:p@proxy:3128")),
     ("CA_BUNDLE", certifi.where(), "ca_bundle", Path(certifi.where())),
     ("DELIVERIES_PER_HOST", "1", "deliveries_per_host", 1),
     ("DELIVERIES_PER_HOST", "64", "deliveries_per_host", 64),
@@ -194,6 +196,10 @@ INVALID = [
     ("EGRESS_ALLOW", "*.example.com"),
     ("EGRESS_ALLOW", "☕.example"),
     ("EGRESS_ALLOW", "10.0.0.1/8"),
+    ("EGRESS_PROXY", "proxy:3128"),
+    ("EGRESS_PROXY", "https://user:pass@proxy:3128"),
+    ("EGRESS_PROXY", "http://user:pass@proxy:3128/path"),
+    ("EGRESS_PROXY", "http://user:pass@:3128"),
     ("CA_BUNDLE", "/nonexistent/ca.pem"),
     ("CA_BUNDLE", "/"),
     ("CA_BUNDLE", __file__),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator_site.base.egress import guarded_connections, http_client, own_addresses
+from orchestrator_site.base.egress import host_checks, http_client, own_addresses
 from orchestrator_site.base.egress.own_addresses import PublicUrl
 from orchestrator_site.base.intervals import EgressIntervals
 from tests.helpers.receiver import Receiver
@@ -20,7 +20,7 @@ PUBLIC, OTHER = "93.184.216.34", "93.184.216.35"
 
 
 def reach(host: str, address: str) -> None:
-    guarded_connections.check_new_address(host, address, timeout=5)
+    host_checks.check_new_address(host, address, timeout=5)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_an_address_of_an_interface_is_refused_before_a_connection_is_made(
 ) -> None:
     # Given an interface with an address that counts as public
     public_url()
-    monkeypatch.setattr(guarded_connections, "is_allowed", lambda *_: True)
+    monkeypatch.setattr(host_checks, "is_allowed", lambda *_: True)
 
     # When it is requested, I expect a refusal that names no address, and no request
     with pytest.raises(http_client.EgressDenied, match="localhost resolves to an address of this service"):
