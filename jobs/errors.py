@@ -153,5 +153,11 @@ class OwnershipLost(JobError):
     """The job has another owner now, or is in a state that does not allow the change. Read the row again."""
 
 
+class TooManyUndecided(JobError):
+    """The namespace has as many undecided jobs as it may have."""
+
+    fault = "client"
+
+
 class IdTaken(JobError):
     """A job with this id already exists."""

@@ -215,6 +215,11 @@ class Job(models.Model):
             models.Index(fields=["node", "-uuid"], name="job_node_idx"),
             models.Index(fields=["image", "-uuid"], name="job_image_idx"),
             models.Index(fields=["uuid"], condition=Q(status="accepted", node=None), name="job_unclaimed_idx"),
+            models.Index(fields=["namespace", "uuid"], condition=Q(status="accepted", node=None), name="job_waiting_idx"),
+            models.Index(
+                fields=["namespace", "node", "cpu_millis", "memory_mib"], condition=Q(reserved=True), name="job_reserved_idx"
+            ),
+            models.Index(fields=["namespace"], condition=Q(status__in=["accepted", "running"]), name="job_undecided_idx"),
             models.Index(fields=["node", "owner"], condition=Q(completed_at=None), name="job_unfinished_idx"),
             models.Index(fields=["completed_at"], condition=Q(completed_at__isnull=False), name="job_completed_idx"),
         ]

@@ -38,8 +38,8 @@ _SAME: Final = (
 def run_again(uuid: UUID, new_id: str, retention: timedelta) -> Job:
     """Store a job like this one under a new id, and return it.
 
-    Raise `IdTaken`, `DescriptionUnreadable`, and `JobNotFound` if the job does not exist or has been complete for `retention`:
-    parts of it may be deleted.
+    Raise `IdTaken`, `TooManyUndecided`, `DescriptionUnreadable`, and `JobNotFound` if the job does not exist or has been complete
+    for `retention`: parts of it may be deleted.
     """
     try:
         job = Job.objects.prefetch_related("inputs", "outputs").filter(uuid=uuid).first()

@@ -10,12 +10,13 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.db.models import Model
 
-from jobs import events, lifecycle, node_hints
-from jobs.errors import IdTaken, JobError, OwnershipLost
+from jobs import events, lifecycle, namespace_use, node_hints
+from jobs.errors import IdTaken, JobError, OwnershipLost, TooManyUndecided
 from jobs.models import Input, Job, Output, made_at, new_uuid
 from jobs.spec import InputSpec, JobSpec, OutputSpec
 from jobs.states import InputType, OutputType
 from orchestrator_site.base import measurements
+from orchestrator_site.base.access import limits
 from orchestrator_site.base.access.models import DEFAULT
 from orchestrator_site.base.db.statements import Statement, execute_together, insertion
 from orchestrator_site.base.log_context import present_fields
@@ -30,7 +31,7 @@ class JobNotFound(JobError):
 
 
 def create(spec: JobSpec, namespace: str = DEFAULT) -> Job:
-    """Store a job of a namespace that exists, durably, and hint to a worker. Raise `IdTaken`."""
+    """Store a job of a namespace that exists, durably, and hint to a worker. Raise `IdTaken`, `TooManyUndecided`."""
     job = _job(spec, namespace)
     inputs = [_input(job, position, item) for position, item in enumerate(spec.inputs)]
     outputs = [_output(job, position, item) for position, item in enumerate(spec.outputs)]
@@ -38,7 +39,7 @@ def create(spec: JobSpec, namespace: str = DEFAULT) -> Job:
     if spec.callback is not None:
         statements += events.subscription(job, spec.callback)
     try:
-        execute_together(statements)
+        _store(statements, namespace)
     except IntegrityError as error:
         if Job.objects.filter(namespace=namespace, id=spec.id).exists():
             raise IdTaken(ID_TAKEN) from error
@@ -46,6 +47,17 @@ def create(spec: JobSpec, namespace: str = DEFAULT) -> Job:
     node_hints.hint_for_job_on_commit(job)
     transaction.on_commit(partial(measurements.job_accepted, job.image))
     return job
+
+
+def _store(statements: Sequence[Statement], namespace: str) -> None:
+    if limits.kept.of(namespace).max_undecided is None:
+        execute_together(statements)
+        return
+    with transaction.atomic():
+        most = limits.lock(namespace).max_undecided
+        if most is not None and namespace_use.undecided(namespace, most) >= most:
+            raise TooManyUndecided(f"the namespace has {most} undecided jobs, as many as it may have")
+        execute_together(statements)
 
 
 def cancel(job_id: str, namespace: str = DEFAULT) -> None:

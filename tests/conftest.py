@@ -14,6 +14,7 @@ from docker.transport.unixconn import UnixHTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+from orchestrator_site.base.access import limits
 from orchestrator_site.base.egress.guarded_connections import GuardedConnection
 
 pytest_plugins = [
@@ -91,6 +92,20 @@ def tables_emptied_quickly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", empty_tables)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_limits_of_other_tests() -> Iterator[None]:
+    """Forget the limits of namespaces that the test has read."""
+    yield
+    limits.kept.forget()
+
+
+@pytest.fixture
+def limits_in_memory(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the limits of namespaces now, and not again: each process does so every two seconds."""
+    monkeypatch.setattr(limits.kept, "_period", float("inf"))
+    limits.kept.all()
 
 
 def is_in_transaction() -> bool:

@@ -23,7 +23,7 @@ from callbacks.operators import redelivery
 from jobs import rerun, services
 from jobs.admin import job_events, job_facts, log_view, time_line
 from jobs.admin.explanation import explain
-from jobs.errors import IdTaken
+from jobs.errors import IdTaken, TooManyUndecided
 from jobs.models import Input, Job, Output, new_uuid
 from jobs.services import JobNotFound
 from orchestrator_site.base import operator_log
@@ -134,7 +134,7 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
             again = rerun.run_again(job.pk, new_id, timedelta(seconds=settings.CONFIGURATION.job_retention))
         except IdTaken:
             return back_to(self, made.get())  # the form was sent twice at once
-        except (JobNotFound, rerun.DescriptionUnreadable) as error:
+        except (JobNotFound, TooManyUndecided, rerun.DescriptionUnreadable) as error:
             messages.error(request, f"It was not run again: {error}.")
             return back_to(self, job.pk)
         operator_log.record(request, [again], f"Created by running {job.id} again")

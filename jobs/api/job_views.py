@@ -18,7 +18,7 @@ from jobs.api.job_answers import Accepted, Job, JobSummary, LogPage
 from jobs.api.new_job import NewJob
 from jobs.api.query_parameters import JobListQuery, LogQuery, WaitQuery
 from jobs.api.stored_log import Log
-from jobs.errors import IdTaken
+from jobs.errors import IdTaken, TooManyUndecided
 from jobs.models import Job as StoredJob
 from jobs.services import ID_TAKEN, JobNotFound
 from jobs.states import UNDECIDED
@@ -40,7 +40,7 @@ from orchestrator_site.base.http.openapi import (
 )
 from orchestrator_site.base.http.pagination import pages_of
 from orchestrator_site.base.http.pauses import Pauses
-from orchestrator_site.base.intervals import WebIntervals
+from orchestrator_site.base.intervals import AccessIntervals, WebIntervals
 from orchestrator_site.base.log_context import add_fields
 
 TOO_MANY_STREAMS = "too many clients follow logs; try again"
@@ -75,7 +75,8 @@ class JobsView(ApiView):
         bodies={"A shell command": examples.SHELL_COMMAND, "Files and a callback": examples.FILES},
         invalid=examples.WRONG_URL,
         answers=answer(Accepted, "The job is stored.", 202, examples={"Accepted": examples.ACCEPTED})
-        | described({409: ID_TAKEN}, field="id"),
+        | described({409: ID_TAKEN}, field="id")
+        | described({429: "the namespace has 100 undecided jobs, as many as it may have"}),
         parameters=[_LOCATION],
     )
     def post(self, request: Request) -> HttpResponse:  # noqa: ARG002
@@ -86,6 +87,9 @@ class JobsView(ApiView):
             job = services.create(self.body, namespace)
         except IdTaken as error:
             raise ApiError(HTTPStatus.CONFLICT, ID_TAKEN, field="id") from error
+        except TooManyUndecided as error:
+            retry_after = str(round(AccessIntervals().retry_undecided))
+            raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers={"Retry-After": retry_after}) from error
         add_fields(job=job.id)
         return json_response(Accepted.show(job), status=HTTPStatus.ACCEPTED, headers={"Location": self._location(job)})
 

@@ -2,8 +2,10 @@
 
 from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Job, Worker
+from jobs.namespace_use import Use, use_of
 from jobs.running.claiming import unclaimed
 from jobs.states import State
+from orchestrator_site.base.access import limits
 
 _COUNTED = 10_000  # the most jobs ahead that are counted
 
@@ -37,10 +39,30 @@ def waiting_for(job: Job) -> str | None:
         return "its turn to download inputs: other jobs are downloading theirs"
     if job.has_uploads and not workers.filter(takes_uploads=True).exists():
         return "its turn: the outputs of jobs that have ended are still being uploaded"
+    if full := _limit_of_namespace(job):
+        return full
     ahead = unclaimed().filter(namespace=job.namespace, uuid__lt=job.uuid)[:_COUNTED].count()
     if ahead == 0:
         return "free capacity on a node"
     return f"{'over ' if ahead == _COUNTED else ''}{ahead} job{'' if ahead == 1 else 's'} ahead"
+
+
+def _limit_of_namespace(job: Job) -> str | None:
+    """Return which limit of its namespace keeps the job from starting, as a phrase; None if none does."""
+    most = limits.kept.of(job.namespace)
+    if not most.any_for_claims:
+        return None
+    alone = Use(1, job.cpu_millis, job.memory_mib)
+    use = alone if not alone.is_within(most) else use_of(job.namespace) + alone
+    allowed = {
+        f"{most.max_running} job{'' if most.max_running == 1 else 's'}": (most.max_running, use.jobs),
+        f"{_cores(most.max_cpu_millis or 0)} cpus": (most.max_cpu_millis, use.cpu_millis),
+        f"{most.max_memory_mib} MiB of memory": (most.max_memory_mib, use.memory_mib),
+    }
+    for text, (limit, needed) in allowed.items():
+        if limit is not None and needed > limit:
+            return f"its namespace, which may use {text} at once"
+    return None
 
 
 def _cores(millis: int) -> str:

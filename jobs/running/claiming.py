@@ -1,7 +1,8 @@
-"""Decides which job a worker of a node may drive next: the oldest that fits."""
+"""Decides which job a worker of a node may drive next: the oldest that fits, of the namespace whose turn it is."""
 
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -12,8 +13,12 @@ from django.db.models.functions import Now
 from jobs import start_breaker
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
+from jobs.namespace_use import use_of
+from jobs.running import turns
 from jobs.running.suspects import SUSPECT_AFTER
+from jobs.running.turns import Turn
 from jobs.states import State
+from orchestrator_site.base.access import limits
 from orchestrator_site.base.db.existence import ExistenceQuery
 from orchestrator_site.base.db.returning import update_returning
 from orchestrator_site.base.db.transactions import one_connection, short_read, short_transaction
@@ -25,6 +30,13 @@ ANY: Final = Q()
 
 class _Conflict(Exception):
     """Another worker was faster, or the capacity is gone."""
+
+
+class _Candidate(NamedTuple):
+    """A job that may be claimed."""
+
+    uuid: UUID
+    limited: str = ""  # its namespace, if that has limits
 
 
 def unclaimed() -> "QuerySet[Job]":
@@ -62,9 +74,12 @@ def claim(node_id: int, worker: UUID, among: Q = ANY, intervals: ClaimIntervals 
             candidates = _adoptable(node_id, among) if work.orphans else _startable(work, node_id, among, intervals)
             if not candidates:
                 return None
-            for uuid in candidates:
+            for candidate in candidates:
                 try:
-                    job = _adopt(uuid, worker, node_id) if work.orphans else _reserve(uuid, worker, node_id, intervals)
+                    if work.orphans:
+                        job = _adopt(candidate.uuid, worker, node_id)
+                    else:
+                        job = _reserve(candidate, worker, node_id, intervals)
                 except _Conflict:
                     continue
                 except IntegrityError:  # this worker was declared dead: its row is gone
@@ -126,20 +141,46 @@ def _work_query(node_id: int, among: Q, passed_over: float) -> ExistenceQuery:
     )
 
 
-def _adoptable(node_id: int, among: Q) -> list[UUID]:
+def _adoptable(node_id: int, among: Q) -> list[_Candidate]:
     # In random order, so that hundreds of threads which look at the same time do not try the same orphans. But the job with most
     # dead owners comes first, so that others are not adopted only to lose another owner because of it.
     rows = orphans(node_id).filter(among).order_by("-owner_deaths", "?")
     with short_read():
-        return list(rows.values_list("uuid", flat=True)[:_CANDIDATES])
+        return [_Candidate(uuid) for uuid in rows.values_list("uuid", flat=True)[:_CANDIDATES]]
 
 
-def _startable(work: _Work, node_id: int, among: Q, intervals: ClaimIntervals) -> list[UUID]:
-    """Return jobs that may start on the node now, oldest first."""
-    if work.oldest is None or work.oldest_may_start:
-        return [work.oldest] if work.oldest else []
+def _startable(work: _Work, node_id: int, among: Q, intervals: ClaimIntervals) -> list[_Candidate]:
+    """Return jobs that may start on the node now, in the order in which they may."""
+    if work.oldest is None:
+        return []
     with short_read():
-        return _fitting(_accepting(node_id), among, intervals)
+        if turns.matter():
+            return _in_turn(_accepting(node_id), among, intervals, oldest_may_start=work.oldest_may_start)
+        if work.oldest_may_start:
+            return [_Candidate(work.oldest)]
+        node = _accepting(node_id)
+        return [] if node is None else [_Candidate(uuid) for uuid in _fitting(node, among, _could_hold(node) & among, intervals)]
+
+
+def _in_turn(node: Node | None, among: Q, intervals: ClaimIntervals, *, oldest_may_start: bool) -> list[_Candidate]:
+    """Return the jobs that may start of the first namespace which has any."""
+    found = [] if node is None or node.drained else turns.turns(node)
+    if node is None or not found:
+        return []
+    held_back_by = None if oldest_may_start else _passed_over(_heads(node, among, found).exclude(_fits_now(node)), intervals)
+    for turn in found:
+        jobs = _fitting(node, among & turn.fits, _could_hold(node) & turn.could_hold & among, intervals)
+        if startable := [job for job in jobs if held_back_by is None or job < held_back_by]:
+            limited = turn.namespace if turn.limits.any_for_claims else ""
+            return [_Candidate(job, limited) for job in startable]
+    return []
+
+
+def _heads(node: Node, among: Q, found: list[Turn]) -> "QuerySet[Job]":
+    """Return the oldest job of each of these namespaces of those that its limits allow now and an empty node could hold."""
+    could_start = unclaimed().filter(_could_hold(node) & among)
+    heads = (Q(uuid=Subquery(could_start.filter(turn.fits).values("uuid")[:1])) for turn in found)
+    return Job.objects.filter(reduce(or_, heads)).order_by("uuid")
 
 
 def _accepting(node_id: int) -> Node | None:
@@ -152,26 +193,34 @@ def _could_hold(node: Node) -> Q:
     return Q(cpu_millis__lte=min(node.cpu_millis, node.cpu_millis_total), memory_mib__lte=node.memory_mib)
 
 
-def _fitting(node: Node | None, among: Q, intervals: ClaimIntervals) -> list[UUID]:
-    """Return jobs that may start on the node now, oldest first."""
-    if node is None:
-        return []
-    fits_now = Q(
+def _fits_now(node: Node) -> Q:
+    return Q(
         cpu_millis__lte=node.cpu_millis_total - node.cpu_millis_reserved,
         memory_mib__lte=node.memory_mib - node.memory_mib_reserved,
     )
-    possible = unclaimed().filter(_could_hold(node) & among)
-    now = possible.filter(fits_now).values_list("uuid", flat=True)
+
+
+def _passed_over(jobs: "QuerySet[Job]", intervals: ClaimIntervals) -> UUID | None:
+    """Return the oldest of these jobs that has been passed over for too long: it holds back younger ones."""
+    since = Now() - timedelta(seconds=intervals.passed_over)
+    return jobs.filter(created_at__lt=since).values_list("uuid", flat=True).first()
+
+
+def _fitting(node: Node, among: Q, holding_back: Q, intervals: ClaimIntervals) -> list[UUID]:
+    """Return the jobs `among` that may start on the node now, oldest first.
+
+    One of those `holding_back` that does not fit and was passed over for too long keeps younger ones waiting.
+    """
+    fits_now = _could_hold(node) & _fits_now(node) & among
+    now = unclaimed().filter(fits_now).values_list("uuid", flat=True)
     # If starts have failed, these images may be the reason: another one shows more.
     others = now.exclude(image__in=start_breaker.failed_images(node)) if node.next_start_at else now
     jobs = list(others[:_CANDIDATES]) or list(now[:_CANDIDATES])
     if not jobs:
         return []
     # Only among older jobs, so that the cost does not grow with the queue.
-    passed_over_since = Now() - timedelta(seconds=intervals.passed_over)
-    passed_over = possible.exclude(fits_now).filter(uuid__lt=jobs[-1], created_at__lt=passed_over_since)
-    holding_back = passed_over.values_list("uuid", flat=True).first()
-    return [job for job in jobs if holding_back is None or job < holding_back]
+    held_back_by = _passed_over(unclaimed().filter(holding_back, uuid__lt=jobs[-1]).exclude(fits_now), intervals)
+    return [job for job in jobs if held_back_by is None or job < held_back_by]
 
 
 def _adopt(uuid: UUID, worker: UUID, node_id: int) -> Job:
@@ -179,10 +228,15 @@ def _adopt(uuid: UUID, worker: UUID, node_id: int) -> Job:
         return _take(orphans(node_id).filter(uuid=uuid), worker)
 
 
-def _reserve(uuid: UUID, worker: UUID, node_id: int, intervals: ClaimIntervals) -> Job:
+def _reserve(candidate: _Candidate, worker: UUID, node_id: int, intervals: ClaimIntervals) -> Job:
+    uuid, limited = candidate
     with short_transaction():
+        most = limits.lock(limited) if limited else limits.NONE
         reservation = {"node": node_id, "reserved": True, "doing": "creating the container", "claimed_at": Now()}
         job = _take(unclaimed().filter(uuid=uuid), worker, **reservation)
+        if limited and not use_of(limited).is_within(most):  # which counts this job, too
+            limits.kept.forget()  # it may have other limits now
+            raise _Conflict
         cpu, memory = job.cpu_millis, job.memory_mib
         with_capacity = Node.objects.filter(
             pk=node_id,

@@ -275,6 +275,8 @@ class AccessIntervals:
 
     note_use: float = 60.0  # between two UPDATEs of the time of a key's last use
     recheck_key: float = 1.0  # while an answer goes on, such as a stream of a log
+    limits: float = 2.0  # between two looks at the limits of namespaces: a new limit holds this late at most
+    retry_undecided: float = 10.0  # for a client whose namespace has as many undecided jobs as it may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

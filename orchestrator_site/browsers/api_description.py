@@ -21,8 +21,8 @@ service is being restarted: look at `status` or `complete`, and repeat the reque
 
 **Errors** are JSON, whatever the address: `error` is one sentence for people, whose wording may change, and `field` is
 the path of the member (`inputs[2].url`) or the name of the query parameter at fault, if there is one. Decide by the
-status: after a 5xx try again, not before the number of seconds in `Retry-After`; a request that gets a 4xx would fail
-again.
+status: after a 5xx or a 429 try again, not before the number of seconds in `Retry-After`; a request that gets another
+4xx would fail again.
 
 **Strict requests.** An unknown member or query parameter is an error, and so is a value of another type. A member that
 is `null` counts as absent.

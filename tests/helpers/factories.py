@@ -13,6 +13,7 @@ from jobs.lifecycle import Claim
 from jobs.models import Job, Node, NodeSample, Worker, new_uuid
 from jobs.running import claiming
 from jobs.spec import CallbackSpec, InputSpec, JobSpec, OutputSpec
+from orchestrator_site.base.access.models import DEFAULT
 from orchestrator_site.base.db.statements import execute_together
 
 CALLBACK = CallbackSpec(url="http://127.0.0.1:9/hook", keys=("key",))
@@ -42,8 +43,8 @@ def job_spec(
     return JobSpec(inputs=inputs, outputs=outputs, callback=callback, **(defaults | values))
 
 
-def make_job(**values: Any) -> Job:
-    return services.create(job_spec(**values))
+def make_job(*, namespace: str = DEFAULT, **values: Any) -> Job:
+    return services.create(job_spec(**values), namespace)
 
 
 def subscribe(stream: UUID, subject: str, url: str, *types: str, **options: Any) -> None:

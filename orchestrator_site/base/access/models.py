@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
 
@@ -12,6 +12,13 @@ NAME_PATTERN: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # a label of a doma
 NAME_RULE: Final = "must have 1 to 63 lower-case letters, digits and '-', and begin and end with a letter or digit"
 
 
+def _limit(name: str, low: int, high: int, help_text: str) -> "models.PositiveIntegerField[int | None, int | None]":
+    validators = [MinValueValidator(low), MaxValueValidator(high)]
+    return models.PositiveIntegerField(
+        name, null=True, blank=True, validators=validators, help_text=f"{help_text} Empty for no limit."
+    )
+
+
 class Namespace(models.Model):
     """The jobs and keys of one team. Its name never changes, and it is never deleted: jobs and logs contain the name."""
 
@@ -19,6 +26,14 @@ class Namespace(models.Model):
         max_length=NAME_LENGTH, primary_key=True, validators=[RegexValidator(rf"^{NAME_PATTERN}\Z", f"The name {NAME_RULE}.")]
     )
     created_at = models.DateTimeField("created", default=timezone.now, editable=False)
+    max_running = _limit("jobs at once", 1, 1_000_000, "Jobs that may run or be prepared at once; more wait.")
+    max_cpu_millis = _limit(
+        "CPU (thousandths of a core)", 10, 1_000_000_000, "Thousandths of a core that may be reserved at once."
+    )
+    max_memory_mib = _limit("memory (MiB)", 6, 1_000_000_000, "MiB of memory that may be reserved at once.")
+    max_undecided = _limit(
+        "undecided jobs", 1, 100_000, "Jobs that may wait or run. One more is refused, and its client told to try again later."
+    )
 
     class Meta:
         ordering = ["name"]

@@ -48,7 +48,7 @@ _RETRY_AFTER: Final = OpenApiParameter(
     "Retry-After",
     OpenApiTypes.INT,
     OpenApiParameter.HEADER,
-    response=[503],
+    response=[429, 503],
     description="The number of seconds to wait before the next try.",
 )
 

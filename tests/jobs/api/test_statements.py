@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.helpers.factories import make_node
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("limits_in_memory")]
 
 PLAIN = {"image": "alpine", "command": ["true"]}
 WITH_EVERYTHING = PLAIN | {

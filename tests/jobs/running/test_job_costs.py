@@ -13,7 +13,7 @@ from tests.helpers.factories import make_job
 from tests.helpers.job_checks import end_before_first_look, event_types
 from tests.helpers.workers import Workers, completed
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("limits_in_memory")]
 
 STARTS = [
     "POST /containers/create",

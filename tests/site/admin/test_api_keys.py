@@ -11,8 +11,10 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
+from jobs.running import claiming
 from orchestrator_site.base.access import made_keys
 from orchestrator_site.base.access.models import ApiKey, Namespace
+from tests.helpers.factories import make_job, make_node, make_worker
 from tests.helpers.keys import make_key
 
 pytestmark = pytest.mark.django_db
@@ -105,3 +107,22 @@ def test_a_namespace_keeps_its_name(browser: Client) -> None:
     assert browser.post("/admin/access/namespace/team-a/change/", {"name": "other"}).status_code == 302
     assert browser.post("/admin/access/namespace/team-a/delete/", {"post": "yes"}).status_code == 403
     assert set(Namespace.objects.values_list("name", flat=True)) == {"default", "team-a"}
+
+
+def test_limits_of_a_namespace_are_set_and_shown_next_to_what_it_uses(browser: Client) -> None:
+    # Given a namespace with a job that runs and one that waits
+    node = make_node()
+    Namespace.objects.create(name="team-a")
+    for _ in range(2):
+        make_job(namespace="team-a", cpu_millis=500)
+    claiming.claim(node.pk, make_worker(node))
+
+    # When limits are set, I expect them to count at once, and to be recorded and shown
+    limits_of_a = {"max_running": "1", "max_cpu_millis": "4000", "max_memory_mib": "", "max_undecided": "5"}
+    assert browser.post("/admin/access/namespace/team-a/change/", limits_of_a).status_code == 302
+    assert claiming.claim(node.pk, make_worker(node)) is None
+    for path in ("", "team-a/change/"):
+        page = browser.get(f"/admin/access/namespace/{path}").content.decode()
+        assert all(shown in page for shown in ("1 of 1", "0.5 of 4", "2 of 5", "64"))
+    assert LogEntry.objects.get().change_message == "Changed max_running, max_cpu_millis, max_undecided"
+    assert browser.post("/admin/access/namespace/team-a/change/", limits_of_a | {"max_running": "0"}).status_code == 200
