@@ -14,7 +14,7 @@ from docker.transport.unixconn import UnixHTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-from orchestrator_site.base.access import limits
+from orchestrator_site.base.access import limits, throttles
 from orchestrator_site.base.egress.guarded_connections import GuardedConnection
 
 pytest_plugins = [
@@ -99,6 +99,13 @@ def no_limits_of_other_tests() -> Iterator[None]:
     """Forget the limits of namespaces that the test has read."""
     yield
     limits.kept.forget()
+
+
+@pytest.fixture(autouse=True)
+def whole_allowances() -> Iterator[None]:
+    """Let no test be throttled because of others."""
+    yield
+    throttles.of_this_process.forget()
 
 
 @pytest.fixture

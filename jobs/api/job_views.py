@@ -22,11 +22,12 @@ from jobs.errors import IdTaken, TooManyUndecided
 from jobs.models import Job as StoredJob
 from jobs.services import ID_TAKEN, JobNotFound
 from jobs.states import UNDECIDED
-from orchestrator_site.base.access import scopes
+from orchestrator_site.base.access import scopes, throttles
 from orchestrator_site.base.access.models import DEFAULT
 from orchestrator_site.base.db.transactions import release_connection
+from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest, json_response
-from orchestrator_site.base.http.api_keys import is_still_known
+from orchestrator_site.base.http.api_keys import check_throttle, is_still_known
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.long_polls import look_until
 from orchestrator_site.base.http.openapi import (
@@ -36,6 +37,7 @@ from orchestrator_site.base.http.openapi import (
     described,
     operation,
     text_answer,
+    too_many_requests,
     unavailable,
 )
 from orchestrator_site.base.http.pagination import pages_of
@@ -76,10 +78,13 @@ class JobsView(ApiView):
         invalid=examples.WRONG_URL,
         answers=answer(Accepted, "The job is stored.", 202, examples={"Accepted": examples.ACCEPTED})
         | described({409: ID_TAKEN}, field="id")
-        | described({429: "the namespace has 100 undecided jobs, as many as it may have"}),
+        | too_many_requests("the namespace has 100 undecided jobs, as many as it may have", error_texts.TOO_MANY_JOBS),
         parameters=[_LOCATION],
     )
-    def post(self, request: Request) -> HttpResponse:  # noqa: ARG002
+    def post(self, request: Request) -> HttpResponse:
+        if self.access.key:
+            claims = (throttles.JOBS_OF_KEY, self.access.key), (throttles.JOBS_OF_ADDRESS, throttles.client_of(request._request))
+            check_throttle(*claims, sentence=error_texts.TOO_MANY_JOBS)
         namespace = self.namespace or DEFAULT
         if self.access.namespace is None and not scopes.exists(namespace):
             raise InvalidRequest("there is no such namespace", field=NAMESPACE)

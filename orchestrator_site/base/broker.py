@@ -62,6 +62,7 @@ class _Hints:
 
 
 _hints = _Hints()
+_scripts = _Hints()
 
 
 def hint(queue: str, actor: str, *args: Any) -> bool:
@@ -103,3 +104,10 @@ def make_worker(queues: set[str], threads: int, intervals: BrokerIntervals = Bro
     for queue in queues:
         broker.declare_queue(queue)
     return MessageThreads(broker, queues, threads, intervals)
+
+
+def evaluate(script: str, keys: list[str], arguments: list[float]) -> bytes | None:
+    """Return what a script answers in Redis, None if Redis does not answer. Failures are logged. Only with Redis."""
+    answers: list[bytes] = []
+    _scripts.send(lambda: answers.append(_redis_broker().evaluate(script, keys, arguments)), script=keys[0].partition(".")[0])
+    return answers[0] if answers else None

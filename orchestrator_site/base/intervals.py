@@ -271,10 +271,13 @@ class AdminIntervals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessIntervals:
-    """API keys."""
+    """API keys, namespaces and throttles."""
 
     note_use: float = 60.0  # between two UPDATEs of the time of a key's last use
     recheck_key: float = 1.0  # while an answer goes on, such as a stream of a log
+    wrong_key: float = 3.0  # between two requests with a wrong key from an address, after the first 20
+    job_of_key: float = 0.01  # between two jobs that are posted with a key, after the first 1000
+    job_of_address: float = 0.005  # between two from an address, after the first 2000
     limits: float = 2.0  # between two looks at the limits of namespaces: a new limit holds this late at most
     retry_undecided: float = 10.0  # for a client whose namespace has as many undecided jobs as it may have
 

@@ -95,6 +95,12 @@ class NotifyingRedisBroker(RedisBroker):
         """Return a new subscription. Raise `ConnectionClosed` if Redis does not answer."""
         return Subscription(self.client, topic, intervals)
 
+    def evaluate(self, script: str, keys: list[str], arguments: list[float]) -> bytes:
+        """Return what a script answers. Raise `ConnectionClosed` if Redis does not answer."""
+        with _dramatiq_errors(redis.RedisError):
+            answer: bytes = self.client.register_script(script)([f"{_NAMESPACE}.{key}" for key in keys], arguments)
+            return answer
+
     def ping(self) -> None:
         """Raise `ConnectionClosed` if Redis does not answer."""
         with _dramatiq_errors(redis.RedisError):

@@ -9,6 +9,8 @@ CROSS_SITE: Final = "browsers must not call the API from pages of another site"
 READ_ONLY_KEY: Final = "this API key may only read"
 OTHER_NAMESPACE: Final = "this API key belongs to another namespace"
 SHARED: Final = "all namespaces share destinations: this needs an API key for all namespaces"
+WRONG_KEYS: Final = "too many requests with a wrong API key came from this address; try again later"
+TOO_MANY_JOBS: Final = "too many jobs were posted with this API key or from this address; try again later"
 INTERNAL_ERROR: Final = "internal error; the service's log has the details"
 BY_STATUS: Final = {
     400: "the request is malformed, or its host is not allowed",

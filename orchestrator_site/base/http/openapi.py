@@ -28,6 +28,7 @@ _NAMESPACE_HELP: Final = (
 )
 _INVALID: Final = "A member or a query parameter is unknown, missing or invalid; `field` names it."
 _UNAVAILABLE: Final = "The database is unavailable, or there are too many requests; `Retry-After` says when to try again."
+_TOO_MANY: Final = "There were too many such requests; `Retry-After` says when to try again."
 _FORBIDDEN: Final = (error_texts.CROSS_SITE, error_texts.READ_ONLY_KEY, error_texts.OTHER_NAMESPACE)
 _UNKNOWN_PARAMETER: Final = {"error": "unknown query parameter", "field": "limits"}
 _REQUEST_ID: Final = OpenApiParameter(
@@ -142,6 +143,11 @@ def unavailable(*sentences: str) -> Responses:
     return {503: _error(_UNAVAILABLE, *({"error": sentence} for sentence in (error_texts.BY_STATUS[503], *sentences)))}
 
 
+def too_many_requests(*sentences: str) -> Responses:
+    """Return the description of a 429 that may also have one of these sentences."""
+    return {429: _error(_TOO_MANY, *({"error": sentence} for sentence in (error_texts.WRONG_KEYS, *sentences)))}
+
+
 def _common_errors(*, has_body: bool) -> Responses:
     """Return the descriptions of the errors that all operations have, or all with a body."""
     statuses = (413, 415, 500) if has_body else (500,)
@@ -152,6 +158,7 @@ def _common_errors(*, has_body: bool) -> Responses:
             *({"error": sentence} for sentence in _FORBIDDEN),
         ),
         **described({status: error_texts.BY_STATUS[status] for status in statuses}),
+        **too_many_requests(),
         **unavailable(),
     }
 
