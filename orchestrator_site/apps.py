@@ -10,4 +10,4 @@ class SiteConfig(AppConfig):
     def ready(self) -> None:
         from orchestrator_site.checks import check_api_keys  # needs the models, which are loaded only now
 
-        register(check_api_keys, Tags.security)
+        register(check_api_keys, Tags.security, deploy=True)  # it asks the database

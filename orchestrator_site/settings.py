@@ -8,7 +8,7 @@ import dj_database_url
 
 from orchestrator_site.base.config import configuration
 from orchestrator_site.base.db import postgresql
-from orchestrator_site.base.intervals import DatabaseIntervals, WebIntervals
+from orchestrator_site.base.intervals import AccessIntervals, DatabaseIntervals, WebIntervals
 from orchestrator_site.browsers import api_description
 from orchestrator_site.ops.logs import log_configuration
 
@@ -21,9 +21,25 @@ ALLOWED_HOSTS = [_public.hostname or "localhost", "localhost", "127.0.0.1", "[::
 CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"]
 if _public.scheme == "https":
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^v1(/|$)"]  # whose clients send their key before they could be redirected
+    SECURE_HSTS_SECONDS = round(WebIntervals().hsts)
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
-    SECURE_HSTS_SECONDS = round(WebIntervals().hsts)
+    SESSION_COOKIE_NAME = "__Host-sessionid"  # browsers accept it from this host alone, and only over https
+    CSRF_COOKIE_NAME = "__Host-csrftoken"
+SESSION_COOKIE_AGE = round(AccessIntervals().session)
+CSRF_COOKIE_SAMESITE = "Strict"
+# HSTS is about this host: whether it holds for others below it, or belongs into lists in browsers, only their owner knows.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}", "OPTIONS": options}
+    for name, options in (
+        ("MinimumLengthValidator", {"min_length": 12}),
+        ("UserAttributeSimilarityValidator", {}),
+        ("CommonPasswordValidator", {}),
+    )
+]
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
 
