@@ -32,6 +32,7 @@ SESSION_COOKIE_AGE = round(AccessIntervals().session)
 CSRF_COOKIE_SAMESITE = "Strict"
 # HSTS is about this host: whether it holds for others below it, or belongs into lists in browsers, only their owner knows.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+AUTHENTICATION_BACKENDS = ["orchestrator_site.base.memberships.restriction.RestrictingBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}", "OPTIONS": options}
     for name, options in (
@@ -65,6 +66,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "orchestrator_site",
     "orchestrator_site.base.access",
+    "orchestrator_site.base.memberships",
     "callbacks",
     "jobs",
 ]

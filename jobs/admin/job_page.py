@@ -30,6 +30,7 @@ from orchestrator_site.base import operator_log
 from orchestrator_site.base.admin_elements import back_to, button, report_redelivery
 from orchestrator_site.base.db.encryption import if_readable
 from orchestrator_site.base.intervals import WebIntervals
+from orchestrator_site.base.memberships.restriction import namespace_of_request
 from orchestrator_site.base.values.durations import format_duration
 
 _HIDDEN: Final = ("environment", "command", "log_tail_stdout", "log_tail_stderr")
@@ -66,8 +67,7 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
         js = ("jobs/job_log.js", "jobs/job_refresh.js")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
-        rows: QuerySet[Job] = super().get_queryset(request)
-        return rows.defer(*_HIDDEN)
+        return _seen_by(request, super().get_queryset(request)).defer(*_HIDDEN)
 
     def get_urls(self) -> list[URLPattern]:
         pages = (
@@ -99,32 +99,32 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
 
     def state_view(self, request: HttpRequest, uuid: UUID) -> HttpResponse:
         """Answer with the parts of the page that change while the job runs and its events are delivered."""
-        self._check_view_permission(request)
+        self._check_may_view(request, uuid)
         return render(request, "jobs/job_refresh.html", _state(uuid) | {"events": job_events.page_for(request, uuid)})
 
     def log_view(self, request: HttpRequest, uuid: UUID) -> HttpResponseBase:
-        self._check_view_permission(request)
+        self._check_may_view(request, uuid)
         return log_view.answer_piece(request, uuid)
 
     def log_file_view(self, request: HttpRequest, uuid: UUID) -> HttpResponseBase:
-        self._check_view_permission(request)
+        self._check_may_view(request, uuid)
         return log_view.answer_file(uuid)
 
     def events_view(self, request: HttpRequest, uuid: UUID) -> HttpResponse:
         """Answer with some of the job's events."""
-        self._check_view_permission(request)
-        get_object_or_404(Job.objects.only("pk"), pk=uuid)
+        self._check_may_view(request, uuid)
         return render(request, "jobs/job_events.html", {"events": job_events.page_for(request, uuid)})
 
-    def _check_view_permission(self, request: HttpRequest) -> None:
+    def _check_may_view(self, request: HttpRequest, uuid: UUID) -> None:
         if not self.has_view_permission(request):
             raise PermissionDenied
+        _find(request, uuid)
 
     # -- what an operator can do ---------------------------------------------------------------------------
 
     @button("Run again", _RUN_AGAIN, _RunAgainForm)
     def run_again(self, request: HttpRequest, form: _RunAgainForm, object_id: str) -> HttpResponse:
-        job = _find(object_id)
+        job = _find(request, object_id)
         new_id = str(form.cleaned_data["new_id"])
         made = Job.objects.filter(namespace=job.namespace, id=new_id).values_list("pk", flat=True)
         if made.exists():
@@ -143,7 +143,7 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
 
     @button("Cancel the job", _CANCEL)
     def cancel(self, request: HttpRequest, _form: BaseDialogForm, object_id: str) -> HttpResponse:
-        job = _find(object_id)
+        job = _find(request, object_id)
         if job.completed_at is None:
             operator_log.record(request, [job], "Cancelled")
         if services.cancel_remaining(job.pk):
@@ -154,16 +154,17 @@ class JobPage(ModelAdmin):  # type: ignore[misc]
 
     def redeliver_view(self, request: HttpRequest, uuid: UUID, event: UUID) -> HttpResponse:
         job_events.check_may_redeliver(request)
+        job = _find(request, uuid)
         sequence = Event.objects.filter(pk=event, subscription__stream=uuid).values_list("sequence", flat=True).first()
         if sequence is None:
             raise Http404("the job has no such event")
-        operator_log.record(request, [_find(uuid)], f"Redelivered event {sequence}")
+        operator_log.record(request, [job], f"Redelivered event {sequence}")
         report_redelivery(request, int(redelivery.redeliver(uuid, event)), "the event was deleted meanwhile")
         return _back_to_events(uuid)
 
     def redeliver_dead_view(self, request: HttpRequest, uuid: UUID) -> HttpResponse:
         job_events.check_may_redeliver(request)
-        operator_log.record(request, [_find(uuid)], "Redelivered the dead events")
+        operator_log.record(request, [_find(request, uuid)], "Redelivered the dead events")
         report_redelivery(request, redelivery.redeliver_dead(uuid), "the job has no dead events")
         return _back_to_events(uuid)
 
@@ -190,8 +191,17 @@ def _state(uuid: UUID) -> dict[str, Any]:
     }
 
 
-def _find(uuid: object) -> Job:
-    job: Job = get_object_or_404(Job.objects.only("uuid", "namespace", "id", "completed_at"), pk=uuid)
+def _seen_by(request: HttpRequest, rows: QuerySet[Job]) -> QuerySet[Job]:
+    """Return those of the jobs that the user may see."""
+    namespace = namespace_of_request(request)
+    # Without `=`, with which PostgreSQL might read all jobs in the order of the list (`job_table`).
+    return rows if namespace is None else rows.filter(namespace__gte=namespace, namespace__lte=namespace)
+
+
+def _find(request: HttpRequest, uuid: object) -> Job:
+    """Return a job that the user may see. Raise `Http404`."""
+    rows = _seen_by(request, Job.objects.only("uuid", "namespace", "id", "completed_at"))
+    job: Job = get_object_or_404(rows, pk=uuid)
     return job
 
 

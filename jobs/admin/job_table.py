@@ -15,6 +15,7 @@ from jobs.states import Reason, State
 from orchestrator_site.base.access import scopes
 from orchestrator_site.base.admin_elements import label, moment
 from orchestrator_site.base.large_lists import BoundedChangeList, LargeList
+from orchestrator_site.base.memberships.restriction import namespace_of_request
 
 _MATCHES: Final = 1_000  # listed, of several filters
 
@@ -33,7 +34,7 @@ class JobChangeList(BoundedChangeList):
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
         matching: QuerySet[Job] = super().get_queryset(request, exclude_parameters)
         rows: QuerySet[Job] = self.apply_select_related(self.root_queryset)  # unfiltered: found by their primary keys
-        wanted, meta = self._wanted(), _meta_in(self.query)
+        wanted, meta = self._wanted(namespace_of_request(request)), _meta_in(self.query)
         if self.query and not meta:
             return rows.filter(uuid__in=_with_id(self.query, wanted))
         if "reason" in wanted:
@@ -47,9 +48,9 @@ class JobChangeList(BoundedChangeList):
             self.note = "Only some of the newest jobs were looked at: there may be more that match."
         return rows.filter(uuid__in=uuids).order_by("-uuid")
 
-    def _wanted(self) -> dict[str, Any]:
+    def _wanted(self, namespace: str | None) -> dict[str, Any]:
         """Return the values of the filters in use, by column. Raise an error for what no link leads to and no index is for."""
-        wanted: dict[str, Any] = {}
+        wanted: dict[str, Any] = {} if namespace is None else {"namespace": namespace}
         for parameter, values in self.get_filters_params().items():
             match parameter, values:
                 case "node__id__exact", [node]:
@@ -57,7 +58,7 @@ class JobChangeList(BoundedChangeList):
                 case "node__isnull", ["True"]:
                     wanted["node_id"] = None
                 case "namespace", [value]:
-                    wanted["namespace"] = value
+                    wanted.setdefault("namespace", value)
                 case "status__exact" | "reason__exact", [value]:
                     wanted[parameter.removesuffix("__exact")] = value
                 case _:
@@ -97,9 +98,9 @@ class NamespaceFilter(admin.SimpleListFilter):
     title = "namespace"
     parameter_name = "namespace"
 
-    def lookups(self, _request: HttpRequest, _page: Any) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, _page: Any) -> list[tuple[str, str]]:
         """Return the choices; none, and the filter is not shown, if there is only one."""
-        names = scopes.names()
+        names = scopes.names() if namespace_of_request(request) is None else []
         return [(name, name) for name in names] if len(names) > 1 else []
 
     def queryset(self, _request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
