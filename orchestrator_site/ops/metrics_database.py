@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 COUNTED_AT_MOST: Final = 100_000
 RECENT_JOBS: Final = 10_000
 _MAX_NODES: Final = 1000
+_MAX_NAMESPACES: Final = 1000
 _MIB: Final = 1024**2
 
 Rows = list[tuple[Any, ...]]
@@ -46,6 +47,8 @@ def statements(dialect: Dialect) -> dict[str, str]:
     waiting = f"SELECT created_at FROM jobs_job WHERE {of_status} LIMIT 1"  # noqa: S608
     pending = "SELECT expires_at FROM callbacks_event WHERE state = 'pending' ORDER BY expires_at LIMIT 1"
     created, expires, seen = (dialect.seconds_since.format(name) for name in ("created_at", "expires_at", "seen_at"))
+    reserved = f"SELECT namespace, cpu_millis, memory_mib FROM jobs_job WHERE reserved LIMIT {COUNTED_AT_MOST}"  # noqa: S608
+    undecided = f"SELECT namespace FROM jobs_job WHERE status IN ('accepted', 'running') LIMIT {COUNTED_AT_MOST}"  # noqa: S608
     return {
         "accepted": _count("jobs_job", "status = 'accepted'"),
         "running": _count("jobs_job", "status = 'running'"),
@@ -55,6 +58,10 @@ def statements(dialect: Dialect) -> dict[str, str]:
         "open": _count("callbacks_destination", "open_until IS NOT NULL"),
         "nodes": "SELECT name, cpu_millis_total, cpu_millis_reserved, memory_mib, memory_mib_reserved, drained, "  # noqa: S608
         f"{seen} FROM jobs_node ORDER BY name LIMIT {_MAX_NODES}",
+        "namespaces": "SELECT name, max_running, max_cpu_millis, max_memory_mib, max_undecided "  # noqa: S608
+        f"FROM access_namespace ORDER BY name LIMIT {_MAX_NAMESPACES}",
+        "reserved": f"SELECT namespace, COUNT(*), SUM(cpu_millis), SUM(memory_mib) FROM ({reserved}) AS found GROUP BY namespace",  # noqa: S608
+        "undecided": f"SELECT namespace, COUNT(*) FROM ({undecided}) AS found GROUP BY namespace",  # noqa: S608
     }
 
 
@@ -208,6 +215,7 @@ def _families(found: dict[str, Rows]) -> Iterable[Metric]:
     yield _gauge("dispatcher_oldest_seconds", "How long the event waits for its delivery that waits longest.", max(0.0, waited))
     yield _gauge("breakers_open", "Destinations whose breaker is open or half open.", found["open"][0][0])
     yield from _node_families(found["nodes"])
+    yield from _namespace_families(found)
 
 
 def _node_families(nodes: Sequence[tuple[Any, ...]]) -> Iterable[Metric]:
@@ -225,6 +233,28 @@ def _node_families(nodes: Sequence[tuple[Any, ...]]) -> Iterable[Metric]:
         if is_up or cpu_reserved or not drained:  # else it was shut down on purpose
             up.add_metric([name], is_up)
     return cpus, cpus_reserved, memory, memory_reserved, up
+
+
+def _namespace_families(found: dict[str, Rows]) -> Iterable[Metric]:
+    """Return what each namespace uses, and its limits; one without a limit has no value for it."""
+    texts = {
+        "jobs": ("Jobs that have reserved cpu and memory.", "Jobs that may have reserved cpu and memory at once."),
+        "cpus": ("Cores that its jobs have reserved.", "Cores that its jobs may reserve at once."),
+        "memory_bytes": ("Memory that its jobs have reserved.", "Memory that its jobs may reserve at once."),
+        "undecided_jobs": ("Jobs that are not decided yet.", "Jobs that may be undecided at once."),
+    }
+    used = {name: GaugeMetricFamily(f"namespace_{name}", texts[name][0], labels=["namespace"]) for name in texts}
+    allowed = {name: GaugeMetricFamily(f"namespace_{name}_limit", texts[name][1], labels=["namespace"]) for name in texts}
+    scales = {"jobs": 1.0, "cpus": 0.001, "memory_bytes": float(_MIB), "undecided_jobs": 1.0}
+    reserved = {namespace: values for namespace, *values in found["reserved"]}
+    undecided: dict[str, int] = dict(found["undecided"])
+    for namespace, *limits in found["namespaces"]:
+        values = [*reserved.get(namespace, (0, 0, 0)), undecided.get(namespace, 0)]
+        for name, value, limit in zip(texts, values, limits, strict=True):
+            used[name].add_metric([namespace], float(value) * scales[name])
+            if limit is not None:
+                allowed[name].add_metric([namespace], limit * scales[name])
+    return [*used.values(), *allowed.values()]
 
 
 def _seconds(rows: Rows) -> float:

@@ -16,23 +16,27 @@ from prometheus_client import CollectorRegistry
 from callbacks.models import Destination, Event
 from jobs import lifecycle
 from jobs.models import Job, Node, new_uuid
+from jobs.running import claiming
 from orchestrator_site.base.intervals import MetricsIntervals
 from orchestrator_site.base.measurements.image_names import read_names
 from orchestrator_site.ops import metrics_database
 from orchestrator_site.ops.metrics_database import Database, DatabaseCollector, Postgresql, Sqlite
 from tests.helpers.delivery_fixtures import START, Stream
-from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node
+from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
+from tests.helpers.keys import make_namespace
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 AT_ONCE = MetricsIntervals(fresh=0.0, images=0.0)
 INDEXES = {  # that each statement is to use
-    "accepted": "job_status_idx",
-    "running": "job_status_idx",
+    "accepted": "job_(status|undecided)_idx",
+    "running": "job_(status|undecided)_idx",
     "oldest_job": "job_status_idx",
     "pending": "event_(oldest_)?pending_idx",
     "oldest_event": "event_oldest_pending_idx",
     "open": "destination_open_idx",
+    "reserved": "job_reserved_idx",
+    "undecided": "job_(status|undecided)_idx",
     "images": "jobs_job_pkey|sqlite_autoindex_jobs_job",
 }
 
@@ -102,6 +106,25 @@ def test_what_there_is(registry: CollectorRegistry) -> None:
     assert registry.get_sample_value("node_cpus", {"node": "node"}) == 8
     assert registry.get_sample_value("node_memory_reserved_bytes", {"node": "node"}) == 64 * 1024**2
     assert registry.get_sample_value("node_up", {"node": "node"}) == 1
+
+
+def test_what_namespaces_use_and_may_use(registry: CollectorRegistry) -> None:
+    # Given a namespace with limits, a job that runs and one that waits, and another without anything
+    make_namespace("a", max_running=5, max_cpu_millis=2500, max_memory_mib=100, max_undecided=7)
+    make_namespace("b")
+    node = make_node()
+    for _ in range(2):
+        make_job(namespace="a", cpu_millis=1500)
+    claiming.claim(node.pk, make_worker(node))
+
+    def values(namespace: str, end: str = "") -> list[float | None]:
+        names = ("jobs", "cpus", "memory_bytes", "undecided_jobs")
+        return [registry.get_sample_value(f"namespace_{name}{end}", {"namespace": namespace}) for name in names]
+
+    assert values("a") == [1, 1.5, 64 * 1024**2, 2]
+    assert values("a", "_limit") == [5, 2.5, 100 * 1024**2, 7]
+    assert values("b") == [0, 0, 0, 0]
+    assert values("b", "_limit") == [None] * 4
 
 
 @pytest.mark.parametrize("seen", [None, timedelta(minutes=1)])
@@ -186,14 +209,14 @@ def test_each_statement_reads_no_more_than_it_shows(database: Database) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
 
-    # I expect each statement to use an index that has only what it looks for. The few nodes are read whole.
+    # I expect each statement to use an index that has only what it looks for. The few nodes and namespaces are read whole.
     explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
     found = {**metrics_database.statements(database.dialect), "images": metrics_database.IMAGES}
     for name, index in INDEXES.items():
         plan = "\n".join(str(row[-1]) for row in database.query(f"{explain} {found.pop(name)}"))
         assert re.search(index, plan), (name, plan)
         assert "Seq Scan" not in plan, (name, plan)
-    assert found.keys() == {"nodes"}
+    assert found.keys() == {"nodes", "namespaces"}
 
 
 def test_the_oldest_job_is_found_at_once_although_the_statistics_are_old(database: Database) -> None:
