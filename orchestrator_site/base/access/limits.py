@@ -1,6 +1,5 @@
 """The limits of namespaces, kept in memory for a moment: a process asks for them at each job that it stores or claims."""
 
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,32 +29,32 @@ _NAMES: Final = ("max_running", "max_cpu_millis", "max_memory_mib", "max_undecid
 
 
 class KeptLimits:
-    """The limits of all namespaces, as they are or were a moment ago. Any thread may ask."""
+    """The limits of all namespaces, as they are or were a moment ago.
+
+    Any thread may ask. Each that finds them too old reads them itself: with a lock, all would wait for one while the database is
+    away.
+    """
 
     def __init__(self, intervals: AccessIntervals = AccessIntervals()) -> None:
         self._period = intervals.limits
-        self._lock = threading.Lock()
-        self._read_at = float("-inf")
-        self._limits: Mapping[str, Limits] = {}
+        self._kept: tuple[float, Mapping[str, Limits]] = (float("-inf"), {})  # since when, and the limits
 
     def all(self) -> Mapping[str, Limits]:
         """Return the limits by namespace."""
-        with self._lock:
-            if time.monotonic() - self._read_at >= self._period:
-                self._limits = {
-                    name: Limits(**dict(zip(_NAMES, values, strict=True)))
-                    for name, *values in Namespace.objects.values_list("name", *_NAMES)
-                }
-                self._read_at = time.monotonic()
-            return self._limits
+        read_at, found = self._kept
+        if (now := time.monotonic()) - read_at < self._period:
+            return found
+        rows = Namespace.objects.values_list("name", *_NAMES)
+        found = {name: Limits(**dict(zip(_NAMES, values, strict=True))) for name, *values in rows}
+        self._kept = (now, found)
+        return found
 
     def of(self, namespace: str) -> Limits:
         return self.all().get(namespace, NONE)
 
     def forget(self) -> None:
         """Read them again when they are asked for."""
-        with self._lock:
-            self._read_at = float("-inf")
+        self._kept = (float("-inf"), {})
 
 
 kept: Final = KeptLimits()
