@@ -169,7 +169,7 @@ def _in_turn(node: Node | None, among: Q, intervals: ClaimIntervals, *, oldest_m
         return []
     held_back_by = None if oldest_may_start else _passed_over(_heads(node, among, found).exclude(_fits_now(node)), intervals)
     for turn in found:
-        jobs = _fitting(node, among & turn.fits, _could_hold(node) & turn.could_hold & among, intervals)
+        jobs = _fitting(node, among & turn.fits, _could_hold(node) & turn.could_hold & among, intervals, turns.IN_ORDER)
         if startable := [job for job in jobs if held_back_by is None or job < held_back_by]:
             limited = turn.namespace if turn.limits.any_for_claims else ""
             return [_Candidate(job, limited) for job in startable]
@@ -178,7 +178,7 @@ def _in_turn(node: Node | None, among: Q, intervals: ClaimIntervals, *, oldest_m
 
 def _heads(node: Node, among: Q, found: list[Turn]) -> "QuerySet[Job]":
     """Return the oldest job of each of these namespaces of those that its limits allow now and an empty node could hold."""
-    could_start = unclaimed().filter(_could_hold(node) & among)
+    could_start = unclaimed().filter(_could_hold(node) & among).order_by(*turns.IN_ORDER)
     heads = (Q(uuid=Subquery(could_start.filter(turn.fits).values("uuid")[:1])) for turn in found)
     return Job.objects.filter(reduce(or_, heads)).order_by("uuid")
 
@@ -206,20 +206,20 @@ def _passed_over(jobs: "QuerySet[Job]", intervals: ClaimIntervals) -> UUID | Non
     return jobs.filter(created_at__lt=since).values_list("uuid", flat=True).first()
 
 
-def _fitting(node: Node, among: Q, holding_back: Q, intervals: ClaimIntervals) -> list[UUID]:
+def _fitting(node: Node, among: Q, holding_back: Q, intervals: ClaimIntervals, order: tuple[str, ...] = ("uuid",)) -> list[UUID]:
     """Return the jobs `among` that may start on the node now, oldest first.
 
     One of those `holding_back` that does not fit and was passed over for too long keeps younger ones waiting.
     """
     fits_now = _could_hold(node) & _fits_now(node) & among
-    now = unclaimed().filter(fits_now).values_list("uuid", flat=True)
+    now = unclaimed().filter(fits_now).order_by(*order).values_list("uuid", flat=True)
     # If starts have failed, these images may be the reason: another one shows more.
     others = now.exclude(image__in=start_breaker.failed_images(node)) if node.next_start_at else now
     jobs = list(others[:_CANDIDATES]) or list(now[:_CANDIDATES])
     if not jobs:
         return []
     # Only among older jobs, so that the cost does not grow with the queue.
-    held_back_by = _passed_over(unclaimed().filter(holding_back, uuid__lt=jobs[-1]).exclude(fits_now), intervals)
+    held_back_by = _passed_over(unclaimed().filter(holding_back, uuid__lt=jobs[-1]).exclude(fits_now).order_by(*order), intervals)
     return [job for job in jobs if held_back_by is None or job < held_back_by]
 
 

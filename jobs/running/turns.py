@@ -11,20 +11,26 @@ from jobs.models import Node
 from jobs.namespace_use import Use, use_by_node
 from orchestrator_site.base.access.limits import NONE, Limits, kept
 
-# Finds one namespace after the other in an index: the cost depends on their number, not on that of the jobs that wait.
+# Finds one namespace after the other in an index: the cost depends on their number, not on that of the jobs that wait. The order
+# by namespace and uuid, and ranges instead of `=`, leave PostgreSQL no other index, whatever its statistics say.
 _WAITING: Final = """
 WITH RECURSIVE waiting (namespace) AS (
-    SELECT MIN(namespace) FROM jobs_job WHERE status = 'accepted' AND node_id IS NULL
+    SELECT (SELECT namespace FROM jobs_job WHERE status = 'accepted' AND node_id IS NULL ORDER BY namespace, uuid LIMIT 1)
     UNION ALL
-    SELECT (SELECT MIN(namespace) FROM jobs_job WHERE status = 'accepted' AND node_id IS NULL AND namespace > waiting.namespace)
+    SELECT (
+        SELECT namespace FROM jobs_job
+        WHERE status = 'accepted' AND node_id IS NULL AND namespace > waiting.namespace ORDER BY namespace, uuid LIMIT 1
+    )
     FROM waiting WHERE namespace IS NOT NULL
 )
 SELECT namespace, (
     SELECT uuid FROM jobs_job
-    WHERE status = 'accepted' AND node_id IS NULL AND namespace = waiting.namespace ORDER BY uuid LIMIT 1
+    WHERE status = 'accepted' AND node_id IS NULL AND namespace >= waiting.namespace AND namespace <= waiting.namespace
+    ORDER BY namespace, uuid LIMIT 1
 )
 FROM waiting WHERE namespace IS NOT NULL
 """
+IN_ORDER: Final = ("namespace", "uuid")  # of the jobs of a namespace that wait, for the same reason
 
 
 _SMALLEST: Final = Use(jobs=1, cpu_millis=10, memory_mib=6)  # what a job reserves at least
@@ -56,7 +62,7 @@ class Turn:
         return self._at_most(Use())
 
     def _at_most(self, use: Use) -> Q:
-        condition = Q(namespace=self.namespace)
+        condition = Q(namespace__gte=self.namespace, namespace__lte=self.namespace)
         if self.limits.max_cpu_millis is not None:
             condition &= Q(cpu_millis__lte=self.limits.max_cpu_millis - use.cpu_millis)
         if self.limits.max_memory_mib is not None:
