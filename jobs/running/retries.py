@@ -46,4 +46,4 @@ class Retries:
 
     def _pause(self, index: int) -> float:
         # At random, so that many runs which fail together do not try again together.
-        return self._pauses[min(index, len(self._pauses) - 1)] * random.uniform(0.7, 1.3)  # noqa: S311
+        return self._pauses[min(index, len(self._pauses) - 1)] * random.uniform(0.7, 1.3)  # noqa: S311 - spreads load

@@ -32,7 +32,7 @@ def run(options: Namespace, environment: Mapping[str, str], service: Service, pr
             stack.enter_context(server.serving())
 
         def upload_url(option: FileOption) -> str:
-            assert server is not None
+            assert server is not None  # noqa: S101 - for the type checker
             return server.expect(option)
 
         with interrupts.allowed():  # a file may be a pipe, and reading it may wait

@@ -44,7 +44,7 @@ def statements(dialect: Dialect) -> dict[str, str]:
     """Return the statements of a scrape, by what they find."""
     # With `=` a planner whose statistics are of a moment when most jobs waited would look through all jobs by their uuid.
     of_status = "status >= 'accepted' AND status <= 'accepted' ORDER BY status DESC, uuid"
-    waiting = f"SELECT created_at FROM jobs_job WHERE {of_status} LIMIT 1"  # noqa: S608
+    waiting = f"SELECT created_at FROM jobs_job WHERE {of_status} LIMIT 1"  # noqa: S608 - constants
     pending = "SELECT expires_at FROM callbacks_event WHERE state = 'pending' ORDER BY expires_at LIMIT 1"
     created, expires, seen = (dialect.seconds_since.format(name) for name in ("created_at", "expires_at", "seen_at"))
     reserved = f"SELECT namespace, cpu_millis, memory_mib FROM jobs_job WHERE reserved LIMIT {COUNTED_AT_MOST}"  # noqa: S608
@@ -52,11 +52,11 @@ def statements(dialect: Dialect) -> dict[str, str]:
     return {
         "accepted": _count("jobs_job", "status = 'accepted'"),
         "running": _count("jobs_job", "status = 'running'"),
-        "oldest_job": f"SELECT {created} FROM ({waiting}) AS oldest",  # noqa: S608 - constants, as below
+        "oldest_job": f"SELECT {created} FROM ({waiting}) AS oldest",  # noqa: S608 - constants
         "pending": _count("callbacks_event", "state = 'pending'"),
-        "oldest_event": f"SELECT {expires} FROM ({pending}) AS oldest",  # noqa: S608
+        "oldest_event": f"SELECT {expires} FROM ({pending}) AS oldest",  # noqa: S608 - constants
         "open": _count("callbacks_destination", "open_until IS NOT NULL"),
-        "nodes": "SELECT name, cpu_millis_total, cpu_millis_reserved, memory_mib, memory_mib_reserved, drained, "  # noqa: S608
+        "nodes": "SELECT name, cpu_millis_total, cpu_millis_reserved, memory_mib, memory_mib_reserved, drained, "  # noqa: S608 - constants
         f"{seen} FROM jobs_node ORDER BY name LIMIT {_MAX_NODES}",
         "namespaces": "SELECT name, max_running, max_cpu_millis, max_memory_mib, max_undecided "  # noqa: S608
         f"FROM access_namespace ORDER BY name LIMIT {_MAX_NAMESPACES}",
@@ -66,13 +66,13 @@ def statements(dialect: Dialect) -> dict[str, str]:
 
 
 IMAGES: Final = (
-    f"SELECT image FROM (SELECT image FROM jobs_job ORDER BY uuid DESC LIMIT {RECENT_JOBS}) AS recent "  # noqa: S608
+    f"SELECT image FROM (SELECT image FROM jobs_job ORDER BY uuid DESC LIMIT {RECENT_JOBS}) AS recent "  # noqa: S608 - constants
     f"GROUP BY image ORDER BY COUNT(*) DESC, image LIMIT {image_names.MAX_IMAGES}"
 )
 
 
 def _count(table: str, condition: str) -> str:
-    return f"SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT {COUNTED_AT_MOST}) AS counted"  # noqa: S608
+    return f"SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT {COUNTED_AT_MOST}) AS counted"  # noqa: S608 - constants
 
 
 def database_of(configuration: Configuration, intervals: MetricsIntervals = MetricsIntervals()) -> "Database":

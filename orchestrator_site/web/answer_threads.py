@@ -48,7 +48,7 @@ class AnswerThreads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _take_turn(self, connection: ClientConnection) -> None:
-        assert connection.answer is not None
+        assert connection.answer is not None  # noqa: S101 - for the type checker
         progress = Progress.BROKEN
         try:
             progress = connection.answer.take_turn(connection.sock, connection.output)

@@ -67,7 +67,7 @@ class ConnectionSteps:
     def handle_turn(self, connection: ClientConnection, progress: Progress) -> None:
         """Do the next step of a connection whose answer has had a turn in a thread."""
         with self._closing_on_error(connection):
-            assert connection.answer is not None
+            assert connection.answer is not None  # noqa: S101 - for the type checker
             if progress in (Progress.COMPLETE, Progress.BROKEN):
                 connection.closing = connection.answer.last
                 connection.end()

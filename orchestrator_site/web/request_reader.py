@@ -155,7 +155,7 @@ class RequestReader:
         del self._buffer[:length]
 
     def _body_is_complete(self) -> bool:
-        assert self._reading_body is not None
+        assert self._reading_body is not None  # noqa: S101 - for the type checker
         return next(self._reading_body, _ENDED) is _ENDED
 
 

@@ -160,7 +160,7 @@ class WsgiAnswer:
 
     def _produce(self, sock: socket.socket, output: Output) -> Progress:
         """Write parts of the answer, until its end, its next pause, the end of the turn, or the client does not read."""
-        assert self._parts is not None
+        assert self._parts is not None  # noqa: S101 - for the type checker
         produced = 0
         for part in self._parts:
             self._response.write(part)

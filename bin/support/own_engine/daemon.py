@@ -138,7 +138,8 @@ class Daemon:
     def _run_directory(self) -> Path:
         run = self.directory / "run"
         if len(os.fsencode(run)) > MAX_RUN_DIRECTORY:
-            return Path(tempfile.mkdtemp(prefix="orchestrator-engine-", dir="/run" if os.access("/run", os.W_OK) else "/tmp"))  # noqa: S108
+            parent = "/run" if os.access("/run", os.W_OK) else "/tmp"  # noqa: S108 - the directory in it has a random name
+            return Path(tempfile.mkdtemp(prefix="orchestrator-engine-", dir=parent))
         run.mkdir(exist_ok=True)
         return run
 

@@ -112,7 +112,7 @@ def _selection(model: type[Model], omit: tuple[str, ...]) -> tuple[str, list[str
         for index, column in enumerate(columns)
         for convert in (*connection.ops.get_db_converters(column), *column.get_db_converters(connection))
     ]
-    return sql(f"SELECT {names}, {{now}} FROM {_table(model)}"), [field.attname for field in fields], converters  # noqa: S608 - columns
+    return sql(f"SELECT {names}, {{now}} FROM {_table(model)}"), [field.attname for field in fields], converters  # noqa: S608 - names of columns
 
 
 def execute_together(statements: Sequence[Statement]) -> None:

@@ -55,7 +55,7 @@ class Pauses:
 
     def take(self) -> Pause:
         """Begin a pause after the part that the application yields next."""
-        assert self._reserved, "an answer reserves its place before it pauses"
+        assert self._reserved, "an answer reserves its place before it pauses"  # noqa: S101 - a mistake of ours, no input
         self._taken = Pause(self._notify)
         return self._taken
 

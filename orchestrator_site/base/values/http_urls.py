@@ -147,7 +147,7 @@ def follow(base: str, location: str) -> str:
 
 def _split(url: str) -> _Parts:
     match = _PARTS.fullmatch(url)
-    assert match is not None, "every string matches"
+    assert match is not None, "every string matches"  # noqa: S101 - for the type checker
     return _Parts(match[1], match[2], match[3], match[4])
 
 
