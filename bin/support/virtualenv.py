@@ -1,4 +1,4 @@
-"""Make `.venv/` from the pinned requirements: `virtualenv.py ready|make run|test`.
+"""Make `.venv/` from the pinned requirements: `virtualenv.py ready|make run|test|maintenance`.
 
 Runs on the system's Python before anything is installed, so it uses the standard library only. `ready` exits with 0 if
 there is nothing to do. A stamp is written last, so an interrupted installation is never considered complete. A lock on
@@ -15,7 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
 UNDER_WAY = VENV / ".installing"
-REQUIREMENTS = {"run": [ROOT / "requirements.txt"], "test": [ROOT / "requirements.txt", ROOT / "tests" / "requirements.txt"]}
+_RUN = [ROOT / "requirements.txt"]
+_TEST = [*_RUN, ROOT / "tests" / "requirements.txt"]
+_MAINTENANCE = [*_TEST, ROOT / "bin" / "support" / "dependencies" / "requirements.txt"]
+REQUIREMENTS = {"run": _RUN, "test": _TEST, "maintenance": _MAINTENANCE}  # each has all of the one before
+# Only files whose hashes are in the requirements. What builds a source distribution would be installed unchecked.
+PIP_OPTIONS = ["--require-hashes", "--only-binary", ":all:"]
 INSTALL_SECONDS = 1800
 
 
@@ -57,15 +62,16 @@ def install(kind: str) -> None:
     UNDER_WAY.touch()
     for outdated in REQUIREMENTS:
         stamp(outdated).unlink(missing_ok=True)
-    requirements = REQUIREMENTS[kind][-1]
+    files = [argument for path in REQUIREMENTS[kind] for argument in ("-r", path)]
     subprocess.run(
-        [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "-r", requirements],
+        [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", *PIP_OPTIONS, *files],
         env=environment,
         check=True,
         timeout=INSTALL_SECONDS,
     )
-    for done in {"run", kind}:
-        stamp(done).write_text(wanted(done))
+    for done, files_of_done in REQUIREMENTS.items():
+        if set(files_of_done) <= set(REQUIREMENTS[kind]):
+            stamp(done).write_text(wanted(done))
     UNDER_WAY.unlink()
 
 

@@ -5,6 +5,7 @@ The service's requirements come from the package index, as wheels that are serve
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from virtualenv import PIP_OPTIONS
 
 from tests.helpers import built_images
 
@@ -62,10 +64,12 @@ def _wheels() -> Path:
     directory = _WHEELS / hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
     if not directory.exists():
         made = directory.with_suffix(f".{os.getpid()}")
+        made.mkdir(parents=True, exist_ok=True)
         # All of them, also what only an older or newer Python than this one needs.
-        pinned = [line.partition(";")[0].strip() for line in requirements.read_text().splitlines()]
+        unconditional = made / "requirements.txt"
+        unconditional.write_text(re.sub(r" ; .*(?= \\$)", "", requirements.read_text(), flags=re.MULTILINE))
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        command = [*pip, "download", "--only-binary", ":all:", "--no-deps", "--dest", made, *pinned]
+        command = [*pip, "download", *PIP_OPTIONS, "--no-deps", "--dest", made, "--requirement", unconditional]
         if subprocess.run(command, check=False, timeout=600).returncode != 0:
             shutil.rmtree(made, ignore_errors=True)
             pytest.skip("the package index does not answer")

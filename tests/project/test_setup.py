@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,19 @@ def set_up(clone: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([clone / "bin" / "setup"], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def unchecked_wheel(directory: Path) -> None:
+    """Make a package without content, version 1."""
+    directory.mkdir()
+    metadata = {
+        "METADATA": "Metadata-Version: 2.1\nName: package\nVersion: 1\n",
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(directory / "package-1-py3-none-any.whl", "w") as wheel:
+        for name, content in metadata.items():
+            wheel.writestr(f"package-1.dist-info/{name}", content)
+
+
 @pytest.mark.stateless
 @pytest.mark.packages
 def test_concurrent_and_later_calls_install_once(clone: Path) -> None:
@@ -44,11 +58,13 @@ def test_concurrent_and_later_calls_install_once(clone: Path) -> None:
 @pytest.mark.stateless
 @pytest.mark.packages
 def test_a_failed_installation_is_started_again(clone: Path) -> None:
-    # Given an installation that failed halfway
-    (clone / "requirements.txt").write_text("--no-index\nno-such-package==1\n")
+    # Given an installation that failed halfway: a package is there, but its requirement has no hash
+    unchecked_wheel(clone / "wheels")
+    (clone / "requirements.txt").write_text("--no-index\n--find-links wheels\npackage==1\n")
     failed = set_up(clone)
     text = failed.communicate(timeout=STOP_SECONDS)[0]
     assert failed.returncode != 0
+    assert "--hash" in text
     assert "cannot be created" in text
 
     # When it is called again without the cause, I expect a new environment
