@@ -47,8 +47,8 @@ def statements(dialect: Dialect) -> dict[str, str]:
     waiting = f"SELECT created_at FROM jobs_job WHERE {of_status} LIMIT 1"  # noqa: S608 - constants
     pending = "SELECT expires_at FROM callbacks_event WHERE state = 'pending' ORDER BY expires_at LIMIT 1"
     created, expires, seen = (dialect.seconds_since.format(name) for name in ("created_at", "expires_at", "seen_at"))
-    reserved = f"SELECT namespace, cpu_millis, memory_mib FROM jobs_job WHERE reserved LIMIT {COUNTED_AT_MOST}"  # noqa: S608
-    undecided = f"SELECT namespace FROM jobs_job WHERE status IN ('accepted', 'running') LIMIT {COUNTED_AT_MOST}"  # noqa: S608
+    reserved = f"SELECT namespace, cpu_millis, memory_mib FROM jobs_job WHERE reserved LIMIT {COUNTED_AT_MOST}"  # noqa: S608 - constants
+    undecided = f"SELECT namespace FROM jobs_job WHERE status IN ('accepted', 'running') LIMIT {COUNTED_AT_MOST}"  # noqa: S608 - constants
     return {
         "accepted": _count("jobs_job", "status = 'accepted'"),
         "running": _count("jobs_job", "status = 'running'"),
@@ -58,10 +58,10 @@ def statements(dialect: Dialect) -> dict[str, str]:
         "open": _count("callbacks_destination", "open_until IS NOT NULL"),
         "nodes": "SELECT name, cpu_millis_total, cpu_millis_reserved, memory_mib, memory_mib_reserved, drained, "  # noqa: S608 - constants
         f"{seen} FROM jobs_node ORDER BY name LIMIT {_MAX_NODES}",
-        "namespaces": "SELECT name, max_running, max_cpu_millis, max_memory_mib, max_undecided "  # noqa: S608
+        "namespaces": "SELECT name, max_running, max_cpu_millis, max_memory_mib, max_undecided "  # noqa: S608 - constants
         f"FROM access_namespace ORDER BY name LIMIT {_MAX_NAMESPACES}",
-        "reserved": f"SELECT namespace, COUNT(*), SUM(cpu_millis), SUM(memory_mib) FROM ({reserved}) AS found GROUP BY namespace",  # noqa: S608
-        "undecided": f"SELECT namespace, COUNT(*) FROM ({undecided}) AS found GROUP BY namespace",  # noqa: S608
+        "reserved": f"SELECT namespace, COUNT(*), SUM(cpu_millis), SUM(memory_mib) FROM ({reserved}) AS found GROUP BY namespace",  # noqa: S608 - constants
+        "undecided": f"SELECT namespace, COUNT(*) FROM ({undecided}) AS found GROUP BY namespace",  # noqa: S608 - constants
     }
 
 
