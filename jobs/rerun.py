@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
-from cryptography.fernet import InvalidToken
 from django.db.models.functions import Now
 
 from jobs import events, services
@@ -14,6 +13,7 @@ from jobs.models import Input, Job, Output
 from jobs.services import JobNotFound
 from jobs.spec import InputSpec, JobSpec, OutputSpec, UploadMethod
 from jobs.states import InputType, OutputType
+from orchestrator_site.base.db.encryption import Unreadable
 
 
 class DescriptionUnreadable(JobError):
@@ -46,7 +46,7 @@ def run_again(uuid: UUID, new_id: str, retention: timedelta) -> Job:
         if job is None:
             raise JobNotFound("there is no such job")
         spec = spec_of(job, new_id)
-    except InvalidToken as error:
+    except Unreadable as error:
         raise DescriptionUnreadable("its secrets cannot be decrypted with ENCRYPTION_KEYS") from error
     # Asked last: what had not expired after everything was read is complete.
     if not Job.objects.filter(uuid=uuid).exclude(completed_at__lt=Now() - retention).exists():

@@ -8,6 +8,7 @@ class SiteConfig(AppConfig):
     name = "orchestrator_site"
 
     def ready(self) -> None:
-        from orchestrator_site.checks import check_api_keys  # needs the models, which are loaded only now
+        from orchestrator_site.checks import check_api_keys, check_secrets  # needs the models, which are loaded only now
 
         register(check_api_keys, Tags.security, deploy=True)  # it asks the database
+        register(check_secrets, Tags.database)

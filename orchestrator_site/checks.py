@@ -1,5 +1,6 @@
 """Django system checks of the configuration, beyond the syntax of its variables."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -9,6 +10,7 @@ from django.db import DatabaseError
 
 from orchestrator_site.base.access import made_keys
 from orchestrator_site.base.config.api_key_file import read_keys
+from orchestrator_site.base.db import key_rotation
 
 
 def check_api_keys(**_: Any) -> list[CheckMessage]:
@@ -31,3 +33,21 @@ def _any_made_key() -> bool:
     with suppress(DatabaseError):  # for example before the first `migrate`
         return made_keys.any_usable()
     return False
+
+
+def check_secrets(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """Warn if the oldest or the newest secrets cannot be decrypted. Only for `migrate` and `check --database`."""
+    if not databases:
+        return []
+    try:
+        rows = key_rotation.unreadable_ends()
+    except DatabaseError:  # for example before the first `migrate`
+        return []
+    return [
+        Warning(
+            f"no key in ENCRYPTION_KEYS decrypts {row}",
+            hint="Add the key that is missing at the end of ENCRYPTION_KEYS. `manage.py rotate_keys` looks at all rows.",
+            id="orchestrator.W002",
+        )
+        for row in rows
+    ]

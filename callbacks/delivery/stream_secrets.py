@@ -4,9 +4,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cryptography.fernet import InvalidToken
-
 from callbacks.models import Subscription
+from orchestrator_site.base.db.encryption import Unreadable
 
 _MAX_KEPT: Final = 1024  # streams
 _UNREADABLE: Final = ("", None, None, None)
@@ -36,12 +35,12 @@ class SecretsCache:
 
 def _read(identities: list[int]) -> dict[int, tuple[Any, ...] | None]:
     """Return the secrets of these streams, None for those that cannot be decrypted."""
-    if not identities:
-        return {}
-    rows = Subscription.objects.filter(pk__in=identities).values_list("pk", *Subscription.SECRETS)
+    rows = Subscription.objects.filter(pk__in=identities).only(*Subscription.SECRETS) if identities else ()
+    return {row.pk: _secrets_of(row) for row in rows}
+
+
+def _secrets_of(row: Subscription) -> tuple[Any, ...] | None:
     try:
-        return {pk: tuple(values) for pk, *values in rows}
-    except InvalidToken:
-        if len(identities) == 1:
-            return {identities[0]: None}
-        return {pk: values for identity in identities for pk, values in _read([identity]).items()}
+        return tuple(getattr(row, name) for name in Subscription.SECRETS)
+    except Unreadable:
+        return None

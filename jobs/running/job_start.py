@@ -25,6 +25,7 @@ from jobs.running.claimed_container import ClaimedContainer
 from jobs.running.job_files import InputFailed, JobFiles
 from jobs.running.registry_guard import check_registry
 from jobs.states import NO_EXIT_CODE, Reason, State
+from orchestrator_site.base.db.encryption import Unreadable
 from orchestrator_site.base.intervals import JobIntervals
 from orchestrator_site.base.values.image_patterns import ImagePattern, is_allowed
 
@@ -81,6 +82,9 @@ class JobStart:
             self._fail(Reason.START_FAILED, error)
         except StartLost as error:
             self._fail(Reason.ENGINE_LOST, error)
+        except Unreadable:
+            lifecycle.report_progress(self._claim, "a worker with the key of its secrets: this one cannot decrypt them")
+            raise
         except InputFailed as error:
             lifecycle.input_failed(self._claim, error.item, error.code, str(error), error.seconds)
         except (StartRefused, EngineInTrouble) as error:

@@ -4,6 +4,7 @@ import random
 from typing import Final
 
 from jobs.errors import JobError
+from orchestrator_site.base.db.encryption import Unreadable
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE
 from orchestrator_site.base.intervals import RunIntervals
 
@@ -11,8 +12,11 @@ MAX_UNEXPECTED: Final = 5  # errors in a row that nothing in the code expects
 
 
 def is_temporary(error: Exception) -> bool:
-    """Return whether the step that raised `error` may succeed later without any change."""
-    return isinstance(error, DATABASE_UNAVAILABLE) or (isinstance(error, JobError) and error.retry)
+    """Return whether the step that raised `error` may succeed later without any change of the job.
+
+    A secret that no key decrypts is one: the key may be missing here only, and the job is not at fault.
+    """
+    return isinstance(error, (*DATABASE_UNAVAILABLE, Unreadable)) or (isinstance(error, JobError) and error.retry)
 
 
 class Retries:

@@ -187,6 +187,7 @@ class RelayIntervals:
     samples_of_open_breakers: float = 20.0  # less than `DeliveryIntervals.breaker_open`: none that opens is missed
     old_samples: float = 3600.0
     samples_kept: float = 7 * 3600.0  # longer than `AdminIntervals.charts_show`
+    unreadable_secrets: float = DAY  # who changes keys restarts the relay
     stop: float = 3.0  # at a stop: then it no longer waits for a duty that is still running
 
 
@@ -311,6 +312,14 @@ class WebIntervals:
     log_poll: float = 2.0  # how often the page of a running job asks for more of its log
     state_poll: float = 5.0  # … and for its state and events
     hsts: float = 365 * DAY  # browsers then use HTTPS only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandIntervals:
+    """What commands of `manage.py` say while they work."""
+
+    display: float = 0.2  # between two changes of a line on a terminal
+    progress: float = 10.0  # between two lines elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The part that finds what lost messages were about, and deletes what is old."""
 
+import logging
 import threading
 import time
 from datetime import timedelta
@@ -11,14 +12,23 @@ from jobs.maintenance import leftovers, lost_nodes, missed_hints, node_samples, 
 from jobs.maintenance.dead_workers import DeadWorkerDetector
 from jobs.maintenance.lost_nodes import LostNodeDetector
 from orchestrator_site.base.config.configuration import Configuration
+from orchestrator_site.base.db import key_rotation
 from orchestrator_site.base.db.statements import execute_together
 from orchestrator_site.base.intervals import RelayIntervals, WorkerIntervals
 from orchestrator_site.processes.duties import Duties, Duty
+
+logger = logging.getLogger(__name__)
 
 
 def take_samples() -> None:
     """Take the samples for the charts, all in one transaction: a minute that has one of the breakers has those of the nodes."""
     execute_together([node_samples.taking(), breaker_samples.taking()])
+
+
+def report_unreadable_secrets() -> None:
+    """Log an error if the oldest or the newest secrets cannot be decrypted: a key is missing."""
+    for row in key_rotation.unreadable_ends():
+        logger.error("no key in ENCRYPTION_KEYS decrypts %s", row)
 
 
 class RelayProcess:
@@ -51,6 +61,7 @@ class RelayProcess:
             Duty(intervals.samples_of_open_breakers, take_samples, breaker_samples.open_breakers),
         ]
         deleting = [
+            Duty(intervals.unreadable_secrets, report_unreadable_secrets),
             Duty(intervals.unused_destinations, destination_rows.delete_unused, destination_rows.unused),
             Duty(intervals.retention, lambda: self._delete_old_jobs(stopping), lambda: retention.oldest_expired(self._retention)),
             Duty(intervals.old_samples, lambda: node_samples.old(intervals).delete(), lambda: node_samples.old(intervals)),

@@ -39,6 +39,7 @@ _SPELLINGS: Final = {
         "now": "STATEMENT_TIMESTAMP()",
         "later": "STATEMENT_TIMESTAMP() + %s * INTERVAL '1 second'",
         "minute": "CAST(FLOOR(EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()) / 60) AS INTEGER)",
+        "lock": "FOR NO KEY UPDATE",
         "skip_locked": "FOR NO KEY UPDATE SKIP LOCKED",
         "key_share": "FOR KEY SHARE SKIP LOCKED",
     },
@@ -46,7 +47,8 @@ _SPELLINGS: Final = {
         "now": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')",
         "later": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', %s || ' seconds')",
         "minute": "CAST(STRFTIME('%%s', 'NOW') AS INTEGER) / 60",
-        "skip_locked": "",  # a transaction locks the whole database
+        "lock": "",  # a transaction locks the whole database
+        "skip_locked": "",
         "key_share": "",
     },
 }
@@ -56,8 +58,8 @@ _SPELLINGS: Final = {
 def sql(template: str) -> str:
     """Replace `{now}` by the time, `{later}` by the time some seconds later, and the others by a lock of a SELECT.
 
-    `{minute}` is the time as a number of minutes since 1970. `{skip_locked}` is for changing rows; `{key_share}` only keeps
-    others from locking them as if to delete them. Both leave out rows with a lock that conflicts.
+    `{minute}` is the time as a number of minutes since 1970. `{lock}` and `{skip_locked}` are for changing rows; `{key_share}`
+    only keeps others from locking them as if to delete them. The last two leave out rows with a lock that conflicts.
     """
     return template.format(**_SPELLINGS[connection.vendor])
 
@@ -149,7 +151,7 @@ def update_rows(model: type[Model], rows: Sequence[Any], fields: tuple[str, ...]
     Django's `bulk_update` makes a CASE with all keys for each field, which takes far longer.
     """
     if rows:
-        _execute((_update(model, fields, len(rows)), _parameters(model, rows, (model._meta.pk.name, *fields))))
+        _execute((update_text(model, fields, len(rows)), _parameters(model, rows, (model._meta.pk.name, *fields))))
 
 
 def _execute(statement: Statement, *, large: bool = False) -> None:
@@ -188,7 +190,8 @@ def _insert(model: type[Model], fields: tuple[str, ...], count: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def _update(model: type[Model], fields: tuple[str, ...], count: int) -> str:
+def update_text(model: type[Model], fields: tuple[str, ...], count: int) -> str:
+    """Return the statement that changes these fields of `count` rows. Its parameters are, row by row, the key and the values."""
     key = model._meta.pk.name
     changes = ", ".join(
         f"{_column(model, field)} = {_cast(model, field, f'new.column{number}')}" for number, field in enumerate(fields, 2)

@@ -17,6 +17,7 @@ from jobs.running.claiming import startable
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, State
 from orchestrator_site.base.intervals import ClaimIntervals
+from tests.helpers.encryption_keys import LOST, make_secret_job
 from tests.helpers.factories import STARTED_AT, claimed, make_job, make_node, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -42,6 +43,19 @@ def test_the_oldest_job_is_claimed_first() -> None:
     assert [claim.uuid for claim in claims if claim] == [first.uuid, second.uuid]
     assert reserved(node) == (1500, 164)
     assert claiming.claim(node.pk, worker) is None
+
+
+def test_a_job_whose_secrets_cannot_be_decrypted_is_in_nobodys_way(settings: Any) -> None:
+    # Given two jobs, of which the oldest has secrets with a key that this process has not
+    node = make_node()
+    unreadable, other = make_secret_job(settings, LOST), make_job()
+    worker = make_worker(node)
+
+    # When a worker claims twice, I expect both, and the unreadable one to be cancelled like any other
+    claims = [claiming.claim(node.pk, worker), claiming.claim(node.pk, worker)]
+    assert [claim.uuid for claim in claims if claim] == [unreadable.uuid, other.uuid]
+    lifecycle.cancel(unreadable.uuid)
+    assert Job.objects.get(uuid=unreadable.uuid).status == State.CANCELLED
 
 
 def test_cpu_is_overcommitted_and_memory_is_not() -> None:

@@ -12,6 +12,7 @@ from jobs.models import Job, Node
 from jobs.spec import OutputSpec
 from jobs.states import OutputType, Reason, State
 from tests.fake_engine import FakeEngine
+from tests.helpers.encryption_keys import NEW, use_keys
 from tests.helpers.factories import make_job
 from tests.helpers.job_checks import create_go_file, event_types, file_input, remove_containers, stored_log, wait_until_removed
 from tests.helpers.waiting import wait_for
@@ -305,3 +306,22 @@ def test_expected_errors_reset_the_count_of_unexpected_ones(
 
     # I expect the job to end normally
     assert completed(job).exit_code == 5
+
+
+def test_a_job_waits_for_the_key_of_its_secrets(engine: FakeEngine, workers: Workers, settings: Any) -> None:
+    # Given a job that another process has stored, with a key that this worker has not yet
+    (key,) = settings.CONFIGURATION.encryption_keys
+    use_keys(settings, NEW)
+    job = make_job(command="echo $TOKEN; cat in", environment={"TOKEN": "secret"}, inputs=(file_input("in", b"content"),))
+    use_keys(settings, key)
+
+    # When a worker tries to start it, I expect it to wait, and to say for what
+    workers.run(workers.another())
+    wait_for(lambda: "cannot decrypt" in Job.objects.get(pk=job.pk).doing, 20, "the reason to be stored")
+    assert Job.objects.get(pk=job.pk).status == State.ACCEPTED
+
+    # And to run as soon as the worker has the key
+    use_keys(settings, key, NEW)
+    assert completed(job).status == State.COMPLETED
+    assert stored_log(job) == ["secret", "content"]
+    wait_until_removed(engine)

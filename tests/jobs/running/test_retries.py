@@ -15,6 +15,7 @@ from jobs.errors import (
     TransferFailed,
 )
 from jobs.running.retries import MAX_UNEXPECTED, Retries, is_temporary
+from orchestrator_site.base.db.encryption import Unreadable
 from orchestrator_site.base.intervals import RunIntervals
 
 INTERVALS = RunIntervals(retries=(1.0, 10.0, 100.0))
@@ -30,6 +31,7 @@ INTERVALS = RunIntervals(retries=(1.0, 10.0, 100.0))
         StartRefused("words", "sentence"),
         DiskFull(),
         OperationalError(),
+        Unreadable(),
     ],
     ids=lambda error: type(error).__name__,
 )

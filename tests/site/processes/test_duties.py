@@ -19,6 +19,7 @@ from orchestrator_site.base.intervals import DeliveryIntervals
 from orchestrator_site.processes.duties import Duties, Duty
 from orchestrator_site.processes.relay import RelayProcess
 from tests.helpers.clock import ManualClock
+from tests.helpers.encryption_keys import LOST, make_secret_job
 from tests.helpers.factories import make_node, make_node_sample, minute
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -147,10 +148,22 @@ def test_an_idle_relay_makes_few_statements(relay: list[Duties], clock: ManualCl
         pass_seconds(60, relay, clock)
 
     # I expect a statement each second that finds out whether there is anything to do, one every four seconds for the heartbeats
-    # of workers, one every ten for what is old, one every thirty for nodes, and each minute a transaction with samples of nodes
-    # and breakers
+    # of workers, one every ten for what is old, one every thirty for nodes, each minute a transaction with samples of nodes and
+    # breakers, and at its start one for the ends of each table with secrets
     statements = [query["sql"] for query in queries if not query["sql"].startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
-    assert len(statements) <= 60 + 15 + 6 + 2 + 2
+    assert len(statements) <= 60 + 15 + 6 + 2 + 2 + 4
+
+
+def test_a_relay_reports_at_its_start_that_a_key_is_missing(
+    relay: list[Duties], clock: ManualClock, caplog: pytest.LogCaptureFixture, settings: Any
+) -> None:
+    make_secret_job(settings, LOST)
+    pass_seconds(1, relay, clock)
+    assert "no key in ENCRYPTION_KEYS decrypts jobs_job" in caplog.text
+    # and then not for a day
+    caplog.clear()
+    pass_seconds(60, relay, clock)
+    assert "ENCRYPTION_KEYS" not in caplog.text
 
 
 def test_a_relay_takes_samples_for_charts_and_deletes_old_ones(relay: list[Duties], clock: ManualClock) -> None:
