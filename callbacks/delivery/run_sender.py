@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from callbacks.cloudevents import Envelope
 from callbacks.delivery.stream_scheduler import Delivery
 from callbacks.delivery.thread_limiter import ThreadLimiter
 from callbacks.models import Destination, Event
+from callbacks.rules.hidden_secrets import hide_secrets
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.intervals import DeliveryIntervals
 
@@ -99,8 +100,10 @@ class RunSender:
             time=event.time,
             jobsequence=event.sequence,
         )
-        headers = (subscription.headers or {}) | envelope.headers()
+        given = subscription.headers or {}
+        headers = given | envelope.headers()
         if keys := [key for key in (subscription.key, subscription.previous_key) if key is not None]:
             headers |= signing.headers(keys, identity, int(delivery.now.timestamp()), body)
         with self._threads.attempt(delivery.turn.token, subscription.destination):
-            return self._post(subscription.url, headers, body, self._intervals)
+            outcome = self._post(subscription.url, headers, body, self._intervals)
+        return replace(outcome, answer=hide_secrets(outcome.answer, subscription.url, given, keys))

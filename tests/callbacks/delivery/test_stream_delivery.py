@@ -66,6 +66,14 @@ def test_events_arrive_in_order_and_signed(receiver: Receiver) -> None:
     assert due_streams.due(10) == []
 
 
+def test_the_answer_of_a_server_that_echoes_is_stored_without_secrets(receiver: Receiver) -> None:
+    receiver.will(Answer(body=b"got Bearer s3cr3t-token at /hook?token=s3cr3t-query"))
+    stream = Stream(receiver.url + "/hook?token=s3cr3t-query", headers={"Authorization": "Bearer s3cr3t-token"})
+    stream.publish(START)
+    stream.deliver()
+    assert Attempt.objects.get().answer == "got *** at /hook?***"
+
+
 def test_an_event_without_a_key_is_not_signed(receiver: Receiver) -> None:
     stream = Stream(receiver.url, keys=())
     stream.publish()
