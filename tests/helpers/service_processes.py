@@ -196,6 +196,10 @@ class Service:
 
         return wait_for(complete, timeout, f"{identity} to be done", step=_POLL_SECONDS)
 
+    def use_api_key(self, key: str) -> None:
+        """Send this API key with every request."""
+        self._session.headers["Authorization"] = f"Bearer {key}"
+
     def cookie(self, name: str) -> str:
         """Return the value of a cookie that the service has set."""
         return self._session.cookies[name]
