@@ -51,9 +51,7 @@ class DocsView(SpectacularSwaggerSplitView):
     template_name = "orchestrator_site/docs.html"
     http_method_names = ApiView.http_method_names
 
-    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:  # noqa: ARG002 - the base's signature
-        """Ignore the `Accept` header."""
-        return super().perform_content_negotiation(request, force=True)
+    perform_content_negotiation = ApiView.perform_content_negotiation
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         ScriptQuery.read(request.META["QUERY_STRING"])

@@ -45,6 +45,11 @@ class ApiView(APIView):
         """What the API key of the request allows."""
         return cast("Access", self.request.auth)
 
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:  # noqa: ARG002 - the base's signature
+        """Take the first renderer. Without this, `Accept` is read with the parser of e-mail (see `media_types`)."""
+        renderer = self.get_renderers()[0]
+        return renderer, renderer.media_type
+
     def answer_page(self, serializer: type[AnswerSerializer], find: Callable[..., Page[Any]]) -> HttpResponse:
         """Answer with the page that `find` returns for the query parameters, which are its keyword arguments."""
         paginator = self.pagination_class()
