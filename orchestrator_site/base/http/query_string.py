@@ -9,11 +9,11 @@ _MAX_PARAMETERS = 100
 
 def parse_query_string(query_string: str) -> dict[str, str]:
     """Return the query parameters. Raise `InvalidRequest` for one that is repeated or cannot be decoded."""
-    pairs = [pair for pair in query_string.split("&") if pair]
-    if len(pairs) > _MAX_PARAMETERS:
+    pairs = query_string.split("&")
+    if len(pairs) > _MAX_PARAMETERS:  # empty ones, too: Django counts them where it reads the query itself
         raise InvalidRequest(f"at most {_MAX_PARAMETERS} query parameters are allowed")
     parameters: dict[str, str] = {}
-    for pair in pairs:
+    for pair in filter(None, pairs):
         raw_name, _, raw_value = pair.partition("=")
         name, value = _decode(raw_name), _decode(raw_value)
         if name is None or value is None:

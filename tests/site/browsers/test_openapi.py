@@ -126,6 +126,7 @@ def test_the_document_and_the_page_can_only_be_read(client: Client, path: str) -
         expect_error(answer, 405)
         assert answer["Allow"] == "GET, HEAD"
     expect_error(client.get(f"{path}?x=1"), 400, "x")
+    expect_error(client.get(f"{path}?{'&' * 2000}"), 400)
     assert client.get(path, headers={"Accept": "image/png"}).status_code == 200
 
 
