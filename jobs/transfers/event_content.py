@@ -17,13 +17,15 @@ _POLICY: Final = Policy(max_depth=100, allow_nul=True, any_magnitude=True)
 def read_event_content(workspace: Workspace, path: str) -> tuple[int, str]:
     """Return the size in bytes of the regular file at `path`, and its content as JSON (see `encode_content`).
 
-    Raise `OutputNotFound`, `ReadFailed` (it is not a regular file, not UTF-8 or too large), and `EngineUnavailable`.
+    Raise `OutputNotFound`, `ReadFailed` (it is not a regular file, not UTF-8 or too large), `EngineUnavailable` and
+    `EngineRefused`.
     """
     absolute, found = find_file(workspace, path)
     if found.size > _MAX_FILE_BYTES:
         raise _too_large(path)
     try:
-        with workspace.engine.get(workspace.container, absolute) as chunks, tar_files.unpack(chunks) as file:
+        with workspace.engine.get(workspace.container, absolute) as chunks:
+            file = tar_files.unpack(chunks)
             if file.size > _MAX_FILE_BYTES:
                 raise _too_large(path)
             data = b"".join(file)

@@ -3,13 +3,12 @@
 import tarfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from jobs.engine.protocol import User
-from jobs.engine.tar_chunks import ChunkReader
-from jobs.errors import EngineUnavailable
+from jobs.engine.tar_chunks import ChunkReader, read_entry
+from jobs.errors import EngineRefused, EngineUnavailable
 
 _DIRECTORY_MODE: Final = 0o755
 _END: Final = bytes(2 * tarfile.BLOCKSIZE)
@@ -47,9 +46,9 @@ def _header(name: str, kind: bytes, mode: int, size: int, owner: User) -> bytes:
 class UnpackedFile:
     """The file in a tar stream. It can be iterated over once, while the stream is open: its chunks are never copied."""
 
-    def __init__(self, entry: tarfile.TarInfo, content: ChunkReader) -> None:
-        """Take the file of `entry`, whose content comes next in `content`. What is not a regular file counts as empty."""
-        self.size = entry.size if entry.isreg() else 0
+    def __init__(self, size: int, content: ChunkReader) -> None:
+        """Take a file whose bytes come next in `content`."""
+        self.size = size
         self.consumed = 0
         self._content = content
 
@@ -66,24 +65,13 @@ class UnpackedFile:
             yield chunk
 
 
-@contextmanager
-def unpack(chunks: Iterator[bytes]) -> Iterator[UnpackedFile]:
-    """Yield the file in a tar stream that contains one. Raise `EngineUnavailable` if the stream is invalid."""
+def unpack(chunks: Iterator[bytes]) -> UnpackedFile:
+    """Return the file in a tar stream that contains one.
+
+    Raise `EngineUnavailable` if the stream ends too early, and `EngineRefused` if it is invalid or of another kind.
+    """
     content = ChunkReader(chunks)
-    with _translating_errors():
-        # With buffers of one block tarfile reads nothing beyond the entry's header.
-        archive = tarfile.open(fileobj=content, mode="r|", bufsize=tarfile.BLOCKSIZE)  # noqa: SIM115 - closed below
-    with archive:
-        with _translating_errors():
-            entry = archive.next()
-        if entry is None:
-            raise EngineUnavailable("the engine returned an archive without the file")
-        yield UnpackedFile(entry, content)
-
-
-@contextmanager
-def _translating_errors() -> Iterator[None]:
-    try:
-        yield
-    except tarfile.TarError as error:
-        raise EngineUnavailable(f"the engine returned an invalid archive: {error}") from error
+    entry = read_entry(content)
+    if not entry.isreg():
+        raise EngineRefused("the engine returned an archive without a regular file")
+    return UnpackedFile(entry.size, content)

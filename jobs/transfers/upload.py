@@ -32,7 +32,7 @@ def upload_file(
     """Send the regular file at `path` to `url`; return its size in bytes. A redirect is a failure.
 
     Each attempt sends the whole file. Raise `OutputNotFound`, `ReadFailed`, `UploadFailed`, `EngineUnavailable`,
-    `Interrupted`.
+    `EngineRefused`, `Interrupted`.
     """
     absolute, found = find_file(workspace, path)
     if found.size > limits.size:
@@ -41,7 +41,10 @@ def upload_file(
     attempts = Attempts(limits)
     while True:
         try:
-            with workspace.engine.get(workspace.container, absolute) as chunks, tar_files.unpack(chunks) as file:
+            with workspace.engine.get(workspace.container, absolute) as chunks:
+                file = tar_files.unpack(chunks)
+                if file.size > limits.size:
+                    raise ReadFailed(over_limit(quote_path(path), limits.size))
                 return _send(file, url, method, headers, limits, interrupt)
         except PathNotFound as error:
             raise not_found(path) from error

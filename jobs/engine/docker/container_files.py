@@ -5,7 +5,6 @@ import copy
 import json
 import logging
 import posixpath
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal
@@ -23,7 +22,7 @@ from jobs.engine.docker.transport import (
     quoted,
 )
 from jobs.engine.protocol import Stat, User
-from jobs.engine.tar_chunks import ChunkReader
+from jobs.engine.tar_chunks import ArchiveTooShort, ChunkReader, read_entry
 from jobs.errors import EngineRefused, EngineUnavailable, JobError, PathNotFound
 
 logger = logging.getLogger(__name__)
@@ -156,18 +155,19 @@ class ContainerFiles:
         """
         for _ in range(_MAX_LINK_HOPS):
             try:
-                with self.get(name, path) as chunks, tarfile.open(fileobj=ChunkReader(chunks), mode="r|") as archive:
-                    member = archive.next()
-                    if member is None or not (member.issym() or member.isreg()):
-                        return ""
-                    if member.isreg():
-                        content = archive.extractfile(member)
-                        return content.read(_MAX_DATABASE_BYTES).decode(errors="replace") if content else ""
-                    path = posixpath.join(posixpath.dirname(path), member.linkname)
-            except (_PathUnclear, EngineRefused, tarfile.TarError):
+                with self.get(name, path) as chunks:
+                    content = ChunkReader(chunks)
+                    entry = read_entry(content)
+                    if entry.isreg():
+                        text = bytearray(min(entry.size, _MAX_DATABASE_BYTES))
+                        return text.decode(errors="replace") if content.readinto(text) == len(text) else None
+            except (_PathUnclear, EngineRefused, ArchiveTooShort):
                 return None
             except PathNotFound:
                 return ""
+            if not entry.issym():
+                return ""
+            path = posixpath.join(posixpath.dirname(path), entry.linkname)
         return ""
 
 

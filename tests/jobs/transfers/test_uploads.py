@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from jobs.engine.protocol import Stat
 from jobs.errors import EngineUnavailable, Interrupted, OutputNotFound, ReadFailed, UploadFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers import Workspace, put_file, upload_file
@@ -194,6 +195,17 @@ class TestRetries:
         workspace.engine.fail_next("get", EngineUnavailable("away"))  # type: ignore[attr-defined]
         with pytest.raises(EngineUnavailable):
             upload(server.url("/file"))
+
+    def test_an_archive_with_a_larger_file_than_announced_fails(
+        self, workspace: Workspace, server: FileServer, upload: Upload, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given an engine whose archive has a file over the limit, while it says that the file is small
+        put_file(workspace, "out.bin", b"x" * 2000)
+        monkeypatch.setattr(workspace.engine, "stat", lambda *_: Stat(size=1, kind="file"))
+        # I expect a failure, and that nothing is sent
+        with pytest.raises(ReadFailed, match="limit"):
+            upload(server.url("/file"), size=1000)
+        assert not server.requests
 
     def test_a_truncated_archive_leaves_an_incomplete_request(
         self, workspace: Workspace, server: FileServer, upload: Upload, monkeypatch: pytest.MonkeyPatch
