@@ -87,7 +87,7 @@ class ContainerFiles:
     def get(self, name: str, path: str) -> Iterator[Iterator[bytes]]:
         """See `Engine.get`."""
         with self._client.stream(
-            "GET", _archive(name), params={"path": path}, timeout=self._client.intervals.long_call
+            "GET", _archive(name), params={"path": _as_bytes(path)}, timeout=self._client.intervals.long_call
         ) as response:
             if isinstance(response, EngineAnswer):
                 raise _path_error(response)
@@ -182,6 +182,11 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 def _archive(name: str) -> str:
     return f"/containers/{quoted(name)}/archive"
+
+
+def _as_bytes(path: str) -> bytes:
+    """Return a path as the engine has it: the target of a link in an image need not be UTF-8."""
+    return path.encode("utf-8", "surrogateescape")
 
 
 def _kind(mode: int) -> Literal["file", "directory", "symlink", "other"]:

@@ -136,7 +136,7 @@ class EngineClient:
         method: str,
         path: str,
         *,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, str | bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Iterator[requests.Response | EngineAnswer]:
@@ -197,7 +197,7 @@ class EngineClient:
         method: str,
         path: str,
         *,
-        params: Mapping[str, str] | None,
+        params: Mapping[str, str | bytes] | None,
         headers: Mapping[str, str],
         timeout: float,
         data: bytes | Iterable[bytes] | None = None,

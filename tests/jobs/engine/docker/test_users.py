@@ -82,6 +82,17 @@ def test_a_user_is_not_remembered_from_a_file_that_was_not_read(daemon: Scripted
     assert user_of(files) == User(1000, 1001)
 
 
+def test_the_target_of_a_link_need_not_be_utf_8(daemon: ScriptedDaemon) -> None:
+    # Given an image whose /etc/passwd is a link, to a name that an engine sends as it is
+    link = tarfile.TarInfo("passwd")
+    link.type, link.linkname = tarfile.SYMTYPE, "\udcff\udcfe"
+    daemon.answers["path=%2Fetc%2Fpasswd"] = chunked(link.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + bytes(1024))
+    daemon.answers["path=%2Fetc%2F%FF%FE"] = file_answer("app:x:1000:1001::/:/bin/sh\n")
+
+    # When its user is looked up, I expect that of the file with this name
+    assert user_of(files_of(daemon)) == User(1000, 1001)
+
+
 def test_the_user_of_an_image_without_users_is_looked_up_once(daemon: ScriptedDaemon) -> None:
     files = files_of(daemon)
     daemon.answers["/archive"] = answer(404, {"message": "Could not find the file /etc/passwd in container job"})
