@@ -323,7 +323,7 @@ class Engine(Protocol):
     def real_path(self, name: str, path: str) -> str:
         """Return a path with its symbolic links resolved inside the container, even if they lead to nothing.
 
-        Links that form a cycle are left unresolved.
+        Links that form a cycle are left unresolved, and so is what follows the first thousand components.
         """
 
     def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_DATABASE_BYTES: Final = 4 * 1024**2  # read of an /etc/passwd or /etc/group
 _MAX_LINK_HOPS: Final = 16
+_MAX_LOOKUPS: Final = 1024  # of the components of one path, which is as many as one without links can have
+_NO_NAMES: Final = ("", ".", "..")  # components that need no lookup
 _MAX_USERS: Final = 1000  # that are remembered
 
 # Bits of Go's os.FileMode, which the engine's JSON has in place of stat(2)'s.
@@ -135,12 +137,16 @@ class ContainerFiles:
 
     def real_path(self, name: str, path: str) -> str:
         """See `Engine.real_path`."""
-        real, rest, hops = "/", path, 0
+        real, rest, hops, lookups = "/", path, 0, 0
         while rest:
             component, _, rest = rest.lstrip("/").partition("/")
-            if not component:
-                continue
             step = posixpath.normpath(posixpath.join(real, component))
+            if component in _NO_NAMES:
+                real = step
+                continue
+            lookups += 1
+            if lookups > _MAX_LOOKUPS:
+                return posixpath.normpath(posixpath.join(step, rest))
             found = self._stat(name, step)
             if found and int(found["mode"]) & _SYMLINK and hops < _MAX_LINK_HOPS:
                 real, rest, hops = "/", f"{posixpath.join(real, found['linkTarget'])}/{rest}", hops + 1
