@@ -12,6 +12,7 @@ from jobs.errors import EngineRefused, EngineUnavailable
 _STREAMS: Final[dict[int, StreamName]] = {1: "stdout", 2: "stderr"}
 _ENGINE_ERROR: Final = 3  # a frame in which the engine says why it cannot continue
 _KINDS: Final = (*_STREAMS, _ENGINE_ERROR)
+_NO_FRAME: Final = -1  # of no kind
 _HEADER: Final = Struct(">B3xI")  # stream, three zeros, length of the payload
 _HEADER_BYTES: Final = _HEADER.size
 _PIECE_BYTES: Final = 16 * 1024  # the engine cuts longer lines into pieces of this size
@@ -50,7 +51,7 @@ class _Decoder:
         The loop is short and calls little, because there is a frame for each line.
         """
         log, position, skip, long_lines = self.undecoded + received, 0, self._skip, self._long_lines
-        available, kind = len(log), 0
+        available, kind = len(log), _NO_FRAME
         times: list[bytes] = []  # these two are of the frames to yield next, which are of this kind
         data: list[bytes] = []
         while position + _HEADER_BYTES <= available:

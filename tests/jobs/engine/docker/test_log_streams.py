@@ -78,7 +78,10 @@ def test_an_engine_that_cannot_read_its_log_reports_the_reason(daemon: ScriptedD
         read(DockerEngine(daemon.host))
 
 
-@pytest.mark.parametrize("header", [bytes([1, 0, 0, 0, 255, 255, 255, 255]), b"HTTP/1.1"])
+HEADERS = [bytes([1, 0, 0, 0, 255, 255, 255, 255]), bytes([0, 0, 0, 0, 0, 0, 0, 4]), bytes([4, 0, 0, 0, 0, 0, 0, 4]), b"HTTP/1.1"]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=["size", "kind 0", "kind 4", "text"])
 def test_a_malformed_frame_takes_no_memory(daemon: ScriptedDaemon, header: bytes) -> None:
     daemon.answers["/logs"] = chunked(header, b"x" * 1000)
 
