@@ -6,6 +6,7 @@ chunk proves that an answer is complete.
 """
 
 import contextlib
+import re
 import select
 import socket
 import ssl
@@ -24,6 +25,7 @@ from orchestrator_site.base.intervals import EngineIntervals
 _CONNECTION_CLOSED: Final = "the engine closed the connection"
 _RECEIVE_BYTES: Final = 64 * 1024
 _MAX_SIZE_LINE_BYTES: Final = 4096
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")  # int() also accepts -5, 0x5 and 5_0
 _MAX_LOST_PROBES: Final = 3  # of TCP keep-alive, then the connection is broken
 
 
@@ -130,6 +132,8 @@ class ByteStream:
             end = encoded.find(b"\r\n", start)
             if end < 0:
                 break
+            if start > position and not encoded.startswith(b"\r\n", position):
+                raise EngineUnavailable(ANSWER_UNREADABLE)
             left = _chunk_size(encoded[start:end])
             position = end + 2
             self._between_chunks = True
@@ -145,13 +149,10 @@ class ByteStream:
 @lru_cache(maxsize=1024)  # takes a third of the time: lines of a log have similar lengths
 def _chunk_size(line: bytes) -> int:
     """Return the size in the first line of a chunk. Raise `EngineUnavailable` if there is none."""
-    try:
-        size = int(line.partition(b";")[0], 16)
-    except ValueError as error:
-        raise EngineUnavailable(ANSWER_UNREADABLE) from error
-    if size < 0:
+    size = _SIZE_LINE.fullmatch(line)
+    if size is None:
         raise EngineUnavailable(ANSWER_UNREADABLE)
-    return size
+    return int(size[1], 16)
 
 
 def _enable_keep_alive(connection: socket.socket, intervals: EngineIntervals) -> None:

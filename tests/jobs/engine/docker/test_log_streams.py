@@ -78,6 +78,24 @@ def test_an_engine_that_cannot_read_its_log_reports_the_reason(daemon: ScriptedD
         read(DockerEngine(daemon.host))
 
 
+@pytest.mark.parametrize("size", [b"-5", b"+5", b"0x5", b"5_0", b"5 0", b"", b"f" * 16])
+def test_a_chunk_size_must_be_hexadecimal(daemon: ScriptedDaemon, size: bytes) -> None:
+    daemon.answers["/logs"] = chunked(end=False) + size + b"\r\n" + frame(b"one\n") + b"\r\n0\r\n\r\n"
+
+    with pytest.raises(EngineUnavailable):
+        read(DockerEngine(daemon.host))
+
+
+def test_a_chunk_ends_with_a_line_end(daemon: ScriptedDaemon) -> None:
+    # Given an engine that sends a longer chunk than it announces
+    one, two = chunked(frame(b"one\n"), end=False), chunked(frame(b"two\n")).partition(b"\r\n\r\n")[2]
+    daemon.answers["/logs"] = one.removesuffix(b"\r\n") + b"XX" + two
+
+    # When its log is read, I expect an error and not another log
+    with pytest.raises(EngineUnavailable):
+        read(DockerEngine(daemon.host))
+
+
 HEADERS = [bytes([1, 0, 0, 0, 255, 255, 255, 255]), bytes([0, 0, 0, 0, 0, 0, 0, 4]), bytes([4, 0, 0, 0, 0, 0, 0, 4]), b"HTTP/1.1"]
 
 
