@@ -4,12 +4,14 @@ As a program, it is the process `metrics` of the Procfile: without Django and th
 """
 
 import logging.config
+import re
 import signal
 import socket
 import sys
 import threading
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from gunicorn.config import Config
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -27,6 +29,8 @@ from orchestrator_site.web.event_loop import Server
 logger = logging.getLogger(__name__)
 
 _LIMITS: Final = Limits(connections=50, long_answers=1)
+# A version of a format that is not two to four numbers: prometheus_client fails at it.
+_UNREADABLE_VERSION: Final = re.compile(r"version[ \t]*=(?![ \t]*[0-9]{1,3}(?:\.[0-9]{1,3}){1,3}[ \t]*(?:[;,]|\Z))")
 
 
 def serve_metrics(configuration: Configuration) -> None:
@@ -40,8 +44,20 @@ def serve_metrics(configuration: Configuration) -> None:
     registry.register(DatabaseCollector(database_of(configuration), directory))
     listener = _listen(configuration.host, configuration.metrics_port)
     intervals = WebIntervals()
-    server = Server([listener], _gunicorn_settings(), make_wsgi_app(registry), _LIMITS, intervals)
+    server = Server([listener], _gunicorn_settings(), application(registry), _LIMITS, intervals)
     threading.Thread(target=_serve, args=(server, intervals.tick), name="metrics", daemon=True).start()
+
+
+def application(registry: CollectorRegistry) -> Callable[[dict[str, Any], Any], Any]:
+    """Return prometheus_client's WSGI application, which does not see an `Accept` header that it cannot read."""
+    answer = make_wsgi_app(registry)
+
+    def answer_readable(environ: dict[str, Any], start_response: Any) -> Any:
+        if _UNREADABLE_VERSION.search(environ.get("HTTP_ACCEPT", "")):
+            del environ["HTTP_ACCEPT"]
+        return answer(environ, start_response)
+
+    return answer_readable
 
 
 def _listen(host: str, port: int) -> socket.socket:

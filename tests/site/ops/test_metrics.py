@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 import requests
+from prometheus_client import CollectorRegistry
 
 from orchestrator_site.ops import metrics
 from orchestrator_site.web.event_loop import Server
@@ -35,6 +36,32 @@ def samples(service: Service) -> dict[str, float]:
         return {}
     lines = [line.rpartition(" ") for line in answer.text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in lines}
+
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+UNREADABLE = ("x", "", "1.x", "\xb2.0", "1" * 5000, "1.0.0 x", "1.0.0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("accept", "type_"),
+    [
+        (PROMETHEUS, "application/openmetrics-text; version=1.0.0"),
+        ("text/plain;version=1.0.0", "text/plain; version=1.0.0"),
+        ("*/*", "text/plain; version=0.0.4"),
+        *((f"text/plain;version={version}", "text/plain; version=0.0.4") for version in UNREADABLE),
+        *((f"application/openmetrics-text; version = {version}", "text/plain; version=0.0.4") for version in UNREADABLE),
+    ],
+)
+def test_any_accept_header_is_answered(accept: str, type_: str) -> None:
+    types = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "HTTP_ACCEPT": accept}
+    metrics.application(CollectorRegistry())(environ, lambda _, headers: types.append(dict(headers)["Content-Type"]))
+    assert types[0].startswith(type_)
 
 
 def test_the_counts_of_a_killed_process_stay(service: Service) -> None:
