@@ -21,6 +21,8 @@ Application = Callable[[dict[str, Any], Any], Any]
 def config() -> Config:
     settings = Config()
     settings.set("threads", THREADS)
+    settings.set("forwarder_headers", "")  # as orchestrator_site/gunicorn.py
+    settings.set("header_map", "drop")
     return settings
 
 
