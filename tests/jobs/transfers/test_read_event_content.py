@@ -10,6 +10,7 @@ from jobs.errors import EngineUnavailable, OutputNotFound, ReadFailed
 from jobs.transfers import Workspace, put_file, read_event_content
 from jobs.transfers.event_content import MAX_CONTENT_BYTES
 from jobs.transfers.workspace import Target, write_file
+from tests.fake_engine import FakeEngine
 from tests.jobs.transfers.workspaces import (
     NewWorkspace,
     plant,
@@ -79,6 +80,18 @@ class TestReadEvent:
             plant_pipe(workspace)
         with pytest.raises(OutputNotFound if words == "does not exist" else ReadFailed, match=f'"{path}" {words}'):
             read_event_content(workspace, path)
+
+    @pytest.mark.parametrize("name", ["a" * 255, "é" * 127, "\u202e", "a\nb", "hard link"])
+    def test_unusual_files_are_read(self, new_workspace: NewWorkspace, name: str) -> None:
+        # Given a file with a name that is unusual, or a second one
+        workspace = new_workspace()
+        put_file(workspace, "file" if name == "hard link" else name, b"x")
+        if name == "hard link":
+            if isinstance(workspace.engine, FakeEngine):
+                pytest.skip("the fake engine unpacks no hard links")
+            plant(workspace, "/workspace", (name, tarfile.LNKTYPE, "file"))
+        # I expect its content
+        assert read_event_content(workspace, name) == (1, '"x"')
 
     @pytest.mark.parametrize("path", ["dev/shm/out", "dev/out", "proc/out", "sys/out", "link/out", "link/deep/out"])
     def test_a_file_in_a_mounted_directory_fails(self, new_workspace: NewWorkspace, path: str) -> None:
