@@ -280,7 +280,7 @@ class AccessIntervals:
     job_of_key: float = 0.01  # between two jobs that are posted with a key, after the first 1000
     job_of_address: float = 0.005  # between two from an address, after the first 2000
     login_of_address: float = 6.0  # between two logins from an address, after the first 10
-    login_of_account: float = 20.0  # between two logins to an account, after the first 30
+    login_of_account: float = 5.0  # between two logins to an account, after the first 30: an address alone must not use them up
     session: float = 12 * 3600.0  # since the login: then the admin asks for the password again
     limits: float = 2.0  # between two looks at the limits of namespaces: a new limit holds this late at most
     retry_undecided: float = 10.0  # for a client whose namespace has as many undecided jobs as it may have

@@ -11,7 +11,7 @@ from django.test import Client
 
 from orchestrator_site.admin import login
 from orchestrator_site.base import broker
-from orchestrator_site.base.access.throttles import Allowance
+from orchestrator_site.base.access.throttles import Allowance, ProcessThrottle
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "a long password of a test"
@@ -52,6 +52,18 @@ def test_an_account_has_a_limited_number_of_tries_from_all_addresses(
     ]
     assert [answer.status_code for answer in found] == [200, 200, 200, 429]
     assert log_in(client, user="other").status_code == 200
+
+
+def test_an_address_alone_does_not_keep_an_account_from_logging_in() -> None:
+    # Given an attacker who tries passwords of an account as often as one address may, for an hour
+    now = 0.0
+    throttle = ProcessThrottle(clock=lambda: now)
+    for second in range(3600):
+        now = float(second)
+        throttle.spend([("the attacker's", login.OF_ADDRESS), ("olga", login.OF_ACCOUNT)])
+
+    # When its owner logs in from another address, I expect that to be possible at once
+    assert throttle.spend([("her own", login.OF_ADDRESS), ("olga", login.OF_ACCOUNT)]) == 0
 
 
 def test_a_session_has_a_new_id_is_hidden_from_scripts_and_ends(client: Client) -> None:
