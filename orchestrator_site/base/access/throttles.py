@@ -4,6 +4,7 @@ What is left of an allowance is a single time, the one at which it will be whole
 forgotten at that time, so that what is kept does not grow. While Redis does not answer, each process counts by itself.
 """
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from orchestrator_site.base import broker
 from orchestrator_site.base.intervals import AccessIntervals
 
 _MAX_KEPT: Final = 10_000  # in this process
+_WITH_PORT: Final = re.compile(r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]+)?")  # as some proxies write an address
 _INTERVALS: Final = AccessIntervals()
 
 
@@ -115,6 +117,8 @@ def client_of(request: HttpRequest) -> str:
     text: str = request.META.get("REMOTE_ADDR", "")
     if settings.CONFIGURATION.public_url.startswith("https://"):
         text = request.headers.get("X-Forwarded-For", text).rpartition(",")[2].strip()
+    if with_port := _WITH_PORT.fullmatch(text):  # each connection of a client has another port
+        text = with_port[1] or with_port[2]
     try:
         address = ip_address(text)
     except ValueError:
