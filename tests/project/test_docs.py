@@ -139,6 +139,20 @@ def test_decision_records_have_one_form_and_an_index() -> None:
         assert f"| {number} | [{title}]({record.name}) |" in index
 
 
+def test_every_promise_about_security_names_a_mechanism_and_tests() -> None:
+    # Given the tables of promises, which end with the column of their tests
+    text = (ROOT / "docs" / "security.md").read_text()
+    promises = [row.split(" | ") for row in re.findall(r"^\| (?!promise).+\| .*`tests/.+$", text, re.MULTILINE)]
+    tables = re.findall(r"^\| promise \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+
+    # I expect each row to name tests, and each test module to have some
+    assert len(promises) == sum(table.count("\n") for table in tables) > 30
+    for _, mechanism, tests in promises:
+        assert mechanism
+        for module in re.findall(r"`(\S+)`", tests):
+            assert "def test_" in (ROOT / module).read_text(), module
+
+
 @pytest.mark.parametrize("body", [*POSTED.findall(README), *POSTED.findall(USAGE), *WHOLE.findall(USAGE)])
 def test_jobs_that_are_shown_are_accepted(body: str) -> None:
     assert NewJob.read(json.loads(body)).image
