@@ -59,7 +59,7 @@ def _carry_out(options: Namespace, environment: Mapping[str, str], progress: Pro
         on_return=lambda: progress.say("the service is back", Mood.GOOD),
         sleep=interrupts.sleep,
     )
-    service = Service(connection)
+    service = Service(connection, options.namespace)
     match options.action:
         case "logs":
             return queries.logs(options, service, progress, interrupts)

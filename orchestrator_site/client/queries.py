@@ -93,10 +93,18 @@ def _pages(service: Service, interrupts: Interrupts, query: Mapping[str, str], l
 
 def _row(job: dict[str, Any], *, is_wide: bool) -> str:
     job_id, state, image = shown(job.get("id")), shown(job.get("status")), shown(job.get("image"))
+    if namespace := _namespace_of(job):
+        image += f" (in {namespace})"
     created, ran = _ago(job, "createdAt"), _ran(job)
     if is_wide:
         return f"{job_id:<36}  {state:<9}  {created:<16}  {ran:<{_RAN}}  {image}"
     return f"{job_id}\n  {state}, {image}\n  {created}" + (f", ran {ran}" if ran else "")
+
+
+def _namespace_of(job: Mapping[str, Any]) -> str:
+    """Return the namespace of a job, nothing if it is the one that needs no option."""
+    namespace = shown(job.get("namespace") or "")
+    return "" if namespace == "default" else namespace
 
 
 def _ago(job: dict[str, Any], member: str) -> str:
@@ -132,6 +140,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what is known of a job, label by label."""
     yield "Job", shown(job.get("id"))
+    yield "Namespace", _namespace_of(job)
     yield "Status", shown(job.get("status"))
     yield "Waiting", shown(job.get("waiting") or "")
     if job.get("reason") != job.get("status"):

@@ -2,7 +2,7 @@
 
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from orchestrator_site.client.errors import UsageError
 from orchestrator_site.client.options import option_values
@@ -129,6 +129,7 @@ def _add_job(parser: ArgumentParser) -> None:
     job.add_argument("--network", choices=("bridge", "none"), help="by default bridge")
     job.add_argument("--pull", choices=("missing", "always", "never"), help="when to pull the image; by default missing")
     job.add_argument("--id", help="an id of your own; by default a new one")
+    _add_namespace(job)
     job.add_argument(
         "--meta",
         type=option_values.pair,
@@ -179,6 +180,7 @@ def _parse_run(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 def _logs_parser(prog: str) -> ArgumentParser:
     parser = _Parser(prog, "Print the log of a job: its stdout to stdout, its stderr to stderr.")
     _add_id(parser)
+    _add_namespace(parser)
     parser.add_argument("--follow", action="store_true", help="go on to the end of the log")
     parser.add_argument("--tail", type=option_values.positive, metavar="LINES", help="only this many lines before the end")
     parser.add_argument("--stream", choices=("stdout", "stderr"), help="only this stream")
@@ -189,6 +191,7 @@ def _logs_parser(prog: str) -> ArgumentParser:
 def _status_parser(prog: str) -> ArgumentParser:
     parser = _Parser(prog, "Say how a job is.")
     _add_id(parser)
+    _add_namespace(parser)
     parser.add_argument("--json", action="store_true", help="print the job as the API has it")
     return parser
 
@@ -196,12 +199,14 @@ def _status_parser(prog: str) -> ArgumentParser:
 def _cancel_parser(prog: str) -> ArgumentParser:
     parser = _Parser(prog, "Cancel jobs. A job that has ended does not change.")
     parser.add_argument("id", nargs="+", metavar="ID", help="the id of a job")
+    _add_namespace(parser)
     parser.add_argument("--json", action="store_true", help="print the jobs as the API has them")
     return parser
 
 
 def _list_parser(prog: str) -> ArgumentParser:
     parser = _Parser(prog, "List jobs, the newest first.")
+    _add_namespace(parser, "only jobs of this namespace; by default all that the API key sees")
     parser.add_argument("--status", choices=_STATUSES, help="only jobs with this status")
     parser.add_argument("--image", help="only jobs with exactly this image")
     parser.add_argument("--node", help="only jobs on the node with this name")
@@ -220,6 +225,10 @@ def _list_parser(prog: str) -> ArgumentParser:
 
 def _add_id(parser: ArgumentParser) -> Action:
     return parser.add_argument("id", metavar="ID", help="the id of the job")
+
+
+def _add_namespace(parser: Any, text: str = "the job's namespace, for an API key of all; by default `default`") -> None:
+    parser.add_argument("--namespace", metavar="NAME", help=text)
 
 
 _PARSERS: Final = {"logs": _logs_parser, "status": _status_parser, "cancel": _cancel_parser, "list": _list_parser}

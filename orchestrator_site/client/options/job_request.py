@@ -27,6 +27,7 @@ _MEMBERS: Final = {  # a member of the job: the option that sets it
     "pullPolicy": "--pull",
     "network": "--network",
     "id": "--id",
+    "namespace": "--namespace",
 }
 _TRANSFER: Final = re.compile(r"(input|output)s\[(\d+)\]")
 

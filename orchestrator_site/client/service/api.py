@@ -34,31 +34,34 @@ class LogPage:
 class Service:
     """The service behind a connection. An answer that does not have the form that the API describes is a `ClientError`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, namespace: str | None = None) -> None:
+        """Call it about the jobs of this namespace; a key of one namespace needs none."""
         self._connection = connection
+        self._namespace = {} if namespace is None else {"namespace": namespace}
         self.url: Final = connection.url
 
     def create(self, job: bytes) -> None:
         """Post a job. Raise `RefusedAfterRetry` if the id is taken, but perhaps by an earlier attempt of this call."""
-        self._connection.call_json("POST", "/v1/jobs", body=job)
+        self._connection.call_json("POST", "/v1/jobs", query=self._namespace, body=job)
 
     def get(self, job_id: str, *, wait: float = 0.0) -> dict[str, Any]:
         """Return a job, after at most `wait` seconds for its status to become final."""
-        return self._job(self._connection.call_json("GET", _path_of(job_id), query=_waiting(wait), wait=wait))
+        query = self._namespace | _waiting(wait)
+        return self._job(self._connection.call_json("GET", _path_of(job_id), query=query, wait=wait))
 
     def cancel(self, job_id: str) -> None:
-        self._connection.call("DELETE", _path_of(job_id))
+        self._connection.call("DELETE", _path_of(job_id), query=self._namespace)
 
     def list_jobs(self, query: Mapping[str, str]) -> dict[str, Any]:
         """Return a page of jobs."""
-        page = self._connection.call_json("GET", "/v1/jobs", query=query)
+        page = self._connection.call_json("GET", "/v1/jobs", query={**self._namespace, **query})
         for job in _list_of(page, "jobs"):
             self._job(job)
         return page
 
     def log_page(self, job_id: str, *, wait: float = 0.0, **query: int | str) -> LogPage:
         """Return a page of the log, after at most `wait` seconds for a line or the end of the log."""
-        asked = {name: str(value) for name, value in query.items()} | _waiting(wait)
+        asked = self._namespace | {name: str(value) for name, value in query.items()} | _waiting(wait)
         page = self._connection.call_json("GET", f"{_path_of(job_id)}/logs", query=asked, wait=wait)
         try:
             lines = [
@@ -71,7 +74,7 @@ class Service:
 
     def log_text(self, job_id: str, *, after: int, limit: int, stream: str) -> bytes:
         """Return lines of the log exactly as they were printed."""
-        query = {"after": str(after), "limit": str(limit), "stream": stream}
+        query = self._namespace | {"after": str(after), "limit": str(limit), "stream": stream}
         return self._connection.call("GET", f"{_path_of(job_id)}/logs", query=query, accept="text/plain")
 
     def _job(self, value: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from environment import without_service
@@ -18,6 +19,14 @@ from tests.site.client.peers import Peer, Reply, serving
 
 pytestmark = pytest.mark.stateless
 
+DONE = {
+    "id": "a",
+    "status": "completed",
+    "exitCode": 0,
+    "finishedAt": "2026-01-31T12:00:00Z",
+    "completedAt": "2026-01-31T12:00:00Z",
+}
+EMPTY_LOG = {"lines": [], "next": 0, "complete": True}
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -47,6 +56,26 @@ def printed_by(*command: str, code: int, state: Path) -> str:
 )
 def test_help_begins_with_the_name_of_the_command(command: list[str], prog: str, tmp_path: Path) -> None:
     assert printed_by(*command, code=0, state=tmp_path).startswith(f"usage: {prog} [options] IMAGE")
+
+
+@pytest.mark.parametrize(
+    ("command", "answers"),
+    [
+        (["alpine", "true"], [Reply(202, {"id": "a"}), Reply(200, DONE), Reply(200, EMPTY_LOG)]),
+        (["logs", "a"], [Reply(200, EMPTY_LOG)]),
+        (["status", "a"], [Reply(200, DONE)]),
+        (["cancel", "a"], [Reply(204), Reply(200, DONE)]),
+        (["list"], [Reply(200, {"jobs": []})]),
+    ],
+)
+def test_every_request_names_the_namespace_that_was_given(command: list[str], answers: list[Reply]) -> None:
+    peer = Peer()
+    peer.replies.extend(answers * 2)
+    with serving(peer):
+        for options in ([], ["--namespace", "team-a"]):
+            assert command_line.main("bin/run", [command[0], *options, *command[1:]], {"ORCHESTRATOR_URL": peer.url}) == 0
+    asked = [parse_qs(urlsplit(path).query).get("namespace") for _, path, _, _ in peer.requests]
+    assert asked == [None] * len(answers) + [["team-a"]] * len(answers)
 
 
 @pytest.mark.parametrize(("is_terminal", "printed"), [(True, "\n"), (False, "")])

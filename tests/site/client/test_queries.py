@@ -14,6 +14,7 @@ pytestmark = pytest.mark.stateless
 
 JOB: dict[str, Any] = {
     "id": "nightly",
+    "namespace": "team-a",
     "status": "failed",
     "image": "alpine",
     "error": "the engine said: " + "no space left on device " * 5,
@@ -42,11 +43,12 @@ def printed(capsys: pytest.CaptureFixture[str], command: Any, **options: Any) ->
 def test_the_columns_of_a_list_are_as_wide_as_the_longest_duration(capsys: pytest.CaptureFixture[str]) -> None:
     header, row = printed(capsys, queries.list_jobs, status=None, image=None, node=None, meta=[], limit=1)
     assert row[header.index("RAN") : header.index("IMAGE")].strip() == "less than 0.1 s"
-    assert row[header.index("IMAGE") :] == "alpine"
+    assert row[header.index("IMAGE") :] == "alpine (in team-a)"
 
 
 def test_nothing_is_said_of_files_that_a_job_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, queries.status, id="nightly")
+    assert "Namespace team-a" in lines
     assert "Used      0.25 s of cpu, 1.0 MiB of memory, 10 bytes of log" in lines
 
 

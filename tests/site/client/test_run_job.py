@@ -120,6 +120,7 @@ def test_an_error_of_the_service_names_the_option(peer: Peer, capsys: pytest.Cap
     [
         ("free capacity on a node", "waiting for free capacity on a node"),
         ("its node's engine to respond", "waiting for its node's engine to respond"),
+        ("its namespace, which may use 1 job at once", "waiting for its namespace, which may use 1 job at once"),
         ("17 jobs ahead", "waiting: 17 jobs ahead"),
         ("no node with 64 cpus; the largest has 2", "waiting: no node with 64 cpus; the largest has 2"),
         ("pulling alpine", "pulling alpine"),
