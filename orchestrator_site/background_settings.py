@@ -2,4 +2,4 @@
 
 from orchestrator_site.settings import *  # noqa: F403
 
-INSTALLED_APPS = ["orchestrator_site", "orchestrator_site.base.access", "callbacks", "jobs"]
+INSTALLED_APPS = ["django.contrib.sessions", "orchestrator_site", "orchestrator_site.base.access", "callbacks", "jobs"]

@@ -183,6 +183,7 @@ class RelayIntervals:
     retention: float = 10.0
     retention_batch: float = 1.0  # between two batches while there are more
     unused_destinations: float = 60.0
+    ended_sessions: float = 3600.0
     samples: float = 60.0  # of nodes and breakers, for the charts
     samples_of_open_breakers: float = 20.0  # less than `DeliveryIntervals.breaker_open`: none that opens is missed
     old_samples: float = 3600.0

@@ -5,6 +5,10 @@ import threading
 import time
 from datetime import timedelta
 
+from django.contrib.sessions.models import Session
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
 from callbacks import delivery_hints
 from callbacks.delivery import breaker_samples, destination_queue, destination_rows, due_streams
 from callbacks.operators import redelivery
@@ -29,6 +33,11 @@ def report_unreadable_secrets() -> None:
     """Log an error if the oldest or the newest secrets cannot be decrypted: a key is missing."""
     for row in key_rotation.unreadable_ends():
         logger.error("no key in ENCRYPTION_KEYS decrypts %s", row)
+
+
+def ended_sessions() -> QuerySet[Session]:
+    """Return the sessions of the admin that have ended, which Django does not accept, and does not delete."""
+    return Session.objects.filter(expire_date__lt=Now())
 
 
 class RelayProcess:
@@ -64,6 +73,7 @@ class RelayProcess:
             Duty(intervals.unreadable_secrets, report_unreadable_secrets),
             Duty(intervals.unused_destinations, destination_rows.delete_unused, destination_rows.unused),
             Duty(intervals.retention, lambda: self._delete_old_jobs(stopping), lambda: retention.oldest_expired(self._retention)),
+            Duty(intervals.ended_sessions, lambda: ended_sessions().delete(), ended_sessions),
             Duty(intervals.old_samples, lambda: node_samples.old(intervals).delete(), lambda: node_samples.old(intervals)),
             Duty(intervals.old_samples, lambda: breaker_samples.old(intervals).delete(), lambda: breaker_samples.old(intervals)),
         ]

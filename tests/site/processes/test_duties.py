@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import DatabaseError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -164,6 +165,14 @@ def test_a_relay_reports_at_its_start_that_a_key_is_missing(
     caplog.clear()
     pass_seconds(60, relay, clock)
     assert "ENCRYPTION_KEYS" not in caplog.text
+
+
+def test_a_relay_deletes_sessions_that_have_ended(relay: list[Duties], clock: ManualClock) -> None:
+    now = timezone.now()
+    for name, hours in (("ended", -1), ("open", 1)):
+        Session.objects.create(session_key=name, expire_date=now + timedelta(hours=hours))
+    pass_seconds(1, relay, clock)
+    assert [session.session_key for session in Session.objects.all()] == ["open"]
 
 
 def test_a_relay_takes_samples_for_charts_and_deletes_old_ones(relay: list[Duties], clock: ManualClock) -> None:
