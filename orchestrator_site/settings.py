@@ -31,7 +31,7 @@ if _public.scheme == "https":
 SESSION_ENGINE = "orchestrator_site.browsers.sessions"
 SESSION_COOKIE_AGE = round(AccessIntervals().session)
 CSRF_COOKIE_SAMESITE = "Strict"
-# HSTS is about this host: whether it holds for others below it, or belongs into lists in browsers, only their owner knows.
+# HSTS is about this host: if it holds for all hosts below it, or is in the lists of browsers, is up to the owner of the domain.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 AUTHENTICATION_BACKENDS = ["orchestrator_site.base.memberships.restriction.RestrictingBackend"]
 AUTH_PASSWORD_VALIDATORS = [
