@@ -20,6 +20,7 @@ from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import Answer, configured, expect_error, store_lines
 from tests.helpers.factories import job_spec, make_node, subscribe
 from tests.helpers.keys import bearer, make_key
+from tests.helpers.log_streams import end_log
 from tests.site.browsers.test_openapi import OPERATIONS
 
 pytestmark = pytest.mark.django_db
@@ -126,9 +127,10 @@ def test_a_cursor_tells_nothing_of_the_job_at_which_it_points(uuid: UUID) -> Non
 
 
 def job_of_b() -> Job:
-    """Store a job of the other namespace, with a log and a dead event, all of which have the canary."""
+    """Store a job of the other namespace, with a log that has ended and a dead event, all of which have the canary."""
     job = services.create(job_spec(id=SECRET, image=SECRET, meta={"m": SECRET}, callback=None), "team-b")
     store_lines(job, SECRET)
+    end_log(job)
     subscribe(job.uuid, job.id, f"https://{SECRET}.example/")
     outbox.publish(job.uuid, "orchestrator.job.start", SECRET, {"secret": SECRET})
     Event.objects.update(state="dead")
