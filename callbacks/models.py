@@ -36,6 +36,7 @@ class Destination(models.Model):
         default=0, db_default=0, help_text="Seconds that its slowest answer took. Each quick answer halves them."
     )
     waiting = models.BooleanField(default=False, help_text="Whether streams may be waiting for it.")
+    limited_until = models.DateTimeField(null=True, help_text="Nothing is sent before: it has got as much as it may.")
     revive_since = models.DateTimeField(null=True, help_text="Events that died at this time or later are to be redelivered …")
     revive_until = models.DateTimeField(null=True, help_text="… if they died at this time or earlier. Null if none is requested.")
 
@@ -67,6 +68,19 @@ class BreakerSample(models.Model):
         return f"{self.open_breakers} in minute {self.minute}"
 
 
+class Owner(models.Model):
+    """A publisher of streams, and how much was sent of its events lately. All processes share this row."""
+
+    name = models.CharField(max_length=128, primary_key=True)
+    limited_until = models.DateTimeField(null=True, help_text="Nothing is sent before: as much as may be was sent.")
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Subscription(models.Model):
     """A stream of events, and the URL that they are sent to in order.
 
@@ -78,6 +92,7 @@ class Subscription(models.Model):
 
     stream = models.UUIDField(unique=True)
     subject = models.CharField(max_length=128)
+    owner = models.CharField(max_length=128, default="", db_default="", help_text="Its events count towards this one's limit.")
     url = EncryptedTextField()
     key = EncryptedTextField(null=True, help_text="Signs the events; null if they are not signed.")
     previous_key = EncryptedTextField(null=True, help_text="Signs them as well while the receiver changes to `key`; else null.")

@@ -5,16 +5,19 @@ A stream is identified by a UUID and has at most one subscriber. Events of a str
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from callbacks import delivery_hints, outbox_rows
 from callbacks.cloudevents import Envelope, timestamp
 from callbacks.delivery import destination_rows
-from callbacks.models import Event, Subscription, new_event_id
+from callbacks.models import Event, Owner, Subscription, new_event_id
 from orchestrator_site.base.db.statements import Statement
 from orchestrator_site.base.db.transactions import delete_in_batches
 from orchestrator_site.base.egress.http_client import origin_of
@@ -27,6 +30,7 @@ def subscription(
     url: str,
     types: Sequence[str] = (),
     *,
+    owner: str = "",
     keys: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
 ) -> list[Statement]:
@@ -37,6 +41,7 @@ def subscription(
         subject: The subject of its events.
         url: Where they are sent.
         types: The types to send; empty for all.
+        owner: The events of all its streams count towards one limit.
         keys: None, one, or the new key and the one that it replaces; each of them signs each event.
         headers: Sent with each event.
 
@@ -47,6 +52,7 @@ def subscription(
     values = {
         "stream": stream,
         "subject": subject,
+        "owner": owner,
         "url": url,
         "key": key,
         "previous_key": previous_key,
@@ -120,6 +126,14 @@ def pending(stream: UUID, limit: int) -> int:
     """Return how many of the stream's events are still to be delivered, counting up to `limit`."""
     undelivered = Event.objects.filter(subscription__stream=stream, state=Event.State.PENDING)
     return undelivered.order_by("sequence")[:limit].count()
+
+
+def is_limited(stream: UUID, intervals: DeliveryIntervals = DeliveryIntervals()) -> bool:
+    """Return whether the stream's events are held up by a limit on what is sent per second, or were a moment ago."""
+    lately = Now() - timedelta(seconds=intervals.burst / 2)
+    owners = Owner.objects.filter(name=OuterRef("owner"), limited_until__gt=lately)
+    limited = Q(destination__limited_until__gt=lately) | Exists(owners)
+    return Subscription.objects.filter(limited, stream=stream).exists()
 
 
 def forget(streams: Sequence[UUID], *, batch_size: int = 200) -> None:

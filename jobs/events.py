@@ -42,7 +42,9 @@ def _rounded(seconds: float) -> float:
 
 def subscription(job: Job, callback: CallbackSpec) -> list[Statement]:
     """Return the statements after which this job's events are sent to its callback."""
-    return outbox.subscription(job.uuid, job.id, callback.url, callback.events, keys=callback.keys, headers=callback.headers)
+    return outbox.subscription(
+        job.uuid, job.id, callback.url, callback.events, owner=job.namespace, keys=callback.keys, headers=callback.headers
+    )
 
 
 def callback_of(uuid: UUID) -> CallbackSpec | None:
@@ -61,6 +63,11 @@ def forget(uuids: Iterable[UUID]) -> None:
 def undelivered(uuid: UUID, limit: int) -> int:
     """Return how many of a job's events are still to be delivered, counting up to `limit`. Needs no transaction."""
     return outbox.pending(uuid, limit)
+
+
+def is_limited(uuid: UUID) -> bool:
+    """Return whether a job's events are held up by a limit on what is sent per second. Needs no transaction."""
+    return outbox.is_limited(uuid)
 
 
 def _publish(job: Job, type_: str, source: str, data: dict[str, Any]) -> None:

@@ -100,6 +100,7 @@ class LineSplitter:
         self._lines: list[Line] = []
         self._encoded_size = 0
         self._due_at: float | None = None
+        self.is_patient = False  # whether to wait longer, for larger batches
 
     @property
     def frames(self) -> int:
@@ -131,7 +132,7 @@ class LineSplitter:
         if not self._lines:
             return False
         if self._due_at is None:
-            self._due_at = now + self._intervals.batch
+            self._due_at = now + (self._intervals.patient_batch if self.is_patient else self._intervals.batch)
         return self._encoded_size >= MAX_BATCH_BYTES or now >= self._due_at
 
     def take(self) -> Batch:

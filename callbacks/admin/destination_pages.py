@@ -40,6 +40,7 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
     opens = moment("open_until", "Breaker open until")
     probe = moment("probe_until", "Probe counts as dead")
     unthrottled = moment("throttled_until", "Throttled until")
+    unlimited = moment("limited_until", "At its limit until")
     used = moment("used_at", "Last used")
     actions = ("pause_selected", "resume_selected", "reset_selected")
     actions_detail = ("pause", "resume", "reset", "redeliver")
@@ -47,7 +48,7 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
         (None, {"fields": ("origin", "condition", "why", "what_to_do", "load", "redeliveries", "used")}),
         ("Not delivered", {"fields": ("next_events", "last_dead")}),
         ("Breaker", {"fields": ("in_a_row", "openings", "opens", "probe")}),
-        ("Concurrency and throttling", {"fields": ("concurrency", "throttles", "unthrottled")}),
+        ("Concurrency and throttling", {"fields": ("concurrency", "throttles", "unthrottled", "unlimited")}),
     )
 
     class RedeliverForm(BaseDialogForm):  # type: ignore[misc]
@@ -76,6 +77,7 @@ class DestinationAdmin(LargeList, ModelAdmin):  # type: ignore[misc]
         {
             "paused": "warning",
             "throttled": "warning",
+            "at its limit": "warning",
             "breaker open": "danger",
             "breaker half open": "warning",
             "slow": "warning",

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from callbacks.models import Attempt, Event
+from django.db.models.functions import Now
+
+from callbacks.models import Attempt, Event, Owner
 from callbacks.operators import destinations
 from callbacks.rules.event_verdict import PERMANENT_STATUSES
 from orchestrator_site.base.admin_elements import once
@@ -40,6 +42,10 @@ _STATUSES: Final = (
 _BLOCKED: Final = {  # by the condition of a destination
     "paused": ("an operator has paused its destination", "Resume the destination."),
     "throttled": ("its destination has asked for a pause (429)", "Wait, or reset the destination to send at once."),
+    "at its limit": (
+        "its destination gets no more per second",
+        "Wait. If its host may get more, add its name to EGRESS_ALLOW, or raise DESTINATION_RATE and DESTINATION_BYTES.",
+    ),
     "breaker open": (
         "the last attempts at its destination have all failed, so nothing is sent there for a while",
         "When the receiver works again, reset the destination to send at once.",
@@ -132,11 +138,20 @@ def _pending(event: Event, last: Attempt | None, condition: str) -> Explanation:
     first = once(event, first_pending)
     if first is not None and first != event:
         return Explanation("It is not sent now, because an earlier event of its job waits.", "Look at the one that it waits for.")
+    if _is_at_limit(event.subscription.owner):
+        return Explanation(
+            f"It is not sent now: no more is sent per second for {event.subscription.owner}.",
+            "Wait, or raise NAMESPACE_RATE and NAMESPACE_BYTES.",
+        )
     if last is not None and last.error:  # it has none if the event was delivered and is redelivered
         return Explanation(
             f"It was not accepted, and is tried again.{_last(last)}", f"{advice(last)} Redeliver it to try at once."
         )
     return Explanation("It is about to be sent.", "If this lasts, check that a process deliver runs.")
+
+
+def _is_at_limit(owner: str) -> bool:
+    return Owner.objects.filter(name=owner, limited_until__gt=Now()).exists()
 
 
 def _last(last: Attempt | None) -> str:

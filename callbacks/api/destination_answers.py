@@ -35,6 +35,11 @@ class DestinationSummary(AnswerSerializer):
     failures = Integer(0, help_text="Consecutive attempts without a response or with a 5xx.")
     openUntil = Time(source="open_until", required=False, help_text="When the breaker becomes half open.")
     throttledUntil = Time(source="throttled_until", required=False, help_text="After a 429, nothing is sent before this time.")
+    limitedUntil = Time(
+        source="limited_until",
+        required=False,
+        help_text="Nothing is sent before this time, because it got as many events as it may; in the past: it can get some.",
+    )
     slow = Boolean(
         source="*",
         show=destination_breaker.is_slow,

@@ -102,7 +102,8 @@ class DestinationView(_OneDestinationView):
     @operation(
         "getDestination",
         "Get a destination",
-        "Includes what is in flight and what waits. While `breaker` is `open`, or until `throttledUntil`, nothing is sent: "
+        "Includes what is in flight and what waits. While `breaker` is `open`, or until `throttledUntil` "
+        "or `limitedUntil`, nothing is sent: "
         "events wait without using up attempts.",
         answers=answer(
             Destination, _DESTINATION, examples={"Healthy": examples.HEALTHY, "Suspended after failures": examples.SUSPENDED}

@@ -103,6 +103,7 @@ def available() -> QuerySet[Destination]:
         Q(open_until=None) | Q(open_until__lte=Now()),
         Q(probe_until=None) | Q(probe_until__lte=Now()),
         Q(throttled_until=None) | Q(throttled_until__lte=Now()),
+        Q(limited_until=None) | Q(limited_until__lte=Now()),
         waiting=True,
         paused=False,
     )

@@ -37,6 +37,11 @@ class Result:
         return list(zip(self.delivery.events, self.outcomes, strict=False))
 
     @property
+    def sent_sizes(self) -> list[int]:
+        """The sizes of the bodies that were sent to the destination."""
+        return [len(event.body) for event, outcome in self.attempts if self.was_sent and not outcome.by_proxy]
+
+    @property
     def is_accepted(self) -> bool:
         """Whether the destination accepted all events that were sent."""
         return self.outcomes[-1].accepted

@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 
 from callbacks.delivery import attempt_results, delivery_attempt, stream_rows
 from callbacks.delivery.run_sender import Result, RunSender
+from callbacks.delivery.sent_volume import SentVolume
 from callbacks.delivery.stream_rows import LockedStreams
 from callbacks.delivery.stream_scheduler import Candidate, Delivery, StreamScheduler, Turn
 from callbacks.delivery.stream_secrets import SecretsCache
@@ -64,7 +65,8 @@ class Deliverer:
     ) -> None:
         self._intervals, self._max_attempts = intervals, max_attempts
         self._threads = threads or ThreadLimiter(intervals)
-        self._scheduler = StreamScheduler(intervals, self._threads, max_attempts)
+        self._volume = SentVolume(intervals)
+        self._scheduler = StreamScheduler(intervals, self._threads, max_attempts, self._volume)
         self._sender = RunSender(intervals, self._threads, send)
         self._secrets = SecretsCache()
         self._stopping = False
@@ -134,6 +136,9 @@ class Deliverer:
         locked = [result for result in missing if result.stream in existing]
         done = [result for result in results if result.stream in rows.streams or result.stream not in existing]
         self._end([result.delivery.turn for result in done], deliveries)
+        for result in recorded:
+            self._volume.add(result.delivery.event.subscription, result.sent_sizes)
+        self._volume.charge()
         return Recorded(deliveries, locked, _freed(done, deliveries, rows), rows.must_look)
 
     def abandon(self, delivery: Delivery) -> None:

@@ -8,6 +8,7 @@ from itertools import takewhile
 from uuid import UUID
 
 from callbacks.delivery import attempt_results, destination_queue, destination_rows
+from callbacks.delivery.sent_volume import SentVolume
 from callbacks.delivery.stream_rows import LockedStreams
 from callbacks.delivery.thread_limiter import ThreadLimiter
 from callbacks.models import Event, Subscription
@@ -57,8 +58,8 @@ class StreamScheduler:
     its destination; `waiting_since` is set while it is parked in the queue of its destination.
     """
 
-    def __init__(self, intervals: DeliveryIntervals, threads: ThreadLimiter, max_attempts: int) -> None:
-        self._intervals, self._threads, self._max_attempts = intervals, threads, max_attempts
+    def __init__(self, intervals: DeliveryIntervals, threads: ThreadLimiter, max_attempts: int, volume: SentVolume) -> None:
+        self._intervals, self._threads, self._max_attempts, self._volume = intervals, threads, max_attempts, volume
 
     def next_deliveries(
         self, candidates: Sequence[Candidate], pending: Mapping[int, Sequence[Event]], rows: LockedStreams
@@ -69,10 +70,12 @@ class StreamScheduler:
         2. The first event has expired, because more have than one transaction marks as dead: the stream is requeued.
         3. The first event is due later: the stream sleeps until then.
         4. The turn of this stream is over: it is parked if others wait for its destination, else requeued.
-        5. The destination is blocked (paused, breaker open, throttled), or streams wait for it that came earlier: parked.
-        6. No thread may wait for this destination now: the stream sleeps for a few seconds.
-        7. The destination has no free slot, and the stream holds none: parked.
-        8. The stream gets the lease, and the event is sent, followed by others if the destination is fast.
+        5. The destination is blocked (paused, breaker open, throttled, at its limit), or streams wait for it that came earlier:
+           parked.
+        6. As much was sent for the stream's owner as may be: the stream sleeps until that is over, and for a few seconds.
+        7. No thread may wait for this destination now: the stream sleeps for a few seconds.
+        8. The destination has no free slot, and the stream holds none: parked.
+        9. The stream gets the lease, and the event is sent, followed by others if the destination is fast.
 
         Args:
             candidates: Streams in the order in which they get slots.
@@ -102,15 +105,19 @@ class StreamScheduler:
             self._requeue(stream, rows)
         elif turn_over or destination_breaker.is_blocked(destination, now) or (not holds_slot and _comes_later(stream)):
             self._park(stream, event, since=now if holds_slot else None)
+        elif limited_until := self._volume.owner_limited_until(stream.owner, now):
+            self._sleep(stream, until=limited_until + self._random_pause())
         elif not self._threads.acquire(candidate.turn.token, destination):
-            pause = random.uniform(*self._intervals.thread_wait)  # noqa: S311 - spreads load
-            self._sleep(stream, until=now + timedelta(seconds=pause))
+            self._sleep(stream, until=now + self._random_pause())
         elif not (holds_slot or self._acquire_slot(stream, candidate.turn.token, rows)):
             self._threads.release(candidate.turn.token)
             self._park(stream, event, since=None)
         else:
             return self._grant(candidate, events, rows)
         return None
+
+    def _random_pause(self) -> timedelta:
+        return timedelta(seconds=random.uniform(*self._intervals.thread_wait))  # noqa: S311 - spreads load
 
     @staticmethod
     def _first_unexpired(stream: Subscription, rows: LockedStreams) -> Sequence[Event]:

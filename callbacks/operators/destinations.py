@@ -43,6 +43,8 @@ def condition(destination: Any) -> str:
         return "paused"
     if destination.throttled_until is not None and destination.throttled_until > destination.now:
         return "throttled"
+    if destination.limited_until is not None and destination.limited_until > destination.now:
+        return "at its limit"
     state = destination_breaker.state(destination, destination.now)
     if state != BreakerState.CLOSED:
         return f"breaker {state.replace('_', ' ')}"

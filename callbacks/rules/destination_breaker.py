@@ -6,6 +6,7 @@ Without I/O: the functions read and change a `Destination` in memory, and the ca
   failure sets it back to one. So a host that hangs occupies few threads, and one that recovers is not overrun.
 - **Slowness.** A slow answer divides the window by the seconds that it took; it takes several quick ones to make up for it.
 - **Breaker.** Failures in a row open it: nothing is sent for a while, then one probe at a time (half open).
+- **Limit.** Nothing is sent while the destination has got as much as it may (`rate_limit`).
 - **Throttle.** After a 429 nothing is sent for as long as the destination asked for, or as the retry schedule says.
 """
 
@@ -40,8 +41,9 @@ def state(destination: Destination, now: datetime) -> BreakerState:
 
 
 def is_blocked(destination: Destination, now: datetime) -> bool:
-    """Return True if nothing may be sent now, not even a probe: paused, breaker open, or throttled."""
-    return destination.paused or _is_future(destination.open_until, now) or _is_future(destination.throttled_until, now)
+    """Return True if nothing may be sent now, not even a probe: paused, breaker open, throttled, or at its limit."""
+    times = (destination.open_until, destination.throttled_until, destination.limited_until)
+    return destination.paused or any(_is_future(moment, now) for moment in times)
 
 
 def is_fast(destination: Destination) -> bool:

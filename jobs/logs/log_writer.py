@@ -53,6 +53,7 @@ class LogWriter:
         )
         # An earlier owner may have left the backlog full.
         self.backlog = Backlog(claim.uuid, may_be_full=job.wants_logs and job.log_frames > 0)
+        self.backlog.is_log_full = job.log_full
         self.wants_more = job.wants_logs or not job.log_full
 
     @property
@@ -115,20 +116,23 @@ class LogWriter:
         }
         with changed(self._claim.uuid, self._claim.guard & Q(exited_at=None), **values) as job:
             lines = (_marker(batch.lines[0], _GAP), *batch.lines) if self._gaps and batch.lines else batch.lines
-            if not job.log_full:
-                _store(job, lines, self._log_limit)
+            kept = 0 if job.log_full else _store(job, lines, self._log_limit)
             job.log_dropped += self._gaps
             if job.wants_logs:
-                self.backlog.publish(job, batch.lines)
+                self.backlog.publish(job, batch.lines, max(0, kept - (len(lines) - len(batch.lines))))
             if unreadable:
                 _end_unreadable(job, self._log_limit)
             job.save(update_fields=["log_bytes", "log_next", "log_full", "log_dropped"])
         self._gaps = 0
+        self._splitter.is_patient = self.backlog.is_long
         self.wants_more = job.wants_logs or not job.log_full
 
 
-def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
-    """Store the lines that fit into `limit` bytes; the first one that does not is replaced by a marker, and ends the log."""
+def _store(job: Job, lines: Sequence[Line], limit: int) -> int:
+    """Store the lines that fit into `limit` bytes; the first one that does not is replaced by a marker, and ends the log.
+
+    Return how many fit.
+    """
     ends = list(accumulate((len(line.text.encode()) + 1 for line in lines), initial=job.log_bytes))
     fitting = max(0, bisect_right(ends, limit) - 1)
     kept = list(lines[:fitting])
@@ -147,6 +151,7 @@ def _store(job: Job, lines: Sequence[Line], limit: int) -> None:
         chunks.append(LogChunk(job=job, first=job.log_next, count=len(part), lines=rows, unended=unended or None))
         job.log_next += len(part)
     insert_rows(LogChunk, chunks, _CHUNK, large=True)
+    return fitting
 
 
 def _end_unreadable(job: Job, limit: int) -> None:

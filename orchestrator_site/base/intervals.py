@@ -100,6 +100,7 @@ class LogIntervals:
     """Reading the log of a job."""
 
     batch: float = 0.25  # how long a line may wait for others before it is sent
+    patient_batch: float = 1.0  # … while the callback is far behind: then it gets fewer and larger events
     exit_check: float = 0.5  # between two checks whether the process of a busy log has ended
     backlog_check: float = 0.25  # before a full backlog is checked again; doubles each time
     backlog_check_max: float = 4.0
@@ -153,6 +154,8 @@ class DeliveryIntervals:
     thread_wait: tuple[float, float] = (2.0, 6.0)  # random, until a stream that found no free thread is due again
     look: float = 5.0  # at most, between two looks for due streams: hints may be lost, and the relay may be down
     gather: float = 0.003  # at most, that a result waits for others in flight to be recorded with it
+    burst: float = 10.0  # of sending at the permitted rate: what a destination or an owner may get at once after a pause
+    charge: float = 0.5  # of sending at the permitted rate: what a process has sent is charged when it is that much
     locked: float = 0.01  # before another try for a stream whose row is locked, mostly by a publisher that is about to commit
     database_retry: float = 1.0  # before the next try after the database failed
     stop: float = 3.0  # at a stop: then it no longer waits for answers

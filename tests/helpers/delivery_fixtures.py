@@ -20,7 +20,7 @@ from callbacks.delivery import destination_queue, due_streams
 from callbacks.delivery.dispatcher import Dispatcher
 from callbacks.delivery.run_sender import Result
 from callbacks.delivery.stream_delivery import Deliverer
-from callbacks.models import Attempt, Destination, Event, Subscription
+from callbacks.models import Attempt, Destination, Event, Owner, Subscription
 from orchestrator_site.base.intervals import DeliveryIntervals
 from orchestrator_site.base.notifications import Listener
 from tests.helpers import factories
@@ -51,10 +51,11 @@ class Stream:
         keys: Sequence[str] = (KEY,),
         headers: Mapping[str, str] | None = None,
         subject: str = "job-1",
+        owner: str = "",
         deliverer: Deliverer | None = None,
     ) -> None:
         self.uuid = uuid.uuid4()
-        factories.subscribe(self.uuid, subject, url, keys=keys, headers=headers)
+        factories.subscribe(self.uuid, subject, url, keys=keys, headers=headers, owner=owner)
         self.pk = Subscription.objects.get(stream=self.uuid).pk
         self.deliverer = deliverer or Deliverer(PATIENT)
 
@@ -147,7 +148,8 @@ def in_threads(count: int, work: Callable[[int], Any]) -> None:
 _TIMES = {
     Event: ("created_at", "expires_at", "next_attempt_at", "settled_at"),
     Subscription: ("next_attempt_at", "waiting_since", "lease_until"),
-    Destination: ("used_at", "open_until", "probe_until", "throttled_until", "revive_since", "revive_until"),
+    Owner: ("limited_until",),
+    Destination: ("used_at", "open_until", "probe_until", "throttled_until", "revive_since", "revive_until", "limited_until"),
     Attempt: ("time",),
 }
 

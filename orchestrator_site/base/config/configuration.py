@@ -19,6 +19,7 @@ from orchestrator_site.base.values.image_patterns import ImagePattern, read_patt
 
 WEB_THREADS: Final = 16  # of a web process; at most half of them wait in long polls
 Network = IPv4Network | IPv6Network
+_MAX_EVENT_BYTES: Final = 64 * 1024
 
 _EMBEDDED_EGRESS = (
     "127.0.0.0/8",
@@ -68,6 +69,10 @@ class Configuration:
     egress_proxy: HttpUrl | None
     ca_bundle: Path | None
     deliveries_per_host: int
+    destination_rate: int  # events per second
+    destination_bytes: int  # … and the bytes of their bodies
+    namespace_rate: int
+    namespace_bytes: int
     images_allow: tuple[ImagePattern, ...]  # empty: all images
     shutdown_grace: float
 
@@ -121,6 +126,10 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         egress_proxy=_proxy(env),
         ca_bundle=_certificates(env, "CA_BUNDLE"),
         deliveries_per_host=env.integer("DELIVERIES_PER_HOST", 8, 1, 64),
+        destination_rate=env.integer("DESTINATION_RATE", 100, 1, 1_000_000),
+        destination_bytes=_at_least_an_event(env, "DESTINATION_BYTES", "1MiB"),
+        namespace_rate=env.integer("NAMESPACE_RATE", 1000, 1, 1_000_000),
+        namespace_bytes=_at_least_an_event(env, "NAMESPACE_BYTES", "8MiB"),
         images_allow=_image_patterns(env),
         shutdown_grace=env.duration("SHUTDOWN_GRACE", "10s"),
     )
@@ -194,6 +203,14 @@ def _egress(env: Environment, embedded: bool) -> tuple[tuple[Network, ...], froz
             except InvalidUrl as invalid:
                 raise ConfigurationError("EGRESS_ALLOW must be a list of CIDRs, addresses and host names") from invalid
     return tuple(networks), frozenset(hosts)
+
+
+def _at_least_an_event(env: Environment, name: str, default: str) -> int:
+    """Read a number of bytes per second. Less than an event would hold up every other one for long."""
+    size = env.size(name, default) or 0
+    if size < _MAX_EVENT_BYTES:
+        raise ConfigurationError(f"{name} must be at least 64KiB, the size of an event")
+    return size
 
 
 def _proxy(env: Environment) -> HttpUrl | None:

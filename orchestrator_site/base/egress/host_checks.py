@@ -3,14 +3,17 @@
 import logging
 import socket
 import threading
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
 from django.conf import settings
 
+from orchestrator_site.base.config.configuration import Network
 from orchestrator_site.base.egress.allowed_addresses import is_allowed, is_listed, targets
 from orchestrator_site.base.egress.errors import EgressDenied, EgressFailed
 from orchestrator_site.base.egress.own_addresses import is_own
+from orchestrator_site.base.values.http_urls import parse
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,17 @@ def check_address(host: str, address: str) -> None:
     if not is_allowed(ip_address(address), host, configuration.egress_networks, configuration.egress_hosts):
         logger.info("%s is not reached: it resolves to %s", host, address)
         raise EgressDenied(f"{host} resolves to a non-public address that is not in EGRESS_ALLOW")
+
+
+@lru_cache(maxsize=1024)
+def is_listed_host(origin: str, networks: tuple[Network, ...], hosts: frozenset[str]) -> bool:
+    """Return whether EGRESS_ALLOW lists the host of a URL: its name, or the address that the URL has instead of one."""
+    host = parse(origin).host.rstrip(".")
+    try:
+        addresses = targets(ip_address(host))
+    except ValueError:
+        return host in hosts
+    return all(is_listed(address, host, networks, hosts) for address in addresses)
 
 
 def check_new_address(host: str, address: str, timeout: float) -> None:

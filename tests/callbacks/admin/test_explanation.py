@@ -16,12 +16,12 @@ from django.utils import timezone
 from callbacks import outbox
 from callbacks.admin.explanation import _ERRORS, explain_destination, explain_event, last_attempt
 from callbacks.delivery import destination_rows
-from callbacks.models import Attempt, Destination, Event, Subscription
+from callbacks.models import Attempt, Destination, Event, Owner, Subscription
 from tests.helpers import factories
 
 pytestmark = pytest.mark.django_db
 
-REFUSED = "h.example resolves to 10.0.0.1, a non-public address that is not in EGRESS_ALLOW"
+REFUSED = "h.example resolves to a non-public address that is not in EGRESS_ALLOW"
 DOWN = "cannot connect to h.example port 80: connection refused"
 
 
@@ -46,6 +46,7 @@ def block(condition: str) -> None:
     changes: dict[str, Any] = {
         "paused": {"paused": True},
         "throttled": {"throttled_until": soon},
+        "at its limit": {"limited_until": soon},
         "open": {"open_until": soon},
         "half open": {"open_until": timezone.now() - timedelta(minutes=1)},
     }
@@ -105,6 +106,7 @@ def test_the_errors_that_are_explained_exist() -> None:
     [
         ("paused", "an operator has paused", "Resume the destination."),
         ("throttled", "has asked for a pause (429)", "reset the destination"),
+        ("at its limit", "gets no more per second", "add its name to EGRESS_ALLOW"),
         ("open", "have all failed, so nothing is sent there", "reset the destination"),
         ("half open", "so one event at a time is tried", "reset the destination"),
     ],
@@ -134,7 +136,16 @@ def test_what_a_pending_event_waits_for(event: Event) -> None:
     second = Event.objects.get(sequence=2)
     assert "an earlier event of its job waits" in explained(second)[0]
 
-    # and the same if both are sent again: the first was delivered, the second was not accepted
+    # and the first to wait while as much was sent for its owner as may be
+    Subscription.objects.update(owner="team-a")
+    Owner.objects.create(name="team-a", limited_until=timezone.now() + timedelta(minutes=1))
+    assert explained(event) == (
+        "It is not sent now: no more is sent per second for team-a.",
+        "Wait, or raise NAMESPACE_RATE and NAMESPACE_BYTES.",
+    )
+    Owner.objects.update(limited_until=timezone.now() - timedelta(seconds=1))
+
+    # and the same as before if both are sent again: the first was delivered, the second was not accepted
     Attempt.objects.create(event=event, time=timezone.now(), status=204, latency_ms=1)
     attempt(second, 500)
     assert explained(event) == soon

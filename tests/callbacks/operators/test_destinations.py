@@ -39,6 +39,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
         ({"open_until": timedelta(0), "slowness": 2}, "breaker half open"),
         ({"throttled_until": timedelta(0)}, "healthy"),
         ({"throttled_until": timedelta(seconds=1), "open_until": timedelta(seconds=1)}, "throttled"),
+        ({"limited_until": timedelta(0)}, "healthy"),
+        ({"limited_until": timedelta(seconds=1)}, "at its limit"),
         ({"paused": True, "throttled_until": timedelta(seconds=1)}, "paused"),
     ],
 )

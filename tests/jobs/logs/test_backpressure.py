@@ -2,22 +2,24 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import hypothesis
 import pytest
 from django.db import connection, transaction
+from django.db.models.functions import Now
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from callbacks.models import Event
+from callbacks.models import Destination, Event, Owner
 from jobs import events, lifecycle
 from jobs.engine.protocol import Frame, Frames, Observation
 from jobs.errors import Interrupted
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
 from jobs.logs.backpressure import Backlog
+from jobs.logs.log_writer import LogWriter
 from jobs.models import Job, LogChunk
 from jobs.spec import CallbackSpec
 from orchestrator_site.base.intervals import LogIntervals
@@ -370,6 +372,85 @@ def test_a_full_log_is_still_reported_to_its_end(small_limits: None) -> None:
     # I expect the marker, and every line to be published or counted
     assert (stored_lines()[:10], len(stored_lines())) == (numbered(1, 10), 11)
     assert assert_reported(printed) > 0
+
+
+# -- callbacks that get as much per second as they may -------------------------------------------------------------
+
+
+def limit_destination() -> None:
+    Destination.objects.update(limited_until=Now() + timedelta(minutes=1))
+
+
+def limit_namespace() -> None:
+    Owner.objects.create(name="default", limited_until=Now() + timedelta(minutes=1))
+
+
+@pytest.mark.parametrize("limit", [limit_destination, limit_namespace])
+def test_no_line_within_log_limit_is_lost_by_a_limited_callback(small_limits: None, limit: Callable[[], None]) -> None:
+    # Given a process that has ended with all of its log unread, and a callback that gets nothing because it has got much
+    printed = numbered(1, 300)
+    claim = started()
+    limit()
+    decide(claim)
+
+    # When the rest is read, of which the first hundred lines are within LOG_LIMIT
+    log_follower(ScriptedEngine(printed), claim, log_limit=100 * len("0001\n")).read_rest()
+    lifecycle.exited(claim, 0)
+
+    # I expect these in events, and others to be counted in the exit event
+    lines, _ = reported_lines()
+    assert lines[:100] == printed[:100]
+    assert 0 < dropped_lines_in_exit() == assert_reported(printed) <= 200
+
+
+def test_a_callback_that_is_limited_after_lines_were_dropped_gets_those_within_log_limit(small_limits: None) -> None:
+    # Given a callback that was so far behind that lines are dropped, and then gets nothing because it has got much
+    writer = LogWriter(started(), Job.objects.get(), log_limit=100 * len("0001\n"), engine_log_limit=10**9, intervals=INTERVALS)
+    writer.backlog.may_drop = True
+    limit_destination()
+
+    # When more is printed
+    printed = numbered(1, 300)
+    for frame in ScriptedEngine(printed).frames:
+        writer.write(alone(frame))
+    writer.write(None)
+
+    # I expect the lines within LOG_LIMIT, and the rest to be dropped
+    lines, _ = reported_lines()
+    assert lines[:100] == printed[:100]
+    assert len(lines) <= 100 + EVENTS_PER_BATCH * LINES_PER_EVENT
+
+
+def test_a_log_is_read_up_to_log_limit_while_its_callback_is_limited(small_limits: None) -> None:
+    # Given a process that has printed much, and a callback that gets nothing because it has got much
+    printed = numbered(1, 300)
+    engine, claim = ScriptedEngine(printed, [nothing]), started()
+    limit_destination()
+
+    # When its log is followed, I expect reading to stop soon after LOG_LIMIT is reached: the engine may not keep the rest
+    log_follower(engine, claim, log_limit=100 * len("0001\n")).follow()
+    assert 100 <= engine.frames_read <= 100 + 2 * EVENTS_PER_BATCH * LINES_PER_EVENT
+    assert assert_reported(printed[: engine.frames_read]) == 0
+
+
+def test_a_callback_that_is_far_behind_gets_larger_events(small_limits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a callback that is behind, and one that is not
+    monkeypatch.setattr("jobs.logs.backpressure._MANY", BACKLOG)
+    intervals = LogIntervals(batch=0.0, patient_batch=1000.0)
+    writer = LogWriter(started(), Job.objects.get(), log_limit=10**9, engine_log_limit=10**9, intervals=intervals)
+    frames = iter(ScriptedEngine(numbered(1, 300)).frames)
+    while pending_events() < BACKLOG:
+        writer.write(alone(next(frames)))
+    writer.write(alone(next(frames)))
+    before = pending_events()
+
+    # When a line comes, I expect it to wait for others only while the callback is behind
+    writer.write(alone(next(frames)))
+    assert pending_events() == before
+    deliver()
+    writer.write(None)
+    writer.write(alone(next(frames)))
+    assert pending_events() == 2
 
 
 # -- owners that die -----------------------------------------------------------------------------------------

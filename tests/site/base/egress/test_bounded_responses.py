@@ -1,8 +1,15 @@
 """Answers of servers that are broken or hostile."""
 
+import socket
+from contextlib import suppress
+from http.client import HTTPException
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator_site.base.egress import http_client
+from orchestrator_site.base.egress.bounded_responses import BoundedResponse
 from tests.helpers.receiver import Answer, Receiver
 from tests.site.base.egress.sending import get
 
@@ -147,3 +154,37 @@ def test_an_invalid_header_line_does_not_hide_others(receiver: Receiver, line: s
     # When it is read, I expect a failure
     with pytest.raises(http_client.EgressFailed):
         get(receiver.url)
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 x\r\n", b"HTTP/1.1 204 \r\n", b"HTTP/0.9 2\r\n", b"HTTP/1.1 999999999\r\n"),
+        *(b"\r\n", b"\n"),
+        *(b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Content-Length: \xb2\r\n"),
+        b"Content-Length: " + b"9" * 5000 + b"\r\n",
+        *(
+            b"Transfer-Encoding: chunked\r\n",
+            b"Connection: close\r\n",
+            b"Content-Encoding: gzip\r\n",
+            b" folded\r\n",
+            b"\0: \xff\r\n",
+        ),
+        *(b"5\r\nhello\r\n", b"0\r\n", b"f\r\n", b"fffffffffffffff\r\n", b"-1\r\n", b'5;x="\r\n', b"\x1f\x8b\x08\0", b"hello"),
+    ]
+)
+
+
+@given(st.lists(PIECES | st.binary(max_size=20), max_size=12).map(b"".join))
+def test_whatever_a_server_sends_is_an_answer_or_a_failure(data: bytes) -> None:
+    # Given a server that sends any bytes and closes the connection
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+
+        # When they are read as an answer, I expect no other error than those that the client translates, and no more bytes
+        with suppress(OSError, HTTPException), BoundedResponse(ours, method="GET") as answer:
+            answer.begin()
+            received = b"".join(iter(lambda: answer.read1(1000), b""))
+            assert len(received) <= len(data)
+            assert 100 <= answer.status <= 999

@@ -1,5 +1,6 @@
 """Outgoing requests: connections, and what is sent."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,19 @@ def test_the_connection_goes_to_the_checked_address(receiver: Receiver, names: A
     # I expect a connection to the allowed address only, with the host of the URL
     assert status == 200
     assert receiver.requests[0].headers["host"] == f"hook.test:{receiver.port}"
+
+
+def test_a_refusal_does_not_tell_the_address_of_an_internal_name(
+    names: Any, egress_allow: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a name with an internal address
+    names["inside.test"] = ["10.1.2.3"]
+
+    # When it is requested, I expect the address in the log only
+    with pytest.raises(http_client.EgressDenied) as refused, caplog.at_level(logging.INFO):
+        get("http://inside.test/")
+    assert "10.1.2.3" not in str(refused.value)
+    assert "10.1.2.3" in caplog.text
 
 
 def test_a_reused_connection_is_checked_again(receiver: Receiver, names: Any, egress_allow: Any) -> None:
