@@ -52,10 +52,10 @@ def application(registry: CollectorRegistry) -> Callable[[dict[str, Any], Any], 
     """Return prometheus_client's WSGI application, which does not see an `Accept` header that it cannot read."""
     answer = make_wsgi_app(registry)
 
-    def answer_readable(environ: dict[str, Any], start_response: Any) -> Any:
-        if _UNREADABLE_VERSION.search(environ.get("HTTP_ACCEPT", "")):
-            del environ["HTTP_ACCEPT"]
-        return answer(environ, start_response)
+    def answer_readable(request: dict[str, Any], start_response: Any) -> Any:
+        if _UNREADABLE_VERSION.search(request.get("HTTP_ACCEPT", "")):
+            del request["HTTP_ACCEPT"]
+        return answer(request, start_response)
 
     return answer_readable
 
