@@ -118,7 +118,7 @@ def install() -> None:
     """Install Debian's Docker engine. Raise `EngineError` if that is not possible."""
     if sys.platform != "linux" or os.geteuid() != 0:
         raise EngineError(f"No Docker engine answers: {HOW_TO}")
-    packages = ["docker.io", "iptables", "iproute2"]
+    packages = ["docker.io", "iptables", "iproute2", "nftables"]  # the last is for the rules of jobs' networks
     if subprocess.run([Path(__file__).with_name("apt-install"), *packages], check=False).returncode != 0:
         raise EngineError(f"No Docker engine answers, and docker.io cannot be installed: {HOW_TO}")
 

@@ -27,6 +27,7 @@ SERVICE_VARIABLES = frozenset(
         "LOG_LIMIT",
         "ENGINE_LOG_LIMIT",
         "IMAGES_ALLOW",
+        "JOB_NETWORK_DENY",
         "PULL_TIMEOUT",
         "TRANSFER_TIMEOUT",
         "TRANSFER_LIMIT",

@@ -1,4 +1,4 @@
-"""Remove what an installation of the service left on a container engine. Its label identifies it."""
+"""Remove what an installation of the service left on a container engine and in the firewall. Its label identifies it."""
 
 import os
 import sys
@@ -9,11 +9,14 @@ import docker
 from docker.models.containers import Container
 from docker.models.networks import Network
 
+from jobs.engine.docker.firewall import NetworkFirewall
+
 INSTANCE_LABEL = "orchestrator.instance"
+FIREWALL_SECONDS = 10
 
 
 def remove(host: str, instance: str) -> None:
-    """Remove the containers and networks of an installation from the engine at `host`."""
+    """Remove the containers and networks of an installation from the engine at `host`, and their firewall rules here."""
     ours: dict[str, str | list[str] | bool] = {"label": f"{INSTANCE_LABEL}={instance}"}
     with closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": host}, timeout=60)) as client:
         for container in client.containers.list(all=True, filters=ours, ignore_removed=True):
@@ -22,6 +25,7 @@ def remove(host: str, instance: str) -> None:
         for network in client.networks.list(filters=ours):
             with suppress(docker.errors.NotFound):
                 _remove_network(network)
+    NetworkFirewall(None, FIREWALL_SECONDS).remove_unused(instance, [])
 
 
 def _remove_network(network: Network) -> None:

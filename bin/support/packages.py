@@ -8,6 +8,7 @@ OPTIONAL = {
     "php": "php-cli",
     "chromium": "chromium",
     "docker-compose": "docker-compose",
+    "nft": "nftables",
 }  # programs and their packages: without one its tests are skipped
 
 

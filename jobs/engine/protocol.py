@@ -10,7 +10,7 @@ Errors that every call may raise:
   call is waiting for.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -185,6 +185,17 @@ class Engine(Protocol):
 
     def remove_network(self, network_id: str) -> None:
         """Remove a network; do nothing if it does not exist. Raise `ContainerConflict` if a container uses it."""
+
+    def protect_network(self, network_id: str, owner: str) -> None:
+        """Keep the containers of a network from the node itself and from denied networks.
+
+        Install the firewall rules for that if they are missing, for example because the firewall was restarted; it costs next to
+        nothing while they are in place. `owner` is the installation that has made the network. Raise nothing: what cannot be done
+        is among the warnings of `info`.
+        """
+
+    def remove_unused_rules(self, owner: str, network_ids: Collection[str]) -> None:
+        """Remove the owner's firewall rules of networks that do not exist any more, apart from those of `network_ids`."""
 
     # -- sandboxes -----------------------------------------------------------------------------
     def create_sandbox(self, name: str, network: str, labels: dict[str, str]) -> None:

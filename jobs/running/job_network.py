@@ -30,6 +30,7 @@ def create(engine: Engine, node: Node, info: EngineInfo, instance: str) -> None:
     """
     name = f"{instance}-{secrets.token_hex(4)}"
     network_id = engine.create_network(name, {INSTANCE_LABEL: instance})
+    engine.protect_network(network_id, instance)  # before a job can use it
     with short_transaction():
         stored = Node.objects.filter(pk=node.pk, network_id=node.network_id).update(
             network_id=network_id, network_name=name, engine_id=info.id
@@ -53,14 +54,19 @@ def renew(engine: Engine, node: Node, instance: str) -> None:
         create(engine, current, engine.info(), instance)
         with short_read():
             current.refresh_from_db()
+    engine.protect_network(current.network_id, instance)
     node.network_id, node.network_name = current.network_id, current.network_name
 
 
 def remove_stale(engine: Engine, instance: str) -> None:
-    """Remove networks that a crash between their creation and the update of the node's row has left on an engine."""
+    """Remove networks that a crash between their creation and the update of the node's row has left on an engine.
+
+    Then remove the firewall rules of all networks that are gone.
+    """
     with short_read():
         in_use = set(Node.objects.filter(~Q(network_id="")).values_list("network_id", flat=True))
     for network_id in engine.list_networks({INSTANCE_LABEL: instance}):
         if network_id not in in_use:
             with suppress(ContainerConflict):  # a sandbox is still on it, and will be removed
                 engine.remove_network(network_id)
+    engine.remove_unused_rules(instance, in_use)

@@ -1,4 +1,4 @@
-"""Watches whether the engine answers, and what its clock says.
+"""Watches whether the engine answers, what its clock says, and whether the firewall rules of the jobs' network are in place.
 
 In a thread of its own: a frozen engine blocks a call for a minute, which neither the supervisor nor a thread that may claim a
 job can wait for.
@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from jobs.engine.protocol import Engine
 from jobs.errors import JobError
+from jobs.models import Node
 from orchestrator_site.base.intervals import EngineIntervals
 from orchestrator_site.base.log_context import log_context
 
@@ -20,10 +21,11 @@ logger = logging.getLogger(__name__)
 class EngineWatch:
     """A thread that asks one engine for its state, from `start` to `stop`."""
 
-    def __init__(self, engine: Engine, node: str, intervals: EngineIntervals = EngineIntervals()) -> None:
-        """Ask for the first time. `node` is the name in log messages. Raise what the engine's call raises."""
+    def __init__(self, engine: Engine, node: Node, instance: str, intervals: EngineIntervals = EngineIntervals()) -> None:
+        """Ask for the first time. Raise what the engine's call raises."""
         self._engine = engine
         self._node = node
+        self._instance = instance
         self._intervals = intervals
         self._stopping = threading.Event()
         self._failed = False
@@ -46,13 +48,14 @@ class EngineWatch:
         return self._time_zero + timedelta(seconds=time.monotonic())
 
     def _ask(self) -> None:
+        self._engine.protect_network(self._node.network_id, self._instance)
         info = self._engine.info()
         self._answered_at = time.monotonic()
-        self.warnings = info.warnings  # the limits that the engine does not enforce, as of its last answer
+        self.warnings = info.warnings  # the limits that are not enforced, as of its last answer
         self._time_zero = info.clock - timedelta(seconds=self._answered_at)
 
     def _ask_until_stopped(self) -> None:
-        with log_context(node=self._node):
+        with log_context(node=self._node.name):
             while not self._stopping.wait(self._intervals.watch_retry if self._failed else self._intervals.watch):
                 self._ask_again()
 

@@ -1,4 +1,4 @@
-"""Registers a worker's engine as a node: its name, its capacity, and the limits that it cannot enforce."""
+"""Registers a worker's engine as a node: its name, its capacity, and the limits that are not enforced."""
 
 import logging
 import secrets
@@ -32,7 +32,6 @@ def register(engine: Engine, configuration: Configuration) -> Node:
         node, _ = Node.objects.get_or_create(name=configuration.node_name or info.name)
     if not _is_same_engine(node, engine, info):
         job_network.create(engine, node, info, instance)
-    store_warnings(node, info.warnings)
     return _store_capacity(node.pk, info, configuration)
 
 
@@ -54,9 +53,9 @@ def _is_same_engine(node: Node, engine: Engine, info: EngineInfo) -> bool:
 
 
 def store_warnings(node: Node, warnings: tuple[str, ...]) -> None:
-    """Store and log which limits the engine does not enforce."""
+    """Store and log which limits are not enforced."""
     for warning in warnings:
-        logger.warning("the engine cannot enforce a limit: %s", warning, extra={"node": node.name})
+        logger.warning("a limit is not enforced: %s", warning, extra={"node": node.name})
     with short_transaction():
         Node.objects.filter(pk=node.pk).update(warnings=list(warnings))
 

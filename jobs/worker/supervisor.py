@@ -51,8 +51,9 @@ class Supervisor:
         self.instance = nodes.instance_name()
         self._configuration = configuration
         self._intervals = intervals
-        self._engine_watch = EngineWatch(engine, self.node.name, intervals.engine)
+        self._engine_watch = EngineWatch(engine, self.node, self.instance, intervals.engine)
         self._stored_warnings = self._engine_watch.warnings
+        nodes.store_warnings(self.node, self._stored_warnings)
         self._heartbeat = Heartbeat(self.node.pk, configuration.state_dir)
         self.sandboxes = SandboxPool(
             engine, self.node, self.instance, lambda: self._heartbeat.worker_id, configuration.sandboxes, intervals.sandbox

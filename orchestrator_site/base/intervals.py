@@ -90,7 +90,8 @@ class EngineIntervals:
     statistics_answer: float = 5.0  # without a byte, to open their stream
     statistics_pace: float = 1 / 16  # between the openings of two streams
     statistics_retry: float = 10.0  # after a stream could not be opened, or has broken off
-    watch: float = 5.0  # between two calls that check whether the engine answers
+    firewall: float = 10.0  # for a program that changes the firewall or says what it has
+    watch: float = 5.0  # between two looks whether the engine answers, and whether the firewall's rules are in place
     watch_retry: float = 1.0  # between them while it does not
     watch_valid: float = 10.0  # since the last answer: then the engine counts as not answering
 

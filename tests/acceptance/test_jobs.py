@@ -267,6 +267,23 @@ def test_jobs_cannot_reach_one_another(running: Service) -> None:
     running.wait_complete(server)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can install firewall rules")
+def test_a_job_cannot_reach_its_node(running: Service) -> None:
+    # Given a server on all addresses of this machine
+    with socket.create_server(("", 0)) as server:
+        server.setblocking(False)
+
+        # When a job connects to it
+        gateway = "$(ip route | sed -n 's/^default via \\([^ ]*\\) .*/\\1/p')"
+        job = running.post_job(command=f"nc -w 3 {gateway} {server.getsockname()[1]} < /dev/null")
+
+        # I expect the firewall to refuse that, by the service's default configuration
+        assert running.wait_complete(job)["status"] == "failed"
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert "jobs can reach" not in running.request("GET", "/readyz").text
+
+
 def test_a_job_without_network_has_loopback_only(running: Service) -> None:
     job_id = running.post_job(command="ls /sys/class/net", network="none")
     running.wait_complete(job_id)

@@ -4,7 +4,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -53,7 +53,7 @@ class FakeEngine(FaultInjection):
 
     Clear `pulls_allowed` to hold all pulls; `pulls_begun` counts them. Add the name of a sandbox to `changed_sandboxes` as if a
     job had changed its files. Clear `keeps_usage` to have an engine that only says what running containers use; `usage_followed`
-    has the names of those. Call `close` at the end.
+    has the names of those, and `protected` the ids of the networks with firewall rules. Call `close` at the end.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class FakeEngine(FaultInjection):
         self.changed_sandboxes: set[str] = set()
         self.keeps_usage = True
         self.usage_followed: list[str] = []
+        self.protected: set[str] = set()  # ids of networks that have firewall rules
         self.pulls_allowed = threading.Event()
         self.pulls_allowed.set()
         self._id = secrets.token_hex(8)
@@ -142,6 +143,12 @@ class FakeEngine(FaultInjection):
             if name and any(one.spec.network == name and one.phase == "running" for one in self._containers.values()):
                 raise ContainerConflict(f"network {name} has active endpoints")
             self._networks.pop(network_id, None)
+
+    def protect_network(self, network_id: str, owner: str) -> None:
+        self.protected.add(network_id)
+
+    def remove_unused_rules(self, owner: str, network_ids: Collection[str]) -> None:
+        self.protected &= {*network_ids, *self._networks}
 
     # -- sandboxes ---------------------------------------------------------------------------------
     @fallible

@@ -183,21 +183,35 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-@needs_systemd
-@pytest.mark.parametrize("process", PROCFILE)
-def test_a_unit_is_hardly_exposed(process: str, tmp_path: Path) -> None:
-    # Given a unit
-    installed_here(tmp_path / "units")
-    path = tmp_path / "units" / f"orchestrator-{process}.service"
-
-    # When systemd rates what it may do
-    rated = subprocess.run(
-        ["systemd-analyze", "security", "--no-pager", "--offline=yes", f"--threshold={MAX_EXPOSURE}", path],
+def rated(process: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Return what systemd thinks of what a unit may do."""
+    installed_here(directory)
+    return subprocess.run(
+        [
+            *("systemd-analyze", "security", "--no-pager", "--offline=yes", f"--threshold={MAX_EXPOSURE}"),
+            directory / f"orchestrator-{process}.service",
+        ],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
 
-    # I expect little
-    assert rated.returncode == 0, rated.stdout[-2000:]
+
+@needs_systemd
+@pytest.mark.parametrize("process", PROCFILE)
+def test_a_unit_is_hardly_exposed(process: str, tmp_path: Path) -> None:
+    rating = rated(process, tmp_path / "units")
+    assert rating.returncode == 0, rating.stdout[-2000:]
+
+
+@needs_systemd
+@pytest.mark.parametrize(("process", "may"), [("worker", True), ("deliver", False)])
+def test_only_the_worker_may_change_the_firewall_and_see_the_engine(process: str, may: bool, tmp_path: Path) -> None:
+    # Given systemd's rating, which has a cross before what a unit may do
+    rating = rated(process, tmp_path / "units").stdout
+
+    # I expect the settings of the worker to count, which those of all units are applied before
+    for setting in ("CapabilityBoundingSet=~CAP_NET_ADMIN", "AmbientCapabilities=", "ProtectProc="):
+        assert re.search(rf"^([✓✗]) {re.escape(setting)}", rating, re.MULTILINE)[1] == ("✗" if may else "✓"), setting
+    assert re.search(r"^✓ CapabilityBoundingSet=~CAP_SYS_ADMIN", rating, re.MULTILINE)

@@ -21,7 +21,7 @@ WHOLE = re.compile(r"Everything a job can have:\n\n```json\n(.*?)```", re.DOTALL
 
 MODULE = re.compile(r"[\w./-]+\.(?:py|c)\b")
 PRODUCT = ("jobs/", "callbacks/", "orchestrator_site/")
-COMMANDS = ("docker ", "kill ", "python ", "modprobe ", "sysctl ", "ulimit ", "GET ")
+COMMANDS = ("docker ", "nft ", "kill ", "python ", "modprobe ", "sysctl ", "ulimit ", "GET ")
 ENGINE_MESSAGES = ("no space left on device", "id already in use")
 EXAMPLE_TEXTS = (
     "the URL must begin with http:// or https://",

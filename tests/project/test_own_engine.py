@@ -16,6 +16,10 @@ from own_engine import firewall
 from own_engine.daemon import Daemon
 from processes import processes_with_argument
 
+from jobs.engine.docker.firewall.iptables import Iptables
+from jobs.engine.docker.firewall.network_rules import NetworkRules, bridge_name, rules_name
+from jobs.engine.docker.firewall.nftables import Nftables
+from tests.helpers.network_namespaces import Host, needs_namespaces
 from tests.project.commands import ROOT, STOP_SECONDS
 
 
@@ -88,3 +92,26 @@ def test_an_engine_of_our_own_sees_every_hierarchy_of_control_groups(tmp_path: P
     mounted = [f",{line.split()[3]}," for line in ended.stdout.splitlines() if line.split()[2] == "cgroup"]
     assert [hierarchy for hierarchy in hierarchies(seen) if sum(f",{hierarchy}," in options for options in mounted) != 1] == []
     assert Path("/proc/mounts").read_text() == elsewhere
+
+
+@pytest.mark.stateless
+@needs_namespaces
+@pytest.mark.parametrize("program", [Nftables(10), Iptables(10)], ids=["nft", "iptables"])
+def test_the_firewall_rules_of_jobs_go_with_the_network_of_our_engine(program: Nftables | Iptables) -> None:
+    # Given rules of the service for two networks
+    if not program.is_installed:
+        pytest.skip(f"{program.name} is not installed")
+    host, removed, other = Host(), "1" * 12, "2" * 12
+    try:
+        with host.entered():
+            for network in (removed, other):
+                program.install(NetworkRules(rules_name("orc", network), bridge_name(network), (), ()))
+
+            # When our engine removes one of them
+            firewall.remove_interface(bridge_name(removed))
+
+            # I expect the rules of the other to stay as they were
+            assert program.names() == [rules_name("orc", other)]
+            assert program.installed(rules_name("orc", other))
+    finally:
+        host.remove()

@@ -150,27 +150,26 @@ class Daemon:
     def stop(self) -> None:
         """Stop it with all its containers, and leave nothing behind but its images."""
         host = self.host()
-        kept = self._remove_workloads(host) if host and answers(host) else []
+        bridges = self._remove_workloads(host) if host and answers(host) else []
         self.clear_away()
-        for bridge in kept:
+        for bridge in bridges:
             remove_bridge(bridge)
 
     def _remove_workloads(self, host: str) -> list[str]:
-        """Remove containers and networks. Return the bridges of the networks that the engine refused to remove."""
-        kept = []
+        """Remove containers and networks. Return the bridges of the networks, which the engine may have refused to remove."""
+        bridges = []
         client = docker.DockerClient(base_url=host, timeout=60)
         try:
             for container in client.containers.list(all=True, ignore_removed=True):
                 with suppress(docker.errors.APIError):  # already removed
                     container.remove(force=True, v=True)
             for network in client.networks.list(filters={"type": "custom"}):
-                try:
+                bridges.append(f"br-{str(network.id)[:12]}")
+                with suppress(docker.errors.APIError):
                     network.remove()
-                except docker.errors.APIError:
-                    kept.append(f"br-{str(network.id)[:12]}")
         finally:
             client.close()
-        return kept
+        return bridges
 
     def clear_away(self) -> None:
         """End all its processes and remove its traces. Do nothing if it is not started."""
@@ -206,7 +205,7 @@ class Daemon:
 
 
 def remove_bridge(name: str) -> None:
-    """Remove a bridge and the firewall's rules for it, if it exists."""
+    """Remove a bridge, if it exists, and the firewall's rules for it."""
     subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True, timeout=30)
     firewall.remove_interface(name)
 

@@ -1,4 +1,4 @@
-"""The iptables rules of dockerd: remove those of our engine, and restore those of others.
+"""The firewall rules of our engine and of its networks: remove them, and restore those of other dockerds.
 
 A second dockerd on a machine flushes the chains of the first when it starts, and again when it stops.
 """
@@ -49,13 +49,33 @@ def remove_docker(policies: dict[str, str]) -> None:
 
 
 def remove_interface(name: str) -> None:
-    """Remove every rule for this interface."""
+    """Remove every rule for this interface, and what the service has installed for it (jobs/engine/docker/firewall/)."""
     for firewall in FIREWALLS:
-        for table in TABLES:
+        for table in (*TABLES, "mangle"):
             for rule in rules(firewall, table):
                 words = shlex.split(rule)
                 if words[0] == "-A" and name in words:
                     change(firewall, table, "-D", *words[1:])
+
+    if name.startswith("br-"):  # the bridge of a network, whose id is in the names of the service's tables and chains
+        network = name.removeprefix("br-")
+        for firewall in FIREWALLS:
+            chains = [rule.split()[1] for rule in rules(firewall, "mangle") if rule.startswith("-N ") and network in rule]
+            for action in ("-F", "-X"):
+                for chain in chains:
+                    change(firewall, "mangle", action, chain)
+        for table in nft_tables():
+            if table.endswith(f"-{network}"):
+                subprocess.run(["nft", "delete", "table", "inet", table], capture_output=True, check=False, timeout=30)
+
+
+def nft_tables() -> list[str]:
+    """Return the names of the tables of nftables for both versions of IP, none if `nft` does not exist."""
+    try:
+        listing = subprocess.run(["nft", "list", "tables", "inet"], capture_output=True, text=True, check=False, timeout=30)
+    except FileNotFoundError:
+        return []
+    return [line.split()[2] for line in listing.stdout.splitlines() if line.startswith("table inet ")]
 
 
 @contextmanager

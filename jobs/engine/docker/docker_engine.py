@@ -4,16 +4,18 @@ import copy
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
 from jobs.engine.docker.container_creation import ContainerCreation
 from jobs.engine.docker.container_files import ContainerFiles
 from jobs.engine.docker.container_json import listed_observation, observation
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
+from jobs.engine.docker.firewall import NetworkFirewall
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
 from jobs.engine.docker.local_daemon import LocalDaemon
@@ -66,10 +68,17 @@ _MAX_WAIT_ANSWER_BYTES: Final = 1024**2
 class DockerEngine:
     """The Docker engine at `host`, as in `DOCKER_HOST`; empty means the usual socket. TLS is configured as for docker-py.
 
+    The containers of protected networks cannot reach the networks in `denied`; None: they can reach everything.
+
     Creating one does not connect. Raises `EngineRefused` if the host or the TLS files are not usable.
     """
 
-    def __init__(self, host: str, intervals: EngineIntervals = EngineIntervals()) -> None:
+    def __init__(
+        self,
+        host: str,
+        intervals: EngineIntervals = EngineIntervals(),
+        denied: Sequence[IPv4Network | IPv6Network] | None = None,
+    ) -> None:
         self._intervals = intervals
         self._client = EngineClient(host, intervals)
         self._new_connections = EngineClient(host, intervals, keep_open=False)
@@ -78,6 +87,7 @@ class DockerEngine:
         self._usage = KeptUsage(local)
         self._statistics = StatisticsStreams(self._client)
         self._networks = Networks(self._client)
+        self._firewall = NetworkFirewall(denied, intervals.firewall)
         self._images = Images(self._client, self._restarts)
         self._init = Init(self._client)
         self._creation = ContainerCreation(self._client, self._init, self._images, self._networks)
@@ -104,6 +114,7 @@ class DockerEngine:
             *flagged_limits(info, self._client.api_version),
             *self._warnings.explain(info.get("Warnings") or []),
             *self._warnings.remembered(),
+            *self._firewall.warnings(),
         ]
         return EngineInfo(
             id=info["ID"],
@@ -131,6 +142,12 @@ class DockerEngine:
 
     def remove_network(self, network_id: str) -> None:
         self._networks.remove(network_id)
+
+    def protect_network(self, network_id: str, owner: str) -> None:
+        self._firewall.protect(network_id, owner)
+
+    def remove_unused_rules(self, owner: str, network_ids: Collection[str]) -> None:
+        self._firewall.remove_unused(owner, network_ids)
 
     # -- sandboxes -----------------------------------------------------------------------------
     def create_sandbox(self, name: str, network: str, labels: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from orchestrator_site.base.config.denied_networks import denied_networks
 from orchestrator_site.base.config.variables import ConfigurationError, Environment
 from orchestrator_site.base.values.http_urls import HttpUrl, InvalidUrl, parse, read_host
 from orchestrator_site.base.values.image_patterns import ImagePattern, read_pattern
@@ -56,6 +57,7 @@ class Configuration:
     log_limit: int
     engine_log_limit: int
     sandboxes: int | None  # None: as many as jobs use
+    job_network_deny: tuple[Network, ...] | None  # in addition to the node itself; None: nothing
     pull_timeout: float
     transfer_timeout: float
     transfer_limit: int
@@ -113,6 +115,7 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         log_limit=env.size("LOG_LIMIT", "10MiB") or 0,
         engine_log_limit=max(env.size("ENGINE_LOG_LIMIT", "1GiB") or 0, 2 * 1024**2),
         sandboxes=env.integer_or_auto("SANDBOXES", 0, 1024),
+        job_network_deny=denied_networks(env),
         pull_timeout=env.duration("PULL_TIMEOUT", "30m"),
         transfer_timeout=env.duration("TRANSFER_TIMEOUT", "1h"),
         transfer_limit=env.size("TRANSFER_LIMIT", "10GiB") or 0,

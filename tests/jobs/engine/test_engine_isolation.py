@@ -1,14 +1,22 @@
 """What a job's process may and may not do (docs/adr/0002-container-privileges.md)."""
 
 import re
+import socket
 import uuid
+from contextlib import closing
+from ipaddress import ip_network
 
 import pytest
 
+from jobs.engine.docker import DockerEngine
+from jobs.engine.docker.firewall.iptables import Iptables
+from jobs.engine.docker.firewall.nftables import Nftables
 from tests.helpers.engines import DockerBench, shell
 from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.stateless]
+
+OWNER = f"orc{uuid.uuid4().hex[:8]}"
 
 SEVEN_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7))  # as numbered in capabilities(7)'s header
 
@@ -68,6 +76,39 @@ def test_containers_of_one_network_cannot_reach_one_another(docker_bench: Docker
 
     assert answer_of_a_neighbour(docker_bench, "bridge") == "hello\n"  # Docker's default network does not isolate them
     assert answer_of_a_neighbour(docker_bench, network) == ""
+
+
+def rules_of(owner: str) -> list[str]:
+    """Return the names of an installation's firewall rules."""
+    programs = [program for program in (Nftables(10), Iptables(10)) if program.is_installed]
+    return [name for program in programs for name in program.names() if name.startswith(f"{owner}-")]
+
+
+def test_a_protected_network_is_apart_from_its_node(docker_bench: DockerBench) -> None:
+    # Given a server of this machine on all its addresses, and a container that reaches it through its gateway
+    engine = docker_bench.engine = DockerEngine(docker_bench.host, denied=[ip_network("169.254.0.0/16")])
+    network = f"test-{uuid.uuid4().hex}"
+    network_id = engine.create_network(network, docker_bench.labels)
+    with closing(socket.create_server(("0.0.0.0", 0))) as server:
+        connect = f"nc -w 5 $(ip route | sed -n 's/^default via \\([^ ]*\\) .*/\\1/p') {server.getsockname()[1]} < /dev/null 2>&1"
+        resolve = "nslookup $(hostname) 127.0.0.11 > /dev/null && echo resolved"
+        docker_bench.started(shell(connect), network=network)
+        server.settimeout(30)
+        server.accept()[0].close()
+
+        # When its network is protected
+        engine.protect_network(network_id, OWNER)
+
+        # I expect the firewall to refuse the connection at once, but the container to find others by their names
+        assert engine.info().warnings == DockerEngine(docker_bench.host).info().warnings
+        printed = docker_bench.output(shell(f"{connect}; {resolve}"), network=network)
+        assert re.fullmatch(r"nc: can't connect to remote host \(.*\): Connection refused\nresolved\n", printed)
+
+    # And no rule to remain without the network
+    docker_bench.clean()
+    assert rules_of(OWNER)
+    engine.remove_unused_rules(OWNER, [])
+    assert not rules_of(OWNER)
 
 
 def test_dns_reveals_only_the_names_of_containers(docker_bench: DockerBench) -> None:

@@ -6,12 +6,14 @@ from datetime import timedelta
 import pytest
 
 from jobs.errors import EngineUnavailable
+from jobs.models import Node
 from jobs.worker.engine_watch import EngineWatch
 from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers.service_log import service_log
 from tests.helpers.waiting import wait_for
 from tests.jobs.worker.freezable_engine import FreezableEngine
 
+NODE = Node(name="node", network_id="1234")
 INTERVALS = EngineIntervals(watch=0.05, watch_retry=0.05, watch_valid=1.0)
 
 
@@ -24,7 +26,7 @@ def engine() -> Iterator[FreezableEngine]:
 
 def test_the_engine_clock_advances_between_answers(engine: FreezableEngine) -> None:
     # Given an engine that is frozen after its first answer
-    watch = EngineWatch(engine, "node", INTERVALS)
+    watch = EngineWatch(engine, NODE, "instance", INTERVALS)
     first = watch.clock()
     engine.freeze()
     watch.start()
@@ -38,7 +40,7 @@ def test_the_engine_clock_advances_between_answers(engine: FreezableEngine) -> N
 
 def test_a_frozen_engine_counts_as_not_answering(engine: FreezableEngine) -> None:
     # Given an engine that answers
-    watch = EngineWatch(engine, "node", EngineIntervals(watch=0.05, watch_valid=0.2))
+    watch = EngineWatch(engine, NODE, "instance", EngineIntervals(watch=0.05, watch_valid=0.2))
     assert watch.answers
 
     # When it is frozen
@@ -52,7 +54,7 @@ def test_a_frozen_engine_counts_as_not_answering(engine: FreezableEngine) -> Non
 
 def test_an_unexpected_error_does_not_end_the_watch(engine: FreezableEngine, caplog: pytest.LogCaptureFixture) -> None:
     # Given an engine that gives an invalid answer once
-    watch = EngineWatch(engine, "node", INTERVALS)
+    watch = EngineWatch(engine, NODE, "instance", INTERVALS)
     engine.fail_next("info", KeyError("ID"))
 
     # When
@@ -71,4 +73,18 @@ def test_an_unexpected_error_does_not_end_the_watch(engine: FreezableEngine, cap
 def test_a_watch_needs_an_engine_that_answers(engine: FreezableEngine) -> None:
     engine.unavailable = True
     with pytest.raises(EngineUnavailable):
-        EngineWatch(engine, "node", INTERVALS)
+        EngineWatch(engine, NODE, "instance", INTERVALS)
+
+
+def test_the_firewall_rules_of_the_network_are_restored(engine: FreezableEngine) -> None:
+    # Given a watch, which has installed the rules before anything else
+    watch = EngineWatch(engine, NODE, "instance", INTERVALS)
+    assert engine.protected == {NODE.network_id}
+    watch.start()
+
+    # When they are removed
+    engine.protected.clear()
+
+    # I expect them to be installed again
+    wait_for(lambda: engine.protected == {NODE.network_id}, 5, "the rules")
+    watch.stop()

@@ -118,16 +118,17 @@ def test_no_job_is_claimed_while_the_engine_does_not_answer(
 def test_a_new_warning_of_the_engine_is_stored(
     engine: FreezableEngine, workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Given a worker whose engine gave no warning at the start
+    # Given a worker whose engine gave one warning at the start
+    engine.warnings = ("jobs can reach the node",)
     workers.another()
-    assert Node.objects.get().warnings == []
+    assert Node.objects.get().warnings == ["jobs can reach the node"]
 
-    # When creating a container shows one
+    # When creating a container shows another one
     engine.warnings = ("swap is not limited",)
 
     # I expect it in the node's row, and once in the log
     wait_for(lambda: Node.objects.get().warnings == ["swap is not limited"], 10, "the warning")
-    assert caplog.text.count("cannot enforce a limit: swap is not limited") == 1
+    assert caplog.text.count("a limit is not enforced: swap is not limited") == 1
 
 
 def test_jobs_run_while_the_broker_is_away(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,19 +175,24 @@ def test_processes_started_after_a_restart_are_not_lost(restartable: Restartable
 @pytest.mark.alone
 @pytest.mark.parametrize("way", WAYS_DOWN)
 def test_jobs_reach_the_host_after_a_restart(plain: DockerBench, plain_daemon: OwnDaemon, way: str) -> None:
-    # Given
-    network = f"test-{uuid.uuid4().hex}"
+    # Given a network, and another one with firewall rules
+    network, protected = f"test-{uuid.uuid4().hex}", f"test-{uuid.uuid4().hex}"
     plain.engine.create_network(network, plain.labels)
+    owner, firewalled = f"orc{uuid.uuid4().hex[:8]}", DockerEngine(plain.host, denied=[])
+    firewalled.protect_network(plain.engine.create_network(protected, plain.labels), owner)
 
     # When
     bring_down_and_up(plain_daemon, way)
 
-    # I expect a job to reach this machine through its gateway
+    # I expect a job to reach this machine through its gateway, but not from the other network
     with socket.create_server(("", 0)) as server:
         threading.Thread(target=greet, args=(server,), daemon=True).start()
         gateway = "$(ip route | sed -n 's/^default via \\([^ ]*\\) .*/\\1/p')"
         command = shell(f"nc -w 20 {gateway} {server.getsockname()[1]} < /dev/null")
         assert plain.output(command, network=network) == "hello\n"
+        assert plain.output(command, network=protected) == ""
+    plain.clean()
+    firewalled.remove_unused_rules(owner, [])
 
 
 @pytest.mark.engine

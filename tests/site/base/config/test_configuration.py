@@ -24,6 +24,7 @@ from orchestrator_site.base.values.quantities import parse_duration, parse_size
 from tests.helpers.receiver import certificate
 
 ROOT = Path(__file__).resolve().parents[4]
+LINK_LOCAL = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"))
 KEY = urlsafe_b64encode(bytes(32)).decode()
 PRODUCTION = {
     "DATABASE_URL": "postgresql://user:password@db/name",
@@ -79,6 +80,7 @@ class TestDefaults:
         assert (configuration.node_cpus, configuration.node_memory) == (None, None)
         assert configuration.shutdown_grace == 10
         assert configuration.ca_bundle is None
+        assert configuration.job_network_deny == LINK_LOCAL
         assert configuration.images_allow == ()
         assert configuration.deliveries_per_host == MAX_IDLE_CONNECTIONS == 8
         assert ip_network("127.0.0.0/8") in configuration.egress_networks
@@ -145,6 +147,8 @@ VALID: list[tuple[str, str, str, Any]] = [
     ("EGRESS_ALLOW", "BÜCHER.example,a_b", "egress_hosts", frozenset({"xn--bcher-kva.example", "a_b"})),
     ("EGRESS_ALLOW", "10.1.2.3,fd00::/8", "egress_networks", (ip_network("10.1.2.3"), ip_network("fd00::/8"))),
     ("EGRESS_PROXY", "http://u:p@proxy:3128/", "egress_proxy", parse("http://u:p@proxy:3128")),
+    ("JOB_NETWORK_DENY", "none", "job_network_deny", None),
+    ("JOB_NETWORK_DENY", "10.1.2.3, fd00::/8", "job_network_deny", (*LINK_LOCAL, ip_network("10.1.2.3"), ip_network("fd00::/8"))),
     ("CA_BUNDLE", certifi.where(), "ca_bundle", Path(certifi.where())),
     ("DELIVERIES_PER_HOST", "1", "deliveries_per_host", 1),
     ("DELIVERIES_PER_HOST", "64", "deliveries_per_host", 64),
@@ -204,6 +208,15 @@ INVALID = [
     ("EGRESS_PROXY", "https://user:pass@proxy:3128"),
     ("EGRESS_PROXY", "http://user:pass@proxy:3128/path"),
     ("EGRESS_PROXY", "http://user:pass@:3128"),
+    ("JOB_NETWORK_DENY", ","),
+    ("JOB_NETWORK_DENY", "10.0.0.0/8,none"),
+    ("JOB_NETWORK_DENY", "10.0.0.1/8"),
+    ("JOB_NETWORK_DENY", "10.0.0.0/8;172.16.0.0/12"),
+    ("JOB_NETWORK_DENY", "internal.example"),
+    ("JOB_NETWORK_DENY", "!10.0.0.0/8"),
+    ("JOB_NETWORK_DENY", "::ffff:10.0.0.0/104"),
+    ("JOB_NETWORK_DENY", "fe80::%eth0/64"),
+    ("JOB_NETWORK_DENY", "fe80::1%} flush ruleset {/128"),
     ("CA_BUNDLE", "/nonexistent/ca.pem"),
     ("CA_BUNDLE", "/"),
     ("CA_BUNDLE", __file__),
@@ -231,6 +244,17 @@ class TestVariables:
     def test_invalid_values_raise_an_error_with_the_name(self, name: str, text: str) -> None:
         with pytest.raises(ConfigurationError, match=f"^{name} "):
             production(**{name: text})
+
+    def test_what_jobs_may_not_reach_is_explained(self) -> None:
+        """An operator relies on this value, so the error says which network is wrong and why."""
+        for value, words in {
+            "10.0.0.1/8": "10.0.0.1/8 has host bits set",
+            "10.0.0.0/8, none": "must be either none or a list of networks",
+            "::ffff:10.0.0.0/104": "an IPv4 network in IPv6 notation, .*'::ffff:10.0.0.0/104'",
+            "fe80::%eth0/64": "a network with a zone, .*'fe80::%eth0/64'",
+        }.items():
+            with pytest.raises(ConfigurationError, match=f"^JOB_NETWORK_DENY .*{words}"):
+                production(JOB_NETWORK_DENY=value)
 
     def test_a_bundle_must_have_complete_certificates(self, tmp_path: Path) -> None:
         # Given a file with a certificate and its key
