@@ -100,6 +100,11 @@ SHOWN_SETTINGS: Final = frozenset(
         "egress_hosts",
         "ca_bundle",
         "deliveries_per_host",
+        "destination_rate",
+        "destination_bytes",
+        "namespace_rate",
+        "namespace_bytes",
+        "job_network_deny",
         "images_allow",
         "shutdown_grace",
     }
