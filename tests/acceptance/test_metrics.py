@@ -18,6 +18,11 @@ from tests.project.test_grafana import RULES, documented, expressions, metrics_i
 pytestmark = [pytest.mark.engine, pytest.mark.any_engine, pytest.mark.timeout(240)]
 
 KEY = "a key of the test"
+LIMIT_ALL = """
+from orchestrator_site.base.access.models import Namespace
+limits = ("max_running", "max_cpu_millis", "max_memory_mib", "max_undecided")
+Namespace.objects.update_or_create(name="default", defaults=dict.fromkeys(limits, 100_000))
+"""
 OF_USAGE = {"job_cpu_seconds_total", "job_peak_memory_ratio"}  # only where that can be measured
 
 
@@ -35,7 +40,8 @@ def metrics_port(running: Service) -> int:
 def prometheus(
     running: Service, metrics_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Prometheus, list[str]]]:
-    """A Prometheus that has seen jobs of all kinds, and the ids of the jobs."""
+    """A Prometheus that has seen jobs of all kinds, of a namespace with limits, and the ids of the jobs."""
+    running.manage("shell", "-c", LIMIT_ALL, env=running.environment)
     with scraping(metrics_port, tmp_path_factory.mktemp("scraped") / "prometheus", RULES) as prometheus:
         wait_for(lambda: prometheus.query('up{job="orchestrator"} == 1'), 30, "the first scrape", step=0.2)
         yield prometheus, load(running)

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.stateless
 
 
 def refuse_sixes(random: Random) -> None:
-    assert random.randrange(10) != 6, "a six"
+    number = random.randrange(10)
+    assert number != 6, "a six"
 
 
 def test_an_error_names_an_input_that_finds_it_again() -> None:

@@ -89,7 +89,7 @@ class SecretTable:
 
     def unreadable_ends(self) -> list[UnreadableRow]:
         """Return the oldest and the newest row, each if no key decrypts one of its secrets."""
-        ends = [f"SELECT * FROM ({self._select} ORDER BY {self._key} {order} LIMIT 1) AS one" for order in ("ASC", "DESC")]  # noqa: S608
+        ends = [f"SELECT * FROM ({self._select} ORDER BY {self._key} {order} LIMIT 1) AS one" for order in ("ASC", "DESC")]  # noqa: S608 - of our own names
         examined = {key: self._encrypted(key, values)[1] for key, *values in _fetch(" UNION ALL ".join(ends), [])}
         return [row for row in examined.values() if row is not None]
 
@@ -101,7 +101,7 @@ class SecretTable:
         last: list[Any] = []
         while True:
             after = f"WHERE {self._key} > %s" if last else ""
-            statement = f"SELECT {self._key}, {length} FROM {self._table} {after} ORDER BY {self._key} LIMIT {_PAGE_ROWS}"  # noqa: S608
+            statement = f"SELECT {self._key}, {length} FROM {self._table} {after} ORDER BY {self._key} LIMIT {_PAGE_ROWS}"  # noqa: S608 - of our own names
             page = _fetch(statement, [*marks, *last])
             yield len(page), {key: characters for key, characters in page if characters}
             if len(page) < _PAGE_ROWS:
