@@ -1,5 +1,6 @@
 """The tables of callbacks: destinations, subscriptions, events and the attempts to deliver them (docs/architecture.md)."""
 
+from enum import StrEnum
 from typing import ClassVar
 from uuid import UUID
 
@@ -68,11 +69,21 @@ class BreakerSample(models.Model):
         return f"{self.open_breakers} in minute {self.minute}"
 
 
+class OwnerKind(StrEnum):
+    """Whom streams belong to."""
+
+    KEY = "key"  # with which the stream was requested
+    NAMESPACE = "namespace"
+
+
 class Owner(models.Model):
-    """A publisher of streams, and how much was sent of its events lately. All processes share this row."""
+    """A key or a namespace (`Subscription.owners`), and how much of the events of its streams may be sent.
+
+    All processes share this row.
+    """
 
     name = models.CharField(max_length=128, primary_key=True)
-    limited_until = models.DateTimeField(null=True, help_text="Nothing is sent before: as much as may be was sent.")
+    limited_until = models.DateTimeField(null=True, help_text="Until then, all that may be sent was sent or is promised.")
 
     class Meta:
         default_permissions = ()
@@ -92,7 +103,12 @@ class Subscription(models.Model):
 
     stream = models.UUIDField(unique=True)
     subject = models.CharField(max_length=128)
-    owner = models.CharField(max_length=128, default="", db_default="", help_text="Its events count towards this one's limit.")
+    owner = models.CharField(
+        max_length=128, default="", db_default="", help_text="Its namespace, towards whose limit its events count."
+    )
+    client = models.CharField(
+        max_length=64, default="", db_default="", help_text="A public name of the key towards whose limit they count, too."
+    )
     url = EncryptedTextField()
     key = EncryptedTextField(null=True, help_text="Signs the events; null if they are not signed.")
     previous_key = EncryptedTextField(null=True, help_text="Signs them as well while the receiver changes to `key`; else null.")
@@ -105,6 +121,10 @@ class Subscription(models.Model):
     )
     next_attempt_at = models.DateTimeField(null=True)
     waiting_since = models.DateTimeField(null=True, help_text="Its position in the queue for its destination.")
+    promised = models.IntegerField(
+        default=0, db_default=0, help_text="How many events it may send although its owners are at their limits …"
+    )
+    promised_at = models.DateTimeField(null=True, help_text="… from then on. They were charged when this was promised.")
     lease_token = models.UUIDField(null=True, help_text="The delivery that has the lease.")
     lease_until = models.DateTimeField(null=True, help_text="When the lease ends and the delivery counts as dead.")
     sending = models.UUIDField(null=True, help_text="The event that is being sent.")
@@ -125,6 +145,11 @@ class Subscription(models.Model):
 
     def __str__(self) -> str:
         return f"{self.subject} to {self.destination}"
+
+    @property
+    def owners(self) -> dict[OwnerKind, str]:
+        """The names of its owners' rows."""
+        return {OwnerKind.KEY: f"{OwnerKind.KEY} {self.client}", OwnerKind.NAMESPACE: f"{OwnerKind.NAMESPACE} {self.owner}"}
 
 
 class Event(models.Model):

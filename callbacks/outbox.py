@@ -10,14 +10,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q
-from django.db.models.functions import Now
+from django.db.models import Exists, OuterRef, Q, Value
+from django.db.models.functions import Concat, Now
 from django.utils import timezone
 
 from callbacks import delivery_hints, outbox_rows
 from callbacks.cloudevents import Envelope, timestamp
 from callbacks.delivery import destination_rows
-from callbacks.models import Event, Owner, Subscription, new_event_id
+from callbacks.models import Event, Owner, OwnerKind, Subscription, new_event_id
 from orchestrator_site.base.db.statements import Statement
 from orchestrator_site.base.db.transactions import delete_in_batches
 from orchestrator_site.base.egress.http_client import origin_of
@@ -31,6 +31,7 @@ def subscription(
     types: Sequence[str] = (),
     *,
     owner: str = "",
+    client: str = "",
     keys: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
 ) -> list[Statement]:
@@ -41,7 +42,8 @@ def subscription(
         subject: The subject of its events.
         url: Where they are sent.
         types: The types to send; empty for all.
-        owner: The events of all its streams count towards one limit.
+        owner: A namespace; the events of all its streams count towards one limit.
+        client: The public name of a key; the same.
         keys: None, one, or the new key and the one that it replaces; each of them signs each event.
         headers: Sent with each event.
 
@@ -53,6 +55,7 @@ def subscription(
         "stream": stream,
         "subject": subject,
         "owner": owner,
+        "client": client,
         "url": url,
         "key": key,
         "previous_key": previous_key,
@@ -80,6 +83,11 @@ def subscriber(stream: UUID) -> Subscriber | None:
         return None
     keys = tuple(key for key in (row.key, row.previous_key) if key is not None)
     return Subscriber(row.url, tuple(row.types), keys, row.headers or {})
+
+
+def client_of(stream: UUID) -> str:
+    """Return the `client` of a stream, for another stream whose events are to count towards the same limit."""
+    return Subscription.objects.filter(stream=stream).values_list("client", flat=True).first() or ""
 
 
 def publish(
@@ -131,7 +139,9 @@ def pending(stream: UUID, limit: int) -> int:
 def is_limited(stream: UUID, intervals: DeliveryIntervals = DeliveryIntervals()) -> bool:
     """Return whether the stream's events are held up by a limit on what is sent per second, or were a moment ago."""
     lately = Now() - timedelta(seconds=intervals.burst / 2)
-    owners = Owner.objects.filter(name=OuterRef("owner"), limited_until__gt=lately)
+    key = Concat(Value(f"{OwnerKind.KEY} "), OuterRef("client"))
+    namespace = Concat(Value(f"{OwnerKind.NAMESPACE} "), OuterRef("owner"))
+    owners = Owner.objects.filter(Q(name=key) | Q(name=namespace), limited_until__gt=lately)
     limited = Q(destination__limited_until__gt=lately) | Exists(owners)
     return Subscription.objects.filter(limited, stream=stream).exists()
 

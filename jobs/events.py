@@ -40,10 +40,17 @@ def _rounded(seconds: float) -> float:
     return max(0.0, round(seconds, 3))
 
 
-def subscription(job: Job, callback: CallbackSpec) -> list[Statement]:
-    """Return the statements after which this job's events are sent to its callback."""
+def subscription(job: Job, callback: CallbackSpec, client: str) -> list[Statement]:
+    """Return the statements after which this job's events are sent to its callback. `client` names the key that posted it."""
     return outbox.subscription(
-        job.uuid, job.id, callback.url, callback.events, owner=job.namespace, keys=callback.keys, headers=callback.headers
+        job.uuid,
+        job.id,
+        callback.url,
+        callback.events,
+        owner=job.namespace,
+        client=client,
+        keys=callback.keys,
+        headers=callback.headers,
     )
 
 
@@ -53,6 +60,11 @@ def callback_of(uuid: UUID) -> CallbackSpec | None:
     if found is None:
         return None
     return CallbackSpec(url=found.url, keys=found.keys, headers=found.headers, events=found.types)
+
+
+def client_of(uuid: UUID) -> str:
+    """Return the name of the key that posted a job with a callback."""
+    return outbox.client_of(uuid)
 
 
 def forget(uuids: Iterable[UUID]) -> None:

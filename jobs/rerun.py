@@ -51,7 +51,7 @@ def run_again(uuid: UUID, new_id: str, retention: timedelta) -> Job:
     # Asked last: what had not expired after everything was read is complete.
     if not Job.objects.filter(uuid=uuid).exclude(completed_at__lt=Now() - retention).exists():
         raise JobNotFound("the job is being deleted, because JOB_RETENTION is over")
-    return services.create(spec, job.namespace)
+    return services.create(spec, job.namespace, events.client_of(uuid))
 
 
 def spec_of(job: Job, new_id: str) -> JobSpec:

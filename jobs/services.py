@@ -30,14 +30,17 @@ class JobNotFound(JobError):
     fault = "client"
 
 
-def create(spec: JobSpec, namespace: str = DEFAULT) -> Job:
-    """Store a job of a namespace that exists, durably, and hint to a worker. Raise `IdTaken`, `TooManyUndecided`."""
+def create(spec: JobSpec, namespace: str = DEFAULT, client: str = "") -> Job:
+    """Store a job of a namespace that exists, durably, and hint to a worker. Raise `IdTaken`, `TooManyUndecided`.
+
+    `client` names the key that posts it (`Access.client`): its events count towards the key's limit.
+    """
     job = _job(spec, namespace)
     inputs = [_input(job, position, item) for position, item in enumerate(spec.inputs)]
     outputs = [_output(job, position, item) for position, item in enumerate(spec.outputs)]
     statements = [_insertion(rows) for rows in ([job], inputs, outputs) if rows]
     if spec.callback is not None:
-        statements += events.subscription(job, spec.callback)
+        statements += events.subscription(job, spec.callback, client)
     try:
         _store(statements, namespace)
     except IntegrityError as error:

@@ -45,6 +45,8 @@ SERVICE_VARIABLES = frozenset(
         "DELIVERIES_PER_HOST",
         "DESTINATION_RATE",
         "DESTINATION_BYTES",
+        "KEY_RATE",
+        "KEY_BYTES",
         "NAMESPACE_RATE",
         "NAMESPACE_BYTES",
         "SHUTDOWN_GRACE",

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
+from django.db.models import Exists
 from django.db.models.functions import Now
 
-from callbacks.models import Attempt, Event, Owner
+from callbacks.models import Attempt, Event, Owner, OwnerKind, Subscription
 from callbacks.operators import destinations
 from callbacks.rules.event_verdict import PERMANENT_STATUSES
 from orchestrator_site.base.admin_elements import once
@@ -54,6 +55,12 @@ _BLOCKED: Final = {  # by the condition of a destination
         "the last attempts at its destination have all failed, so one event at a time is tried",
         "When the receiver works again, reset the destination to send at once, or wait for the next attempt.",
     ),
+}
+
+
+_RAISE: Final = {  # by the kind of an owner
+    OwnerKind.KEY: "Wait, or raise KEY_RATE and KEY_BYTES.",
+    OwnerKind.NAMESPACE: "Wait, or raise NAMESPACE_RATE and NAMESPACE_BYTES.",
 }
 
 
@@ -138,11 +145,9 @@ def _pending(event: Event, last: Attempt | None, condition: str) -> Explanation:
     first = once(event, first_pending)
     if first is not None and first != event:
         return Explanation("It is not sent now, because an earlier event of its job waits.", "Look at the one that it waits for.")
-    if _is_at_limit(event.subscription.owner):
-        return Explanation(
-            f"It is not sent now: no more is sent per second for {event.subscription.owner}.",
-            "Wait, or raise NAMESPACE_RATE and NAMESPACE_BYTES.",
-        )
+    if limited := once(event, _owner_at_limit):
+        kind = OwnerKind(limited.partition(" ")[0])
+        return Explanation(f"It is not sent now: no more is sent per second for the {limited}.", _RAISE[kind])
     if last is not None and last.error:  # it has none if the event was delivered and is redelivered
         return Explanation(
             f"It was not accepted, and is tried again.{_last(last)}", f"{advice(last)} Redeliver it to try at once."
@@ -150,8 +155,11 @@ def _pending(event: Event, last: Attempt | None, condition: str) -> Explanation:
     return Explanation("It is about to be sent.", "If this lasts, check that a process deliver runs.")
 
 
-def _is_at_limit(owner: str) -> bool:
-    return Owner.objects.filter(name=owner, limited_until__gt=Now()).exists()
+def _owner_at_limit(event: Event) -> str:
+    """Return the owner whose limit the event's stream waits for; an empty text if it waits for none."""
+    waits = Subscription.objects.filter(pk=event.subscription_id, promised_at__gt=Now())
+    owners = Owner.objects.filter(Exists(waits), name__in=event.subscription.owners.values())
+    return owners.order_by("-limited_until").values_list("name", flat=True).first() or ""
 
 
 def _last(last: Attempt | None) -> str:

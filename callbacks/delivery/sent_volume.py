@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from django.conf import settings
-from django.db.models.functions import Now
 
-from callbacks.delivery import destination_rows
-from callbacks.models import Destination, Owner, Subscription
+from callbacks.delivery import destination_rows, owner_rows
+from callbacks.delivery.stream_rows import LockedStreams
+from callbacks.models import Destination, OwnerKind, Subscription
 from callbacks.rules import rate_limit
 from callbacks.rules.rate_limit import RateLimit
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_transaction
@@ -66,18 +66,25 @@ class SentVolume:
     def __init__(self, intervals: DeliveryIntervals) -> None:
         configuration = settings.CONFIGURATION
         self._to_destination = RateLimit(configuration.destination_rate, configuration.destination_bytes)
-        self._for_owner = RateLimit(configuration.namespace_rate, configuration.namespace_bytes)
+        self._for_owners = {
+            OwnerKind.KEY: RateLimit(configuration.key_rate, configuration.key_bytes),
+            OwnerKind.NAMESPACE: RateLimit(configuration.namespace_rate, configuration.namespace_bytes),
+        }
         self._intervals = intervals
         self._destinations: _Uncharged[int] = _Uncharged(intervals.charge)
         self._owners: _Uncharged[str] = _Uncharged(intervals.charge)
         self._owners_until: dict[str, datetime] = {}  # `limited_until` as it was last stored by this process
 
-    def add(self, stream: Subscription, sizes: Sequence[int]) -> None:
-        """Count events with bodies of these sizes that were sent, unless their destination is not limited."""
-        configuration = settings.CONFIGURATION
-        if not is_listed_host(stream.destination.origin, configuration.egress_networks, configuration.egress_hosts):
+    def add(self, stream: Subscription, sizes: Sequence[int], promised: int) -> None:
+        """Count events with bodies of these sizes that were sent, unless their destination is not limited.
+
+        The first `promised` were charged to the owners before.
+        """
+        if _is_limited(stream):
             self._destinations.add(stream.destination_id, self._to_destination.seconds(len(sizes), sum(sizes)))
-            self._owners.add(stream.owner, self._for_owner.seconds(len(sizes), sum(sizes)))
+            if not_charged := sizes[promised:]:
+                for owner, seconds in self._seconds(stream, not_charged).items():
+                    self._owners.add(owner, seconds)
 
     def charge(self) -> None:
         """Charge what is worth it. If the database fails, or another session has locked a row, that is charged later."""
@@ -85,16 +92,49 @@ class SentVolume:
             for destination, seconds in self._destinations.due().items():
                 if self._charge_destination(destination, seconds):
                     self._destinations.settle(destination, seconds)
-            for owner, seconds in self._owners.due().items():
-                if self._charge_owner(owner, seconds):
-                    self._owners.settle(owner, seconds)
+            self._charge_owners()
         except DATABASE_UNAVAILABLE as error:
             logger.warning("what was sent is charged later: %s", error)
 
-    def owner_limited_until(self, owner: str, now: datetime) -> datetime | None:
-        """Return when events of this owner may be sent again, None if they may be sent now."""
-        until = self._owners_until.get(owner)
-        return until if until is not None and until > now else None
+    def is_at_limit(self, stream: Subscription, now: datetime) -> bool:
+        """Return whether as much was sent for an owner of the stream as may be, or is promised to other streams."""
+        return any(self._owners_until.get(owner, now) > now for owner in stream.owners.values()) and _is_limited(stream)
+
+    def promise(self, rows: LockedStreams) -> None:
+        """Promise a time to each stream that was found at its limit, in this order, and make it due then.
+
+        What it may send then is charged to its owners at once, so others are promised later times. If another session has locked
+        the row of an owner, the stream gets no promise, and remains due. The caller saves the streams.
+        """
+        if not rows.at_limit:
+            return
+        owners = owner_rows.lock_free({owner for stream, _ in rows.at_limit for owner in stream.owners.values()})
+        for stream, sizes in rows.at_limit:
+            seconds = self._seconds(stream, sizes)
+            if seconds.keys() <= owners.keys():
+                stream.promised = len(sizes)
+                stream.promised_at = max(owners[owner].limited_until or rows.now for owner in seconds)
+                stream.next_attempt_at = stream.promised_at
+                owner_rows.charge(owners, seconds, self._intervals)
+        self._owners_until |= owner_rows.save(owners)
+
+    def _seconds(self, stream: Subscription, sizes: Sequence[int]) -> dict[str, float]:
+        """Return how long it takes each owner of the stream to send events of these sizes."""
+        return {owner: self._for_owners[kind].seconds(len(sizes), sum(sizes)) for kind, owner in stream.owners.items()}
+
+    def _charge_owners(self) -> None:
+        """Charge what is due, except to owners whose rows are locked."""
+        due = self._owners.due()
+        if not due:
+            return
+        with short_transaction():
+            rows = owner_rows.lock_free(due)
+            charged = {owner: due[owner] for owner in rows}
+            owner_rows.charge(rows, charged, self._intervals)
+            until = owner_rows.save(rows)
+        self._owners_until |= until
+        for owner, seconds in charged.items():
+            self._owners.settle(owner, seconds)
 
     def _charge_destination(self, pk: int, seconds: float) -> bool:
         """Return False if the row is locked: what holds it must not hold up other destinations."""
@@ -107,13 +147,8 @@ class SentVolume:
             Destination.objects.filter(pk=pk).update(limited_until=until)
         return True
 
-    def _charge_owner(self, name: str, seconds: float) -> bool:
-        with short_transaction():
-            Owner.objects.bulk_create([Owner(name=name)], ignore_conflicts=True)
-            locked = Owner.objects.select_for_update(skip_locked=True).annotate(now=Now()).filter(name=name).first()
-            if locked is None:
-                return False
-            until = rate_limit.after_sending(locked.limited_until, locked.now, seconds, self._intervals)
-            Owner.objects.filter(name=name).update(limited_until=until)
-        self._owners_until[name] = until
-        return True
+
+def _is_limited(stream: Subscription) -> bool:
+    """Return whether the host that the stream goes to is not one that the operator lists."""
+    configuration = settings.CONFIGURATION
+    return not is_listed_host(stream.destination.origin, configuration.egress_networks, configuration.egress_hosts)

@@ -99,6 +99,7 @@ class Deliverer:
                 candidates = [Candidate(stream, turns[stream.pk], holds_slot=False) for stream in due]
                 granted = self._scheduler.next_deliveries(candidates, rows.load_runs(due), rows)
                 self._secrets.fill_in([delivery.event.subscription for delivery in granted])
+                self._volume.promise(rows)
                 rows.save()
             deliveries = granted
         finally:
@@ -132,12 +133,13 @@ class Deliverer:
             for pk, group in groupby(recorded, lambda result: rows.streams[result.stream].destination_id):
                 deliveries += self._continue(list(group), rows.destinations[pk], pk in changed, pending, rows)
             self._secrets.fill_in([delivery.event.subscription for delivery in deliveries])
+            self._volume.promise(rows)
             rows.save()
         locked = [result for result in missing if result.stream in existing]
         done = [result for result in results if result.stream in rows.streams or result.stream not in existing]
         self._end([result.delivery.turn for result in done], deliveries)
         for result in recorded:
-            self._volume.add(result.delivery.event.subscription, result.sent_sizes)
+            self._volume.add(result.delivery.event.subscription, result.sent_sizes, result.delivery.promised)
         self._volume.charge()
         return Recorded(deliveries, locked, _freed(done, deliveries, rows), rows.must_look)
 

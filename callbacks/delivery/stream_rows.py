@@ -14,6 +14,8 @@ from orchestrator_site.base.db.statements import placeholders, select_rows, sql,
 _CHANGED: Final = (
     "next_attempt_at",
     "waiting_since",
+    "promised",
+    "promised_at",
     "lease_token",
     "lease_until",
     "sending",
@@ -67,6 +69,9 @@ class LockedStreams:
         self.streams: dict[int, Subscription] = {}
         self.free_slots: dict[int, int] = {}  # of destinations whose rows are locked, too
         self.must_look = False  # whether some stream is due again at once
+        self.at_limit: list[
+            tuple[Subscription, list[int]]
+        ] = []  # because of an owner, with the sizes of what they might send now
         if identities:
             self._lock(sql(_LOCK) % placeholders(identities), identities)
 

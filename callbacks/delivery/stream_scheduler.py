@@ -34,6 +34,7 @@ class Delivery:
     now: datetime  # the database's time when the lease was granted
     send_by: float  # by the monotonic clock: a later attempt might outlast the lease
     following: Sequence[Event] = ()  # each may be sent once the one before it was accepted
+    promised: int = 0  # how many of the events were promised to the stream
 
     @property
     def events(self) -> list[Event]:
@@ -72,7 +73,8 @@ class StreamScheduler:
         4. The turn of this stream is over: it is parked if others wait for its destination, else requeued.
         5. The destination is blocked (paused, breaker open, throttled, at its limit), or streams wait for it that came earlier:
            parked.
-        6. As much was sent for the stream's owner as may be: the stream sleeps until that is over, and for a few seconds.
+        6. One of the stream's owners is at its limit: the stream is promised a time for as many events as might be sent now, and
+           sleeps until then. It gets no other promise until it has sent something.
         7. No thread may wait for this destination now: the stream sleeps for a few seconds.
         8. The destination has no free slot, and the stream holds none: parked.
         9. The stream gets the lease, and the event is sent, followed by others if the destination is fast.
@@ -105,19 +107,19 @@ class StreamScheduler:
             self._requeue(stream, rows)
         elif turn_over or destination_breaker.is_blocked(destination, now) or (not holds_slot and _comes_later(stream)):
             self._park(stream, event, since=now if holds_slot else None)
-        elif limited_until := self._volume.owner_limited_until(stream.owner, now):
-            self._sleep(stream, until=limited_until + self._random_pause())
+        elif stream.promised_at is not None and stream.promised_at > now:
+            self._sleep(stream, until=stream.promised_at)
+        elif stream.promised_at is None and self._volume.is_at_limit(stream, now):
+            rows.at_limit.append((stream, [len(event.body) for event in self._run(candidate, events, now)]))
+            self._sleep(stream, until=now)  # unless `SentVolume.promise` finds a later time
         elif not self._threads.acquire(candidate.turn.token, destination):
-            self._sleep(stream, until=now + self._random_pause())
+            self._sleep(stream, until=now + timedelta(seconds=random.uniform(*self._intervals.thread_wait)))  # noqa: S311 - spreads load
         elif not (holds_slot or self._acquire_slot(stream, candidate.turn.token, rows)):
             self._threads.release(candidate.turn.token)
             self._park(stream, event, since=None)
         else:
             return self._grant(candidate, events, rows)
         return None
-
-    def _random_pause(self) -> timedelta:
-        return timedelta(seconds=random.uniform(*self._intervals.thread_wait))  # noqa: S311 - spreads load
 
     @staticmethod
     def _first_unexpired(stream: Subscription, rows: LockedStreams) -> Sequence[Event]:
@@ -127,17 +129,23 @@ class StreamScheduler:
 
     def _grant(self, candidate: Candidate, events: Sequence[Event], rows: LockedStreams) -> Delivery:
         stream, token, now = candidate.stream, candidate.turn.token, rows.now
-        run = events[: self._max_run(candidate)]
-        event, following = run[0], list(takewhile(lambda event: _may_be_sent(event, now), run[1:]))
+        run = self._run(candidate, events, now)
         # A parked stream was due only when its event expires. Now it is due as soon as the lease is over.
         stream.next_attempt_at, stream.waiting_since = min(stream.next_attempt_at or now, now), None
         stream.lease_token, stream.lease_until = token, now + timedelta(seconds=self._intervals.lease)
-        stream.sending, stream.sending_since = event.pk, now
+        stream.sending, stream.sending_since = run[0].pk, now
+        promised, stream.promised, stream.promised_at = stream.promised, 0, None
         if self._threads.is_fast(stream.destination):
             self._threads.release(token)
         for sent in run:
             sent.subscription = stream
-        return Delivery(candidate.turn, event, now, rows.began + self._intervals.lease - self._intervals.answer, following)
+        send_by = rows.began + self._intervals.lease - self._intervals.answer
+        return Delivery(candidate.turn, run[0], now, send_by, run[1:], promised)
+
+    def _run(self, candidate: Candidate, events: Sequence[Event], now: datetime) -> list[Event]:
+        """Return the events that may be sent before a result is recorded."""
+        following = takewhile(lambda event: _may_be_sent(event, now), events[1 : self._max_run(candidate)])
+        return [events[0], *following]
 
     def _max_run(self, candidate: Candidate) -> int:
         """Return how many events may be sent before a result is recorded.

@@ -89,7 +89,7 @@ class JobsView(ApiView):
         if self.access.namespace is None and not scopes.exists(namespace):
             raise InvalidRequest("there is no such namespace", field=NAMESPACE)
         try:
-            job = services.create(self.body, namespace)
+            job = services.create(self.body, namespace, self.access.client)
         except IdTaken as error:
             raise ApiError(HTTPStatus.CONFLICT, ID_TAKEN, field="id") from error
         except TooManyUndecided as error:

@@ -102,6 +102,8 @@ SHOWN_SETTINGS: Final = frozenset(
         "deliveries_per_host",
         "destination_rate",
         "destination_bytes",
+        "key_rate",
+        "key_bytes",
         "namespace_rate",
         "namespace_bytes",
         "job_network_deny",

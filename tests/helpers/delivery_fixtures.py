@@ -52,10 +52,11 @@ class Stream:
         headers: Mapping[str, str] | None = None,
         subject: str = "job-1",
         owner: str = "",
+        client: str = "",
         deliverer: Deliverer | None = None,
     ) -> None:
         self.uuid = uuid.uuid4()
-        factories.subscribe(self.uuid, subject, url, keys=keys, headers=headers, owner=owner)
+        factories.subscribe(self.uuid, subject, url, keys=keys, headers=headers, owner=owner, client=client)
         self.pk = Subscription.objects.get(stream=self.uuid).pk
         self.deliverer = deliverer or Deliverer(PATIENT)
 
@@ -147,7 +148,7 @@ def in_threads(count: int, work: Callable[[int], Any]) -> None:
 
 _TIMES = {
     Event: ("created_at", "expires_at", "next_attempt_at", "settled_at"),
-    Subscription: ("next_attempt_at", "waiting_since", "lease_until"),
+    Subscription: ("next_attempt_at", "waiting_since", "lease_until", "promised_at"),
     Owner: ("limited_until",),
     Destination: ("used_at", "open_until", "probe_until", "throttled_until", "revive_since", "revive_until", "limited_until"),
     Attempt: ("time",),

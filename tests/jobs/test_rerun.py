@@ -27,6 +27,7 @@ def test_a_job_runs_again(engine: FakeEngine, workers: Workers) -> None:
     # Given a job with a file that has run
     file = InputSpec(id="file", type=InputType.FILE, path="dir/file", content=b"\0\xff", mode=0o755)
     job = make_job(id="a", inputs=(file,), environment={"A": "b"}, callback=CallbackSpec(url="http://127.0.0.1:9/", keys=("k",)))
+    Subscription.objects.update(client="orch_key")
     supervisor = workers.another()
     supervisor.run_jobs()
     assert completed(job).status == State.COMPLETED
@@ -41,6 +42,7 @@ def test_a_job_runs_again(engine: FakeEngine, workers: Workers) -> None:
     assert again.inputs.get().status == "success"
     events = Event.objects.order_by("subscription", "sequence").values_list("subscription__subject", "type")
     assert [type_ for subject, type_ in events if subject == "b"] == [type_ for subject, type_ in events if subject == "a"]
+    assert list(Subscription.objects.values_list("owner", "client")) == [("default", "orch_key")] * 2
     assert [subscription.key for subscription in Subscription.objects.all()] == ["k", "k"]
 
 

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from django.utils.crypto import salted_hmac
+
+from orchestrator_site.base.access.made_keys import BEGINNING
 from orchestrator_site.base.access.models import DEFAULT, Namespace
 
 
@@ -16,6 +19,16 @@ class Access:
     namespace: str | None  # None: all
     read_only: bool = False
     key: str = ""
+
+    @property
+    def client(self) -> str:
+        """A public name of the key, which may be stored and shown; empty if none is required.
+
+        The name of a key in API_KEY_FILE depends on SECRET_KEY: such a key may be one that people can guess, by its digest, too.
+        """
+        if not self.key or self.key.startswith(BEGINNING):
+            return self.key
+        return f"file_{salted_hmac('orchestrator.client', self.key, algorithm='sha256').hexdigest()[:16]}"
 
     def scope(self, asked: str | None) -> str | None:
         """Return the namespace of a request that asks for one, or for none; None stands for all.

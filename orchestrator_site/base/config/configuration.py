@@ -73,6 +73,8 @@ class Configuration:
     deliveries_per_host: int
     destination_rate: int  # events per second
     destination_bytes: int  # … and the bytes of their bodies
+    key_rate: int
+    key_bytes: int
     namespace_rate: int
     namespace_bytes: int
     images_allow: tuple[ImagePattern, ...]  # empty: all images
@@ -131,6 +133,8 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         deliveries_per_host=env.integer("DELIVERIES_PER_HOST", 8, 1, 64),
         destination_rate=env.integer("DESTINATION_RATE", 100, 1, 1_000_000),
         destination_bytes=_at_least_an_event(env, "DESTINATION_BYTES", "1MiB"),
+        key_rate=env.integer("KEY_RATE", 500, 1, 1_000_000),
+        key_bytes=_at_least_an_event(env, "KEY_BYTES", "4MiB"),
         namespace_rate=env.integer("NAMESPACE_RATE", 1000, 1, 1_000_000),
         namespace_bytes=_at_least_an_event(env, "NAMESPACE_BYTES", "8MiB"),
         images_allow=_image_patterns(env),

@@ -136,14 +136,21 @@ def test_what_a_pending_event_waits_for(event: Event) -> None:
     second = Event.objects.get(sequence=2)
     assert "an earlier event of its job waits" in explained(second)[0]
 
-    # and the first to wait while as much was sent for its owner as may be
-    Subscription.objects.update(owner="team-a")
-    Owner.objects.create(name="team-a", limited_until=timezone.now() + timedelta(minutes=1))
+    # and the first to wait for the time that it is promised, because of the owner that is at its limit for longer
+    later = timezone.now() + timedelta(minutes=1)
+    Subscription.objects.update(owner="team-a", client="orch_key", promised_at=later)
+    Owner.objects.create(name="namespace team-a", limited_until=later)
+    key = Owner.objects.create(name="key orch_key", limited_until=later - timedelta(seconds=1))
     assert explained(event) == (
-        "It is not sent now: no more is sent per second for team-a.",
+        "It is not sent now: no more is sent per second for the namespace team-a.",
         "Wait, or raise NAMESPACE_RATE and NAMESPACE_BYTES.",
     )
-    Owner.objects.update(limited_until=timezone.now() - timedelta(seconds=1))
+    Owner.objects.filter(pk=key.pk).update(limited_until=later + timedelta(seconds=1))
+    assert explained(event) == (
+        "It is not sent now: no more is sent per second for the key orch_key.",
+        "Wait, or raise KEY_RATE and KEY_BYTES.",
+    )
+    Subscription.objects.update(promised_at=timezone.now() - timedelta(seconds=1))
 
     # and the same as before if both are sent again: the first was delivered, the second was not accepted
     Attempt.objects.create(event=event, time=timezone.now(), status=204, latency_ms=1)

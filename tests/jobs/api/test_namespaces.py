@@ -2,6 +2,7 @@
 
 import json
 from base64 import urlsafe_b64decode
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +10,15 @@ import pytest
 import schemathesis
 from django.db import transaction
 from django.test import Client
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings, strategies
 
 from callbacks import outbox
-from callbacks.models import Destination, Event
+from callbacks.models import Destination, Event, Subscription
 from jobs import services
 from jobs.api import job_list
 from jobs.models import Job
+from orchestrator_site.base.access.models import ApiKey
 from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import Answer, configured, expect_error, store_lines
 from tests.helpers.factories import job_spec, make_node, subscribe
@@ -100,6 +103,33 @@ def test_the_keys_in_the_file_belong_to_default(client: Client, key_a: str, tmp_
         post(client, key_a, id="other")
         assert ids(client, "from-the-file") == ["mine"]
         expect_error(client.get("/v1/jobs?namespace=team-a", headers=bearer("from-the-file")), 403, "namespace")
+
+
+def test_events_count_towards_the_key_that_posted_their_job(client: Client, key_a: str, tmp_path: Any) -> None:
+    # Given a file with two keys
+    (tmp_path / "keys").write_text("guessable\nother\n")
+
+    def owners(job_id: str, key: str) -> tuple[str, str]:
+        post(client, key, id=job_id, callback={"url": "http://h.example/"})
+        row = Subscription.objects.get(subject=job_id)
+        return row.client, row.owner
+
+    with configured(api_auth_required=True, api_key_file=tmp_path / "keys"):
+        # When jobs are posted with these and one from the admin, I expect the names of the keys to be stored
+        assert owners("a", key_a) == (key_a[:13], "team-a")
+        first, second = owners("b", "guessable"), owners("c", "other")
+        assert (first[1], second[1]) == ("default", "default")
+        assert first[0] != second[0]
+        assert owners("d", "guessable") == first
+        assert first[0].startswith("file_")
+        # And not the digest of a key: who guesses the key could compute it
+        assert sha256(b"guessable").hexdigest()[:8] not in first[0]
+
+        # And a revoked key to remain named: its events are still sent
+        ApiKey.objects.update(revoked_at=timezone.now())
+        assert Subscription.objects.get(subject="a").client == key_a[:13]
+    with configured(api_auth_required=False):
+        assert owners("e", "") == ("", "default")
 
 
 def test_what_is_shared_is_for_keys_of_all_namespaces_once_there_are_several(client: Client) -> None:

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from callbacks.models import Destination, Event, Owner
+from callbacks.models import Destination, Event, Owner, Subscription
 from jobs import events, lifecycle
 from jobs.engine.protocol import Frame, Frames, Observation
 from jobs.errors import Interrupted
@@ -382,10 +382,15 @@ def limit_destination() -> None:
 
 
 def limit_namespace() -> None:
-    Owner.objects.create(name="default", limited_until=Now() + timedelta(minutes=1))
+    Owner.objects.create(name="namespace default", limited_until=Now() + timedelta(minutes=1))
 
 
-@pytest.mark.parametrize("limit", [limit_destination, limit_namespace])
+def limit_key() -> None:
+    Subscription.objects.update(client="orch_key")
+    Owner.objects.create(name="key orch_key", limited_until=Now() + timedelta(minutes=1))
+
+
+@pytest.mark.parametrize("limit", [limit_destination, limit_namespace, limit_key])
 def test_no_line_within_log_limit_is_lost_by_a_limited_callback(small_limits: None, limit: Callable[[], None]) -> None:
     # Given a process that has ended with all of its log unread, and a callback that gets nothing because it has got much
     printed = numbered(1, 300)
