@@ -1,6 +1,9 @@
 """Fixtures and settings of all tests."""
 
+import gc
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,9 +29,22 @@ pytest_plugins = [
     "tests.helpers.workers",
 ]
 
+# Each process of pytest rewrites the assertions of all modules, in several seconds, unless it finds the result of an earlier one;
+# and the tests start Python hundreds of times.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Almost nothing that is made before the first test becomes garbage: it is not worth looking at, again and again.
+gc.disable()
+
 # A shared machine is slow at times: the duration of an example must not fail a test.
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.load_profile("default")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def connect_or_close(connection: UnixHTTPConnection) -> None:
