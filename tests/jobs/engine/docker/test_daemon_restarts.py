@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,9 +110,24 @@ def phase_of(bench: Bench, name: str) -> Phase:
     return next(seen.phase for seen in bench.engine.list(bench.labels) if seen.name == name)
 
 
-def greet(server: socket.socket) -> None:
-    with suppress(OSError), server.accept()[0] as connection:
-        connection.sendall(b"hello\n")
+@contextmanager
+def greeting() -> Iterator[int]:
+    """Greet all that connect to this machine; yield the port."""
+
+    def greet() -> None:
+        with suppress(OSError):
+            while True:
+                with server.accept()[0] as connection:
+                    connection.sendall(b"hello\n")
+
+    with socket.create_server(("", 0)) as server:
+        thread = threading.Thread(target=greet)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # ends `accept`
+            thread.join()
 
 
 def outcome(seen: Observation) -> tuple[str, int | None, bool]:
@@ -179,16 +194,18 @@ def test_jobs_reach_the_host_after_a_restart(plain: DockerBench, plain_daemon: O
     network, protected = f"test-{uuid.uuid4().hex}", f"test-{uuid.uuid4().hex}"
     plain.engine.create_network(network, plain.labels)
     owner, firewalled = f"orc{uuid.uuid4().hex[:8]}", DockerEngine(plain.host, denied=[])
-    firewalled.protect_network(plain.engine.create_network(protected, plain.labels), owner)
+    network_id = plain.engine.create_network(protected, plain.labels)
+    firewalled.protect_network(network_id, owner)
 
     # When
     bring_down_and_up(plain_daemon, way)
+    if way == "power cut":  # the rules are gone with the host: a worker that starts installs them
+        DockerEngine(plain.host, denied=[]).protect_network(network_id, owner)
 
     # I expect a job to reach this machine through its gateway, but not from the other network
-    with socket.create_server(("", 0)) as server:
-        threading.Thread(target=greet, args=(server,), daemon=True).start()
+    with greeting() as port:
         gateway = "$(ip route | sed -n 's/^default via \\([^ ]*\\) .*/\\1/p')"
-        command = shell(f"nc -w 20 {gateway} {server.getsockname()[1]} < /dev/null")
+        command = shell(f"nc -w 20 {gateway} {port} < /dev/null")
         assert plain.output(command, network=network) == "hello\n"
         assert plain.output(command, network=protected) == ""
     plain.clean()
