@@ -31,10 +31,12 @@ class SocketHandle(socket.socket):
     """
 
     def __init__(self, connection: socket.socket) -> None:
+        self.was_shut_down = False
         self._lock = threading.Lock()
         super().__init__(connection.family, connection.type, connection.proto, fileno=os.dup(connection.fileno()))
 
     def shutdown(self, how: int) -> None:
+        self.was_shut_down = True
         with self._lock:
             super().shutdown(how)
 
@@ -75,6 +77,11 @@ class OutgoingRequest:
             raise EgressFailed(f"{self.host} did not answer in time", timed_out=True)
         if self._on_socket is not None:
             self._on_socket(handle)
+
+    @property
+    def was_ended(self) -> bool:
+        """Return whether its connection was ended on this side, by `expire` or through the socket that `on_socket` got."""
+        return self._handle is not None and self._handle.was_shut_down
 
     def expire(self) -> None:
         """End the connection because time is up. Called by the watchdog's thread."""
@@ -167,23 +174,35 @@ class GuardedConnection:
     def exchange(self, request: OutgoingRequest, method: str, head: bytes, body: Iterable[bytes | memoryview]) -> BoundedResponse:
         """Send a request; return its answer, with its body unread. Raise `EgressError`, `OSError` or `HTTPException`.
 
-        The first part of the body is sent together with the head.
+        A GET whose idle connection ends without an answer is sent again on a new one: a server may close an idle connection
+        while a request is on its way (RFC 9112, 9.3.1).
         """
-        if self._socket is None:
-            self._socket = self._connect(request)
-        else:
+        if self._socket is not None:
             check_address(self._host, self._address)  # the rules may have changed since it was connected
             request.attach(self._socket)
-        self._socket.settimeout(request.read_timeout)
+            try:
+                return self._exchange(self._socket, request, method, head, body)
+            except ConnectionError:
+                if method != "GET" or request.was_ended:
+                    raise
+            self._socket.close()
+        self._socket = self._connect(request)
+        return self._exchange(self._socket, request, method, head, body)
+
+    def _exchange(
+        self, connection: socket.socket, request: OutgoingRequest, method: str, head: bytes, body: Iterable[bytes | memoryview]
+    ) -> BoundedResponse:
+        """Send a request and read the head of its answer. The first part of the body is sent together with the head."""
+        connection.settimeout(request.read_timeout)
         self._used_at = time.monotonic()
         self._is_reusable = False
         try:
             for part in with_head(head, body):
-                self._socket.sendall(part)
+                connection.sendall(part)
             self._is_reusable = True
         except (BrokenPipeError, ConnectionResetError):
             pass  # a server may answer and hang up before it has received everything
-        response = BoundedResponse(self._socket, method=method)
+        response = BoundedResponse(connection, method=method)
         try:
             response.begin()
         except BaseException:

@@ -1,19 +1,15 @@
 """Outgoing requests: connections, and what is sent."""
 
 import logging
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_site.base.egress import connection_pool, guarded_connections, http_client
-from orchestrator_site.base.intervals import EgressIntervals
-from tests.helpers.receiver import Answer, Received, Receiver
+from orchestrator_site.base.egress import guarded_connections, http_client
+from tests.helpers.receiver import Answer, Receiver
 from tests.site.base.egress.sending import SECRET, TIMES, Zeros, get
 from tests.site.base.values.test_http_urls import PATHS, QUERIES
 
@@ -54,60 +50,6 @@ def test_a_refusal_does_not_tell_the_address_of_an_internal_name(
         get("http://inside.test/")
     assert "10.1.2.3" not in str(refused.value)
     assert "10.1.2.3" in caplog.text
-
-
-def test_a_reused_connection_is_checked_again(receiver: Receiver, names: Any, egress_allow: Any) -> None:
-    # Given an allowed connection that is kept open
-    names["hook.test"] = ["127.0.0.1"]
-    url = f"http://hook.test:{receiver.port}/"
-    get(url)
-
-    # When the rules change
-    egress_allow("10.0.0.0/8")
-
-    # I expect a request on that connection to be refused, by an error that does not tell which address the name has
-    with pytest.raises(
-        http_client.EgressDenied, match=r"^hook\.test resolves to a non-public address that is not in EGRESS_ALLOW$"
-    ):
-        get(url)
-    assert len(receiver.requests) == 1
-
-
-def test_connections_are_reused(receiver: Receiver) -> None:
-    for _ in range(3):
-        get(receiver.url)
-    assert len({received.peer for received in receiver.requests}) == 1
-
-
-def test_an_idle_connection_is_not_reused(receiver: Receiver) -> None:
-    # Given a connection that may not be idle at all
-    intervals = EgressIntervals(reuse=0.0)
-    get(receiver.url, intervals=intervals)
-
-    # When there is another request, I expect it on a new connection
-    get(receiver.url, intervals=intervals)
-    assert len({received.peer for received in receiver.requests}) == 2
-    assert EgressIntervals().reuse == 2.0
-
-
-def test_connections_of_simultaneous_requests_are_reused(receiver: Receiver, fresh_pool: None) -> None:
-    # Given a server that answers a certain number of requests at once
-    http_client._pool()  # otherwise each thread would make its own
-    count = connection_pool.MAX_IDLE_CONNECTIONS
-    together = threading.Barrier(count, timeout=10)
-
-    def respond(_: Received) -> Answer:
-        together.wait()
-        return Answer()
-
-    receiver.respond = respond
-
-    # When they are repeated, I expect them on the same connections
-    get_reusing = partial(get, intervals=EgressIntervals(reuse=60))
-    with ThreadPoolExecutor(count) as threads:
-        for _ in range(3):
-            assert list(threads.map(get_reusing, [receiver.url] * count)) == [(200, b"")] * count
-    assert len({received.peer for received in receiver.requests}) == count
 
 
 # -- requests --------------------------------------------------------------------------------------
