@@ -250,7 +250,7 @@ class MetricsIntervals:
 class EgressIntervals:
     """Outgoing HTTP; the time-outs of a request belong to its caller."""
 
-    reuse: float = 2.0  # most servers keep idle connections for longer, so few are closed while a request is on its way
+    reuse: float = 2.0  # most servers keep idle connections for longer, and close none while a request is on its way
     public_url: float = 60.0  # between two looks at the addresses of PUBLIC_URL, while requests are sent
     public_url_wait: float = 2.0  # for the first of them: a resolver that hangs must not hold up every request
 
