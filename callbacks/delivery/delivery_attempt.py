@@ -36,8 +36,8 @@ def send(url: str, headers: Mapping[str, str], body: bytes, intervals: DeliveryI
             status, asked, date = response.status, response.getheader("Retry-After"), response.getheader("Date")
             answer = _beginning(http_client.chunks(response))
     except http_client.EgressError as error:
-        by_proxy = isinstance(error, http_client.ProxyFailed)
-        return Outcome(time=began, latency_ms=latency(), error=str(error)[:_MAX_ERROR_CHARACTERS], by_proxy=by_proxy)
+        by_service = isinstance(error, http_client.ServiceFailed)
+        return Outcome(time=began, latency_ms=latency(), error=str(error)[:_MAX_ERROR_CHARACTERS], by_service=by_service)
     return Outcome(
         time=began,
         latency_ms=latency(),

@@ -39,7 +39,7 @@ class Result:
     @property
     def sent_sizes(self) -> list[int]:
         """The sizes of the bodies that were sent to the destination."""
-        return [len(event.body) for event, outcome in self.attempts if self.was_sent and not outcome.by_proxy]
+        return [len(event.body) for event, outcome in self.attempts if self.was_sent and not outcome.by_service]
 
     @property
     def is_accepted(self) -> bool:
@@ -60,7 +60,7 @@ class Result:
     def for_destination(self) -> list[tuple[UUID, Outcome | None]]:
         """What each outcome says about the destination (nothing if it was not sent to it), with the token of the delivery."""
         token = self.delivery.turn.token
-        return [(token, outcome if self.was_sent and not outcome.by_proxy else None) for outcome in self.outcomes]
+        return [(token, outcome if self.was_sent and not outcome.by_service else None) for outcome in self.outcomes]
 
 
 class RunSender:

@@ -57,7 +57,7 @@ def judge(
         return Delivered()
     if outcome.status is None:
         pause = retry_schedule.delay(unanswered, intervals)
-        return Retry(min(pause, intervals.breaker_open_max) if outcome.by_proxy else pause)
+        return Retry(min(pause, intervals.breaker_open_max) if outcome.by_service else pause)
     if outcome.status in PERMANENT_STATUSES or tries >= _max_tries(type_, best_effort_refused):
         return Dead()
     return Retry(retry_schedule.delay(tries, intervals, outcome.retry_after))

@@ -14,7 +14,7 @@ class Outcome:
     error: str = ""  # why there was no answer, or what is wrong with it
     answer: str = ""  # the beginning of its body
     retry_after: float = 0.0  # seconds that the destination asked for
-    by_proxy: bool = False  # whether the proxy of EGRESS_PROXY failed, which says nothing about the destination
+    by_service: bool = False  # whether the service failed, or its proxy, which says nothing about the destination
 
     @property
     def accepted(self) -> bool:

@@ -25,5 +25,5 @@ def check_registry(reference: Reference, timeout: float) -> None:
         logger.warning("the registry is not allowed: %s", error)
         raise ImageUnavailable(image_errors.not_allowed(reference.text)) from error
     except EgressFailed as error:
-        logger.warning("the registry cannot be resolved: %s", error)
+        logger.warning("the registry cannot be checked: %s", error)
         raise ImageUnavailable(image_errors.unreachable(reference.text)) from error

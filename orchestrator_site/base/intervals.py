@@ -252,6 +252,7 @@ class EgressIntervals:
 
     reuse: float = 2.0  # most servers keep idle connections for longer, and close none while a request is on its way
     public_url: float = 60.0  # between two looks at the addresses of PUBLIC_URL, while requests are sent
+    public_url_retry: float = 5.0  # the same after a failure, as long as they are unknown: nothing public can be reached
     public_url_wait: float = 2.0  # for the first of them: a resolver that hangs must not hold up every request
 
 

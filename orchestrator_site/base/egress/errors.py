@@ -17,5 +17,9 @@ class EgressFailed(EgressError):
         self.timed_out = timed_out
 
 
-class ProxyFailed(EgressFailed):
-    """The proxy of EGRESS_PROXY is at fault, which says nothing about the server."""
+class ServiceFailed(EgressFailed):
+    """Something that the service itself needs is at fault, which says nothing about the server."""
+
+
+class ProxyFailed(ServiceFailed):
+    """The proxy of EGRESS_PROXY is at fault."""

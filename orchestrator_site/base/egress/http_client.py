@@ -16,12 +16,23 @@ from urllib.parse import urlsplit
 from orchestrator_site.base.egress.bounded_responses import BoundedResponse as Answer
 from orchestrator_site.base.egress.connection_pool import ConnectionPool
 from orchestrator_site.base.egress.deadlines import watchdog
-from orchestrator_site.base.egress.errors import EgressDenied, EgressError, EgressFailed, ProxyFailed
+from orchestrator_site.base.egress.errors import EgressDenied, EgressError, EgressFailed, ProxyFailed, ServiceFailed
 from orchestrator_site.base.egress.guarded_connections import OutgoingRequest
 from orchestrator_site.base.intervals import EgressIntervals
 from orchestrator_site.base.values.http_urls import HttpUrl, InvalidUrl, basic_credentials, parse
 
-__all__ = ["Answer", "EgressDenied", "EgressError", "EgressFailed", "ProxyFailed", "chunks", "open", "origin_of", "redact"]
+__all__ = [
+    "Answer",
+    "EgressDenied",
+    "EgressError",
+    "EgressFailed",
+    "ProxyFailed",
+    "ServiceFailed",
+    "chunks",
+    "open",
+    "origin_of",
+    "redact",
+]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

@@ -14,7 +14,7 @@ import pytest
 
 from callbacks.delivery import delivery_attempt
 from callbacks.rules.outcome import Outcome
-from orchestrator_site.base.egress import connection_pool, http_client
+from orchestrator_site.base.egress import connection_pool, guarded_connections, http_client
 from orchestrator_site.base.intervals import DeliveryIntervals, EgressIntervals
 from tests.helpers.receiver import Answer, Receiver, certificate, tls_server
 
@@ -287,6 +287,17 @@ def test_a_refused_connection_is_reported() -> None:
     outcome = send(f"http://127.0.0.1:{port}")
     assert_no_answer(outcome)
     assert "connection refused" in outcome.error
+
+
+def test_what_the_service_cannot_do_is_not_the_host_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise http_client.ServiceFailed("not known")
+
+    monkeypatch.setattr(guarded_connections, "check_new_address", fail)
+
+    outcome = send("http://127.0.0.1:8000/")
+
+    assert (outcome.error, outcome.by_service) == ("not known", True)
 
 
 def test_an_unknown_host_name_is_reported() -> None:

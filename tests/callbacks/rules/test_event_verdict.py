@@ -52,7 +52,7 @@ def test_other_answers_allow_ten_tries_and_fewer_for_logs(status: int) -> None:
 
 
 def test_a_proxy_that_was_down_for_long_is_tried_again_within_ten_minutes() -> None:
-    outcome = Outcome(time=datetime(2026, 1, 1, tzinfo=UTC), latency_ms=1, by_proxy=True)
+    outcome = Outcome(time=datetime(2026, 1, 1, tzinfo=UTC), latency_ms=1, by_service=True)
     for unanswered in (1, 5, 100):
         verdict = event_verdict.judge(
             outcome, DeliveryIntervals(), type_=EXIT, tries=0, unanswered=unanswered, best_effort_refused=False

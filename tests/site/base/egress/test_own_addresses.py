@@ -1,7 +1,9 @@
 """The service's own addresses: outgoing requests do not reach them unless they are listed."""
 
 import logging
+import socket
 from dataclasses import replace
+from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -95,16 +97,63 @@ def test_the_addresses_of_public_url_may_change(names: dict[str, list[str]], cap
         wait_for(lambda: public.addresses(5) == {ip_address(OTHER)} and "PUBLIC_URL" in caplog.text)
 
 
+def test_no_public_address_is_reached_while_the_service_does_not_know_its_own(
+    public_url: Any, names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a name server that does not answer for PUBLIC_URL yet
+    public_url("10.1.0.0/16")
+    intervals = EgressIntervals(public_url_wait=0.5, public_url_retry=0)
+    monkeypatch.setattr(own_addresses, "_public_url", cache(lambda url: PublicUrl(url, intervals)))
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", failing(socket.EAI_AGAIN))
+
+        # I expect all public addresses to be refused for now, its own and others, and what is listed to be allowed
+        for address in (PUBLIC, OTHER):
+            with pytest.raises(http_client.ServiceFailed, match="the addresses of this service are not known"):
+                reach("other.test", address)
+        reach("other.test", "10.1.2.3")
+
+    # And its own only to be refused soon after the name server answers
+    def is_refused_as_own() -> bool:
+        try:
+            reach("other.test", PUBLIC)
+        except http_client.ServiceFailed:
+            return False
+        except http_client.EgressDenied:
+            return True
+        raise AssertionError("the service's own address was allowed")
+
+    wait_for(is_refused_as_own)
+    reach("other.test", OTHER)
+
+
+@pytest.mark.parametrize("error", [socket.EAI_NONAME, socket.EAI_NODATA])
+def test_a_public_url_without_addresses_leads_nowhere(error: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", failing(error))
+    assert PublicUrl("https://service.test").addresses(5) == frozenset()
+
+
+def failing(error: int) -> Any:
+    """Return a resolver that fails with an error of `getaddrinfo`."""
+
+    def getaddrinfo(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(error, "no answer")
+
+    return getaddrinfo
+
+
 def test_a_public_url_that_cannot_be_resolved_delays_only_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a resolver that hangs
     started: list[Any] = []
     monkeypatch.setattr(own_addresses.threading, "Thread", lambda **options: started.append(options) or _Hanging())
     public = PublicUrl("https://service.test", EgressIntervals(public_url_wait=0.01))
 
-    # I expect no address after a short time, and no second look
-    assert [public.addresses(5), public.addresses(5)] == [frozenset(), frozenset()]
+    # I expect an error after a short time, and no second look
+    for _ in range(2):
+        with pytest.raises(http_client.ServiceFailed):
+            public.addresses(5)
     assert len(started) == 1
-    assert public._known.is_set()
+    assert public._awaited.is_set()
 
 
 class _Hanging:
