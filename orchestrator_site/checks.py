@@ -10,6 +10,7 @@ from django.db import DatabaseError
 
 from orchestrator_site.base.access import made_keys
 from orchestrator_site.base.config.api_key_file import read_keys
+from orchestrator_site.base.config.open_api import open_api_warning
 from orchestrator_site.base.db import key_rotation
 
 
@@ -33,6 +34,12 @@ def _any_made_key() -> bool:
     with suppress(DatabaseError):  # for example before the first `migrate`
         return made_keys.any_usable()
     return False
+
+
+def check_open_api(**_: Any) -> list[CheckMessage]:
+    """Warn if other machines can call the API without a key."""
+    warning = open_api_warning(settings.CONFIGURATION)
+    return [Warning(warning, hint="Set API_AUTH to required, or HOST to 127.0.0.1.", id="orchestrator.W003")] if warning else []
 
 
 def check_secrets(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:

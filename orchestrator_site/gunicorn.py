@@ -8,6 +8,7 @@ from gunicorn.workers.base import Worker
 from orchestrator_site.base import measurements
 from orchestrator_site.base.config import configuration
 from orchestrator_site.base.config.configuration import WEB_THREADS
+from orchestrator_site.base.config.open_api import open_api_warning
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.ops.logs import log_configuration
 from orchestrator_site.web.priority import raise_priority
@@ -15,8 +16,13 @@ from orchestrator_site.web.priority import raise_priority
 _configuration = configuration.load()
 
 
-def on_starting(_server: Arbiter) -> None:
-    """Raise the priority of this process, which those that it forks inherit. An embedded one also runs jobs."""
+def on_starting(server: Arbiter) -> None:
+    """Raise the priority of this process, which those that it forks inherit. An embedded one also runs jobs.
+
+    Log a warning if other machines can call the API without a key.
+    """
+    if warning := open_api_warning(_configuration):
+        server.log.warning(warning)
     if not _configuration.embedded:
         raise_priority()
 

@@ -16,6 +16,7 @@ from dramatiq.errors import BrokerConnectionError
 from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Node
 from orchestrator_site.base import broker
+from orchestrator_site.base.config.open_api import open_api_warning
 from orchestrator_site.base.db.bounded_connections import answer_limit
 from orchestrator_site.base.db.postgresql import check_pool
 from orchestrator_site.base.egress.errors import ProxyFailed
@@ -55,7 +56,7 @@ def readyz(intervals: WebIntervals = WebIntervals()) -> HttpResponse:
     with answer_limit(intervals.health_query):
         database = _check_database(intervals)
         engine = _check_engine() if _is_healthy(database) else _unhealthy("unknown, because the database is unreachable")
-    checks = {"database": database, "broker": _check_broker(), "engine": engine, **_check_proxy(intervals)}
+    checks = {"database": database, "broker": _check_broker(), "engine": engine, **_check_proxy(intervals), **_check_api()}
     healthy = all(_is_healthy(check) for check in checks.values())
     return JsonResponse(
         {"status": "healthy" if healthy else "unhealthy", "checks": checks},
@@ -94,6 +95,12 @@ def _check_proxy(intervals: WebIntervals) -> dict[str, dict[str, str]]:
     except ProxyFailed:
         return {"egress_proxy": _unhealthy("the proxy is unreachable: downloads and uploads fail, and events are queued")}
     return {"egress_proxy": _healthy()}
+
+
+def _check_api() -> dict[str, dict[str, str]]:
+    """Return a warning if other machines can call the API without a key, else nothing. The service works nevertheless."""
+    warning = open_api_warning(settings.CONFIGURATION)
+    return {"api": _healthy(warning)} if warning else {}
 
 
 def _check_engine() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Finds what needs an operator, the most urgent first, each with a link to where it is fixed.
+"""Finds what needs an operator, the most urgent first, each with a link to where it is fixed if that is in the admin.
 
 Each query reads an index, and at most a few rows of each kind.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, Subquery
 from django.db.models.functions import Now
 from django.urls import reverse
@@ -22,6 +23,7 @@ from jobs.models import Job, Node
 from jobs.states import State
 from orchestrator_site.admin.start_page.counts import BLOCKED, jobs_with
 from orchestrator_site.base.admin_elements import relative_time
+from orchestrator_site.base.config.open_api import open_api_warning
 from orchestrator_site.base.intervals import AdminIntervals
 
 _SHOWN: Final = 5  # of each kind
@@ -36,7 +38,7 @@ class Problem:
     kind: str
     title: str
     text: str
-    address: str  # of the page where it is fixed
+    address: str = ""  # of the page where it is fixed; empty if it is fixed elsewhere
     since: datetime | None = None
 
     @property
@@ -47,8 +49,13 @@ class Problem:
 
 def problems(intervals: AdminIntervals = AdminIntervals()) -> list[Problem]:
     """Return what needs attention now, urgent problems first."""
-    found = [*_nodes(intervals), *_destinations(), *_dead_events(), *_waiting_jobs(intervals)]
+    found = [*_settings(), *_nodes(intervals), *_destinations(), *_dead_events(), *_waiting_jobs(intervals)]
     return sorted(found, key=lambda problem: not problem.urgent)
+
+
+def _settings() -> Iterator[Problem]:
+    if warning := open_api_warning(settings.CONFIGURATION):
+        yield Problem(True, "settings", "API", warning)
 
 
 def _nodes(intervals: AdminIntervals) -> Iterator[Problem]:
