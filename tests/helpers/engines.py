@@ -109,7 +109,11 @@ class Bench:
 
     def output(self, command: tuple[str, ...] | None, **values: Any) -> str:
         """Run a command and return what it printed to stdout."""
-        frames = self.log(self.ended(command, **values))
+        return self.printed(self.ended(command, **values))
+
+    def printed(self, name: str) -> str:
+        """Return what a container has printed to stdout."""
+        frames = self.log(name)
         return b"".join(frame.data for frame in frames if frame.stream == "stdout").decode()
 
     def statistics(self, name: str) -> str:

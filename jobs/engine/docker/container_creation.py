@@ -9,6 +9,7 @@ from jobs.engine.docker.container_json import creation_body
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
 from jobs.engine.docker.networks import Networks
+from jobs.engine.docker.resource_limits import ResourceLimits
 from jobs.engine.docker.start_errors import NO_COMMAND, cause_of
 from jobs.engine.docker.transport import EngineAnswer, EngineClient
 from jobs.engine.protocol import RunSpec
@@ -20,14 +21,22 @@ logger = logging.getLogger(__name__)
 class ContainerCreation:
     """The creation of containers on one engine."""
 
-    def __init__(self, client: EngineClient, init: Init, images: Images, networks: Networks) -> None:
+    def __init__(
+        self, client: EngineClient, init: Init, images: Images, networks: Networks, resource_limits: ResourceLimits
+    ) -> None:
         self._client = client
         self._init = init
         self._images = images
         self._networks = networks
+        self._resource_limits = resource_limits
 
     def body(self, spec: RunSpec) -> dict[str, Any]:
         """Return the body of a request for a container. Raise `EngineRefused` if neither the job nor its image has a command."""
+        body = self._described(spec)
+        body["HostConfig"]["Ulimits"] = self._resource_limits.ulimits()
+        return body
+
+    def _described(self, spec: RunSpec) -> dict[str, Any]:
         holder = self._init.checked_holder()
         if not holder or spec.command is not None:
             return creation_body(spec, holder)

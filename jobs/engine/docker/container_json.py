@@ -13,6 +13,9 @@ PIDS_LIMIT: Final = 1024
 # All that ordinary images need as root (docs/adr/0002-container-privileges.md).
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 
+# If the whole host runs out of memory, the kernel prefers a process of a job to one of the engine or of this service.
+_OOM_SCORE: Final = 500
+
 _LOG_FILES = 2
 
 
@@ -38,7 +41,9 @@ def creation_body(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
             "NanoCpus": spec.cpu_millis * 1_000_000,
             "Memory": memory,
             "MemorySwap": memory,  # memory and swap together: no swap
+            "OomScoreAdj": _OOM_SCORE,
             "PidsLimit": PIDS_LIMIT,
+            "IpcMode": "private",  # an engine may be set up to share it
             "CapDrop": ["ALL"],
             "CapAdd": list(CAPABILITIES),
             "SecurityOpt": ["no-new-privileges"],

@@ -22,6 +22,7 @@ from jobs.engine.docker.local_daemon import LocalDaemon
 from jobs.engine.docker.log_frames import read_frames
 from jobs.engine.docker.networks import Networks, label_filter
 from jobs.engine.docker.oom_kills import reports_oom_kill
+from jobs.engine.docker.resource_limits import ResourceLimits
 from jobs.engine.docker.sandboxes import Sandboxes
 from jobs.engine.docker.start_errors import cause_of, check_arguments
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, quoted
@@ -90,7 +91,8 @@ class DockerEngine:
         self._firewall = NetworkFirewall(denied, intervals.firewall)
         self._images = Images(self._client, self._restarts)
         self._init = Init(self._client)
-        self._creation = ContainerCreation(self._client, self._init, self._images, self._networks)
+        self._resource_limits = ResourceLimits(local)
+        self._creation = self._creation_of_containers()
         self._sandboxes = Sandboxes(self._client, self._init.architecture)
         self._files = ContainerFiles(self._client)
         self._warnings = EngineWarnings()
@@ -103,10 +105,13 @@ class DockerEngine:
         engine._networks = Networks(engine._client)
         engine._images = self._images.using(engine._client)
         engine._init = self._init.using(engine._client)
-        engine._creation = ContainerCreation(engine._client, engine._init, engine._images, engine._networks)
+        engine._creation = engine._creation_of_containers()
         engine._sandboxes = Sandboxes(engine._client, engine._init.architecture)
         engine._files = self._files.using(engine._client)
         return engine
+
+    def _creation_of_containers(self) -> ContainerCreation:
+        return ContainerCreation(self._client, self._init, self._images, self._networks, self._resource_limits)
 
     def info(self) -> EngineInfo:
         info = self._info()

@@ -11,6 +11,7 @@ import pytest
 from jobs.engine.docker import DockerEngine
 from jobs.engine.docker.firewall.iptables import Iptables
 from jobs.engine.docker.firewall.nftables import Nftables
+from tests.helpers import built_images
 from tests.helpers.engines import DockerBench, shell
 from tests.helpers.waiting import wait_for
 
@@ -44,6 +45,69 @@ def test_a_process_has_seven_capabilities_and_gains_none(docker_bench: DockerBen
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == SEVEN_CAPABILITIES
     assert fields["NoNewPrivs"] == "1"
+
+
+def test_a_process_sees_its_limits(docker_bench: DockerBench) -> None:
+    one_cgroup = "cat /sys/fs/cgroup/{0}/{1} 2>/dev/null || cat /sys/fs/cgroup/{2}"
+    printed = docker_bench.output(
+        shell(
+            "ulimit -n; ulimit -c; ulimit -i; cat /proc/self/oom_score_adj; "
+            f"{one_cgroup.format('pids', 'pids.max', 'pids.max')}; "
+            f"{one_cgroup.format('memory', 'memory.limit_in_bytes', 'memory.max')}; "
+            "cat /sys/fs/cgroup/memory.swap.max 2>/dev/null || echo 0"
+        ),
+        memory_mib=64,
+    )
+
+    files, *others = printed.split()
+    assert int(files) <= 65_536  # less if the engine itself may open fewer
+    assert others == ["0", "4096", "500", "1024", str(64 * 1024**2), "0"]
+
+
+def test_a_container_mounts_nothing_of_the_host_but_the_files_of_the_engine(docker_bench: DockerBench) -> None:
+    image = docker_bench.image_of(built_images.busybox_file_system(), Volumes={"/volume": {}}, Env=["PATH=/bin"])
+    printed = docker_bench.output(shell("cut -d' ' -f4,5 /proc/self/mountinfo"), image=image)
+
+    # What does not begin at the root of a file system is a part of one that the host has, too.
+    parts = {point for root, point in map(str.split, printed.splitlines()) if root != "/"}
+    assert {point for point in parts if not point.startswith(("/proc", "/sys"))} == {
+        "/dev/orchestrator",  # the init, read-only
+        "/etc/hostname",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+        "/volume",
+    }
+
+
+def test_an_images_health_check_never_runs(docker_bench: DockerBench) -> None:
+    # Given an image whose health check leaves a file as soon as it can
+    checks = {"Test": ["CMD-SHELL", "touch /checked"], "Interval": 1_000_000, "StartPeriod": 0}
+    image = docker_bench.image_of(built_images.busybox_file_system(), Healthcheck=checks, Env=["PATH=/bin"])
+
+    # I expect none after a thousand intervals
+    assert docker_bench.output(shell("sleep 1; ls /checked 2>/dev/null; echo end"), image=image) == "end\n"
+
+
+def test_an_images_volumes_are_removed_with_the_container(docker_bench: DockerBench) -> None:
+    # Given a job that wrote to a volume of its image, and one that is killed while it does
+    image = docker_bench.image_of(built_images.busybox_file_system(), Volumes={"/volume": {}}, Env=["PATH=/bin"])
+    ended = docker_bench.ended(shell("echo x > /volume/file"), image=image)
+    running = docker_bench.started(shell("echo x > /volume/file; exec sleep 60"), image=image)
+    with closing(built_images.client(docker_bench.host)) as client:
+        volumes = {
+            mount["Name"]
+            for name in (ended, running)
+            for mount in client.containers.get(name).attrs["Mounts"]
+            if mount["Destination"] == "/volume"
+        }
+        assert len(volumes) == 2
+
+        # When
+        docker_bench.engine.remove(ended)
+        docker_bench.engine.remove(running, force=True)
+
+        # I expect nothing of it to be left
+        assert not volumes.intersection(volume.name for volume in client.volumes.list())
 
 
 def test_a_process_of_another_user_has_no_capabilities(docker_bench: DockerBench) -> None:

@@ -8,6 +8,7 @@ import pytest
 from callbacks.models import Event
 from jobs import services
 from jobs.models import Job
+from jobs.running import container_labels
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
 from tests.fake_engine import FakeEngine, FakeImage
@@ -58,6 +59,9 @@ def test_a_container_is_not_named_after_its_job(engine: FakeEngine, workers: Wor
     # I expect the job's id not to be part of it
     (container,) = engine.list({})
     assert job.id not in container.name
+
+    # And to have all labels of the service, so that none of its image's takes their place
+    assert set(container.labels) == {value for name, value in vars(container_labels).items() if name.endswith("_LABEL")}
     services.cancel(job.id)
     completed(job)
 

@@ -53,7 +53,7 @@ def sandboxes(engine: FakeEngine) -> dict[str, Observation]:
 def joined(engine: FakeEngine, job: Job) -> str | None:
     """Return the token of the sandbox that the job's container has joined."""
     (container,) = engine.list({UUID_LABEL: str(job.pk)})
-    return container.labels.get(SANDBOX_LABEL)
+    return container.labels.get(SANDBOX_LABEL) or None
 
 
 def free(supervisor: Supervisor) -> list[str]:

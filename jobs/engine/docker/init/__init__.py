@@ -149,6 +149,8 @@ class Init:
         params = {"all": "1", "filters": json.dumps({"label": [LABEL]})}
         for found in self._client.call("GET", "/containers/json", params=params) or []:
             version = found["Labels"][LABEL]
+            if f"/{_IMAGE.repository}-{version}" not in (found.get("Names") or []):
+                continue  # an image may have this label, too
             if version == _version(self.architecture()) or time.time() - found["Created"] < intervals.superseded_init:
                 continue
             self._remove(found["Id"])

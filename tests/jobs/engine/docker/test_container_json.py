@@ -38,6 +38,8 @@ def a_run(**values: Any) -> RunSpec:
         ("CapAdd", ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"]),
         ("SecurityOpt", ["no-new-privileges"]),
         ("PidsLimit", 1024),
+        ("OomScoreAdj", 500),
+        ("IpcMode", "private"),
         ("NanoCpus", 250_000_000),
         ("Memory", 64 * 1024**2),
         ("MemorySwap", 64 * 1024**2),  # memory and swap together: no swap
@@ -50,7 +52,10 @@ def test_a_container_is_confined(holder: str, setting: str, value: object) -> No
     assert creation_body(a_run(), holder)["HostConfig"][setting] == value
 
 
-@pytest.mark.parametrize("setting", ["Privileged", "Binds", "Mounts", "Devices", "PidMode", "IpcMode", "UsernsMode"])
+HOST_SETTINGS = ("Privileged", "Binds", "Mounts", "Devices", "DeviceRequests", "PidMode", "UTSMode", "UsernsMode", "CgroupnsMode")
+
+
+@pytest.mark.parametrize("setting", HOST_SETTINGS)
 def test_a_container_gets_nothing_of_the_host(setting: str) -> None:
     assert setting not in creation_body(a_run(), HOLDER)["HostConfig"]
 

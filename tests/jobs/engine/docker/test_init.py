@@ -158,12 +158,18 @@ def test_old_holders_of_other_releases_are_removed(docker_bench: DockerBench, cl
     (ours,) = holders(client)
     version = "0123456789ab"
     client.images.get(docker_bench.image).tag("orchestrator-init", version)
-    client.containers.create(f"orchestrator-init:{version}", name="orchestrator-init-other", labels={init.LABEL: version})
+    other = f"orchestrator-init-{version}"
+    client.containers.create(f"orchestrator-init:{version}", name=other, labels={init.LABEL: version})
 
-    # I expect it to be kept while it is new, and to be removed when it is old
-    assert install_again() == sorted([ours, "orchestrator-init-other"])
+    # And an ended job whose image claims to be one
+    imposter = docker_bench.spec(labels={init.LABEL: version})
+    client.containers.create(docker_bench.image, name=imposter.name, labels=imposter.labels)
+
+    # I expect the holder to be kept while it is new, and to be removed when it is old
+    assert install_again() == sorted([ours, other, imposter.name])
     docker_bench.engine = DockerEngine(docker_bench.host, EngineIntervals(superseded_init=0.0))
-    assert install_again() == [ours]
+    assert install_again() == sorted([ours, imposter.name])
+    client.containers.get(imposter.name).remove()
     with pytest.raises(docker.errors.ImageNotFound):
         client.images.get(f"orchestrator-init:{version}")
 

@@ -1,0 +1,45 @@
+"""The resource limits (setrlimit(2)) of every process in a container."""
+
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.engine.docker.local_daemon import LocalDaemon, Process
+
+# What the kernel counts per user: root in a container is the host's root to it, so jobs may use a part of what that user may.
+# A core dump would be written by the host's handler, to the host's disk.
+_LIMITS: Final = {"core": 0, "msgqueue": 409_600, "nofile": 65_536, "sigpending": 4096}
+_NAMES: Final = {"msgqueue": "Max msgqueue size", "nofile": "Max open files", "sigpending": "Max pending signals"}  # in /proc
+
+
+class ResourceLimits:
+    """The limits that one engine can set: one in a container, say, cannot set a higher limit than it has itself. Thread-safe."""
+
+    def __init__(self, local: LocalDaemon) -> None:
+        self._local = local
+        self._lock = threading.Lock()
+        self._known: tuple[Process | None, dict[str, int]] = None, _LIMITS
+
+    def ulimits(self) -> list[dict[str, Any]]:
+        """Return the limits as an engine's API takes them."""
+        process = self._local.process()
+        with self._lock:
+            if process != self._known[0]:
+                self._known = process, _limits_under(process)
+            limits = self._known[1]
+        return [{"Name": name, "Soft": limit, "Hard": limit} for name, limit in limits.items()]
+
+
+def _limits_under(process: Process | None) -> dict[str, int]:
+    """Return the limits, none higher than that of the engine's process."""
+    try:
+        lines = Path(f"/proc/{process.pid}/limits").read_text().splitlines() if process else []
+    except OSError:
+        lines = []
+    limits = dict(_LIMITS)
+    for name, words in _NAMES.items():
+        for line in lines:
+            values = line.removeprefix(words).split()  # soft limit, hard limit, unit
+            if line.startswith(words) and len(values) > 1 and values[1].isdecimal():
+                limits[name] = min(limits[name], int(values[1]))
+    return limits

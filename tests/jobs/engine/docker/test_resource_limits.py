@@ -1,0 +1,39 @@
+"""The resource limits of processes in containers: none is higher than the engine can set."""
+
+import os
+import resource
+
+import pytest
+
+from jobs.engine.docker.local_daemon import LocalDaemon, Process
+from jobs.engine.docker.resource_limits import ResourceLimits
+from orchestrator_site.base.intervals import EngineIntervals
+
+pytestmark = pytest.mark.stateless
+
+NOT_RUNNING = Process(2**22 + 1, "0")
+
+
+def limits_of(process: Process | None, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    local = LocalDaemon("unix:///run/docker.sock", EngineIntervals())
+    monkeypatch.setattr(local, "process", lambda: process)
+    ulimits = ResourceLimits(local).ulimits()
+    assert all(limit["Soft"] == limit["Hard"] for limit in ulimits)
+    return {limit["Name"]: limit["Hard"] for limit in ulimits}
+
+
+@pytest.mark.parametrize("process", [None, NOT_RUNNING])
+def test_an_engine_elsewhere_sets_all_limits(process: Process | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {"core": 0, "msgqueue": 409_600, "nofile": 65_536, "sigpending": 4096}
+
+    assert limits_of(process, monkeypatch) == expected
+
+
+def test_an_engine_with_lower_limits_passes_these_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given an engine whose process has the limits of this one
+    limits = limits_of(Process(os.getpid(), "0"), monkeypatch)
+
+    # I expect no higher one than it has itself
+    for name, number in (("nofile", resource.RLIMIT_NOFILE), ("msgqueue", resource.RLIMIT_MSGQUEUE)):
+        hard = resource.getrlimit(number)[1]
+        assert limits[name] == min(limits_of(None, monkeypatch)[name], hard if hard >= 0 else 2**63)
