@@ -28,6 +28,8 @@ SERVICE_VARIABLES = frozenset(
         "ENGINE_LOG_LIMIT",
         "IMAGES_ALLOW",
         "JOB_NETWORK_DENY",
+        "DISK_LIMIT",
+        "JOB_RUNTIME",
         "PULL_TIMEOUT",
         "TRANSFER_TIMEOUT",
         "TRANSFER_LIMIT",

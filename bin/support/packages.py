@@ -6,6 +6,8 @@ from pathlib import Path
 
 OPTIONAL = {
     "php": "php-cli",
+    "crun": "crun",
+    "runsc": "runsc",
     "chromium": "chromium",
     "docker-compose": "docker-compose",
     "nft": "nftables",

@@ -19,7 +19,10 @@ class EngineSettings(Protocol):
     @property
     def job_network_deny(self) -> tuple[Network, ...] | None: ...
 
+    @property
+    def job_runtime(self) -> str: ...
+
 
 def make_engine(settings: EngineSettings, intervals: EngineIntervals = EngineIntervals()) -> Engine:
     """Return the engine that this worker drives, not yet connected. Raise `EngineRefused` for an invalid host."""
-    return DockerEngine(settings.docker_host, intervals, settings.job_network_deny)
+    return DockerEngine(settings.docker_host, intervals, settings.job_network_deny, runtime=settings.job_runtime)

@@ -141,6 +141,7 @@ class EngineInfo:
     memory_bytes: int
     warnings: tuple[str, ...]  # one sentence for each limit that the engine cannot enforce
     clock: datetime
+    refusal: str = ""  # why no job can start as the worker is configured
 
 
 RegistryCheck = Callable[[Reference], None]  # raises `ImageUnavailable` if nothing may be pulled from that registry

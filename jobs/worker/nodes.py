@@ -6,6 +6,7 @@ import secrets
 from django.db import transaction
 
 from jobs.engine.protocol import Engine, EngineInfo
+from jobs.errors import EngineRefused
 from jobs.models import Instance, Job, Node
 from jobs.running import job_network
 from orchestrator_site.base.config.configuration import Configuration
@@ -24,9 +25,12 @@ def instance_name() -> str:
 def register(engine: Engine, configuration: Configuration) -> Node:
     """Find or create this engine's row, its network and its capacity.
 
-    Raise `NodeNameTaken` if the row belongs to another engine, and what the engine's calls raise.
+    Raise `NodeNameTaken` if the row belongs to another engine, `EngineRefused` if it cannot start jobs as the worker is
+    configured, and what the engine's calls raise.
     """
     info = engine.info()
+    if info.refusal:
+        raise EngineRefused(info.refusal)
     instance = instance_name()
     with short_transaction():
         node, _ = Node.objects.get_or_create(name=configuration.node_name or info.name)

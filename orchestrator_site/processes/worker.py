@@ -39,7 +39,7 @@ class WorkerProcess:
     def start(self, stopping: threading.Event) -> None:
         """Wait until engine and database answer, then run jobs. Return early if `stopping` is set.
 
-        Raise `NodeNameTaken`.
+        Raise `NodeNameTaken`, and `EngineRefused` if the engine cannot start jobs as the worker is configured.
         """
         open_files.raise_limit(_FILES_PER_JOB * self._configuration.worker_threads + _OTHER_FILES)  # usually it is 1024
         engine = make_engine(self._configuration, self._intervals.engine)

@@ -68,6 +68,7 @@ class FakeEngine(FaultInjection):
         self.images: dict[str, FakeImage] = {"alpine:latest": FakeImage()}
         self.registry: dict[str, FakeImage] = {}
         self.warnings: tuple[str, ...] = ()
+        self.cannot_run = ""
         self.pulls: list[str] = []
         self.pulls_begun = 0
         self.changed_sandboxes: set[str] = set()
@@ -115,7 +116,7 @@ class FakeEngine(FaultInjection):
 
     @fallible
     def info(self) -> EngineInfo:
-        return EngineInfo(self._id, self._name, self._cpus, self._memory_bytes, self.warnings, datetime.now(UTC))
+        return EngineInfo(self._id, self._name, self._cpus, self._memory_bytes, self.warnings, datetime.now(UTC), self.cannot_run)
 
     @fallible
     def create_network(self, name: str, labels: dict[str, str]) -> str:

@@ -3,9 +3,10 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import docker
 import image
@@ -20,11 +21,20 @@ class OwnDaemon:
     `directory` must be a short path: it contains the socket, whose path has at most 107 bytes.
     """
 
-    def __init__(self, directory: Path, *, live_restore: bool = False, runtime: Path | None = None) -> None:
-        """`runtime` is a program to be used in place of runc."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        live_restore: bool = False,
+        runtime: Path | None = None,
+        runtimes: Mapping[str, object] | None = None,
+    ) -> None:
+        """`runtime` is a program to be used in place of runc, `runtimes` are others that jobs may use."""
         self.host = f"unix://{directory}/run/docker.sock"
-        runtimes = {"default-runtime": "given", "runtimes": {"given": {"path": str(runtime)}}} if runtime else {}
-        self._daemon = Daemon(directory, {"live-restore": live_restore, **runtimes})
+        options: dict[str, object] = {"live-restore": live_restore, "runtimes": dict(runtimes or {})}
+        if runtime:
+            options |= {"default-runtime": "given", "runtimes": {"given": {"path": str(runtime)}}}
+        self._daemon = Daemon(directory, options)
         self._namespace = -1  # file descriptor that keeps its mount namespace
 
     def start(self) -> str:
@@ -118,9 +128,9 @@ class OwnDaemon:
 
 
 @contextmanager
-def own_daemon(directory: Path, *, live_restore: bool = False, runtime: Path | None = None) -> Iterator[OwnDaemon]:
-    """Start a daemon, and remove it at the end."""
-    daemon = OwnDaemon(directory, live_restore=live_restore, runtime=runtime)
+def own_daemon(directory: Path, **options: Any) -> Iterator[OwnDaemon]:
+    """Start a daemon with the options of `OwnDaemon`, and remove it at the end."""
+    daemon = OwnDaemon(directory, **options)
     try:
         daemon.start()
         yield daemon

@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.engine import image_errors
+from jobs.engine.docker import job_runtime
 from jobs.engine.docker.container_json import creation_body
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
+from jobs.engine.docker.job_runtime import JobRuntime
 from jobs.engine.docker.networks import Networks
 from jobs.engine.docker.resource_limits import ResourceLimits
 from jobs.engine.docker.start_errors import NO_COMMAND, cause_of
@@ -22,18 +24,25 @@ class ContainerCreation:
     """The creation of containers on one engine."""
 
     def __init__(
-        self, client: EngineClient, init: Init, images: Images, networks: Networks, resource_limits: ResourceLimits
+        self,
+        client: EngineClient,
+        init: Init,
+        images: Images,
+        networks: Networks,
+        resource_limits: ResourceLimits,
+        runtime: JobRuntime,
     ) -> None:
         self._client = client
         self._init = init
         self._images = images
         self._networks = networks
         self._resource_limits = resource_limits
+        self._runtime = runtime
 
     def body(self, spec: RunSpec) -> dict[str, Any]:
         """Return the body of a request for a container. Raise `EngineRefused` if neither the job nor its image has a command."""
         body = self._described(spec)
-        body["HostConfig"]["Ulimits"] = self._resource_limits.ulimits()
+        body["HostConfig"] |= {"Ulimits": self._resource_limits.ulimits(), "Runtime": self._runtime.name}
         return body
 
     def _described(self, spec: RunSpec) -> dict[str, Any]:
@@ -70,6 +79,8 @@ class ContainerCreation:
         if answer.status == 409:
             return answer.error()
         logger.warning("the engine did not create a container: %s", answer.message, extra={"container": spec.name})
+        if job_runtime.is_unknown(answer.message):
+            return EngineInTrouble(answer.message)
         cause = cause_of(answer.message, body)
         if answer.status < 500 or cause.fault == "job":
             return EngineRefused(cause.sentence)

@@ -18,6 +18,7 @@ from jobs.engine.docker.daemon_restarts import DaemonRestarts
 from jobs.engine.docker.firewall import NetworkFirewall
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
+from jobs.engine.docker.job_runtime import JobRuntime
 from jobs.engine.docker.local_daemon import LocalDaemon
 from jobs.engine.docker.log_frames import read_frames
 from jobs.engine.docker.networks import Networks, label_filter
@@ -69,7 +70,8 @@ _MAX_WAIT_ANSWER_BYTES: Final = 1024**2
 class DockerEngine:
     """The Docker engine at `host`, as in `DOCKER_HOST`; empty means the usual socket. TLS is configured as for docker-py.
 
-    The containers of protected networks cannot reach the networks in `denied`; None: they can reach everything.
+    The containers of protected networks cannot reach the networks in `denied`; None: they can reach everything. `runtime` names the OCI
+    runtime of job containers; empty: the engine's default.
 
     Creating one does not connect. Raises `EngineRefused` if the host or the TLS files are not usable.
     """
@@ -79,6 +81,8 @@ class DockerEngine:
         host: str,
         intervals: EngineIntervals = EngineIntervals(),
         denied: Sequence[IPv4Network | IPv6Network] | None = None,
+        *,
+        runtime: str = "",
     ) -> None:
         self._intervals = intervals
         self._client = EngineClient(host, intervals)
@@ -92,8 +96,9 @@ class DockerEngine:
         self._images = Images(self._client, self._restarts)
         self._init = Init(self._client)
         self._resource_limits = ResourceLimits(local)
+        self._runtime = JobRuntime(runtime)
         self._creation = self._creation_of_containers()
-        self._sandboxes = Sandboxes(self._client, self._init.architecture)
+        self._sandboxes = Sandboxes(self._client, self._init.architecture, self._runtime)
         self._files = ContainerFiles(self._client)
         self._warnings = EngineWarnings()
 
@@ -106,16 +111,18 @@ class DockerEngine:
         engine._images = self._images.using(engine._client)
         engine._init = self._init.using(engine._client)
         engine._creation = engine._creation_of_containers()
-        engine._sandboxes = Sandboxes(engine._client, engine._init.architecture)
+        engine._sandboxes = Sandboxes(engine._client, engine._init.architecture, engine._runtime)
         engine._files = self._files.using(engine._client)
         return engine
 
     def _creation_of_containers(self) -> ContainerCreation:
-        return ContainerCreation(self._client, self._init, self._images, self._networks, self._resource_limits)
+        parts = (self._init, self._images, self._networks, self._resource_limits, self._runtime)
+        return ContainerCreation(self._client, *parts)
 
     def info(self) -> EngineInfo:
         info = self._info()
         warnings = [
+            *filter(None, [self._runtime.refusal]),
             *flagged_limits(info, self._client.api_version),
             *self._warnings.explain(info.get("Warnings") or []),
             *self._warnings.remembered(),
@@ -128,11 +135,13 @@ class DockerEngine:
             memory_bytes=int(info["MemTotal"]),
             warnings=tuple(dict.fromkeys(warnings)),
             clock=datetime.fromisoformat(info["SystemTime"]).astimezone(UTC),
+            refusal=self._runtime.refusal,
         )
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = self._client.call("GET", "/info")
         self._usage.learn(info)
+        self._runtime.learn(info)
         return info
 
     # -- networks ------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ class Configuration:
     redis_url: str
     engine: str
     docker_host: str
+    job_runtime: str  # empty: the engine's own
     node_name: str
     node_lost_after: float
     public_url: str
@@ -106,6 +107,7 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         redis_url=redis_url,
         engine=env.choice("ENGINE", "docker", ("docker",)),
         docker_host=env.text("DOCKER_HOST"),
+        job_runtime=env.name("JOB_RUNTIME"),
         node_name=env.text("NODE_NAME"),
         node_lost_after=env.duration("NODE_LOST_AFTER", "10m"),
         public_url=_public_url(public_url or f"http://127.0.0.1:{port}"),

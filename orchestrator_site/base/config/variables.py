@@ -37,6 +37,16 @@ class Environment:
     def text(self, name: str, default: str = "") -> str:
         return self._read(name, str, default)
 
+    def name(self, name: str) -> str:
+        """Return a name of something, empty if the variable is not set."""
+
+        def parse(raw: str) -> str:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", raw):
+                raise ValueError("must be a name of letters, digits, '_', '.' and '-'")
+            return raw
+
+        return self._read(name, parse, "")
+
     def required(self, name: str, why: str) -> str:
         """Return the value. Raise `ConfigurationError` with the reason `why` if it is not set."""
         value = self.text(name)

@@ -11,6 +11,7 @@ from django.db import InternalError, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from jobs import services
+from jobs.errors import EngineRefused
 from jobs.models import Job, Node, Worker
 from jobs.running import claiming
 from jobs.states import State
@@ -129,6 +130,15 @@ def test_a_new_warning_of_the_engine_is_stored(
     # I expect it in the node's row, and once in the log
     wait_for(lambda: Node.objects.get().warnings == ["swap is not limited"], 10, "the warning")
     assert caplog.text.count("a limit is not enforced: swap is not limited") == 1
+
+
+def test_a_worker_does_not_start_on_an_engine_that_cannot_run_its_jobs(engine: FreezableEngine, workers: Workers) -> None:
+    engine.cannot_run = "the engine has no runtime fast (JOB_RUNTIME)"
+
+    with pytest.raises(EngineRefused, match="no runtime fast"):
+        workers.another()
+
+    assert not Worker.objects.exists()
 
 
 def test_jobs_run_while_the_broker_is_away(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

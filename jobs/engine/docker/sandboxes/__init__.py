@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from jobs.engine.docker.job_runtime import JobRuntime
 from jobs.engine.docker.program_image import ProgramImage
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, quoted
 from jobs.errors import EngineRefused, EngineUnavailable
@@ -26,17 +27,20 @@ _SYSCTLS: Final = {"net.ipv4.tcp_max_tw_buckets": "0"}
 class Sandboxes:
     """The network sandboxes of one engine."""
 
-    def __init__(self, client: EngineClient, architecture: Callable[[], str]) -> None:
-        """`architecture` returns Docker's name for the engine's architecture."""
+    def __init__(self, client: EngineClient, architecture: Callable[[], str], runtime: JobRuntime) -> None:
+        """`architecture` returns Docker's name for the engine's architecture. `runtime` is that of job containers."""
         self._client = client
         self._architecture = architecture
+        self._runtime = runtime
 
     def create(self, name: str, network: str, labels: dict[str, str]) -> None:
         """See `Engine.create_sandbox`."""
+        if not self._runtime.shares_networks:
+            raise EngineRefused("jobs cannot join the network of another container with the runtime that they have")
         architecture = self._architecture()
         if not _IMAGE.binary(architecture):
             raise EngineRefused(f"there is no sandbox program for the engine's architecture, {architecture}")
-        body = _creation_body(_IMAGE.reference(architecture), network, labels)
+        body = _creation_body(_IMAGE.reference(architecture), network, labels, self._runtime.name)
         answer = self._create(name, body)
         if answer.status == 404:
             _IMAGE.load(self._client, architecture)
@@ -59,7 +63,7 @@ class Sandboxes:
         return self._client.ask(path, question, params=params, timeout=timeout) == question
 
 
-def _creation_body(image: str, network: str, labels: dict[str, str]) -> dict[str, Any]:
+def _creation_body(image: str, network: str, labels: dict[str, str], runtime: str) -> dict[str, Any]:
     return {
         "Image": image,
         "Entrypoint": [_PROGRAM],
@@ -69,6 +73,7 @@ def _creation_body(image: str, network: str, labels: dict[str, str]) -> dict[str
         "Labels": labels,
         "HostConfig": {
             "NetworkMode": network,
+            "Runtime": runtime,
             "Sysctls": _SYSCTLS,
             "Memory": _MEMORY_BYTES,
             "PidsLimit": _PIDS,

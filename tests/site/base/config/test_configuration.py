@@ -79,6 +79,7 @@ class TestDefaults:
         assert (configuration.worker_threads, configuration.cpu_overcommit) == (512, 4)
         assert (configuration.node_cpus, configuration.node_memory) == (None, None)
         assert configuration.shutdown_grace == 10
+        assert configuration.job_runtime == ""
         assert configuration.ca_bundle is None
         assert configuration.job_network_deny == LINK_LOCAL
         assert configuration.images_allow == ()
@@ -124,6 +125,7 @@ VALID: list[tuple[str, str, str, Any]] = [
     ("HOST", "::1", "host", "::1"),
     ("ENGINE", "docker", "engine", "docker"),
     ("DOCKER_HOST", "tcp://h:2376", "docker_host", "tcp://h:2376"),
+    ("JOB_RUNTIME", "kata-qemu_2.0", "job_runtime", "kata-qemu_2.0"),
     ("NODE_NAME", "n", "node_name", "n"),
     ("NODE_LOST_AFTER", "90s", "node_lost_after", 90),
     ("PUBLIC_URL", "https://o.example/", "public_url", "https://o.example"),
@@ -175,6 +177,8 @@ INVALID = [
     ("PORT", "８０"),
     ("METRICS_PORT", "x"),
     ("ENGINE", "podman"),
+    ("JOB_RUNTIME", "/usr/bin/crun"),
+    ("JOB_RUNTIME", "crun, runc"),
     ("NODE_LOST_AFTER", "10"),
     ("NODE_LOST_AFTER", "-10s"),
     ("PUBLIC_URL", "orchestrator.example.com"),
