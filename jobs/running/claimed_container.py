@@ -10,7 +10,7 @@ from jobs.lifecycle import Claim
 from jobs.models import Job, Node
 from jobs.running import job_network
 from jobs.running.container_adoption import adopt
-from jobs.running.container_labels import INSTANCE_LABEL, NETWORK_LABEL, NODE_LABEL, SANDBOX_LABEL, UUID_LABEL
+from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, SANDBOX_LABEL, UUID_LABEL
 from jobs.running.network_sandboxes import Sandbox, Sandboxes
 
 
@@ -158,8 +158,8 @@ class ClaimedContainer:
 
     def _spec(self, job: Job) -> RunSpec:
         command = ("/bin/sh", "-c", job.command) if isinstance(job.command, str) else job.command
-        # All labels of the service, used or not: what is not set here, the image's labels would decide.
-        joined = {SANDBOX_LABEL: self._sandbox.token if self._sandbox else "", NETWORK_LABEL: ""}
+        # Empty without one, because an image may have this label, too.
+        joined = {SANDBOX_LABEL: self._sandbox.token if self._sandbox else ""}
         return RunSpec(
             name=self.name,
             image=job.image,

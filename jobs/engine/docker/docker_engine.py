@@ -141,6 +141,7 @@ class DockerEngine:
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = self._client.call("GET", "/info")
         self._usage.learn(info)
+        self._resource_limits.learn()
         self._runtime.learn(info)
         return info
 
@@ -192,8 +193,9 @@ class DockerEngine:
 
     # -- containers ----------------------------------------------------------------------------
     def create(self, spec: RunSpec) -> None:
+        parent = self._usage.parent_for(spec.name, self._info)  # asks for `info` if the engine was restarted
         body = self._creation.body(spec)
-        body["HostConfig"]["CgroupParent"] = self._usage.parent_for(spec.name, self._info)
+        body["HostConfig"]["CgroupParent"] = parent
         answer = self._creation.request(spec.name, body)
         if answer.status == 409:  # the name is taken: by an earlier attempt, unless that container has started
             try:

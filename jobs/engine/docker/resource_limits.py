@@ -1,6 +1,5 @@
 """The resource limits (setrlimit(2)) of every process in a container."""
 
-import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,17 +16,15 @@ class ResourceLimits:
 
     def __init__(self, local: LocalDaemon) -> None:
         self._local = local
-        self._lock = threading.Lock()
-        self._known: tuple[Process | None, dict[str, int]] = None, _LIMITS
+        self._limits = _LIMITS
+
+    def learn(self) -> None:
+        """Look at the engine's own limits. To be called when the engine may have been restarted."""
+        self._limits = _limits_under(self._local.process())
 
     def ulimits(self) -> list[dict[str, Any]]:
         """Return the limits as an engine's API takes them."""
-        process = self._local.process()
-        with self._lock:
-            if process != self._known[0]:
-                self._known = process, _limits_under(process)
-            limits = self._known[1]
-        return [{"Name": name, "Soft": limit, "Hard": limit} for name, limit in limits.items()]
+        return [{"Name": name, "Soft": limit, "Hard": limit} for name, limit in self._limits.items()]
 
 
 def _limits_under(process: Process | None) -> dict[str, int]:

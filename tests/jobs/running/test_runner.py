@@ -8,7 +8,7 @@ import pytest
 from callbacks.models import Event
 from jobs import services
 from jobs.models import Job
-from jobs.running import container_labels
+from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, SANDBOX_LABEL, UUID_LABEL
 from jobs.spec import InputSpec, OutputSpec
 from jobs.states import InputType, OutputType, Reason, State
 from tests.fake_engine import FakeEngine, FakeImage
@@ -60,8 +60,8 @@ def test_a_container_is_not_named_after_its_job(engine: FakeEngine, workers: Wor
     (container,) = engine.list({})
     assert job.id not in container.name
 
-    # And to have all labels of the service, so that none of its image's takes their place
-    assert set(container.labels) == {value for name, value in vars(container_labels).items() if name.endswith("_LABEL")}
+    # And to have all labels by which the service finds containers, so that none of its image's takes their place
+    assert set(container.labels) == {INSTANCE_LABEL, NODE_LABEL, SANDBOX_LABEL, UUID_LABEL}
     services.cancel(job.id)
     completed(job)
 

@@ -17,7 +17,9 @@ NOT_RUNNING = Process(2**22 + 1, "0")
 def limits_of(process: Process | None, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     local = LocalDaemon("unix:///run/docker.sock", EngineIntervals())
     monkeypatch.setattr(local, "process", lambda: process)
-    ulimits = ResourceLimits(local).ulimits()
+    limits = ResourceLimits(local)
+    limits.learn()
+    ulimits = limits.ulimits()
     assert all(limit["Soft"] == limit["Hard"] for limit in ulimits)
     return {limit["Name"]: limit["Hard"] for limit in ulimits}
 

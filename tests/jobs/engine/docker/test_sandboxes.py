@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from jobs.engine.docker import DockerEngine, sandboxes
+from jobs.engine.docker.job_runtime import JobRuntime
 from jobs.engine.docker.sandboxes import Sandboxes
 from jobs.engine.docker.transport import EngineClient
 from jobs.errors import EngineRefused, EngineSilent
@@ -184,8 +185,10 @@ def test_a_sandbox_is_confined(inspected: dict[str, Any], network: str) -> None:
 
 
 def test_an_engine_of_another_architecture_has_no_sandboxes() -> None:
+    sandboxes = Sandboxes(EngineClient("unix:///nowhere", EngineIntervals()), lambda: "riscv64", JobRuntime(""))
+
     with pytest.raises(EngineRefused, match="riscv64"):
-        Sandboxes(EngineClient("unix:///nowhere", EngineIntervals()), lambda: "riscv64").create("name", "network", {})
+        sandboxes.create("name", "network", {})
 
 
 # -- the program ----------------------------------------------------------------------------------
