@@ -21,6 +21,7 @@ class Reason(models.TextChoices):
     EXIT_CODE = "exit_code", "Exit code"
     OOM = "oom", "Out of memory"
     TIMEOUT = "timeout", "Time-out"
+    DISK = "disk", "Disk limit"
     CANCELLED = "cancelled", "Cancelled"
     IMAGE_PULL = "image_pull", "Image not pulled"
     INPUT_FAILED = "input_failed", "Input failed"

@@ -8,6 +8,7 @@ OPTIONAL = {
     "php": "php-cli",
     "crun": "crun",
     "runsc": "runsc",
+    "mkfs.btrfs": "btrfs-progs",
     "chromium": "chromium",
     "docker-compose": "docker-compose",
     "nft": "nftables",

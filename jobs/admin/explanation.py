@@ -92,6 +92,13 @@ def _failed(job: Job) -> Explanation:
                 "The end of its log shows how far it got. If it needs longer, post it with a higher timeoutSeconds.",
                 "log",
             )
+        case Reason.DISK:
+            return Explanation(
+                "danger",
+                f"Its process was killed{_after(job)}, because it used too much of its node's disk: {_error(job)}.",
+                "Let it write less, or remove what it no longer needs. DISK_LIMIT of the worker is what a job may write.",
+                "log",
+            )
         case Reason.IMAGE_PULL:
             return Explanation(
                 "danger",

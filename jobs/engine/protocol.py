@@ -21,6 +21,8 @@ from typing import Final, Literal, Protocol
 from jobs.engine.pullable_reference import Reference
 from jobs.interrupt import Interrupt
 
+MAX_RESERVE_BYTES: Final = 2 * 1024**3
+
 PullPolicy = Literal["missing", "always", "never"]
 StreamName = Literal["stdout", "stderr"]
 
@@ -43,6 +45,7 @@ class RunSpec:
     labels: dict[str, str]
     stop_grace_seconds: int
     log_limit_bytes: int  # what the engine keeps of the log, in two files of half of it
+    disk_limit_bytes: int | None = None  # the engine keeps it from writing much more to its disk, if it can; None: no limit
     sandbox: str | None = None  # name of the sandbox whose network it joins, in place of `network`
 
 
@@ -142,6 +145,48 @@ class EngineInfo:
     warnings: tuple[str, ...]  # one sentence for each limit that the engine cannot enforce
     clock: datetime
     refusal: str = ""  # why no job can start as the worker is configured
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """The disk on which an engine keeps its containers."""
+
+    size: int  # bytes
+    used: int  # bytes
+    free: int  # bytes that a container may still use
+    files: int = 0  # how many it may have in all; 0: as many as fit
+    files_used: int = 0
+
+    @property
+    def reserve(self) -> int:
+        """Return how many bytes should stay free, because more than jobs needs them: the engine itself, images, logs."""
+        return min(self.size // 20, MAX_RESERVE_BYTES)
+
+    @property
+    def has_room_for_images(self) -> bool:
+        """Whether images may be pulled: jobs are ended before the reserve is used, and an image must not bring that about."""
+        return self.free >= 2 * self.reserve
+
+    @property
+    def file_reserve(self) -> int:
+        """Return how many files should stay free."""
+        return self.files // 50
+
+    @property
+    def is_short_of_bytes(self) -> bool:
+        return self.free < self.reserve
+
+    @property
+    def is_short_of_files(self) -> bool:
+        return self.files - self.files_used < self.file_reserve
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUse:
+    """What a container occupies of its engine's disk besides its image and its log."""
+
+    size: int  # bytes
+    files: int | None = None  # with directories; None: not counted
 
 
 RegistryCheck = Callable[[Reference], None]  # raises `ImageUnavailable` if nothing may be pulled from that registry
@@ -312,6 +357,21 @@ class Engine(Protocol):
 
     def forget_usage(self, name: str) -> None:
         """Remove the usage of a container that was created under this name, unless it is running."""
+
+    # -- disk ----------------------------------------------------------------------------------
+    def disk_space(self) -> DiskSpace | None:
+        """Return how full the engine's disk is, or None if that cannot be seen from here.
+
+        Takes a few microseconds and no call to the engine, except after its restart. Never fails.
+        """
+
+    def disk_use(self, name: str, *, count_files: bool = False) -> DiskUse:
+        """Measure what a container has written: to its own layer, to volumes of its image, to files of which only it has a name.
+
+        Takes the longer the more files there are: about 1.5 s of CPU time for a million.
+
+        Raise `ContainerNotFound`, and `EngineUnavailable` if it cannot be measured now.
+        """
 
     # -- logs ----------------------------------------------------------------------------------
     def logs(

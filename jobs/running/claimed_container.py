@@ -28,12 +28,14 @@ class ClaimedContainer:
         *,
         stop_grace: float,
         engine_log_limit: int,
+        disk_limit: int,
     ) -> None:
         """Describe it without a call to the engine.
 
         `interrupt` ends all calls but three: `start`, because newer engines undo a start whose caller is gone, and the next
         owner would run the job twice; and `stop` and `remove`, which carry out a decision. Their time-outs bound these.
-        `stop_grace` is the number of seconds between SIGTERM and SIGKILL, `engine_log_limit` a number of bytes.
+        `stop_grace` is the number of seconds between SIGTERM and SIGKILL, `engine_log_limit` and `disk_limit` are numbers of
+        bytes.
         """
         self.name = f"{instance}-{claim.uuid}-{claim.number}"
         self._engine = engine.bound(interrupt)
@@ -44,6 +46,7 @@ class ClaimedContainer:
         self._labels = {INSTANCE_LABEL: instance, UUID_LABEL: str(claim.uuid)}
         self._stop_grace = stop_grace
         self._engine_log_limit = engine_log_limit
+        self._disk_limit = disk_limit
         self._sandboxes = sandboxes
         self._sandbox: Sandbox | None = None
         self._may_join = True  # no sandbox was refused
@@ -118,9 +121,9 @@ class ClaimedContainer:
         """Return when its process has ended."""
         self._engine.wait(self.name, self._interrupt)
 
-    def stop(self) -> None:
-        """Ask its process to end, and kill it after the grace."""
-        self._uninterrupted.stop(self.name, self._stop_grace)
+    def stop(self, *, at_once: bool = False) -> None:
+        """Ask its process to end, and kill it after the grace, or without one."""
+        self._uninterrupted.stop(self.name, 0 if at_once else self._stop_grace)
 
     def remove(self) -> None:
         """Remove it, running or not."""
@@ -172,5 +175,6 @@ class ClaimedContainer:
             labels={**self._labels, NODE_LABEL: str(self._node.pk), **joined},
             stop_grace_seconds=math.ceil(self._stop_grace),
             log_limit_bytes=self._engine_log_limit,
+            disk_limit_bytes=self._disk_limit,
             sandbox=self._sandbox.name if self._sandbox else None,
         )

@@ -2,6 +2,7 @@
 
 import time
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,13 +42,14 @@ class JobFiles:
         *,
         timeout: float,
         size_limit: int,
+        disk_limit: int,
         spool_directory: Path,
         intervals: JobIntervals = JobIntervals(),
     ) -> None:
         """Prepare to move files into and out of the container with the name `container`.
 
         `timeout` is TRANSFER_TIMEOUT in seconds: all inputs share it, and so do all outputs. `size_limit` is in bytes, for
-        each file.
+        each file; `disk_limit` for all inputs together.
         """
         self._claim = claim
         self._engine = engine
@@ -55,6 +57,7 @@ class JobFiles:
         self._interrupt = interrupt
         self._timeout = timeout
         self._size_limit = size_limit
+        self._disk_limit = disk_limit
         self._spool_directory = spool_directory
         self._intervals = intervals
         self._disk_full_since: float | None = None  # by `time.monotonic`
@@ -75,15 +78,17 @@ class JobFiles:
         steps = [_step(item) for item in items]
         if steps:
             lifecycle.report_progress(self._claim, steps[0])
+        left = self._disk_limit
         for item, following in zip(items, [*steps, "starting"][1:], strict=True):
             self._current_began = time.monotonic()
             try:
-                size = self._put_input(workspace, item, limits)
+                size = self._put_input(workspace, item, _limited_to(left, limits))
             except DiskFull as error:
                 self._report_disk_full(item, error)
                 raise
             except TransferFailed as error:
                 raise InputFailed(item, error, self._seconds) from error
+            left -= size
             lifecycle.input_done(self._claim, item, size, following, self._seconds)
         self._disk_full_since = None
 
@@ -131,7 +136,7 @@ class JobFiles:
     def _put_input(self, workspace: transfers.Workspace, item: Input, limits: transfers.TransferLimits) -> int:
         if item.type == InputType.FILE:
             content = b64decode(item.content)
-            transfers.put_file(workspace, item.path, content, item.mode)
+            transfers.put_file(workspace, item.path, content, item.mode, limits=limits)
             return len(content)
         return transfers.put_download(
             workspace,
@@ -199,6 +204,11 @@ class _ProgressReport:
 
 def _step(item: Input) -> str:
     return transfers.describe_progress("copying" if item.type == InputType.FILE else "downloading", item.name, item.path)
+
+
+def _limited_to(left: int, limits: transfers.TransferLimits) -> transfers.TransferLimits:
+    """Return the limits of one input if this number of bytes is left for all."""
+    return replace(limits, size=left, is_rest=True) if left < limits.size else limits
 
 
 def _items(job: Job, model: type[_Item]) -> list[_Item]:

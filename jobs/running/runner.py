@@ -24,6 +24,7 @@ from jobs.logs.log_follower import LogFollower
 from jobs.logs.log_writer import LogWriter
 from jobs.models import Job, Node
 from jobs.running.claimed_container import ClaimedContainer
+from jobs.running.disk_limit import DiskLimit
 from jobs.running.job_files import JobFiles
 from jobs.running.job_start import JobStart
 from jobs.running.network_sandboxes import Sandboxes
@@ -52,6 +53,7 @@ class Run:
         configuration: Configuration,
         engine_clock: Callable[[], datetime],
         sandboxes: Sandboxes,
+        disk: DiskLimit,
         intervals: JobIntervals = JobIntervals(),
     ) -> None:
         # What the last step has left. The row is not kept while the job runs: there may be hundreds, each with its environment.
@@ -64,12 +66,14 @@ class Run:
         self.may_download = True  # it has not started, and may have inputs to download
         self.outputs_cancelled = False
         self.handing_over = False
+        self.disk_excess = ""  # why its process has to be ended: it has written too much
         self._seen_running = False  # by this owner
         self._follower: LogFollower | None = None  # that has read the log until its process ended
         self._log_fields = {"job": str(claim.uuid)}  # the client's id and that of its request, once the row was read
         self._node = node
         self._configuration = configuration
         self._engine_clock = engine_clock
+        self._disk = disk
         self._intervals = intervals
         self._engine = engine.bound(self.interrupt)
         self._container = ClaimedContainer(
@@ -81,6 +85,7 @@ class Run:
             sandboxes,
             stop_grace=configuration.shutdown_grace,
             engine_log_limit=configuration.engine_log_limit,
+            disk_limit=configuration.disk_limit,
         )
         self._files = JobFiles(
             claim,
@@ -89,6 +94,7 @@ class Run:
             self.interrupt,
             timeout=configuration.transfer_timeout,
             size_limit=configuration.transfer_limit,
+            disk_limit=configuration.disk_limit,
             spool_directory=configuration.state_dir / "spool",
             intervals=intervals,
         )
@@ -109,10 +115,19 @@ class Run:
         self.handing_over = True
         self.interrupt.wake()
 
+    def end_for_disk(self, excess: str) -> None:
+        """End the job soon because it has written too much to the disk; `excess` says how much in a sentence."""
+        self.disk_excess = excess
+        self.interrupt.wake()
+
     def close(self) -> None:
         """Let go of what the run holds in this process. To be called at its end, however it ends."""
         self._close_follower()
         self._container.leave()
+
+    @property
+    def container_name(self) -> str:
+        return self._container.name
 
     @property
     def overdue(self) -> bool:
@@ -210,9 +225,10 @@ class Run:
             self._seen_running = container.phase == "running"
         # The engine has no start time if it was killed in the middle of the start and found the process alive after its restart.
         started_at = container.started_at or container.finished_at or self._engine_clock()
+        outcome = self._outcome(container, job)
         with short_transaction():
             job = lifecycle.started(self.claim, started_at)
-            if outcome := outcome_of(container, job.memory_mib):
+            if outcome:
                 job = self._decide(outcome)
         return job, container
 
@@ -223,9 +239,11 @@ class Run:
         if self.overdue and self._seen_running and self._container.is_engine_silent(self._intervals.run.last_look):
             return self._time_out(job), None
         container = seen or self._container.find()
-        if outcome := outcome_of(container, job.memory_mib):
+        if outcome := self._outcome(container, job):
             return self._decide(outcome), container
         self._seen_running = True
+        if self.disk_excess:
+            return lifecycle.decide(self.claim, State.FAILED, Reason.DISK, self.disk_excess), container
         if self.deadline is None and job.started_at is not None:
             ran = (self._engine_clock() - job.started_at).total_seconds()
             self.deadline = time.monotonic() + job.timeout_seconds - ran
@@ -233,6 +251,14 @@ class Run:
             return self._time_out(job), container
         self._follow_until_ended(job)
         return None
+
+    def _outcome(self, container: Observation | None, job: Job) -> Outcome | None:
+        """Return how the job ends; None while its process runs. One that has failed may have done so for want of space."""
+        outcome = outcome_of(container, job.memory_mib)
+        if outcome is None or outcome.reason != Reason.EXIT_CODE:
+            return outcome
+        excess = self.disk_excess or self._disk.excess_of_ended(self._container.name)
+        return replace(outcome, reason=Reason.DISK, error=excess) if excess else outcome
 
     def _decide(self, outcome: Outcome) -> Job:
         return lifecycle.decide(
@@ -291,7 +317,7 @@ class Run:
 
     def _exit(self, job: Job, container: Observation) -> Job:
         if container.phase == "running":
-            self._container.stop()
+            self._container.stop(at_once=job.reason == Reason.DISK)  # else it would go on filling the disk
             container = self._container.inspect()
         follower, self._follower = self._follower or self._log_follower(job), None
         with closing(follower):

@@ -6,6 +6,7 @@ pass through.
 """
 
 from jobs.transfers.event_content import read_event_content
+from jobs.transfers.formatting import format_size
 from jobs.transfers.http_attempts import TransferLimits
 from jobs.transfers.progress import Stage, describe_progress
 from jobs.transfers.put_inputs import put_download, put_file
@@ -17,6 +18,7 @@ __all__ = [
     "TransferLimits",
     "Workspace",
     "describe_progress",
+    "format_size",
     "prepare_workspace",
     "put_download",
     "put_file",

@@ -208,7 +208,7 @@ class Download:
 
     def _expect(self, length: int) -> None:
         if length > self._limits.size:
-            raise DownloadFailed(over_limit(self._shown, self._limits.size))
+            raise DownloadFailed(over_limit(self._shown, self._limits.size, is_rest=self._limits.is_rest))
         self.size = length
 
     def _receive(self, answer: http_client.Answer) -> Iterator[Piece]:
@@ -217,7 +217,7 @@ class Download:
             if self.size is not None and piece.end > self.size:
                 raise DownloadFailed(f"{self._shown} sent more than the {self.size} bytes it announced")
             if piece.end > self._limits.size:
-                raise DownloadFailed(over_limit(self._shown, self._limits.size))
+                raise DownloadFailed(over_limit(self._shown, self._limits.size, is_rest=self._limits.is_rest))
             self._received = piece.end
             measurements.transferred(measurements.Direction.IN, len(data))
             if self._sha256 is not None:

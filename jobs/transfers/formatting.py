@@ -33,6 +33,8 @@ def format_size(size: int) -> str:
     return f"{round(amount, 1):.15g} GiB"
 
 
-def over_limit(subject: str, limit: int) -> str:
-    """Return the message for a file that is larger than transfers may be."""
+def over_limit(subject: str, limit: int, *, is_rest: bool = False) -> str:
+    """Return the message for a file that is larger than transfers may be, or than what is left of the job's disk limit."""
+    if is_rest:
+        return f"{subject} exceeds the {limit} bytes that the job may still write (DISK_LIMIT)"
     return f"{subject} exceeds the limit of {limit} bytes (TRANSFER_LIMIT)"

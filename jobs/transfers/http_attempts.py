@@ -34,6 +34,7 @@ class TransferLimits:
     size: int  # bytes of one file
     deadline: float  # on the monotonic clock; all attempts and pauses end before it
     spool_directory: Path  # for downloads that are not complete yet, in files without a name
+    is_rest: bool = False  # `size` is what is left of the job's disk limit
     attempts: int = 6
     intervals: TransferIntervals = TransferIntervals()
 

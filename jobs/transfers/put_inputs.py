@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Final
 
+from jobs.errors import WriteFailed
 from jobs.interrupt import Interrupt
 from jobs.transfers.download import Download, Piece
+from jobs.transfers.formatting import over_limit, quote_path
 from jobs.transfers.http_attempts import TransferLimits
 from jobs.transfers.progress import ProgressCallback, no_progress, report_copying
 from jobs.transfers.spool import Spool
@@ -17,11 +19,15 @@ DEFAULT_MODE = 0o644
 ALWAYS_SPOOLED: Final = 4 * 1024**2  # bytes: enough to see how fast a download is
 
 
-def put_file(workspace: Workspace, path: str, content: bytes, mode: int = DEFAULT_MODE) -> None:
+def put_file(
+    workspace: Workspace, path: str, content: bytes, mode: int = DEFAULT_MODE, *, limits: TransferLimits | None = None
+) -> None:
     """Write a file at `path` in the workspace, and its missing directories with mode 0755; the image's user owns them.
 
     Files and directories of the image keep their owner and mode. Raise `WriteFailed`, `EngineUnavailable`.
     """
+    if limits and len(content) > limits.size:
+        raise WriteFailed(over_limit(quote_path(path), limits.size, is_rest=limits.is_rest))
     write_file(workspace, find_target(workspace, path), mode, len(content), [content])
 
 

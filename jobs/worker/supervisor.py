@@ -19,6 +19,7 @@ from jobs.running.suspects import GIVEN_UP, GIVEN_UP_AFTER, Suspects
 from jobs.states import State
 from jobs.worker import nodes
 from jobs.worker.active_runs import ActiveRuns
+from jobs.worker.disk import DiskWatch
 from jobs.worker.engine_watch import EngineWatch
 from jobs.worker.heartbeat import Heartbeat
 from jobs.worker.job_watch import JobWatch
@@ -58,6 +59,7 @@ class Supervisor:
         self.sandboxes = SandboxPool(
             engine, self.node, self.instance, lambda: self._heartbeat.worker_id, configuration.sandboxes, intervals.sandbox
         )
+        self._disk_watch = DiskWatch(engine, self.node.name, configuration.disk_limit, intervals.disk)
         self._dead_workers = DeadWorkerDetector(intervals.worker)
         # Slow peers must not hold all threads: half of them never wait for a download, and none for an upload.
         max_transferring = max(1, configuration.worker_threads // 2)
@@ -79,6 +81,7 @@ class Supervisor:
 
     def start(self) -> None:
         self._engine_watch.start()
+        self._disk_watch.start()
         self.sandboxes.start()
         self._thread.start()
 
@@ -97,6 +100,7 @@ class Supervisor:
         self._runs.wait_until_empty(self._intervals.worker.hand_over)
         self._thread.join(self._intervals.worker.tick)
         self._engine_watch.stop()
+        self._disk_watch.stop()
         self._heartbeat.stop()
         release_connection()
 
@@ -146,9 +150,11 @@ class Supervisor:
                         self._configuration,
                         self._engine_watch.clock,
                         self.sandboxes,
+                        self._disk_watch,
                         self._intervals,
                     )
                     self._runs.add(run)
+                    self._disk_watch.add(run)
                     if self._stopping.is_set():
                         run.hand_over()
                     return run
@@ -180,6 +186,7 @@ class Supervisor:
     def _remove(self, run: Run) -> None:
         self._suspects.clear(run.claim)
         run.close()
+        self._disk_watch.remove(run)
         self._runs.remove(run)
 
     def _wake_thread(self) -> None:

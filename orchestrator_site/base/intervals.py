@@ -86,6 +86,7 @@ class EngineIntervals:
     holder_checks: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)  # between checks whether another worker has installed the init
     superseded_init: float = 7 * DAY  # before another release's init is removed: its workers may still use it
     sandbox_answer: float = 5.0  # for a sandbox to say that it is clean
+    disk_measurement: float = 60.0  # for the files of one container; a million take a few seconds
     statistics_delay: float = 0.5  # since a process was seen running: then its statistics are followed, unless they are kept
     statistics_answer: float = 5.0  # without a byte, to open their stream
     statistics_pace: float = 1 / 16  # between the openings of two streams
@@ -94,6 +95,18 @@ class EngineIntervals:
     watch: float = 5.0  # between two looks whether the engine answers, and whether the firewall's rules are in place
     watch_retry: float = 1.0  # between them while it does not
     watch_valid: float = 10.0  # since the last answer: then the engine counts as not answering
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskIntervals:
+    """The watch over what jobs write to the engine's disk."""
+
+    look: float = 0.5  # between two looks at how full it is
+    oldest: float = 300.0  # since a container was last measured: then it is measured again if anything was written
+    retry: float = 5.0  # after a container could not be measured
+    unheeded: float = 3.0  # for the owner of a job to decide it: then its process is killed all the same
+    kill: float = 10.0  # for the engine to do that, before other containers are looked at again
+    relief: float = 30.0  # for the space of an ended job to be freed, before another one is ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +145,7 @@ class JobIntervals:
     claim: ClaimIntervals = ClaimIntervals()
     sandbox: SandboxIntervals = SandboxIntervals()
     engine: EngineIntervals = EngineIntervals()
+    disk: DiskIntervals = DiskIntervals()
     log: LogIntervals = LogIntervals()
     transfer: TransferIntervals = TransferIntervals()
 

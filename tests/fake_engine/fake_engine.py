@@ -13,6 +13,8 @@ from pathlib import Path
 from jobs.engine import container_user, image_errors
 from jobs.engine.docker import start_errors
 from jobs.engine.protocol import (
+    DiskSpace,
+    DiskUse,
     EngineInfo,
     FollowedUsage,
     Frames,
@@ -69,6 +71,7 @@ class FakeEngine(FaultInjection):
         self.registry: dict[str, FakeImage] = {}
         self.warnings: tuple[str, ...] = ()
         self.cannot_run = ""
+        self.disk: DiskSpace | None = None
         self.pulls: list[str] = []
         self.pulls_begun = 0
         self.changed_sandboxes: set[str] = set()
@@ -337,6 +340,15 @@ class FakeEngine(FaultInjection):
         if container is None:
             raise ContainerNotFound(f"No such container: {name}")
         return container
+
+    # -- disk ----------------------------------------------------------------------------------------
+    def disk_space(self) -> DiskSpace | None:
+        return self.disk
+
+    @fallible
+    def disk_use(self, name: str, *, count_files: bool = False) -> DiskUse:
+        written = [path for path in self._find(name).root.rglob("*") if not path.is_symlink()]
+        return DiskUse(sum(path.stat().st_blocks * 512 for path in written), len(written) if count_files else None)
 
     # -- logs ----------------------------------------------------------------------------------------
     @fallible

@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine
 from jobs.maintenance.dead_workers import declare_dead
 from jobs.models import Job, Worker
@@ -82,6 +83,13 @@ def engine() -> Iterator[FakeEngine]:
 @pytest.fixture
 def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
     workers = Workers(engine, tmp_path)
+    yield workers
+    workers.stop()
+
+
+@pytest.fixture
+def docker_workers(docker_host: str, tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(DockerEngine(docker_host), tmp_path)
     yield workers
     workers.stop()
 

@@ -60,6 +60,7 @@ def test_the_exit_of_a_completed_job_has_neither_reason_nor_error() -> None:
         (FAILED, Reason.EXIT_CODE, 137, True, "job_exit_nonzero"),
         (FAILED, Reason.OOM, 137, True, "job_oom"),
         (FAILED, Reason.TIMEOUT, 143, True, "job_exit_nonzero"),
+        (FAILED, Reason.DISK, 137, True, "job_exit_nonzero"),
         (FAILED, Reason.TIMEOUT, 0, True, "job_exit_nonzero"),
         (FAILED, Reason.TIMEOUT, -1, True, "job_failed"),
         (FAILED, Reason.ENGINE_LOST, -1, True, "job_failed"),

@@ -2,11 +2,13 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from jobs.engine import image_errors
 from jobs.engine.docker import job_runtime
 from jobs.engine.docker.container_json import creation_body
+from jobs.engine.docker.disk import StorageLimit
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
 from jobs.engine.docker.job_runtime import JobRuntime
@@ -31,6 +33,7 @@ class ContainerCreation:
         networks: Networks,
         resource_limits: ResourceLimits,
         runtime: JobRuntime,
+        storage_limit: StorageLimit,
     ) -> None:
         self._client = client
         self._init = init
@@ -38,11 +41,16 @@ class ContainerCreation:
         self._networks = networks
         self._resource_limits = resource_limits
         self._runtime = runtime
+        self._storage_limit = storage_limit
 
     def body(self, spec: RunSpec) -> dict[str, Any]:
         """Return the body of a request for a container. Raise `EngineRefused` if neither the job nor its image has a command."""
         body = self._described(spec)
-        body["HostConfig"] |= {"Ulimits": self._resource_limits.ulimits(), "Runtime": self._runtime.name}
+        body["HostConfig"] |= {
+            "Ulimits": self._resource_limits.ulimits(),
+            "Runtime": self._runtime.name,
+            "StorageOpt": self._storage_limit.options(spec.disk_limit_bytes, partial(self._images.size, spec.image)),
+        }
         return body
 
     def _described(self, spec: RunSpec) -> dict[str, Any]:
@@ -56,8 +64,11 @@ class ContainerCreation:
         return creation_body(replace(spec, command=command), holder) | {"Image": image_id}
 
     def request(self, name: str, body: dict[str, Any]) -> EngineAnswer:
-        """Ask the engine for a container, and again if it had no init yet."""
+        """Ask the engine for a container, and again if it had no init yet, or cannot limit its size."""
         answer = self._try(name, body)
+        if answer.failed and self._storage_limit.refuses(answer.message):
+            body["HostConfig"]["StorageOpt"] = {}
+            answer = self._try(name, body)
         if answer.failed and self._init.is_missing(answer.message):
             self._init.make_holder()
             answer = self._try(name, body)

@@ -15,6 +15,7 @@ from jobs.engine.docker.container_creation import ContainerCreation
 from jobs.engine.docker.container_files import ContainerFiles
 from jobs.engine.docker.container_json import listed_observation, observation
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
+from jobs.engine.docker.disk import DiskOfEngine, ImageVolumes, MeasuredUse, StorageLimit
 from jobs.engine.docker.firewall import NetworkFirewall
 from jobs.engine.docker.image_pulls import Images
 from jobs.engine.docker.init import Init
@@ -31,6 +32,8 @@ from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.docker.unenforced_limits import EngineWarnings, flagged_limits
 from jobs.engine.docker.usage import KeptUsage, StatisticsStreams
 from jobs.engine.protocol import (
+    DiskSpace,
+    DiskUse,
     EngineInfo,
     FollowedUsage,
     Frames,
@@ -91,9 +94,13 @@ class DockerEngine:
         self._restarts = DaemonRestarts(self._new_connections, local)
         self._usage = KeptUsage(local)
         self._statistics = StatisticsStreams(self._client)
+        self._disk_of_engine = DiskOfEngine(local)
+        self._disk = MeasuredUse(self._client, self._disk_of_engine)
+        self._volumes = ImageVolumes(self._client, self._disk_of_engine)
+        self._storage_limit = StorageLimit()
         self._networks = Networks(self._client)
         self._firewall = NetworkFirewall(denied, intervals.firewall)
-        self._images = Images(self._client, self._restarts)
+        self._images = Images(self._client, self._restarts, self._disk.has_room_for_images)
         self._init = Init(self._client)
         self._resource_limits = ResourceLimits(local)
         self._runtime = JobRuntime(runtime)
@@ -108,6 +115,8 @@ class DockerEngine:
         engine._new_connections = self._new_connections.bound(interrupt, max_silence)
         engine._restarts = self._restarts.using(engine._new_connections)
         engine._networks = Networks(engine._client)
+        engine._disk = self._disk.using(engine._client)
+        engine._volumes = self._volumes.using(engine._client)
         engine._images = self._images.using(engine._client)
         engine._init = self._init.using(engine._client)
         engine._creation = engine._creation_of_containers()
@@ -116,7 +125,7 @@ class DockerEngine:
         return engine
 
     def _creation_of_containers(self) -> ContainerCreation:
-        parts = (self._init, self._images, self._networks, self._resource_limits, self._runtime)
+        parts = (self._init, self._images, self._networks, self._resource_limits, self._runtime, self._storage_limit)
         return ContainerCreation(self._client, *parts)
 
     def info(self) -> EngineInfo:
@@ -127,6 +136,7 @@ class DockerEngine:
             *self._warnings.explain(info.get("Warnings") or []),
             *self._warnings.remembered(),
             *self._firewall.warnings(),
+            *self._disk.warnings(),
         ]
         return EngineInfo(
             id=info["ID"],
@@ -143,6 +153,8 @@ class DockerEngine:
         self._usage.learn(info)
         self._resource_limits.learn()
         self._runtime.learn(info)
+        self._disk_of_engine.learn(info)
+        self._storage_limit.learn(info)
         return info
 
     # -- networks ------------------------------------------------------------------------------
@@ -264,6 +276,7 @@ class DockerEngine:
         inspected: dict[str, Any] = self._client.call("GET", f"/containers/{quoted(name)}/json")
         if inspected["State"].get("Status") in _BEING_REMOVED:  # its end may be the removal's doing
             raise ContainerNotFound(f"the container {name} is being removed")
+        self._volumes.learn(name, inspected.get("Mounts"))
         return inspected
 
     def _wrong_platform(self, image_id: str) -> str:
@@ -285,11 +298,15 @@ class DockerEngine:
 
     def remove(self, name: str, *, force: bool = False) -> None:
         path, timeout = f"/containers/{quoted(name)}", self._intervals.long_call
-        answer = self._client.exchange("DELETE", path, params={"v": "1", "force": "1" if force else "0"}, timeout=timeout)
+        params = {"v": "1", "force": "1" if force else "0"}
+        answer = self._client.exchange("DELETE", path, params=params, timeout=timeout)
+        if answer.status >= 500 and self._disk.empty(name):  # its tree may be too deep for the engine
+            answer = self._client.exchange("DELETE", path, params=params, timeout=timeout)
         if answer.status == 409 and "already in progress" in answer.message:  # another removal: wait for it
             answer = self._client.exchange("POST", f"{path}/wait", params={"condition": "removed"}, timeout=timeout)
         if answer.failed and answer.status != 404:
             raise answer.error()
+        self._volumes.remove(name)
         self._usage.forget(name)
 
     def list(self, labels: dict[str, str]) -> list[Observation]:
@@ -305,6 +322,13 @@ class DockerEngine:
 
     def forget_usage(self, name: str) -> None:
         self._usage.forget(name)
+
+    # -- disk ----------------------------------------------------------------------------------
+    def disk_space(self) -> DiskSpace | None:
+        return self._disk.space()
+
+    def disk_use(self, name: str, *, count_files: bool = False) -> DiskUse:
+        return self._disk.use(name, count_files=count_files)
 
     # -- logs ----------------------------------------------------------------------------------
     @contextmanager

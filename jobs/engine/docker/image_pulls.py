@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import requests
@@ -22,6 +23,7 @@ from jobs.interrupt import Interrupt
 
 logger = logging.getLogger(__name__)
 
+_NO_ROOM: Final = "the engine's disk is almost full, so no image is pulled"
 _MAX_PROGRESS_LINE_BYTES: Final = 256 * 1024
 _MAX_CONFIGURATION_BYTES: Final = 128 * 1024  # as JSON: environment, labels, command, user
 _MAX_FOUND: Final = 1000  # references that are remembered
@@ -35,8 +37,10 @@ class _PullBrokeOff(ImageUnavailable):
 class Images:
     """The images of one engine."""
 
-    def __init__(self, client: EngineClient, restarts: DaemonRestarts) -> None:
+    def __init__(self, client: EngineClient, restarts: DaemonRestarts, has_room: Callable[[], bool]) -> None:
+        """`has_room` returns whether the engine's disk has room for images. It is asked often."""
         self._client = client
+        self._has_room = has_room
         self._restarts = restarts
         self._pulls = SharedPulls()
         self._found: set[str] = set()  # references of images that were on the engine when they were last looked for
@@ -83,6 +87,10 @@ class Images:
         if entrypoint == [""]:  # how a Dockerfile removes that of its base image
             entrypoint = []
         return inspected["Id"], (*entrypoint, *(configuration.get("Cmd") or []))
+
+    def size(self, image: str) -> int:
+        """Return the size in bytes of an image on the engine; 0 if it has none of this name."""
+        return int((self._inspect(parse_reference(image)) or {}).get("Size") or 0)
 
     def architecture(self, image_id: str) -> str:
         """Return Docker's name for the architecture of that image, empty if it is unknown."""
@@ -146,6 +154,8 @@ class Images:
             if error := _reported_error(line):
                 failure = _failure(error, reference)
                 raise _PullBrokeOff(str(failure)) if begun and isinstance(failure, ImageUnavailable) else failure
+            if not self._has_room():  # an image may be of any size, which its registry does not tell
+                raise EngineUnavailable(_NO_ROOM)
             begun = True
 
 

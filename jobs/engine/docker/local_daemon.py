@@ -16,6 +16,7 @@ from docker.utils import parse_host
 from orchestrator_site.base.intervals import EngineIntervals
 
 _CREDENTIALS: Final = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user and group
+_DAEMON, _SYSTEMD = "dockerd", "systemd"
 _START_TIME: Final = 19  # the index in /proc/<pid>/stat, counted after the name in parentheses (proc(5), field 22)
 
 
@@ -71,8 +72,18 @@ class LocalDaemon:
 
     def process(self) -> Process | None:
         """Return the dockerd that accepts connections on the socket now, or None if that is unknown or there is none."""
+        name, process = self._listener()
+        return process if name == _DAEMON else None
+
+    def neighbour(self) -> Process | None:
+        """Return a process that sees the same files as the daemon: the daemon itself, or systemd if that made the socket."""
+        name, process = self._listener()
+        return process if name in (_DAEMON, _SYSTEMD) else None
+
+    def _listener(self) -> tuple[str, Process | None]:
+        """Return the process that made the socket and its name."""
         if self._socket is None:
-            return None
+            return "", None
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(self.timeout)
@@ -80,6 +91,6 @@ class LocalDaemon:
                 credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid = _CREDENTIALS.unpack(credentials)[0]
             name, _, fields = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(") ")
-        except OSError:
-            return None
-        return Process(pid, fields.split()[_START_TIME]) if name == "dockerd" else None
+        except OSError:  # also if it is in another PID namespace, in which a container may have the socket
+            return "", None
+        return name, Process(pid, fields.split()[_START_TIME])

@@ -22,6 +22,8 @@ WEB_THREADS: Final = 16  # of a web process; at most half of them wait in long p
 Network = IPv4Network | IPv6Network
 _MAX_EVENT_BYTES: Final = 64 * 1024
 
+_MIN_DISK_LIMIT = 1024**2
+
 _EMBEDDED_EGRESS = (
     "127.0.0.0/8",
     "::1/128",
@@ -57,6 +59,7 @@ class Configuration:
     job_retention: float
     log_limit: int
     engine_log_limit: int
+    disk_limit: int
     sandboxes: int | None  # None: as many as jobs use
     job_network_deny: tuple[Network, ...] | None  # in addition to the node itself; None: nothing
     pull_timeout: float
@@ -118,6 +121,7 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         job_retention=env.duration("JOB_RETENTION", "7d"),
         log_limit=env.size("LOG_LIMIT", "10MiB") or 0,
         engine_log_limit=max(env.size("ENGINE_LOG_LIMIT", "1GiB") or 0, 2 * 1024**2),
+        disk_limit=_disk_limit(env),
         sandboxes=env.integer_or_auto("SANDBOXES", 0, 1024),
         job_network_deny=denied_networks(env),
         pull_timeout=env.duration("PULL_TIMEOUT", "30m"),
@@ -235,6 +239,13 @@ def _proxy(env: Environment) -> HttpUrl | None:
     if proxy.scheme != "http" or proxy.target != "/":
         raise ConfigurationError(f"EGRESS_PROXY must be a URL such as {example}: http, and without a path")
     return proxy
+
+
+def _disk_limit(env: Environment) -> int:
+    limit = env.size("DISK_LIMIT", "10GiB") or 0
+    if limit < _MIN_DISK_LIMIT:
+        raise ConfigurationError("DISK_LIMIT must be at least 1MiB: the workspace and the inputs of a job need some of it")
+    return limit
 
 
 def _image_patterns(env: Environment) -> tuple[ImagePattern, ...]:

@@ -59,6 +59,7 @@ REASONS: Final = (
     "exit_code",
     "oom",
     "timeout",
+    "disk",
     "cancelled",
     "image_pull",
     "input_failed",

@@ -74,6 +74,13 @@ def failed(reason: Reason, error: str = "", *, exit_code: int = -1, ran: bool = 
             "higher memory",
             "usage",
         ),
+        (
+            failed(Reason.DISK, "the job had written 11 GiB to the disk; the limit is 10 GiB", exit_code=137),
+            "Its process was killed after 2.5 s, because it used too much of its node's disk: "
+            "the job had written 11 GiB to the disk; the limit is 10 GiB.",
+            "write less",
+            "log",
+        ),
         (failed(Reason.TIMEOUT), "Its process was still running after 60 s and was stopped.", "higher timeoutSeconds", "log"),
         (
             failed(Reason.IMAGE_PULL, "the image alpine:latest was not found", ran=False),

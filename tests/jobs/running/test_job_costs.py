@@ -1,11 +1,7 @@
 """What a plain job costs its worker: each call, transaction and message has its reason here, and more fail the test."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from jobs.engine.docker import DockerEngine
 from jobs.worker.supervisor import Supervisor
 from tests.fake_engine import FakeEngine
 from tests.helpers.costs import Costs, counted
@@ -65,13 +61,6 @@ TRANSACTIONS_IF_IT_RUNS_ON = [
 ]
 MAX_STATEMENTS = 26
 MESSAGES = ["run_jobs"]  # what it needed is free for another job
-
-
-@pytest.fixture
-def docker_workers(docker_host: str, tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(DockerEngine(docker_host), tmp_path)
-    yield workers
-    workers.stop()
 
 
 def cost_of_a_second_job(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, command: str) -> Costs:

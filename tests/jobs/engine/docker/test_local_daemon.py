@@ -1,5 +1,9 @@
 """What is known about the process behind the engine's socket, and the question that it saves."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,3 +64,34 @@ def test_nothing_is_known_without_a_socket(host: str) -> None:
     local = LocalDaemon(host, EngineIntervals())
 
     assert local.process() is None
+    assert local.neighbour() is None
+
+
+LISTENS = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(5)
+print("ready", flush=True)
+while True:
+    listener.accept()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "is_daemon", "is_neighbour"), [("dockerd", True, True), ("systemd", False, True), ("proxy", False, False)]
+)
+def test_systemd_is_not_the_daemon_but_sees_the_same_files(
+    program: str, is_daemon: bool, is_neighbour: bool, tmp_path: Path
+) -> None:
+    # Given a socket that a program of this name has made
+    (tmp_path / program).symlink_to(os.path.realpath(sys.executable))
+    socket = tmp_path / "docker.sock"
+    with subprocess.Popen([tmp_path / program, "-c", LISTENS, socket], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        local = LocalDaemon(f"unix://{socket}", EngineIntervals())
+
+        # I expect
+        assert (local.process() is not None, local.neighbour() is not None) == (is_daemon, is_neighbour)
+        process.kill()

@@ -2,11 +2,14 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 
 from jobs.engine.docker import DockerEngine
+from jobs.engine.docker.disk import MeasuredUse
 from jobs.engine.image_errors import explain
+from jobs.engine.protocol import DiskSpace
 from jobs.errors import EngineUnavailable, ImageUnavailable
 from jobs.interrupt import Interrupt
 from tests.helpers.engines import FakeBench
@@ -144,6 +147,23 @@ def test_a_pull_during_a_restart_says_nothing_about_the_image(daemon: ScriptedDa
     with pytest.raises(EngineUnavailable, match="restarted"):
         DockerEngine(daemon.host).ensure_image("alpine", "always", 10, Interrupt())
     assert daemon.count("/images/create") == 1
+
+
+@pytest.mark.parametrize(("free", "is_pulled"), [(4 * 1024**3, True), (4 * 1024**3 - 1, False)])
+def test_an_image_is_not_pulled_into_the_reserve_of_a_disk(
+    daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch, free: int, is_pulled: bool
+) -> None:
+    # Given a pull on a disk that has so much space left
+    size = 1024**4
+    monkeypatch.setattr(MeasuredUse, "space", lambda _: DiskSpace(size=size, used=size - free, free=free))
+    looks = iter([answer(404, {"message": "No such image"}), answer(200, {"Id": "0"})])
+    daemon.answers["/json"] = lambda: next(looks)
+    daemon.answers["/images/create"] = chunked(b'{"status": "Extracting"}\r\n')
+    engine = DockerEngine(daemon.host)
+
+    # I expect it to be ended before any job has to be
+    with nullcontext() if is_pulled else pytest.raises(EngineUnavailable, match="almost full"):
+        pull(engine)
 
 
 def test_a_pull_on_a_stopping_engine_says_nothing_about_the_image(daemon: ScriptedDaemon) -> None:

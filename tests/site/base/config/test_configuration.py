@@ -75,7 +75,7 @@ class TestDefaults:
         assert configuration.node_lost_after == 600
         assert (configuration.log_limit, configuration.engine_log_limit) == (10 * 2**20, 2**30)
         assert (configuration.pull_timeout, configuration.transfer_timeout) == (1800, 3600)
-        assert configuration.transfer_limit == 10 * 2**30
+        assert configuration.transfer_limit == configuration.disk_limit == 10 * 2**30
         assert (configuration.worker_threads, configuration.cpu_overcommit) == (512, 4)
         assert (configuration.node_cpus, configuration.node_memory) == (None, None)
         assert configuration.shutdown_grace == 10
@@ -126,6 +126,8 @@ VALID: list[tuple[str, str, str, Any]] = [
     ("ENGINE", "docker", "engine", "docker"),
     ("DOCKER_HOST", "tcp://h:2376", "docker_host", "tcp://h:2376"),
     ("JOB_RUNTIME", "kata-qemu_2.0", "job_runtime", "kata-qemu_2.0"),
+    ("DISK_LIMIT", "1MiB", "disk_limit", 2**20),
+    ("DISK_LIMIT", "1TiB", "disk_limit", 2**40),
     ("NODE_NAME", "n", "node_name", "n"),
     ("NODE_LOST_AFTER", "90s", "node_lost_after", 90),
     ("PUBLIC_URL", "https://o.example/", "public_url", "https://o.example"),
@@ -179,6 +181,9 @@ INVALID = [
     ("ENGINE", "podman"),
     ("JOB_RUNTIME", "/usr/bin/crun"),
     ("JOB_RUNTIME", "crun, runc"),
+    ("DISK_LIMIT", "0B"),
+    ("DISK_LIMIT", "1048575B"),
+    ("DISK_LIMIT", "none"),
     ("NODE_LOST_AFTER", "10"),
     ("NODE_LOST_AFTER", "-10s"),
     ("PUBLIC_URL", "orchestrator.example.com"),
