@@ -107,6 +107,8 @@ SHOWN_SETTINGS: Final = frozenset(
         "namespace_rate",
         "namespace_bytes",
         "job_network_deny",
+        "job_runtime",
+        "disk_limit",
         "images_allow",
         "shutdown_grace",
     }

@@ -73,8 +73,8 @@ _MAX_WAIT_ANSWER_BYTES: Final = 1024**2
 class DockerEngine:
     """The Docker engine at `host`, as in `DOCKER_HOST`; empty means the usual socket. TLS is configured as for docker-py.
 
-    The containers of protected networks cannot reach the networks in `denied`; None: they can reach everything. `runtime` names the OCI
-    runtime of job containers; empty: the engine's default.
+    The containers of protected networks cannot reach the networks in `denied`; None: they can reach everything.
+    `runtime` names the OCI runtime of job containers; empty: the engine's default.
 
     Creating one does not connect. Raises `EngineRefused` if the host or the TLS files are not usable.
     """
