@@ -254,6 +254,8 @@ class DockerEngine:
         if self._networks.is_missing(network):
             return NetworkMissing(answer.message)
         logger.warning("the engine did not start a container: %s", answer.message, extra={"container": name})
+        if self._resource_limits.refuses(answer.message, inspected["HostConfig"].get("Ulimits") or []):
+            return EngineUnavailable("the engine cannot set the resource limits of the container, so it gets fewer")
         cause = cause_of(answer.message, inspected["Config"])
         if cause.fault == "engine":
             return EngineInTrouble(answer.message)

@@ -1,5 +1,7 @@
 """The resource limits (setrlimit(2)) of every process in a container."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +11,10 @@ from jobs.engine.docker.local_daemon import LocalDaemon, Process
 # A core dump would be written by the host's handler, to the host's disk.
 _LIMITS: Final = {"core": 0, "msgqueue": 409_600, "nofile": 65_536, "sigpending": 4096}
 _NAMES: Final = {"msgqueue": "Max msgqueue size", "nofile": "Max open files", "sigpending": "Max pending signals"}  # in /proc
+_ALWAYS_SET: Final = ("core",)  # anyone may lower a limit to 0
+
+# How runc and crun report that they may not set one. At the beginning, before any words of a job.
+_REFUSAL: Final = re.compile(r'(?:[a-z ]{1,40}: )?OCI runtime create failed: [^"]{0,200}?(?:error setting rlimit|setrlimit )')
 
 
 class ResourceLimits:
@@ -17,14 +23,23 @@ class ResourceLimits:
     def __init__(self, local: LocalDaemon) -> None:
         self._local = local
         self._limits = _LIMITS
+        self._are_refused = False
 
     def learn(self) -> None:
-        """Look at the engine's own limits. To be called when the engine may have been restarted."""
+        """Look at the engine's own limits, if it is one of this machine. To be called when it may have been restarted."""
         self._limits = _limits_under(self._local.process())
 
     def ulimits(self) -> list[dict[str, Any]]:
         """Return the limits as an engine's API takes them."""
-        return [{"Name": name, "Soft": limit, "Hard": limit} for name, limit in self._limits.items()]
+        limits = {name: limit for name, limit in self._limits.items() if name in _ALWAYS_SET or not self._are_refused}
+        return [{"Name": name, "Soft": limit, "Hard": limit} for name, limit in limits.items()]
+
+    def refuses(self, message: str, ulimits: Sequence[Any]) -> bool:
+        """Return whether the engine did not start a container because it cannot set these limits, and fewer will be asked for."""
+        if not _REFUSAL.match(message):
+            return False
+        self._are_refused = True
+        return len(ulimits) > len(self.ulimits())
 
 
 def _limits_under(process: Process | None) -> dict[str, int]:

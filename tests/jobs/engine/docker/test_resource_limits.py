@@ -39,3 +39,37 @@ def test_an_engine_with_lower_limits_passes_these_on(monkeypatch: pytest.MonkeyP
     for name, number in (("nofile", resource.RLIMIT_NOFILE), ("msgqueue", resource.RLIMIT_MSGQUEUE)):
         hard = resource.getrlimit(number)[1]
         assert limits[name] == min(limits_of(None, monkeypatch)[name], hard if hard >= 0 else 2**63)
+
+
+RUNC = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
+UNABLE = f"{RUNC}error during container init: error setting rlimits for ready process: error setting rlimit type 7: EPERM"
+BY_CRUN = "OCI runtime create failed: setrlimit `RLIMIT_NOFILE`: Operation not permitted: unknown"
+
+
+@pytest.mark.parametrize("message", [UNABLE, BY_CRUN])
+def test_an_engine_that_cannot_set_limits_is_asked_for_fewer(message: str) -> None:
+    limits = ResourceLimits(LocalDaemon("tcp://engine.example:2376", EngineIntervals()))
+    asked = limits.ulimits()
+
+    # When two containers are not started for it, I expect another try of both
+    assert limits.refuses(message, asked)
+    assert limits.refuses(message, asked)
+
+    # And only core dumps to be limited from then on, without a third try
+    assert limits.ulimits() == [{"Name": "core", "Soft": 0, "Hard": 0}]
+    assert not limits.refuses(message, limits.ulimits())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f'{RUNC}exec: "error setting rlimit": executable file not found in $PATH',
+        'OCI runtime create failed: chdir to cwd ("/setrlimit ") set in config.json failed',
+        "error setting rlimit",
+    ],
+)
+def test_what_a_job_writes_into_a_message_does_not_lift_limits(message: str) -> None:
+    limits = ResourceLimits(LocalDaemon("tcp://engine.example:2376", EngineIntervals()))
+
+    assert not limits.refuses(message, limits.ulimits())
+    assert len(limits.ulimits()) == 4
