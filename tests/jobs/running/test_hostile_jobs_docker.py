@@ -31,7 +31,7 @@ HOSTILE = {
 
 
 def test_hostile_jobs_end_alone(docker_bench: DockerBench, docker_workers: Workers) -> None:
-    # Given hostile jobs, whose logs nobody follows, and one that works as long as they do
+    # Given hostile jobs without callbacks, and one that works as long as they do
     limits: dict[str, Any] = {"memory_mib": 48, "cpu_millis": 300, "timeout_seconds": 3, "callback": None}
     jobs = {way: make_job(command=command, **limits) for way, (command, _) in HOSTILE.items()}
     honest = make_job(command="i=0; while [ $i -lt 30 ]; do echo $i; i=$((i+1)); sleep 0.1; done", cpu_millis=300)
