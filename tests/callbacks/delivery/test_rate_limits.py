@@ -241,32 +241,39 @@ def test_what_the_operator_lists_is_not_limited(receiver: Receiver, limited: Any
     assert list(Owner.objects.values()) == before
 
 
-def test_a_locked_row_delays_no_delivery(receiver: Receiver, limited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a key whose row another session has locked
+def test_a_locked_row_delays_no_delivery(
+    receiver: Receiver, limited: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a destination and a key whose rows another session has locked
     deliverer = limited(key_rate=1)
     Owner.objects.create(name="key a")
     stream = Stream(receiver.url, client="a", deliverer=deliverer)
     stream.publish(START)
+    destination = Destination.objects.get()
 
     def charge(_: int) -> None:
+        deliverer._volume._destinations.add(destination.pk, 5.0)
         deliverer._volume._owners.add("key a", 5.0)
         deliverer._volume.charge()
 
     charged = timedelta(seconds=5)
     with transaction.atomic():
         Owner.objects.select_for_update().get(name="key a")
+        Destination.objects.select_for_update().get()
         if connection.vendor == "postgresql":  # SQLite has one lock for everything
             in_threads(1, charge)
             charged *= 2
+    assert "charged later" not in caplog.text  # as if it had waited until the database gave up
 
-    # When it is free, I expect all to be charged, once
+    # When they are free, I expect all to be charged, once
     before = timezone.now() - timedelta(milliseconds=1)  # SQLite's clock has no shorter times
     charge(0)
-    until = Owner.objects.get(name="key a").limited_until
-    assert until is not None
-    assert before <= until + BURST - charged <= timezone.now()
+    limits = [Owner.objects.get(name="key a").limited_until, Destination.objects.get().limited_until]
+    for until in limits:
+        assert until is not None
+        assert before <= until + BURST - charged <= timezone.now()
     deliverer._volume.charge()
-    assert Owner.objects.get(name="key a").limited_until == until
+    assert [Owner.objects.get(name="key a").limited_until, Destination.objects.get().limited_until] == limits
     stream.deliver()
     assert stream.states == [DELIVERED]
 
