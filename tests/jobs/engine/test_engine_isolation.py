@@ -142,6 +142,29 @@ def test_containers_of_one_network_cannot_reach_one_another(docker_bench: Docker
     assert answer_of_a_neighbour(docker_bench, network) == ""
 
 
+def test_a_container_can_neither_forge_packets_nor_change_its_network(docker_bench: DockerBench) -> None:
+    # Given what would lead the packets of others to a container, or let it send under another address
+    attempts = (
+        "arping -c 1 -I eth0 192.0.2.1",
+        "traceroute -I 192.0.2.1",
+        "arp -i eth0 -s 192.0.2.1 02:00:00:00:00:01",
+        "ip address add 192.0.2.2/24 dev eth0",
+        "ip route add 192.0.2.0/24 dev eth0",
+        "ip link set eth0 address 02:00:00:00:00:02",
+        "ip link add forged type dummy",
+    )
+    network = f"test-{uuid.uuid4().hex}"
+    docker_bench.engine.create_network(network, docker_bench.labels)
+
+    # When root in a container tries it
+    printed = docker_bench.output(shell("; ".join(f"{attempt} 2>&1 | tail -n 1" for attempt in attempts)), network=network)
+
+    # I expect a refusal each time
+    answers = printed.splitlines()
+    assert len(answers) == len(attempts)
+    assert [answer for answer in answers if not re.search("not permitted|denied", answer)] == []
+
+
 def rules_of(owner: str) -> list[str]:
     """Return the names of an installation's firewall rules."""
     programs = [program for program in (Nftables(10), Iptables(10)) if program.is_installed]

@@ -1,10 +1,14 @@
 """A node with jobs, and what they may and may not reach, in network namespaces."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
 
+from jobs.engine.docker.firewall.iptables import Iptables
 from jobs.engine.docker.firewall.network_rules import Address, Network, rules_name
-from tests.helpers.network_namespaces import Host, Servers
+from jobs.engine.docker.firewall.nftables import Nftables
+from tests.helpers.network_namespaces import Host, Servers, Target, reachable, targets
+from tests.helpers.waiting import wait_for
 
 NETWORK_ID = "0123456789abcdef"
 BRIDGE = "br-0123456789ab"
@@ -36,6 +40,12 @@ REFUSED_ADDRESSES = [
     METADATA,
     *DENIED_SERVER,
 ]
+
+ALLOWED = targets(OUTSIDE, PORT) | targets(OUTSIDE, DNS) | targets(map(str, NAME_SERVERS), DNS)
+EVERYTHING = ALLOWED | targets(REFUSED_ADDRESSES, PORT) | targets([PUBLIC], PUBLISHED) | targets([METADATA, GATEWAY_V6], DNS)
+
+Program = Nftables | Iptables
+Protect = Callable[[], list[str]]
 
 
 class Site:
@@ -113,3 +123,8 @@ class Site:
             ip route add default via {network}.1
             ip -6 route add default via {GATEWAY_V6}
         """)
+
+
+def wait_for_reachable(site: Site, wanted: set[Target]) -> None:
+    """Wait until these are all that a job reaches."""
+    wait_for(lambda: reachable(site.job, EVERYTHING) == wanted, 20, f"{wanted} to be all that is reachable")

@@ -1,0 +1,121 @@
+"""The rules of a network stay as they should be while its firewall is protected, and go with it."""
+
+import pytest
+
+from jobs.engine.docker.firewall import network_firewall
+from jobs.engine.docker.firewall.network_firewall import NetworkFirewall
+from jobs.engine.docker.firewall.network_rules import rules_name
+from jobs.engine.docker.firewall.nftables import Nftables
+from tests.helpers.network_namespaces import needs_namespaces, reachable, targets
+from tests.jobs.engine.docker.firewall.site import (
+    ALLOWED,
+    BRIDGE,
+    DNS,
+    EVERYTHING,
+    GATEWAY,
+    NAME,
+    NAME_SERVERS,
+    NETWORK_ID,
+    OWNER,
+    PORT,
+    Program,
+    Protect,
+    Site,
+    wait_for_reachable,
+)
+
+pytestmark = [pytest.mark.stateless, needs_namespaces]
+
+FLUSHES = {"nft": "nft flush ruleset", "iptables": "for i in iptables ip6tables; do $i -t mangle -F; $i -t mangle -X; done"}
+DAMAGES = {
+    "nft": f"nft insert rule inet {NAME} allow accept",
+    "iptables": f"iptables -t mangle -D INPUT -i {BRIDGE} -j {NAME}-in",
+}
+
+
+def installed(site: Site, program: Program) -> str:
+    with site.node.entered():
+        return program.installed(NAME)
+
+
+@pytest.mark.parametrize("how", [FLUSHES, DAMAGES], ids=["flushed", "changed"])
+def test_rules_are_restored(
+    site: Site, protect: Protect, program: Program, how: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a protected network
+    protect()
+    protect()
+    assert "installed again" not in caplog.text
+    before = installed(site, program)
+
+    # When the rules are removed or changed
+    site.node.run(how[program.name])
+    if how is FLUSHES:
+        site.publish()
+    assert reachable(site.job, targets([GATEWAY], PORT))
+
+    # I expect them to be back after the next look, as they were
+    assert protect() == []
+    wait_for_reachable(site, ALLOWED)
+    assert installed(site, program) == before
+    assert caplog.text.count("missing or changed, and are installed again") == 1
+
+
+@pytest.mark.parametrize("program", [Nftables], indirect=True)
+def test_nothing_is_asked_while_nothing_changes(protect: Protect, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a protected network, by nft
+    protect()
+    protect()
+    asked: list[str] = []
+    monkeypatch.setattr(Nftables, "installed", lambda _, name: asked.append(name))
+
+    # When it is looked at again
+    protect()
+
+    # I expect no program to be run
+    assert asked == []
+
+
+def test_changed_name_servers(site: Site, protect: Protect, monkeypatch: pytest.MonkeyPatch) -> None:
+    protect()
+
+    monkeypatch.setattr(network_firewall, "name_servers", lambda: NAME_SERVERS[:1])
+    protect()
+
+    others = targets(map(str, NAME_SERVERS[1:]), DNS)
+    wait_for_reachable(site, ALLOWED - others)
+
+
+def test_rules_go_with_their_network(site: Site, program: Program, protect: Protect, firewall: NetworkFirewall) -> None:
+    # Given rules of two installations, whose bridges exist, and of a network that is gone
+    protect()
+    gone = rules_name(OWNER, "f" * 12)
+    with site.node.entered():
+        site.node.run("ip link add br-222222222222 type bridge")
+        firewall.protect("2" * 64, "orc99999999")
+        site.node.run("ip link add br-ffffffffffff type bridge")
+        firewall.protect("f" * 64, OWNER)
+        site.node.run("ip link del br-ffffffffffff; ip link del br-222222222222")
+        assert gone in program.names()
+
+        # When one of them removes what it does not need
+        firewall.remove_unused(OWNER, [])
+
+        # I expect the rules of the other one, and of the network that is there, to stay
+        assert sorted(program.names()) == sorted([NAME, rules_name("orc99999999", "2" * 12)])
+
+        # And those of a network that is missing while its engine starts, too
+        firewall.remove_unused("orc99999999", ["2" * 64])
+        assert len(program.names()) == 2
+
+
+def test_without_a_limit_the_rules_are_removed(site: Site, protect: Protect, program: Program) -> None:
+    protect()
+
+    open_firewall = NetworkFirewall(None, 10)
+    with site.node.entered():
+        open_firewall.protect(NETWORK_ID, OWNER)
+        assert program.names() == []
+
+    assert open_firewall.warnings() == []
+    wait_for_reachable(site, EVERYTHING)
