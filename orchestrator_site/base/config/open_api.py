@@ -9,8 +9,7 @@ def open_api_warning(configuration: Configuration) -> str:
     """Return a sentence that says so, or an empty string if each call needs a key or comes from this machine."""
     if configuration.api_auth_required or _is_loopback(configuration.host):
         return ""
-    here = f"API_AUTH is off and HOST is {configuration.host}"
-    return f"{here}: whoever reaches it can run containers and read all jobs without a key"
+    return f"API_AUTH is off and HOST is {configuration.host}: other machines can run containers and read all jobs without a key"
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,7 +16,7 @@ from tests.helpers.api_calls import configured
 from tests.helpers.factories import make_node
 
 EVERYWHERE = "0.0.0.0"
-WARNING = f"API_AUTH is off and HOST is {EVERYWHERE}: whoever reaches it can run containers and read all jobs without a key"
+WARNING = f"API_AUTH is off and HOST is {EVERYWHERE}: other machines can run containers and read all jobs without a key"
 
 
 @pytest.mark.stateless
