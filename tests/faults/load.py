@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,8 +22,6 @@ from tests.helpers.waiting import wait_for
 
 KEY: Final = "key"
 PAYLOAD_BYTES: Final = 100 * 1024**2
-PAYLOAD: Final = hashlib.shake_128(b"orchestrator").digest(1024**2) * (PAYLOAD_BYTES // 1024**2)
-PAYLOAD_SHA256: Final = hashlib.sha256(PAYLOAD).hexdigest()
 
 SMALL: Final[dict[str, Any]] = {"cpu": 0.1, "memory": 16}
 LONG_STEP: Final = 0.1  # seconds between the lines of a long job
@@ -30,6 +29,16 @@ _RETRY_SECONDS: Final = 90.0  # for which a client repeats a request that is not
 _RETRY_PAUSE: Final = 0.2
 _POLL_PAUSE: Final = 0.5  # seconds between looks at the whole load
 _POST_PAUSE: Final = 1.0  # seconds between jobs that are posted during a fault
+
+
+@cache
+def payload() -> bytes:
+    return hashlib.shake_128(b"orchestrator").digest(1024**2) * (PAYLOAD_BYTES // 1024**2)
+
+
+@cache
+def payload_sha256() -> str:
+    return hashlib.sha256(payload()).hexdigest()
 
 
 @dataclass
@@ -86,7 +95,7 @@ class Load:
         self._number = 0
         self._timers: list[threading.Timer] = []
         self.outages: list[Outage] = []
-        files.serve("/payload", PAYLOAD, ETag='"1"')
+        files.serve("/payload", payload(), ETag='"1"')
 
     # -- kinds of jobs ----------------------------------------------------------------------------
     def quick(self, exit_code: int = 0, **members: Any) -> Task:
@@ -121,7 +130,7 @@ class Load:
                 "",
                 "transfer",
                 "completed",
-                lines=[f"{PAYLOAD_SHA256}  in"],
+                lines=[f"{payload_sha256()}  in"],
                 inputs=("success",),
                 outputs=("success",),
                 upload=path,

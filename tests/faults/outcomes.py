@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tests.faults.load import KEY, PAYLOAD_BYTES, PAYLOAD_SHA256, Task
+from tests.faults.load import KEY, PAYLOAD_BYTES, Task, payload_sha256
 from tests.faults.outages import Outage
 from tests.helpers.fileserver import FileServer
 from tests.helpers.receiver import Receiver
@@ -31,7 +31,7 @@ def check_outcomes(
             _check(task, job, service.get_log(task.id), events[task.id], starts.get(task.id, 0), outages)
             if task.upload and not task.lost:
                 sent = {(upload.size, upload.sha256) for upload in files.of(task.upload)}
-                assert (PAYLOAD_BYTES, PAYLOAD_SHA256) in sent, sent
+                assert (PAYLOAD_BYTES, payload_sha256()) in sent, sent
         except AssertionError as error:
             problems.append(f"{task.id} ({task.kind}): {error}")
     assert not problems, "\n".join(problems)
