@@ -544,7 +544,7 @@ class TestRefusedJobs:
     def test_an_unavailable_database_is_503(
         self, client: Client, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
     ) -> None:
-        def away(spec: JobSpec, namespace: str) -> None:
+        def away(*_: object) -> None:
             raise error("connection to server at secret-host failed")
 
         monkeypatch.setattr(services, "create", away)
@@ -555,7 +555,7 @@ class TestRefusedJobs:
     def test_an_unexpected_exception_is_500_without_details(
         self, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        def broken(spec: JobSpec, namespace: str) -> None:
+        def broken(*_: object) -> None:
             raise RuntimeError("canary")
 
         monkeypatch.setattr(services, "create", broken)
