@@ -55,7 +55,7 @@ def problems(intervals: AdminIntervals = AdminIntervals()) -> list[Problem]:
 
 def _settings() -> Iterator[Problem]:
     if warning := open_api_warning(settings.CONFIGURATION):
-        yield Problem(True, "settings", "API", warning)
+        yield Problem(True, "settings", "open to others", warning)
 
 
 def _nodes(intervals: AdminIntervals) -> Iterator[Problem]:
