@@ -190,7 +190,10 @@ class Deliverer:
     def _next_of_stream(self, result: Result, rows: LockedStreams) -> Candidate:
         turn = replace(result.delivery.turn, attempts=result.delivery.turn.attempts + len(result.outcomes))
         turn_over = self._is_out_of_time(turn) or turn.attempts >= self._max_attempts
-        return Candidate(rows.streams[result.stream], turn, holds_slot=True, turn_over=turn_over)
+        stream = rows.streams[result.stream]
+        if (left := result.delivery.promised - len(result.outcomes)) > 0:  # the run ended early: the rest was charged, too
+            stream.promised, stream.promised_at = left, rows.now
+        return Candidate(stream, turn, holds_slot=True, turn_over=turn_over)
 
     def _pass_slots(self, free: list[Result], destination: Destination, rows: LockedStreams) -> list[Delivery]:
         """Pass slots to the longest waiting streams that are not locked; return what to send of these."""

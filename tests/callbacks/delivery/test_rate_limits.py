@@ -210,6 +210,28 @@ def test_what_was_not_promised_is_charged_when_it_is_sent(receiver: Receiver, li
     assert after == before + timedelta(seconds=1)
 
 
+def test_a_promise_holds_until_all_of_it_was_sent(receiver: Receiver, limited: Any) -> None:
+    # Given a stream that was promised three events, and runs of one, as on a slow machine
+    deliverer = limited(key_rate=1)
+    first = Stream(receiver.url, deliverer=deliverer)
+    first.publish(START, START)
+    first.deliver()  # now the destination counts as fast
+    deliverer._sender._intervals = replace(PATIENT, run=0.0)
+    at_limit(deliverer)
+    stream = Stream(receiver.url, client="a", deliverer=deliverer)
+    stream.publish(START, LOG, EXIT)
+    stream.deliver()
+    assert stream.row.promised == 3
+    until = Owner.objects.get(name="key a").limited_until
+    all_pass(deliverer, 10)
+
+    # When its time comes, I expect all three to be sent, and none to be charged again
+    stream.deliver()
+    assert stream.states == [DELIVERED] * 3
+    deliverer._volume.charge()
+    assert Owner.objects.get(name="key a").limited_until == until - timedelta(seconds=10)
+
+
 def test_promises_take_as_many_statements_for_many_streams_as_for_one(receiver: Receiver, limited: Any) -> None:
     # Given a key at its limit
     deliverer = limited(key_rate=1)
