@@ -28,6 +28,7 @@ if _public.scheme == "https":
     CSRF_COOKIE_SECURE = True
     SESSION_COOKIE_NAME = "__Host-sessionid"  # browsers accept it from this host alone, and only over https
     CSRF_COOKIE_NAME = "__Host-csrftoken"
+LOGIN_REDIRECT_URL = "admin:index"  # if a login is to lead to another host
 SESSION_ENGINE = "orchestrator_site.browsers.sessions"
 SESSION_COOKIE_AGE = round(AccessIntervals().session)
 CSRF_COOKIE_SAMESITE = "Strict"

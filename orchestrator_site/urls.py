@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from orchestrator_site.admin.login import log_in
+from orchestrator_site.admin.login import change_password, log_in
 from orchestrator_site.admin.start_page.views import charts_part, live_part
 from orchestrator_site.base.http.api_views import UnknownView
 from orchestrator_site.browsers.api_docs import DocsView, OpenApiView
@@ -19,6 +19,7 @@ urlpatterns = [
     path("admin/live/", live_part, name="admin-live"),
     path("admin/charts/", charts_part, name="admin-charts"),
     path("admin/login/", log_in),
+    path("admin/password_change/", change_password),
     path("admin/", admin.site.urls),
 ]
 

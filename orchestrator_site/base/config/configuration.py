@@ -1,6 +1,7 @@
 """The configuration of the service, read once from environment variables (docs/configuration.md)."""
 
 import os
+import resource
 import secrets
 import socket
 import ssl
@@ -86,7 +87,11 @@ class Configuration:
 
 
 def load(variables: Mapping[str, str] = os.environ) -> Configuration:
-    """Read and check every variable. Raise `ConfigurationError`, whose message begins with the name of the variable."""
+    """Read and check every variable, some of which are secrets: from now on the process leaves no core dump when it crashes.
+
+    Raise `ConfigurationError`, whose message begins with the name of the variable.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     env = Environment(variables)
     database_url, redis_url = env.text("DATABASE_URL"), env.text("REDIS_URL")
     if bool(database_url) != bool(redis_url):

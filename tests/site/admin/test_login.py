@@ -77,6 +77,34 @@ def test_a_session_has_a_new_id_is_hidden_from_scripts_and_ends(client: Client) 
     assert client.cookies[settings.SESSION_COOKIE_NAME].value != before
 
 
+def test_an_old_password_cannot_be_guessed_with_a_session(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "OLD_PASSWORDS", Allowance("test", 3, 1000))
+
+    def change(old: str, new: str = "another long password") -> Any:
+        passwords = {"old_password": old, "new_password1": new, "new_password2": new}
+        return client.post("/admin/password_change/", passwords)
+
+    # Given a session, and a password that is changed with the old one
+    assert change(PASSWORD)["Location"] == "/admin/login/?next=/admin/password_change/"
+    client.force_login(User.objects.get())
+    assert "Change" in client.get("/admin/password_change/").content.decode()
+    assert change(PASSWORD)["Location"] == "/admin/password_change/done/"
+
+    # When someone tries to find out the new one, I expect only the first tries to be looked at
+    found = [change(old, PASSWORD).content.decode() for old in ("a", "b", "another long password")]
+    assert [("was entered incorrectly" in text, "too many tries" in text) for text in found] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+
+
+@pytest.mark.parametrize("url", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
+def test_a_login_leads_to_no_other_host(client: Client, url: str) -> None:
+    answer = client.post(f"/admin/login/?next={url}", {"username": "olga", "password": PASSWORD, "next": url})
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
 @pytest.mark.parametrize("password", ["short", "q1w2e3r4t5y6"])
 def test_a_weak_password_is_refused(password: str) -> None:
     with pytest.raises(ValidationError):

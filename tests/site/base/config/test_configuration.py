@@ -2,6 +2,7 @@
 
 import math
 import re
+import resource
 import stat
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,18 @@ def embedded(tmp_path: Path, **variables: str) -> Configuration:
 
 def production(**variables: str) -> Configuration:
     return load(PRODUCTION | variables)
+
+
+def test_a_process_that_knows_secrets_leaves_no_core_dump(tmp_path: Path) -> None:
+    # Given a process that would leave one, as in many containers
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        # When it has read the configuration, I expect it to leave none
+        embedded(tmp_path)
+        assert resource.getrlimit(resource.RLIMIT_CORE) == (0, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 class TestDurationsAndSizes:
