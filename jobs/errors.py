@@ -37,6 +37,10 @@ class EngineSilent(EngineUnavailable):
     """The engine accepts connections but does not answer, as a frozen one does."""
 
 
+class Unmeasurable(EngineUnavailable):
+    """It cannot be found out what a container has written, and its files are the reason: how many or how deep they are, say."""
+
+
 class EngineInTrouble(EngineUnavailable):
     """The engine cannot create or start a container, and its answer shows that the job is not at fault."""
 

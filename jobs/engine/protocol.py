@@ -370,7 +370,7 @@ class Engine(Protocol):
 
         Takes the longer the more files there are: about 1.5 s of CPU time for a million.
 
-        Raise `ContainerNotFound`, and `EngineUnavailable` if it cannot be measured now.
+        Raise `ContainerNotFound`, `Unmeasurable`, and `EngineUnavailable` if it cannot be measured now for another reason.
         """
 
     # -- logs ----------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from typing import Final
 
 from jobs.engine.protocol import DiskSpace, DiskUse, Engine
-from jobs.errors import ContainerNotFound, JobError
+from jobs.errors import ContainerNotFound, JobError, Unmeasurable
 from jobs.interrupt import Interrupt
 from jobs.running.runner import Run
 from jobs.states import State
@@ -18,6 +19,10 @@ from orchestrator_site.base.log_context import log_context
 
 logger = logging.getLogger(__name__)
 
+# Tries in a row to measure a container whose files prevent that, before its job is ended. Each brings more of them from a slow
+# disk into memory, so a job that is within its limit is measured in the end.
+_MAX_TRIES: Final = 5
+
 
 class DiskWatch:
     """A thread that ends jobs which exceed `limit` bytes, or fill the disk, from `start` to `stop`; a `DiskLimit`."""
@@ -27,9 +32,10 @@ class DiskWatch:
         self._engine = engine
         self._node = node
         self._intervals = intervals
-        self._lock = threading.Lock()  # of the next two
+        self._lock = threading.Lock()  # of the next three
         self._ledger = Ledger(limit, intervals)
         self._runs: dict[str, Run] = {}  # by the name of the container
+        self._tries: dict[str, int] = {}  # in a row in which a container turned out to be `Unmeasurable`
         self._ending: dict[str, float] = {}  # since when a job should have been decided, by `time.monotonic`
         self._relief = Relief(intervals)
         self._stopping = threading.Event()
@@ -52,6 +58,7 @@ class DiskWatch:
         with self._lock:
             self._ledger.remove(run.container_name)
             self._runs.pop(run.container_name, None)
+            self._tries.pop(run.container_name, None)
 
     def excess_of_ended(self, container: str) -> str:
         """See `DiskLimit`. Most jobs cannot have exceeded it, by what was written to the disk while they ran."""
@@ -93,7 +100,7 @@ class DiskWatch:
         if due is None:
             return False
         use = self._measure(due)
-        if use and (excess := self._ledger.excess(use)):
+        if excess := self._ledger.excess(use) if use else self._obstacle(due, _MAX_TRIES):
             self._end(watched[due], excess)
         return True
 
@@ -110,10 +117,19 @@ class DiskWatch:
                 logger.warning("cannot measure what a job has written: %s", error, extra={"container": name})
             with self._lock:
                 self._ledger.put_off(name, began, time.monotonic())
+                if isinstance(error, Unmeasurable):
+                    self._tries[name] = self._tries.get(name, 0) + 1
             return None
         with self._lock:
+            self._tries.pop(name, None)
             self._ledger.record(name, use, written, began, time.monotonic())
         return use
+
+    def _obstacle(self, name: str, tries: int) -> str:
+        """Return in a sentence that the files of a container prevent its measurement; empty if they did fewer times in a row."""
+        with self._lock:
+            is_reached = self._tries.get(name, 0) >= tries
+        return "the job had too many or too deep files on the disk: they cannot be measured" if is_reached else ""
 
     def _end(self, run: Run, excess: str) -> None:
         logger.warning("a job is ended: %s", excess, extra={"container": run.container_name})
@@ -136,6 +152,10 @@ class DiskWatch:
     def _relieve(self, space: DiskSpace, watched: Mapping[str, Run]) -> None:
         """End the job that uses the most of an almost full disk, if that would help."""
         uses = {name: use for name in watched if (use := self._measure(name, count_files=not space.is_short_of_bytes))}
+        for name in watched:
+            if obstacle := self._obstacle(name, 1):
+                self._end(watched[name], f"the disk was almost full, and {obstacle}")
+                return
         victim = self._relief.choose(space, uses)
         if victim is None:
             logger.warning("the engine's disk is almost full, and no job here uses much of it")

@@ -13,9 +13,12 @@ from jobs.engine.docker.disk.tree_size import tree_files, tree_size
 from jobs.engine.docker.disk.unnamed_files import unnamed_size
 from jobs.engine.docker.transport import ANSWER_UNREADABLE, EngineClient, quoted
 from jobs.engine.protocol import DiskSpace, DiskUse
-from jobs.errors import EngineUnavailable
+from jobs.errors import EngineUnavailable, Unmeasurable
 
 _ALMOST_FULL: Final = "the engine's disk is almost full: jobs that have written much to it are ended"
+
+
+_NOT_MEASURED: Final = -1  # by the engine: a path is longer than PATH_MAX, say
 
 
 class MeasuredUse:
@@ -75,6 +78,8 @@ class MeasuredUse:
         timeout = self._client.intervals.disk_measurement
         inspected = self._client.call("GET", f"/containers/{quoted(name)}/json", params={"size": "1"}, timeout=timeout)
         size = inspected.get("SizeRw")
+        if size == _NOT_MEASURED:
+            raise Unmeasurable("the engine cannot measure the files of the container")
         if not isinstance(size, int) or size < 0:
             raise EngineUnavailable(ANSWER_UNREADABLE)
         return DiskUse(size)

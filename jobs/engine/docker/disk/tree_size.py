@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.errors import EngineUnavailable
+from jobs.errors import Unmeasurable
 
 # GNU du opens each directory relative to its parent, follows no link, and counts a file with several names once. A process of
 # its own does not slow down this one, in which many threads share an interpreter.
@@ -17,7 +17,7 @@ _OPTIONS: Final = ("--summarize", "--total", "--one-file-system")
 def tree_size(paths: Sequence[Path], timeout: float) -> int | None:
     """Return the bytes on the disk of all files below these paths, or None if this machine has no GNU du.
 
-    Raise `EngineUnavailable` after `timeout` seconds.
+    Raise `Unmeasurable` after `timeout` seconds.
     """
     return _total("--block-size=1", paths, timeout)
 
@@ -46,6 +46,6 @@ def _total(unit: str, paths: Sequence[Path], timeout: float) -> int | None:
         )
         return int(done.stdout.splitlines()[-1].split()[0])
     except subprocess.TimeoutExpired as error:
-        raise EngineUnavailable("the files of the container are too many to be measured in time") from error
+        raise Unmeasurable("the files of the container are too many to be measured in time") from error
     except (OSError, ValueError, IndexError):
         return None

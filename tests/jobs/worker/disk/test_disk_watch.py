@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from jobs import lifecycle, services
 from jobs.engine.protocol import DiskSpace, DiskUse
-from jobs.errors import EngineUnavailable
+from jobs.errors import EngineUnavailable, Unmeasurable
 from jobs.models import Job
 from jobs.spec import OutputSpec
 from jobs.states import OutputType, Reason, State
@@ -224,6 +224,41 @@ def test_an_engine_that_cannot_measure_is_asked_again(engine: FakeEngine, worker
     assert completed(job).reason == Reason.DISK
 
 
+@pytest.mark.parametrize(("tries", "reason"), [(5, Reason.DISK), (4, Reason.EXIT_CODE)])
+def test_a_job_that_prevents_its_measurement_is_killed(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, tries: int, reason: Reason
+) -> None:
+    # Given a job whose files cannot be measured so many times in a row, and then are few, and this again
+    see(engine, 0)
+    looks: list[str] = []
+
+    def disk_use(name: str, *, count_files: bool = False) -> DiskUse:
+        looks.append(name)
+        if len(looks) % (tries + 1):
+            raise Unmeasurable("too many files")
+        return DiskUse(0, 0)
+
+    monkeypatch.setattr(engine, "disk_use", disk_use)
+    job = make_job(command=f"{WAITS}exit 1")
+    workers.run(workers.another(disk_limit=LIMIT))
+    running(job)
+
+    # When so much is written to the disk again and again that it may be this job
+    for step in range(1, 4 * tries):
+        seen = len(looks)
+        see(engine, step * (LIMIT + 1))
+        wait_for(lambda seen=seen: len(looks) > seen or Job.objects.get().completed_at, 10, "another try")  # type: ignore[misc]
+
+    # I expect it to be ended after the fifth time in a row, and not before
+    monkeypatch.setattr(engine, "disk_use", lambda name, *, count_files=False: DiskUse(0, 0))
+    if reason != Reason.DISK:
+        create_go_file(engine)
+    job = completed(job)
+    assert job.reason == reason
+    if reason == Reason.DISK:
+        assert job.error == "the job had too many or too deep files on the disk: they cannot be measured"
+
+
 def test_the_watch_survives_an_unexpected_error(engine: FakeEngine, workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
     see(engine, 0)
     job = make_job(command=f"{WAITS}{WRITES}{STAYS}")
@@ -276,6 +311,24 @@ def test_an_almost_full_disk_ends_the_job_that_uses_most_of_it(
         assert (large.status, large.reason) == (State.FAILED, Reason.DISK)
         assert large.error.startswith("the disk was almost full, and the job used ")
         assert Job.objects.get(pk=small.pk).status == State.RUNNING
+
+
+def test_an_almost_full_disk_ends_the_job_that_cannot_be_measured(
+    engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see(engine, 0)
+    with two_jobs(workers) as (known, hidden):
+
+        def disk_use(name: str, *, count_files: bool = False) -> DiskUse:
+            if str(hidden.uuid) in name:
+                raise Unmeasurable("too many files")
+            return DiskUse(60 * 1024**3)
+
+        monkeypatch.setattr(engine, "disk_use", disk_use)
+        see(engine, SIZE - 1)
+
+        assert completed(hidden).error.startswith("the disk was almost full, and the job had too many or too deep files")
+        assert Job.objects.get(pk=known.pk).status == State.RUNNING
 
 
 def test_no_job_is_ended_for_a_disk_that_others_fill(

@@ -11,7 +11,7 @@ import pytest
 from jobs.engine.docker.disk.tree_removal import remove_tree
 from jobs.engine.docker.disk.tree_size import tree_files, tree_size
 from jobs.engine.docker.disk.unnamed_files import unnamed_size
-from jobs.errors import EngineUnavailable
+from jobs.errors import Unmeasurable
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.stateless
@@ -90,7 +90,7 @@ def test_a_tree_that_takes_too_long_cannot_be_measured_now(tmp_path: Path, monke
     program(tmp_path, "exec /bin/sleep 60")
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(EngineUnavailable, match="too many"):
+    with pytest.raises(Unmeasurable, match="too many"):
         tree_size([tmp_path], 0.1)
 
 

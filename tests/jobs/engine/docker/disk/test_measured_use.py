@@ -12,7 +12,7 @@ from jobs.engine.docker.disk import DiskOfEngine, MeasuredUse, measured_use
 from jobs.engine.docker.local_daemon import LocalDaemon, Process
 from jobs.engine.docker.transport import EngineClient
 from jobs.engine.protocol import DiskUse
-from jobs.errors import ContainerNotFound, EngineUnavailable
+from jobs.errors import ContainerNotFound, EngineUnavailable, Unmeasurable
 from orchestrator_site.base.intervals import EngineIntervals
 from tests.jobs.engine.docker.scripted_daemon import ScriptedDaemon, answer
 
@@ -86,12 +86,20 @@ def test_the_engine_is_asked_if_the_files_cannot_be_read(
     assert made.use("job", count_files=True) == DiskUse(5 * MIB)
 
 
-@pytest.mark.parametrize("size", [None, -1, "much"])
+@pytest.mark.parametrize("size", [None, -2, "much"])
 def test_an_engine_that_does_not_know_the_size_is_no_answer(measured: Make, daemon: ScriptedDaemon, size: object) -> None:
     made = measured(container(None))
     daemon.answers["/json?size=1"] = answer(200, {"SizeRw": size})
 
     with pytest.raises(EngineUnavailable):
+        made.use("job", count_files=False)
+
+
+def test_files_that_the_engine_cannot_measure_are_told_from_an_engine_in_trouble(measured: Make, daemon: ScriptedDaemon) -> None:
+    made = measured(container(None))
+    daemon.answers["/json?size=1"] = answer(200, {"SizeRw": -1})  # for a path that is longer than PATH_MAX, say
+
+    with pytest.raises(Unmeasurable):
         made.use("job", count_files=False)
 
 
