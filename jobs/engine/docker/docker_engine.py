@@ -137,6 +137,7 @@ class DockerEngine:
             *self._warnings.remembered(),
             *self._firewall.warnings(),
             *self._disk.warnings(),
+            *self._resource_limits.warnings(),
         ]
         return EngineInfo(
             id=info["ID"],

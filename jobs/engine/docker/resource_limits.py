@@ -12,6 +12,7 @@ from jobs.engine.docker.local_daemon import LocalDaemon, Process
 _LIMITS: Final = {"core": 0, "msgqueue": 409_600, "nofile": 65_536, "sigpending": 4096}
 _NAMES: Final = {"msgqueue": "Max msgqueue size", "nofile": "Max open files", "sigpending": "Max pending signals"}  # in /proc
 _ALWAYS_SET: Final = ("core",)  # anyone may lower a limit to 0
+_NOT_SET: Final = "the engine cannot limit the open files, pending signals and message queues of jobs"
 
 # How runc and crun report that they may not set one. At the beginning, before any words of a job.
 _REFUSAL: Final = re.compile(r'(?:[a-z ]{1,40}: )?OCI runtime create failed: [^"]{0,200}?(?:error setting rlimit|setrlimit )')
@@ -28,6 +29,10 @@ class ResourceLimits:
     def learn(self) -> None:
         """Look at the engine's own limits, if it is one of this machine. To be called when it may have been restarted."""
         self._limits = _limits_under(self._local.process())
+
+    def warnings(self) -> list[str]:
+        """Return a sentence if the engine cannot set the limits."""
+        return [_NOT_SET] if self._are_refused else []
 
     def ulimits(self) -> list[dict[str, Any]]:
         """Return the limits as an engine's API takes them."""

@@ -58,6 +58,7 @@ def test_an_engine_that_cannot_set_limits_is_asked_for_fewer(message: str) -> No
     # And only core dumps to be limited from then on, without a third try
     assert limits.ulimits() == [{"Name": "core", "Soft": 0, "Hard": 0}]
     assert not limits.refuses(message, limits.ulimits())
+    assert limits.warnings() == ["the engine cannot limit the open files, pending signals and message queues of jobs"]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,7 @@ def test_an_engine_that_cannot_set_limits_is_asked_for_fewer(message: str) -> No
         f'{RUNC}exec: "error setting rlimit": executable file not found in $PATH',
         'OCI runtime create failed: chdir to cwd ("/setrlimit ") set in config.json failed',
         "error setting rlimit",
+        "invalid mount: /x OCI runtime create failed: setrlimit ",
     ],
 )
 def test_what_a_job_writes_into_a_message_does_not_lift_limits(message: str) -> None:
@@ -73,3 +75,4 @@ def test_what_a_job_writes_into_a_message_does_not_lift_limits(message: str) -> 
 
     assert not limits.refuses(message, limits.ulimits())
     assert len(limits.ulimits()) == 4
+    assert limits.warnings() == []

@@ -217,7 +217,7 @@ def test_an_engine_that_cannot_measure_is_asked_again(engine: FakeEngine, worker
     running(job)
     write_too_much(engine)
 
-    for _ in range(3):
+    for _ in range(6):
         engine.fail_next("disk_use", EngineUnavailable("a hiccup"))
     see(engine, LIMIT + 1)
 
@@ -228,7 +228,7 @@ def test_an_engine_that_cannot_measure_is_asked_again(engine: FakeEngine, worker
 def test_a_job_that_prevents_its_measurement_is_killed(
     engine: FakeEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, tries: int, reason: Reason
 ) -> None:
-    # Given a job whose files cannot be measured so many times in a row, and then are few, and this again
+    # Given a job whose files cannot be measured several times in a row, and then are few, and this again
     see(engine, 0)
     looks: list[str] = []
 
@@ -243,7 +243,7 @@ def test_a_job_that_prevents_its_measurement_is_killed(
     workers.run(workers.another(disk_limit=LIMIT))
     running(job)
 
-    # When so much is written to the disk again and again that it may be this job
+    # When more than its limit is written to the disk, again and again
     for step in range(1, 4 * tries):
         seen = len(looks)
         see(engine, step * (LIMIT + 1))
