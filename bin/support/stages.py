@@ -102,5 +102,6 @@ def production_variables(cleanup: ExitStack, state: Path) -> dict[str, str]:
         "ENCRYPTION_KEYS": random_key(),
         # As embedded, so that the same tests pass on both. Tests of the defaults set their own.
         "API_AUTH": "off",
+        "HOST": "127.0.0.1",
         "EGRESS_ALLOW": "127.0.0.0/8,::1/128,localhost",
     }
