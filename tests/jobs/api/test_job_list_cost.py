@@ -1,5 +1,7 @@
-"""What a page of GET /v1/jobs reads: as much from a large table as from a small one."""
+"""What a page of GET /v1/jobs reads, and who looks for a single job: as much from a large table as from a small one."""
 
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,6 +12,7 @@ from jobs.api import limits
 from jobs.models import Job
 from jobs.states import State
 from tests.helpers.factories import make_node
+from tests.helpers.keys import make_namespace
 from tests.helpers.large_tables import rows_read, vacuum
 
 pytestmark = [
@@ -20,16 +23,12 @@ TABLES = ("jobs_job", "jobs_metaentry")
 JOBS = 2000
 OLD = JOBS // 10
 PAGE = 10
+FEW = 500
 
 
-@pytest.fixture
-def many_jobs() -> None:
-    """Store jobs of which the oldest have a node, an image, a status and a member of `meta` of their own."""
-    old = {"image": "old", "status": State.FAILED, "node": make_node("old"), "meta": {"run": "old", "team": "x"}}
-    new = {"image": "new", "status": State.COMPLETED, "node": make_node("new"), "meta": {"run": "new", "team": "x"}}
+def store(numbers: range, **values: Any) -> None:
     Job.objects.bulk_create(
         Job(
-            **(old if number < OLD else new),
             uuid=UUID(int=number << 80 | 7 << 76 | 2 << 62),
             id=f"j{number}",
             cpu_millis=1,
@@ -39,9 +38,19 @@ def many_jobs() -> None:
             pull_policy="missing",
             network="none",
             created_at="2026-01-31T12:00:00Z",
+            **values,
         )
-        for number in range(JOBS)
+        for number in numbers
     )
+
+
+@pytest.fixture
+def many_jobs() -> None:
+    """Store jobs of which the oldest have a node, an image, a status and a member of `meta` of their own."""
+    old = {"image": "old", "status": State.FAILED, "node": make_node("old"), "meta": {"run": "old", "team": "x"}}
+    new = {"image": "new", "status": State.COMPLETED, "node": make_node("new"), "meta": {"run": "new", "team": "x"}}
+    store(range(OLD), **old)
+    store(range(OLD, JOBS), **new)
     vacuum(TABLES, analyze=True)
 
 
@@ -82,3 +91,29 @@ def test_of_several_filters_the_most_selective_one_is_read(client: Client, monke
     for query in ("meta.team=x&meta.run=old", "meta.team=x&status=failed", "node=old&meta.team=x", "image=old&node=old"):
         answer = client.get(f"/v1/jobs?limit={PAGE}&{query}")
         assert len(answer.json()["jobs"]) == PAGE, query
+
+
+def test_to_find_one_job_of_a_namespace_that_has_no_statistics_does_not_read_the_others(client: Client) -> None:
+    # Given many jobs that wait, of a namespace that PostgreSQL has not seen when it looked at the values
+    make_namespace("unseen")
+    store(range(FEW), status=State.COMPLETED, image="old", meta={})
+    vacuum(TABLES, analyze=True)
+    store(range(FEW, 2 * FEW), namespace="unseen", status=State.ACCEPTED, image="new", meta={})
+    name = f"/v1/jobs/j{FEW}"
+
+    # When one of them is looked for
+    steps: dict[str, Callable[[], Any]] = {
+        "get": lambda: client.get(f"{name}?namespace=unseen"),
+        "wait": lambda: client.get(f"{name}?namespace=unseen&wait=1"),
+        "log": lambda: client.get(f"{name}/logs?namespace=unseen"),
+        "events": lambda: client.get(f"{name}/events?namespace=unseen"),
+    }
+    read: dict[str, int] = {}
+    for step, take in steps.items():
+        with transaction.atomic():
+            before = rows_read(TABLES)
+            assert take()
+            read[step] = rows_read(TABLES) - before
+
+    # I expect little more than this one to be read
+    assert {step: rows for step, rows in read.items() if rows > FEW / 4} == {}
