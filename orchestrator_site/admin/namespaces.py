@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
-from django.contrib import admin
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.db import IntegrityError
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from unfold.admin import ModelAdmin
 
 from jobs import namespace_use
@@ -36,9 +37,17 @@ class NamespaceAdmin(ListedLookups, ModelAdmin):  # type: ignore[misc]
     def get_fieldsets(self, request: HttpRequest, obj: Namespace | None = None) -> Any:
         return super().get_fieldsets(request, obj)[: None if obj else 2]
 
+    def changeform_view(self, request: HttpRequest, *args: Any, **options: Any) -> HttpResponse:
+        try:
+            response: HttpResponse = super().changeform_view(request, *args, **options)
+        except IntegrityError:
+            messages.error(request, "Another user has just added a namespace with this name.")
+            return HttpResponseRedirect(request.path)
+        return response
+
     def save_model(self, request: HttpRequest, obj: Namespace, form: Any, change: bool) -> None:
         operator_log.record(request, [obj], f"Changed {', '.join(form.changed_data)}" if change else "Added")
-        super().save_model(request, obj, form, change)
+        obj.save(force_insert=not change)  # else one that was added at the same moment would be changed
         limits.kept.forget()
 
     def log_addition(self, *_: Any) -> None:

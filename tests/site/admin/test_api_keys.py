@@ -109,6 +109,17 @@ def test_a_namespace_keeps_its_name(browser: Client) -> None:
     assert set(Namespace.objects.values_list("name", flat=True)) == {"default", "team-a"}
 
 
+def test_two_users_do_not_add_one_namespace(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a namespace that comes into being after the form was checked
+    Namespace.objects.create(name="team-a", max_running=1)
+    monkeypatch.setattr(Namespace, "validate_unique", lambda *_, **__: None)
+
+    # When it is added, I expect the other one to stay as it is, and to be told
+    answer = browser.post("/admin/access/namespace/add/", {"name": "team-a", "max_running": "100"}, follow=True)
+    assert "Another user has just added a namespace with this name." in answer.content.decode()
+    assert Namespace.objects.get(name="team-a").max_running == 1
+
+
 def test_limits_of_a_namespace_are_set_and_shown_next_to_what_it_uses(browser: Client) -> None:
     # Given a namespace with a job that runs and one that waits
     node = make_node()
