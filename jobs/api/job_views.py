@@ -229,7 +229,7 @@ class LogsView(OneJobView):
         elif tail is not None:
             after = max(after, stored_log.before_tail(log, count=tail, stream=stream))
         pauses = Pauses.of(request.META)
-        if pauses is not None and request.method != "HEAD" and not pauses.reserve():
+        if pauses is not None and request.method != "HEAD" and not pauses.reserve(self.access.sharer):
             retry_after = str(round(WebIntervals().retry_busy))
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_STREAMS, headers={"Retry-After": retry_after})
         limit = self.query.get("limit", limits.LOG_LINES_DEFAULT)

@@ -8,13 +8,12 @@ pauses, and has no thread meanwhile (orchestrator_site/base/http/pauses.py).
 import logging
 import selectors
 import socket
-import threading
 import time
 from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from orchestrator_site.base.http.pauses import Pauses
+from orchestrator_site.base.http.pauses import Pauses, Places
 from orchestrator_site.base.intervals import WebIntervals
 from orchestrator_site.web.acceptor import Acceptor
 from orchestrator_site.web.answer_threads import AnswerThreads
@@ -36,7 +35,7 @@ class Server:
         self._threads = AnswerThreads(cfg.threads, limits.long_answers, self.wake)
         self._connections = ConnectionTable(self._selector, limits, intervals, self._threads.abandon)
         self._acceptor = Acceptor(listeners, self._selector, self._connections, cfg, intervals)
-        self._places = threading.BoundedSemaphore(limits.pausing)
+        self._places = Places(limits.pausing)
         self._ended_pauses: deque[ClientConnection] = deque()
         self._steps = ConnectionSteps(
             self._connections, self._threads, cfg, application, intervals, self._new_pauses, lambda: self._stopping

@@ -42,6 +42,11 @@ class Access:
         return self.namespace
 
     @property
+    def sharer(self) -> str | None:
+        """The namespace, if it has to share with others; None if there is no other, or the key is for all."""
+        return None if self.sees_what_is_shared else self.namespace
+
+    @property
     def sees_what_is_shared(self) -> bool:
         """Whether it may see and change what all namespaces share: no other namespace exists, or the key is for all."""
         return self.namespace is None or not Namespace.objects.exclude(name=self.namespace).exists()

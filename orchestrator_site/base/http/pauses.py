@@ -6,6 +6,7 @@ then ends after that part.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -28,15 +29,43 @@ class Pause:
         self._notify(self)
 
 
+class Places:
+    """The places that a server has for answers that take pauses. Any thread may take one."""
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._taken: Counter[str | None] = Counter()
+        self.free = count
+
+    def take(self, sharer: str | None) -> bool:
+        """Take a place, and return False if there is none for the sharer.
+
+        One that has as many as are left gets no more, so others always find some. This does not hold for None.
+        """
+        with self._lock:
+            if not self.free or (sharer is not None and self._taken[sharer] >= self.free):
+                return False
+            self._taken[sharer] += 1
+            self.free -= 1
+            return True
+
+    def give_back(self, sharer: str | None) -> None:
+        with self._lock:
+            self._taken[sharer] -= 1
+            self._taken += Counter()  # without those that have none
+            self.free += 1
+
+
 class Pauses:
     """The pauses that one answer may take. An answer reserves one of the places that the server has for such answers first."""
 
-    __slots__ = ("_notify", "_places", "_reserved", "_taken")
+    __slots__ = ("_notify", "_places", "_reserved", "_sharer", "_taken")
 
-    def __init__(self, places: threading.Semaphore, notify: Callable[[Pause], object]) -> None:
+    def __init__(self, places: Places, notify: Callable[[Pause], object]) -> None:
         self._places = places
         self._notify = notify
         self._reserved = False
+        self._sharer: str | None = None
         self._taken: Pause | None = None
 
     @staticmethod
@@ -47,10 +76,10 @@ class Pauses:
     def add_to(self, environ: dict[str, Any]) -> None:
         environ[_ENVIRON_KEY] = self
 
-    def reserve(self) -> bool:
-        """Reserve a place until the answer ends. Return False if all are taken."""
+    def reserve(self, sharer: str | None = None) -> bool:
+        """Reserve a place until the answer ends. Return False if all are taken, or as many by the sharer as are left."""
         if not self._reserved:
-            self._reserved = self._places.acquire(blocking=False)
+            self._reserved, self._sharer = self._places.take(sharer), sharer
         return self._reserved
 
     def take(self) -> Pause:
@@ -68,4 +97,4 @@ class Pauses:
         """Give the place back, at the end of the answer. For the server."""
         if self._reserved:
             self._reserved = False
-            self._places.release()
+            self._places.give_back(self._sharer)

@@ -52,7 +52,7 @@ def test_more_streams_than_allowed_get_503(job: Job) -> None:
         # When one of them goes away, I expect its place to become free
         streams[0].close()
         wait_until_paused(web, 1)
-        wait_for(lambda: web.server._places._value == 1, what="the place to become free")
+        wait_for(lambda: web.server._places.free == 1, what="the place to become free")
         again = Stream(web, "after=2")
         assert again.texts() == ["x"]
         for stream in (refused, streams[1], again):
@@ -116,8 +116,8 @@ def test_a_client_that_does_not_read_is_given_up(job: Job) -> None:
     request = f"GET /v1/jobs/a/logs HTTP/1.1\r\nHost: localhost\r\nAccept: {EVENTS}\r\n\r\n".encode()
     with serving(application, Limits(pausing=1), stall=0.2, tick=0.05) as web, web.connect(request, receive_buffer=4096):
         # I expect its connection and its place to be taken from it
-        wait_for(lambda: web.server._places._value == 0, what="the stream to begin")
-        wait_for(lambda: web.server._places._value == 1, what="the place to become free")
+        wait_for(lambda: web.server._places.free == 0, what="the stream to begin")
+        wait_for(lambda: web.server._places.free == 1, what="the place to become free")
 
 
 def test_a_client_that_vanishes_is_noticed(web: Web, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from jobs import services
 from jobs.api import job_list
 from jobs.models import Job
 from orchestrator_site.base.access.models import ApiKey
+from orchestrator_site.base.http.pauses import Pauses, Places
 from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import Answer, configured, expect_error, store_lines
 from tests.helpers.factories import job_spec, make_node, subscribe
@@ -138,6 +139,27 @@ def test_what_is_shared_is_for_keys_of_all_namespaces_once_there_are_several(cli
     make_key("team-a")
     expect_error(client.get("/v1/destinations", headers=bearer(only)), 403)
     assert client.get("/v1/destinations", headers=bearer(make_key(None))).status_code == 200
+
+
+def test_a_namespace_leaves_others_places_to_follow_logs(client: Client, key_a: str, key_b: str) -> None:
+    # Given a job of each namespace, and two places
+    places = Places(2)
+
+    def follow(key: str, query: str = "") -> int:
+        environ: dict[str, Any] = {}
+        Pauses(places, lambda _: None).add_to(environ)
+        headers = bearer(key) | {"Accept": "text/event-stream"}
+        return client.get(f"/v1/jobs/mine/logs{query}", headers=headers, **environ).status_code  # not read
+
+    for key in (key_a, key_b):
+        post(client, key, id="mine")
+
+    # I expect one to get one of them, and the other the other
+    assert [follow(key_a), follow(key_a), follow(key_b)] == [200, 503, 200]
+
+    # And a key of all namespaces to get all places
+    places = Places(2)
+    assert [follow(make_key(None), "?namespace=team-a") for _ in range(3)] == [200, 200, 503]
 
 
 def test_a_job_does_not_tell_how_many_of_another_namespace_wait(client: Client, key_a: str, key_b: str) -> None:

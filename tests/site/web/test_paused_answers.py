@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator_site.base.http.pauses import Pause, Pauses
+from orchestrator_site.base.http.pauses import Pause, Pauses, Places
 from orchestrator_site.web.connection_table import Limits
 from tests.helpers.waiting import wait_for
 from tests.site.web.clients import GET, LAST_GET, MANY, echo
@@ -120,7 +120,26 @@ def test_a_client_that_goes_away_gives_its_place_back() -> None:
             wait_for_pauses(web, 1)
             assert web.exchange(GET).status == 503
         wait_for(lambda: application.closed == 1, what="the answer to be closed")
-        wait_for(lambda: web.server._places._value == 1, what="the place to become free")
+        wait_for(lambda: web.server._places.free == 1, what="the place to become free")
+
+
+def test_one_sharer_leaves_places_for_others() -> None:
+    # Given eight places, and someone who takes as many as possible
+    places = Places(8)
+
+    def take_all(sharer: str | None) -> int:
+        return sum(places.take(sharer) for _ in range(10))
+
+    # I expect half of them to be left, for the next one half of these, and for others the last one
+    assert [take_all("a"), take_all("b"), take_all("c")] == [4, 2, 1]
+    assert take_all("d") == 1
+    assert take_all("a") == 0
+    for sharer, count in (("a", 4), ("b", 2), ("c", 1), ("d", 1)):
+        for _ in range(count):
+            places.give_back(sharer)
+
+    # And all of them if nothing is shared
+    assert take_all(None) == 8
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel is not Linux")
