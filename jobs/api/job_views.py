@@ -1,10 +1,10 @@
 """The endpoints of jobs: a view makes one call and answers; no view waits for an engine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
@@ -27,7 +27,7 @@ from orchestrator_site.base.access.models import DEFAULT
 from orchestrator_site.base.db.transactions import release_connection
 from orchestrator_site.base.http import error_texts
 from orchestrator_site.base.http.api_errors import ApiError, InvalidRequest, json_response
-from orchestrator_site.base.http.api_keys import check_throttle, is_still_known
+from orchestrator_site.base.http.api_keys import check_still_known, check_throttle, is_still_known
 from orchestrator_site.base.http.api_views import ApiView
 from orchestrator_site.base.http.long_polls import look_until
 from orchestrator_site.base.http.openapi import (
@@ -44,6 +44,8 @@ from orchestrator_site.base.http.pagination import pages_of
 from orchestrator_site.base.http.pauses import Pauses
 from orchestrator_site.base.intervals import AccessIntervals, WebIntervals
 from orchestrator_site.base.log_context import add_fields
+
+T = TypeVar("T")
 
 TOO_MANY_STREAMS = "too many clients follow logs; try again"
 _PIECE_LENGTH = 32 * 1024  # characters of a log that are sent at a time
@@ -130,6 +132,13 @@ class OneJobView(ApiView):
         """The namespace in which the job is looked for."""
         return self.namespace or DEFAULT
 
+    def wait(self, look: Callable[[], T], enough: Callable[[T], bool], seconds: float) -> T:
+        """Return what `look` sees, as `look_until` does. Raise a 401 if the key is not valid any more after that."""
+        seen = look_until(look, enough, seconds)
+        if seconds:
+            check_still_known(self.access)
+        return seen
+
 
 class JobView(OneJobView):
     @operation(
@@ -152,7 +161,7 @@ class JobView(OneJobView):
     def get(self, request: Request, job_id: str) -> HttpResponse:  # noqa: ARG002
         if seconds := self.query["wait"]:
             statuses = StoredJob.objects.filter(namespace=self.home, id=job_id).values_list("status", flat=True)
-            look_until(statuses.first, lambda status: status not in UNDECIDED, seconds)
+            self.wait(statuses.first, lambda status: status not in UNDECIDED, seconds)
         return json_response(Job.show(self.found(job_list.find_job(self.home, job_id))))
 
     @operation(
@@ -211,11 +220,23 @@ class LogsView(OneJobView):
             after = max(after, stored_log.before_tail(log, count=tail, stream=stream))
         if media_type == "application/json":
             limit = limit or max(tail or 0, limits.LOG_LINES_DEFAULT)
-            return json_response(LogPage.show(_read_lines(log, after, limit, stream, seconds)))
+            return json_response(LogPage.show(self._read_lines(log, after, limit, stream, seconds)))
         if seconds:
-            _read_lines(log, after, 1, stream, seconds)
+            self._read_lines(log, after, 1, stream, seconds)
         parts = stored_log.read_text(log, after=after, limit=limit, stream=stream)
         return StreamingHttpResponse(_without_connection(parts), content_type="text/plain; charset=utf-8")
+
+    def _read_lines(self, log: Log, after: int, limit: int, stream: str | None, seconds: float) -> stored_log.LogPage:
+        """Return a page of the log. Wait for its first line or the end of the log."""
+
+        def look() -> stored_log.LogPage:
+            nonlocal after
+            now = stored_log.find_log(uuid=log.job) or replace(log, ended=True)  # if the job was deleted
+            page = stored_log.read_page(now, after=after, limit=limit, stream=stream, length=limits.LOG_PAGE_LENGTH)
+            after = page.read_to
+            return page
+
+        return self.wait(look, lambda page: bool(page.lines) or page.complete, seconds)
 
     def _stream(self, request: Request, log: Log) -> HttpResponseBase:
         stream, tail, after = self.query.get("stream"), self.query.get("tail"), self.query["after"]
@@ -236,19 +257,6 @@ class LogsView(OneJobView):
         is_allowed = partial(is_still_known, self.access)
         events = log_stream.LogEvents(log, after=after, limit=limit, stream=stream, pauses=pauses, is_allowed=is_allowed)
         return StreamingHttpResponse(iter(events), headers=log_stream.HEADERS)
-
-
-def _read_lines(log: Log, after: int, limit: int, stream: str | None, seconds: float) -> stored_log.LogPage:
-    """Return a page of the log. Wait for its first line or the end of the log."""
-
-    def look() -> stored_log.LogPage:
-        nonlocal after
-        now = stored_log.find_log(uuid=log.job) or replace(log, ended=True)  # if the job was deleted
-        page = stored_log.read_page(now, after=after, limit=limit, stream=stream, length=limits.LOG_PAGE_LENGTH)
-        after = page.read_to
-        return page
-
-    return look_until(look, lambda page: bool(page.lines) or page.complete, seconds)
 
 
 def _without_connection(parts: Iterator[str]) -> Iterator[bytes]:

@@ -97,6 +97,12 @@ def is_still_known(access: Access) -> bool:
     return bytes.fromhex(access.key) in _file_digests()
 
 
+def check_still_known(access: Access) -> None:
+    """Raise the 401 of a key that was revoked or has expired since a request began, which then waited."""
+    if not is_still_known(access):
+        raise _invalid("the API key was revoked or has expired")
+
+
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """The description of the keys in the OpenAPI document."""
 

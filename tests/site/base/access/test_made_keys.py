@@ -1,7 +1,9 @@
 """Keys that are made in the admin: what is stored of them, and when they are accepted."""
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -9,10 +11,12 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from jobs.api import job_views
 from orchestrator_site.base.access import made_keys
 from orchestrator_site.base.access.models import ApiKey
 from orchestrator_site.base.intervals import AccessIntervals
 from tests.helpers.api_calls import Answer, configured, expect_error, post_body
+from tests.helpers.factories import make_job
 from tests.helpers.keys import bearer, make_key
 
 pytestmark = pytest.mark.django_db
@@ -48,6 +52,23 @@ def test_a_revoked_key_is_refused_by_the_next_request(client: Client) -> None:
     assert expect_error(call(client, key), 401) == "the API key was revoked"
     assert expect_error(call(client, "another"), 401) == "the service has no API keys yet"
     assert not made_keys.revoke(ApiKey.objects.get().pk)
+
+
+@pytest.mark.parametrize(("path", "media_type"), [("", ""), ("/logs", "text/plain"), ("/logs", "application/json")])
+def test_a_key_that_is_revoked_while_a_request_waits_gets_no_answer(
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: str, media_type: str
+) -> None:
+    key = make_key("default")
+    make_job(id="a")
+
+    def revoke_meanwhile(look: Callable[[], Any], *_: Any) -> Any:
+        made_keys.revoke(ApiKey.objects.get().pk)
+        return look()
+
+    monkeypatch.setattr(job_views, "look_until", revoke_meanwhile)
+    with configured(api_auth_required=True, api_key_file=None):
+        answer = client.get(f"/v1/jobs/a{path}?wait=1", headers=bearer(key) | {"Accept": media_type})
+    assert expect_error(answer, 401) == "the API key was revoked or has expired"
 
 
 def test_a_key_is_accepted_until_it_expires(client: Client) -> None:
