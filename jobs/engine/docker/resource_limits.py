@@ -15,7 +15,7 @@ _ALWAYS_SET: Final = ("core",)  # anyone may lower a limit to 0
 _NOT_SET: Final = "the engine cannot limit the open files, pending signals and message queues of jobs"
 
 # How runc and crun report that they may not set one. At the beginning, before any words of a job.
-_REFUSAL: Final = re.compile(r'(?:[a-z ]{1,40}: )?OCI runtime create failed: [^"]{0,200}?(?:error setting rlimit|setrlimit )')
+_REFUSAL: Final = re.compile(r'(?:[a-z ]{1,40}: ){0,2}OCI runtime create failed: [^"]{0,200}?(?:error setting rlimit|setrlimit )')
 
 
 class ResourceLimits:

@@ -81,7 +81,9 @@ def test_a_log_that_is_not_followed_ends_at_once(bench: Bench) -> None:
 
 
 def test_a_last_line_without_a_line_feed_is_read_after_the_end(bench: Bench) -> None:
-    assert text(bench.log(bench.ended(shell("echo one; printf two")))) == b"one\ntwo"
+    name = bench.ended(shell("echo one; printf two"))
+    assert bench.engine.inspect(name).exit_code == 0
+    assert text(bench.log(name)) == b"one\ntwo"
 
 
 def test_bytes_are_passed_on_unchanged(bench: Bench) -> None:

@@ -43,10 +43,11 @@ def test_an_engine_with_lower_limits_passes_these_on(monkeypatch: pytest.MonkeyP
 
 RUNC = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
 UNABLE = f"{RUNC}error during container init: error setting rlimits for ready process: error setting rlimit type 7: EPERM"
+BY_NEWER = f"failed to create task for container: {UNABLE}"  # Docker 26
 BY_CRUN = "OCI runtime create failed: setrlimit `RLIMIT_NOFILE`: Operation not permitted: unknown"
 
 
-@pytest.mark.parametrize("message", [UNABLE, BY_CRUN])
+@pytest.mark.parametrize("message", [UNABLE, BY_NEWER, BY_CRUN])
 def test_an_engine_that_cannot_set_limits_is_asked_for_fewer(message: str) -> None:
     limits = ResourceLimits(LocalDaemon("tcp://engine.example:2376", EngineIntervals()))
     asked = limits.ulimits()
