@@ -61,6 +61,7 @@ class NetworkFirewall:
         self._programs: list[_Program] = [Nftables(timeout), Iptables(timeout)]  # in the order of preference
         self._lock = threading.Lock()
         self._installed: dict[str, _Installed] = {}  # by name
+        self._left: set[str] | None = None  # unused rules whose bridge exists, by name; None: the programs are to be asked
         self._lifted: set[str] = set()
         self._logged = ""
         self._warning = ""
@@ -83,12 +84,24 @@ class NetworkFirewall:
         if not may_change_firewall():
             return
         with self._lock:
-            for program in self._usable():
-                with suppress(FirewallError):
-                    for name, bridge in unused_names(program.names(), owner, network_ids):
-                        if not _exists(bridge):
-                            program.remove(name)
-                            self._installed.pop(name, None)
+            known = unused_names([*self._installed, *(self._left or ())], owner, network_ids)
+            if self._left is None or not all(_exists(bridge) for _, bridge in known):
+                self._left = self._remove_unused(owner, network_ids)
+
+    def _remove_unused(self, owner: str, network_ids: Collection[str]) -> set[str] | None:
+        """Remove rules whose bridge does not exist. Return the names of the other unused ones, None if a program failed."""
+        left, failed = set(), False
+        for program in self._usable():
+            try:
+                for name, bridge in unused_names(program.names(), owner, network_ids):
+                    if _exists(bridge):
+                        left.add(name)
+                    else:
+                        program.remove(name)
+                        self._installed.pop(name, None)
+            except FirewallError:
+                failed = True
+        return None if failed else left
 
     def _keep(self, name: str, bridge: str, denied: tuple[Network, ...]) -> str:
         """Install the rules if they are missing, and return a warning if that fails."""

@@ -6,10 +6,12 @@ from jobs.engine.docker.firewall import network_firewall
 from jobs.engine.docker.firewall.network_firewall import NetworkFirewall
 from jobs.engine.docker.firewall.network_rules import rules_name
 from jobs.engine.docker.firewall.nftables import Nftables
+from jobs.engine.docker.firewall.programs import FirewallError
 from tests.helpers.network_namespaces import needs_namespaces, reachable, targets
 from tests.jobs.engine.docker.firewall.site import (
     ALLOWED,
     BRIDGE,
+    DENIED,
     DNS,
     EVERYTHING,
     GATEWAY,
@@ -107,6 +109,54 @@ def test_rules_go_with_their_network(site: Site, program: Program, protect: Prot
         # And those of a network that is missing while its engine starts, too
         firewall.remove_unused("orc99999999", ["2" * 64])
         assert len(program.names()) == 2
+
+
+def test_no_program_is_asked_for_unused_rules_while_all_bridges_are_there(
+    site: Site, program: Program, protect: Protect, firewall: NetworkFirewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given rules whose bridges exist: those of a network in use, and of another one, that an earlier worker has left
+    protect()
+    earlier = NetworkFirewall(DENIED, 10)
+    earlier._programs = [program]
+    asked: list[Program] = []
+    names = type(program).names
+    monkeypatch.setattr(type(program), "names", lambda self: asked.append(self) or names(self))
+    with site.node.entered():
+        site.node.run("ip link add br-ffffffffffff type bridge")
+        earlier.protect("f" * 64, OWNER)
+
+        # When unused rules are removed again and again, I expect the program to be asked once
+        for _ in range(3):
+            firewall.remove_unused(OWNER, [NETWORK_ID])
+        assert len(asked) == 1
+
+        # And again after a bridge is gone
+        site.node.run("ip link del br-ffffffffffff")
+        firewall.remove_unused(OWNER, [NETWORK_ID])
+        assert len(asked) == 2
+        assert names(program) == [NAME]
+
+
+def test_a_program_that_fails_is_asked_again_and_keeps_no_rules_of_another(
+    site: Site, program: Program, firewall: NetworkFirewall
+) -> None:
+    # Given rules of a network that is gone, as an earlier worker has left them, and a program that fails before
+    class Broken(Nftables):
+        def names(self) -> list[str]:
+            raise FirewallError("not supported")
+
+    firewall._programs = [Broken(10), program]
+    earlier = NetworkFirewall(DENIED, 10)
+    earlier._programs = [program]
+    for digit in "ef":
+        with site.node.entered():
+            site.node.run(f"ip link add br-{digit * 12} type bridge")
+            earlier.protect(digit * 64, OWNER)
+            site.node.run(f"ip link del br-{digit * 12}")
+
+            # I expect the rules to be removed, each time
+            firewall.remove_unused(OWNER, [NETWORK_ID])
+            assert program.names() == []
 
 
 def test_without_a_limit_the_rules_are_removed(site: Site, protect: Protect, program: Program) -> None:
