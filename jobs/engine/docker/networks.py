@@ -3,7 +3,7 @@
 import json
 
 from jobs.engine.docker.transport import EngineClient, quoted
-from jobs.errors import ContainerConflict
+from jobs.errors import ContainerConflict, EngineUnavailable
 
 
 class Networks:
@@ -22,7 +22,12 @@ class Networks:
             "Labels": labels,
         }
         timeout = self._client.intervals.long_call
-        return str(self._client.call("POST", "/networks/create", body=body, timeout=timeout)["Id"])
+        answer = self._client.exchange("POST", "/networks/create", body=body, timeout=timeout)
+        if answer.status == 404:  # there are no addresses left for another network, say
+            raise EngineUnavailable(answer.message)
+        if answer.failed:
+            raise answer.error()
+        return str(answer.data["Id"])
 
     def find(self, network_id: str) -> str | None:
         """See `Engine.find_network`."""

@@ -121,6 +121,14 @@ def test_a_name_that_is_taken_again_is_a_conflict(daemon: ScriptedDaemon, fake_b
         DockerEngine(daemon.host).create(fake_bench.spec())
 
 
+def test_a_network_without_addresses_is_the_engines_fault(daemon: ScriptedDaemon) -> None:
+    message = "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+    daemon.answers["/networks"] = answer(404, {"message": message})
+
+    with pytest.raises(EngineUnavailable, match="address pool"):
+        DockerEngine(daemon.host).create_network("network", {})
+
+
 @pytest.mark.parametrize("status", ["removing", "dead"])
 def test_a_container_being_removed_is_not_found(daemon: ScriptedDaemon, status: str) -> None:
     # `docker rm --force` kills the process first: for a moment the container has ended with 137.
