@@ -59,7 +59,7 @@ def _store(statements: Sequence[Statement], namespace: str) -> None:
     with transaction.atomic():
         most = limits.lock(namespace).max_undecided
         if most is not None and namespace_use.undecided(namespace, most) >= most:
-            raise TooManyUndecided(f"the namespace has {most} undecided jobs, as many as it may have")
+            raise TooManyUndecided(f"the namespace has reached its limit of undecided jobs, which is {most}")
         execute_together(statements)
 
 

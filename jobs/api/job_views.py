@@ -80,7 +80,7 @@ class JobsView(ApiView):
         invalid=examples.WRONG_URL,
         answers=answer(Accepted, "The job is stored.", 202, examples={"Accepted": examples.ACCEPTED})
         | described({409: ID_TAKEN}, field="id")
-        | too_many_requests("the namespace has 100 undecided jobs, as many as it may have", error_texts.TOO_MANY_JOBS),
+        | too_many_requests("the namespace has reached its limit of undecided jobs, which is 100", error_texts.TOO_MANY_JOBS),
         parameters=[_LOCATION],
     )
     def post(self, request: Request) -> HttpResponse:

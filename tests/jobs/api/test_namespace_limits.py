@@ -28,7 +28,7 @@ def test_one_undecided_job_too_many_is_429_until_one_is_decided(client: Client) 
 
     # When one more is posted, I expect to be told when to try again, and nothing to be stored
     answer = post_body(client, BODY)
-    assert expect_error(answer, 429) == "the namespace has 2 undecided jobs, as many as it may have"
+    assert expect_error(answer, 429) == "the namespace has reached its limit of undecided jobs, which is 2"
     assert int(answer["Retry-After"]) > 0
     assert Job.objects.count() == 2
     assert client.post("/v1/jobs?namespace=other", data=BODY, content_type="application/json").status_code == 202
