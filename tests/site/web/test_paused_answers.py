@@ -137,6 +137,9 @@ def test_one_sharer_leaves_places_for_others() -> None:
     for sharer, count in (("a", 4), ("b", 2), ("c", 1), ("d", 1)):
         for _ in range(count):
             places.give_back(sharer)
+    assert take_all("a") == 4
+    for _ in range(4):
+        places.give_back("a")
 
     # And all of them if nothing is shared
     assert take_all(None) == 8
