@@ -1,4 +1,7 @@
-"""Packets for which a program needs a privilege that containers do not have: the firewall refuses these, too."""
+"""Packets for which a program needs a privilege that containers do not have: the firewall refuses these, too.
+
+Only messages of the kernel by which neighbors find each other pass.
+"""
 
 import re
 import socket
@@ -9,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from jobs.engine.docker.firewall.network_rules import NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION
 from tests.helpers.network_namespaces import Host, needs_namespaces, reachable
 from tests.helpers.waiting import wait_for
 from tests.jobs.engine.docker.firewall.site import (
@@ -63,6 +67,17 @@ def test_nobody_gets_them(site: Site, protect: Protect) -> None:
 
         # I expect none to arrive
         assert received() == set()
+
+
+@pytest.mark.parametrize("kind", [NEIGHBOR_SOLICITATION, NEIGHBOR_ADVERTISEMENT])
+def test_the_messages_by_which_neighbors_find_each_other_arrive(site: Site, protect: Protect, kind: int) -> None:
+    with raw_socket(site.node, socket.AF_INET6, ICMPV6) as node, raw_socket(site.job, socket.AF_INET6, ICMPV6) as job:
+        job.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)
+        protect()
+
+        job.sendto(struct.pack("!BBHI", kind, 0, 0, 0) + b"<1>", (GATEWAY_V6, 0))
+
+        wait_for(lambda: marks([node]), 20, "the message")
 
 
 def raw_socket(host: Host, family: socket.AddressFamily, protocol: int) -> socket.socket:
