@@ -91,7 +91,8 @@ def test_systemd_is_not_the_daemon_but_sees_the_same_files(
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         local = LocalDaemon(f"unix://{socket}", EngineIntervals())
-
-        # I expect
-        assert (local.process() is not None, local.neighbour() is not None) == (is_daemon, is_neighbour)
+        daemon, neighbour = local.process(), local.neighbour()
         process.kill()
+
+    # I expect
+    assert (daemon is not None, neighbour is not None) == (is_daemon, is_neighbour)
