@@ -3,9 +3,13 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+_RAISE_AGAIN_SECONDS: Final = 0.05
 
 
 def process_ids() -> list[int]:
@@ -62,15 +66,30 @@ def interrupt(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def unwind_on_signals() -> None:
-    """Make the first SIGINT, SIGTERM or SIGHUP raise an exception, so that contexts are left. Ignore further ones."""
+    """Make the first SIGINT, SIGTERM or SIGHUP raise an exception, so that contexts are left. Ignore further ones.
+
+    Python drops an exception that is raised in a destructor or in the callback of a weak reference, which every import has. It is
+    raised again then.
+    """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    raised: list[BaseException] = []
 
     def unwind(number: int, _: object) -> None:
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + number)
+        raised.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+        raise raised[0]
+
+    def raise_again(*_: object) -> None:
+        raise raised[0]
+
+    def dropped(what: "sys.UnraisableHookArgs") -> None:
+        if what.exc_value in raised:
+            signal.setitimer(signal.ITIMER_REAL, _RAISE_AGAIN_SECONDS)  # not here, where it would be dropped again
+        else:
+            sys.__unraisablehook__(what)
 
     for number in signals:
         signal.signal(number, unwind)
+    signal.signal(signal.SIGALRM, raise_again)
+    sys.unraisablehook = dropped
