@@ -24,6 +24,7 @@ pytest_plugins = [
     "tests.helpers.chromium",
     "tests.helpers.delivery_fixtures",
     "tests.helpers.engines",
+    "tests.helpers.migrated_database",
     "tests.helpers.parallel",
     "tests.helpers.service_processes",
     "tests.helpers.workers",

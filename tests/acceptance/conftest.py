@@ -1,6 +1,7 @@
 """The service as users run it: embedded, or in the pass on PostgreSQL and Redis the production processes."""
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ from tests.helpers.service_processes import Service, installation
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def running(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path | None) -> Iterator[Service]:
     """A running service with a worker, for all tests of a module."""
     directory = tmp_path_factory.mktemp("service")
     if os.environ.get("DATABASE_URL"):
@@ -22,14 +23,19 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             production.wait_until_ready()
             yield production
         return
-    with embedded_installation(directory) as embedded:
+    with embedded_installation(directory, migrated_database) as embedded:
         embedded.wait_until_ready()
         yield embedded
 
 
 @contextmanager
-def embedded_installation(directory: Path, **variables: str) -> Iterator[Service]:
-    """Run an embedded installation. What it leaves on the engine is removed at the end."""
+def embedded_installation(directory: Path, migrated: Path | None = None, **variables: str) -> Iterator[Service]:
+    """Run an embedded installation, on a copy of a migrated database if one is given.
+
+    What it leaves on the engine is removed at the end.
+    """
+    if migrated:
+        shutil.copyfile(migrated, directory / "orchestrator.sqlite3")
     embedded = Service(directory, "", "", **variables)
     try:
         embedded.start("embedded")

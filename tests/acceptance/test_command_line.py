@@ -334,7 +334,7 @@ def test_a_job_whose_output_has_no_reader_is_cancelled(running: Service) -> None
 
 
 @pytest.fixture
-def own_service(tmp_path: Path) -> Iterator[tuple[Service, str]]:
+def own_service(tmp_path: Path, migrated_database: Path | None) -> Iterator[tuple[Service, str]]:
     """A service that a test may restart, and the name of its process that answers requests."""
     if os.environ.get("DATABASE_URL"):
         with installation(tmp_path) as production:
@@ -342,7 +342,7 @@ def own_service(tmp_path: Path) -> Iterator[tuple[Service, str]]:
             production.wait_until_ready()
             yield production, "web"
         return
-    with embedded_installation(tmp_path) as embedded:
+    with embedded_installation(tmp_path, migrated_database) as embedded:
         embedded.wait_until_ready()
         yield embedded, "embedded"
 

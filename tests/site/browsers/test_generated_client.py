@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +20,12 @@ KEY = "key-of-the-test"
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path | None, docker_host: str) -> Iterator[Service]:
     """A running embedded installation that requires a key."""
     directory = tmp_path_factory.mktemp("state")
     (directory / "keys").write_text(f"{KEY}\n")
     keys = {"API_AUTH": "required", "API_KEY_FILE": str(directory / "keys")}
-    with embedded_installation(directory, **keys) as service:
+    with embedded_installation(directory, migrated_database, **keys) as service:
         yield service
 
 
