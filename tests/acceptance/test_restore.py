@@ -128,16 +128,18 @@ def test_an_embedded_service_continues_in_another_directory(tmp_path: Path) -> N
     for directory in (first, second):
         directory.mkdir()
     with embedded_installation(first, **keys) as embedded:
+        embedded.wait_until_ready()
         waiting = embedded.post_job(command="echo $TOKEN", environment={"TOKEN": "a secret"}, memory=65536)
 
         # When its database is copied while it runs, and the copy is used in another directory with the keys
         (tmp_path / "var").symlink_to(first)
         assert back_up_embedded(tmp_path) == 0
-    (tmp_path / "backup.sqlite3").rename(second / "orchestrator.sqlite3")
-    for name in ("encryption_keys", "secret_key"):
-        shutil.copy(first / name, second / name)
+        embedded.stop()
+        (tmp_path / "backup.sqlite3").rename(second / "orchestrator.sqlite3")
+        for name in ("encryption_keys", "secret_key"):
+            shutil.copy(first / name, second / name)
 
-    # I expect the job to run there
-    with embedded_installation(second, **keys, NODE_MEMORY="64GiB") as embedded:
-        assert embedded.wait_complete(waiting)["status"] == "completed"
-        assert embedded.get_log(waiting) == ["a secret"]
+        # I expect the job to run there
+        with embedded_installation(second, **keys, NODE_MEMORY="64GiB") as elsewhere:
+            assert elsewhere.wait_complete(waiting)["status"] == "completed"
+            assert elsewhere.get_log(waiting) == ["a secret"]
