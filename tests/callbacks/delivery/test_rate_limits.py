@@ -145,15 +145,15 @@ def all_pass(deliverer: Deliverer, seconds: float) -> None:
     until |= {name: moment - timedelta(seconds=seconds) for name, moment in until.items()}
 
 
-def at_limit(deliverer: Deliverer, seconds: float = 10.0) -> None:
+def at_limit(deliverer: Deliverer, seconds: float = 1000.0) -> None:
     """Let as much be sent for the key `a` that it may send nothing for some seconds."""
     deliverer._volume._owners.add("key a", BURST.total_seconds() + seconds)
     deliverer._volume.charge()
 
 
 def test_streams_sleep_until_their_owner_may_send_their_events(receiver: Receiver, limited: Any) -> None:
-    # Given a key at its limit, and its streams, which become due one after the other
-    deliverer = limited(key_rate=1)
+    # Given a key at its limit, which may send an event every few minutes, and its streams, which become due one after the other
+    deliverer = limited(key_bytes=1)
     at_limit(deliverer)
     streams = [Stream(receiver.url, subject=f"job-{number}", client="a", deliverer=deliverer) for number in range(3)]
     for stream in streams:
@@ -163,10 +163,11 @@ def test_streams_sleep_until_their_owner_may_send_their_events(receiver: Receive
     # I expect each to be due when the ones before it have sent what they may
     assert receiver.requests == []
     promised = [stream.row.promised_at for stream in streams]
-    assert [later - promised[0] for later in promised] == [timedelta(seconds=number) for number in range(3)]
-    assert 8 < streams[0].due_in <= 10
+    size = len(streams[0].events[0].body)
+    assert [later - promised[0] for later in promised] == [timedelta(seconds=size * number) for number in range(3)]
+    assert 900 < streams[0].due_in <= 1000
     until = Owner.objects.get(name="key a").limited_until
-    assert until == promised[-1] + timedelta(seconds=1)
+    assert until == promised[-1] + timedelta(seconds=size)
 
     # And nothing to change if something wakes them earlier, as a redelivery does
     Subscription.objects.update(next_attempt_at=timezone.now())
@@ -176,15 +177,14 @@ def test_streams_sleep_until_their_owner_may_send_their_events(receiver: Receive
     assert [stream.row.next_attempt_at for stream in streams] == promised
 
     # When the time of the first comes, I expect it to be sent, although the key has promised more, and not to be charged again
-    all_pass(deliverer, 10)
+    all_pass(deliverer, 1000)
     relay_and_deliver(deliverer)
     assert [job for job, _ in sent(receiver)] == ["job-0"]
     assert (streams[0].row.promised_at, streams[0].row.promised) == (None, 0)
-    at_limit(deliverer, -BURST.total_seconds())
-    assert Owner.objects.get(name="key a").limited_until == until - timedelta(seconds=10)
+    assert Owner.objects.get(name="key a").limited_until == until - timedelta(seconds=1000)
 
     # And the others later
-    all_pass(deliverer, 2)
+    all_pass(deliverer, 2 * size)
     relay_and_deliver(deliverer)
     assert [job for job, _ in sent(receiver)] == ["job-0", "job-1", "job-2"]
 
@@ -200,7 +200,7 @@ def test_what_was_not_promised_is_charged_when_it_is_sent(receiver: Receiver, li
     stream.publish(START)
     stream.deliver()
     stream.publish(EXIT)
-    all_pass(deliverer, 11)
+    all_pass(deliverer, 1001)
 
     # When both are sent, I expect the second to be charged
     before = Owner.objects.get(name="key a").limited_until
@@ -223,13 +223,13 @@ def test_a_promise_holds_until_all_of_it_was_sent(receiver: Receiver, limited: A
     stream.deliver()
     assert stream.row.promised == 3
     until = Owner.objects.get(name="key a").limited_until
-    all_pass(deliverer, 10)
+    all_pass(deliverer, 1000)
 
     # When its time comes, I expect all three to be sent, and none to be charged again
     stream.deliver()
     assert stream.states == [DELIVERED] * 3
     deliverer._volume.charge()
-    assert Owner.objects.get(name="key a").limited_until == until - timedelta(seconds=10)
+    assert Owner.objects.get(name="key a").limited_until == until - timedelta(seconds=1000)
 
 
 def test_promises_take_as_many_statements_for_many_streams_as_for_one(receiver: Receiver, limited: Any) -> None:
@@ -300,7 +300,7 @@ def test_a_locked_row_delays_no_delivery(
     assert stream.states == [DELIVERED]
 
     # And a stream that has to wait for the key not to wait for the lock, and to be promised a time when it is looked at again
-    at_limit(deliverer, 20)
+    at_limit(deliverer)
     stream.publish(EXIT)
     if connection.vendor == "postgresql":
         with transaction.atomic():
