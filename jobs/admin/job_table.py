@@ -14,6 +14,7 @@ from jobs.models import Job
 from jobs.states import Reason, State
 from orchestrator_site.base.access import scopes
 from orchestrator_site.base.admin_elements import label, moment
+from orchestrator_site.base.db.column_statistics import in_index_order
 from orchestrator_site.base.large_lists import BoundedChangeList, LargeList
 from orchestrator_site.base.memberships.restriction import namespace_of_request
 
@@ -31,6 +32,16 @@ STATUS_COLORS: Final = {
 class JobChangeList(BoundedChangeList):
     """The list with one filter is read from its index. With several, the newest jobs that match are found first."""
 
+    is_of_namespace = False  # and has no other filter
+
+    def get_results(self, request: HttpRequest) -> None:
+        if not self.is_of_namespace:
+            super().get_results(request)
+            return
+        with in_index_order():
+            super().get_results(request)
+            len(self.result_list)  # reads it
+
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
         matching: QuerySet[Job] = super().get_queryset(request, exclude_parameters)
         rows: QuerySet[Job] = self.apply_select_related(self.root_queryset)  # unfiltered: found by their primary keys
@@ -42,6 +53,7 @@ class JobChangeList(BoundedChangeList):
         elif not (wanted or meta):
             return matching
         elif len(wanted) == 1 and not meta:
+            self.is_of_namespace = "namespace" in wanted
             return _in_order_of_index(rows, *wanted.popitem())
         uuids, may_have_more = newest_matching(_MATCHES, wanted, meta)
         if may_have_more:
