@@ -28,10 +28,14 @@ class OwnDaemon:
         live_restore: bool = False,
         runtime: Path | None = None,
         runtimes: Mapping[str, object] | None = None,
+        firewall: bool = True,
     ) -> None:
-        """`runtime` is a program to be used in place of runc, `runtimes` are others that jobs may use."""
+        """`runtime` is a program to be used in place of runc, `runtimes` are others that jobs may use.
+
+        With `firewall`, the rules of other daemons are away for a moment at the start: a test that needs them runs alone.
+        """
         self.host = f"unix://{directory}/run/docker.sock"
-        options: dict[str, object] = {"live-restore": live_restore, "runtimes": dict(runtimes or {})}
+        options: dict[str, object] = {"live-restore": live_restore, "runtimes": dict(runtimes or {}), "iptables": firewall}
         if runtime:
             options |= {"default-runtime": "given", "runtimes": {"given": {"path": str(runtime)}}}
         self._daemon = Daemon(directory, options)

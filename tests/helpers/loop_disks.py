@@ -20,7 +20,7 @@ def engine_on_disk(image: Path, directory: Path, file_system: str, size_mib: int
     """Run an engine of its own on a new file system. Skip the test if this machine cannot do that."""
     if not shutil.which("dockerd"):
         pytest.skip("needs dockerd")
-    with _mounted(image, directory, file_system, size_mib), own_daemon(directory) as daemon:
+    with _mounted(image, directory, file_system, size_mib), own_daemon(directory, firewall=False) as daemon:
         yield daemon.host
 
 

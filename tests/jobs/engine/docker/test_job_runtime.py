@@ -83,7 +83,7 @@ def runtimes_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     runtimes = {
         name: {"path": path, "runtimeArgs": arguments} for name, arguments in programs.items() if (path := shutil.which(name))
     }
-    with own_daemon(tmp_path_factory.mktemp("e"), runtimes=runtimes) as daemon:
+    with own_daemon(tmp_path_factory.mktemp("e"), runtimes=runtimes, firewall=False) as daemon:
         yield daemon.host
 
 

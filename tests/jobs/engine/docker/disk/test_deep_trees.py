@@ -23,7 +23,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerBench]:
     """A bench around a dockerd that may have 400 files open."""
     if not shutil.which("dockerd"):
         pytest.skip("needs dockerd")
-    with own_daemon(tmp_path_factory.mktemp("e")) as daemon:
+    with own_daemon(tmp_path_factory.mktemp("e"), firewall=False) as daemon:
         bench = DockerBench(daemon.host, "")
         bench.run(("true",))  # makes the init
         limits = resource.prlimit(daemon._dockerd.pid, resource.RLIMIT_NOFILE)
