@@ -11,6 +11,7 @@ import docker
 
 from jobs.engine.docker import init
 from jobs.running.container_labels import INSTANCE_LABEL, NETWORK_LABEL, UUID_LABEL
+from orchestrator_site.base.intervals import DeliveryIntervals
 from tests.faults.load import Load
 from tests.faults.outcomes import check_outcomes
 from tests.faults.witnesses import Readiness, Starts
@@ -69,7 +70,8 @@ class System:
         assert query("SELECT name FROM jobs_node WHERE cpu_millis_reserved <> 0 OR memory_mib_reserved <> 0") == []
         assert query("SELECT id FROM jobs_job WHERE reserved OR owner_id IS NOT NULL") == []
         leased = "SELECT id FROM callbacks_subscription WHERE lease_token IS NOT NULL OR sending IS NOT NULL"
-        wait_for(lambda: query(leased) == [], 10, "leases to be released", step=0.1)
+        # that of a process that was killed after its last event had arrived ends by itself
+        wait_for(lambda: query(leased) == [], DeliveryIntervals().lease + 10, "leases to be released", step=0.1)
         assert self._spooled() == []
         workers = [name for name in self.service.processes if name.startswith("worker")]
         wait_for(
