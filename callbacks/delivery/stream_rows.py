@@ -69,9 +69,8 @@ class LockedStreams:
         self.streams: dict[int, Subscription] = {}
         self.free_slots: dict[int, int] = {}  # of destinations whose rows are locked, too
         self.must_look = False  # whether some stream is due again at once
-        self.at_limit: list[
-            tuple[Subscription, list[int]]
-        ] = []  # because of an owner, with the sizes of what they might send now
+        # Those at the limit of an owner, with the sizes of what they might send now.
+        self.at_limit: list[tuple[Subscription, list[int]]] = []
         if identities:
             self._lock(sql(_LOCK) % placeholders(identities), identities)
 

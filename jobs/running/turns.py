@@ -32,7 +32,6 @@ FROM waiting WHERE namespace IS NOT NULL
 """
 IN_ORDER: Final = ("namespace", "uuid")  # of the jobs of a namespace that wait, for the same reason
 
-
 _SMALLEST: Final = Use(jobs=1, cpu_millis=10, memory_mib=6)  # what a job reserves at least
 
 
