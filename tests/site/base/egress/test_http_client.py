@@ -27,6 +27,17 @@ def test_every_spelling_of_loopback_is_refused(receiver: Receiver, egress_allow:
     assert receiver.requests == []
 
 
+def test_a_name_with_a_final_dot_is_checked_like_any_other(receiver: Receiver, names: Any, egress_allow: Any) -> None:
+    # Given that only public addresses are allowed, and a resolver that knows names with a final dot (RFC 1034, 3.1)
+    egress_allow()
+    names["localhost."] = ["127.0.0.1"]
+
+    # When loopback is requested by such a name, I expect a refusal and no request
+    with pytest.raises(http_client.EgressDenied, match="not in EGRESS_ALLOW"):
+        get(f"http://localhost.:{receiver.port}/")
+    assert receiver.requests == []
+
+
 def test_the_connection_goes_to_the_checked_address(receiver: Receiver, names: Any, egress_allow: Any) -> None:
     # Given a name with a forbidden address first and an allowed one after it
     names["hook.test"] = ["10.255.255.1", "127.0.0.1"]
