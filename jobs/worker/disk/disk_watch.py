@@ -32,7 +32,7 @@ class DiskWatch:
         self._engine = engine
         self._node = node
         self._intervals = intervals
-        self._lock = threading.Lock()  # of the next three
+        self._changed = threading.Condition()  # of the next three, for a first run and for the end
         self._ledger = Ledger(limit, intervals)
         self._runs: dict[str, Run] = {}  # by the name of the container
         self._tries: dict[str, int] = {}  # in a row in which a container turned out to be `Unmeasurable`
@@ -46,23 +46,26 @@ class DiskWatch:
     def stop(self) -> None:
         """Stop watching. Does not wait for a measurement in progress."""
         self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
 
     def add(self, run: Run) -> None:
         """Watch a job from now on. Its first claim means that its container does not exist yet."""
-        with self._lock:
+        with self._changed:
             self._ledger.see(self._engine.disk_space())
             self._ledger.add(run.container_name, time.monotonic(), is_new=run.claim.number == 1)
             self._runs[run.container_name] = run
+            self._changed.notify_all()
 
     def remove(self, run: Run) -> None:
-        with self._lock:
+        with self._changed:
             self._ledger.remove(run.container_name)
             self._runs.pop(run.container_name, None)
             self._tries.pop(run.container_name, None)
 
     def excess_of_ended(self, container: str) -> str:
         """See `DiskLimit`. Most jobs cannot have exceeded it, by what was written to the disk while they ran."""
-        with self._lock:
+        with self._changed:
             self._ledger.see(self._engine.disk_space())
             if not self._ledger.may_exceed(container):
                 return ""
@@ -73,19 +76,23 @@ class DiskWatch:
 
     def _watch(self) -> None:
         with log_context(node=self._node):
-            pause = self._intervals.look
-            while not self._stopping.wait(pause):
+            while self._wait_for_runs():
                 try:
                     pause = 0.0 if self._look() else self._intervals.look
                 except Exception:
                     logger.exception("an unexpected error in the disk watch")
                     pause = self._intervals.retry
+                self._stopping.wait(pause)
+
+    def _wait_for_runs(self) -> bool:
+        """Wait, without waking up, until there is a job to watch. Return False to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._runs or self._stopping.is_set())
+        return not self._stopping.is_set()
 
     def _look(self) -> bool:
         """Do what is due now. Return whether there may be more."""
-        with self._lock:
-            if not self._runs:
-                return False
+        with self._changed:
             running = {name: run for name, run in self._runs.items() if run.status == State.RUNNING}
             space = self._engine.disk_space()
             self._ledger.see(space)
@@ -95,7 +102,7 @@ class DiskWatch:
             return False
         if space and self._relief.is_needed(space, time.monotonic()):
             self._relieve(space, watched)
-        with self._lock:
+        with self._changed:
             due = self._ledger.due(watched, time.monotonic())
         if due is None:
             return False
@@ -106,7 +113,7 @@ class DiskWatch:
 
     def _measure(self, name: str, *, count_files: bool = False) -> DiskUse | None:
         """Return what a container has written, or None if that cannot be found out now."""
-        with self._lock:
+        with self._changed:
             written = self._ledger.written
             count_files = count_files or self._ledger.counts_files(name)
         began = time.monotonic()
@@ -115,19 +122,19 @@ class DiskWatch:
         except JobError as error:
             if not isinstance(error, ContainerNotFound):  # which the job's own thread finds out, too
                 logger.warning("cannot measure what a job has written: %s", error, extra={"container": name})
-            with self._lock:
+            with self._changed:
                 self._ledger.put_off(name, began, time.monotonic())
                 if isinstance(error, Unmeasurable):
                     self._tries[name] = self._tries.get(name, 0) + 1
             return None
-        with self._lock:
+        with self._changed:
             self._tries.pop(name, None)
             self._ledger.record(name, use, written, began, time.monotonic())
         return use
 
     def _obstacle(self, name: str, tries: int) -> str:
         """Return in a sentence that the files of a container prevent its measurement; empty if they did fewer times in a row."""
-        with self._lock:
+        with self._changed:
             is_reached = self._tries.get(name, 0) >= tries
         return "the job had too many or too deep files on the disk: they cannot be measured" if is_reached else ""
 
