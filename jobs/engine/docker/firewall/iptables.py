@@ -10,8 +10,10 @@ from typing import Final
 
 from jobs.engine.docker.firewall.network_rules import DNS_PORT, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, NetworkRules
 from jobs.engine.docker.firewall.programs import FirewallError, is_installed, run
+from jobs.engine.docker.firewall.ruleset_changes import RulesetChanges
 
 _LOCK_SECONDS: Final = "5"  # for other programs to release the lock of iptables
+_NFTABLES: Final = "(nf_tables)"  # in the version of a program
 _HOOKS: Final = ("INPUT", "FORWARD")
 _ENDS: Final = ("-in", "-out")  # of the names of our chains, which the hooks jump to. A name has at most 28 characters
 
@@ -24,7 +26,9 @@ class Iptables:
     def __init__(self, timeout: float) -> None:
         """`timeout` is in seconds, for each call of a program."""
         self._timeout = timeout
-        self._count = 0
+        self._changes = RulesetChanges()
+        self._noticed: list[str] = []  # the programs whose changes are noticed
+        self._unnoticed = 0
 
     @property
     def is_installed(self) -> bool:
@@ -32,6 +36,7 @@ class Iptables:
 
     def install(self, rules: NetworkRules) -> None:
         """Replace the rules of this name. Raise `FirewallError`."""
+        self._noticed = [program for program in _programs() if self._uses_nftables(program)]
         for program in _programs():
             present = self._saved(program)
             jumps = [jump for jump in _jumps(rules) if f"-A {jump}" not in present]
@@ -46,9 +51,19 @@ class Iptables:
         return "\n".join(rule for rules in found for rule in rules) if all(found) else ""
 
     def change_count(self) -> int:
-        """Return a larger number each time, because the kernel does not say when the rules change."""
-        self._count += 1
-        return self._count
+        """Return a number that is larger than the last time if the rules may have changed meanwhile.
+
+        It is larger each time if the kernel does not say when they change, or if it has got IPv6 since they were installed.
+        """
+        self._unnoticed += self._noticed != _programs()
+        return self._unnoticed + self._changes.count()
+
+    def _uses_nftables(self, program: str) -> bool:
+        """Return whether the rules are a table of nftables in the kernel, as with most programs from 2018 on."""
+        try:
+            return _NFTABLES in run(f"{program}-restore", "--version", timeout=self._timeout)
+        except FirewallError:
+            return False
 
     def names(self) -> list[str]:
         """Return the names of all rules that may be ours. Raise `FirewallError`."""

@@ -1,8 +1,11 @@
 """The rules of a network stay as they should be while its firewall is protected, and go with it."""
 
+from typing import Any
+
 import pytest
 
-from jobs.engine.docker.firewall import network_firewall
+from jobs.engine.docker.firewall import iptables, network_firewall, nftables, programs
+from jobs.engine.docker.firewall.iptables import Iptables
 from jobs.engine.docker.firewall.network_firewall import NetworkFirewall
 from jobs.engine.docker.firewall.network_rules import rules_name
 from jobs.engine.docker.firewall.nftables import Nftables
@@ -63,19 +66,60 @@ def test_rules_are_restored(
     assert caplog.text.count("missing or changed, and are installed again") == 1
 
 
-@pytest.mark.parametrize("program", [Nftables], indirect=True)
-def test_nothing_is_asked_while_nothing_changes(protect: Protect, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a protected network, by nft
+@pytest.fixture
+def programs_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The programs that were run."""
+    names: list[str] = []
+
+    def recorded(program: str, *arguments: str, **options: Any) -> str:
+        names.append(program)
+        return programs.run(program, *arguments, **options)
+
+    for module in (nftables, iptables):
+        monkeypatch.setattr(module, "run", recorded)
+    return names
+
+
+def test_no_program_is_run_while_nothing_changes(program: Program, protect: Protect, programs_run: list[str]) -> None:
+    # Given a protected network
     protect()
     protect()
-    asked: list[str] = []
-    monkeypatch.setattr(Nftables, "installed", lambda _, name: asked.append(name))
+    if "(nf_tables)" not in programs.run("iptables", "--version", timeout=10) and program.name == "iptables":
+        pytest.skip("the kernel does not say when the rules of this iptables change")
+    programs_run.clear()
+
+    # When it is looked at again, as every few seconds
+    protect()
+
+    # I expect
+    assert programs_run == []
+
+
+@pytest.mark.parametrize("program", [Iptables], indirect=True)
+@pytest.mark.parametrize("version", ["(legacy)", "failure"])
+def test_programs_whose_changes_are_not_noticed_are_asked_each_time(
+    protect: Protect, programs_run: list[str], monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    # Given a protected network, by an iptables whose rules the kernel keeps apart from those of nftables, as far as it says
+    recorded = iptables.run
+
+    def older(program: str, *arguments: str, **options: Any) -> str:
+        if arguments != ("--version",):
+            return recorded(program, *arguments, **options)
+        if version == "failure":
+            raise FirewallError("unknown option")
+        return f"{program} v1.8.9 {version}"
+
+    monkeypatch.setattr(iptables, "run", older)
+    protect()
+    protect()
+    programs_run.clear()
 
     # When it is looked at again
     protect()
 
-    # I expect no program to be run
-    assert asked == []
+    # I expect
+    assert set(programs_run) == {f"{program}-save" for program in iptables._programs()}
 
 
 def test_changed_name_servers(site: Site, protect: Protect, monkeypatch: pytest.MonkeyPatch) -> None:
