@@ -90,11 +90,11 @@ class DockerEngine:
         self._intervals = intervals
         self._client = EngineClient(host, intervals)
         self._new_connections = EngineClient(host, intervals, keep_open=False)
-        local = LocalDaemon(host, intervals)
-        self._restarts = DaemonRestarts(self._new_connections, local)
-        self._usage = KeptUsage(local)
+        self._local = LocalDaemon(host, intervals)
+        self._restarts = DaemonRestarts(self._new_connections, self._local)
+        self._usage = KeptUsage(self._local)
         self._statistics = StatisticsStreams(self._client)
-        self._disk_of_engine = DiskOfEngine(local)
+        self._disk_of_engine = DiskOfEngine()
         self._disk = MeasuredUse(self._client, self._disk_of_engine)
         self._volumes = ImageVolumes(self._client, self._disk_of_engine)
         self._storage_limit = StorageLimit()
@@ -102,7 +102,7 @@ class DockerEngine:
         self._firewall = NetworkFirewall(denied, intervals.firewall)
         self._images = Images(self._client, self._restarts, self._disk.has_room_for_images)
         self._init = Init(self._client)
-        self._resource_limits = ResourceLimits(local)
+        self._resource_limits = ResourceLimits()
         self._runtime = JobRuntime(runtime)
         self._creation = self._creation_of_containers()
         self._sandboxes = Sandboxes(self._client, self._init.architecture, self._runtime)
@@ -151,10 +151,11 @@ class DockerEngine:
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = self._client.call("GET", "/info")
-        self._usage.learn(info)
-        self._resource_limits.learn()
+        listener = self._local.listener()
+        self._usage.learn(info, listener.daemon)
+        self._resource_limits.learn(listener.daemon)
         self._runtime.learn(info)
-        self._disk_of_engine.learn(info)
+        self._disk_of_engine.learn(info, listener.neighbour)
         self._storage_limit.learn(info)
         return info
 

@@ -28,6 +28,24 @@ class Process:
     started: str  # in the kernel's ticks since the machine was booted
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """The process that made the engine's socket and its name, both empty if they are unknown."""
+
+    name: str = ""
+    process: Process | None = None
+
+    @property
+    def daemon(self) -> Process | None:
+        """The process if it is dockerd, which accepts the connections."""
+        return self.process if self.name == _DAEMON else None
+
+    @property
+    def neighbour(self) -> Process | None:
+        """The process if it sees the same files as the daemon: the daemon itself, or systemd if that made the socket."""
+        return self.process if self.name in (_DAEMON, _SYSTEMD) else None
+
+
 class LocalDaemon:
     """The daemon behind a unix socket, and the period in which it last started. Thread-safe.
 
@@ -72,18 +90,12 @@ class LocalDaemon:
 
     def process(self) -> Process | None:
         """Return the dockerd that accepts connections on the socket now, or None if that is unknown or there is none."""
-        name, process = self._listener()
-        return process if name == _DAEMON else None
+        return self.listener().daemon
 
-    def neighbour(self) -> Process | None:
-        """Return a process that sees the same files as the daemon: the daemon itself, or systemd if that made the socket."""
-        name, process = self._listener()
-        return process if name in (_DAEMON, _SYSTEMD) else None
-
-    def _listener(self) -> tuple[str, Process | None]:
-        """Return the process that made the socket and its name."""
+    def listener(self) -> Listener:
+        """Return the process that made the socket. Connects to it."""
         if self._socket is None:
-            return "", None
+            return Listener()
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(self.timeout)
@@ -92,5 +104,5 @@ class LocalDaemon:
             pid = _CREDENTIALS.unpack(credentials)[0]
             name, _, fields = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(") ")
         except OSError:  # also if it is in another PID namespace, in which a container may have the socket
-            return "", None
-        return name, Process(pid, fields.split()[_START_TIME])
+            return Listener()
+        return Listener(name, Process(pid, fields.split()[_START_TIME]))

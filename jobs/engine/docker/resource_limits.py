@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.engine.docker.local_daemon import LocalDaemon, Process
+from jobs.engine.docker.local_daemon import Process
 
 # What the kernel counts per user: root in a container is the host's root to it, so jobs may use a part of what that user may.
 # A core dump would be written by the host's handler, to the host's disk.
@@ -21,14 +21,13 @@ _REFUSAL: Final = re.compile(r'(?:[a-z ]{1,40}: ){0,2}OCI runtime create failed:
 class ResourceLimits:
     """The limits that one engine can set: one in a container, say, cannot set a higher limit than it has itself. Thread-safe."""
 
-    def __init__(self, local: LocalDaemon) -> None:
-        self._local = local
+    def __init__(self) -> None:
         self._limits = _LIMITS
         self._are_refused = False
 
-    def learn(self) -> None:
-        """Look at the engine's own limits, if it is one of this machine. To be called when it may have been restarted."""
-        self._limits = _limits_under(self._local.process())
+    def learn(self, process: Process | None) -> None:
+        """Look at the limits of the engine's process on this machine. To be called when it may have been restarted."""
+        self._limits = _limits_under(process)
 
     def warnings(self) -> list[str]:
         """Return a sentence if the engine cannot set the limits."""

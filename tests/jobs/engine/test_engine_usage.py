@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 import pytest
 
 from jobs.engine.docker import DockerEngine
-from jobs.engine.docker.local_daemon import LocalDaemon
+from jobs.engine.docker.local_daemon import Listener, LocalDaemon
 from jobs.engine.protocol import Observation, Usage
 from jobs.errors import EngineUnavailable
 from orchestrator_site.base.intervals import EngineIntervals
@@ -36,7 +36,7 @@ def measuring(request: pytest.FixtureRequest) -> Bench:
 def following(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Each engine in turn, where it cannot keep the usage of containers: as if it were on another host."""
     found: Bench = request.getfixturevalue(request.param)
-    monkeypatch.setattr(LocalDaemon, "process", lambda _: None)
+    monkeypatch.setattr(LocalDaemon, "listener", lambda _: Listener())
     if isinstance(found, FakeBench):
         found.engine.keeps_usage = False
         return found

@@ -6,23 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.engine.docker.local_daemon import LocalDaemon, Process
+from jobs.engine.docker.local_daemon import Process
 from jobs.engine.protocol import DiskSpace
 
 
 class DiskOfEngine:
     """The disk on which an engine keeps its containers, if it is one of this machine. Thread-safe."""
 
-    def __init__(self, local: LocalDaemon) -> None:
-        self._local = local
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._data = ""  # the engine's root directory, as it calls it; empty until it was asked
         self._process: Process | None = None
         self._root: Path | None = None  # below which its files are seen
 
-    def learn(self, info: Mapping[str, Any]) -> None:
-        """Find the directories, given the answer to `GET /info`."""
-        process = self._local.neighbour()
+    def learn(self, info: Mapping[str, Any], process: Process | None) -> None:
+        """Find the directories, given the answer to `GET /info` and a process of this machine that sees the engine's files."""
         with self._lock:
             self._data = str(info.get("DockerRootDir") or "")
             self._process, self._root = process, _root_of(process)

@@ -37,24 +37,23 @@ class KeptUsage:
         self._groups: ControlGroups | None = None
         self._parents: Parents = DirectoryParents("")
 
-    def learn(self, info: Mapping[str, Any]) -> None:
-        """Find out where the engine's control groups are, given the answer to `GET /info`."""
+    def learn(self, info: Mapping[str, Any], process: Process | None) -> None:
+        """Find out where the engine's control groups are, given the answer to `GET /info` and its process on this machine."""
         driver, unified = str(info.get("CgroupDriver")), str(info.get("CgroupVersion")) == "2"
-        process = self._local.process()
         with self._lock:
             known = (self._seen, self._driver, self._unified)
             self._asked, self._driver, self._unified = process, driver, unified
             if (process, driver, unified) != known:
                 self._find(process)
 
-    def parent_for(self, name: str, info: Callable[[], Mapping[str, Any]]) -> str:
+    def parent_for(self, name: str, ask: Callable[[], object]) -> str:
         """Return the parent control group for a new container; empty if its usage cannot be kept.
 
-        `info` asks the engine, which is done once for each of its starts: it may have another driver by then, which refuses the
-        parents of this one.
+        `ask` lets the engine's answer be learned, which is done once for each of its starts: it may have another driver by then,
+        which refuses the parents of this one.
         """
         if not self._is_up_to_date() and self._local.process() is not None:
-            self.learn(info())
+            ask()
         with self._lock:
             return self._parents.reference(name) if self._groups else ""
 

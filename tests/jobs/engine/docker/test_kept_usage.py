@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -44,6 +43,9 @@ def test_there_may_be_no_parent(tmp_path: Path, config: str | None) -> None:
     assert _configured_parent(process_with(tmp_path, config=config)) == ""
 
 
+THIS = Process(os.getpid(), "1")
+
+
 class ThisProcess(LocalDaemon):
     """A daemon on this host, played by the process of the test."""
 
@@ -51,7 +53,7 @@ class ThisProcess(LocalDaemon):
         super().__init__("unix:///nowhere", EngineIntervals())
 
     def process(self) -> Process:
-        return Process(os.getpid(), "1")
+        return THIS
 
 
 def test_a_daemon_is_asked_once() -> None:
@@ -59,12 +61,12 @@ def test_a_daemon_is_asked_once() -> None:
     kept = KeptUsage(ThisProcess())
     asked: list[str] = []
 
-    def info() -> dict[str, Any]:
+    def ask() -> None:
         asked.append("info")
-        return {"CgroupDriver": "another", "CgroupVersion": "2"}
+        kept.learn({"CgroupDriver": "another", "CgroupVersion": "2"}, THIS)
 
     # When parents are wanted for two containers
-    parents = [kept.parent_for(name, info) for name in ("one", "two")]
+    parents = [kept.parent_for(name, ask) for name in ("one", "two")]
 
     # I expect none
     assert parents == ["", ""]
@@ -127,13 +129,13 @@ def test_an_engine_over_tcp_is_not_asked_and_keeps_nothing() -> None:
     # Given an engine that may be on another host
     kept = KeptUsage(LocalDaemon("tcp://127.0.0.1:1", EngineIntervals()))
 
-    def info() -> dict[str, Any]:
+    def ask() -> None:
         raise AssertionError("the engine was asked")
 
     # I expect no parent for its containers, and nothing to be known
-    assert kept.parent_for("name", info) == ""
-    kept.learn({"CgroupDriver": "cgroupfs", "CgroupVersion": "2"})
-    assert kept.parent_for("name", info) == ""
+    assert kept.parent_for("name", ask) == ""
+    kept.learn({"CgroupDriver": "cgroupfs", "CgroupVersion": "2"}, None)
+    assert kept.parent_for("name", ask) == ""
     assert kept.usage({"HostConfig": {"CgroupParent": "/docker/name"}}) is None
     assert kept.names() == []
     kept.forget("name")

@@ -13,7 +13,7 @@ from jobs.engine.docker.local_daemon import LocalDaemon
 from jobs.engine.docker.transport import EngineClient
 from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers.engines import DockerBench
-from tests.jobs.engine.docker.scripted_daemon import LATE, ScriptedDaemon, inspected
+from tests.jobs.engine.docker.scripted_daemon import LATE, ScriptedDaemon, answer, inspected
 
 pytestmark = pytest.mark.stateless
 
@@ -64,7 +64,7 @@ def test_nothing_is_known_without_a_socket(host: str) -> None:
     local = LocalDaemon(host, EngineIntervals())
 
     assert local.process() is None
-    assert local.neighbour() is None
+    assert local.listener().neighbour is None
 
 
 LISTENS = """
@@ -91,8 +91,27 @@ def test_systemd_is_not_the_daemon_but_sees_the_same_files(
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         local = LocalDaemon(f"unix://{socket}", EngineIntervals())
-        daemon, neighbour = local.process(), local.neighbour()
+        listener = local.listener()
         process.kill()
 
     # I expect
-    assert (daemon is not None, neighbour is not None) == (is_daemon, is_neighbour)
+    assert (listener.daemon is not None, listener.neighbour is not None) == (is_daemon, is_neighbour)
+
+
+def test_one_connection_tells_all_about_the_process_when_an_engine_is_asked_for_its_state(
+    daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an engine that was asked before
+    about = {"ID": "id", "Name": "name", "NCPU": 2, "MemTotal": 2**30, "SystemTime": LATE}
+    daemon.answers["/info"] = answer(200, about)
+    engine = DockerEngine(daemon.host)
+    engine.info()
+    looks: list[LocalDaemon] = []
+    listener = LocalDaemon.listener
+    monkeypatch.setattr(LocalDaemon, "listener", lambda self: looks.append(self) or listener(self))
+
+    # When it is asked again, as every worker does every few seconds
+    engine.info()
+
+    # I expect
+    assert len(looks) == 1

@@ -5,40 +5,37 @@ import resource
 
 import pytest
 
-from jobs.engine.docker.local_daemon import LocalDaemon, Process
+from jobs.engine.docker.local_daemon import Process
 from jobs.engine.docker.resource_limits import ResourceLimits
-from orchestrator_site.base.intervals import EngineIntervals
 
 pytestmark = pytest.mark.stateless
 
 NOT_RUNNING = Process(2**22 + 1, "0")
 
 
-def limits_of(process: Process | None, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    local = LocalDaemon("unix:///run/docker.sock", EngineIntervals())
-    monkeypatch.setattr(local, "process", lambda: process)
-    limits = ResourceLimits(local)
-    limits.learn()
+def limits_of(process: Process | None) -> dict[str, int]:
+    limits = ResourceLimits()
+    limits.learn(process)
     ulimits = limits.ulimits()
     assert all(limit["Soft"] == limit["Hard"] for limit in ulimits)
     return {limit["Name"]: limit["Hard"] for limit in ulimits}
 
 
 @pytest.mark.parametrize("process", [None, NOT_RUNNING])
-def test_an_engine_elsewhere_sets_all_limits(process: Process | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_elsewhere_sets_all_limits(process: Process | None) -> None:
     expected = {"core": 0, "msgqueue": 409_600, "nofile": 65_536, "sigpending": 4096}
 
-    assert limits_of(process, monkeypatch) == expected
+    assert limits_of(process) == expected
 
 
-def test_an_engine_with_lower_limits_passes_these_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_with_lower_limits_passes_these_on() -> None:
     # Given an engine whose process has the limits of this one
-    limits = limits_of(Process(os.getpid(), "0"), monkeypatch)
+    limits = limits_of(Process(os.getpid(), "0"))
 
     # I expect no higher one than it has itself
     for name, number in (("nofile", resource.RLIMIT_NOFILE), ("msgqueue", resource.RLIMIT_MSGQUEUE)):
         hard = resource.getrlimit(number)[1]
-        assert limits[name] == min(limits_of(None, monkeypatch)[name], hard if hard >= 0 else 2**63)
+        assert limits[name] == min(limits_of(None)[name], hard if hard >= 0 else 2**63)
 
 
 RUNC = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
@@ -49,7 +46,7 @@ BY_CRUN = "OCI runtime create failed: setrlimit `RLIMIT_NOFILE`: Operation not p
 
 @pytest.mark.parametrize("message", [UNABLE, BY_NEWER, BY_CRUN])
 def test_an_engine_that_cannot_set_limits_is_asked_for_fewer(message: str) -> None:
-    limits = ResourceLimits(LocalDaemon("tcp://engine.example:2376", EngineIntervals()))
+    limits = ResourceLimits()
     asked = limits.ulimits()
 
     # When two containers are not started for it, I expect another try of both
@@ -72,7 +69,7 @@ def test_an_engine_that_cannot_set_limits_is_asked_for_fewer(message: str) -> No
     ],
 )
 def test_what_a_job_writes_into_a_message_does_not_lift_limits(message: str) -> None:
-    limits = ResourceLimits(LocalDaemon("tcp://engine.example:2376", EngineIntervals()))
+    limits = ResourceLimits()
 
     assert not limits.refuses(message, limits.ulimits())
     assert len(limits.ulimits()) == 4

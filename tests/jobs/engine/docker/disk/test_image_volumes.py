@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.engine.docker.disk import DiskOfEngine, ImageVolumes
-from jobs.engine.docker.local_daemon import LocalDaemon, Process
+from jobs.engine.docker.local_daemon import Process
 from jobs.engine.docker.transport import EngineClient
 from orchestrator_site.base.intervals import EngineIntervals
 from tests.jobs.engine.docker.scripted_daemon import ScriptedDaemon, answer
@@ -17,11 +17,9 @@ REMOVED, TOO_DEEP = answer(204, None), answer(500, {"message": "openat: too many
 
 
 @pytest.fixture
-def volumes(daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch) -> ImageVolumes:
-    local = LocalDaemon(daemon.host, EngineIntervals())
-    monkeypatch.setattr(local, "neighbour", lambda: Process(os.getpid(), "0"))
-    disk = DiskOfEngine(local)
-    disk.learn({"DockerRootDir": "/"})
+def volumes(daemon: ScriptedDaemon) -> ImageVolumes:
+    disk = DiskOfEngine()
+    disk.learn({"DockerRootDir": "/"}, Process(os.getpid(), "0"))
     return ImageVolumes(EngineClient(daemon.host, EngineIntervals()), disk)
 
 

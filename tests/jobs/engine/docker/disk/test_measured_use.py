@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs.engine.docker.disk import DiskOfEngine, MeasuredUse, measured_use
-from jobs.engine.docker.local_daemon import LocalDaemon, Process
+from jobs.engine.docker.local_daemon import Process
 from jobs.engine.docker.transport import EngineClient
 from jobs.engine.protocol import DiskUse
 from jobs.errors import ContainerNotFound, EngineUnavailable, Unmeasurable
@@ -31,16 +31,14 @@ Make = Callable[..., MeasuredUse]
 
 
 @pytest.fixture
-def measured(daemon: ScriptedDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+def measured(daemon: ScriptedDaemon, tmp_path: Path) -> Make:
     """Make the measurements of an engine whose process is this one, or none on this machine."""
 
     def make(described: dict[str, Any], *, is_local: bool = True) -> MeasuredUse:
         daemon.answers["/json?size=1"] = answer(200, {**described, "SizeRw": 5 * MIB})
         daemon.answers["/containers/job/json"] = answer(200, described)
-        local = LocalDaemon(daemon.host, EngineIntervals())
-        monkeypatch.setattr(local, "neighbour", lambda: Process(os.getpid(), "0") if is_local else None)
-        disk = DiskOfEngine(local)
-        disk.learn({"DockerRootDir": str(tmp_path)})
+        disk = DiskOfEngine()
+        disk.learn({"DockerRootDir": str(tmp_path)}, Process(os.getpid(), "0") if is_local else None)
         return MeasuredUse(EngineClient(daemon.host, EngineIntervals()), disk)
 
     return make
