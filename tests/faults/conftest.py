@@ -20,10 +20,11 @@ SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test in this directory: it loads the whole machine, and belongs to the long form unless marked `short`."""
+    """Mark every test in this directory: it belongs to the long form unless marked `short`, and disturbs what uses its engine."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker("alone")
+            if item.get_closest_marker("engine"):
+                item.add_marker("alone")
             if item.get_closest_marker("short") is None:
                 item.add_marker("faults")
 

@@ -170,8 +170,9 @@ class FilesAndAlone(LoadFileScheduling):
 
 @cache
 def has_alone(path: Path) -> bool:
-    """Return whether a file has tests that run alone."""
-    return "pytest.mark.alone" in path.read_text()
+    """Return whether a file has tests that run alone: by their mark, or by `tests/faults/conftest.py`."""
+    alone = "pytest.mark.engine" if TESTS / "faults" in path.parents else "pytest.mark.alone"
+    return alone in path.read_text()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -16,7 +16,7 @@ from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.engine, pytest.mark.django_db(transaction=True)]
 
 AT_ONCE = 5.0  # seconds; every time-out of the engine's calls is longer
 
@@ -25,7 +25,7 @@ AT_ONCE = 5.0  # seconds; every time-out of the engine's calls is longer
 def own_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
     if os.geteuid() != 0 or not shutil.which("dockerd"):
         pytest.skip("only root can start a dockerd")
-    with own_daemon(tmp_path_factory.mktemp("e")) as own:
+    with own_daemon(tmp_path_factory.mktemp("e"), firewall=False) as own:
         yield own
 
 

@@ -16,7 +16,7 @@ from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.engine, pytest.mark.django_db(transaction=True)]
 
 # containerd reads the error from the file that it names with --log.
 RUNTIME = """#!/bin/sh
@@ -52,7 +52,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusing]:
         pytest.skip("only root can start a dockerd")
     directory = tmp_path_factory.mktemp("e")
     refusing = Refusing(directory)
-    with own_daemon(directory / "d", runtime=refusing.runtime) as daemon:
+    with own_daemon(directory / "d", runtime=refusing.runtime, firewall=False) as daemon:
         refusing.host = daemon.host
         built_images.import_busybox(daemon.host, "other:latest", [])
         yield refusing

@@ -22,7 +22,7 @@ from tests.helpers.factories import make_job
 from tests.helpers.waiting import wait_for
 from tests.helpers.workers import Workers, completed, running
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.engine, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ class TestRestarts:
     def daemon(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
         if os.geteuid() != 0 or not shutil.which("dockerd"):
             pytest.skip("only root can start a dockerd")
-        with own_daemon(tmp_path_factory.mktemp("e")) as daemon:
+        with own_daemon(tmp_path_factory.mktemp("e"), firewall=False) as daemon:
             yield daemon
 
     @pytest.fixture

@@ -44,13 +44,19 @@ def startable() -> None:
 
 @pytest.fixture(scope="module")
 def plain_daemon(startable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
+    with own_daemon(tmp_path_factory.mktemp("e"), firewall=False) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def daemon_with_firewall(startable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
     with own_daemon(tmp_path_factory.mktemp("e")) as daemon:
         yield daemon
 
 
 @pytest.fixture(scope="module")
 def live_restoring_daemon(startable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
-    with own_daemon(tmp_path_factory.mktemp("e"), live_restore=True) as daemon:
+    with own_daemon(tmp_path_factory.mktemp("e"), live_restore=True, firewall=False) as daemon:
         yield daemon
 
 
@@ -67,7 +73,7 @@ def bring_down_and_up(daemon: OwnDaemon, way: str) -> None:
     daemon.start_again()
 
 
-@pytest.fixture(params=["fake", *(pytest.param(way, marks=(pytest.mark.engine, pytest.mark.alone)) for way in WAYS_DOWN)])
+@pytest.fixture(params=["fake", *(pytest.param(way, marks=pytest.mark.engine) for way in WAYS_DOWN)])
 def restartable(request: pytest.FixtureRequest) -> Iterator[Restartable]:
     """Each engine whose processes end with it, and for Docker each kind of restart."""
     if request.param == "fake":
@@ -81,6 +87,13 @@ def restartable(request: pytest.FixtureRequest) -> Iterator[Restartable]:
 @pytest.fixture
 def plain(plain_daemon: OwnDaemon) -> Iterator[DockerBench]:
     bench = DockerBench(plain_daemon.host, registry_address="")
+    yield bench
+    bench.clean()
+
+
+@pytest.fixture
+def with_firewall(daemon_with_firewall: OwnDaemon) -> Iterator[DockerBench]:
+    bench = DockerBench(daemon_with_firewall.host, registry_address="")
     yield bench
     bench.clean()
 
@@ -187,33 +200,32 @@ def test_processes_started_after_a_restart_are_not_lost(restartable: Restartable
 
 
 @pytest.mark.engine
-@pytest.mark.alone
+@pytest.mark.alone  # its daemon changes the rules of others
 @pytest.mark.parametrize("way", WAYS_DOWN)
-def test_jobs_reach_the_host_after_a_restart(plain: DockerBench, plain_daemon: OwnDaemon, way: str) -> None:
+def test_jobs_reach_the_host_after_a_restart(with_firewall: DockerBench, daemon_with_firewall: OwnDaemon, way: str) -> None:
     # Given a network, and another one with firewall rules
     network, protected = f"test-{uuid.uuid4().hex}", f"test-{uuid.uuid4().hex}"
-    plain.engine.create_network(network, plain.labels)
-    owner, firewalled = f"orc{uuid.uuid4().hex[:8]}", DockerEngine(plain.host, denied=[])
-    network_id = plain.engine.create_network(protected, plain.labels)
+    with_firewall.engine.create_network(network, with_firewall.labels)
+    owner, firewalled = f"orc{uuid.uuid4().hex[:8]}", DockerEngine(with_firewall.host, denied=[])
+    network_id = with_firewall.engine.create_network(protected, with_firewall.labels)
     firewalled.protect_network(network_id, owner)
 
     # When
-    bring_down_and_up(plain_daemon, way)
+    bring_down_and_up(daemon_with_firewall, way)
     if way == "power cut":  # the rules are gone with the host: a worker that starts installs them
-        DockerEngine(plain.host, denied=[]).protect_network(network_id, owner)
+        DockerEngine(with_firewall.host, denied=[]).protect_network(network_id, owner)
 
     # I expect a job to reach this machine through its gateway, but not from the other network
     with greeting() as port:
         gateway = "$(ip route | sed -n 's/^default via \\([^ ]*\\) .*/\\1/p')"
         command = shell(f"nc -w 20 {gateway} {port} < /dev/null")
-        assert plain.output(command, network=network) == "hello\n"
-        assert plain.output(command, network=protected) == ""
-    plain.clean()
+        assert with_firewall.output(command, network=network) == "hello\n"
+        assert with_firewall.output(command, network=protected) == ""
+    with_firewall.clean()
     firewalled.remove_unused_rules(owner, [])
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 def test_a_stopping_daemon_is_not_asked_for_exit_codes(plain: DockerBench, plain_daemon: OwnDaemon) -> None:
     # Given two processes, one of which delays the stop, and an open connection for each path
     name = plain.started(SLEEPS, stop_grace_seconds=GRACE)
@@ -235,7 +247,6 @@ def test_a_stopping_daemon_is_not_asked_for_exit_codes(plain: DockerBench, plain
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 @pytest.mark.parametrize("way", ["stop", "crash"])
 def test_processes_that_outlive_their_daemon_are_not_lost(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon, way: str
@@ -260,7 +271,6 @@ def test_processes_that_outlive_their_daemon_are_not_lost(
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 def test_usage_outlives_the_daemon(live_restoring: DockerBench, live_restoring_daemon: OwnDaemon) -> None:
     # Given a process that has ended, and one that keeps running
     ended, keeps_running = live_restoring.ended(shell("exit 3")), live_restoring.started(SLEEPS)
@@ -278,7 +288,6 @@ def test_usage_outlives_the_daemon(live_restoring: DockerBench, live_restoring_d
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 def test_a_process_without_a_trace_is_lost_despite_live_restore(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
 ) -> None:
@@ -299,7 +308,6 @@ def test_a_process_without_a_trace_is_lost_despite_live_restore(
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 def test_a_process_whose_end_was_not_recorded_is_lost(live_restoring: DockerBench, live_restoring_daemon: OwnDaemon) -> None:
     # Given a process that keeps running, one that fails and one that succeeds just before the daemon ends
     keeps_running = live_restoring.started(SLEEPS)
@@ -326,7 +334,6 @@ def test_a_process_whose_end_was_not_recorded_is_lost(live_restoring: DockerBenc
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 def test_exit_code_0_is_believed_if_its_event_is_no_longer_kept(live_restoring: DockerBench) -> None:
     # Given a process that succeeded and was never inspected, and more events than the daemon keeps
     name = live_restoring.started(shell("exit 0"))
@@ -345,7 +352,6 @@ def test_exit_code_0_is_believed_if_its_event_is_no_longer_kept(live_restoring: 
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 def test_a_power_cut_loses_running_processes_despite_live_restore(
     live_restoring: DockerBench, live_restoring_daemon: OwnDaemon
 ) -> None:
@@ -363,7 +369,6 @@ def test_a_power_cut_loses_running_processes_despite_live_restore(
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 def test_a_frozen_daemon_is_waited_for(plain: DockerBench, plain_daemon: OwnDaemon) -> None:
     # Given a process whose daemon is frozen
     name = plain.started(SLEEPS, stop_grace_seconds=GRACE)

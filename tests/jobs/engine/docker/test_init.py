@@ -23,7 +23,7 @@ from tests.helpers import built_images
 from tests.helpers.engines import DockerBench, shell
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.stateless, pytest.mark.alone]
+pytestmark = [pytest.mark.engine, pytest.mark.stateless]
 
 SOURCE = Path(init.__file__).parent
 COMPILERS = {"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
@@ -68,6 +68,7 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 # -- installation ---------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_the_init_is_installed_again_after_a_prune(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     docker_bench.run(("true",))
     (holder,) = holders(client)
@@ -79,6 +80,7 @@ def test_the_init_is_installed_again_after_a_prune(docker_bench: DockerBench, cl
         assert holders(client) == [holder]
 
 
+@pytest.mark.alone
 def test_a_prune_does_not_affect_existing_containers(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     created = docker_bench.created(("echo", "started"))
     running = docker_bench.started(shell("trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done"))
@@ -98,6 +100,7 @@ def test_a_prune_does_not_affect_existing_containers(docker_bench: DockerBench, 
     assert docker_bench.run(("true",)).exit_code == 0
 
 
+@pytest.mark.alone
 def test_the_init_is_installed_after_a_crash_halfway(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     docker_bench.run(("true",))
     (holder,) = holders(client)
@@ -107,6 +110,7 @@ def test_the_init_is_installed_after_a_crash_halfway(docker_bench: DockerBench, 
     assert holders(client) == [holder]
 
 
+@pytest.mark.alone
 def test_simultaneous_workers_install_one_init(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     remove_init(client)
     specs = [docker_bench.spec(("echo", str(number))) for number in range(8)]
@@ -134,6 +138,7 @@ def test_simultaneous_workers_install_one_init(docker_bench: DockerBench, client
     assert len(client.images.list(filters={"reference": "orchestrator-init"})) == 1
 
 
+@pytest.mark.alone
 def test_an_init_emptied_by_a_power_cut_is_installed_again(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     docker_bench.run(("true",))
     (holder,) = holders(client)
@@ -146,6 +151,7 @@ def test_an_init_emptied_by_a_power_cut_is_installed_again(docker_bench: DockerB
     assert docker_bench.output(("echo", "hello")) == "hello\n"
 
 
+@pytest.mark.alone
 def test_old_holders_of_other_releases_are_removed(docker_bench: DockerBench, client: docker.DockerClient) -> None:
     def install_again() -> list[str]:
         docker_bench.clean()
