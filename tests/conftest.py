@@ -24,9 +24,9 @@ pytest_plugins = [
     "tests.helpers.chromium",
     "tests.helpers.delivery_fixtures",
     "tests.helpers.engines",
+    "tests.helpers.service_processes",  # before what imports it
     "tests.helpers.migrated_database",
     "tests.helpers.parallel",
-    "tests.helpers.service_processes",
     "tests.helpers.workers",
 ]
 

@@ -1,6 +1,7 @@
-"""One migrated SQLite database for all processes of a test run: copying it is much cheaper than migrating another."""
+"""One migrated database for all processes of a test run: copying it is much cheaper than migrating another."""
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from django.core.management import call_command
 from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
+from tests.helpers.service_processes import migrated_template
+
 
 @pytest.fixture(scope="session")
 def migrated_database(
@@ -18,7 +21,7 @@ def migrated_database(
     django_db_modify_db_settings: None,
     django_db_blocker: DjangoDbBlocker,
 ) -> Path | None:
-    """Return the path of a migrated database, which no test may change. None if the tests run on PostgreSQL."""
+    """Return the path of a migrated SQLite database, which no test may change. None if the tests run on PostgreSQL."""
     if connection.vendor != "sqlite":
         return None
     directory = tmp_path_factory.getbasetemp()
@@ -49,14 +52,14 @@ def migrate(path: Path) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def copied_test_database(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let Django begin with a copy when it makes the test database, so that it finds nothing to migrate."""
-    if connection.vendor != "sqlite":
-        yield
-        return
     create = connection.creation._create_test_db  # type: ignore[attr-defined]
 
     def create_copy(verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
+        if connection.vendor == "postgresql":
+            connection.settings_dict["TEST"]["TEMPLATE"] = migrated_template(os.environ["DATABASE_URL"])
         name: str = create(verbosity, autoclobber, keepdb)
-        shutil.copyfile(request.getfixturevalue("migrated_database"), name)
+        if connection.vendor == "sqlite":
+            shutil.copyfile(request.getfixturevalue("migrated_database"), name)
         return name
 
     with pytest.MonkeyPatch.context() as patch:
