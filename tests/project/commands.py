@@ -57,8 +57,8 @@ def nothing_runs(state: Path) -> bool:
 
 
 def answers(url: str) -> bool:
-    """Return whether a GET of this URL succeeds."""
-    with suppress(requests.ConnectionError), requests.Session() as session:
+    """Return whether a GET of this URL succeeds. A service that is about to start may take long."""
+    with suppress(requests.ConnectionError, requests.Timeout), requests.Session() as session:
         session.trust_env = False
         return session.get(url, timeout=10).ok
     return False
