@@ -48,11 +48,14 @@ def borrowed(state: Path) -> Iterator[str]:
 
 
 @contextmanager
-def own(daemon: Daemon) -> Iterator[str]:
-    """Run this engine for as long as the context lasts, and provide its address. Raise `DaemonError` if it does not start."""
+def own(daemon: Daemon, images_of: str | None) -> Iterator[str]:
+    """Run this engine for as long as the context lasts, and provide its address. Raise `DaemonError` if it does not start.
+
+    It gets its image from the engine at the address `images_of`, if there is one.
+    """
     host = daemon.start()
     try:
-        image.ensure(host)
+        image.ensure(host, images_of)
         yield host
     finally:
         daemon.stop()

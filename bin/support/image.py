@@ -13,6 +13,7 @@ import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
+import debian
 import docker
 
 NAME = "alpine"
@@ -33,11 +34,24 @@ class ImageError(Exception):
     """The image is missing and can neither be pulled nor made. The message says how to get it."""
 
 
-def ensure(host: str) -> None:
-    """Pull or make `alpine:latest` unless the engine has it. Raise `ImageError` if neither works."""
-    with closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": host}, timeout=60)) as client:
-        if not is_there(client) and not pulled(client):
+def ensure(host: str, other: str | None = None) -> None:
+    """Provide `alpine:latest`: copied from the engine at `other`, else pulled, else made. Raise `ImageError` if nothing works."""
+    with closing(client_of(host)) as client:
+        if not is_there(client) and not copied(client, other) and not pulled(client):
             make(client)
+
+
+def client_of(host: str) -> docker.DockerClient:
+    return docker.from_env(environment={**os.environ, "DOCKER_HOST": host}, timeout=60)
+
+
+def copied(client: docker.DockerClient, other: str | None) -> bool:
+    """Copy the image from the engine at the address `other`, and return whether that worked."""
+    with suppress(docker.errors.DockerException, OSError):  # whatever the reason: the image is pulled or made instead
+        if other:
+            with closing(client_of(other)) as engine:
+                client.images.load(b"".join(engine.images.get(f"{NAME}:{TAG}").save(named=f"{NAME}:{TAG}")))
+    return is_there(client)
 
 
 def is_there(client: docker.DockerClient) -> bool:
@@ -81,12 +95,10 @@ def static_busybox(directory: Path) -> Path:
     """Return the path of Debian's static busybox: the installed one, or one unpacked into `directory`. Raise `ImageError`."""
     if shutil.which("dpkg-query") and succeeds(directory, "dpkg-query", "-W", "busybox-static"):
         return Path("/bin/busybox")
-    fetch = ("apt-get", "-q", "download", "busybox-static")
-    fetched = shutil.which("apt-get") and (
-        succeeds(directory, *fetch) or (succeeds(directory, "apt-get", "-q", "update") and succeeds(directory, *fetch))
-    )
-    if not fetched:
-        raise ImageError(f"{MISSING}: load it (docker load), or give the engine access to a registry.")
+    try:
+        debian.download(directory, "busybox-static")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ImageError(f"{MISSING}: load it (docker load), or give the engine access to a registry.") from error
     (package,) = directory.glob("*.deb")
     subprocess.run(["dpkg-deb", "-x", package, directory], check=True, timeout=60)
     return next(path for path in (directory / "bin" / "busybox", directory / "usr" / "bin" / "busybox") if path.exists())

@@ -1,7 +1,9 @@
 """Run the whole test suite: `suite.py [arguments for pytest]`, from the repository's root, in the virtual environment.
 
-The static checks come first, then three passes of tests: embedded (SQLite), on PostgreSQL and Redis, and those
-that depend on the engine once more on a newer one. Everything that the command starts ends with it, however it ends.
+There are static checks and three passes of tests: embedded (SQLite), on PostgreSQL and Redis, and those that depend on
+the engine once more on a newer one. Tests wait for half of their time, so two sequences of these run side by side if that
+is possible: the passes without PostgreSQL and Redis then have engines and a network of their own. Everything that the
+command starts ends with it, however it ends.
 """
 
 import argparse
@@ -9,13 +11,16 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
+import isolated
 from databases import DatabaseError
-from engine import EngineError, borrowed, own, state_directory
+from engine import EngineError, borrowed, state_directory
 from image import ImageError
-from own_engine.daemon import Daemon, DaemonError
+from own_engine.daemon import DaemonError
 from own_engine.newer_docker import NewerDockerError, search_path
 from packages import PackageError, install_for_tests
 from processes import unwind_on_signals
@@ -29,9 +34,24 @@ CHECKS = {
     "import-linter": ["lint-imports"],
     "migrations": ["python", "manage.py", "makemigrations", "--check", "--dry-run"],
 }
+EMBEDDED = "not production and not packages"  # its network may have no way to a package index
+PRODUCTION = "(not stateless or packages)"
+NEWER_ENGINE = "engine and not any_engine and not production"
 CHECK_SECONDS = 900
 TEST_SECONDS = 2400
 MAX_WORKERS = 4  # they share one engine, and take two of the 16 databases of Redis each
+
+
+@dataclass(frozen=True)
+class Tests:
+    """What bin/test was asked to run: an expression of marks, and other arguments for pytest."""
+
+    chosen: str
+    arguments: list[str]
+
+    def which_are(self, marks: str) -> list[str]:
+        """Return the arguments of pytest for those that have these marks as well."""
+        return [f"-m({self.chosen}) and {marks}", *self.arguments]
 
 
 def run_all(arguments: list[str], state: Path) -> int:
@@ -42,15 +62,25 @@ def run_all(arguments: list[str], state: Path) -> int:
         install_for_tests()
         if needs_engine(chosen):
             stages.environment["DOCKER_HOST"] = cleanup.enter_context(borrowed(state))
+        newer = path_of_newer_engine(state, chosen)
         production = production_variables(cleanup, state / "test")
         cleanup.callback(stages.end_leftovers)
-        for title, command in CHECKS.items():
-            stages.run(title, command, CHECK_SECONDS, MYPYPATH="bin/support")
-        rest = [*workers(chosen, rest), *rest]
-        stages.run_tests("tests, embedded", [f"-m({chosen}) and not production", *rest], TEST_SECONDS)
-        stages.run_tests("tests, production", [f"-m({chosen}) and not stateless", *rest], TEST_SECONDS, **production)
-        if can_select(chosen, "engine"):
-            run_on_newer_engine(stages, state, chosen, rest)
+        tests = Tests(chosen, [*workers(chosen, rest), *rest])
+        if side_by_side(chosen, rest):
+            second = isolated.prefix(state / "second-engine" if needs_engine(chosen) else None)
+
+            def without_databases(others: Stages) -> None:
+                run_embedded(others, tests, second)
+                run_on_newer_engine(others, tests, state, newer)
+
+            with stages.beside(without_databases, STATE_DIR=str(state / "test" / "beside")):
+                run_checks(stages)
+                run_production(stages, tests, production)
+        else:
+            run_checks(stages)
+            run_embedded(stages, tests)
+            run_production(stages, tests, production)
+            run_on_newer_engine(stages, tests, state, newer)
     if not stages.tested:
         stages.failed.append("no test was selected")
     if stages.failed:
@@ -58,15 +88,34 @@ def run_all(arguments: list[str], state: Path) -> int:
     return 1 if stages.failed else 0
 
 
-def run_on_newer_engine(stages: Stages, state: Path, chosen: str, arguments: list[str]) -> None:
-    """Run the tests that need an engine on a newer one as well, if this machine can have it."""
+def path_of_newer_engine(state: Path, chosen: str) -> str | None:
+    """Return the `PATH` of a newer engine, None if no test needs it or this machine cannot have it."""
+    if not can_select(chosen, "engine"):
+        return None
     path = search_path(state)
     if path is None:
         print("\nOnly one engine is tested: a newer one needs Debian 12 and root.", flush=True)
-        return
-    with own(Daemon(state / "newer-engine", search_path=path)) as host:
-        marks = f"-m({chosen}) and engine and not any_engine and not production"
-        stages.run_tests("tests, newer engine", [marks, *arguments], TEST_SECONDS, PATH=path, DOCKER_HOST=host)
+    return path
+
+
+def run_checks(stages: Stages) -> None:
+    for title, command in CHECKS.items():
+        stages.run(title, command, CHECK_SECONDS, MYPYPATH="bin/support")
+
+
+def run_embedded(stages: Stages, tests: Tests, within: Sequence[str] = ()) -> None:
+    stages.run_tests("tests, embedded", tests.which_are(EMBEDDED), TEST_SECONDS, within)
+
+
+def run_production(stages: Stages, tests: Tests, variables: dict[str, str]) -> None:
+    stages.run_tests("tests, production", tests.which_are(PRODUCTION), TEST_SECONDS, **variables)
+
+
+def run_on_newer_engine(stages: Stages, tests: Tests, state: Path, path: str | None) -> None:
+    """Run the tests that need an engine on a newer one as well, if this machine can have it."""
+    if path is not None:
+        within = isolated.prefix(state / "newer-engine")
+        stages.run_tests("tests, newer engine", tests.which_are(NEWER_ENGINE), TEST_SECONDS, within, PATH=path)
 
 
 def split_marks(arguments: list[str]) -> tuple[str, list[str]]:
@@ -101,6 +150,15 @@ def workers(chosen: str, arguments: list[str]) -> list[str]:
         return []
     count = min((os.cpu_count() or 1) + (1 if needs_engine(chosen) else 2), MAX_WORKERS)
     return ["-n", str(count), "--dist", "loadfile"]
+
+
+def side_by_side(chosen: str, arguments: list[str]) -> bool:
+    """Return whether passes run at the same time: if no argument limits the processes, and the machine can keep passes apart."""
+    return bool(workers(chosen, arguments)) and not any(map(limits_processes, arguments)) and isolated.is_possible()
+
+
+def limits_processes(argument: str) -> bool:
+    return argument.startswith(("-n", "--numprocesses"))
 
 
 def is_below_tests(argument: str) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+import debian
 import docker
 import image as stand_in
 
@@ -184,7 +185,7 @@ def _build(packages: list[str], directory: Path, archive: Path) -> None:
     root, downloads = directory / "root", directory / "packages"
     root.mkdir()
     downloads.mkdir(mode=0o777)
-    subprocess.run(["apt-get", "-q", "download", *packages], cwd=downloads, check=True, timeout=600, capture_output=True)
+    debian.download(downloads, *packages)
     for package in downloads.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, root], check=True, timeout=120)
     for unneeded in ("usr/share/doc", "usr/share/man", "usr/share/lintian"):

@@ -45,7 +45,7 @@ class OwnDaemon:
         """Start the daemon, and return its host."""
         assert self._daemon.start() == self.host, "the path of the directory is too long"
         self._namespace = os.open(f"/proc/{self._dockerd.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        image.ensure(self.host)
+        image.ensure(self.host, os.environ.get("DOCKER_HOST"))
         return self.host
 
     @property

@@ -4,6 +4,7 @@ A second dockerd on a machine flushes the chains of the first when it starts, an
 """
 
 import shlex
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,7 +106,8 @@ def change(firewall: str, table: str, *arguments: str) -> None:
 
 def interfaces_exist(rule: str) -> bool:
     words = shlex.split(rule)
-    return all(Path("/sys/class/net", words[at + 1]).exists() for at, word in enumerate(words) if word in ("-i", "-o"))
+    existing = {name for _, name in socket.if_nameindex()}
+    return all(words[at + 1] in existing for at, word in enumerate(words) if word in ("-i", "-o"))
 
 
 def other_daemon_runs(own_settings: str) -> bool:
