@@ -63,6 +63,7 @@ class Stages:
         What they print is printed when both have ended. If the context is left with an exception, the work is stopped.
         """
         with tempfile.TemporaryFile("w+", errors="replace") as output, ThreadPoolExecutor(1) as thread:
+            self._print("\n=== Two sequences run side by side: the output of the second follows that of the first.")
             others = Stages(self.environment | variables, output)
             done = thread.submit(work, others)
             try:
@@ -95,9 +96,8 @@ class Stages:
 
     def _timed(self, title: str, command: list[str], seconds: float, variables: dict[str, str]) -> tuple[int, float]:
         """Return the exit code, `TIMED_OUT` after `seconds`, and the seconds that the command took."""
-        self._print(f"\n=== {title}: {' '.join(command)}")
         started = time.monotonic()
-        process = self._started(command, variables)
+        process = self._started(title, command, variables)
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -111,10 +111,11 @@ class Stages:
             interrupt(process, STOP_SECONDS)
         return code, time.monotonic() - started
 
-    def _started(self, command: list[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _started(self, title: str, command: list[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
         with self._starting:
             if self._stopped:
                 raise Stopped
+            self._print(f"\n=== {title}: {' '.join(command)}")
             self._process = subprocess.Popen(command, env=self.environment | variables, stdout=self.output, stderr=self.output)
             return self._process
 

@@ -92,7 +92,7 @@ def test_an_error_beside_other_stages_is_raised(stages: Stages) -> None:
         stages.run("here", ["true"], 30)
 
 
-def test_an_interrupt_ends_the_stages_beside(stages: Stages, tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_stages_beside(stages: Stages, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     # Given two stages, the first of which runs
     def work(others: Stages) -> None:
         others.run("first", ["sh", "-c", 'touch "$0"; exec sleep 600', str(tmp_path / "runs")], 600)
@@ -109,6 +109,9 @@ def test_an_interrupt_ends_the_stages_beside(stages: Stages, tmp_path: Path) -> 
 
     # I expect the first to have been ended, and the second not to have begun
     assert not (tmp_path / "second").exists()
+    printed = capfd.readouterr().out
+    assert "=== first: failed" in printed
+    assert "=== second" not in printed
 
 
 @pytest.mark.parametrize(
