@@ -12,6 +12,8 @@ import pytest
 from callbacks import signing
 from jobs.api.new_job import NewJob
 
+pytestmark = pytest.mark.stateless
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()

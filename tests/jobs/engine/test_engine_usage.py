@@ -13,6 +13,8 @@ from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers.engines import Bench, DockerBench, FakeBench
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.stateless
+
 MIB = 1024**2
 SPIN = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"  # takes more than 50 ms of CPU on any machine
 
