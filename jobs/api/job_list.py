@@ -23,6 +23,7 @@ from django.db.models import Q, QuerySet
 
 from jobs.api import limits
 from jobs.models import Job, MetaEntry, Node
+from orchestrator_site.base.db.column_statistics import first_in_index_order
 from orchestrator_site.base.http.pagination import Page
 
 _BLOCK: Final = 16  # bytes of a UUID, and of a block of AES
@@ -60,15 +61,17 @@ def page_of_jobs(
         if wanted["node_id"] is None:
             return Page([], None)
     between = _between(created_after, created_before, cursor)
-    indexes = [rows.filter(between).order_by("-uuid") for rows in _indexes(wanted, meta)]
+    indexes = [rows.filter(between) for rows in _indexes(wanted, meta)]
     match len(wanted) + len(meta):
         case 0:
             return _page(Job.objects.filter(between), limit)
         case 1 if indexes:
-            return _page(_jobs_of(indexes[0][: limit + 1]), limit)
-    uuids, last = _find_matching(indexes or [Job.objects.filter(between).order_by("-uuid")], limit, wanted, meta)
-    jobs = Job.objects.filter(uuid__in=uuids, **wanted)  # again, because a status may have changed
-    return Page(list(_shown(jobs).order_by("-uuid")), encode_cursor(last) if last else None)
+            return _page(_jobs_of(indexes[0], limit + 1), limit)
+    uuids, last = _find_matching(indexes or [Job.objects.filter(between)], limit, wanted, meta)
+    jobs = _shown(Job.objects.filter(uuid__in=uuids)).order_by("-uuid")
+    # Once more, because a status may have changed. In the query, PostgreSQL might look for all jobs with one of the values.
+    matching = [job for job in jobs if all(getattr(job, name) == value for name, value in wanted.items())]
+    return Page(matching, encode_cursor(last) if last else None)
 
 
 def newest_matching(limit: int, wanted: Mapping[str, Any], meta: Mapping[str, str]) -> tuple[list[UUID], bool]:
@@ -76,8 +79,7 @@ def newest_matching(limit: int, wanted: Mapping[str, Any], meta: Mapping[str, st
 
     `wanted` has values of columns.
     """
-    indexes = [rows.order_by("-uuid") for rows in _indexes(wanted, meta)]
-    uuids, last = _find_matching(indexes or [Job.objects.order_by("-uuid")], limit, wanted, meta)
+    uuids, last = _find_matching(_indexes(wanted, meta) or [Job.objects.all()], limit, wanted, meta)
     return uuids, last is not None
 
 
@@ -112,7 +114,7 @@ def _find_matching(
     while unread:
         size = min(size, unread)
         rows = _furthest(indexes, size)
-        batch = list(_jobs_of(rows[:size]).order_by("-uuid").values_list(*columns))
+        batch = list(_jobs_of(rows, size).order_by("-uuid").values_list(*columns))
         for uuid, *values in batch:
             if len(found) == limit:
                 return found, last
@@ -134,18 +136,19 @@ def _furthest(indexes: list[QuerySet[Any]], size: int) -> QuerySet[Any]:
         return indexes[0]
 
     def oldest(rows: QuerySet[Any]) -> UUID:
-        return next(iter(rows.values_list("uuid", flat=True)[size - 1 : size]), UUID(int=0))
+        job = Job.objects.filter(uuid=first_in_index_order(rows, "uuid", limit=1, offset=size - 1))
+        return next(iter(job.values_list("uuid", flat=True)), UUID(int=0))
 
     return min(indexes, key=oldest)
 
 
-def _jobs_of(rows: QuerySet[Any]) -> QuerySet[Job]:
-    """Return the jobs of these rows of an index.
+def _jobs_of(rows: QuerySet[Any], limit: int) -> QuerySet[Job]:
+    """Return the jobs of the first rows of an index.
 
     The subquery reads nothing but the index. With other columns in it, PostgreSQL may prefer to walk through all jobs from the
     newest to the oldest, although those that match are old.
     """
-    return Job.objects.filter(uuid__in=rows.values("uuid"))
+    return Job.objects.filter(uuid__in=first_in_index_order(rows, "uuid", limit))
 
 
 def _shown(jobs: QuerySet[Job]) -> QuerySet[Job]:

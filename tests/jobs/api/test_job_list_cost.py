@@ -1,5 +1,6 @@
 """What a page of GET /v1/jobs reads, and who looks for a single job: as much from a large table as from a small one."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from django.test import Client
 from jobs.api import limits
 from jobs.models import Job
 from jobs.states import State
+from orchestrator_site.base.db.column_statistics import first_in_index_order
 from tests.helpers.factories import make_node
 from tests.helpers.keys import make_namespace
 from tests.helpers.large_tables import rows_read, vacuum
@@ -24,6 +26,7 @@ JOBS = 2000
 OLD = JOBS // 10
 PAGE = 10
 FEW = 500
+FIRST_ROWS = 128  # of the first batch that is read of an index, if there are several filters
 
 
 def store(numbers: range, **values: Any) -> None:
@@ -80,6 +83,45 @@ def test_a_page_reads_little_more_than_it_shows(client: Client) -> None:
     # I expect each page to be read from indexes: an entry of that of the filter, one of the primary key's and the row itself
     # for each job that is shown, and for the next
     assert {query: rows for query, rows in read.items() if rows > 3 * (PAGE + 1)} == {}
+
+
+@pytest.mark.usefixtures("many_jobs")
+def test_a_page_of_a_large_namespace_does_not_read_all_of_it(client: Client) -> None:
+    # Given a namespace that has all jobs: PostgreSQL supposes that it has fewer than a page, because it knows nothing of it
+    assert JOBS / 200 < PAGE + 1
+    queries = {
+        **QUERIES,
+        "createdAfter=1970-01-01T00:00:00.100Z": PAGE,
+        "createdAfter=1970-01-01T00:00:00.100Z&createdBefore=1970-01-01T00:00:01.900Z": PAGE,
+        "status=failed&createdBefore=1970-01-01T00:00:00.100Z": PAGE,
+    }
+
+    # When each filter is used
+    read: dict[str, int] = {}
+    for query, found in queries.items():
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL enable_seqscan = off")  # it would be quicker in so small a table
+            before = rows_read(TABLES)
+            answer = client.get(f"/v1/jobs?namespace=default&limit={PAGE}&{query}")
+            read[query] = rows_read(TABLES) - before
+        assert len(answer.json()["jobs"]) == found
+
+    # I expect a batch to be read from the index of the namespace and from that of the filter, and the jobs of one of them
+    assert {query: rows for query, rows in read.items() if rows > 4 * FIRST_ROWS + 3 * (PAGE + 1)} == {}
+
+
+@pytest.mark.usefixtures("many_jobs")
+def test_postgresql_expects_as_few_rows_of_an_index_as_are_asked_for() -> None:
+    # Given jobs of which most have been completed, as PostgreSQL knows
+    completed = Job.objects.filter(status=State.COMPLETED).order_by("-uuid")
+
+    # When the second five of them are looked for
+    found = Job.objects.filter(uuid__in=first_in_index_order(completed, "uuid", limit=5, offset=5)).order_by("-uuid")
+
+    # I expect no plan for many, such as to read the whole table
+    assert list(found) == list(completed[5:10])
+    assert json.loads(found.explain(format="json"))[0]["Plan"]["Plan Rows"] == 5
 
 
 @pytest.mark.usefixtures("many_jobs")
