@@ -20,8 +20,8 @@ from jobs.api import job_list
 from jobs.models import Job
 from orchestrator_site.base.access.models import ApiKey
 from orchestrator_site.base.http.pauses import Pauses, Places
-from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import Answer, configured, expect_error, store_lines
+from tests.helpers.described_api import described_api
 from tests.helpers.factories import job_spec, make_node, subscribe
 from tests.helpers.keys import bearer, make_key
 from tests.helpers.log_streams import end_log
@@ -207,11 +207,9 @@ def test_no_operation_of_the_document_shows_or_changes_what_another_namespace_ha
         return [list(found.values()) for found in rows]
 
     before = state()
-    schema = schemathesis.openapi.from_dict(client.get("/v1/openapi.json").json())
-    schema.app = application
 
     # When requests are sent that fit the document, for what the other namespace has
-    @given(case=schema[path][method].as_strategy())
+    @given(case=described_api()[path][method].as_strategy())
     @settings(max_examples=4, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def send(case: schemathesis.Case) -> None:
         case.path_parameters = {name: known[name] for name in case.path_parameters or {}}

@@ -15,8 +15,8 @@ from schemathesis.checks import CHECKS
 from callbacks.api import urls as callback_urls
 from jobs.api import limits
 from jobs.api import urls as job_urls
-from orchestrator_site.wsgi import application
 from tests.helpers.api_calls import expect_error
+from tests.helpers.described_api import described_api
 from tests.helpers.factories import make_job
 
 pytestmark = pytest.mark.django_db
@@ -133,16 +133,12 @@ def test_the_document_and_the_page_can_only_be_read(client: Client, path: str) -
 @pytest.mark.django_db(transaction=True)  # a server closes its connection after each answer
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=str)
 @pytest.mark.parametrize(("path", "method"), [operation for operation in OPERATIONS if operation[0].startswith("/v1/")])
-def test_the_service_does_what_the_document_says(
-    document: dict[str, Any], path: str, method: str, mode: schemathesis.GenerationMode
-) -> None:
+def test_the_service_does_what_the_document_says(path: str, method: str, mode: schemathesis.GenerationMode) -> None:
     # Given a job, and requests that are generated from the document
     make_job(id="a")
-    schema = schemathesis.openapi.from_dict(document)
-    schema.app = application
 
     # When requests are sent that fit the document, and others that do not
-    @given(case=schema[path][method].as_strategy(generation_mode=mode))
+    @given(case=described_api()[path][method].as_strategy(generation_mode=mode))
     @settings(max_examples=12, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def send(case: schemathesis.Case) -> None:
         # I expect answers that the document describes, and no 500
