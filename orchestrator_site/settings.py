@@ -155,8 +155,9 @@ SPECTACULAR_SETTINGS = {
 UNFOLD = {
     "SITE_TITLE": "Orchestrator",
     "SITE_HEADER": "Orchestrator",
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/orchestrator_site/icon.svg"}],
-    "STYLES": ["/static/orchestrator_site/admin.css"],
+    # Addresses are functions: unfold takes a text for the name of one, and would search for its module for each page.
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _: "/static/orchestrator_site/icon.svg"}],
+    "STYLES": [lambda _: "/static/orchestrator_site/admin.css"],
     "DASHBOARD_CALLBACK": "orchestrator_site.admin.start_page.views.start_page",
     "SIDEBAR": {"navigation": "orchestrator_site.admin.navigation.navigation"},
 }

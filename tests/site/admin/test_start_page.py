@@ -379,6 +379,21 @@ def test_while_one_page_asks_the_others_get_the_last_answer() -> None:
     assert inner == ["old"]
 
 
+def test_a_page_imports_nothing_again(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given that the page was shown before
+    browser.get("/admin/")
+
+    # When it is shown again
+    searched: list[str] = []
+    monkeypatch.setattr("django.utils.module_loading.import_module", searched.append)
+    page = browser.get("/admin/").content.decode()
+
+    # I expect no search for a module, with the style and the icon in the page
+    assert searched == []
+    assert 'href="/static/orchestrator_site/admin.css"' in page
+    assert 'href="/static/orchestrator_site/icon.svg"' in page
+
+
 def test_the_menu_has_what_the_user_may_see(client: Client) -> None:
     user = User.objects.create_user("victor", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=("view_job", "view_node")))
