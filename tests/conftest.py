@@ -45,6 +45,7 @@ hypothesis.settings.load_profile("default")
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # seldom: it took a twentieth of all processor time
     gc.enable()
 
 
