@@ -46,10 +46,22 @@ class RunSpec:
     stop_grace_seconds: int
     log_limit_bytes: int  # what the engine keeps of the log, in two files of half of it
     disk_limit_bytes: int | None = None  # the engine keeps it from writing much more to its disk, if it can; None: no limit
+    timeout_seconds: int | None = None  # the caller stops it by then; an engine may do so later, as a last resort
+    has_inputs: bool = True  # files may be put into it before it starts
+    has_outputs: bool = True  # files may be read from it after it has ended
     sandbox: str | None = None  # name of the sandbox whose network it joins, in place of `network`
 
 
-Phase = Literal["created", "running", "ended"]
+Phase = Literal["created", "starting", "running", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTraits:
+    """What kind of engine this is. It never changes, and is known without a call."""
+
+    schedules: bool = False  # it decides where and when a container runs, and starts it on its own time
+    merges_streams: bool = False  # its log does not tell stderr from stdout: all is stdout
+    makes_workspace: bool = False  # the workspace is there without `put`
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +77,16 @@ class Observation:
     """The state of a container. Times are those of the engine's clock, in UTC."""
 
     name: str
-    phase: Phase  # created: never started; ended: started once, and not running any more
+    phase: Phase  # created: `start` was not called; starting: it was, but no process runs yet; ended: its process has ended
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None  # set if ended
     oom_killed: bool = False  # Docker misses a kill within about 40 ms of the start (measured)
-    lost: bool = False  # it had ended when the engine was last started, so the engine or the host may have ended it
+    lost: bool = False  # the engine or its host has ended it, or may have: it was restarted, say
+    over_disk_limit: bool = False  # the engine has ended it because it had written too much
+    end_cause: str = ""  # what the engine says about either, as a sentence for clients
+    waiting: str = ""  # if starting: what for, as a phrase
     usage: Usage | None = None  # if ended, and the engine has kept it
     keeps_usage: bool = False  # if running, and the engine will know its usage after the end
     wrong_platform: str = ""  # if a program could not be executed, and its image is for another architecture: the two names
@@ -209,6 +224,10 @@ class FollowedUsage(Protocol):
 class Engine(Protocol):
     """One container engine. Thread-safe: all threads of a worker share one instance."""
 
+    @property
+    def traits(self) -> EngineTraits:
+        """What kind of engine this is."""
+
     def bound(self, interrupt: Interrupt, max_silence: float | None = None) -> "Engine":
         """Return the same engine with calls that raise `Interrupted` soon after `interrupt` is set.
 
@@ -297,6 +316,13 @@ class Engine(Protocol):
         `StartRefused` (either may be), and `ContainerConflict` if a container of this name has started.
         """
 
+    def prepare(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
+        """Return when files can be put into a created container.
+
+        An engine that schedules calls `waiting_for` with a phrase whenever it has another reason to wait; other engines return
+        at once. Raise what `wait_until_started` raises.
+        """
+
     def rename(self, name: str, new_name: str) -> None:
         """Rename a container; calls with its old name raise `ContainerNotFound` from then on.
 
@@ -317,6 +343,15 @@ class Engine(Protocol):
         Raise `ContainerNotFound`, `NetworkMissing`, `StartFailed` (the job is at fault), `EngineInTrouble` (the engine is),
         `StartRefused` (either may be), `SandboxRefused` (its sandbox may be), `StartLost`, and `ContainerConflict` if the
         container has started before.
+        """
+
+    def wait_until_started(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
+        """Return when the process of a container whose start was requested has begun to run, or has ended.
+
+        An engine that schedules may need hours, and calls `waiting_for` with a phrase whenever it has another reason to wait;
+        with other engines the process runs when `start` returns.
+
+        Raise `ContainerNotFound` if the container was removed before it ran, `ImageUnavailable`, and `StartFailed`.
         """
 
     def inspect(self, name: str) -> Observation:

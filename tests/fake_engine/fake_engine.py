@@ -4,7 +4,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from jobs.engine.protocol import (
     DiskSpace,
     DiskUse,
     EngineInfo,
+    EngineTraits,
     FollowedUsage,
     Frames,
     Observation,
@@ -113,6 +114,10 @@ class FakeEngine(FaultInjection):
             container.notify()
 
     # -- the engine ------------------------------------------------------------------------------
+    @property
+    def traits(self) -> EngineTraits:
+        return EngineTraits()
+
     def bound(self, interrupt: Interrupt, max_silence: float | None = None) -> "FakeEngine":
         """Return itself: apart from `stop`, calls that may block have an interrupt of their own."""
         return self
@@ -250,6 +255,9 @@ class FakeEngine(FaultInjection):
         return Path(tempfile.mkdtemp(dir=self._directory))
 
     @fallible
+    def prepare(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
+        pass
+
     def rename(self, name: str, new_name: str) -> None:
         with self._lock:
             container = self._find(name)
@@ -279,6 +287,9 @@ class FakeEngine(FaultInjection):
             raise SandboxRefused(f"cannot join the network of {container.spec.sandbox}")
 
     @fallible
+    def wait_until_started(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
+        pass
+
     def inspect(self, name: str) -> Observation:
         container = self._find(name)
         seen = container.observe()

@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ from jobs.engine.protocol import (
     DiskSpace,
     DiskUse,
     EngineInfo,
+    EngineTraits,
     FollowedUsage,
     Frames,
     Observation,
@@ -108,6 +109,10 @@ class DockerEngine:
         self._sandboxes = Sandboxes(self._client, self._init.architecture, self._runtime)
         self._files = ContainerFiles(self._client)
         self._warnings = EngineWarnings()
+
+    @property
+    def traits(self) -> EngineTraits:
+        return EngineTraits()
 
     def bound(self, interrupt: Interrupt, max_silence: float | None = None) -> "DockerEngine":
         engine = copy.copy(self)
@@ -224,6 +229,9 @@ class DockerEngine:
             raise self._creation.error(spec, body, answer)
         self._warnings.remember((answer.data or {}).get("Warnings") or [])
 
+    def prepare(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
+        pass
+
     def rename(self, name: str, new_name: str) -> None:
         self._client.call("POST", f"/containers/{quoted(name)}/rename", params={"name": new_name})
 
@@ -262,6 +270,9 @@ class DockerEngine:
         if cause.fault == "engine":
             return EngineInTrouble(answer.message)
         return StartFailed(cause.sentence) if cause.fault == "job" else StartRefused(answer.message, cause.sentence)
+
+    def wait_until_started(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
+        pass
 
     def inspect(self, name: str) -> Observation:
         inspected = self._inspect(name)
