@@ -197,6 +197,11 @@ class Job(models.Model):
     log_tail_stderr_time = models.CharField(max_length=40, blank=True)
     log_last_stdout = models.CharField(max_length=40, blank=True, help_text="The engine's timestamp of the last stored frame.")
     log_last_stderr = models.CharField(max_length=40, blank=True)
+    log_last_count = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text="How many of the last stored frames have the same timestamp.",
+    )
     log_engine_bytes = models.PositiveBigIntegerField(default=0, help_text="Bytes that the engine's log had at least.")
     log_next = models.PositiveBigIntegerField(default=1, help_text="Number of the next line to store.")
     log_bytes = models.PositiveBigIntegerField("stored log (bytes)", default=0)

@@ -62,6 +62,7 @@ class EngineTraits:
     schedules: bool = False  # it decides where and when a container runs, and starts it on its own time
     merges_streams: bool = False  # its log does not tell stderr from stdout: all is stdout
     makes_workspace: bool = False  # the workspace is there without `put`
+    finds_log_positions: bool = False  # its `logs` takes `after`, and says where frames may be missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class Frames:
     stream: StreamName
     times: Sequence[str]
     data: Sequence[bytes]  # as many as times
+    after_gap: bool = False  # whether the engine says that frames before these may be missing
 
     def __len__(self) -> int:
         return len(self.times)
@@ -131,6 +133,20 @@ class Frames:
 
 
 _ends_in_line_feed = methodcaller("endswith", b"\n")
+
+
+@dataclass(frozen=True, slots=True)
+class LogPosition:
+    """A place in the log of an engine that merges the streams: behind the last of some frames in a row with the same time."""
+
+    time: str
+    frames: int  # with this time
+
+    def moved(self, times: Sequence[str]) -> "LogPosition":
+        """Return the place after the next frames, of which there is at least one."""
+        last = times[-1]
+        alike = next((number for number, time in enumerate(reversed(times)) if time != last), len(times))
+        return LogPosition(last, alike + self.frames if alike == len(times) and last == self.time else alike)
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,11 +426,21 @@ class Engine(Protocol):
 
     # -- logs ----------------------------------------------------------------------------------
     def logs(
-        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt, tail: int | None = None
+        self,
+        name: str,
+        *,
+        skip: int,
+        follow: bool,
+        interrupt: Interrupt,
+        tail: int | None = None,
+        after: LogPosition | None = None,
     ) -> AbstractContextManager[Iterator[Frames | None]]:
         """Open a log and yield its frames, both streams in the order of the engine's file, without the first `skip`.
 
         With `tail`, yield only the last `tail` frames; `skip` must then be 0.
+
+        With `after`, which only an engine takes that finds log positions, yield what follows that place. If the engine does not
+        have the frames there any more, yield all that it has, marked as after a gap. `skip` must be 0, and `tail` None.
 
         With `follow` the iterator ends when the process has ended, and yields None once per pause of at least 250 ms, so that
         the reader can commit what it has. Leaving the context closes the connection.

@@ -144,6 +144,11 @@ class LogFollower:
     @contextmanager
     def _frames(self, *, following: bool) -> Iterator[Iterator[Frames | None]]:
         """Open the log after the last stored frame or, if it was rotated since, at the first frame that is left."""
+        if self._engine.traits.finds_log_positions:
+            place = self._writer.position
+            with self._engine.logs(self._container, skip=0, follow=following, interrupt=self._interrupt, after=place) as frames:
+                yield frames
+            return
         skip = self._writer.frames
         if not following and (missing := self._read_tail()) is not None:
             yield iter(missing)

@@ -9,7 +9,7 @@ from typing import Final
 
 from django.db.models import Q
 
-from jobs.engine.protocol import Frames
+from jobs.engine.protocol import Frames, LogPosition, StreamName
 from jobs.lifecycle import Claim, changed
 from jobs.log_lines import MAX_EVENT_BYTES, Batch, Cursor, Ending, Line, LineSplitter
 from jobs.logs.backpressure import Backlog
@@ -23,6 +23,7 @@ _MAX_CHUNK_LINES: Final = 5000
 _MAX_CHUNK_BYTES: Final = 8 * MAX_EVENT_BYTES
 _CHUNK: Final = ("job", "first", "count", "lines", "unended")
 _GAP: Final = "[lines may be missing here: the log outgrew ENGINE_LOG_LIMIT and the engine rotated it]"
+_GAP_ON_CLUSTER: Final = "[lines may be missing here: the node rotated the log]"
 _UNREADABLE: Final = "[lines may be missing here: the engine cannot read the rest of its log]"
 
 
@@ -30,9 +31,13 @@ class LogWriter:
     """A writer that splits frames into lines and commits these in batches, continuing at the job's committed cursor."""
 
     def __init__(
-        self, claim: Claim, job: Job, *, log_limit: int, engine_log_limit: int, intervals: LogIntervals = LogIntervals()
+        self, claim: Claim, job: Job, *, log_limit: int, engine_log_limit: int | None, intervals: LogIntervals = LogIntervals()
     ) -> None:
-        """Start at the cursor in `job`. `log_limit` (LOG_LIMIT) and `engine_log_limit` (ENGINE_LOG_LIMIT) are in bytes."""
+        """Start at the cursor in `job`. `log_limit` (LOG_LIMIT) and `engine_log_limit` (ENGINE_LOG_LIMIT) are in bytes.
+
+        With an engine that finds log positions, `engine_log_limit` is None: it repeats nothing, and says itself where frames may
+        be missing.
+        """
         self._claim = claim
         self._log_limit = log_limit
         self._splitter = LineSplitter(
@@ -46,10 +51,12 @@ class LogWriter:
             intervals,
         )
         self._gaps = 0  # since the last commit
+        self._gap_marker = _GAP if engine_log_limit is not None else _GAP_ON_CLUSTER
+        self._position = LogPosition(job.log_last_stdout, job.log_last_count)
         self.rotation = RotationDetector(
             {"stdout": job.log_last_stdout, "stderr": job.log_last_stderr},
             engine_bytes=job.log_engine_bytes,
-            first_file_bytes=engine_log_limit // 2,
+            first_file_bytes=float("inf") if engine_log_limit is None else engine_log_limit // 2,
         )
         # An earlier owner may have left the backlog full.
         self.backlog = Backlog(claim.uuid, may_be_full=job.wants_logs and job.log_frames > 0)
@@ -60,6 +67,11 @@ class LogWriter:
     def frames(self) -> int:
         """How many frames of the log are stored, or will be by the next commit."""
         return self._splitter.frames
+
+    @property
+    def position(self) -> LogPosition:
+        """The place behind these frames, for an engine that finds log positions."""
+        return self._position
 
     @property
     def can_resume_anywhere(self) -> bool:
@@ -86,19 +98,27 @@ class LogWriter:
         self._commit(self._splitter.take(), unreadable=unreadable)
 
     def _add(self, frames: Frames) -> None:
+        if frames.after_gap:
+            self._break_off(frames.stream)
+            self._gaps += 1
+        self._position = self._position.moved(frames.times)
         if self.rotation.accept_all(frames):
             self._splitter.feed(frames)
             return
         for number, frame in enumerate(frames):
             kind = self.rotation.classify(frame)
             if kind is FrameKind.NEW_AFTER_GAP:
-                self._splitter.break_off(frame.stream)
-                self._commit(self._splitter.take())  # the marker of the gap belongs after the line that was broken off
+                self._break_off(frame.stream)
             if kind in (FrameKind.NEW_AFTER_GAP, FrameKind.REPEATED_AFTER_GAP):
                 self._gaps += 1
             if kind in (FrameKind.NEW, FrameKind.NEW_AFTER_GAP):
                 self.rotation.accept(frame)
                 self._splitter.feed(frames.part(number, number + 1))
+
+    def _break_off(self, stream: StreamName) -> None:
+        """End the unfinished line of a stream, and commit it: the marker of the gap belongs after it."""
+        self._splitter.break_off(stream)
+        self._commit(self._splitter.take())
 
     def _commit(self, batch: Batch, *, unreadable: bool = False) -> None:
         if not batch.lines and not unreadable:
@@ -112,10 +132,11 @@ class LogWriter:
             "log_last_stdout": self.rotation.last_times["stdout"],
             "log_last_stderr": self.rotation.last_times["stderr"],
             "log_engine_bytes": self.rotation.engine_bytes,
+            "log_last_count": self._position.frames,
             "owner_deaths": 0,  # this owner got further than those that died
         }
         with changed(self._claim.uuid, self._claim.guard & Q(exited_at=None), **values) as job:
-            lines = (_marker(batch.lines[0], _GAP), *batch.lines) if self._gaps and batch.lines else batch.lines
+            lines = (_marker(batch.lines[0], self._gap_marker), *batch.lines) if self._gaps and batch.lines else batch.lines
             kept = 0 if job.log_full else _store(job, lines, self._log_limit)
             job.log_dropped += self._gaps
             if job.wants_logs:

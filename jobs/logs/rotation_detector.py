@@ -30,11 +30,12 @@ class RotationDetector:
     the engine's first log file must be full, since nothing is rotated before that.
     """
 
-    def __init__(self, last_times: Mapping[StreamName, str], *, engine_bytes: int, first_file_bytes: int) -> None:
+    def __init__(self, last_times: Mapping[StreamName, str], *, engine_bytes: int, first_file_bytes: float) -> None:
         """Continue after the frames that are stored.
 
         `last_times` are the times of each stream's last stored frame, empty if there is none. `engine_bytes` is what the
-        stored frames take on the engine's disk, and `first_file_bytes` the size at which the engine starts a second file.
+        stored frames take on the engine's disk, and `first_file_bytes` the size at which the engine starts a second file:
+        infinite if it says itself where it has lost frames.
         """
         self.last_times = dict(last_times)
         self.engine_bytes = engine_bytes

@@ -333,9 +333,8 @@ class Run:
 
     def _log_follower(self, job: Job) -> LogFollower:
         limits, intervals = self._configuration, self._intervals.log
-        writer = LogWriter(
-            self.claim, job, log_limit=limits.log_limit, engine_log_limit=limits.engine_log_limit, intervals=intervals
-        )
+        engine_limit = None if self._engine.traits.finds_log_positions else limits.engine_log_limit
+        writer = LogWriter(self.claim, job, log_limit=limits.log_limit, engine_log_limit=engine_limit, intervals=intervals)
         return LogFollower(self._engine, self._container.name, writer, self.interrupt, intervals)
 
     def _give_up(self) -> None:

@@ -19,6 +19,7 @@ from jobs.engine.protocol import (
     EngineTraits,
     FollowedUsage,
     Frames,
+    LogPosition,
     Observation,
     PullPolicy,
     RegistryCheck,
@@ -364,7 +365,14 @@ class FakeEngine(FaultInjection):
     # -- logs ----------------------------------------------------------------------------------------
     @fallible
     def logs(
-        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt, tail: int | None = None
+        self,
+        name: str,
+        *,
+        skip: int,
+        follow: bool,
+        interrupt: Interrupt,
+        tail: int | None = None,
+        after: LogPosition | None = None,
     ) -> AbstractContextManager[Iterator[Frames | None]]:
         container = self._find(name)
         return self._logs(container, skip if tail is None else container.before_last_frames(tail), follow, interrupt)

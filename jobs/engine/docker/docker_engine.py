@@ -38,6 +38,7 @@ from jobs.engine.protocol import (
     EngineTraits,
     FollowedUsage,
     Frames,
+    LogPosition,
     Observation,
     PullPolicy,
     RegistryCheck,
@@ -348,7 +349,14 @@ class DockerEngine:
     # -- logs ----------------------------------------------------------------------------------
     @contextmanager
     def logs(
-        self, name: str, *, skip: int, follow: bool, interrupt: Interrupt, tail: int | None = None
+        self,
+        name: str,
+        *,
+        skip: int,
+        follow: bool,
+        interrupt: Interrupt,
+        tail: int | None = None,
+        after: LogPosition | None = None,  # noqa: ARG002 - `skip` tells where to go on
     ) -> Iterator[Iterator[Frames | None]]:
         params = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": "1" if follow else "0"}
         params["tail"] = "all" if tail is None else str(tail)

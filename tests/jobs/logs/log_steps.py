@@ -29,7 +29,7 @@ def decide(claim: Claim) -> None:
     lifecycle.decide(claim, State.COMPLETED, None, exit_code=0, ended=STARTED_AT)
 
 
-def log_writer(claim: Claim, *, log_limit: int = 10**9, engine_log_limit: int = 10**9) -> LogWriter:
+def log_writer(claim: Claim, *, log_limit: int = 10**9, engine_log_limit: int | None = 10**9) -> LogWriter:
     return LogWriter(claim, Job.objects.get(), log_limit=log_limit, engine_log_limit=engine_log_limit)
 
 
@@ -40,7 +40,7 @@ def log_follower(
     *,
     name: str = "name",
     intervals: LogIntervals = INTERVALS,
-    **limits: int,
+    **limits: Any,
 ) -> LogFollower:
     """Return a new owner's follower: it continues at what is committed."""
     return LogFollower(engine, name, log_writer(claim, **limits), interrupt or Interrupt(), intervals)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from callbacks.models import Destination, Event, Owner, Subscription
 from jobs import events, lifecycle
-from jobs.engine.protocol import Frame, Frames, Observation
+from jobs.engine.protocol import EngineTraits, Frame, Frames, Observation
 from jobs.errors import Interrupted
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
@@ -80,6 +80,8 @@ class ScriptedEngine:
     `on_waits` are called one after the other when the follower waits; the wait after the last of them ends the process.
     `on_frames` are called when that many frames have been read.
     """
+
+    traits = EngineTraits()
 
     def __init__(self, printed: Sequence[str], on_waits: Sequence[Callable[[], object]] = ()) -> None:
         self.frames = [Frame("stdout", f"2026-01-01T00:00:00.{n:09}Z", f"{text}\n".encode()) for n, text in enumerate(printed)]

@@ -11,7 +11,7 @@ from django.db import transaction
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from jobs.engine.protocol import Frame, Frames, Observation, StreamName
+from jobs.engine.protocol import EngineTraits, Frame, Frames, Observation, StreamName
 from jobs.errors import EngineUnavailable
 from jobs.lifecycle import Claim
 from orchestrator_site.base.intervals import LogIntervals
@@ -27,6 +27,8 @@ FULL_AT_ONCE: Final = 0
 
 class EndedContainer:
     """A container whose process has ended. A reader that follows its log gets the first frames only, then an error or no end."""
+
+    traits = EngineTraits()
 
     def __init__(
         self, log: Sequence[Frame], *, followed: int | None = None, error: Exception | None = None, endless: bool = False

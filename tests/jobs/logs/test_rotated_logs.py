@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from jobs import lifecycle
-from jobs.engine.protocol import Frame, Frames, Observation, StreamName
+from jobs.engine.protocol import EngineTraits, Frame, Frames, Observation, StreamName
 from jobs.errors import EngineRefused
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
@@ -29,6 +29,8 @@ NEVER_FULL: Final = 10**9
 
 class RotatingEngine:
     """An ended container with two logs: one for a reader that follows it, one for later readers."""
+
+    traits = EngineTraits()
 
     def __init__(self, followed: Sequence[Frame], kept: Sequence[Frame]) -> None:
         self._followed, self._kept = followed, kept
