@@ -63,6 +63,7 @@ class EngineTraits:
     merges_streams: bool = False  # its log does not tell stderr from stdout: all is stdout
     makes_workspace: bool = False  # the workspace is there without `put`
     finds_log_positions: bool = False  # its `logs` takes `after`, and says where frames may be missing
+    limits_disk: bool = False  # it ends by itself a container that has written more than its limit: nothing has to be measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,11 @@ class Observation:
     keeps_usage: bool = False  # if running, and the engine will know its usage after the end
     wrong_platform: str = ""  # if a program could not be executed, and its image is for another architecture: the two names
     labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_run(self) -> bool:
+        """Whether its process has begun to run. It may have ended."""
+        return self.phase in ("running", "ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +173,17 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """The engine's description of itself and its host."""
+    """The engine's description of itself and its host or hosts."""
 
     id: str
     name: str
-    cpus: float  # cores
-    memory_bytes: int
+    cpus: float  # cores, of all its hosts; 0: unknown, which only an engine that schedules may say
+    memory_bytes: int  # the same
     warnings: tuple[str, ...]  # one sentence for each limit that the engine cannot enforce
     clock: datetime
     refusal: str = ""  # why no job can start as the worker is configured
+    largest_cpus: float | None = None  # the most that one container can have, if the engine schedules; None: unknown
+    largest_memory_bytes: int | None = None  # the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +337,7 @@ class Engine(Protocol):
         """Create a container without starting it. Replace one of the same name that never started.
 
         Raise `ImageUnavailable`, `NetworkMissing`, `EngineRefused` (the job is at fault), `EngineInTrouble` (the engine is),
-        `StartRefused` (either may be), and `ContainerConflict` if a container of this name has started.
+        `StartRefused` (either may be), and `ContainerConflict` if `start` was called for a container of this name.
         """
 
     def prepare(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
@@ -367,7 +375,7 @@ class Engine(Protocol):
         An engine that schedules may need hours, and calls `waiting_for` with a phrase whenever it has another reason to wait;
         with other engines the process runs when `start` returns.
 
-        Raise `ContainerNotFound` if the container was removed before it ran, `ImageUnavailable`, and `StartFailed`.
+        Raise `ContainerNotFound` if the container was removed before it ran, or renamed, `ImageUnavailable`, and `StartFailed`.
         """
 
     def inspect(self, name: str) -> Observation:
@@ -386,7 +394,7 @@ class Engine(Protocol):
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a container and its anonymous volumes; do nothing if it does not exist.
 
-        Raise `ContainerConflict` if it is running, unless `force` is set.
+        Raise `ContainerConflict` if it is starting or running, unless `force` is set. One that is starting is not run any more.
         """
 
     def list(self, labels: dict[str, str]) -> list[Observation]:

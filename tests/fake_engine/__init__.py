@@ -2,5 +2,6 @@
 
 from tests.fake_engine.fake_engine import FakeEngine
 from tests.fake_engine.process_container import FakeImage
+from tests.fake_engine.scheduling_engine import SchedulingEngine
 
-__all__ = ["FakeEngine", "FakeImage"]
+__all__ = ["FakeEngine", "FakeImage", "SchedulingEngine"]

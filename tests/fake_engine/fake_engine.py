@@ -60,6 +60,8 @@ class FakeEngine(FaultInjection):
     has the names of those, and `protected` the ids of the networks with firewall rules. Call `close` at the end.
     """
 
+    _container_class = FakeContainer
+
     def __init__(
         self,
         *,
@@ -179,7 +181,7 @@ class FakeEngine(FaultInjection):
         with self._lock:
             if name in self._containers:
                 raise ContainerConflict(f"the name {name} is taken")
-            self._containers[name] = FakeContainer(spec, FakeImage(), self._new_root(), self._intervals.idle_log)
+            self._containers[name] = self._new_container(spec, FakeImage())
         self.start(name)
 
     @fallible
@@ -240,25 +242,30 @@ class FakeEngine(FaultInjection):
             raise ImageUnavailable(image_errors.not_on_engine(reference))
         if not (spec.command or image.command):
             raise EngineRefused(start_errors.NO_COMMAND)
-        if spec.cpu_millis > self._cpus * 1000:
-            raise EngineRefused(start_errors.FEWER_CPUS)
+        self._check_size(spec)
         with self._lock:
             taken = self._containers.get(spec.name)
             if taken is not None:
                 if taken.phase != "created":
                     raise ContainerConflict(f"the container {spec.name} has started already")
                 self._remove(taken, force=False)
-            container = FakeContainer(replace(spec, labels=dict(spec.labels)), image, self._new_root(), self._intervals.idle_log)
+            container = self._new_container(replace(spec, labels=dict(spec.labels)), image)
             container.sandbox = self._containers.get(spec.sandbox or "")  # it stays the same one if it is renamed
             self._containers[spec.name] = container
 
-    def _new_root(self) -> Path:
-        return Path(tempfile.mkdtemp(dir=self._directory))
+    def _check_size(self, spec: RunSpec) -> None:
+        if spec.cpu_millis > self._cpus * 1000:
+            raise EngineRefused(start_errors.FEWER_CPUS)
+
+    def _new_container(self, spec: RunSpec, image: FakeImage) -> FakeContainer:
+        root = Path(tempfile.mkdtemp(dir=self._directory))
+        return self._container_class(spec, image, root, self._intervals.idle_log)
 
     @fallible
     def prepare(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
         pass
 
+    @fallible
     def rename(self, name: str, new_name: str) -> None:
         with self._lock:
             container = self._find(name)
@@ -266,6 +273,7 @@ class FakeEngine(FaultInjection):
                 raise ContainerConflict(f"the name {new_name} is taken")
             container.name = new_name
             self._containers[new_name] = self._containers.pop(name)
+        container.notify()
 
     @fallible
     def start(self, name: str, *, first: bool = False) -> None:
@@ -291,6 +299,7 @@ class FakeEngine(FaultInjection):
     def wait_until_started(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
         pass
 
+    @fallible
     def inspect(self, name: str) -> Observation:
         container = self._find(name)
         seen = container.observe()
@@ -299,7 +308,7 @@ class FakeEngine(FaultInjection):
             kept = container.spec.name in self._kept_usage
         if seen.phase == "running":
             return replace(seen, keeps_usage=kept)
-        lost = seen.finished_at is not None and seen.finished_at <= self._began
+        lost = seen.lost or (seen.finished_at is not None and seen.finished_at <= self._began)
         return replace(seen, lost=lost, usage=container.usage if kept else None)
 
     @fallible
@@ -321,6 +330,7 @@ class FakeEngine(FaultInjection):
         container.mark_removed(force=force)
         container.kill()
         del self._containers[container.name]
+        container.notify()
         self._kept_usage.discard(container.name)
         shutil.rmtree(container.root, ignore_errors=True)
 

@@ -52,6 +52,8 @@ class FakeImage:
 class FakeContainer:
     """A thread-safe container. Every change wakes the calls that wait for one."""
 
+    merges_streams = False  # its log has all in stdout
+
     def __init__(self, spec: RunSpec, image: FakeImage, root: Path, max_pause: float) -> None:
         """`max_pause` is for followed logs, in seconds. Raises `EngineRefused` if the workspace cannot be a directory."""
         self.name = spec.name
@@ -128,12 +130,13 @@ class FakeContainer:
                     env={**self.image.environment, **self.spec.environment},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    stderr=subprocess.STDOUT if self.merges_streams else subprocess.PIPE,
                     start_new_session=True,
                 )
             except OSError as error:  # worded as by the init of Docker's containers
                 reason = "not found" if isinstance(error, FileNotFoundError) else (error.strerror or "").lower()
-                self._frames.append(Frame("stderr", _now(), f"exec {command[0]}: {reason}\n".encode()))
+                stream: StreamName = "stdout" if self.merges_streams else "stderr"
+                self._frames.append(Frame(stream, _now(), f"exec {command[0]}: {reason}\n".encode()))
                 self._end(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE)
                 return
         threading.Thread(target=self._attend, args=(self._process,), name=f"fake {self.name}", daemon=True).start()
@@ -144,7 +147,7 @@ class FakeContainer:
             return
         self._stopping = True
         self._signal_all(self._process, signal.SIGTERM)
-        if not self._wait_for(lambda: self.phase != "running", grace):
+        if not self.wait_for(lambda: self.phase != "running", grace):
             self._overdue = True
             self.kill()
 
@@ -153,7 +156,7 @@ class FakeContainer:
         if self._process is None:
             return
         self._signal_all(self._process, signal.SIGKILL)
-        self._wait_for(lambda: self.phase != "running", None)
+        self.wait_for(lambda: self.phase != "running", None)
 
     def mark_removed(self, *, force: bool) -> None:
         """Prevent further starts. Raises `ContainerConflict` if it is running, unless `force` is set."""
@@ -171,7 +174,7 @@ class FakeContainer:
             return self.phase != "running"
 
         with interrupt.waking(self.notify):
-            self._wait_for(ended, timeout)
+            self.wait_for(ended, timeout)
 
     def before_last_frames(self, count: int) -> int:
         """Return the number of frames before the last `count`."""
@@ -188,22 +191,23 @@ class FakeContainer:
             return position < len(self._frames) or self.phase != "running" or not follow
 
         while True:
-            if not self._wait_for(more, self._max_pause):
+            if not self.wait_for(more, self._max_pause):
                 yield None
-                self._wait_for(more, None)
+                self.wait_for(more, None)
             if position >= len(self._frames):
                 return
             yield alone(self._frames[position])
             position += 1
 
-    def _wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+    def wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Return as soon as a change makes the condition true, or False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(condition, timeout)
 
     def _attend(self, process: subprocess.Popen[bytes]) -> None:
         """Read the output and watch the memory until the process ends; then kill what it left running, as a container does."""
         pipes: list[tuple[StreamName, IO[bytes] | None]] = [("stdout", process.stdout), ("stderr", process.stderr)]
-        readers = [threading.Thread(target=self._read, args=(stream, pipe), daemon=True) for stream, pipe in pipes]
+        readers = [threading.Thread(target=self._read, args=(stream, pipe), daemon=True) for stream, pipe in pipes if pipe]
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch_memory, args=(process, ended), daemon=True)
         for thread in (*readers, watcher):

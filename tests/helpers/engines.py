@@ -16,7 +16,7 @@ import pytest
 from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine, Frame, Observation, RunSpec
 from jobs.interrupt import Interrupt
-from tests.fake_engine import FakeEngine, FakeImage
+from tests.fake_engine import FakeEngine, FakeImage, SchedulingEngine
 from tests.helpers import built_images, registries
 from tests.helpers.log_frames import flat
 
@@ -89,10 +89,15 @@ class Bench:
         return spec.name
 
     def started(self, command: tuple[str, ...] | None = ("true",), **values: Any) -> str:
-        """Create and start a container, and return its name."""
+        """Create and start a container, and return its name when its process runs."""
         name = self.created(command, **values)
-        self.engine.start(name)
+        self.start(name)
         return name
+
+    def start(self, name: str) -> None:
+        """Start a created container, and return when its process runs."""
+        self.engine.start(name)
+        self.engine.wait_until_started(name, lambda _: None, Interrupt())
 
     def ended(self, command: tuple[str, ...] | None = ("true",), **values: Any) -> str:
         """Run a container to its end, and return its name."""
@@ -152,9 +157,9 @@ class Bench:
 
 
 class FakeBench(Bench):
-    def __init__(self) -> None:
+    def __init__(self, engine: FakeEngine) -> None:
         super().__init__()
-        self.engine: FakeEngine = FakeEngine()
+        self.engine: FakeEngine = engine
 
     def image_with(self, *, user: str = "", command: tuple[str, ...] | None = ("/bin/sh",)) -> str:
         reference = f"test/{uuid.uuid4().hex}:latest"
@@ -294,12 +299,19 @@ def docker_bench(docker_host: str, registry_address: str) -> Iterator[DockerBenc
 
 @pytest.fixture
 def fake_bench() -> Iterator[FakeBench]:
-    bench = FakeBench()
+    bench = FakeBench(FakeEngine())
     yield bench
     bench.engine.close()
 
 
-@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.engine)])
+@pytest.fixture
+def scheduling_bench() -> Iterator[FakeBench]:
+    bench = FakeBench(SchedulingEngine())
+    yield bench
+    bench.engine.close()
+
+
+@pytest.fixture(params=["fake", "scheduling", pytest.param("docker", marks=pytest.mark.engine)])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Each engine in turn: tests with this fixture are the contract of `jobs.engine.protocol`."""
     found: Bench = request.getfixturevalue(f"{request.param}_bench")

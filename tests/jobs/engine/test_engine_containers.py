@@ -113,6 +113,8 @@ def test_environment_and_working_directory_are_set(bench: Bench) -> None:
 
 
 def test_more_cpu_than_the_engine_has_is_refused(bench: Bench) -> None:
+    if bench.engine.traits.schedules:
+        pytest.skip("an engine that schedules waits for a larger host")
     with pytest.raises(EngineRefused, match="fewer cpus"):
         bench.created(cpu_millis=1000 * 1000)
 
@@ -181,7 +183,7 @@ def test_a_container_that_never_started_is_replaced(bench: Bench) -> None:
     bench.engine.create(spec)
 
     name = bench.created(("echo", "second"), name=spec.name)
-    bench.engine.start(name)
+    bench.start(name)
     bench.engine.wait(name, Interrupt())
 
     assert [frame.data for frame in bench.log(name)] == [b"second\n"]
@@ -318,7 +320,7 @@ def test_a_simultaneous_start_and_removal_leave_it_running_or_gone(bench: Bench)
 
     assert outcomes.count(None) >= 1
     try:
-        assert bench.engine.inspect(name).phase == "running"
+        assert bench.engine.inspect(name).phase == ("starting" if bench.engine.traits.schedules else "running")
     except ContainerNotFound:
         assert not bench.engine.list(bench.labels)
 

@@ -42,7 +42,7 @@ def test_a_process_reads_its_input_and_writes_its_output(bench: Bench) -> None:
     name = bench.created(shell("tr a-z A-Z < in > out"))
     bench.engine.put(name, "/workspace", [tar_of("in", b"hello")])
 
-    bench.engine.start(name)
+    bench.start(name)
     bench.engine.wait(name, Interrupt())
 
     assert read(bench, name, "/workspace/out")["out"][1] == b"HELLO"

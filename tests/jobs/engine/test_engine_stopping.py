@@ -61,7 +61,7 @@ def test_a_plain_process_stops_at_once(bench: Bench) -> None:
 
 
 def test_a_stop_lets_the_process_finish_its_work(bench: Bench) -> None:
-    name = bench.started(shell("trap 'echo bye; exit 5' TERM; echo ready; while true; do sleep 0.05; done"))
+    name = bench.started(shell("exec 2> /dev/null; trap 'echo bye; exit 5' TERM; echo ready; while true; do sleep 0.05; done"))
     wait_for(lambda: bench.log(name))
 
     bench.engine.stop(name, 30)
