@@ -7,8 +7,8 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
+from jobs.engine.answer_stream import ByteStream
 from jobs.engine.docker.log_frames import read_frames
-from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.protocol import Frame
 from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt
@@ -45,7 +45,7 @@ def attack_chunks(random: Random) -> None:
         with HTTPResponse(ours) as response:
             response.begin()
             try:
-                answer: Any = SimpleNamespace(raw=SimpleNamespace(_fp=response))
+                answer: Any = SimpleNamespace(_fp=response)
                 stream = ByteStream(answer, Interrupt(), EngineIntervals())
                 content = b"".join(iter(stream.read, b""))
             except EngineUnavailable:

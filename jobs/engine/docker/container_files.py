@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 
 import requests
 
+from jobs.engine.answer_stream import ANSWER_UNREADABLE
 from jobs.engine.container_user import resolve
 from jobs.engine.docker.transport import (
-    ANSWER_UNREADABLE,
     TRANSPORT_ERRORS,
     EngineAnswer,
     EngineClient,

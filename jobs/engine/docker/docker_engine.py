@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
+from jobs.engine.answer_stream import ByteStream
 from jobs.engine.docker.container_creation import ContainerCreation
 from jobs.engine.docker.container_files import ContainerFiles
 from jobs.engine.docker.container_json import listed_observation, observation
@@ -28,7 +29,6 @@ from jobs.engine.docker.resource_limits import ResourceLimits
 from jobs.engine.docker.sandboxes import Sandboxes
 from jobs.engine.docker.start_errors import cause_of, check_arguments
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, quoted
-from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.docker.unenforced_limits import EngineWarnings, flagged_limits
 from jobs.engine.docker.usage import KeptUsage, StatisticsStreams
 from jobs.engine.protocol import (
@@ -368,7 +368,7 @@ class DockerEngine:
         with self._client.bound(interrupt).stream(method, path, params=params) as response:
             if isinstance(response, EngineAnswer):
                 raise response.error()
-            yield ByteStream(response, interrupt, self._intervals)
+            yield ByteStream(response.raw, interrupt, self._intervals)
 
     # -- files ---------------------------------------------------------------------------------
     def stat(self, name: str, path: str) -> Stat | None:

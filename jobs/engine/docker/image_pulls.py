@@ -12,9 +12,9 @@ from docker.auth import encode_header, load_config
 from docker.errors import DockerException
 
 from jobs.engine import image_errors
+from jobs.engine.answer_stream import ByteStream
 from jobs.engine.docker.daemon_restarts import DaemonRestarts
 from jobs.engine.docker.transport import EngineAnswer, EngineClient, is_engine_trouble_in_pull, quoted
-from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.protocol import PullPolicy, RegistryCheck
 from jobs.engine.pullable_reference import DOCKER_HUB, Reference, parse_reference
 from jobs.engine.shared_pulls import SharedPulls
@@ -150,7 +150,7 @@ class Images:
     def _follow(self, response: requests.Response, reference: Reference, abort: Interrupt) -> None:
         """Read the progress to its end, and raise the error that it reports."""
         begun = False
-        for line in ByteStream(response, abort, self._client.intervals).lines(_MAX_PROGRESS_LINE_BYTES):
+        for line in ByteStream(response.raw, abort, self._client.intervals).lines(_MAX_PROGRESS_LINE_BYTES):
             if error := _reported_error(line):
                 failure = _failure(error, reference)
                 raise _PullBrokeOff(str(failure)) if begun and isinstance(failure, ImageUnavailable) else failure

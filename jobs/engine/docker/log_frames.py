@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final
 
-from jobs.engine.docker.transport import ANSWER_TOO_SHORT
-from jobs.engine.docker.transport.answer_stream import ByteStream
+from jobs.engine.answer_stream import ANSWER_TOO_SHORT, ByteStream
 from jobs.engine.protocol import Frames, StreamName
 from jobs.errors import EngineRefused, EngineUnavailable
 

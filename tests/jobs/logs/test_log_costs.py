@@ -11,8 +11,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from callbacks.models import Event
+from jobs.engine.answer_stream import ByteStream
 from jobs.engine.docker import log_frames
-from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.protocol import Frames
 from jobs.log_lines import LineSplitter
 from jobs.logs.rotation_detector import RotationDetector

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from jobs.engine.answer_stream import ANSWER_UNREADABLE
 from jobs.engine.docker.disk.container_paths import other_paths, size_under_quota, upper_of
 from jobs.engine.docker.disk.disk_of_engine import DiskOfEngine
 from jobs.engine.docker.disk.tree_removal import remove_tree
 from jobs.engine.docker.disk.tree_size import tree_files, tree_size
 from jobs.engine.docker.disk.unnamed_files import unnamed_size
-from jobs.engine.docker.transport import ANSWER_UNREADABLE, EngineClient, quoted
+from jobs.engine.docker.transport import EngineClient, quoted
 from jobs.engine.protocol import DiskSpace, DiskUse
 from jobs.errors import EngineUnavailable, Unmeasurable
 

@@ -2,8 +2,6 @@
 
 from jobs.engine.docker.transport.api_client import EngineClient, quoted
 from jobs.engine.docker.transport.engine_answers import (
-    ANSWER_TOO_SHORT,
-    ANSWER_UNREADABLE,
     TRANSPORT_ERRORS,
     EngineAnswer,
     engine_unavailable,
@@ -12,8 +10,6 @@ from jobs.engine.docker.transport.engine_answers import (
 )
 
 __all__ = [
-    "ANSWER_TOO_SHORT",
-    "ANSWER_UNREADABLE",
     "TRANSPORT_ERRORS",
     "EngineAnswer",
     "EngineClient",

@@ -15,9 +15,6 @@ logger = logging.getLogger(__name__)
 
 TRANSPORT_ERRORS: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)  # sending, or reading a body
 
-ANSWER_UNREADABLE: Final = "the engine's response cannot be read"
-ANSWER_TOO_SHORT: Final = "the engine's response ended too early"
-
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _MAX_MESSAGE_LENGTH: Final = 1000
 _MAX_ANSWER_BYTES: Final = 128 * 1024**2  # a list of a thousand containers with the largest configuration that an image may have

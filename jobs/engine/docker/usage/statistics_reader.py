@@ -16,8 +16,8 @@ from math import inf
 from operator import attrgetter
 from typing import Final
 
-from jobs.engine.docker.transport import ANSWER_TOO_SHORT, ANSWER_UNREADABLE, EngineAnswer, EngineClient, quoted
-from jobs.engine.docker.transport.answer_stream import ByteStream
+from jobs.engine.answer_stream import ANSWER_TOO_SHORT, ANSWER_UNREADABLE, ByteStream
+from jobs.engine.docker.transport import EngineAnswer, EngineClient, quoted
 from jobs.engine.protocol import Usage
 from jobs.errors import ContainerNotFound, EngineUnavailable, JobError
 from jobs.interrupt import Interrupt
@@ -161,7 +161,7 @@ class _Stream:
                 if response.status == HTTPStatus.NOT_FOUND:
                     raise ContainerNotFound(response.message)
                 raise EngineUnavailable(response.message)
-            self._body = ByteStream(response, client.interrupt, client.intervals)
+            self._body = ByteStream(response.raw, client.interrupt, client.intervals)
             self.close = opened.pop_all().close
         self._received = b""
         self.registered = False  # with the selector

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.engine.answer_stream import ByteStream
 from jobs.engine.docker import log_frames
-from jobs.engine.docker.transport.answer_stream import ByteStream
 from jobs.engine.protocol import Frame
 from tests.helpers.log_frames import flat
 

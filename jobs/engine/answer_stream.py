@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-import requests
+import urllib3
 
-from jobs.engine.docker.transport.engine_answers import ANSWER_UNREADABLE
 from jobs.errors import EngineUnavailable
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
+
+ANSWER_UNREADABLE: Final = "the engine's response cannot be read"
+ANSWER_TOO_SHORT: Final = "the engine's response ended too early"
 
 _CONNECTION_CLOSED: Final = "the engine closed the connection"
 _RECEIVE_BYTES: Final = 64 * 1024
@@ -32,8 +34,8 @@ _MAX_LOST_PROBES: Final = 3  # of TCP keep-alive, then the connection is broken
 class ByteStream:
     """The body of one answer, for one reader. Setting `interrupt` ends reading with `Interrupted`."""
 
-    def __init__(self, response: requests.Response, interrupt: Interrupt, intervals: EngineIntervals) -> None:
-        reply: Any = response.raw._fp  # the http.client.HTTPResponse; urllib3 has no public way to the socket
+    def __init__(self, response: urllib3.BaseHTTPResponse, interrupt: Interrupt, intervals: EngineIntervals) -> None:
+        reply: Any = response._fp  # type: ignore[attr-defined] # the http.client.HTTPResponse: no public way to the socket
         self._chunked = bool(reply.chunked)
         self._left = 0 if self._chunked else int(reply.length or 0)  # bytes of the current chunk, or of the body
         self._ended = not self._chunked and not self._left
