@@ -1,0 +1,24 @@
+#include "processes.h"
+
+#define LIST_BYTES 4096
+
+word signal_job(int signal)
+{
+    static char entries[LIST_BYTES] __attribute__((aligned(8)));
+    word count = 0;
+    long got, session = call(__NR_getsid, 0, 0, 0, 0, 0);
+    long processes = call(__NR_openat, AT_FDCWD, (long)"/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, 0);
+    while ((got = call(__NR_getdents64, processes, (long)entries, LIST_BYTES, 0, 0)) > 0)
+        for (long at = 0; at < got;) {
+            struct directory_entry *entry = (void *)(entries + at);
+            word process, name = length(entry->name);
+            at += entry->size;
+            if (parse_number(entry->name, entry->name + name, 10, &process) != entry->name + name || process == 1)
+                continue;
+            /* No process of the job can enter the mover's session. */
+            if (call(__NR_getsid, process, 0, 0, 0, 0) != session && call(__NR_kill, process, signal, 0, 0, 0) == 0)
+                count++;
+        }
+    close_file(processes);
+    return count;
+}

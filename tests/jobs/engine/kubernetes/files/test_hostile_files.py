@@ -1,0 +1,232 @@
+"""What a job may have made in its workspace to mislead the mover."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from jobs.engine.kubernetes.files import PodFiles
+from jobs.engine.protocol import Stat
+from jobs.errors import EngineRefused, EngineUnavailable, PathNotFound
+from tests.helpers.engines import tar_of, untar
+from tests.helpers.waiting import wait_for
+from tests.jobs.engine.kubernetes.files.running_mover import RunningMover, running_mover
+
+pytestmark = [
+    pytest.mark.stateless,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices and be several users"),
+]
+
+SECRET = "not of the job"
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file outside of the workspace that the mover could read."""
+    path = tmp_path / "outside"
+    path.mkdir()
+    (path / "secret").write_text(SECRET)
+    return path
+
+
+def read(files: PodFiles, path: str) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
+    with files.get(path) as chunks:
+        return untar(chunks)
+
+
+def exhaust(chunks: Iterator[bytes]) -> None:
+    for _ in chunks:
+        pass
+
+
+# -- links --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target", ["{outside}", "../outside", "/workspace/../../../../../../..{outside}", "/proc/self/root{outside}"]
+)
+def test_a_link_leads_nowhere_outside(outputs: RunningMover, secret: Path, target: str) -> None:
+    (outputs.directory / "directory").symlink_to(target.format(outside=secret))
+    (outputs.directory / "file").symlink_to(target.format(outside=secret) + "/secret")
+    files = outputs.files()
+
+    assert files.stat("/workspace/directory/secret") is None
+    for path in ("/workspace/directory/secret", "/workspace/directory/../outside/secret"):
+        with pytest.raises(PathNotFound), files.get(path):
+            pass
+    member, content = read(files, "/workspace/file")["file"]
+    assert (member.issym(), content) == (True, b"")
+    found = files.stat("/workspace/file")
+    assert found is not None
+    assert found.kind == "symlink"
+
+
+def test_an_input_does_not_follow_a_link(inputs: RunningMover, secret: Path) -> None:
+    (inputs.directory / "directory").symlink_to(secret)
+    (inputs.directory / "file").symlink_to(secret / "secret")
+
+    with pytest.raises(PathNotFound):
+        inputs.files().put("/workspace/directory", [tar_of("secret", b"changed")])
+    with pytest.raises(EngineRefused):
+        inputs.files().put("/workspace", [tar_of("directory/secret", b"changed")])
+    inputs.files().put("/workspace", [tar_of("file", b"changed")])
+
+    assert (secret / "secret").read_text() == SECRET
+    assert not (inputs.directory / "file").is_symlink()
+
+
+def test_a_link_in_an_archive_is_not_followed_by_its_next_entry(inputs: RunningMover, secret: Path) -> None:
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, str(secret)
+
+    with pytest.raises(EngineRefused):
+        inputs.files().put("/workspace", [link.tobuf() + tar_of("link/secret", b"changed")])
+
+    assert (secret / "secret").read_text() == SECRET
+
+
+def test_a_directory_that_becomes_a_link_meanwhile_is_not_followed(outputs: RunningMover, secret: Path) -> None:
+    # Given a job that exchanges a directory for a link to one with the same names, again and again
+    (outputs.directory / "real").mkdir()
+    (outputs.directory / "real/secret").write_text("of the job")
+    stop = threading.Event()
+
+    def exchange() -> None:
+        for number in range(10**9):
+            if stop.is_set():
+                return
+            new = outputs.directory / f"new{number % 2}"
+            new.symlink_to(secret if number % 2 else "real")
+            new.replace(outputs.directory / "changing")
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        # When its file is read through it, I expect its own or none
+        for _ in range(300):
+            with suppress(PathNotFound):
+                assert read(outputs.files(), "/workspace/changing/secret")["secret"][1] == b"of the job"
+    finally:
+        stop.set()
+        thread.join()
+
+
+# -- unusual files --------------------------------------------------------------------------------------------------
+
+
+def test_no_device_or_pipe_is_opened(outputs: RunningMover) -> None:
+    os.mkfifo(outputs.directory / "pipe")
+    os.mknod(outputs.directory / "zeros", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    os.mknod(outputs.directory / "disk", 0o666 | stat.S_IFBLK, os.makedev(7, 99))
+    with closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind(str(outputs.directory / "socket"))
+
+    kinds = {name: outputs.files().stat(f"/workspace/{name}") for name in ("pipe", "zeros", "disk", "socket")}
+    found = read(outputs.files(), "/workspace")
+
+    assert {stat.kind for stat in kinds.values() if stat} == {"other"}
+    types = {name: member.type for name, (member, _) in found.items()}
+    assert types == {
+        "workspace": tarfile.DIRTYPE,
+        "workspace/pipe": tarfile.FIFOTYPE,
+        "workspace/zeros": tarfile.CHRTYPE,
+        "workspace/disk": tarfile.BLKTYPE,
+    }
+
+
+def test_a_sparse_file_costs_no_memory(outputs: RunningMover) -> None:
+    with (outputs.directory / "sparse").open("wb") as file:
+        file.truncate(1024**4)
+    got = 0
+
+    assert outputs.files().stat("/workspace/sparse") == Stat(1024**4, "file")
+    with outputs.files().get("/workspace/sparse") as chunks:
+        while got < 64 * 1024**2:
+            got += len(next(chunks))
+        assert outputs.memory() < 4 * 1024**2
+
+
+def test_a_file_that_shrinks_is_filled_with_zeros(outputs: RunningMover) -> None:
+    path = outputs.directory / "file"
+    path.write_bytes(b"x" * 64 * 1024**2)
+
+    with outputs.files().get("/workspace/file") as chunks:
+        first = next(chunks)
+        path.write_bytes(b"")
+        rest = b"".join(chunks)
+
+    ((member, content),) = untar([first, rest]).values()
+    assert member.size == len(content) == 64 * 1024**2
+    assert content.lstrip(b"x").strip(b"\0") == b""
+
+
+@pytest.fixture
+def deep(outputs: RunningMover) -> Iterator[Path]:
+    """A tree of 3000 levels: too deep for paths, so it is made and removed by other means."""
+    top = outputs.directory / "deep"
+    made = os.open(outputs.directory, os.O_RDONLY)
+    for _ in range(3000):
+        name = "deep"
+        os.mkdir(name, dir_fd=made)
+        below = os.open(name, os.O_RDONLY, dir_fd=made)
+        os.close(made)
+        made = below
+    os.close(made)
+    yield top
+    subprocess.run(["rm", "-rf", top], check=True)
+
+
+def test_a_tree_that_is_too_deep_breaks_off(outputs: RunningMover, deep: Path) -> None:
+    with outputs.files().get("/workspace/deep") as chunks, pytest.raises(EngineUnavailable):
+        exhaust(chunks)
+
+    # I expect it to be ready for the next request
+    assert outputs.files().stat("/workspace/deep") is not None
+    assert outputs.memory() < 8 * 1024**2
+
+
+def test_a_directory_with_many_files(outputs: RunningMover) -> None:
+    for number in range(3000):
+        (outputs.directory / f"{number:0200d}").touch()
+
+    assert len(read(outputs.files(), "/workspace")) == 3001
+
+
+# -- the mover's own process ------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", files], check=True)
+    try:
+        with running_mover(tmp_path) as mover:
+            with pytest.raises(EngineUnavailable, match="disk of the cluster's node is full"):
+                mover.files().put("/workspace", [tar_of("file", bytes(4 * 1024**2))])
+            # I expect that a smaller file can take its place
+            mover.files().put("/workspace", [tar_of("file", b"x")])
+    finally:
+        subprocess.run(["umount", "-l", files], check=True)
+
+
+def test_a_killed_connection_is_unavailable(outputs: RunningMover) -> None:
+    with (outputs.directory / "large").open("wb") as file:
+        file.truncate(1024**4)
+
+    with outputs.files().get("/workspace/large") as chunks:
+        next(chunks)
+        own = outputs.process.pid
+        (connection,) = wait_for(lambda: Path(f"/proc/{own}/task/{own}/children").read_text().split())
+        os.kill(int(connection), signal.SIGKILL)
+        with pytest.raises(EngineUnavailable):
+            exhaust(chunks)
+
+    assert outputs.files().stat("/workspace/large") == Stat(1024**4, "file")
