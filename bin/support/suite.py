@@ -1,9 +1,9 @@
 """Run the whole test suite: `suite.py [arguments for pytest]`, from the repository's root, in the virtual environment.
 
-There are static checks and three passes of tests: embedded (SQLite), on PostgreSQL and Redis, and those that depend on
-the engine once more on a newer one. Tests wait for half of their time, so two sequences of these run side by side if that
-is possible: the passes without PostgreSQL and Redis then have engines and a network of their own. Everything that the
-command starts ends with it, however it ends.
+There are static checks and four passes of tests: embedded (SQLite), on PostgreSQL and Redis, those that need a Kubernetes
+cluster, and those that depend on the engine once more on a newer one. Tests wait for half of their time, so two sequences
+of these run side by side if that is possible: the passes without PostgreSQL and Redis then have engines and a network of
+their own. Everything that the command starts ends with it, however it ends.
 """
 
 import argparse
@@ -34,9 +34,10 @@ CHECKS = {
     "import-linter": ["lint-imports"],
     "migrations": ["python", "manage.py", "makemigrations", "--check", "--dry-run"],
 }
-EMBEDDED = "not production and not packages"  # its network may have no way to a package index
-PRODUCTION = "(not stateless or packages)"
-NEWER_ENGINE = "engine and not any_engine and not production"
+EMBEDDED = "not production and not packages and not kubernetes"  # its network may have no way to a package index
+PRODUCTION = "(not stateless or packages) and not kubernetes"
+NEWER_ENGINE = "engine and not any_engine and not production and not kubernetes"
+CLUSTER = "kubernetes"
 CHECK_SECONDS = 900
 TEST_SECONDS = 2400
 MAX_WORKERS = 4  # they share one engine, and take two of the 16 databases of Redis each
@@ -76,10 +77,12 @@ def run_all(arguments: list[str], state: Path) -> int:
             with stages.beside(without_databases, STATE_DIR=str(state / "test" / "beside")):
                 run_checks(stages)
                 run_production(stages, tests, production)
+                run_on_cluster(stages, tests, production)
         else:
             run_checks(stages)
             run_embedded(stages, tests)
             run_production(stages, tests, production)
+            run_on_cluster(stages, tests, production)
             run_on_newer_engine(stages, tests, state, newer)
     if not stages.tested:
         stages.failed.append("no test was selected")
@@ -109,6 +112,17 @@ def run_embedded(stages: Stages, tests: Tests, within: Sequence[str] = ()) -> No
 
 def run_production(stages: Stages, tests: Tests, variables: dict[str, str]) -> None:
     stages.run_tests("tests, production", tests.which_are(PRODUCTION), TEST_SECONDS, **variables)
+
+
+def run_on_cluster(stages: Stages, tests: Tests, variables: dict[str, str]) -> None:
+    """Run the tests that need a Kubernetes cluster, if there is one, with the databases of production."""
+    if not can_select(tests.chosen, "kubernetes"):
+        return
+    kubeconfig = os.environ.get("KUBECONFIG")
+    if not kubeconfig:
+        print("\nNo Kubernetes cluster is tested: KUBECONFIG is not set.", flush=True)
+        return
+    stages.run_tests("tests, Kubernetes", tests.which_are(CLUSTER), TEST_SECONDS, KUBECONFIG=kubeconfig, **variables)
 
 
 def run_on_newer_engine(stages: Stages, tests: Tests, state: Path, path: str | None) -> None:

@@ -6,7 +6,7 @@ A second dockerd on a machine flushes the chains of the first when it starts, an
 import shlex
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,16 +37,20 @@ def remove_docker(policies: dict[str, str]) -> None:
     """Remove Docker's chains and all rules that jump to one from these firewalls, and set the policy of FORWARD."""
     for firewall, policy in policies.items():
         for table in TABLES:
-            present = rules(firewall, table)
-            chains = [rule.split()[1] for rule in present if rule.startswith("-N DOCKER")]
-            for rule in present:
-                words = shlex.split(rule)
-                if words[0] == "-A" and words[1] not in chains and any(chain in words for chain in chains):
-                    change(firewall, table, "-D", *words[1:])
-            for action in ("-F", "-X"):
-                for chain in chains:
-                    change(firewall, table, action, chain)
+            chains = {rule.split()[1] for rule in rules(firewall, table) if rule.startswith("-N DOCKER")}
+            remove_chains(firewall, table, chains)
         change(firewall, "filter", "-P", "FORWARD", policy)
+
+
+def remove_chains(firewall: str, table: str, chains: Collection[str]) -> None:
+    """Remove chains of a table, and all rules that jump to one."""
+    for rule in rules(firewall, table) if chains else ():
+        words = shlex.split(rule)
+        if words[0] == "-A" and words[1] not in chains and any(chain in words for chain in chains):
+            change(firewall, table, "-D", *words[1:])
+    for action in ("-F", "-X"):
+        for chain in chains:
+            change(firewall, table, action, chain)
 
 
 def remove_interface(name: str) -> None:
