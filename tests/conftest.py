@@ -24,6 +24,7 @@ pytest_plugins = [
     "tests.helpers.chromium",
     "tests.helpers.delivery_fixtures",
     "tests.helpers.engines",
+    "tests.helpers.clusters",  # uses the one before
     "tests.helpers.service_processes",  # before what imports it
     "tests.helpers.migrated_database",
     "tests.helpers.parallel",

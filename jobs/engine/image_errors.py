@@ -67,6 +67,11 @@ def explain(message: str, image: str) -> str:
     return unreachable(image)
 
 
+def is_final(message: str) -> bool:
+    """Return whether the engine's message about a failed pull says that another one would fail as well."""
+    return explain(message, "{image}") in (_NOT_FOUND, _NEEDS_CREDENTIALS, _NO_PLATFORM)
+
+
 def engine_text(message: str, reference: Reference) -> str:
     """Return the part of a message, in lower case, that neither a server nor the name of the image can have chosen."""
     text = message[:_MAX_LENGTH].lower()

@@ -49,6 +49,7 @@ class RunSpec:
     timeout_seconds: int | None = None  # the caller stops it by then; an engine may do so later, as a last resort
     has_inputs: bool = True  # files may be put into it before it starts
     has_outputs: bool = True  # files may be read from it after it has ended
+    pull_policy: PullPolicy = "missing"  # for an engine that pulls its image when it starts it
     sandbox: str | None = None  # name of the sandbox whose network it joins, in place of `network`
 
 

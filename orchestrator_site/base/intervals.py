@@ -92,6 +92,12 @@ class EngineIntervals:
     statistics_pace: float = 1 / 16  # between the openings of two streams
     statistics_retry: float = 10.0  # after a stream could not be opened, or has broken off
     firewall: float = 10.0  # for a program that changes the firewall or says what it has
+    cluster_watch: float = 270.0  # for an API server to end a watch, which is opened again at once
+    cluster_watch_silence: float = 150.0  # without a byte: an API server writes one about once a minute
+    cluster_watch_retry: float = 0.1  # before a watch that was cut off is opened again; doubles each time
+    cluster_watch_retry_max: float = 2.0
+    cluster_stop: float = 60.0  # after the grace, for the node to end the processes of a container
+    cluster_nodes: float = 60.0  # between two looks at what the nodes of a cluster have
     watch: float = 5.0  # between two looks whether the engine answers, and whether the firewall's rules are in place
     watch_retry: float = 1.0  # between them while it does not
     watch_valid: float = 10.0  # since the last answer: then the engine counts as not answering

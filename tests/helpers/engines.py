@@ -311,7 +311,14 @@ def scheduling_bench() -> Iterator[FakeBench]:
     bench.engine.close()
 
 
-@pytest.fixture(params=["fake", "scheduling", pytest.param("docker", marks=pytest.mark.engine)])
+@pytest.fixture(
+    params=[
+        "fake",
+        "scheduling",
+        pytest.param("docker", marks=pytest.mark.engine),
+        pytest.param("kubernetes", marks=pytest.mark.kubernetes),
+    ]
+)
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Each engine in turn: tests with this fixture are the contract of `jobs.engine.protocol`."""
     found: Bench = request.getfixturevalue(f"{request.param}_bench")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from jobs.engine.docker import init
+from jobs.engine import container_init
 from jobs.engine.protocol import Observation, Phase, RunSpec
 from jobs.engine.pullable_reference import parse_reference
 
@@ -61,7 +61,7 @@ def creation_body(spec: RunSpec, init_holder: str = "") -> dict[str, Any]:
         },
     }
     if spec.command is not None:
-        body |= {"Entrypoint": [*([init.COMMAND] if init_holder else []), *spec.command], "Cmd": []}
+        body |= {"Entrypoint": [*([container_init.COMMAND] if init_holder else []), *spec.command], "Cmd": []}
     return body
 
 

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from jobs import exec_limits
-from jobs.engine.docker import init
+from jobs.engine import container_init
 from jobs.engine.docker.transport import is_engine_trouble
 from jobs.errors import StartFailed
 
 _MAX_LENGTH = 4096  # of a message; the rest is ignored
 _MAX_QUOTED_LENGTH = 100
 
-_INITS = "|".join(map(re.escape, ("/sbin/docker-init", init.COMMAND)))  # Docker's and ours: their failures are not the job's
+_INITS = "|".join(
+    map(re.escape, ("/sbin/docker-init", container_init.COMMAND))
+)  # Docker's and ours: their failures are not the job's
 _QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.){1,512}+)"'  # as Go quotes a string
 # How runc reports that it cannot execute the job's program. `fork/exec` is about a program that the engine itself runs.
 _EXEC = rf'(?<![/\w])(?:exec user process caused:? "?|exec (?!(?:{_INITS}):)[^\s:]{{1,512}}+: )'
@@ -125,7 +127,7 @@ def _command(config: Mapping[str, Any]) -> list[str]:
 
 def _words(config: Mapping[str, Any]) -> Collection[str]:
     """Return the words of the job or its image that a sentence may repeat."""
-    return [*(word for word in _command(config) if word != init.COMMAND), config.get("WorkingDir") or ""]
+    return [*(word for word in _command(config) if word != container_init.COMMAND), config.get("WorkingDir") or ""]
 
 
 def _go_quoted(word: str) -> str:

@@ -1,1 +1,8 @@
-"""The engine that runs each job as a `batch/v1` Job of a Kubernetes cluster."""
+"""The engine for a Kubernetes cluster: each container is the pod of one `batch/v1` Job.
+
+See docs/adr/0034-one-job-object-per-job.md.
+"""
+
+from jobs.engine.kubernetes.kubernetes_engine import ClusterSettings, KubernetesEngine
+
+__all__ = ["ClusterSettings", "KubernetesEngine"]

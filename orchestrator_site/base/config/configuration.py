@@ -50,6 +50,11 @@ class Configuration:
     engine: str
     docker_host: str
     job_runtime: str  # empty: the engine's own
+    kubeconfig: str  # empty: the service account of the worker's pod
+    kube_context: str  # empty: the current one
+    kube_namespace: str  # empty: that of the context or of the worker's pod
+    kube_pod_template: Path | None
+    kube_helper_image: str  # empty: that of the worker's pod
     node_name: str
     node_lost_after: float
     public_url: str
@@ -113,9 +118,14 @@ def load(variables: Mapping[str, str] = os.environ) -> Configuration:
         host=env.text("HOST", "127.0.0.1" if embedded else "0.0.0.0"),  # noqa: S104 - documented: every address outside the embedded mode
         database_url=database_url,
         redis_url=redis_url,
-        engine=env.choice("ENGINE", "docker", ("docker",)),
+        engine=env.choice("ENGINE", "docker", ("docker", "kubernetes")),
         docker_host=env.text("DOCKER_HOST"),
         job_runtime=env.name("JOB_RUNTIME"),
+        kubeconfig=env.text("KUBECONFIG"),
+        kube_context=env.text("KUBE_CONTEXT"),
+        kube_namespace=env.name("KUBE_NAMESPACE"),
+        kube_pod_template=_readable_file(env, "KUBE_POD_TEMPLATE"),
+        kube_helper_image=env.text("KUBE_HELPER_IMAGE"),
         node_name=env.text("NODE_NAME"),
         node_lost_after=env.duration("NODE_LOST_AFTER", "10m"),
         public_url=_public_url(public_url or f"http://127.0.0.1:{port}"),

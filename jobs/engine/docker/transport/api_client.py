@@ -19,7 +19,8 @@ from docker import APIClient
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env, parse_host
 
-from jobs.engine.docker.transport.breakable_sockets import EngineCall, TcpAdapter, UnixAdapter
+from jobs.engine.breakable_sockets import EngineCall
+from jobs.engine.docker.transport.adapters import TcpAdapter, UnixAdapter
 from jobs.engine.docker.transport.engine_answers import TRANSPORT_ERRORS, EngineAnswer, engine_unavailable, read_answer
 from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobs.engine.docker import init
+from jobs.engine import container_init
 from jobs.engine.docker.container_json import creation_body
 from jobs.engine.protocol import RunSpec
 
@@ -76,7 +76,7 @@ def test_the_images_health_check_and_stop_signal_are_replaced() -> None:
 def test_a_command_runs_under_our_read_only_init(command: tuple[str, ...]) -> None:
     body = creation_body(a_run(command=command), HOLDER)
 
-    assert (body["Entrypoint"], body["Cmd"]) == ([init.COMMAND, *command], [])
+    assert (body["Entrypoint"], body["Cmd"]) == ([container_init.COMMAND, *command], [])
     assert (body["HostConfig"]["Init"], body["HostConfig"]["VolumesFrom"]) == (False, [f"{HOLDER}:ro"])
 
 

@@ -13,6 +13,7 @@ import docker
 import image as stand_in
 import pytest
 
+from jobs.engine import container_init
 from jobs.engine.docker import DockerEngine, init
 from jobs.engine.docker.container_json import creation_body
 from jobs.engine.docker.transport import EngineClient
@@ -25,7 +26,7 @@ from tests.helpers.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.stateless]
 
-SOURCE = Path(init.__file__).parent
+SOURCE = Path(container_init.__file__).parent
 COMPILERS = {"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
 
 
@@ -76,7 +77,7 @@ def test_the_init_is_installed_again_after_a_prune(docker_bench: DockerBench, cl
         docker_bench.clean()
         remove_init(client)
 
-        assert docker_bench.output(("cat", "/proc/1/cmdline")).startswith(f"{init.COMMAND}\0cat\0")
+        assert docker_bench.output(("cat", "/proc/1/cmdline")).startswith(f"{container_init.COMMAND}\0cat\0")
         assert holders(client) == [holder]
 
 
@@ -143,7 +144,7 @@ def test_an_init_emptied_by_a_power_cut_is_installed_again(docker_bench: DockerB
     docker_bench.run(("true",))
     (holder,) = holders(client)
     client.containers.run(
-        docker_bench.image, ["sh", "-c", f": > {init.COMMAND}"], volumes_from=[holder], remove=True, network_mode="none"
+        docker_bench.image, ["sh", "-c", f": > {container_init.COMMAND}"], volumes_from=[holder], remove=True, network_mode="none"
     )
 
     docker_bench.engine = DockerEngine(docker_bench.host)  # of a worker that starts after the power cut
@@ -228,14 +229,16 @@ def test_an_image_with_one_program_and_a_numeric_user_works(docker_bench: Docker
 
 
 def test_an_image_cannot_replace_the_init(docker_bench: DockerBench, busybox: bytes) -> None:
-    files = {"echo": (busybox, 0o755), init.COMMAND.lstrip("/"): (b"#!/bin/false\n", 0o755)}
+    files = {"echo": (busybox, 0o755), container_init.COMMAND.lstrip("/"): (b"#!/bin/false\n", 0o755)}
     image = docker_bench.image_of(layer_of(files))
 
     assert docker_bench.output(("/echo", "ours"), image=image) == "ours\n"
 
 
 def test_a_job_cannot_change_the_init_of_other_jobs(docker_bench: DockerBench) -> None:
-    name = docker_bench.ended(shell(f"echo > {init.COMMAND}; rm -f {init.COMMAND}; mount -o remount,rw {init.DIRECTORY}"))
+    name = docker_bench.ended(
+        shell(f"echo > {container_init.COMMAND}; rm -f {container_init.COMMAND}; mount -o remount,rw {container_init.DIRECTORY}")
+    )
 
     assert docker_bench.engine.inspect(name).exit_code != 0
     assert docker_bench.run(("true",)).exit_code == 0

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.engine.docker import DockerEngine, init
+from jobs.engine import container_init
+from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine
 from jobs.errors import EngineSilent, Interrupted
 from jobs.interrupt import Interrupt
@@ -170,7 +171,7 @@ def test_an_interrupt_ends_only_the_calls_bound_to_it(answering: ScriptedDaemon)
 
 def test_an_interrupt_ends_a_wait_for_another_check_of_the_init(answering: ScriptedDaemon) -> None:
     # Given two callers that need the init, and an engine that is silent when the first one checks it
-    answering.unanswered = (init.COMMAND.replace("/", "%2F"),)
+    answering.unanswered = (container_init.COMMAND.replace("/", "%2F"),)
     answering.answers["/version"] = answer(200, {"ApiVersion": "1.41", "Arch": "amd64"})
     answering.answers = {"/containers/orchestrator-init": answer(200, {"Id": "0"}), **answering.answers}
     shared = DockerEngine(answering.host)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.engine.docker import DockerEngine, init
+from jobs.engine import container_init
+from jobs.engine.docker import DockerEngine
 from jobs.engine.docker.start_errors import cause_of, check_arguments
 from jobs.errors import EngineRefused, StartFailed
 from tests.helpers import built_images
@@ -69,7 +70,7 @@ def test_known_failures_are_explained(message: str, sentence: str) -> None:
         # The engine's own programs are not the job's.
         ('unable to retrieve OCI runtime error: exec: "runc": executable file not found in $PATH: unknown', "unknown"),
         ("fork/exec /usr/bin/runc: exec format error", "unknown"),
-        (f"{RUNC}exec {init.COMMAND}: exec format error: unknown", "unknown"),
+        (f"{RUNC}exec {container_init.COMMAND}: exec format error: unknown", "unknown"),
         ('failed to start shim: exec: "containerd-shim-runc-v2": executable file not found in $PATH', "engine"),
         (f"error mounting {HOST}: no space left on device", "engine"),
     ],

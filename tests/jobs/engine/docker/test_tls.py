@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from jobs.engine.breakable_sockets import EngineCall
 from jobs.engine.docker import DockerEngine
-from jobs.engine.docker.transport.breakable_sockets import EngineCall, TcpAdapter
+from jobs.engine.docker.transport.adapters import TcpAdapter
 from jobs.errors import EngineUnavailable, Interrupted
 from jobs.interrupt import Interrupt
 from tests.helpers.engines import DockerBench, shell, tar_of, untar

@@ -1,8 +1,10 @@
 /*
- * The first process (PID 1) of a job's container: init PROGRAM [ARGUMENT...]
+ * The first process of a job's container: init PROGRAM [ARGUMENT...]
  *
- * Runs the program and exits with its exit code, or 128 plus the number of the signal that ended it. What the program
- * left running dies with PID 1, as in any container.
+ * Runs the program and exits with its exit code, or 128 plus the number of the signal that ended it. The container
+ * runtime then ends what the program left running.
+ *
+ * It is PID 1, except in a pod whose containers share their processes: there it adopts what the program leaves behind.
  *
  * SIGTERM goes to every process of the container. The init then waits until all of them have ended, so each of them can
  * use the time that the engine gives before SIGKILL. The exit code remains the program's. Any other signal goes to the
@@ -17,6 +19,7 @@
 #include <asm/unistd.h>
 #include <linux/errno.h>
 #include <linux/fcntl.h>
+#include <linux/prctl.h>
 #include <linux/signal.h>
 #include <linux/wait.h>
 
@@ -174,7 +177,7 @@ static void run(char **arguments, char **environment)
     leave(error == ENOENT || error == ENOTDIR ? NOT_FOUND : CANNOT_EXECUTE);
 }
 
-/* -- PID 1 ------------------------------------------------------------------------------------------------------------ */
+/* -- the first process -------------------------------------------------------------------------------------------- */
 
 static int exit_code(int status)
 {
@@ -212,11 +215,13 @@ __attribute__((used)) static void begin(word *stack)
     char **environment = (char **)(stack + 1) + stack[0] + 1;
     const word all = ~0UL;
     word before;
-    if (stack[0] < 2 || call(__NR_getpid, 0, 0, 0, 0, 0) != 1) { /* elsewhere SIGTERM would go to the whole machine */
+    /* Its parent is outside of the container's processes. Elsewhere SIGTERM would go to the whole machine. */
+    if (stack[0] < 2 || call(__NR_getppid, 0, 0, 0, 0, 0) != 0) {
         complain("init", "must be the first process of a container and get a program to run");
         leave(CANNOT_EXECUTE);
     }
-    set_blocked(&all, &before); /* for good: PID 1 waits for signals, and none is lost before it does */
+    call(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    set_blocked(&all, &before); /* for good: the init waits for signals, and none is lost before it does */
     long program = call(__NR_clone, SIGCHLD, 0, 0, 0, 0);
     if (program == 0) {
         call(__NR_setpgid, 0, 0, 0, 0, 0);

@@ -1,4 +1,4 @@
-"""The first process (PID 1) of a job's container: init.c, and how it gets into containers.
+"""How the init of `jobs.engine.container_init` gets into containers.
 
 Containers mount it read-only from the volume of a *holder*, a container that never runs. If the holder is missing, a container
 cannot be created: the holder is then made, and the container created again. See docs/adr/0014-our-own-init.md.
@@ -9,18 +9,16 @@ import json
 import threading
 import time
 from functools import cache
-from pathlib import Path
 from typing import Final
 
+from jobs.engine.container_init import COMMAND, DIRECTORY, SOURCE
 from jobs.engine.docker.program_image import ProgramImage
 from jobs.engine.docker.transport import TRANSPORT_ERRORS, EngineAnswer, EngineClient, engine_unavailable, quoted
 from jobs.errors import ContainerNotFound, EngineInTrouble, EngineUnavailable
 
-DIRECTORY: Final = "/dev/orchestrator"  # every engine mounts its own /dev, so no image can contain anything there
-COMMAND: Final = f"{DIRECTORY}/init"
 LABEL: Final = "orchestrator.init"
 
-_IMAGE: Final = ProgramImage("orchestrator-init", COMMAND, Path(__file__).with_name("init"))
+_IMAGE: Final = ProgramImage("orchestrator-init", COMMAND, SOURCE)
 
 
 class _SharedState:

@@ -9,10 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
-from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
-from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
@@ -60,7 +58,7 @@ class EngineCall:
 _current: ContextVar[EngineCall | None] = ContextVar("the engine call of this thread", default=None)
 
 
-class _Connection(HTTPConnection):
+class BreakableConnection(HTTPConnection):
     call: EngineCall | None = None
 
     def connect(self) -> None:
@@ -97,7 +95,7 @@ class _Connection(HTTPConnection):
             self.call.use(used)
 
 
-class _TlsConnection(_Connection, HTTPSConnection):
+class _TlsConnection(BreakableConnection, HTTPSConnection):
     _handle: socket.socket | None = None
 
     def connect(self) -> None:
@@ -120,12 +118,8 @@ class _TlsConnection(_Connection, HTTPSConnection):
         return made
 
 
-class _UnixConnection(_Connection, UnixHTTPConnection):
-    """A connection over a unix socket, where connecting does not block."""
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+class BreakablePool(HTTPConnectionPool):
+    ConnectionCls = BreakableConnection
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None and conn.call is not None:
@@ -134,35 +128,8 @@ class _Pool(HTTPConnectionPool):
         super()._put_conn(conn)
 
 
-class _TlsPool(_Pool, HTTPSConnectionPool):
+class _TlsPool(BreakablePool, HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
-class _UnixPool(_Pool, UnixHTTPConnectionPool):
-    def _new_conn(self) -> _UnixConnection:  # type: ignore[override] # as docker-py's
-        return _UnixConnection(self.base_url, self.socket_path, self.timeout)  # type: ignore[arg-type]
-
-
-class TcpAdapter(HTTPAdapter):
-    """A pool of breakable connections to a host."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-
-
-class UnixAdapter(UnixHTTPAdapter):
-    """One pool of breakable connections to a unix socket.
-
-    docker-py has a pool for each path of the API. Paths contain names of containers, so most connections would be used once.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._pool = _UnixPool("http+docker://localhost", self.socket_path, self.timeout, maxsize=self.max_pool_size)
-
-    def get_connection(self, url: str | bytes, proxies: object = None) -> _UnixPool:  # noqa: ARG002 - called so by requests
-        return self._pool
-
-    def close(self) -> None:
-        self._pool.close()
+POOLS_BY_SCHEME: Final = {"http": BreakablePool, "https": _TlsPool}  # for a pool manager of urllib3

@@ -1,0 +1,146 @@
+"""What the status of a pod means: whether the job's process runs, how it has ended, and why. No I/O."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from jobs.engine.kubernetes.cluster_objects import Object
+from jobs.engine.kubernetes.names import CONTAINER
+
+_NOT_STARTED: Final = ("StartError", "ContainerCannotRun")  # reasons of a terminated container whose process never ran
+_UNKNOWN_END: Final = "ContainerStatusUnknown"  # the node no longer knows how it ended
+_OOM_KILLED: Final = "OOMKilled"
+
+# What the kubelet says if the pod has written too much, and not if its node has too little space.
+_OVER_DISK_LIMIT: Final = re.compile(
+    r"Usage of EmptyDir volume|ephemeral local storage usage exceeds|exceeded its local ephemeral storage limit"
+)
+
+# Reasons of the condition DisruptionTarget.
+_DISRUPTIONS: Final[Mapping[str, str]] = {
+    "PreemptionByScheduler": "the scheduler ended it to make room for a pod of a higher priority",
+    "DeletionByTaintManager": "its node was lost, or was tainted so that its pods have to leave",
+    "EvictionByEvictionAPI": "it was evicted from its node, as when a node is drained",
+    "DeletionByPodGC": "its node was removed from the cluster",
+    "TerminationByKubelet": "its node ended it, because it ran short of resources or shut down",
+}
+_NODE_IS_LOST: Final = "DeletionByTaintManager"
+_POD_DELETED: Final = "its pod was deleted from the cluster while it ran"
+_END_UNKNOWN: Final = "its node no longer knows how it ended, as after a restart"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnd:
+    """How the job's process has ended."""
+
+    exit_code: int | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    oom_killed: bool = False
+    lost: bool = False
+    over_disk_limit: bool = False
+    cause: str = ""
+
+
+def container_state(pod: Object, name: str = CONTAINER) -> Mapping[str, Any]:
+    """Return the state of a container of the pod: `waiting`, `running` or `terminated`; empty if its node has reported none."""
+    status = pod.get("status", {})
+    for found in (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())):
+        if found["name"] == name:
+            state: Mapping[str, Any] = found.get("state") or {}
+            return state
+    return {}
+
+
+def has_run(pod: Object) -> bool:
+    """Return whether the job's process has run, as far as the cluster has reported."""
+    state = container_state(pod)
+    terminated = state.get("terminated")
+    return "running" in state or (terminated is not None and terminated.get("reason") not in _NOT_STARTED)
+
+
+def is_over(pod: Object) -> bool:
+    """Return whether nothing of the pod runs any more, nor will."""
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
+def start_failure(pod: Object) -> str:
+    """Return the container runtime's message if it could not start the job's process; empty otherwise."""
+    terminated = container_state(pod).get("terminated") or {}
+    return str(terminated.get("message") or "no message") if terminated.get("reason") in _NOT_STARTED else ""
+
+
+def process_end(pod: Object, *, is_gone: bool) -> ProcessEnd | None:
+    """Return how the process of a pod in which it has run has ended; None while it runs."""
+    terminated = container_state(pod).get("terminated")
+    if terminated is None:
+        cause = _why_lost(pod, is_gone=is_gone)
+        started_at = parse_time((container_state(pod).get("running") or {}).get("startedAt"))
+        return ProcessEnd(None, started_at, None, lost=True, cause=cause) if cause else None
+    started_at, finished_at = parse_time(terminated.get("startedAt")), parse_time(terminated.get("finishedAt"))
+    if started_at and finished_at:
+        finished_at = max(started_at, finished_at)
+    code = int(terminated["exitCode"])
+    reason, message = _status_text(pod, "reason"), _status_text(pod, "message")
+    if reason == "Evicted" and _OVER_DISK_LIMIT.search(message):
+        return ProcessEnd(code, started_at, finished_at, over_disk_limit=True, cause="its node ended it: " + _sentence(message))
+    if terminated.get("reason") == _UNKNOWN_END:
+        return ProcessEnd(None, started_at, finished_at, lost=True, cause=_disruption(pod) or _END_UNKNOWN)
+    if reason == "Evicted":
+        return ProcessEnd(code, started_at, finished_at, lost=True, cause="its node evicted it: " + _sentence(message))
+    if _was_ended_by_cluster(pod, finished_at):
+        return ProcessEnd(code, started_at, finished_at, lost=True, cause=_disruption(pod) or _POD_DELETED)
+    return ProcessEnd(code, started_at, finished_at, oom_killed=terminated.get("reason") == _OOM_KILLED)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Return the time in an RFC 3339 text, or None for none and for the beginning of Unix time, which means never."""
+    if not text:
+        return None
+    time = datetime.fromisoformat(text).astimezone(UTC)
+    return time if time.year > 1970 else None
+
+
+def condition(found: Object, kind: str) -> Mapping[str, Any]:
+    """Return the condition of this type if it is true; empty otherwise."""
+    for one in found.get("status", {}).get("conditions") or ():
+        if one["type"] == kind and one["status"] == "True":
+            true: Mapping[str, Any] = one
+            return true
+    return {}
+
+
+def _why_lost(pod: Object, *, is_gone: bool) -> str:
+    """Return why a process of which no end was reported does not run any more, or is about to be ended; empty if it runs."""
+    if _status_text(pod, "reason") == "Evicted":
+        return "its node evicted it: " + _sentence(_status_text(pod, "message")) if is_over(pod) else ""
+    if is_gone or is_over(pod):
+        return _disruption(pod) or _POD_DELETED
+    if pod["metadata"].get("deletionTimestamp") and condition(pod, "DisruptionTarget").get("reason") == _NODE_IS_LOST:
+        return _disruption(pod)  # its node does not answer, so nothing more will be reported
+    return ""
+
+
+def _was_ended_by_cluster(pod: Object, finished_at: datetime | None) -> bool:
+    """Return whether the process had not ended by itself when its pod was deleted, or about to be."""
+    metadata = pod["metadata"]
+    deleted_at = parse_time(metadata.get("deletionTimestamp"))  # with the grace
+    if deleted_at is not None:
+        asked_at = deleted_at - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+        return finished_at is None or finished_at >= asked_at
+    disrupted_at = parse_time(condition(pod, "DisruptionTarget").get("lastTransitionTime"))
+    return disrupted_at is not None and (finished_at is None or finished_at >= disrupted_at)
+
+
+def _disruption(pod: Object) -> str:
+    return _DISRUPTIONS.get(condition(pod, "DisruptionTarget").get("reason", ""), "")
+
+
+def _status_text(pod: Object, member: str) -> str:
+    return str(pod.get("status", {}).get(member) or "")
+
+
+def _sentence(message: str) -> str:
+    return message.strip().rstrip(".")[:500]
