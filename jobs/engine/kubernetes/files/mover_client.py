@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from jobs.engine.kubernetes.files.tokens import Tokens
+from jobs.engine.protocol import User
 from jobs.errors import EngineRefused, EngineSilent, EngineUnavailable, JobError, PathNotFound
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
@@ -57,6 +58,11 @@ class MoverClient:
         self._intervals = intervals
         self._interrupt = interrupt
         self._max_silence = float("inf") if max_silence is None else max_silence
+
+    def user(self) -> User:
+        """Return the user that the mover runs as."""
+        with self._exchange("GET", "/user") as answer:
+            return User(int(answer.getheader("Uid", "")), int(answer.getheader("Gid", "")))
 
     def look(self, path: str) -> Found | None:
         """Return what is at a path in the workspace, or None."""

@@ -9,7 +9,7 @@ from typing import Final, Literal, cast
 
 from jobs.engine.kubernetes.files.mover_client import PORT, Found, MoverClient
 from jobs.engine.kubernetes.files.tokens import Tokens
-from jobs.engine.protocol import Stat
+from jobs.engine.protocol import Stat, User
 from jobs.errors import PathNotFound
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
@@ -92,6 +92,10 @@ class PodFiles:
             raise PathNotFound("there is no such path in the workspace")
         with self._mover.get(real) as chunks:
             yield chunks
+
+    def user(self) -> User:
+        """Return the user that the job's processes will run as. Only before they do."""
+        return self._mover.user()
 
     def signal(self, number: int) -> int:
         """Send a signal to all processes of the job, and return to how many. Only for a pod with outputs."""

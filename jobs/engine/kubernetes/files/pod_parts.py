@@ -1,5 +1,6 @@
 """The parts of a pod's manifest that move the files of its job."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -8,7 +9,6 @@ from jobs.engine.kubernetes.files.mover_program import FILE, config_map_name
 from jobs.engine.protocol import RunSpec, User
 
 # Names of containers.
-USER: Final = "user"
 INPUTS: Final = "inputs"
 OUTPUTS: Final = "outputs"
 
@@ -20,11 +20,10 @@ _TOKENS_VOLUME: Final = "orchestrator-tokens"
 _PROGRAM_DIRECTORY: Final = "/dev/orchestrator"
 _TOKENS_DIRECTORY: Final = "/run/orchestrator-tokens"
 _WORKSPACE_DIRECTORY: Final = "/workspace"  # in the helpers
-_TERMINATION_LOG: Final = "/dev/termination-log"
 _PROGRAM: Final = f"{_PROGRAM_DIRECTORY}/{FILE}"
 
 _RESOURCES: Final = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}}
-_INPUT_CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")  # to write files for any user
+_INPUT_CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")  # if the image's user is root: to write as on Docker
 _OUTPUT_CAPABILITIES: Final = ("DAC_OVERRIDE", "KILL")  # to read files of any user, and to stop their processes
 
 
@@ -51,72 +50,47 @@ def pod_parts(spec: RunSpec, helper: Helper, secret_name: str, pull_policy: str,
     """Return the parts for a job. `pull_policy` is that of its image; `run_as` is the user of all containers, if it is set."""
     if not spec.has_inputs and not spec.has_outputs:
         return PodParts()
-    init_containers: list[dict[str, Any]] = []
-    if spec.has_inputs:
-        if run_as is None:
-            init_containers.append(_user(spec.image, pull_policy))
-        init_containers.append(_mover(INPUTS, spec, helper, run_as, _INPUT_CAPABILITIES))
     return PodParts(
-        init_containers=tuple(init_containers),
-        containers=(_mover(OUTPUTS, spec, helper, run_as, _OUTPUT_CAPABILITIES),) if spec.has_outputs else (),
+        init_containers=(_inputs(spec, pull_policy, run_as),) if spec.has_inputs else (),
+        containers=(_outputs(spec, helper, run_as),) if spec.has_outputs else (),
         volumes=(
             {
                 "name": _PROGRAM_VOLUME,
                 "configMap": {"name": config_map_name(helper.architecture), "defaultMode": 0o555},
             },
-            {
-                "name": _TOKENS_VOLUME,
-                # For a user that the template chooses, the group of the volume is that of the pod's `fsGroup`, or root's.
-                "secret": {"secretName": secret_name, "defaultMode": 0o400 if run_as is None else 0o444},
-            },
+            # Any user may have to read the tokens. The job's processes do not see this volume.
+            {"name": _TOKENS_VOLUME, "secret": {"secretName": secret_name, "defaultMode": 0o444}},
         ),
         node_selector={"kubernetes.io/arch": helper.architecture},
     )
 
 
-def user_in(termination_message: str) -> User | None:
-    """Return the user that the container `USER` has reported at its end, or None if it has not."""
-    numbers = termination_message.split()
-    if len(numbers) != 2 or not all(number.isascii() and number.isdigit() for number in numbers):
-        return None
-    return User(int(numbers[0]), int(numbers[1]))
+def _inputs(spec: RunSpec, pull_policy: str, run_as: User | None) -> dict[str, Any]:
+    """Return a container of the job's image, so that what it unpacks belongs to the image's user. Nothing of the image runs."""
+    capabilities = _INPUT_CAPABILITIES if run_as is None else ()
+    return _mover(INPUTS, spec, capabilities) | {"image": spec.image, "imagePullPolicy": pull_policy}
 
 
-def _user(image: str, pull_policy: str) -> dict[str, Any]:
-    """Return a container of the job's image that reports as which user its processes run."""
+def _outputs(spec: RunSpec, helper: Helper, run_as: User | None) -> dict[str, Any]:
+    """Return a container beside that of the job, as root unless the template chooses a user."""
+    container = _mover(OUTPUTS, spec, _OUTPUT_CAPABILITIES if run_as is None else ())
+    if run_as is None:
+        container["securityContext"] |= {"runAsUser": 0, "runAsGroup": 0}
+    return container | {"image": helper.image, "imagePullPolicy": helper.pull_policy}
+
+
+def _mover(name: str, spec: RunSpec, capabilities: Collection[str]) -> dict[str, Any]:
+    """Return what these containers have in common."""
     return {
-        "name": USER,
-        "image": image,
-        "imagePullPolicy": pull_policy,
-        "command": [_PROGRAM, "user", _TERMINATION_LOG],
-        "terminationMessagePath": _TERMINATION_LOG,
+        "name": name,
+        "command": [_PROGRAM, name, str(PORT), spec.workspace.replace("$", "$$"), _WORKSPACE_DIRECTORY, _TOKENS_DIRECTORY],
         "resources": _RESOURCES,
         "securityContext": {
             "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"], "add": list(capabilities)},
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumeMounts": [_mount(_PROGRAM_VOLUME, _PROGRAM_DIRECTORY, read_only=True)],
-    }
-
-
-def _mover(name: str, spec: RunSpec, helper: Helper, run_as: User | None, capabilities: tuple[str, ...]) -> dict[str, Any]:
-    """Return a container that serves the workspace to the worker."""
-    security: dict[str, Any] = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    if run_as is None:
-        security |= {"runAsUser": 0, "runAsGroup": 0, "capabilities": {"drop": ["ALL"], "add": list(capabilities)}}
-    return {
-        "name": name,
-        "image": helper.image,
-        "imagePullPolicy": helper.pull_policy,
-        "command": [_PROGRAM, name, str(PORT), spec.workspace.replace("$", "$$"), _WORKSPACE_DIRECTORY, _TOKENS_DIRECTORY],
-        "resources": _RESOURCES,
-        "securityContext": security,
         "volumeMounts": [
             _mount(_PROGRAM_VOLUME, _PROGRAM_DIRECTORY, read_only=True),
             _mount(_TOKENS_VOLUME, _TOKENS_DIRECTORY, read_only=True),

@@ -1,13 +1,13 @@
 /*
  * Moves the files of a job between its pod and the worker.
  *
- *   mover user FILE                               write the numeric user and group of this process to FILE
  *   mover inputs PORT WORKSPACE MOUNTED TOKENS    serve until the worker says that all inputs are in
  *   mover outputs PORT WORKSPACE MOUNTED TOKENS   serve until the worker says that all outputs are out
  *
  * WORKSPACE is the path of the workspace in the job's container, MOUNTED where it is here, and TOKENS a directory with the
  * files `asked` and `answered`. The worker sends requests over HTTP (see ../mover_client.py):
  *
+ *   GET /user             as which user it runs: headers Uid, Gid
  *   GET /stat/PATH        what is there: headers Kind, Size; for a link Target, and Path if the link is on the way
  *   GET /tar/PATH         a tar archive of the file or directory
  *   PUT /tar/PATH         unpack the body, a tar archive, into the directory; only for inputs
@@ -48,7 +48,7 @@ __asm__(".globl _start\n"
         "    bl begin\n");
 #endif
 
-static const char usage[] = "usage: mover user FILE | mover inputs|outputs PORT WORKSPACE MOUNTED TOKENS\n";
+static const char usage[] = "usage: mover inputs|outputs PORT WORKSPACE MOUNTED TOKENS\n";
 static struct tokens tokens;
 static int has_inputs;
 
@@ -121,6 +121,15 @@ static void send_stat(const char *path)
     send_answer(&tokens, ok, headers);
 }
 
+static void send_user(void)
+{
+    char headers[64];
+    char *at = append_number(append(headers, "Uid: "), call(__NR_getuid, 0, 0, 0, 0, 0), 10);
+    at = append_number(append(at, "\r\nGid: "), call(__NR_getgid, 0, 0, 0, 0, 0), 10);
+    *append(at, "\r\n") = 0;
+    send_answer(&tokens, ok, headers);
+}
+
 static void send_signal(const char *rest)
 {
     char headers[64];
@@ -143,6 +152,8 @@ static int serve(const struct request *request)
         send_answer(&tokens, has_inputs ? unpack(request->rest) : too_late, "");
     } else if (request->method == GET && equal(request->operation, "stat")) {
         send_stat(request->rest);
+    } else if (request->method == GET && equal(request->operation, "user")) {
+        send_user();
     } else if (request->method == POST && !has_inputs && equal(request->operation, "signal")) {
         send_signal(request->rest);
     } else if (request->method == POST && equal(request->operation, "finish")) {
@@ -178,24 +189,11 @@ static void read_token(const char *directory, const char *name, char *token)
     close_file(file);
 }
 
-static int report_user(const char *path)
-{
-    char text[64];
-    char *at = append(append_number(text, call(__NR_getuid, 0, 0, 0, 0, 0), 10), " ");
-    at = append(append_number(at, call(__NR_getgid, 0, 0, 0, 0, 0), 10), "\n");
-    long file = call(__NR_openat, AT_FDCWD, (long)path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644, 0);
-    if (file < 0 || write_all(file, text, at - text) < 0)
-        fail("the user cannot be reported");
-    return 0;
-}
-
 __attribute__((used)) static void begin(word *stack)
 {
     word count = stack[0];
     char **arguments = (char **)(stack + 1);
     call(__NR_umask, 0, 0, 0, 0, 0);
-    if (count == 3 && equal(arguments[1], "user"))
-        leave(report_user(arguments[2]));
     word port;
     has_inputs = count == 6 && equal(arguments[1], "inputs");
     if (!has_inputs && (count != 6 || !equal(arguments[1], "outputs"))) {

@@ -6,6 +6,7 @@
 #include <linux/poll.h>
 #include <linux/prctl.h>
 #include <linux/signal.h>
+#include <linux/signalfd.h>
 #include <linux/time_types.h>
 #include <linux/wait.h>
 
@@ -16,7 +17,8 @@
 #define REUSE_ADDRESS 2
 #define BACKLOG 64
 #define MAX_CONNECTIONS 32
-#define LAST 42 /* the exit code of a connection that ends the service */
+#define LAST 42   /* the exit code of a connection that ends the service */
+#define ENDED 143 /* the exit code after SIGTERM */
 #define RETRY_NANOSECONDS 50000000
 
 struct slot {
@@ -126,21 +128,24 @@ static void start_connection(long listener, long connection, int (*serve)(long, 
 
 int run_server(word port, int (*serve)(long, void (*)(void)))
 {
-    const word children = 1UL << (SIGCHLD - 1);
+    const word signals = 1UL << (SIGCHLD - 1) | 1UL << (SIGTERM - 1);
     long memory = call6(__NR_mmap, 0, sizeof(struct slot) * MAX_CONNECTIONS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     slots = (struct slot *)memory;
-    call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&children, 0, SIGNAL_SET_BYTES, 0);
+    call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&signals, 0, SIGNAL_SET_BYTES, 0);
     struct pollfd events[] = {
         {.fd = listen_patiently(port), .events = POLLIN},
-        {.fd = call(__NR_signalfd4, -1, (long)&children, SIGNAL_SET_BYTES, 0, 0), .events = POLLIN},
+        {.fd = call(__NR_signalfd4, -1, (long)&signals, SIGNAL_SET_BYTES, 0, 0), .events = POLLIN},
     };
     if (events[0].fd < 0 || events[1].fd < 0 || (memory < 0 && memory > -4096))
         return 1;
     for (;;) {
         call(__NR_ppoll, (long)events, 2, 0, 0, SIGNAL_SET_BYTES);
         if (events[1].revents) {
-            char ended[128]; /* a struct signalfd_siginfo */
-            call(__NR_read, events[1].fd, (long)ended, sizeof ended, 0, 0);
+            struct signalfd_siginfo came;
+            call(__NR_read, events[1].fd, (long)&came, sizeof came, 0, 0);
+            /* One from the job's processes is meant for these. That of the node comes from outside of the process namespace. */
+            if (came.ssi_signo == SIGTERM && came.ssi_pid == 0)
+                return ENDED;
             if (reap(-1))
                 return 0;
         }

@@ -224,8 +224,9 @@ def test_a_killed_connection_is_unavailable(outputs: RunningMover) -> None:
     with outputs.files().get("/workspace/large") as chunks:
         next(chunks)
         own = outputs.process.pid
-        (connection,) = wait_for(lambda: Path(f"/proc/{own}/task/{own}/children").read_text().split())
-        os.kill(int(connection), signal.SIGKILL)
+        children = Path(f"/proc/{own}/task/{own}/children")
+        wait_for(lambda: len(children.read_text().split()) == 1)  # those of earlier requests have ended
+        os.kill(int(children.read_text()), signal.SIGKILL)
         with pytest.raises(EngineUnavailable):
             exhaust(chunks)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.engine.kubernetes.files import PodFiles
-from jobs.engine.protocol import Stat
+from jobs.engine.protocol import Stat, User
 from jobs.errors import EngineRefused, EngineUnavailable, Interrupted, PathNotFound
 from jobs.interrupt import Interrupt
 from tests.helpers import memory
@@ -85,6 +85,7 @@ def test_a_workspace_below_other_directories(tmp_path: Path) -> None:
 def test_another_user_than_root_owns_what_it_unpacks(open_directory: Path) -> None:
     # Given a mover that a pod template lets run as some user
     with running_mover(open_directory, prefix=("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups")) as mover:
+        assert mover.files().user() == User(1000, 1000)
         # When it gets a file of another one
         mover.files().put("/workspace", [tar_of("file", b"x", mode=0o640, uid=0)])
 

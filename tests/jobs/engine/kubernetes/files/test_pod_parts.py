@@ -36,10 +36,10 @@ def names(containers: tuple[dict[str, Any], ...]) -> list[str]:
     ("has_inputs", "has_outputs", "run_as", "expected"),
     [
         (False, False, None, ([], [])),
-        (True, False, None, (["user", "inputs"], [])),
-        (True, False, User(1000, 1000), (["inputs"], [])),
+        (True, False, None, (["inputs"], [])),
         (False, True, None, ([], ["outputs"])),
-        (True, True, None, (["user", "inputs"], ["outputs"])),
+        (True, True, None, (["inputs"], ["outputs"])),
+        (True, True, User(1000, 1000), (["inputs"], ["outputs"])),
     ],
 )
 def test_a_job_has_the_containers_that_its_files_need(
@@ -53,13 +53,11 @@ def test_a_job_has_the_containers_that_its_files_need(
     assert bool(parts.volumes) == bool(parts.node_selector) == (has_inputs or has_outputs)
 
 
-def test_only_helpers_have_the_tokens() -> None:
+def test_inputs_are_unpacked_in_the_image_of_the_job() -> None:
     parts = pod_parts(SPEC, HELPER, "secret", "Always")
 
-    user, inputs, outputs = [*parts.init_containers, *parts.containers]
-    mounted = [{mount["name"] for mount in container["volumeMounts"]} for container in (user, inputs, outputs)]
-    assert [("orchestrator-tokens" in names) for names in mounted] == [False, True, True]
-    assert [container["image"] for container in (user, inputs, outputs)] == ["image:1", "helper:1", "helper:1"]
+    inputs, outputs = [*parts.init_containers, *parts.containers]
+    assert [container["image"] for container in (inputs, outputs)] == ["image:1", "helper:1"]
 
 
 def test_outputs_cannot_be_written_by_their_helper() -> None:
@@ -67,7 +65,7 @@ def test_outputs_cannot_be_written_by_their_helper() -> None:
 
     read_only = {
         container["name"]: {mount["name"]: mount["readOnly"] for mount in container["volumeMounts"]}["workspace"]
-        for container in (parts.init_containers[1], *parts.containers)
+        for container in (*parts.init_containers, *parts.containers)
     }
     assert read_only == {"inputs": False, "outputs": True}
 
@@ -81,7 +79,7 @@ def test_a_helper_has_few_privileges() -> None:
         assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
     for container in (*templated.init_containers, *templated.containers):
         assert "runAsUser" not in container["securityContext"]
-        assert "add" not in container["securityContext"]["capabilities"]
+        assert container["securityContext"]["capabilities"]["add"] == []
 
 
 def test_a_path_is_not_expanded_by_the_cluster() -> None:
