@@ -103,9 +103,9 @@ class MoverClient:
         if failures:
             raise failures[0]
 
-    def signal(self, number: int) -> int:
-        """Send a signal to all processes of the job, and return to how many."""
-        with self._exchange("POST", f"/signal/{number}") as answer:
+    def signal(self, number: int, *, first_only: bool) -> int:
+        """Send a signal to all processes of the job, or only to the one it was started with; return to how many."""
+        with self._exchange("POST", f"/signal/{number}{'/first' if first_only else ''}") as answer:
             return int(answer.getheader("Count", "0"))
 
     def finish(self) -> None:

@@ -97,9 +97,12 @@ class PodFiles:
         """Return the user that the job's processes will run as. Only before they do."""
         return self._mover.user()
 
-    def signal(self, number: int) -> int:
-        """Send a signal to all processes of the job, and return to how many. Only for a pod with outputs."""
-        return self._mover.signal(number)
+    def signal(self, number: int, *, first_only: bool = False) -> int:
+        """Send a signal to all processes of the job, and return to how many. Only for a pod with outputs.
+
+        With `first_only` it goes to the process that the container was started with: to our init, which passes on SIGTERM.
+        """
+        return self._mover.signal(number, first_only=first_only)
 
     def finish(self) -> None:
         """Say that all inputs are in, or all outputs out: the pod's current helper exits."""

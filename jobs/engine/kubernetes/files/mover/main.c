@@ -12,6 +12,7 @@
  *   GET /tar/PATH         a tar archive of the file or directory
  *   PUT /tar/PATH         unpack the body, a tar archive, into the directory; only for inputs
  *   POST /signal/NUMBER   send a signal to all processes of the job; only for outputs. Header Count: to how many
+ *   POST /signal/NUMBER/first    only to the process that its container was started with
  *   POST /finish          exit
  *
  * The job may be hostile, and so may be other pods. Without the token a request gets 401 and takes no more than a few
@@ -134,12 +135,12 @@ static void send_signal(const char *rest)
 {
     char headers[64];
     word number;
-    const char *end = rest + length(rest);
-    if (!*rest || parse_number(rest + 1, end, 10, &number) != end || number > 64) {
+    const char *end = *rest ? parse_number(rest + 1, rest + length(rest), 10, &number) : 0;
+    if (!end || (*end && !equal(end, "/first")) || number > 64) {
         send_answer(&tokens, (struct answer){400, "the number of the signal is invalid"}, "");
         return;
     }
-    *append(append_number(append(headers, "Count: "), signal_job(number), 10), "\r\n") = 0;
+    *append(append_number(append(headers, "Count: "), signal_job(number, *end), 10), "\r\n") = 0;
     send_answer(&tokens, ok, headers);
 }
 

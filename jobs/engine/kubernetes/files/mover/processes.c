@@ -2,7 +2,20 @@
 
 #define LIST_BYTES 4096
 
-word signal_job(int signal)
+/* Whether the parent of a process is outside of the process namespace. */
+static int is_first(const char *process)
+{
+    char path[NAME_BYTES], line[1024]; /* "NUMBER (NAME) STATE PARENT ..." */
+    *append(append(append(path, "/proc/"), process), "/stat") = 0;
+    long file = call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0);
+    long at = call(__NR_read, file, (long)line, sizeof line - 1, 0, 0);
+    close_file(file);
+    while (at > 0 && line[--at] != ')')
+        ;
+    return at > 0 && memcmp(line + at + 3, " 0 ", 3) == 0;
+}
+
+word signal_job(int signal, int first_only)
 {
     static char entries[LIST_BYTES] __attribute__((aligned(8)));
     word count = 0;
@@ -14,6 +27,8 @@ word signal_job(int signal)
             word process, name = length(entry->name);
             at += entry->size;
             if (parse_number(entry->name, entry->name + name, 10, &process) != entry->name + name || process == 1)
+                continue;
+            if (first_only && !is_first(entry->name))
                 continue;
             /* No process of the job can enter the mover's session. */
             if (call(__NR_getsid, process, 0, 0, 0, 0) != session && call(__NR_kill, process, signal, 0, 0, 0) == 0)

@@ -4,5 +4,8 @@
 
 #include "system.h"
 
-/* Send a signal to all processes of the pod but the first one and the mover's own. Returns to how many. */
-word signal_job(int signal);
+/*
+ * Send a signal to all processes of the pod but PID 1 and the mover's own. With `first_only` send it only to those that a
+ * container was started with. Returns to how many.
+ */
+word signal_job(int signal, int first_only);

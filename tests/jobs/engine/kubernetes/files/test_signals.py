@@ -63,6 +63,18 @@ def test_a_signal_goes_to_all_processes_of_the_job_and_no_other(pod: RunningMove
     assert files.stat("/workspace") is not None
 
 
+def test_a_signal_may_go_to_the_first_process_alone(pod: RunningMover) -> None:
+    # Given a process that was started from outside of the process namespace, as that of a container is
+    own = next(number for number, command in processes(pod).items() if command.startswith("sleep 1000"))
+    with subprocess.Popen(["nsenter", f"--target={own}", "--pid", "sh", "-c", "sleep 1002; :"]) as started:
+        wait_for(lambda: pod.files().signal(0) == 4)
+
+        assert pod.files().signal(signal.SIGKILL, first_only=True) == 1
+
+        assert started.wait(20) != 0
+    assert sleeping(pod) == ["sleep 1000 ", "sleep 1001 ", "sleep 1002 "]
+
+
 def test_the_mover_survives_a_job_that_ends_all_processes(pod: RunningMover) -> None:
     # Given a job that sends SIGTERM to every process of its pod
     own = next(number for number, command in processes(pod).items() if command.startswith("sleep 1000"))
