@@ -97,6 +97,7 @@ def make_namespace(admin: Admin, directory: Path) -> Namespace:
     admin("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     for found in manifests():
         kind = found["kind"]
+        found["metadata"].pop("namespace", None)
         for subject in found.get("subjects", ()):
             subject["namespace"] = name
         if kind == "ClusterRole":
