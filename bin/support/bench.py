@@ -5,6 +5,7 @@ all rows comes last. An error is a failure, an unreached target is not.
 """
 
 import argparse
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,8 +32,9 @@ WITH_TARGETS = (
     "running_jobs",
     "serve_start",
 )
+ON_CLUSTER = ("cluster",)  # those of the Kubernetes cluster that KUBECONFIG names
 BY_NAME = ("hanging_host", "old_events")  # without targets: they only run if they are named
-WITHOUT_ENGINE = {"deliveries", "delivery_latency", "listing", "scrape", *BY_NAME}
+WITHOUT_ENGINE = {"deliveries", "delivery_latency", "listing", "scrape", *ON_CLUSTER, *BY_NAME}
 MAX_SECONDS = 600
 
 
@@ -55,7 +57,8 @@ def run(names: list[str], rounds: int, markdown: bool, state: Path) -> int:
         for number in range(1, rounds + 1):
             for name in names:
                 title = f"{name}, round {number}" if rounds > 1 else name
-                stages.run(title, [sys.executable, "-m", f"tests.bench.{name}"], MAX_SECONDS)
+                variables = {"KUBECONFIG": os.environ["KUBECONFIG"]} if name in ON_CLUSTER else {}
+                stages.run(title, [sys.executable, "-m", f"tests.bench.{name}"], MAX_SECONDS, **variables)
         summarize(stages, results, markdown)
     return 1 if stages.failed else 0
 
@@ -70,16 +73,22 @@ def summarize(stages: Stages, results: Path, markdown: bool) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bin/bench", description="Print the tables of the benchmarks.")
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"by default: {', '.join(WITH_TARGETS)}; also: {', '.join(BY_NAME)}"
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"by default: {', '.join(WITH_TARGETS)}, and with KUBECONFIG {', '.join(ON_CLUSTER)}; also: {', '.join(BY_NAME)}",
     )
     parser.add_argument("--rounds", type=int, default=1, help="how often to run them; the summary then has the medians")
     parser.add_argument("--markdown", action="store_true", help="print the summary as a Markdown table")
     arguments = parser.parse_args()
-    names = arguments.names or list(WITH_TARGETS)
-    known = (*WITH_TARGETS, *BY_NAME)
+    has_cluster = bool(os.environ.get("KUBECONFIG"))
+    names = arguments.names or [*WITH_TARGETS, *(ON_CLUSTER if has_cluster else ())]
+    known = (*WITH_TARGETS, *ON_CLUSTER, *BY_NAME)
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]}: it must be one of {', '.join(known)}")
+    if set(names) & set(ON_CLUSTER) and not has_cluster:
+        parser.error(f"{ON_CLUSTER[0]} needs a Kubernetes cluster: set KUBECONFIG to the file that says how to reach it")
     unwind_on_signals()
     try:
         return run(names, arguments.rounds, arguments.markdown, state_directory())

@@ -102,7 +102,7 @@ def test_every_benchmark_runs_and_is_documented() -> None:
     modules = {path.stem for path in (ROOT / "tests" / "bench").glob("*.py")} - {"__init__", "summary"}
     guides = (ROOT / "docs" / "performance.md").read_text() + (ROOT / "docs" / "development.md").read_text()
 
-    assert modules == {*bench.WITH_TARGETS, *bench.BY_NAME}
+    assert modules == {*bench.WITH_TARGETS, *bench.ON_CLUSTER, *bench.BY_NAME}
     assert not {name for name in modules if f"`{name}`" not in guides}
 
 
