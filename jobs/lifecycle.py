@@ -231,18 +231,26 @@ def conclude(claim: Claim) -> None:
         _conclude(job)
 
 
-def node_lost(uuid: UUID, node: str) -> None:
+def node_lost(uuid: UUID, node: Node) -> None:
     """End a job whose node is lost as `engine_lost`, or requeue it if it had not started.
+
+    A job that waits in a cluster for its start may have started meanwhile, or may still do so: run elsewhere, it would run twice.
 
     Raise `OwnershipLost` if a worker of the node has claimed it by now.
     """
     unfinished = UNOWNED & Q(completed_at=None) & ~Q(node=None)
     with changed(uuid, unfinished, claims=F("claims") + 1) as job:
-        if job.status == State.ACCEPTED:
+        may_run = job.status == State.RUNNING or (node.schedules and job.prepared_at is not None)
+        if not job.decided and not may_run:
             _requeue(job)
             return
         if not job.decided:
-            error = storable_error(f"the node {node} was lost while the job ran")
+            when = (
+                "while the job ran"
+                if job.status == State.RUNNING
+                else "while the job waited for its start there: it may have run"
+            )
+            error = storable_error(f"the node {node.name} was lost {when}")
             _write(job, status=State.FAILED, reason=Reason.ENGINE_LOST, finished_at=Now(), error=error)
             _count_decision(job)
         _conclude(job)

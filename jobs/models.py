@@ -33,7 +33,7 @@ class Instance(models.Model):
 
 
 class Node(models.Model):
-    """A container engine: its capacity, and how much of it is reserved."""
+    """A container engine: its capacity, and how much of it is reserved (see `jobs.node_room`)."""
 
     name = models.CharField(max_length=255, unique=True)
     engine_id = models.CharField("engine", max_length=255, blank=True, help_text="The engine's own name.")
@@ -48,6 +48,14 @@ class Node(models.Model):
         "CPU (thousandths of a core)", default=0, help_text="Thousandths of a core for all jobs, with overcommit."
     )
     memory_mib = models.PositiveIntegerField("memory (MiB)", default=0)
+    schedules = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether it is a cluster that places jobs itself: what they reserve is counted, and not limited.",
+    )
+    largest_memory_mib = models.PositiveIntegerField(
+        "largest job (MiB)", null=True, help_text="If the node schedules: the most memory that one job can have. Else empty."
+    )
     cpu_millis_reserved = models.BigIntegerField("reserved CPU (thousandths of a core)", default=0)
     memory_mib_reserved = models.BigIntegerField("reserved memory (MiB)", default=0)
     warnings = models.JSONField("limits not enforced", default=list, help_text="Limits that this engine does not enforce.")

@@ -35,10 +35,12 @@ def with_condition(nodes: "QuerySet[Node]", intervals: WorkerIntervals = WorkerI
 
 
 def cpu(node: Node) -> str:
-    """Return how much cpu is reserved on a node, and how much it has for all jobs."""
-    return f"{node.cpu_millis_reserved / 1000:g} of {node.cpu_millis_total / 1000:g} cores"
+    """Return how much cpu is reserved on a node, and how much it has for all jobs, if that is known."""
+    total = f" of {node.cpu_millis_total / 1000:g}" if node.cpu_millis_total else ""
+    return f"{node.cpu_millis_reserved / 1000:g}{total} cores"
 
 
 def memory(node: Node) -> str:
-    """Return how much memory is reserved on a node, and how much it has."""
-    return f"{node.memory_mib_reserved / 1024:.3g} of {node.memory_mib / 1024:.3g} GiB"
+    """Return how much memory is reserved on a node, and how much it has, if that is known."""
+    total = f" of {node.memory_mib / 1024:.3g}" if node.memory_mib else ""
+    return f"{node.memory_mib_reserved / 1024:.3g}{total} GiB"

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from django.db import transaction
 
-from jobs import start_breaker
+from jobs import node_room, start_breaker
 from jobs.healthy_nodes import healthy_nodes
-from jobs.models import Job, Node
+from jobs.models import Job
 from orchestrator_site.base.broker import hint
 from orchestrator_site.base.db.transactions import DATABASE_UNAVAILABLE, short_read
 from orchestrator_site.base.intervals import BrokerIntervals
@@ -46,24 +46,19 @@ def hint_for_job_on_commit(job: Job) -> None:
 
 
 def send_hints(jobs: Iterable[Job]) -> None:
-    """Send a hint for each job to the node with the fewest reserved cores of those where it fits, if there is one."""
+    """Send a hint for each job to the node with the fewest reserved cores of those where it fits, if there is one.
+
+    A cluster gets one only if no other node has room: there the job may have to wait for a place.
+    """
     with short_read():
         nodes = list(healthy_nodes().filter(start_breaker.ACCEPTS_JOBS, drained=False))
     for job in jobs:
-        able = [node for node in nodes if _fits(job, node)]
+        able = [node for node in nodes if node_room.largest(node).holds(job) and node_room.left(node).holds(job)]
         if able:
-            node = min(able, key=lambda node: node.cpu_millis_reserved)
+            node = min(able, key=lambda node: (node.schedules, node.cpu_millis_reserved))
             node.cpu_millis_reserved += job.cpu_millis  # here only, for the jobs after it
             node.memory_mib_reserved += job.memory_mib
             hint(queue_of(node.pk), RUN_ACTOR)
-
-
-def _fits(job: Job, node: Node) -> bool:
-    return (
-        job.cpu_millis <= node.cpu_millis
-        and job.cpu_millis <= node.cpu_millis_total - node.cpu_millis_reserved
-        and job.memory_mib <= node.memory_mib - node.memory_mib_reserved
-    )
 
 
 class _Later:

@@ -25,6 +25,7 @@ pytest_plugins = [
     "tests.helpers.delivery_fixtures",
     "tests.helpers.engines",
     "tests.helpers.clusters",  # uses the one before
+    "tests.helpers.fake_clusters",
     "tests.helpers.service_processes",  # before what imports it
     "tests.helpers.migrated_database",
     "tests.helpers.parallel",

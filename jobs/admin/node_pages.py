@@ -10,7 +10,7 @@ from django.shortcuts import get_object_or_404
 from unfold.admin import ModelAdmin
 from unfold.forms import BaseDialogForm
 
-from jobs import draining, node_conditions
+from jobs import draining, node_conditions, node_room
 from jobs.models import Node, Worker
 from orchestrator_site.base import operator_log
 from orchestrator_site.base.admin_elements import back_to, button, label, moment, named_field
@@ -24,7 +24,7 @@ class NodeAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     ordering = ("name",)
     actions_detail = ("drain", "undrain")
     fieldsets = (
-        (None, {"fields": ("name", "condition", "seen", "cpu", "memory", "largest", "not_enforced")}),
+        (None, {"fields": ("name", "kind", "condition", "seen", "cpu", "memory", "largest", "not_enforced")}),
         ("Engine", {"fields": ("engine_id", "network_name", "network_id")}),
         ("Failed starts", {"fields": ("start_refusal", "failures", "next_try", "start_pause", "start_probe")}),
     )
@@ -38,6 +38,10 @@ class NodeAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     def condition(self, node: Any) -> str:
         return str(node.condition)
 
+    @admin.display(description="Kind")
+    def kind(self, node: Node) -> str:
+        return "cluster: it places jobs itself, whatever they reserve" if node.schedules else "container engine"
+
     @admin.display(description="CPU reserved")
     def cpu(self, node: Node) -> str:
         return node_conditions.cpu(node)
@@ -48,7 +52,8 @@ class NodeAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @admin.display(description="Largest job")
     def largest(self, node: Node) -> str:
-        return f"{node.cpu_millis / 1000:g} cores and {node.memory_mib / 1024:.3g} GiB"
+        room = node_room.largest(node)
+        return f"{room.cpu_millis / 1000:g} cores and {room.memory_mib / 1024:.3g} GiB"
 
     @admin.display(description="Limits not enforced")
     def not_enforced(self, node: Node) -> str | None:

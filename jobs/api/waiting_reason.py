@@ -1,5 +1,6 @@
 """Says what an accepted job waits for."""
 
+from jobs import node_room
 from jobs.healthy_nodes import healthy_nodes
 from jobs.models import Job, Worker
 from jobs.namespace_use import Use, use_of
@@ -21,11 +22,12 @@ def waiting_for(job: Job) -> str | None:
         return job.doing or "preparing" if job.node_id in [node.pk for node in nodes] else "its node's engine to respond"
     if not nodes:
         return "a node's engine to respond" if Worker.objects.exists() else "no node has a living worker"
-    if job.cpu_millis > (largest := max(node.cpu_millis for node in nodes)):
+    rooms = {node: node_room.largest(node) for node in nodes}
+    if job.cpu_millis > (largest := max(room.cpu_millis for room in rooms.values())):
         return f"no node with {_cores(job.cpu_millis)} cpus; the largest has {_cores(largest)}"
-    if job.memory_mib > (largest := max(node.memory_mib for node in nodes)):
+    if job.memory_mib > (largest := max(room.memory_mib for room in rooms.values())):
         return f"no node with {job.memory_mib} MiB of memory; the largest has {largest} MiB"
-    able = [node for node in nodes if node.cpu_millis >= job.cpu_millis and node.memory_mib >= job.memory_mib]
+    able = [node for node, room in rooms.items() if room.holds(job)]
     if not able:
         return f"no node with both {_cores(job.cpu_millis)} cpus and {job.memory_mib} MiB of memory"
     able = [node for node in able if not node.drained]
@@ -43,7 +45,8 @@ def waiting_for(job: Job) -> str | None:
         return full
     ahead = unclaimed().filter(namespace=job.namespace, uuid__lt=job.uuid)[:_COUNTED].count()
     if ahead == 0:
-        return "free capacity on a node"
+        # Only its workers limit how many jobs a cluster takes.
+        return "a free thread of a worker" if any(node.schedules for node in able) else "free capacity on a node"
     return f"{'over ' if ahead == _COUNTED else ''}{ahead} job{'' if ahead == 1 else 's'} ahead"
 
 

@@ -66,7 +66,7 @@ def end_jobs(node_ids: Collection[int]) -> int:
             jobs = list(claiming.orphans(node.pk).values_list("uuid", flat=True)[:_BATCH])
         for uuid in jobs:
             try:
-                lifecycle.node_lost(uuid, node.name)
+                lifecycle.node_lost(uuid, node)
             except OwnershipLost:
                 continue
             ended += 1

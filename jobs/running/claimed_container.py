@@ -1,6 +1,7 @@
 """The container of one claim: its name, its description, and the engine's calls for it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from jobs.engine.protocol import Engine, FollowedUsage, Observation, RunSpec
@@ -117,6 +118,14 @@ class ClaimedContainer:
             self._refuse_sandbox()
             raise
 
+    def prepare(self, waiting_for: Callable[[str], None]) -> None:
+        """Return when files can be put into it. An engine that schedules may need hours, and says what for."""
+        self._engine.prepare(self.name, waiting_for, self._interrupt)
+
+    def wait_until_started(self, waiting_for: Callable[[str], None]) -> None:
+        """Return when its process has begun to run. An engine that schedules may need hours, and says what for."""
+        self._engine.wait_until_started(self.name, waiting_for, self._interrupt)
+
     def wait(self) -> None:
         """Return when its process has ended."""
         self._engine.wait(self.name, self._interrupt)
@@ -176,5 +185,8 @@ class ClaimedContainer:
             stop_grace_seconds=math.ceil(self._stop_grace),
             log_limit_bytes=self._engine_log_limit,
             disk_limit_bytes=self._disk_limit,
+            timeout_seconds=job.timeout_seconds,
+            has_inputs=job.has_inputs,
+            has_outputs=job.has_outputs,
             sandbox=self._sandbox.name if self._sandbox else None,
         )

@@ -10,7 +10,7 @@ from django.db import IntegrityError
 from django.db.models import Exists, F, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
-from jobs import start_breaker
+from jobs import node_room, start_breaker
 from jobs.lifecycle import Claim
 from jobs.models import Job, Node
 from jobs.namespace_use import use_of
@@ -130,8 +130,8 @@ def _work_query(node_id: int, among: Q, passed_over: float) -> ExistenceQuery:
     fitting = waiting.filter(
         Exists(node.filter(drained=False)),  # does not depend on the job: for a drained node no job is looked at
         Q(cpu_millis__lte=Subquery(node.values("cpu_millis")))
-        & Q(cpu_millis__lte=Subquery(node.values(free=F("cpu_millis_total") - F("cpu_millis_reserved"))))
-        & Q(memory_mib__lte=Subquery(node.values(free=F("memory_mib") - F("memory_mib_reserved")))),
+        & Q(cpu_millis__lte=Subquery(node.values(left=node_room.CPU_LEFT)))
+        & Q(memory_mib__lte=Subquery(node.values(left=node_room.MEMORY_LEFT))),
     )
     return ExistenceQuery(
         orphans(node_id).filter(among),
@@ -190,14 +190,15 @@ def _accepting(node_id: int) -> Node | None:
 
 def _could_hold(node: Node) -> Q:
     """Return a filter for the jobs that the node could run if it were empty."""
-    return Q(cpu_millis__lte=min(node.cpu_millis, node.cpu_millis_total), memory_mib__lte=node.memory_mib)
+    return _at_most(node_room.largest(node))
 
 
 def _fits_now(node: Node) -> Q:
-    return Q(
-        cpu_millis__lte=node.cpu_millis_total - node.cpu_millis_reserved,
-        memory_mib__lte=node.memory_mib - node.memory_mib_reserved,
-    )
+    return _at_most(node_room.left(node))
+
+
+def _at_most(room: node_room.Room) -> Q:
+    return Q(cpu_millis__lte=room.cpu_millis, memory_mib__lte=room.memory_mib)
 
 
 def _passed_over(jobs: "QuerySet[Job]", intervals: ClaimIntervals) -> UUID | None:
@@ -238,11 +239,8 @@ def _reserve(candidate: _Candidate, worker: UUID, node_id: int, intervals: Claim
             limits.kept.forget()  # it may have other limits now
             raise _Conflict
         cpu, memory = job.cpu_millis, job.memory_mib
-        with_capacity = Node.objects.filter(
-            pk=node_id,
-            drained=False,
-            cpu_millis_reserved__lte=F("cpu_millis_total") - cpu,
-            memory_mib_reserved__lte=F("memory_mib") - memory,
+        with_capacity = Node.objects.alias(cpu_left=node_room.CPU_LEFT, memory_left=node_room.MEMORY_LEFT).filter(
+            pk=node_id, drained=False, cpu_left__gte=cpu, memory_left__gte=memory
         )
         reserved = {
             "cpu_millis_reserved": F("cpu_millis_reserved") + cpu,

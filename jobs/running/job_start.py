@@ -1,5 +1,7 @@
 """From a claimed job to a running process: image, container, inputs, start."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -60,17 +62,23 @@ class JobStart:
         self._check_registry = partial(check_registry, timeout=intervals.run.registry_lookup)
         self._claim_intervals = intervals.claim
         self._image_vanished = 0  # times
+        self.is_waiting = False  # for an engine that schedules
+        self.has_run = False  # the process, or it still does
 
-    def start(self, job: Job) -> bool:
+    def start(self, job: Job, *, is_requested: bool = False) -> bool:
         """Return True if the process was started, False if the job was decided or requeued instead.
 
-        Raise temporary errors of the engine and of the lifecycle: call it again.
+        With `is_requested` an earlier try, or an earlier owner, has asked the engine for the start: only wait for it.
+
+        Raise temporary errors of the engine and of the lifecycle: call it again. `ContainerNotFound` means that the container was
+        removed before it ran.
         """
         try:
-            self._create_container(job)
-            self._files.put_inputs(job)
-            lifecycle.report_prepared(self._claim, "starting")  # the fence: a late owner does not get past this write
-            self._container.start()
+            if not is_requested:
+                self._request(job)
+            with self._waiting():
+                self._container.wait_until_started(self._report_waiting)
+            self.has_run = True
         except ImageUnavailable as error:
             self._fail(Reason.IMAGE_PULL, error)
         except SandboxRefused:
@@ -92,6 +100,26 @@ class JobStart:
         else:
             return True
         return False
+
+    def _request(self, job: Job) -> None:
+        self._create_container(job)
+        with self._waiting():
+            self._container.prepare(self._report_waiting)
+        if job.has_inputs or not self._engine.traits.makes_workspace:
+            self._files.put_inputs(job)
+        lifecycle.report_prepared(self._claim, "starting")  # the fence: a late owner does not get past this write
+        self._container.start()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self.is_waiting = True
+        try:
+            yield
+        finally:
+            self.is_waiting = False
+
+    def _report_waiting(self, reason: str) -> None:
+        lifecycle.report_progress(self._claim, reason)
 
     def _create_container(self, job: Job) -> None:
         if not is_allowed(job.image, self._images_allow):  # IMAGES_ALLOW may have changed since the job was created

@@ -28,7 +28,7 @@ from jobs.running.disk_limit import DiskLimit
 from jobs.running.job_files import JobFiles
 from jobs.running.job_start import JobStart
 from jobs.running.network_sandboxes import Sandboxes
-from jobs.running.process_outcome import Outcome, outcome_of
+from jobs.running.process_outcome import LOST, Outcome, outcome_of
 from jobs.running.retries import Retries, is_temporary
 from jobs.states import NO_EXIT_CODE, Reason, State
 from orchestrator_site.base.config.configuration import Configuration
@@ -130,6 +130,11 @@ class Run:
         return self._container.name
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether its container waits for an engine that schedules."""
+        return self._job_start.is_waiting
+
+    @property
     def overdue(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
@@ -216,8 +221,10 @@ class Run:
 
     def _bring_up(self, job: Job) -> Standing | None:
         container = self._container.find()
-        if container is None or container.phase == "created":
-            if not self._job_start.start(job):
+        if container is None and self._job_start.has_run:
+            return self._decide(LOST), None
+        if container is None or not container.has_run:
+            if not self._job_start.start(job, is_requested=container is not None and container.phase == "starting"):
                 return None
             began = time.monotonic()
             container = self._container.inspect()
@@ -298,7 +305,7 @@ class Run:
 
     def _finish(self, job: Job, seen: Observation | None) -> Standing | None:
         container = seen or self._container.find()
-        if job.started_at is None or container is None or container.phase == "created":
+        if job.started_at is None or container is None or not container.has_run:
             if container is not None:  # cancelled while it started: it may run
                 self._container.stop()
             self._container.remove()

@@ -51,7 +51,7 @@ class EngineWatch:
         self._engine.protect_network(self._node.network_id, self._instance)
         info = self._engine.info()
         self._answered_at = time.monotonic()
-        self.warnings = info.warnings  # the limits that are not enforced, as of its last answer
+        self.info = info  # its last answer
         self._time_zero = info.clock - timedelta(seconds=self._answered_at)
 
     def _ask_until_stopped(self) -> None:

@@ -20,7 +20,8 @@ class JobWatch:
     def __init__(self, node: str, upload_pool: UploadPool, suspects: Suspects, proven_harmless: float) -> None:
         """Watch the jobs of a worker on the node with the name `node`.
 
-        A job that has run, or ended, under this worker for `proven_harmless` seconds did not kill its earlier owners.
+        A job that runs, has ended, or waits in a cluster under this worker for `proven_harmless` seconds did not kill its earlier
+        owners.
         """
         self._node = node
         self._upload_pool = upload_pool
@@ -59,7 +60,8 @@ class JobWatch:
     def _clear_suspicion(self, worker_id: UUID, runs: list[Run], suspected: set[UUID]) -> None:
         """Forget the deaths of earlier owners for jobs that this worker has survived."""
         now = time.monotonic()
-        harmless = [run.claim for run in runs if run.status != State.ACCEPTED and now - run.began >= self._proven_harmless]
+        driven = [run for run in runs if run.status != State.ACCEPTED or run.is_waiting]
+        harmless = [run.claim for run in driven if now - run.began >= self._proven_harmless]
         if cleared := suspected & {claim.uuid for claim in harmless}:
             Job.objects.filter(owner=worker_id, uuid__in=cleared).update(owner_deaths=0)
         for claim in harmless:

@@ -2,10 +2,9 @@
 
 import logging
 import secrets
+from typing import Any, Final
 
-from django.db import transaction
-
-from jobs.engine.protocol import Engine, EngineInfo
+from jobs.engine.protocol import Engine, EngineInfo, EngineTraits
 from jobs.errors import EngineRefused
 from jobs.models import Instance, Job, Node
 from jobs.running import job_network
@@ -13,6 +12,8 @@ from orchestrator_site.base.config.configuration import Configuration
 from orchestrator_site.base.db.transactions import short_read, short_transaction
 
 logger = logging.getLogger(__name__)
+
+_NO_BOUND: Final = 2**31 - 1  # the largest number that the database stores: more than a job can ask for
 
 
 def instance_name() -> str:
@@ -36,7 +37,9 @@ def register(engine: Engine, configuration: Configuration) -> Node:
         node, _ = Node.objects.get_or_create(name=configuration.node_name or info.name)
     if not _is_same_engine(node, engine, info):
         job_network.create(engine, node, info, instance)
-    return _store_capacity(node.pk, info, configuration)
+    _update(node, **capacity(engine.traits, info, configuration))
+    with short_read():
+        return Node.objects.get(pk=node.pk)
 
 
 def _is_same_engine(node: Node, engine: Engine, info: EngineInfo) -> bool:
@@ -56,22 +59,60 @@ def _is_same_engine(node: Node, engine: Engine, info: EngineInfo) -> bool:
     return False  # its network was pruned, or the engine was set up again
 
 
-def store_warnings(node: Node, warnings: tuple[str, ...]) -> None:
-    """Store and log which limits are not enforced."""
-    for warning in warnings:
-        logger.warning("a limit is not enforced: %s", warning, extra={"node": node.name})
-    with short_transaction():
-        Node.objects.filter(pk=node.pk).update(warnings=list(warnings))
+class NodeFacts:
+    """What the engine says about itself, as far as it is in the node's row."""
+
+    def __init__(self, node: Node, traits: EngineTraits, configuration: Configuration) -> None:
+        self._node = node
+        self._traits = traits
+        self._configuration = configuration
+        self._warnings: tuple[str, ...] | None = None
+        self._capacity: dict[str, Any] | None = None
+
+    def store(self, info: EngineInfo) -> None:
+        """Store what has changed, and log new warnings.
+
+        Creating a container may have shown one, the engine may have been set up again, and a cluster grows.
+        """
+        if info.warnings != self._warnings:
+            for warning in info.warnings:
+                logger.warning("a limit is not enforced: %s", warning, extra={"node": self._node.name})
+            _update(self._node, warnings=list(info.warnings))
+            self._warnings = info.warnings
+        columns = capacity(self._traits, info, self._configuration)
+        if columns != self._capacity:
+            _update(self._node, **columns)
+            self._capacity = columns
 
 
-def _store_capacity(node_id: int, info: EngineInfo, configuration: Configuration) -> Node:
+def capacity(traits: EngineTraits, info: EngineInfo, configuration: Configuration) -> dict[str, Any]:
+    """Return the columns of a node that say what its engine has, and how much of it jobs can have."""
+    if traits.schedules:
+        return {
+            "schedules": True,
+            "cpu_millis": _bounded((configuration.node_cpus or info.largest_cpus or _NO_BOUND) * 1000),
+            "cpu_millis_total": _bounded(info.cpus * 1000),
+            "memory_mib": _bounded(info.memory_bytes // 1024**2),
+            "largest_memory_mib": _bounded(
+                (configuration.node_memory or info.largest_memory_bytes or _NO_BOUND * 1024**2) // 1024**2
+            ),
+        }
     cpus = configuration.node_cpus or info.cpus
     memory = configuration.node_memory or info.memory_bytes
-    with transaction.atomic():
-        Node.objects.filter(pk=node_id).update(
-            # The engine refuses a container with more cpus than it has, whatever NODE_CPUS says.
-            cpu_millis=int(min(cpus, info.cpus) * 1000),
-            cpu_millis_total=int(cpus * configuration.cpu_overcommit * 1000),
-            memory_mib=int(memory // 1024**2),
-        )
-        return Node.objects.get(pk=node_id)
+    return {
+        "schedules": False,
+        # The engine refuses a container with more cpus than it has, whatever NODE_CPUS says.
+        "cpu_millis": int(min(cpus, info.cpus) * 1000),
+        "cpu_millis_total": int(cpus * configuration.cpu_overcommit * 1000),
+        "memory_mib": int(memory // 1024**2),
+        "largest_memory_mib": None,
+    }
+
+
+def _update(node: Node, **columns: Any) -> None:
+    with short_transaction():
+        Node.objects.filter(pk=node.pk).update(**columns)
+
+
+def _bounded(number: float) -> int:
+    return min(int(number), _NO_BOUND)

@@ -53,11 +53,16 @@ class Supervisor:
         self._configuration = configuration
         self._intervals = intervals
         self._engine_watch = EngineWatch(engine, self.node, self.instance, intervals.engine)
-        self._stored_warnings = self._engine_watch.warnings
-        nodes.store_warnings(self.node, self._stored_warnings)
+        self._node_facts = nodes.NodeFacts(self.node, engine.traits, configuration)
+        self._node_facts.store(self._engine_watch.info)
         self._heartbeat = Heartbeat(self.node.pk, configuration.state_dir)
         self.sandboxes = SandboxPool(
-            engine, self.node, self.instance, lambda: self._heartbeat.worker_id, configuration.sandboxes, intervals.sandbox
+            engine,
+            self.node,
+            self.instance,
+            lambda: self._heartbeat.worker_id,
+            0 if engine.traits.schedules else configuration.sandboxes,
+            intervals.sandbox,
         )
         self._disk_watch = DiskWatch(engine, self.node.name, configuration.disk_limit, intervals.disk)
         self._dead_workers = DeadWorkerDetector(intervals.worker)
@@ -254,7 +259,7 @@ class Supervisor:
                 run.interrupt.wake()
         if self._clock() - self._beat_at >= self._intervals.worker.heartbeat:
             self._beat()
-        self._store_new_warnings()
+        self._node_facts.store(self._engine_watch.info)
         if runs or self._may_own_undriven:
             self._job_watch.check(self._heartbeat.worker_id, runs)
             self._watched_at = self._clock()
@@ -285,10 +290,3 @@ class Supervisor:
             if self._failed_ticks >= _CUT_OFF_TICKS:
                 uncount_death(self._job_watch.owned)
         self._beat_at = now
-
-    def _store_new_warnings(self) -> None:
-        """Store the engine's warnings if they changed: creating a container has shown one, or the engine was set up again."""
-        warnings = self._engine_watch.warnings
-        if warnings != self._stored_warnings:
-            nodes.store_warnings(self.node, warnings)
-            self._stored_warnings = warnings

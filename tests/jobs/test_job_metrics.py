@@ -9,7 +9,7 @@ from django.db import transaction
 from jobs import lifecycle, services
 from jobs.engine.protocol import Usage
 from jobs.errors import OwnershipLost
-from jobs.models import Job
+from jobs.models import Job, Node
 from jobs.states import Reason, State
 from orchestrator_site.base.measurements.image_names import ImageNames
 from orchestrator_site.base.measurements.metrics import (
@@ -105,7 +105,7 @@ def test_a_job_whose_owner_does_not_decide_it(end: str) -> None:
 
     if end == "its node is lost":
         Job.objects.update(owner=None)
-        lifecycle.node_lost(claim.uuid, "node")
+        lifecycle.node_lost(claim.uuid, Node.objects.get())
     else:
         lifecycle.give_up(claim, "it kills its workers")
 

@@ -198,7 +198,7 @@ def test_an_unstarted_job_on_a_lost_node_is_requeued() -> None:
     Job.objects.update(owner=None)
 
     # When
-    lifecycle.node_lost(job.uuid, node.name)
+    lifecycle.node_lost(job.uuid, node)
 
     # I expect any node to be able to claim it, and no event
     job.refresh_from_db()
@@ -213,7 +213,7 @@ def test_a_started_job_on_a_lost_node_is_engine_lost() -> None:
     Job.objects.update(owner=None)
 
     # When
-    lifecycle.node_lost(job.uuid, "node")
+    lifecycle.node_lost(job.uuid, Node.objects.get())
 
     # I expect it to end, with its outputs failed
     job.refresh_from_db()
@@ -236,7 +236,7 @@ def test_cancelled_outputs_are_skipped(how: str) -> None:
         lifecycle.conclude(claim)
     else:
         Job.objects.update(owner=None)
-        lifecycle.node_lost(job.uuid, "node")
+        lifecycle.node_lost(job.uuid, Node.objects.get())
 
     # I expect the output to be skipped, without an event
     assert job.outputs.get().status == "skipped"
@@ -248,7 +248,7 @@ def test_a_node_that_returns_keeps_its_job() -> None:
     claimed(job)
 
     with pytest.raises(OwnershipLost):
-        lifecycle.node_lost(job.uuid, "node")
+        lifecycle.node_lost(job.uuid, Node.objects.get())
 
 
 def test_stored_errors_have_at_most_1_kib_and_no_nul() -> None:
@@ -271,7 +271,7 @@ def steps(claim: Claim, job: Job) -> dict[str, Any]:
         "concluded": lambda: lifecycle.conclude(claim),
         "input": lambda: lifecycle.input_done(claim, job.inputs.get(), 1, "starting", 0.5),
         "input fails": lambda: lifecycle.input_failed(claim, job.inputs.get(), ErrorCode.DOWNLOAD_FAILED, "no", 0.5),
-        "node lost": lambda: lifecycle.node_lost(job.uuid, "node"),
+        "node lost": lambda: lifecycle.node_lost(job.uuid, Node.objects.get()),
     }
 
 

@@ -25,11 +25,15 @@ _MAX_TRIES: Final = 5
 
 
 class DiskWatch:
-    """A thread that ends jobs which exceed `limit` bytes, or fill the disk, from `start` to `stop`; a `DiskLimit`."""
+    """A thread that ends jobs which exceed `limit` bytes, or fill the disk, from `start` to `stop`; a `DiskLimit`.
+
+    It does nothing if the engine limits the disk itself.
+    """
 
     def __init__(self, engine: Engine, node: str, limit: int, intervals: DiskIntervals = DiskIntervals()) -> None:
         """`node` is the name in log messages."""
         self._engine = engine
+        self._is_superfluous = engine.traits.limits_disk
         self._node = node
         self._intervals = intervals
         self._changed = threading.Condition()  # of the next three, for a first run and for the end
@@ -41,7 +45,8 @@ class DiskWatch:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        threading.Thread(target=self._watch, name="disk watch", daemon=True).start()
+        if not self._is_superfluous:
+            threading.Thread(target=self._watch, name="disk watch", daemon=True).start()
 
     def stop(self) -> None:
         """Stop watching. Does not wait for a measurement in progress."""
@@ -51,6 +56,8 @@ class DiskWatch:
 
     def add(self, run: Run) -> None:
         """Watch a job from now on. Its first claim means that its container does not exist yet."""
+        if self._is_superfluous:
+            return
         with self._changed:
             self._ledger.see(self._engine.disk_space())
             self._ledger.add(run.container_name, time.monotonic(), is_new=run.claim.number == 1)
@@ -65,6 +72,8 @@ class DiskWatch:
 
     def excess_of_ended(self, container: str) -> str:
         """See `DiskLimit`. Most jobs cannot have exceeded it, by what was written to the disk while they ran."""
+        if self._is_superfluous:
+            return ""
         with self._changed:
             self._ledger.see(self._engine.disk_space())
             if not self._ledger.may_exceed(container):

@@ -9,7 +9,7 @@ from django.utils import timezone
 from callbacks.models import Event, Subscription
 from jobs import lifecycle
 from jobs.maintenance import retention
-from jobs.models import Job
+from jobs.models import Job, Node
 from tests.helpers.factories import claimed, make_job
 
 pytestmark = pytest.mark.django_db
@@ -66,7 +66,7 @@ def test_a_job_ends_by_the_clock_of_the_database(wrong_clock: None) -> None:
     claim = claimed(lost)
     lifecycle.started(claim, datetime.now(UTC))
     Job.objects.filter(uuid=lost.uuid).update(owner=None)
-    lifecycle.node_lost(lost.uuid, "node")
+    lifecycle.node_lost(lost.uuid, Node.objects.get())
 
     # I expect all their times to be the database's: a moment ago
     for job in Job.objects.filter(uuid__in=[cancelled.uuid, lost.uuid]):
