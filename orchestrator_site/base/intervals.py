@@ -97,6 +97,8 @@ class EngineIntervals:
     cluster_watch_retry: float = 0.1  # before a watch that was cut off is opened again; doubles each time
     cluster_watch_retry_max: float = 2.0
     cluster_stop: float = 60.0  # after the grace, for the node to end the processes of a container
+    cluster_kill: float = 10.0  # after SIGKILL from the helper of a pod; then its node has to end it
+    cluster_patience: float = 2.0  # in a state that every pod passes, before a job says that it waits for it
     cluster_nodes: float = 60.0  # between two looks at what the nodes of a cluster have
     watch: float = 5.0  # between two looks whether the engine answers, and whether the firewall's rules are in place
     watch_retry: float = 1.0  # between them while it does not

@@ -140,7 +140,8 @@ class KubernetesBench(Bench):
 
     def another_engine(self, **settings: Any) -> KubernetesEngine:
         """Return an engine as another worker process would have it."""
-        return KubernetesEngine(ClusterSettings(kubeconfig=str(self.namespace.kubeconfig), **settings))
+        defaults = {"kubeconfig": str(self.namespace.kubeconfig), "helper_image": self.image}
+        return KubernetesEngine(ClusterSettings(**(defaults | settings)))
 
     def clean(self) -> None:
         super().clean()

@@ -3,6 +3,7 @@
 See docs/adr/0034-one-job-object-per-job.md.
 """
 
-from jobs.engine.kubernetes.kubernetes_engine import ClusterSettings, KubernetesEngine
+from jobs.engine.kubernetes.cluster_settings import ClusterSettings
+from jobs.engine.kubernetes.kubernetes_engine import KubernetesEngine
 
 __all__ = ["ClusterSettings", "KubernetesEngine"]

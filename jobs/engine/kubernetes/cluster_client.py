@@ -73,7 +73,7 @@ class ClusterClient:
         connection.configuration.connection_pool_maxsize = _MAX_IDLE_CONNECTIONS
         self._api = ApiClient(connection.configuration)
         self._api.rest_client.pool_manager.pool_classes_by_scheme = POOLS_BY_SCHEME
-        self._max_silence = float("inf")
+        self.max_silence: float | None = None
         self.namespace = connection.namespace
         self.intervals = intervals
         self.interrupt = Interrupt()
@@ -82,7 +82,7 @@ class ClusterClient:
         """Return a client over the same connections; see `Engine.bound`."""
         bound = copy.copy(self)
         bound.interrupt = interrupt
-        bound._max_silence = float("inf") if max_silence is None else max_silence
+        bound.max_silence = max_silence
         return bound
 
     def core(self, *segments: str) -> str:
@@ -146,9 +146,7 @@ class ClusterClient:
                         url,
                         body=data,
                         headers={**self._api.default_headers, **headers},
-                        timeout=urllib3.Timeout(
-                            connect=min(self.intervals.connect, self._max_silence), read=min(timeout, self._max_silence)
-                        ),
+                        timeout=self._timeout(timeout),
                         retries=False,
                         redirect=False,
                         preload_content=False,
@@ -166,6 +164,12 @@ class ClusterClient:
                     response.release_conn()
                 else:
                     response.close()
+
+    def _timeout(self, seconds: float) -> urllib3.Timeout:
+        connect = self.intervals.connect
+        if self.max_silence is not None:
+            connect, seconds = min(connect, self.max_silence), min(seconds, self.max_silence)
+        return urllib3.Timeout(connect=connect, read=seconds)
 
 
 def _quoted(segment: str) -> str:

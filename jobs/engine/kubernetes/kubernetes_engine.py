@@ -4,20 +4,22 @@ import copy
 import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from jobs.engine.kubernetes import init_program, manifest, pod_template
+from jobs.engine.kubernetes import pod_template
 from jobs.engine.kubernetes.cluster_client import ClusterClient
 from jobs.engine.kubernetes.cluster_info import ClusterInfo
 from jobs.engine.kubernetes.cluster_objects import JobAndPod
+from jobs.engine.kubernetes.cluster_settings import ClusterSettings
 from jobs.engine.kubernetes.credentials import load
+from jobs.engine.kubernetes.files import PodFiles
 from jobs.engine.kubernetes.job_changes import JobChanges
+from jobs.engine.kubernetes.job_creation import JobCreation
 from jobs.engine.kubernetes.job_view import JobView
 from jobs.engine.kubernetes.names import NETWORK_NAME_LABEL
 from jobs.engine.kubernetes.networks import Networks
 from jobs.engine.kubernetes.observations import observation, was_requested
+from jobs.engine.kubernetes.pod_helpers import PodHelpers, has_inputs, inputs_are_open
 from jobs.engine.kubernetes.pod_status import is_over
 from jobs.engine.kubernetes.start_of_pods import PodStart
 from jobs.engine.kubernetes.stopping import Stopping
@@ -48,20 +50,6 @@ _NO_SANDBOXES: Final = "the cluster sets up the networks of jobs: there are no s
 _MAX_CHANGES: Final = 20  # of a Job by the cluster while it is removed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSettings:
-    """How the operator has set up the engine."""
-
-    kubeconfig: str = ""
-    context: str = ""
-    namespace: str = ""
-    pod_template: Path | None = None
-    helper_image: str = ""
-    runtime: str = ""
-    pull_timeout: float = 1800.0
-    transfer_timeout: float = 3600.0
-
-
 class KubernetesEngine:
     """One namespace of a cluster. Creating an engine does not connect.
 
@@ -77,7 +65,8 @@ class KubernetesEngine:
         self._view = JobView(self._client)
         self._networks = Networks(self._client)
         self._info = ClusterInfo(connection.name)
-        self._programs_are_there = False
+        self._helpers = PodHelpers(self._client, self._template, self._architecture, settings.helper_image)
+        self._creation = JobCreation(self._client, self._template, self._helpers, self._architecture, settings)
 
     @property
     def traits(self) -> EngineTraits:
@@ -88,6 +77,8 @@ class KubernetesEngine:
         engine._client = self._client.bound(interrupt, max_silence)
         engine._view = self._view.using(engine._client)
         engine._networks = self._networks.using(engine._client)
+        engine._helpers = self._helpers.using(engine._client)
+        engine._creation = self._creation.using(engine._client, engine._helpers)
         return engine
 
     def close(self) -> None:
@@ -139,33 +130,42 @@ class KubernetesEngine:
         pass
 
     def resolve_user(self, name: str) -> User:
-        self._view.find(name)
-        return User(0, 0)
+        found = self._view.find(name)
+        # Without inputs it does not matter: the user is that of the files that are put into the container.
+        return self._files(found, name).user() if has_inputs(found.job) and not was_requested(found.job) else User(0, 0)
 
     # -- containers ----------------------------------------------------------------------------
     def create(self, spec: RunSpec) -> None:
-        start_seconds = int(self._settings.pull_timeout + (self._settings.transfer_timeout if spec.has_inputs else 0))
-        body = manifest.job(spec, self._template, architecture=self._architecture, start_seconds=start_seconds)
-        self._install_programs()
-        answer = self._client.exchange("POST", self._client.jobs(), body=body)
+        body = self._creation.body(spec)
+        answer = self._creation.request(body)
         if answer.status == 409:  # the name is taken: by an earlier attempt, unless that one has started
-            self.remove(spec.name)
-            answer = self._client.exchange("POST", self._client.jobs(), body=body)
+            self._remove_unstarted(spec.name)
+            answer = self._creation.request(body)
         if answer.failed:
-            raise answer.error()
+            raise self._creation.error(answer)
         self._view.objects.put_job(answer.data)
+        self._helpers.make_tokens(answer.data)
 
-    def _install_programs(self) -> None:
-        """Make the ConfigMap with the init, unless that was done before."""
-        if self._programs_are_there:
+    def _remove_unstarted(self, name: str) -> None:
+        try:
+            if observation(self._view.find(name)).phase != "created":
+                raise _has_started(name)
+        except ContainerNotFound:
             return
-        answer = self._client.exchange("POST", self._client.core("configmaps"), body=init_program.config_map(self._architecture))
-        if answer.failed and answer.status != 409:
-            raise answer.error()
-        self._programs_are_there = True
+        self.remove(name)
 
     def prepare(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
-        pass
+        found = self._view.find(name)
+        if not has_inputs(found.job) or was_requested(found.job):
+            return
+        if not self._changes.release(found, name):
+            self._view.ask(name)  # raises ContainerNotFound
+            raise EngineUnavailable(f"the Job {name} has changed meanwhile")
+        self._pod_start(name, waiting_for).wait(self._view, found, inputs_are_open, interrupt)
+
+    def _pod_start(self, name: str, waiting_for: Callable[[str], None]) -> PodStart:
+        patience = self._client.intervals.cluster_patience
+        return PodStart(name, waiting_for, pull_timeout=self._settings.pull_timeout, patience=patience)
 
     def rename(self, name: str, new_name: str) -> None:
         found = self._view.find(name)
@@ -187,8 +187,16 @@ class KubernetesEngine:
             raise _has_started(name)
 
     def wait_until_started(self, name: str, waiting_for: Callable[[str], None], interrupt: Interrupt) -> None:
-        start = PodStart(name, waiting_for, self._settings.pull_timeout)
-        start.wait(self._view, self._view.find(name), lambda found: observation(found).has_run, interrupt)
+        def needs_us(found: JobAndPod) -> bool:
+            return observation(found).has_run or inputs_are_open(found)
+
+        found = self._view.find(name)
+        start = self._pod_start(name, waiting_for)
+        start.wait(self._view, found, needs_us, interrupt)
+        found = self._view.find(name)
+        if inputs_are_open(found):
+            self._helpers.files(found).finish()
+            start.wait(self._view, found, lambda found: observation(found).has_run, interrupt)
 
     def inspect(self, name: str) -> Observation:
         return observation(self._view.find(name))
@@ -248,7 +256,7 @@ class KubernetesEngine:
 
     @property
     def _stopping(self) -> Stopping:
-        return Stopping(self._client, self._view, self._changes)
+        return Stopping(self._client, self._view, self._changes, self._helpers)
 
     # -- usage ---------------------------------------------------------------------------------
     def follow_usage(self, name: str) -> FollowedUsage:
@@ -283,19 +291,24 @@ class KubernetesEngine:
 
     # -- files ---------------------------------------------------------------------------------
     def stat(self, name: str, path: str) -> Stat | None:
-        raise NotImplementedError
+        return self._files(self._view.find(name), name).stat(path)
 
     def real_path(self, name: str, path: str) -> str:
-        raise NotImplementedError
+        return self._files(self._view.find(name), name).real_path(path)
 
     def added_directories(self, name: str, paths: Iterable[str]) -> set[str]:
-        raise NotImplementedError
+        return self._files(self._view.find(name), name).added_directories(paths)
 
     def put(self, name: str, directory: str, tar: Iterable[bytes]) -> None:
-        raise NotImplementedError
+        self._files(self._view.find(name), name).put(directory, tar)
 
     def get(self, name: str, path: str) -> AbstractContextManager[Iterator[bytes]]:
-        raise NotImplementedError
+        return self._files(self._view.find(name), name).get(path)
+
+    def _files(self, found: JobAndPod, name: str) -> PodFiles:
+        """Return access to the files of a container, once its pod takes its inputs."""
+        self.prepare(name, lambda _: None, self._client.interrupt)
+        return self._helpers.files(self._view.objects.get(found.key) or found)
 
 
 class _UnknownUsage:

@@ -1,34 +1,33 @@
 """The Job of a container, as the API server takes it."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from jobs.engine import container_init
 from jobs.engine.kubernetes import init_program
+from jobs.engine.kubernetes.files import WORKSPACE_VOLUME, PodParts
 from jobs.engine.kubernetes.names import (
     CONTAINER,
     NAME_LABEL,
     NETWORK_LABEL,
     NETWORK_NAME_LABEL,
     NOT_REQUESTED,
+    PULL_POLICIES,
     START_LABEL,
-    WORKSPACE_VOLUME,
 )
 from jobs.engine.kubernetes.pod_template import PodTemplate
-from jobs.engine.protocol import PullPolicy, RunSpec
+from jobs.engine.protocol import RunSpec
 from jobs.engine.pullable_reference import parse_reference
 
 # All that ordinary images need as root (docs/adr/0002-container-privileges.md).
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 
-PULL_POLICIES: Final[Mapping[PullPolicy, str]] = {"missing": "IfNotPresent", "always": "Always", "never": "Never"}
 _MARGIN_SECONDS: Final = 60
 
 
-def job(spec: RunSpec, template: PodTemplate, *, architecture: str, start_seconds: int) -> dict[str, Any]:
+def job(spec: RunSpec, template: PodTemplate, parts: PodParts, *, architecture: str, start_seconds: int) -> dict[str, Any]:
     """Return the Job for a container. It is suspended: its pod is made only when it is started.
 
-    `start_seconds` is how long pulling its image and putting its inputs may take at most.
+    `parts` move its files. `start_seconds` is how long pulling its image and putting its inputs may take at most.
     Raise `ImageUnavailable` for a malformed reference.
     """
     labels = spec.labels | {NAME_LABEL: spec.name}  # the pod keeps this name if the Job is renamed
@@ -41,15 +40,15 @@ def job(spec: RunSpec, template: PodTemplate, *, architecture: str, start_second
         "spec": {
             "suspend": True,
             "backoffLimit": 0,
-            "template": template.merged(pod_labels, _pod(spec, architecture, start_seconds)),
+            "template": template.merged(pod_labels, _pod(spec, parts, architecture, start_seconds)),
         },
     }
 
 
-def _pod(spec: RunSpec, architecture: str, start_seconds: int) -> dict[str, Any]:
+def _pod(spec: RunSpec, parts: PodParts, architecture: str, start_seconds: int) -> dict[str, Any]:
     with_init = spec.command is not None
-    volumes = [_workspace(spec)]
-    selector = {}
+    volumes = [_workspace(spec), *parts.volumes]
+    selector = dict(parts.node_selector)
     if with_init:
         volumes.append(init_program.volume(architecture))
         selector["kubernetes.io/arch"] = architecture
@@ -61,7 +60,8 @@ def _pod(spec: RunSpec, architecture: str, start_seconds: int) -> dict[str, Any]
         # the outputs are out can only end processes that it sees.
         "shareProcessNamespace": not with_init or spec.has_outputs,
         "terminationGracePeriodSeconds": spec.stop_grace_seconds,
-        "containers": [_container(spec)],
+        "initContainers": list(parts.init_containers),
+        "containers": [_container(spec), *parts.containers],
         "volumes": volumes,
         "nodeSelector": selector,
     }

@@ -1,6 +1,9 @@
 """Names that the engine gives to things in the cluster, or that the cluster gives them."""
 
+from collections.abc import Mapping
 from typing import Final
+
+from jobs.engine.protocol import PullPolicy
 
 # Labels of a Job, and of its pod.
 NAME_LABEL: Final = "orchestrator.name"  # by which we address a Job, which cannot be renamed; its pod keeps the first one
@@ -14,4 +17,4 @@ JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"  # of a pod
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"  # of a Job that Kueue starts
 
 CONTAINER: Final = "job"  # the container of a pod that runs the job's process
-WORKSPACE_VOLUME: Final = "workspace"
+PULL_POLICIES: Final[Mapping[PullPolicy, str]] = {"missing": "IfNotPresent", "always": "Always", "never": "Never"}

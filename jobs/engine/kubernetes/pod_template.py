@@ -12,6 +12,7 @@ from typing import Any, Final
 import yaml
 
 from jobs.engine.kubernetes.names import QUEUE_LABEL
+from jobs.engine.protocol import User
 from jobs.errors import EngineRefused
 
 VARIABLE: Final = "KUBE_POD_TEMPLATE"
@@ -70,6 +71,12 @@ class PodTemplate:
     def architecture(self) -> str:
         """The architecture of the nodes that it selects; empty: any."""
         return str(self.spec.get("nodeSelector", {}).get("kubernetes.io/arch", ""))
+
+    @property
+    def run_as(self) -> User | None:
+        """The user that it sets for all processes of a pod."""
+        security = self.spec.get("securityContext", {})
+        return User(security["runAsUser"], security.get("runAsGroup", 0)) if "runAsUser" in security else None
 
     def merged(self, labels: Mapping[str, str], spec: Mapping[str, Any]) -> dict[str, Any]:
         """Return the template of a Job's pod. Where both have something, ours wins, and their maps are joined."""

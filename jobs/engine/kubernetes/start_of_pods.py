@@ -8,7 +8,7 @@ from jobs.engine.kubernetes.cluster_objects import JobAndPod
 from jobs.engine.kubernetes.job_view import JobView
 from jobs.engine.kubernetes.names import NAME_LABEL
 from jobs.engine.kubernetes.observations import is_dead
-from jobs.engine.kubernetes.start_progress import death, progress
+from jobs.engine.kubernetes.start_progress import Progress, death, progress
 from jobs.errors import ContainerNotFound, JobError
 from jobs.interrupt import Interrupt
 
@@ -18,12 +18,18 @@ logger = logging.getLogger(__name__)
 class PodStart:
     """One wait. It ends early if the pod is gone, or cannot get there."""
 
-    def __init__(self, name: str, waiting_for: Callable[[str], None], pull_timeout: float) -> None:
-        """`pull_timeout` is how long, in seconds, a node may take to pull images that it may get after all."""
+    def __init__(self, name: str, waiting_for: Callable[[str], None], *, pull_timeout: float, patience: float) -> None:
+        """Prepare to wait for a container. Times are in seconds.
+
+        `pull_timeout` is for a node to pull an image that it may get after all. What every pod waits for is reported only after
+        `patience`.
+        """
         self._name = name
         self._waiting_for = waiting_for
         self._pull_timeout = pull_timeout
-        self._phrase = ""
+        self._patience = patience
+        self._reported = ""
+        self._usual_since: float | None = None
         self._on_node_since: float | None = None
 
     def wait(self, view: JobView, found: JobAndPod, is_there: Callable[[JobAndPod], bool], interrupt: Interrupt) -> None:
@@ -31,9 +37,9 @@ class PodStart:
 
         Raise `ContainerNotFound`, `ImageUnavailable`, `StartFailed`, `StartRefused`, `EngineInTrouble`.
         """
-        done = False
-        while not done:
-            done = bool(view.wait(found.key, lambda now: self._look(now, is_there) or None, interrupt, self._time_left()))
+        done = None
+        while done is None:
+            done = view.wait(found.key, lambda now: self._look(now, is_there) or None, interrupt, self._time_left())
 
     def _look(self, found: JobAndPod | None, is_there: Callable[[JobAndPod], bool]) -> bool:
         if found is None or found.job["metadata"]["labels"].get(NAME_LABEL) != self._name:
@@ -43,22 +49,42 @@ class PodStart:
         if is_dead(found):
             raise self._logged(death(found))
         state = progress(found)
-        if state.is_on_node and self._on_node_since is None:
-            self._on_node_since = time.monotonic()
-        if state.failure is not None and (state.is_final or self._time_left() == 0):
+        self._note_times(state)
+        if state.failure is not None and (state.is_final or _has_passed(self._pull_deadline)):
             raise self._logged(state.failure)
-        if state.waiting_for != self._phrase:
-            self._phrase = state.waiting_for
-            self._waiting_for(self._phrase)
+        if state.waiting_for != self._reported and (not state.is_usual or _has_passed(self._report_at)):
+            self._reported = state.waiting_for
+            self._waiting_for(state.waiting_for)
         return False
 
+    def _note_times(self, state: Progress) -> None:
+        now = time.monotonic()
+        if not state.is_usual:
+            self._usual_since = None
+        elif self._usual_since is None:
+            self._usual_since = now
+        if state.is_on_node and self._on_node_since is None:
+            self._on_node_since = now
+
+    @property
+    def _report_at(self) -> float | None:
+        return None if self._usual_since is None else self._usual_since + self._patience
+
+    @property
+    def _pull_deadline(self) -> float | None:
+        return None if self._on_node_since is None else self._on_node_since + self._pull_timeout
+
     def _time_left(self) -> float | None:
-        if self._on_node_since is None:
-            return None
-        return max(0.0, self._on_node_since + self._pull_timeout - time.monotonic())
+        """Return the seconds until something is due although nothing has changed."""
+        now = time.monotonic()
+        due = [time - now for time in (self._report_at, self._pull_deadline) if time is not None and time > now]
+        return min(due, default=None)
 
     def _logged(self, error: JobError) -> JobError:
-        logger.warning(
-            "the cluster did not start a container: %s", getattr(error, "words", error), extra={"container": self._name}
-        )
+        words = getattr(error, "words", error)
+        logger.warning("the cluster did not start a container: %s", words, extra={"container": self._name})
         return error
+
+
+def _has_passed(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline

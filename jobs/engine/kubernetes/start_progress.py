@@ -47,6 +47,7 @@ class Progress:
 
     waiting_for: str  # as a phrase
     failure: JobError | None = None
+    is_usual: bool = False  # every container waits for this, most of them less than a second
     is_final: bool = False  # the failure will not pass by itself
     is_on_node: bool = False  # the scheduler has found a node
 
@@ -55,15 +56,15 @@ def progress(found: JobAndPod) -> Progress:
     """Return what a pod that has not run its process yet waits for."""
     pod = found.pod
     if pod is None:
-        return Progress(NO_POD)
+        return Progress(NO_POD, is_usual=True)
     unscheduled = _unscheduled(pod)
     if unscheduled:
-        return Progress(unscheduled)
+        return Progress(unscheduled, is_usual=unscheduled == _NO_NODE)
     for name, image, waiting in _waiting(pod):
         failure = _failure(waiting, image, is_job=name == CONTAINER or image == _image(pod))
         if failure is not None:
             return failure
-    return Progress(_ON_NODE, is_on_node=True)
+    return Progress(_ON_NODE, is_usual=True, is_on_node=True)
 
 
 def death(found: JobAndPod) -> JobError:

@@ -1,0 +1,164 @@
+"""The helpers of pods, which move the files of jobs: how they are set up, and how they are reached."""
+
+import copy
+import secrets
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from jobs.engine.kubernetes.cluster_client import ClusterClient
+from jobs.engine.kubernetes.cluster_objects import JobAndPod, Object
+from jobs.engine.kubernetes.files import (
+    INPUTS,
+    OUTPUTS,
+    FilesOfPod,
+    Helper,
+    PodFiles,
+    PodParts,
+    Tokens,
+    new_tokens,
+    pod_parts,
+    secret,
+    tokens_in,
+)
+from jobs.engine.kubernetes.names import CONTAINER, NAME_LABEL, PULL_POLICIES
+from jobs.engine.kubernetes.pod_status import container_state
+from jobs.engine.kubernetes.pod_template import PodTemplate
+from jobs.engine.protocol import RunSpec
+from jobs.engine.pullable_reference import parse_reference
+from jobs.errors import ContainerNotFound, EngineRefused, EngineUnavailable
+
+_MAX_TOKENS: Final = 4096  # that are remembered; others are read from the cluster
+_NO_IMAGE: Final = "KUBE_HELPER_IMAGE is not set, and the worker's own pod cannot be found in the namespace of the jobs: set it"
+_SUFFIX_BYTES: Final = 4
+
+
+class PodHelpers:
+    """The helpers of one installation's pods. Thread-safe."""
+
+    def __init__(self, client: ClusterClient, template: PodTemplate, architecture: str, image: str) -> None:
+        """`image` is KUBE_HELPER_IMAGE; empty: that of the worker's own pod."""
+        self._client = client
+        self._run_as = template.run_as
+        self._architecture = architecture
+        self._shared = _Shared(image)
+
+    def using(self, client: ClusterClient) -> "PodHelpers":
+        """Return the same helpers, reached through another client."""
+        helpers = copy.copy(self)
+        helpers._client = client
+        return helpers
+
+    def image(self) -> str:
+        """Return the image of the helpers. Raise `EngineRefused` if it is not known."""
+        with self._shared.lock:
+            if not self._shared.image:
+                self._shared.image = self._own_image()
+            return self._shared.image
+
+    def parts(self, spec: RunSpec) -> PodParts:
+        """Return what the files of a job add to its pod."""
+        image = self.image() if spec.has_outputs else ""
+        # A Job may get the name of one that was just deleted, whose Secret the cluster still has.
+        name = f"{spec.name}-{secrets.token_hex(_SUFFIX_BYTES)}"
+        with_reference = replace(spec, image=parse_reference(spec.image).text)
+        return pod_parts(with_reference, Helper(image, self._architecture), name, PULL_POLICIES[spec.pull_policy], self._run_as)
+
+    def make_tokens(self, job: Object) -> None:
+        """Make the tokens for the pod of a new Job, if it has helpers."""
+        name = _secret_name(job)
+        if not name:
+            return
+        tokens = new_tokens()
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
+        labels = {NAME_LABEL: job["metadata"]["labels"][NAME_LABEL]}
+        self._client.call("POST", self._client.core("secrets"), body=secret(name, tokens, labels, owner))
+        self._shared.remember(job["metadata"]["uid"], tokens)
+
+    def files(self, found: JobAndPod) -> PodFiles:
+        """Return access to the files of a pod one of whose helpers runs. Raise `ContainerNotFound` if none does."""
+        address = (found.pod or {}).get("status", {}).get("podIP")
+        if not address or not (inputs_are_open(found) or outputs_are_open(found)):
+            raise ContainerNotFound("no helper of the pod runs: its files cannot be reached")
+        workspace = container_of(found.job)["workingDir"]
+        place = FilesOfPod(address, workspace, self._tokens(found.job))
+        return PodFiles(place, self._client.intervals, self._client.interrupt, self._client.max_silence)
+
+    def _tokens(self, job: Object) -> Tokens:
+        uid = job["metadata"]["uid"]
+        tokens = self._shared.recall(uid)
+        if tokens is None:
+            tokens = tokens_in(self._client.call("GET", self._client.core("secrets", _secret_name(job))))
+            self._shared.remember(uid, tokens)
+        return tokens
+
+    def _own_image(self) -> str:
+        answer = self._client.exchange("GET", self._client.core("pods", socket.gethostname()))
+        if answer.status in (403, 404):
+            raise EngineRefused(_NO_IMAGE)
+        if answer.failed:
+            raise EngineUnavailable(answer.message)
+        return str(answer.data["spec"]["containers"][0]["image"])
+
+
+class _Shared:
+    """What all copies share."""
+
+    def __init__(self, image: str) -> None:
+        self.lock = threading.Lock()
+        self.image = image
+        self._tokens: OrderedDict[str, Tokens] = OrderedDict()
+
+    def remember(self, uid: str, tokens: Tokens) -> None:
+        with self.lock:
+            self._tokens[uid] = tokens
+            while len(self._tokens) > _MAX_TOKENS:
+                self._tokens.popitem(last=False)
+
+    def recall(self, uid: str) -> Tokens | None:
+        with self.lock:
+            return self._tokens.get(uid)
+
+
+def has_inputs(job: Object) -> bool:
+    """Return whether the pod of a Job takes inputs before its process starts."""
+    return any(one["name"] == INPUTS for one in _pod_spec(job).get("initContainers") or ())
+
+
+def has_outputs(job: Object) -> bool:
+    """Return whether the pod of a Job has a helper beside its process."""
+    return any(one["name"] == OUTPUTS for one in _pod_spec(job)["containers"])
+
+
+def inputs_are_open(found: JobAndPod) -> bool:
+    """Return whether the pod takes inputs now."""
+    return _runs(found, INPUTS)
+
+
+def outputs_are_open(found: JobAndPod) -> bool:
+    """Return whether the helper beside the job's process runs."""
+    return _runs(found, OUTPUTS)
+
+
+def _runs(found: JobAndPod, container: str) -> bool:
+    return found.pod is not None and not found.pod_is_gone and "running" in container_state(found.pod, container)
+
+
+def _secret_name(job: Object) -> str:
+    for volume in _pod_spec(job)["volumes"]:
+        if "secret" in volume:
+            return str(volume["secret"]["secretName"])
+    return ""
+
+
+def container_of(job: Object) -> Mapping[str, Any]:
+    """Return the description of the container that runs a job's process."""
+    return next(one for one in _pod_spec(job)["containers"] if one["name"] == CONTAINER)
+
+
+def _pod_spec(job: Object) -> Mapping[str, Any]:
+    spec: Mapping[str, Any] = job["spec"]["template"]["spec"]
+    return spec
