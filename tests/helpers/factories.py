@@ -60,6 +60,14 @@ def make_node(name: str = "node", *, cpus: int = 2, overcommit: int = 4, memory_
     return node
 
 
+def make_cluster(name: str = "cluster", *, largest_cpus: int = 2, largest_memory_mib: int = 4096) -> Node:
+    """Make a node that schedules: a cluster of three hosts, of which the largest has so much."""
+    node = make_node(name, cpus=largest_cpus, overcommit=3, memory_mib=3 * largest_memory_mib)
+    Node.objects.filter(pk=node.pk).update(schedules=True, largest_memory_mib=largest_memory_mib)
+    node.refresh_from_db()
+    return node
+
+
 def minute(ago: int = 0) -> int:
     """Return the number of the minute `ago` minutes before this one."""
     return int(timezone.now().timestamp()) // 60 - ago

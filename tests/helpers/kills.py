@@ -17,7 +17,18 @@ from tests.fake_engine import FakeEngine
 Moment = Literal["before", "after"]
 
 _WRITES = ("INSERT", "UPDATE", "DELETE")
-_ENGINE_CALLS = ("create", "put", "start", "stop", "rename", "remove", "create_sandbox", "is_sandbox_clean")
+_ENGINE_CALLS = (
+    "create",
+    "prepare",
+    "put",
+    "start",
+    "wait_until_started",
+    "stop",
+    "rename",
+    "remove",
+    "create_sandbox",
+    "is_sandbox_clean",
+)
 
 
 class Killed(BaseException):

@@ -20,7 +20,10 @@ def test_a_running_process_has_no_outcome() -> None:
     assert outcome_of(Observation("name", "running", NOW), 512) is None
 
 
-@pytest.mark.parametrize("container", [None, Observation("name", "created", NOW)], ids=["none", "created"])
+GONE = [None, Observation("name", "created", NOW), Observation("name", "starting", NOW)]
+
+
+@pytest.mark.parametrize("container", GONE, ids=["none", "created", "starting"])
 def test_a_missing_container_is_engine_lost(container: Observation | None) -> None:
     assert outcome_of(container, 512) == Outcome(State.FAILED, Reason.ENGINE_LOST, -1, "the container is gone")
 
@@ -36,6 +39,10 @@ def test_a_missing_container_is_engine_lost(container: Observation | None) -> No
         (ended(3, oom_killed=True), State.FAILED, Reason.EXIT_CODE, 3, "exit code 3"),
         (ended(126, wrong_platform="x"), State.FAILED, Reason.EXIT_CODE, 126, "exit code 126: x"),
         (ended(None), State.FAILED, Reason.EXIT_CODE, -1, "exit code -1"),
+        (ended(137, over_disk_limit=True, end_cause="wrote 11 GiB"), State.FAILED, Reason.DISK, 137, "wrote 11 GiB"),
+        (ended(0, over_disk_limit=True), State.FAILED, Reason.DISK, 0, "the job had written more to the disk than it may"),
+        (ended(137, lost=True, end_cause="the node went away"), State.FAILED, Reason.ENGINE_LOST, -1, "the node went away"),
+        (ended(0, lost=True, over_disk_limit=True, end_cause="x"), State.FAILED, Reason.ENGINE_LOST, -1, "x"),
     ],
 )
 def test_the_exit_code_decides(container: Observation, status: State, reason: Reason | None, code: int, error: str) -> None:
