@@ -11,6 +11,8 @@ import yaml
 KUSTOMIZE: Final = ("kubectl", "kustomize")
 KNOWN: Final = {"apiVersion", "kind", "resources", "patches", "images"}
 
+NAMESPACES: Final = ("orchestrator", "orchestrator-jobs")
+
 # Lists that a patch merges with, by what distinguishes their elements. It replaces all other lists.
 MERGED_BY: Final = {
     "containers": "name",
@@ -67,7 +69,7 @@ def merge(target: Manifest, change: Manifest) -> None:
         elif name in MERGED_BY and name in target:
             target[name] = merged_lists(target[name], value, MERGED_BY[name])
         else:
-            target[name] = yaml.safe_load(yaml.safe_dump(value))  # a copy: the next object gets one of its own
+            target[name] = copied(value)  # the next object gets one of its own
 
 
 def merged_lists(elements: list[Manifest], changes: list[Manifest], key: str) -> list[Manifest]:
@@ -76,5 +78,31 @@ def merged_lists(elements: list[Manifest], changes: list[Manifest], key: str) ->
     for change in changes:
         if change[key] in by_key:
             merge(by_key[change[key]], change)
-    new = [yaml.safe_load(yaml.safe_dump(change)) for change in changes if change[key] not in by_key]
+    new = [copied(change) for change in changes if change[key] not in by_key]
     return [*new, *elements]
+
+
+def collection(manifest: Manifest) -> str:
+    """Return the path of all objects of its kind."""
+    version, namespace = manifest["apiVersion"], manifest["metadata"].get("namespace")
+    kind = f"{manifest['kind'].lower()}s".replace("policys", "policies")
+    return "/".join(
+        ("/api/v1" if version == "v1" else f"/apis/{version}", *(("namespaces", namespace) if namespace else ()), kind)
+    )
+
+
+def in_namespaces(manifest: Manifest, suffix: str) -> Manifest:
+    """Return an object for other namespaces than those of the manifests, where an installation may be."""
+    changed: Manifest = copied(manifest)
+    named = [changed["metadata"], *changed.get("subjects", [])]
+    for one in named:
+        if one.get("namespace") in NAMESPACES:
+            one["namespace"] += suffix
+    if changed["kind"] == "Namespace":
+        changed["metadata"]["name"] += suffix
+    return changed
+
+
+def copied(manifest: Manifest) -> Manifest:
+    found: Manifest = yaml.safe_load(yaml.safe_dump(manifest))
+    return found

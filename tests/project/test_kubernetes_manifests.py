@@ -16,14 +16,13 @@ from jobs.engine.kubernetes.names import NETWORK_LABEL
 from jobs.engine.kubernetes.pod_template import PodTemplate
 from tests.helpers.clusters import Admin
 from tests.helpers.engines import Bench
-from tests.helpers.kustomization import Manifest, containers, rendered, rendered_by_kustomize
+from tests.helpers.kustomization import Manifest, collection, containers, in_namespaces, rendered, rendered_by_kustomize
 
 pytestmark = pytest.mark.stateless
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DIRECTORY: Final = ROOT / "deploy" / "kubernetes"
 PROCFILE: Final[dict[str, str]] = parse_procfile((ROOT / "Procfile").read_text()).processes
-NAMESPACES: Final = ("orchestrator", "orchestrator-jobs")
 NEEDED: Final = ("Namespace", "ServiceAccount")  # by the other objects; they are really made
 
 
@@ -153,27 +152,6 @@ def check(cluster_admin: Admin, objects: list[Manifest]) -> Iterator[Check]:
                 cluster_admin("DELETE", f"{collection(each)}/{each['metadata']['name']}")
 
 
-def collection(manifest: Manifest) -> str:
-    """Return the path of all objects of its kind."""
-    version, namespace = manifest["apiVersion"], manifest["metadata"].get("namespace")
-    kind = f"{manifest['kind'].lower()}s".replace("policys", "policies")
-    return "/".join(
-        ("/api/v1" if version == "v1" else f"/apis/{version}", *(("namespaces", namespace) if namespace else ()), kind)
-    )
-
-
-def in_namespaces(manifest: Manifest, suffix: str) -> Manifest:
-    """Return an object for other namespaces than those of the manifests, where an installation may be."""
-    changed: Manifest = json.loads(json.dumps(manifest))
-    named = [changed["metadata"], *changed.get("subjects", [])]
-    for one in named:
-        if one.get("namespace") in NAMESPACES:
-            one["namespace"] += suffix
-    if changed["kind"] == "Namespace":
-        changed["metadata"]["name"] += suffix
-    return changed
-
-
 @pytest.mark.kubernetes
 def test_the_cluster_accepts_every_object(check: Check, objects: list[Manifest]) -> None:
     for each in objects:
@@ -203,24 +181,28 @@ def test_the_namespace_admits_every_pod_of_the_service(check: Check, objects: li
 @pytest.mark.kubernetes
 def test_the_namespace_of_jobs_admits_their_pods(check: Check) -> None:
     # Given the pod of a job with inputs and outputs
-    spec = Bench().spec(disk_limit_bytes=1024**3)
-    template = manifest.job(spec, PodTemplate(), architecture="amd64", start_seconds=60)["spec"]["template"]
-    parts = pod_parts(spec, Helper("orchestrator", "amd64"), "tokens", "IfNotPresent")
-    for name, more in (("initContainers", parts.init_containers), ("containers", parts.containers), ("volumes", parts.volumes)):
-        template["spec"][name] = [*template["spec"].get(name, ()), *more]
+    pod = pod_of(template_of_job(), "job", "orchestrator-jobs")
 
-    assert len(check(pod_of(template, spec.name, "orchestrator-jobs"))["spec"]["initContainers"]) == len(parts.init_containers)
+    assert len(check(pod)["spec"]["containers"]) == 2
 
 
 @pytest.mark.kubernetes
 def test_the_namespace_of_jobs_admits_no_privileged_pod(check: Check) -> None:
     # Given a pod that may do anything to its node
-    template = manifest.job(Bench().spec(), PodTemplate(), architecture="amd64", start_seconds=60)["spec"]["template"]
-    template["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    pod = pod_of(template_of_job(), "job", "orchestrator-jobs")
+    pod["spec"]["containers"][0]["securityContext"] = {"privileged": True}
 
-    # I expect the cluster to keep it out, whoever asks for it
+    # I expect the cluster to keep it out, whatever asks for it
     with pytest.raises(AssertionError, match="privileged=true"):
-        check(pod_of(template, "privileged", "orchestrator-jobs"))
+        check(pod)
+
+
+def template_of_job() -> Manifest:
+    """Return the template of the pod of a job with inputs and outputs."""
+    spec = Bench().spec(disk_limit_bytes=1024**3, has_inputs=True, has_outputs=True)
+    parts = pod_parts(spec, Helper("orchestrator", "amd64"), "tokens", "IfNotPresent")
+    template: Manifest = manifest.job(spec, PodTemplate(), parts, architecture="amd64", start_seconds=60)["spec"]["template"]
+    return template
 
 
 def pod_of(template: Manifest, name: str, namespace: str) -> Manifest:
