@@ -63,6 +63,7 @@ class EngineTraits:
     schedules: bool = False  # it decides where and when a container runs, and starts it on its own time
     merges_streams: bool = False  # its log does not tell stderr from stdout: all is stdout
     makes_workspace: bool = False  # the workspace is there without `put`
+    reaches_only_workspace: bool = False  # `put`, `get` and `stat` find nothing else, and nothing of the image is in it
     finds_log_positions: bool = False  # its `logs` takes `after`, and says where frames may be missing
     limits_disk: bool = False  # it ends by itself a container that has written more than its limit: nothing has to be measured
 

@@ -44,7 +44,9 @@ from jobs.errors import ContainerConflict, ContainerNotFound, EngineRefused, Eng
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
 
-_TRAITS: Final = EngineTraits(schedules=True, merges_streams=True, makes_workspace=True, limits_disk=True)
+_TRAITS: Final = EngineTraits(
+    schedules=True, merges_streams=True, makes_workspace=True, reaches_only_workspace=True, limits_disk=True
+)
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's names, and the cluster's
 _NO_SANDBOXES: Final = "the cluster sets up the networks of jobs: there are no sandboxes"
 _MAX_CHANGES: Final = 20  # of a Job by the cluster while it is removed

@@ -50,7 +50,8 @@ class PodFiles:
             found = self._mover.look(real) if str(self._workspace) == real else None
             return _DIRECTORY if found is None else _stat(found)
         found = self._found(real)
-        return None if found is None else _stat(found)
+        # What is found on the way is one of the links that form a cycle.
+        return None if found is None or found.path != real else _stat(found)
 
     def real_path(self, path: str) -> str:
         """See `Engine.real_path`. A link that leads out of the workspace is resolved, but not what is behind it."""
@@ -73,7 +74,7 @@ class PodFiles:
 
     def added_directories(self, paths: Iterable[str]) -> set[str]:
         """See `Engine.added_directories`: what is in the workspace was put there, and what is elsewhere cannot be seen."""
-        inside = [path for path in paths if PurePosixPath(path).is_relative_to(self._workspace)]
+        inside = [path for path in paths if self._workspace in PurePosixPath(path).parents]
         return {path for path in inside if (found := self._found(path)) is not None and found.kind == "directory"}
 
     def put(self, directory: str, tar: Iterable[bytes]) -> None:

@@ -69,6 +69,17 @@ def test_a_link_leads_nowhere_outside(outputs: RunningMover, secret: Path, targe
     assert found.kind == "symlink"
 
 
+def test_a_cycle_of_links_has_nothing_below_it(outputs: RunningMover) -> None:
+    (outputs.directory / "a").symlink_to("b")
+    (outputs.directory / "b").symlink_to("a")
+    files = outputs.files()
+
+    assert files.stat("/workspace/a/file") is None
+    assert files.real_path("/workspace/a/file") == "/workspace/a/file"
+    with pytest.raises(PathNotFound), files.get("/workspace/a/file"):
+        pass
+
+
 def test_an_input_does_not_follow_a_link(inputs: RunningMover, secret: Path) -> None:
     (inputs.directory / "directory").symlink_to(secret)
     (inputs.directory / "file").symlink_to(secret / "secret")
