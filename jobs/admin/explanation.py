@@ -15,7 +15,7 @@ _EXIT_CODES: Final = {
     127: "The command was not found: check its spelling, and that the image contains it.",
 }
 _CRASHES: Final = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGABRT", "SIGFPE")
-_THINGS: Final = ("a ", "free ", "its ", "space ")  # how phrases begin that name what a job waits for
+_THINGS: Final = ("a ", "free ", "its ", "space ", "the ")  # how phrases begin that name what a job waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ def explain(job: Job) -> Explanation:
 
 def waiting(job: Job) -> str:
     """Return what an accepted job waits for, as a part of a sentence: `waits for free capacity on a node`."""
-    phrase = waiting_for(job) or "its turn"
-    if phrase == job.doing and not phrase.startswith(_THINGS):
+    phrase = (waiting_for(job) or "its turn").rstrip(".")
+    if phrase == job.doing.rstrip(".") and not phrase.startswith(_THINGS):
         return f"is being prepared: {phrase}"
     return f"waits for {phrase}" if phrase.startswith(_THINGS) else f"is waiting: {phrase}"
 

@@ -40,7 +40,7 @@ class NodeAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @admin.display(description="Kind")
     def kind(self, node: Node) -> str:
-        return "cluster: it places jobs itself, whatever they reserve" if node.schedules else "container engine"
+        return "cluster: it places jobs itself, whatever they have reserved" if node.schedules else "container engine"
 
     @admin.display(description="CPU reserved")
     def cpu(self, node: Node) -> str:

@@ -37,6 +37,10 @@ class SchedulingEngine(FakeEngine):
         self._full_because = reason
         self._place_all()
 
+    def place(self, name: str) -> None:
+        """Let one container start, whatever keeps the others from it."""
+        self._scheduled(name).place("")
+
     def lose(self, name: str, cause: str) -> None:
         """End a running container as if its host was lost."""
         self._scheduled(name).end(cause, lost=True, over_disk_limit=False)

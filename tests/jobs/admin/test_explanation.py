@@ -141,11 +141,19 @@ def test_an_accepted_job_says_what_it_waits_for(values: dict[str, Any], sentence
     assert "64 MiB of memory" in found.advice
 
 
-def test_a_claimed_job_says_what_is_done() -> None:
+@pytest.mark.parametrize(
+    ("doing", "sentence"),
+    [
+        ("pulling alpine:latest", "It is being prepared: pulling alpine:latest."),
+        ("0/1 nodes are available: 1 Insufficient cpu.", "It is being prepared: 0/1 nodes are available: 1 Insufficient cpu."),
+        ("the cluster to make its pod", "It waits for the cluster to make its pod."),
+    ],
+)
+def test_a_claimed_job_says_what_is_done(doing: str, sentence: str) -> None:
     job = make_job()
-    lifecycle.report_progress(claimed(job), "pulling alpine:latest")
+    lifecycle.report_progress(claimed(job), doing)
     job.refresh_from_db()
-    assert explain(job).sentence == "It is being prepared: pulling alpine:latest."
+    assert explain(job).sentence == sentence
     assert explain(job).advice == ""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from jobs.maintenance.leftovers import remove_leftovers
 from jobs.models import Job
 from jobs.running.container_labels import INSTANCE_LABEL, NODE_LABEL, UUID_LABEL
 from jobs.worker.supervisor import Supervisor
-from tests.fake_engine import FakeEngine
+from tests.fake_engine import FakeEngine, SchedulingEngine
 from tests.helpers.engines import Bench
 from tests.helpers.factories import make_job
+from tests.helpers.fake_clusters import NO_CPU, waits_for
 from tests.helpers.workers import Workers, completed, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,10 +39,10 @@ class LaterEngine:
         return getattr(self._engine, name)
 
 
-def leave_container(engine: Engine, supervisor: Supervisor, job: Job) -> None:
+def leave_container(engine: Engine, supervisor: Supervisor, job: Job, command: tuple[str, ...] = ("true",)) -> None:
     """Create a container for the job's first claim."""
     labels = {INSTANCE_LABEL: supervisor.instance, UUID_LABEL: str(job.uuid), NODE_LABEL: str(supervisor.node.pk)}
-    engine.create(replace(Bench().spec(), name=f"{supervisor.instance}-{job.uuid}-1", labels=labels))
+    engine.create(replace(Bench().spec(command), name=f"{supervisor.instance}-{job.uuid}-1", labels=labels))
 
 
 def remove(engine: FakeEngine, supervisor: Supervisor, *, seconds_later: float = 3600) -> int:
@@ -114,6 +116,35 @@ def test_the_container_of_a_requeued_job_is_removed(engine: FakeEngine, workers:
     # I expect
     assert removed == 1
     assert engine.list({}) == []
+
+
+@pytest.mark.parametrize("phase", ["created", "starting", "running"])
+def test_leftovers_in_a_cluster_are_removed_in_each_phase(cluster: SchedulingEngine, tmp_path: Path, phase: str) -> None:
+    # Given containers of a deleted job and of one that waits, in a cluster that is full or not
+    workers = Workers(cluster, tmp_path)
+    supervisor = workers.another()
+    cluster.full_because = NO_CPU
+    waiting, deleted = make_job(), make_job()
+    workers.run(supervisor)
+    waits_for(waiting, NO_CPU)
+    Job.objects.filter(pk=deleted.pk).delete()
+    leave_container(cluster, supervisor, deleted, command=("sleep", "60"))
+    name = name_of(supervisor, deleted, 1)
+    if phase != "created":
+        cluster.start(name)
+    if phase == "running":
+        cluster.place(name)
+    assert cluster.inspect(name).phase == phase
+
+    # When
+    removed = remove(cluster, supervisor)
+
+    # I expect the other one to wait on
+    assert removed == 1
+    assert [seen.name for seen in cluster.list({})] == [name_of(supervisor, waiting, 1)]
+    services.cancel(waiting.id)
+    completed(waiting)
+    workers.stop()
 
 
 def test_usage_without_a_container_is_forgotten(engine: FakeEngine, workers: Workers) -> None:
