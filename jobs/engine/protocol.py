@@ -64,6 +64,8 @@ class EngineTraits:
     merges_streams: bool = False  # its log does not tell stderr from stdout: all is stdout
     makes_workspace: bool = False  # the workspace is there without `put`
     reaches_only_workspace: bool = False  # `put`, `get` and `stat` find nothing else, and nothing of the image is in it
+    ignores_image_groups: bool = False  # a process has its user's own group, or root's, whatever group its image sets
+    pulls_at_start: bool = False  # it sees an image only when a container starts: what is wrong with it is found out then
     finds_log_positions: bool = False  # its `logs` takes `after`, and says where frames may be missing
     limits_disk: bool = False  # it ends by itself a container that has written more than its limit: nothing has to be measured
 

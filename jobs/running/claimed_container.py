@@ -188,5 +188,6 @@ class ClaimedContainer:
             timeout_seconds=job.timeout_seconds,
             has_inputs=job.has_inputs,
             has_outputs=job.has_outputs,
+            pull_policy=job.pull_policy,
             sandbox=self._sandbox.name if self._sandbox else None,
         )

@@ -17,6 +17,7 @@ from kubernetes.client import ApiClient
 from kubernetes.config import new_client_from_config_dict
 
 from jobs.engine.kubernetes import ClusterSettings, KubernetesEngine
+from jobs.engine.protocol import RunSpec
 from tests.helpers import built_images
 from tests.helpers.engines import TEST_LABEL, Bench
 
@@ -100,10 +101,11 @@ def make_namespace(admin: Admin, directory: Path) -> Namespace:
         found["metadata"].pop("namespace", None)
         for subject in found.get("subjects", ()):
             subject["namespace"] = name
-        if kind == "ClusterRole":
+        if not kind.startswith("Cluster"):
+            found["metadata"]["namespace"] = name
+        else:
             found["metadata"]["name"] += f"-{name}"
         if kind == "ClusterRoleBinding":
-            found["metadata"]["name"] += f"-{name}"
             found["roleRef"]["name"] += f"-{name}"
         group = "/api/v1" if kind == "ServiceAccount" else "/apis/rbac.authorization.k8s.io/v1"
         where = group if kind.startswith("Cluster") else f"{group}/namespaces/{name}"
@@ -137,6 +139,9 @@ class KubernetesBench(Bench):
         self.engine: KubernetesEngine = self.another_engine()
         self._host = host
         self._made: list[str] = []
+
+    def spec(self, command: tuple[str, ...] | None = ("true",), **values: Any) -> RunSpec:
+        return super().spec(command, **({"cpu_millis": 100} | values))  # several fit on the node at once
 
     def another_engine(self, **settings: Any) -> KubernetesEngine:
         """Return an engine as another worker process would have it."""

@@ -75,6 +75,7 @@ class ClusterClient:
         self._api.rest_client.pool_manager.pool_classes_by_scheme = POOLS_BY_SCHEME
         self.max_silence: float | None = None
         self.namespace = connection.namespace
+        self.own_namespace = connection.own_namespace
         self.intervals = intervals
         self.interrupt = Interrupt()
 
@@ -87,11 +88,11 @@ class ClusterClient:
 
     def core(self, *segments: str) -> str:
         """Return the path of objects of the core group in the namespace: `core("pods", name, "log")`."""
-        return "/".join(("/api/v1/namespaces", quote(self.namespace), *map(_quoted, segments)))
+        return core_path(self.namespace, *segments)
 
     def jobs(self, *segments: str) -> str:
         """Return the path of Jobs in the namespace."""
-        return "/".join(("/apis/batch/v1/namespaces", quote(self.namespace), "jobs", *map(_quoted, segments)))
+        return "/".join(("/apis/batch/v1/namespaces", _quoted(self.namespace), "jobs", *map(_quoted, segments)))
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """Return the JSON of a successful answer. Takes the options of `exchange`; raises `Answer.error` otherwise."""
@@ -170,6 +171,11 @@ class ClusterClient:
         if self.max_silence is not None:
             connect, seconds = min(connect, self.max_silence), min(seconds, self.max_silence)
         return urllib3.Timeout(connect=connect, read=seconds)
+
+
+def core_path(namespace: str, *segments: str) -> str:
+    """Return the path of objects of the core group in a namespace."""
+    return "/".join(("/api/v1/namespaces", *map(_quoted, (namespace, *segments))))
 
 
 def _quoted(segment: str) -> str:

@@ -20,6 +20,7 @@ class Connection:
     configuration: client.Configuration
     namespace: str
     name: str  # of the cluster, for people
+    own_namespace: str = ""  # of the worker's pod, if it runs in the cluster
 
 
 def load(kubeconfig: str, context: str, namespace: str) -> Connection:
@@ -38,8 +39,9 @@ def load(kubeconfig: str, context: str, namespace: str) -> Connection:
         raise EngineRefused(
             f"{'KUBECONFIG' if kubeconfig else 'the service account of the pod'} cannot be used: {error}"
         ) from error
-    own = namespace or _POD_NAMESPACE.read_text().strip()
-    return Connection(configuration, own, f"kubernetes/{own}")
+    own = _POD_NAMESPACE.read_text().strip()
+    chosen = namespace or own
+    return Connection(configuration, chosen, f"kubernetes/{chosen}", own)
 
 
 def _from_files(configuration: client.Configuration, kubeconfig: str, context: str, namespace: str) -> Connection:

@@ -45,7 +45,13 @@ from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
 
 _TRAITS: Final = EngineTraits(
-    schedules=True, merges_streams=True, makes_workspace=True, reaches_only_workspace=True, limits_disk=True
+    schedules=True,
+    merges_streams=True,
+    makes_workspace=True,
+    reaches_only_workspace=True,
+    ignores_image_groups=True,
+    pulls_at_start=True,
+    limits_disk=True,
 )
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's names, and the cluster's
 _NO_SANDBOXES: Final = "the cluster sets up the networks of jobs: there are no sandboxes"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from jobs.engine.kubernetes.cluster_client import ClusterClient
+from jobs.engine.kubernetes.cluster_client import ClusterClient, core_path
 from jobs.engine.kubernetes.cluster_objects import JobAndPod, Object
 from jobs.engine.kubernetes.files import (
     INPUTS,
@@ -32,7 +32,10 @@ from jobs.engine.pullable_reference import parse_reference
 from jobs.errors import ContainerNotFound, EngineRefused, EngineUnavailable
 
 _MAX_TOKENS: Final = 4096  # that are remembered; others are read from the cluster
-_NO_IMAGE: Final = "KUBE_HELPER_IMAGE is not set, and the worker's own pod cannot be found in the namespace of the jobs: set it"
+_OUTSIDE: Final = "KUBE_HELPER_IMAGE is not set, and the worker does not run in the cluster: set it"
+_NOT_READABLE: Final = (
+    "KUBE_HELPER_IMAGE is not set, and the worker's own pod cannot be read: set it, or allow the worker to get its pod"
+)
 _SUFFIX_BYTES: Final = 4
 
 
@@ -96,9 +99,11 @@ class PodHelpers:
         return tokens
 
     def _own_image(self) -> str:
-        answer = self._client.exchange("GET", self._client.core("pods", socket.gethostname()))
+        if not self._client.own_namespace:
+            raise EngineRefused(_OUTSIDE)
+        answer = self._client.exchange("GET", core_path(self._client.own_namespace, "pods", socket.gethostname()))
         if answer.status in (403, 404):
-            raise EngineRefused(_NO_IMAGE)
+            raise EngineRefused(_NOT_READABLE)
         if answer.failed:
             raise EngineUnavailable(answer.message)
         return str(answer.data["spec"]["containers"][0]["image"])

@@ -3,6 +3,7 @@
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from jobs.errors import (
     ContainerNotFound,
     EngineRefused,
     ImageUnavailable,
+    JobError,
     StartFailed,
 )
 from jobs.interrupt import Interrupt
@@ -95,11 +97,25 @@ def test_a_command_replaces_the_images_entrypoint_and_command(bench: Bench) -> N
     assert bench.output(None, image=image) == "the image's own\n"
 
 
+def check_refused(bench: Bench, expected: type[JobError], words: str, command: Any = ("true",), **values: Any) -> None:
+    """Check that a container is refused because of its image: when it is created, if the engine sees the image then.
+
+    Otherwise the start fails.
+    """
+    if not bench.engine.traits.pulls_at_start:
+        with pytest.raises(expected, match=words):
+            bench.created(command, **values)
+        return
+    name = bench.created(command, **values)
+    with pytest.raises(StartFailed if expected is EngineRefused else expected, match=words):
+        bench.start(name)
+    assert not bench.engine.inspect(name).has_run
+
+
 def test_a_run_without_any_command_is_refused(bench: Bench) -> None:
     image = bench.image_with(command=None)
 
-    with pytest.raises(EngineRefused, match="the image has no command"):
-        bench.created(None, image=image)
+    check_refused(bench, EngineRefused, "the image has no command", None, image=image)
 
 
 def test_environment_and_working_directory_are_set(bench: Bench) -> None:
@@ -120,22 +136,20 @@ def test_more_cpu_than_the_engine_has_is_refused(bench: Bench) -> None:
 
 
 def test_a_workspace_that_is_a_file_is_refused(bench: Bench) -> None:
-    with pytest.raises(EngineRefused, match="not a directory in the image"):
-        bench.created(workspace="/etc/passwd")
+    check_refused(bench, EngineRefused, "not a directory in the image", workspace="/etc/passwd")
 
 
 def test_an_unknown_image_is_unavailable(bench: Bench) -> None:
-    with pytest.raises(ImageUnavailable, match="is not on the engine"):
-        bench.created(image="orchestrator-test/nosuch:1")
+    check_refused(bench, ImageUnavailable, "is not on the engine", image="orchestrator-test/nosuch:1", pull_policy="never")
 
 
 def test_an_unknown_user_fails_the_start(bench: Bench) -> None:
     name = bench.created(image=bench.image_with(user="nosuchuser"))
 
     with pytest.raises(StartFailed, match="user is not in its /etc/passwd"):
-        bench.engine.start(name)
+        bench.start(name)
 
-    assert bench.engine.inspect(name).phase == "created"
+    assert bench.engine.inspect(name).phase == ("starting" if bench.engine.traits.pulls_at_start else "created")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +164,8 @@ def test_an_unknown_user_fails_the_start(bench: Bench) -> None:
     ],
 )
 def test_a_user_is_resolved_in_the_container(bench: Bench, user: str, expected: User) -> None:
+    if ":" in user and bench.engine.traits.ignores_image_groups:
+        expected = User(expected.uid, 0)
     name = bench.created(image=bench.image_with(user=user))
 
     assert bench.engine.resolve_user(name) == expected
