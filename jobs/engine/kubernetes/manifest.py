@@ -61,7 +61,8 @@ def _pod(spec: RunSpec, parts: PodParts, architecture: str, start_seconds: int) 
         "shareProcessNamespace": not with_init or spec.has_outputs,
         "terminationGracePeriodSeconds": spec.stop_grace_seconds,
         "initContainers": list(parts.init_containers),
-        "containers": [_container(spec), *parts.containers],
+        # A node starts containers in this order: the helper listens before a process of the job could take its port.
+        "containers": [*parts.containers, _container(spec)],
         "volumes": volumes,
         "nodeSelector": selector,
     }

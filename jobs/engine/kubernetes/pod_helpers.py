@@ -25,11 +25,11 @@ from jobs.engine.kubernetes.files import (
     tokens_in,
 )
 from jobs.engine.kubernetes.names import CONTAINER, NAME_LABEL, PULL_POLICIES
-from jobs.engine.kubernetes.pod_status import container_state
+from jobs.engine.kubernetes.pod_status import container_state, has_run, is_over
 from jobs.engine.kubernetes.pod_template import PodTemplate
 from jobs.engine.protocol import RunSpec
 from jobs.engine.pullable_reference import parse_reference
-from jobs.errors import ContainerNotFound, EngineRefused, EngineUnavailable
+from jobs.errors import EngineRefused, EngineUnavailable
 
 _MAX_TOKENS: Final = 4096  # that are remembered; others are read from the cluster
 _OUTSIDE: Final = "KUBE_HELPER_IMAGE is not set, and the worker does not run in the cluster: set it"
@@ -37,6 +37,9 @@ _NOT_READABLE: Final = (
     "KUBE_HELPER_IMAGE is not set, and the worker's own pod cannot be read: set it, or allow the worker to get its pod"
 )
 _SUFFIX_BYTES: Final = 4
+_NO_POD: Final = "the pod has ended or was removed, and its files with it"
+_NONE: Final = "the pod was made without a helper that reads its files"
+_HAS_ENDED: Final = "the helper of the pod, which reads its files, has ended: its memory was too small, or the job has killed it"
 
 
 class PodHelpers:
@@ -82,12 +85,20 @@ class PodHelpers:
         self._shared.remember(job["metadata"]["uid"], tokens)
 
     def files(self, found: JobAndPod) -> PodFiles:
-        """Return access to the files of a pod one of whose helpers runs. Raise `ContainerNotFound` if none does."""
-        address = (found.pod or {}).get("status", {}).get("podIP")
-        if not address or not (inputs_are_open(found) or outputs_are_open(found)):
-            raise ContainerNotFound("no helper of the pod runs: its files cannot be reached")
+        """Return access to the files of a pod.
+
+        Raise `EngineUnavailable` if its helper does not run yet, and `EngineRefused` if there is none, or none any more: the job
+        may have ended it.
+        """
+        if found.pod is None or found.pod_is_gone or is_over(found.pod):
+            raise EngineRefused(_NO_POD)
+        helper, exists = (OUTPUTS, has_outputs(found.job)) if has_run(found.pod) else (INPUTS, has_inputs(found.job))
+        if not exists or "terminated" in container_state(found.pod, helper):
+            raise EngineRefused(_HAS_ENDED if exists else _NONE)
+        if not _runs(found, helper):
+            raise EngineUnavailable("the helper of the pod, which reads its files, does not run yet")
         workspace = container_of(found.job)["workingDir"]
-        place = FilesOfPod(address, workspace, self._tokens(found.job))
+        place = FilesOfPod(found.pod["status"]["podIP"], workspace, self._tokens(found.job))
         return PodFiles(place, self._client.intervals, self._client.interrupt, self._client.max_silence)
 
     def _tokens(self, job: Object) -> Tokens:
