@@ -3,17 +3,34 @@
 import copy
 import logging
 import threading
-from typing import Any
+from typing import Any, Final
 
 from jobs.engine.kubernetes import files, init_program, manifest
 from jobs.engine.kubernetes.cluster_client import Answer, ClusterClient
 from jobs.engine.kubernetes.cluster_settings import ClusterSettings
 from jobs.engine.kubernetes.pod_helpers import PodHelpers
-from jobs.engine.kubernetes.pod_template import PodTemplate
+from jobs.engine.kubernetes.pod_template import VARIABLE, PodTemplate
 from jobs.engine.protocol import RunSpec
 from jobs.errors import EngineRefused, JobError
 
 logger = logging.getLogger(__name__)
+
+_QUOTA: Final = "exceeded quota"  # which changes all the time
+_SAMPLE: Final = RunSpec(
+    name="orchestrator-check",
+    image="image",
+    command=("true",),
+    environment={},
+    workspace="/workspace",
+    cpu_millis=1,
+    memory_mib=1,
+    network="bridge",
+    labels={},
+    stop_grace_seconds=1,
+    log_limit_bytes=1,
+    disk_limit_bytes=1,
+    timeout_seconds=1,
+)
 
 
 class JobCreation:
@@ -27,6 +44,7 @@ class JobCreation:
         self._helpers = helpers
         self._architecture = architecture
         self._settings = settings
+        self._accepted = threading.Event()  # once the cluster would take a Job
         self._installed = threading.Event()  # once our programs are in the namespace
 
     def using(self, client: ClusterClient, helpers: PodHelpers) -> "JobCreation":
@@ -54,6 +72,24 @@ class JobCreation:
         if ".env[" in answer.message:
             return EngineRefused("an environment variable has an invalid name")
         return EngineRefused("the cluster refuses the job as it is; the service's log has the details")
+
+    def refusal(self) -> str:
+        """Return why the cluster would take no Job, as a sentence for operators; empty if it would. Asks only until it would."""
+        if self._accepted.is_set():
+            return ""
+        try:
+            body = self.body(_SAMPLE)
+        except EngineRefused as error:
+            return str(error)
+        params = {"dryRun": "All", "fieldValidation": "Strict"}
+        answer = self._client.exchange("POST", self._client.jobs(), params=params, body=body)
+        if answer.status in (400, 403, 404, 422) and _QUOTA not in answer.message:
+            cause = f"{VARIABLE}: the cluster refuses Jobs with it" if self._template.is_set else "the cluster refuses Jobs"
+            return f"{cause}: {answer.message}"
+        if answer.failed and _QUOTA not in answer.message:
+            raise answer.error()
+        self._accepted.set()
+        return ""
 
     def _install_programs(self) -> None:
         """Make the ConfigMaps with our programs, unless that was done before."""

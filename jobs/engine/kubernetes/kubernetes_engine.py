@@ -4,6 +4,7 @@ import copy
 import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Final
 
 from jobs.engine.kubernetes import pod_template
@@ -94,7 +95,7 @@ class KubernetesEngine:
         self._view.close()
 
     def info(self) -> EngineInfo:
-        return self._info.ask(self._client)
+        return replace(self._info.ask(self._client), refusal=self._creation.refusal())
 
     # -- networks ------------------------------------------------------------------------------
     def create_network(self, name: str, labels: dict[str, str]) -> str:

@@ -63,6 +63,11 @@ class PodTemplate:
     spec: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_set(self) -> bool:
+        """Whether it adds anything."""
+        return bool(self.labels or self.annotations or self.spec)
+
+    @property
     def queue(self) -> str:
         """The queue of Kueue that starts Jobs; empty: they start without one."""
         return self.labels.get(QUEUE_LABEL, "")
