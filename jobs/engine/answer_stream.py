@@ -48,7 +48,8 @@ class ByteStream:
         self._socket: socket.socket = reply.fp.raw._sock
         self._socket.setblocking(False)
         if self._socket.family != socket.AF_UNIX:
-            _enable_keep_alive(self._socket, intervals)
+            for option in keep_alive_options(intervals):
+                self._socket.setsockopt(*option)
         received = b""
         with contextlib.suppress(ssl.SSLWantReadError):
             received = reply.fp.peek()  # with the headers
@@ -157,17 +158,18 @@ def _chunk_size(line: bytes) -> int:
     return int(size[1], 16)
 
 
-def _enable_keep_alive(connection: socket.socket, intervals: EngineIntervals) -> None:
-    """Let the kernel detect that the engine's host has vanished."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def keep_alive_options(intervals: EngineIntervals) -> list[tuple[int, int, int]]:
+    """Return the options of a TCP socket with which the kernel detects that the engine's host has vanished."""
     options = {
         "TCP_KEEPIDLE": intervals.keep_alive,
         "TCP_KEEPINTVL": intervals.keep_alive_probe,
         "TCP_KEEPCNT": _MAX_LOST_PROBES,
     }
-    for option, value in options.items():
-        if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), int(value))
+    known = [(name, value) for name, value in options.items() if hasattr(socket, name)]
+    return [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        *((socket.IPPROTO_TCP, getattr(socket, name), int(value)) for name, value in known),
+    ]
 
 
 def _milliseconds_until(deadline: float | None) -> float | None:

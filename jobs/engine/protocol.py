@@ -67,6 +67,7 @@ class EngineTraits:
     ignores_image_groups: bool = False  # a process has its user's own group, or root's, whatever group its image sets
     pulls_at_start: bool = False  # it sees an image only when a container starts: what is wrong with it is found out then
     finds_log_positions: bool = False  # its `logs` takes `after`, and says where frames may be missing
+    keeps_carriage_returns: bool = True  # its log has those before line feeds
     limits_disk: bool = False  # it ends by itself a container that has written more than its limit: nothing has to be measured
 
 
@@ -115,7 +116,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Frames:
-    """One or more frames of one stream, in the order of the log.
+    """Frames of one stream, in the order of the log: one or more, or none after a gap.
 
     A log is passed on in these: an object for each frame would take as long as everything else that is done with it.
     """
@@ -157,6 +158,9 @@ class LogPosition:
         last = times[-1]
         alike = next((number for number, time in enumerate(reversed(times)) if time != last), len(times))
         return LogPosition(last, alike + self.frames if alike == len(times) and last == self.time else alike)
+
+
+START_OF_LOG: Final = LogPosition("", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,7 +456,7 @@ class Engine(Protocol):
         With `tail`, yield only the last `tail` frames; `skip` must then be 0.
 
         With `after`, which only an engine takes that finds log positions, yield what follows that place. If the engine does not
-        have the frames there any more, yield all that it has, marked as after a gap. `skip` must be 0, and `tail` None.
+        have the frames before it any more, yield all that it has, marked as after a gap. `skip` must be 0, and `tail` None.
 
         With `follow` the iterator ends when the process has ended, and yields None once per pause of at least 250 ms, so that
         the reader can commit what it has. Leaving the context closes the connection.

@@ -95,12 +95,14 @@ class LogWriter:
         Raise `OwnershipLost`.
         """
         self._splitter.finish()
-        self._commit(self._splitter.take(), unreadable=unreadable)
+        self._commit(self._splitter.take(), unreadable=unreadable, is_last=True)
 
     def _add(self, frames: Frames) -> None:
         if frames.after_gap:
             self._break_off(frames.stream)
             self._gaps += 1
+            if not len(frames):
+                return
         self._position = self._position.moved(frames.times)
         if self.rotation.accept_all(frames):
             self._splitter.feed(frames)
@@ -115,13 +117,16 @@ class LogWriter:
                 self.rotation.accept(frame)
                 self._splitter.feed(frames.part(number, number + 1))
 
+    def _marker_of_gap(self, following: Sequence[Line]) -> Line:
+        return _marker(following[0] if following else Line("stdout", self._position.time, ""), self._gap_marker)
+
     def _break_off(self, stream: StreamName) -> None:
         """End the unfinished line of a stream, and commit it: the marker of the gap belongs after it."""
         self._splitter.break_off(stream)
         self._commit(self._splitter.take())
 
-    def _commit(self, batch: Batch, *, unreadable: bool = False) -> None:
-        if not batch.lines and not unreadable:
+    def _commit(self, batch: Batch, *, unreadable: bool = False, is_last: bool = False) -> None:
+        if not batch.lines and not unreadable and not (is_last and self._gaps):
             return
         values = {
             "log_frames": batch.cursor.frames,
@@ -136,7 +141,7 @@ class LogWriter:
             "owner_deaths": 0,  # this owner got further than those that died
         }
         with changed(self._claim.uuid, self._claim.guard & Q(exited_at=None), **values) as job:
-            lines = (_marker(batch.lines[0], self._gap_marker), *batch.lines) if self._gaps and batch.lines else batch.lines
+            lines = (self._marker_of_gap(batch.lines), *batch.lines) if self._gaps else batch.lines
             kept = 0 if job.log_full else _store(job, lines, self._log_limit)
             job.log_dropped += self._gaps
             if job.wants_logs:

@@ -17,7 +17,9 @@ from urllib.parse import quote, urlencode
 
 import urllib3
 from kubernetes.client import ApiClient
+from urllib3.connection import HTTPConnection
 
+from jobs.engine.answer_stream import keep_alive_options
 from jobs.engine.breakable_sockets import POOLS_BY_SCHEME, EngineCall
 from jobs.engine.kubernetes.credentials import Connection
 from jobs.errors import ContainerConflict, ContainerNotFound, EngineRefused, EngineSilent, EngineUnavailable, JobError
@@ -71,6 +73,7 @@ class ClusterClient:
 
     def __init__(self, connection: Connection, intervals: EngineIntervals) -> None:
         connection.configuration.connection_pool_maxsize = _MAX_IDLE_CONNECTIONS
+        connection.configuration.socket_options = [*HTTPConnection.default_socket_options, *keep_alive_options(intervals)]
         self._api = ApiClient(connection.configuration)
         self._api.rest_client.pool_manager.pool_classes_by_scheme = POOLS_BY_SCHEME
         self.max_silence: float | None = None
@@ -117,12 +120,14 @@ class ClusterClient:
             return _read(response)
 
     @contextmanager
-    def stream(self, path: str, *, params: Mapping[str, str]) -> Iterator[urllib3.BaseHTTPResponse | Answer]:
+    def stream(
+        self, path: str, *, params: Mapping[str, str], may_be_silent: bool = False
+    ) -> Iterator[urllib3.BaseHTTPResponse | Answer]:
         """Yield a successful answer to a GET whose body is still unread (see `ByteStream`), or a failed answer.
 
-        Leaving the context closes the connection.
+        Leaving the context closes the connection. With `may_be_silent` the answer may begin at any time later.
         """
-        with self._request("GET", path, params, {}, None, self.intervals.short_call) as response:
+        with self._request("GET", path, params, {}, None, None if may_be_silent else self.intervals.short_call) as response:
             yield _read(response) if response.status >= 400 else response
 
     @contextmanager
@@ -133,7 +138,7 @@ class ClusterClient:
         params: Mapping[str, str] | None,
         headers: dict[str, str],
         data: bytes | None,
-        timeout: float,
+        timeout: float | None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         self.interrupt.check()
         url = f"{self._api.configuration.host}{path}{'?' + urlencode(params) if params else ''}"
@@ -166,10 +171,10 @@ class ClusterClient:
                 else:
                     response.close()
 
-    def _timeout(self, seconds: float) -> urllib3.Timeout:
+    def _timeout(self, seconds: float | None) -> urllib3.Timeout:
         connect = self.intervals.connect
         if self.max_silence is not None:
-            connect, seconds = min(connect, self.max_silence), min(seconds, self.max_silence)
+            connect, seconds = min(connect, self.max_silence), None if seconds is None else min(seconds, self.max_silence)
         return urllib3.Timeout(connect=connect, read=seconds)
 
 

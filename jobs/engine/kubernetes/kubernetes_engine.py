@@ -3,7 +3,7 @@
 import copy
 import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Final
 
@@ -17,10 +17,12 @@ from jobs.engine.kubernetes.files import PodFiles
 from jobs.engine.kubernetes.job_changes import JobChanges
 from jobs.engine.kubernetes.job_creation import JobCreation
 from jobs.engine.kubernetes.job_view import JobView
+from jobs.engine.kubernetes.log_requests import LogRequests
 from jobs.engine.kubernetes.names import NETWORK_NAME_LABEL
 from jobs.engine.kubernetes.networks import Networks
 from jobs.engine.kubernetes.observations import observation, was_requested
 from jobs.engine.kubernetes.pod_helpers import PodHelpers, has_inputs, inputs_are_open
+from jobs.engine.kubernetes.pod_logs import open_log
 from jobs.engine.kubernetes.pod_status import is_over
 from jobs.engine.kubernetes.start_of_pods import PodStart
 from jobs.engine.kubernetes.stopping import Stopping
@@ -53,6 +55,8 @@ _TRAITS: Final = EngineTraits(
     ignores_image_groups=True,
     pulls_at_start=True,
     limits_disk=True,
+    finds_log_positions=True,
+    keeps_carriage_returns=False,
 )
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's names, and the cluster's
 _NO_SANDBOXES: Final = "the cluster sets up the networks of jobs: there are no sandboxes"
@@ -296,7 +300,13 @@ class KubernetesEngine:
         tail: int | None = None,
         after: LogPosition | None = None,
     ) -> AbstractContextManager[Iterator[Frames | None]]:
-        raise NotImplementedError
+        found = self._view.find(name)
+        phase = observation(found).phase
+        if found.pod is None or phase in ("created", "starting"):
+            return nullcontext(iter(()))
+        requests = LogRequests(self._client.bound(interrupt), found.pod["metadata"]["name"])
+        max_pause = self._client.intervals.idle_log if follow else None
+        return open_log(requests, skip=skip, tail=tail, after=after, max_pause=max_pause, is_final=phase == "ended")
 
     # -- files ---------------------------------------------------------------------------------
     def stat(self, name: str, path: str) -> Stat | None:

@@ -18,7 +18,8 @@ from tests.helpers.log_frames import flat
 
 pytestmark = pytest.mark.stateless
 
-LINES_20000 = shell("seq 20000; seq 20001 20100 >&2")
+# It stays a moment: what a busy node has not read 2 s after the end of a process is lost.
+LINES_20000 = shell("seq 20000; seq 20001 20100 >&2; sleep 1")
 
 
 def frames_until(frames: Iterator[Frames | None], data: bytes) -> Iterator[Frames | None]:
@@ -102,7 +103,9 @@ def test_bytes_are_passed_on_unchanged(bench: Bench) -> None:
     written = b"\xff\xfe \x80 caf\xc3 caf\xc3\xa9 \x01\x00\r\x1b[0m\r\n\r\rx\r\n"
     octal = "".join(f"\\{byte:03o}" for byte in written)
 
-    assert text(bench.log(bench.ended(shell(f"printf '{octal}'")))) == written
+    printed = text(bench.log(bench.ended(shell(f"printf '{octal}'"))))
+
+    assert printed == (written if bench.engine.traits.keeps_carriage_returns else written.replace(b"\r\n", b"\n"))
 
 
 @pytest.mark.parametrize("follow", [True, False])

@@ -125,6 +125,18 @@ def test_a_gap_that_the_engine_reports_is_marked(claim: Claim) -> None:
     assert sum(data.get("droppedLines", 0) for data in log_events()) == 1
 
 
+def test_a_gap_at_the_end_of_a_log_is_marked(claim: Claim) -> None:
+    # Given a gap that the engine has noticed after the last line
+    follower = log_follower(PositionEngine([frame(1, "a\n")]), claim, engine_log_limit=None)
+    follower._writer.write(Frames("stdout", [frame(1, "").time], [b"a\n"]))
+    follower._writer.write(Frames("stdout", (), (), after_gap=True))
+
+    follower.read_rest()
+
+    assert stored_lines() == ["a", "[lines may be missing here: the node rotated the log]"]
+    assert Job.objects.get().log_dropped == 1
+
+
 def test_lines_are_stored_in_the_order_of_the_log_even_if_their_times_go_back(claim: Claim) -> None:
     read(PositionEngine([frame(5, "a\n"), frame(3, "b\n"), frame(3, "c\n"), frame(4, "d\n")]), claim)
 

@@ -1,0 +1,57 @@
+"""Requests for the log of a pod's container."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from jobs.engine.answer_stream import ByteStream
+from jobs.engine.kubernetes.cluster_client import Answer, ClusterClient
+from jobs.engine.kubernetes.log_frames import TIME_BYTES, LogDecoder, time_at_start
+from jobs.engine.kubernetes.names import CONTAINER
+from jobs.engine.protocol import Frame
+from jobs.errors import EngineRefused, EngineUnavailable
+
+_NOT_STARTED: Final = "is waiting to start"  # the API has no other sign of it
+_RUNTIME_AWAY: Final = "unable to retrieve container logs"  # what a node says while its container runtime restarts
+
+
+class LogRequests:
+    """The requests for the log of one pod. They raise `EngineUnavailable`, `EngineRefused` and `Interrupted`."""
+
+    def __init__(self, client: ClusterClient, pod: str) -> None:
+        self._client = client
+        self._path = client.core("pods", pod, "log")
+
+    @contextmanager
+    def open(self, params: Mapping[str, str], *, follow: bool = False) -> Iterator[ByteStream | None]:
+        """Open the log in the file that the node writes now; None if the container has not started.
+
+        A node answers to the reader of a silent container only when that prints something.
+        """
+        params = {"container": CONTAINER, "timestamps": "true", **params, **({"follow": "true"} if follow else {})}
+        with self._client.stream(self._path, params=params, may_be_silent=follow) as answer:
+            if not isinstance(answer, Answer):
+                yield ByteStream(answer, self._client.interrupt, self._client.intervals)
+            elif answer.status == 400 and _NOT_STARTED in answer.message:
+                yield None
+            elif answer.status == 400 and _RUNTIME_AWAY in answer.message:
+                raise EngineUnavailable(answer.message)
+            elif answer.status == 404:
+                raise EngineRefused("the pod does not exist any more, and its log with it")
+            else:
+                raise answer.error()
+
+    def first_time(self) -> str:
+        """Return the time of the first line in the node's current file; empty if that has none."""
+        return time_at_start(self._read(limitBytes=str(TIME_BYTES)))
+
+    def last_frames(self) -> list[Frame]:
+        """Return the frames of the last two entries: lines, or pieces of 16 KiB of longer ones, each with a time of its own."""
+        decoder = LogDecoder()
+        decoded = decoder.decode(self._read(tailLines="2")), decoder.finish()
+        return [frame for frames in decoded if frames is not None for frame in frames]
+
+    def _read(self, **params: str) -> bytes:
+        """Return a part of the log that is small."""
+        with self.open(params) as stream:
+            return b"" if stream is None else b"".join(iter(stream.read, b""))
