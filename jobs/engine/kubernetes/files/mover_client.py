@@ -26,7 +26,7 @@ _MAX_SENTENCE_BYTES: Final = 1024
 _REFUSED_PAUSE: Final = 0.02  # s; a mover that was just started does not listen yet
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = frozenset({401, 431, 500, 507})  # these say nothing about the job's files
-_TRANSPORT_ERRORS: Final = (OSError, http.client.HTTPException, ValueError)  # the last for a chunk's size that is no number
+_TRANSPORT_ERRORS: Final = (OSError, http.client.HTTPException, ValueError)  # the last if the size of a chunk is not a number
 
 
 @dataclass(frozen=True, slots=True)
