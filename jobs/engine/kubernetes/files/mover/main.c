@@ -147,7 +147,9 @@ static void send_signal(const char *rest)
 static int serve(const struct request *request)
 {
     int is_tar = equal(request->operation, "tar");
-    if (request->method == GET && is_tar) {
+    if (length(request->rest) >= PATH_BYTES) {
+        send_answer(&tokens, failure(-ENAMETOOLONG), "");
+    } else if (request->method == GET && is_tar) {
         send_archive(&tokens, request->rest);
     } else if (request->method == PUT && is_tar) {
         send_answer(&tokens, has_inputs ? unpack(request->rest) : too_late, "");

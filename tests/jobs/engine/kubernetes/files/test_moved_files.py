@@ -144,9 +144,15 @@ def test_a_name_that_is_not_utf_8(outputs: RunningMover) -> None:
     assert read(outputs.files(), f"/workspace/{name}")[name][1] == b"x"
 
 
-@pytest.mark.parametrize("name", ["x" * 256, "/".join(["d" * 200] * 21)], ids=["name", "path"])
+@pytest.mark.parametrize(
+    "name", ["x" * 256, "/".join(["d" * 200] * 21), "/".join(["d" * 200] * 75)], ids=["name", "path", "more"]
+)
 def test_a_path_that_is_too_long_does_not_exist(inputs: RunningMover, name: str) -> None:
     assert inputs.files().stat(f"/workspace/{name}") is None
+    with pytest.raises(PathNotFound):
+        inputs.client().put(f"/workspace/{name}", [tar_of("file", b"x")])
+    with pytest.raises(PathNotFound), inputs.client().get(f"/workspace/{name}"):
+        pass
     with pytest.raises((PathNotFound, EngineRefused)):
         inputs.files().put("/workspace", [tar_of(name, b"x")])
 
