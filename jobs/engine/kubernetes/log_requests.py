@@ -9,7 +9,7 @@ from jobs.engine.kubernetes.cluster_client import Answer, ClusterClient
 from jobs.engine.kubernetes.log_frames import TIME_BYTES, LogDecoder, time_at_start
 from jobs.engine.kubernetes.names import CONTAINER
 from jobs.engine.protocol import Frame
-from jobs.errors import EngineRefused, EngineUnavailable
+from jobs.errors import EngineRefused, EngineUnavailable, JobError
 
 _NOT_STARTED: Final = "is waiting to start"  # the API has no other sign of it
 _RUNTIME_AWAY: Final = "unable to retrieve container logs"  # what a node says while its container runtime restarts
@@ -20,6 +20,7 @@ class LogRequests:
 
     def __init__(self, client: ClusterClient, pod: str) -> None:
         self._client = client
+        self._pod = pod
         self._path = client.core("pods", pod, "log")
 
     @contextmanager
@@ -34,12 +35,8 @@ class LogRequests:
                 yield ByteStream(answer, self._client.interrupt, self._client.intervals)
             elif answer.status == 400 and _NOT_STARTED in answer.message:
                 yield None
-            elif answer.status == 400 and _RUNTIME_AWAY in answer.message:
-                raise EngineUnavailable(answer.message)
-            elif answer.status == 404:
-                raise EngineRefused("the pod does not exist any more, and its log with it")
             else:
-                raise answer.error()
+                raise self._error(answer)
 
     def first_time(self) -> str:
         """Return the time of the first line in the node's current file; empty if that has none."""
@@ -50,6 +47,13 @@ class LogRequests:
         decoder = LogDecoder()
         decoded = decoder.decode(self._read(tailLines="2")), decoder.finish()
         return [frame for frames in decoded if frames is not None for frame in frames]
+
+    def _error(self, answer: Answer) -> JobError:
+        if answer.status == 404 and answer.message == f'pods "{self._pod}" not found':
+            return EngineRefused("the pod does not exist any more, and its log with it")
+        if answer.status == 404 or (answer.status == 400 and _RUNTIME_AWAY in answer.message):
+            return EngineUnavailable(f"the node cannot send the log now: {answer.message}")  # a kubelet that has just started
+        return answer.error()
 
     def _read(self, **params: str) -> bytes:
         """Return a part of the log that is small."""

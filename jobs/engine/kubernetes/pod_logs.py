@@ -70,7 +70,7 @@ class LogReader:
         self._checked_at = time.monotonic()
 
     def read(self, max_pause: float | None) -> Generator[Frames | None]:
-        """Yield the frames and, if `max_pause` is set, follow the log, and yield None once per pause of so many seconds."""
+        """Yield the frames and, if `max_pause` is set, follow the log, and yield None once per pause of that many seconds."""
         following = max_pause is not None
         if not following and self._is_final and self._position.frames and self._ends_at(self._position):
             return
