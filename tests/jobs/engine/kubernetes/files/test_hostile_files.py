@@ -1,5 +1,6 @@
 """What a job may have made in its workspace to mislead the mover."""
 
+import itertools
 import os
 import signal
 import socket
@@ -7,8 +8,8 @@ import stat
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -104,30 +105,59 @@ def test_a_link_in_an_archive_is_not_followed_by_its_next_entry(inputs: RunningM
     assert (secret / "secret").read_text() == SECRET
 
 
-def test_a_directory_that_becomes_a_link_meanwhile_is_not_followed(outputs: RunningMover, secret: Path) -> None:
-    # Given a job that exchanges a directory for a link to one with the same names, again and again
-    (outputs.directory / "real").mkdir()
-    (outputs.directory / "real/secret").write_text("of the job")
+@contextmanager
+def exchanging(changing: Path, *make: Callable[[Path], object]) -> Iterator[None]:
+    """Exchange what is at a path for what these functions make, again and again."""
     stop = threading.Event()
 
     def exchange() -> None:
-        for number in range(10**9):
+        for step in itertools.cycle(make):
             if stop.is_set():
                 return
-            new = outputs.directory / f"new{number % 2}"
-            new.symlink_to(secret if number % 2 else "real")
-            new.replace(outputs.directory / "changing")
+            new = changing.with_name("new")
+            step(new)
+            new.replace(changing)
 
     thread = threading.Thread(target=exchange)
     thread.start()
     try:
-        # When its file is read through it, I expect its own or none
-        for _ in range(300):
-            with suppress(PathNotFound):
-                assert read(outputs.files(), "/workspace/changing/secret")["secret"][1] == b"of the job"
+        yield
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_directory_that_becomes_a_link_meanwhile_is_not_followed(outputs: RunningMover, secret: Path) -> None:
+    # Given a job that exchanges a link to a directory for one to another with the same names
+    (outputs.directory / "real").mkdir()
+    (outputs.directory / "real/secret").write_text("of the job")
+    links = (lambda new: new.symlink_to("real"), lambda new: new.symlink_to(secret))
+
+    # When its file is read through it, I expect its own or none
+    with exchanging(outputs.directory / "changing", *links):
+        for _ in range(300):
+            with suppress(PathNotFound):
+                assert read(outputs.files(), "/workspace/changing/secret")["secret"][1] == b"of the job"
+
+
+def test_a_file_that_becomes_a_link_meanwhile_is_not_followed(outputs: RunningMover, secret: Path) -> None:
+    # Given a job that exchanges a file for a link
+    kinds = (lambda new: new.write_text("of the job"), lambda new: new.symlink_to(secret / "secret"))
+
+    # When it is read, I expect the file or the link itself
+    with exchanging(outputs.directory / "changing", *kinds):
+        for _ in range(500):
+            with suppress(PathNotFound, EngineUnavailable):
+                assert read(outputs.files(), "/workspace/changing")["changing"][1] in (b"of the job", b"")
+
+
+def test_an_input_does_not_follow_a_link_that_comes_meanwhile(inputs: RunningMover, secret: Path) -> None:
+    with exchanging(inputs.directory / "changing", lambda new: new.symlink_to(secret / "secret")):
+        for _ in range(300):
+            with suppress(EngineRefused):
+                inputs.files().put("/workspace", [tar_of("changing", b"changed")])
+
+    assert (secret / "secret").read_text() == SECRET
 
 
 # -- unusual files --------------------------------------------------------------------------------------------------
