@@ -28,9 +28,11 @@ class ClusterProcess:
     def start(self) -> None:
         """Start it again, as it was started, by a shell that ends: it is not a child of the tests."""
         log = self._cluster / "logs" / f"{self._name}.log"
+        neighbour = (self._cluster / "containerd.pid").read_text().strip()  # sees the cluster's directories, which may be its own
+        inside = ["nsenter", f"--mount=/proc/{neighbour}/ns/mnt", f"--wdns={self._cluster}"]
         script = 'setsid "$@" </dev/null >>"$0" 2>&1 & echo $!'
         started = subprocess.run(
-            ["sh", "-c", script, str(log), *self._command], cwd=self._cluster, stdout=subprocess.PIPE, text=True, check=True
+            [*inside, "sh", "-c", script, str(log), *self._command], stdout=subprocess.PIPE, text=True, check=True
         )
         self._pid_file.write_text(started.stdout)
 

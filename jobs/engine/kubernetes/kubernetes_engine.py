@@ -23,7 +23,7 @@ from jobs.engine.kubernetes.networks import Networks
 from jobs.engine.kubernetes.observations import observation, was_requested
 from jobs.engine.kubernetes.pod_helpers import PodHelpers, has_inputs, inputs_are_open
 from jobs.engine.kubernetes.pod_logs import open_log
-from jobs.engine.kubernetes.pod_status import is_over
+from jobs.engine.kubernetes.pod_status import runs_anything
 from jobs.engine.kubernetes.start_of_pods import PodStart
 from jobs.engine.kubernetes.stopping import Stopping
 from jobs.engine.protocol import (
@@ -251,8 +251,8 @@ class KubernetesEngine:
                 self._view.objects.job_deleted(found.job)
 
     def _delete_pod(self, found: JobAndPod) -> None:
-        """Delete a pod at once that still runs: the cluster would give it its grace."""
-        if found.pod is None or found.pod_is_gone or is_over(found.pod):
+        """Delete a pod at once in which something runs: the cluster would give it its grace."""
+        if found.pod is None or found.pod_is_gone or not runs_anything(found.pod):
             return
         path = self._client.core("pods", found.pod["metadata"]["name"])
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": found.pod["metadata"]["uid"]}}

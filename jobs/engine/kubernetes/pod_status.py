@@ -61,6 +61,13 @@ def has_run(pod: Object) -> bool:
     return "running" in state or (terminated is not None and terminated.get("reason") not in _NOT_STARTED)
 
 
+def runs_anything(pod: Object) -> bool:
+    """Return whether a container of the pod runs, be it the job's or a helper's."""
+    status = pod.get("status", {})
+    found = (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
+    return any("running" in (one.get("state") or {}) for one in found)
+
+
 def is_over(pod: Object) -> bool:
     """Return whether nothing of the pod runs any more, nor will."""
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
