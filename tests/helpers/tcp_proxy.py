@@ -23,9 +23,10 @@ _SECONDS = 10
 
 
 class TcpProxy:
-    """Listens on a port of 127.0.0.1 until `close`. Its methods may be called from any thread."""
+    """Listens on a port of `host` until `close`. Its methods may be called from any thread."""
 
-    def __init__(self, target_host: str, target_port: int) -> None:
+    def __init__(self, target_host: str, target_port: int, host: str = "127.0.0.1") -> None:
+        self.host = host
         self._target = (target_host, target_port)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tcp proxy", daemon=True)
@@ -44,18 +45,18 @@ class TcpProxy:
         self.close()
 
     @classmethod
-    def to(cls, url: str) -> Self:
+    def to(cls, url: str, host: str = "127.0.0.1") -> Self:
         """Return a proxy for the server of a URL."""
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
-        return cls(parts.hostname, parts.port)
+        return cls(parts.hostname, parts.port, host)
 
     def through(self, url: str) -> str:
         """Return `url` with the address of this proxy."""
         parts = urlsplit(url)
         user = parts.netloc.rpartition("@")[0]
-        return parts._replace(netloc=f"{user}@127.0.0.1:{self.port}").geturl()
+        return parts._replace(netloc=f"{user}{'@' if user else ''}{self.host}:{self.port}").geturl()
 
     @property
     def connections(self) -> int:
@@ -96,7 +97,7 @@ class TcpProxy:
     # -- in the loop's thread -------------------------------------------------------------------------
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._link, "127.0.0.1", self.port, backlog=1024)
+            self._server = await asyncio.start_server(self._link, self.host, self.port, backlog=1024)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _cut(self) -> None:
