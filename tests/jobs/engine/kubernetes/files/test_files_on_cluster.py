@@ -146,3 +146,16 @@ def test_outputs_are_read_after_a_stop(kubernetes_bench: KubernetesBench) -> Non
 
     assert kubernetes_bench.engine.inspect(name).exit_code == 5
     assert content(kubernetes_bench, name, "/workspace/output") == b"begun\nstopped\n"
+
+
+def test_a_removed_pod_takes_its_outputs_with_it(kubernetes_bench: KubernetesBench) -> None:
+    # Given a pod that the cluster has removed after the end of its process, as an eviction does
+    namespace = kubernetes_bench.namespace
+    name = kubernetes_bench.ended(shell("printf x > output"))
+    pod = namespace.pod_of(name)["metadata"]["name"]
+    namespace.admin("DELETE", namespace.path("pods", pod))
+    wait_for(lambda: all(one["metadata"]["name"] != pod for one in namespace.pods()), what="its deletion")
+
+    # I expect a reason that will not pass
+    with pytest.raises(EngineRefused, match="the pod has ended or was removed"):
+        kubernetes_bench.engine.stat(name, "/workspace/output")

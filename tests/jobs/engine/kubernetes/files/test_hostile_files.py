@@ -244,18 +244,33 @@ def test_a_directory_with_many_files(outputs: RunningMover) -> None:
 # -- the mover's own process ------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_reported(tmp_path: Path) -> None:
-    files = tmp_path / "files"
+@contextmanager
+def small_disk(directory: Path) -> Iterator[None]:
+    """Let the workspace of a mover that is started in `directory` have a disk of 1 MiB."""
+    files = directory / "files"
     files.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", files], check=True)
     try:
-        with running_mover(tmp_path) as mover:
-            with pytest.raises(EngineUnavailable, match="disk of the cluster's node is full"):
-                mover.files().put("/workspace", [tar_of("file", bytes(4 * 1024**2))])
-            # I expect that a smaller file can take its place
-            mover.files().put("/workspace", [tar_of("file", b"x")])
+        yield
     finally:
         subprocess.run(["umount", "-l", files], check=True)
+
+
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
+    with small_disk(tmp_path), running_mover(tmp_path) as mover:
+        with pytest.raises(EngineUnavailable, match="disk of the cluster's node is full"):
+            mover.files().put("/workspace", [tar_of("file", bytes(4 * 1024**2))])
+        # I expect that a smaller file can take its place
+        mover.files().put("/workspace", [tar_of("file", b"x")])
+
+
+def test_outputs_are_read_from_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path), running_mover(tmp_path, role="outputs") as mover:
+        (mover.directory / "output").write_text("x")
+        with pytest.raises(OSError, match="No space left"):
+            (mover.directory / "filler").write_bytes(bytes(4 * 1024**2))
+
+        assert read(mover.files(), "/workspace/output")["output"][1] == b"x"
 
 
 def test_a_killed_connection_is_unavailable(outputs: RunningMover) -> None:
