@@ -89,6 +89,8 @@ def test_the_rest_of_a_line_at_the_start_is_left_out(rest: bytes, size: int) -> 
 def test_only_the_first_line_may_have_no_time() -> None:
     with pytest.raises(EngineUnavailable):
         decode(log_of(b"one\n") + b"rest\n", may_begin_in_line=True)
+    with pytest.raises(EngineUnavailable):
+        decode(log_of(b"one\n"), b"rest\n", may_begin_in_line=True)
 
 
 def test_the_time_at_the_start_of_a_log_is_found() -> None:

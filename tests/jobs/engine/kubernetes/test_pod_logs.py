@@ -216,3 +216,11 @@ def test_a_log_that_prints_little_costs_no_request(monkeypatch: pytest.MonkeyPat
     node.first_time = pytest.fail  # type: ignore[assignment]
 
     assert numbers(read(node, follow=True)) == [1, 2]
+
+
+def test_a_log_that_prints_a_lot_costs_a_request_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_logs, "_CHECK_INTERVAL", 1000.0)
+    node = Node(lines(*range(1, 50)), file=lines(1))
+    node.first_time = pytest.fail  # type: ignore[assignment]
+
+    assert numbers(read(node, follow=True)) == [*range(1, 50)]
