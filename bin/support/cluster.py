@@ -33,13 +33,18 @@ def cluster(tools: Path, state: Path) -> Iterator[Path]:
     Raise `ClusterError`, and `EngineError` or `ImageError` if there is no engine from which it could take the image.
     """
     directory = state / "kubernetes"
-    name = f"orchestrator-{hashlib.sha256(bytes(directory)).hexdigest()[:8]}"
+    name = name_of(directory)
     with borrowed(state) as host, traces.removed(name):
         end(tools, directory)  # that of a command which was killed
         try:
             yield start(tools, directory, name, host)
         finally:
             end(tools, directory)
+
+
+def name_of(directory: Path) -> str:
+    """Return the name of the control groups of a cluster in this directory."""
+    return f"orchestrator-{hashlib.sha256(bytes(directory)).hexdigest()[:8]}"
 
 
 def start(tools: Path, directory: Path, name: str, host: str) -> Path:

@@ -1,8 +1,10 @@
 """`cluster.py` runs a command beside a Kubernetes cluster, and leaves nothing of it. Scripts play the cluster here."""
 
 import os
+import shutil
 import subprocess
 import sys
+import uuid
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
@@ -10,6 +12,7 @@ from typing import Final
 import cluster
 import pytest
 from own_cluster.traces import in_namespace
+from own_engine import firewall
 from processes import runs
 
 pytestmark = [
@@ -46,15 +49,13 @@ def made(directory: Path, up: str) -> Path:
     return directory
 
 
-def groups_now() -> set[str]:
-    """Return the control groups of the clusters of this machine."""
-    script = "find /sys/fs/cgroup -maxdepth 4 -type d -name 'orchestrator-????????'"
-    return set(subprocess.run([*in_namespace(), "sh", "-c", script], capture_output=True, text=True, check=True).stdout.split())
+def has_groups(state: Path) -> bool:
+    """Return whether there are control groups of the cluster whose directory is below `state`."""
+    script = f"find /sys/fs/cgroup -type d -name {cluster.name_of(state / 'kubernetes')}"
+    return bool(subprocess.run([*in_namespace(), "sh", "-c", script], capture_output=True, text=True, check=True).stdout)
 
 
 def test_a_cluster_runs_in_control_groups_of_its_own_and_leaves_nothing(tools: Path, tmp_path: Path) -> None:
-    before = groups_now()
-
     # When a cluster is used
     with cluster.cluster(tools, tmp_path) as kubeconfig:
         directory = kubeconfig.parent
@@ -68,13 +69,13 @@ def test_a_cluster_runs_in_control_groups_of_its_own_and_leaves_nothing(tools: P
         # And its processes to see no control groups but their own
         if any(line.startswith("cgroup ") for line in Path("/proc/mounts").read_text().splitlines()):
             assert {line.split(":")[2] for line in inside if not line.startswith("0:")} == {"/"}
-            assert groups_now() > before
+            assert has_groups(tmp_path)
         assert not Path("/run/netns/of-a-pod").exists()
 
     # And at the end neither directory, process nor control group
     assert not directory.exists()
     assert not runs(pid)
-    assert groups_now() == before
+    assert not has_groups(tmp_path)
 
 
 def test_a_cluster_ends_however_its_command_ends(tools: Path, tmp_path: Path) -> None:
@@ -103,6 +104,25 @@ def test_the_cluster_of_a_command_that_was_killed_is_ended_first(tools: Path, tm
     # I expect the next one to have a new cluster
     with cluster.cluster(tools, tmp_path) as kubeconfig:
         assert not (kubeconfig.parent / "etcd").exists()
+
+
+@pytest.mark.skipif(shutil.which("iptables") is None, reason="iptables is not installed")
+def test_only_the_chains_of_the_cluster_are_removed_from_the_firewall(tools: Path, tmp_path: Path) -> None:
+    # Given a chain of another cluster, and a cluster that makes one, with a rule that jumps there
+    theirs, ours = f"KUBE-{uuid.uuid4().hex[:12]}", f"KUBE-{uuid.uuid4().hex[:12]}"
+    (tools / "up").write_text(f"{UP}iptables -w -t nat -N {ours}\niptables -w -t nat -A OUTPUT -j {ours}\n")
+    firewall.change("iptables", "nat", "-N", theirs)
+    try:
+        # When it has ended
+        with cluster.cluster(tools, tmp_path):
+            assert any(ours in rule for rule in firewall.rules("iptables", "nat"))
+
+        # I expect the other one's to be left
+        left = firewall.rules("iptables", "nat")
+        assert not [rule for rule in left if ours in rule]
+        assert f"-N {theirs}" in left
+    finally:
+        firewall.change("iptables", "nat", "-X", theirs)
 
 
 def test_without_the_programs_the_command_runs_without_a_cluster(tmp_path: Path) -> None:
