@@ -96,7 +96,8 @@ class PodHelpers:
         if not exists or "terminated" in container_state(found.pod, helper):
             raise EngineRefused(_HAS_ENDED if exists else _NONE)
         if not _runs(found, helper):
-            raise EngineUnavailable("the helper of the pod, which reads its files, does not run yet")
+            reason = (container_state(found.pod, helper).get("waiting") or {}).get("reason", "its node has not reported it")
+            raise EngineUnavailable(f"the container {helper} of the pod, which moves its files, does not run yet: {reason}")
         workspace = container_of(found.job)["workingDir"]
         place = FilesOfPod(found.pod["status"]["podIP"], workspace, self._tokens(found.job))
         return PodFiles(place, self._client.intervals, self._client.interrupt, self._client.max_silence)

@@ -8,7 +8,7 @@ import pytest
 from jobs.engine.kubernetes.files.mover_client import PORT
 from jobs.engine.kubernetes.pod_status import container_state
 from jobs.engine.protocol import Stat, User
-from jobs.errors import EngineRefused
+from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt
 from tests.helpers.clusters import KubernetesBench
 from tests.helpers.engines import shell, tar_of, untar
@@ -159,3 +159,13 @@ def test_a_removed_pod_takes_its_outputs_with_it(kubernetes_bench: KubernetesBen
     # I expect a reason that will not pass
     with pytest.raises(EngineRefused, match="the pod has ended or was removed"):
         kubernetes_bench.engine.stat(name, "/workspace/output")
+
+
+def test_outputs_wait_for_a_helper_whose_image_cannot_be_pulled(kubernetes_bench: KubernetesBench) -> None:
+    kubernetes_bench.engine.close()
+    kubernetes_bench.engine = kubernetes_bench.another_engine(helper_image="127.0.0.1:1/none:1")
+    name = kubernetes_bench.ended(shell("sleep 2; exit 3"), has_inputs=False)
+
+    assert kubernetes_bench.engine.inspect(name).exit_code == 3
+    with pytest.raises(EngineUnavailable, match=r"the container outputs of the pod.*(ErrImagePull|ImagePullBackOff)"):
+        kubernetes_bench.engine.stat(name, "/workspace")
