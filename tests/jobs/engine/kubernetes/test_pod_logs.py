@@ -162,7 +162,7 @@ def test_an_empty_log_is_complete() -> None:
 
 
 def test_a_reader_that_goes_on_with_a_new_file_marks_the_gap_there() -> None:
-    # Given a node that has begun a new file, which nobody has reached yet
+    # Given a node that has begun a new file, which the reader has not reached yet
     node = Node(lines(1, 2, 5, 6), file=lines(5, 6))
 
     assert numbers(read(node, follow=True)) == [1, 2, "gap", 5, 6]
