@@ -99,6 +99,8 @@ class EngineIntervals:
     cluster_stop: float = 60.0  # after the grace, for the node to end the processes of a container
     cluster_kill: float = 10.0  # after SIGKILL from the helper of a pod; then its node has to end it
     cluster_patience: float = 2.0  # in a state that every pod passes, before a job says that it waits for it
+    cluster_usage: float = 15.0  # between two questions what all pods use: a metrics server measures them as often
+    cluster_usage_retry: float = 600.0  # if the cluster does not measure
     cluster_nodes: float = 60.0  # between two looks at what the nodes of a cluster have
     watch: float = 5.0  # between two looks whether the engine answers, and whether the firewall's rules are in place
     watch_retry: float = 1.0  # between them while it does not

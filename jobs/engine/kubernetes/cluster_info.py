@@ -1,18 +1,14 @@
 """What the engine says about the cluster: which it is, what its nodes have, and what the worker's configuration lacks."""
 
-import re
 import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from jobs.engine.kubernetes.cluster_client import ClusterClient
+from jobs.engine.kubernetes.quantities import quantity
 from jobs.engine.protocol import EngineInfo
-
-_QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)([a-zA-Z]*)")
-_FACTORS: Final = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-_MORE_FACTORS: Final = {"Ti": 2**40, "Pi": 2**50, "u": 1e-6, "n": 1e-9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +61,3 @@ def _capacity(nodes: list[dict[str, Any]]) -> _Capacity:
     if not usable:
         return _Capacity()
     return _Capacity(sum(cpus), int(sum(memory)), max(cpus), int(max(memory)))
-
-
-def quantity(text: str) -> float:
-    """Return the number that a quantity of Kubernetes means: `2`, `1500m`, `16Gi`. Raise `ValueError`."""
-    found = _QUANTITY.fullmatch(text)
-    factor = (_FACTORS | _MORE_FACTORS).get(found[2]) if found else None
-    if found is None or factor is None:
-        raise ValueError(f"not a quantity: {text}")
-    return float(found[1]) * factor

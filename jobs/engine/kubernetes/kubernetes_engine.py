@@ -24,6 +24,7 @@ from jobs.engine.kubernetes.observations import observation, was_requested
 from jobs.engine.kubernetes.pod_helpers import PodHelpers, has_inputs, inputs_are_open
 from jobs.engine.kubernetes.pod_logs import open_log
 from jobs.engine.kubernetes.pod_status import runs_anything
+from jobs.engine.kubernetes.pod_usage import PodUsage
 from jobs.engine.kubernetes.start_of_pods import PodStart
 from jobs.engine.kubernetes.stopping import Stopping
 from jobs.engine.protocol import (
@@ -39,11 +40,10 @@ from jobs.engine.protocol import (
     RegistryCheck,
     RunSpec,
     Stat,
-    Usage,
     User,
     allow_any_registry,
 )
-from jobs.errors import ContainerConflict, ContainerNotFound, EngineRefused, EngineUnavailable, Unmeasurable
+from jobs.errors import ContainerConflict, ContainerNotFound, EngineRefused, EngineUnavailable, JobError, Unmeasurable
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
 
@@ -79,6 +79,7 @@ class KubernetesEngine:
         self._networks = Networks(self._client)
         self._info = ClusterInfo(connection.name)
         self._helpers = PodHelpers(self._client, self._template, self._architecture, settings.helper_image)
+        self._usage = PodUsage(self._client)
         self._creation = JobCreation(self._client, self._template, self._helpers, self._architecture, settings)
 
     @property
@@ -273,7 +274,11 @@ class KubernetesEngine:
 
     # -- usage ---------------------------------------------------------------------------------
     def follow_usage(self, name: str) -> FollowedUsage:
-        return _UnknownUsage()
+        try:
+            key = self._view.find(name).key
+        except JobError:  # it will not be known
+            key = name
+        return self._usage.follow(key)
 
     def kept_usage(self) -> Sequence[str]:
         return ()
@@ -328,14 +333,6 @@ class KubernetesEngine:
         """Return access to the files of a container, once its pod takes its inputs."""
         self.prepare(name, lambda _: None, self._client.interrupt)
         return self._helpers.files(self._view.objects.get(found.key) or found)
-
-
-class _UnknownUsage:
-    def latest(self) -> Usage | None:
-        return None
-
-    def close(self) -> None:
-        pass
 
 
 def _has_started(name: str) -> ContainerConflict:
