@@ -247,6 +247,7 @@ def test_simultaneous_starts_run_one_process(bench: Bench) -> None:
     # When it is started five times at once (several calls may succeed)
     with ThreadPoolExecutor(5) as pool:
         assert any(pool.map(start, range(5)))
+    bench.engine.wait_until_started(name, lambda _: None, Interrupt())
     wait_for(lambda: bench.log(name), what="its line")
     bench.engine.stop(name, 0)
 
@@ -281,7 +282,7 @@ def test_a_running_container_is_renamed_while_its_log_is_read(bench: Bench) -> N
         rest = [frame for frame in frames if frame]
 
     assert first is not None
-    assert (first.data, rest) == ([b"one\n"], [])
+    assert (list(first.data), rest) == ([b"one\n"], [])
 
 
 # -- removing ------------------------------------------------------------------------------------------
