@@ -9,9 +9,9 @@ from typing import Any, Final
 import pytest
 from honcho.environ import parse_procfile
 
-from jobs.engine.kubernetes import manifest
 from jobs.engine.kubernetes.files import mover_client
 from jobs.engine.kubernetes.files.pod_parts import Helper, pod_parts
+from jobs.engine.kubernetes.manifest import job_manifest
 from jobs.engine.kubernetes.names import NETWORK_LABEL
 from jobs.engine.kubernetes.pod_template import PodTemplate
 from tests.helpers.clusters import Admin
@@ -201,7 +201,7 @@ def template_of_job() -> Manifest:
     """Return the template of the pod of a job with inputs and outputs."""
     spec = Bench().spec(disk_limit_bytes=1024**3, has_inputs=True, has_outputs=True)
     parts = pod_parts(spec, Helper("orchestrator", "amd64"), "tokens", "IfNotPresent")
-    template: Manifest = manifest.job(spec, PodTemplate(), parts, architecture="amd64", start_seconds=60)["spec"]["template"]
+    template: Manifest = job_manifest.job(spec, PodTemplate(), parts, architecture="amd64", start_seconds=60)["spec"]["template"]
     return template
 
 

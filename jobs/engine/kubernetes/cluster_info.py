@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.engine.kubernetes.cluster_client import ClusterClient
+from jobs.engine.kubernetes.api.cluster_client import ClusterClient
 from jobs.engine.kubernetes.quantities import quantity
 from jobs.engine.protocol import EngineInfo
 

@@ -8,24 +8,24 @@ from dataclasses import replace
 from typing import Final
 
 from jobs.engine.kubernetes import pod_template
-from jobs.engine.kubernetes.cluster_client import ClusterClient
+from jobs.engine.kubernetes.api.cluster_client import ClusterClient
+from jobs.engine.kubernetes.api.cluster_objects import JobAndPod
+from jobs.engine.kubernetes.api.credentials import load
+from jobs.engine.kubernetes.api.job_changes import JobChanges
+from jobs.engine.kubernetes.api.job_view import JobView
 from jobs.engine.kubernetes.cluster_info import ClusterInfo
-from jobs.engine.kubernetes.cluster_objects import JobAndPod
 from jobs.engine.kubernetes.cluster_settings import ClusterSettings
-from jobs.engine.kubernetes.credentials import load
 from jobs.engine.kubernetes.files import PodFiles
-from jobs.engine.kubernetes.job_changes import JobChanges
-from jobs.engine.kubernetes.job_creation import JobCreation
-from jobs.engine.kubernetes.job_view import JobView
-from jobs.engine.kubernetes.log_requests import LogRequests
+from jobs.engine.kubernetes.logs.log_requests import LogRequests
+from jobs.engine.kubernetes.logs.pod_logs import open_log
+from jobs.engine.kubernetes.manifest.job_creation import JobCreation
 from jobs.engine.kubernetes.names import NETWORK_NAME_LABEL
 from jobs.engine.kubernetes.networks import Networks
-from jobs.engine.kubernetes.observations import observation, was_requested
 from jobs.engine.kubernetes.pod_helpers import PodHelpers, has_inputs, inputs_are_open
-from jobs.engine.kubernetes.pod_logs import open_log
-from jobs.engine.kubernetes.pod_status import runs_anything
 from jobs.engine.kubernetes.pod_usage import PodUsage
+from jobs.engine.kubernetes.removal import Removal
 from jobs.engine.kubernetes.start_of_pods import PodStart
+from jobs.engine.kubernetes.states.observations import observation, was_requested
 from jobs.engine.kubernetes.stopping import Stopping
 from jobs.engine.protocol import (
     DiskSpace,
@@ -60,7 +60,6 @@ _TRAITS: Final = EngineTraits(
 )
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's names, and the cluster's
 _NO_SANDBOXES: Final = "the cluster sets up the networks of jobs: there are no sandboxes"
-_MAX_CHANGES: Final = 20  # of a Job by the cluster while it is removed
 
 
 class KubernetesEngine:
@@ -225,41 +224,7 @@ class KubernetesEngine:
         self._stopping.stop(name, grace)
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        for _ in range(_MAX_CHANGES):
-            try:
-                found = self._view.find(name)
-            except ContainerNotFound:
-                return
-            if not force and observation(found).phase in ("starting", "running"):
-                raise ContainerConflict(f"the container {name} runs, or is about to")
-            answer = self._changes.delete(found)
-            if answer.failed and answer.status not in (404, 409):
-                raise answer.error()
-            if answer.status != 409:
-                self._view.objects.job_deleted(found.job)
-                self._delete_pod(found)
-                return
-            self._look_again(name)
-        raise EngineUnavailable(f"the cluster changes the Job {name} all the time")
-
-    def _look_again(self, name: str) -> None:
-        """Record what has become of a Job."""
-        try:
-            self._view.ask(name)
-        except ContainerNotFound:
-            found = self._view.objects.find(name)
-            if found is not None:
-                self._view.objects.job_deleted(found.job)
-
-    def _delete_pod(self, found: JobAndPod) -> None:
-        """Delete a pod at once in which something runs: the cluster would give it its grace."""
-        if found.pod is None or found.pod_is_gone or not runs_anything(found.pod):
-            return
-        path = self._client.core("pods", found.pod["metadata"]["name"])
-        body = {"gracePeriodSeconds": 0, "preconditions": {"uid": found.pod["metadata"]["uid"]}}
-        answer = self._client.exchange("DELETE", path, body=body)
-        if answer.failed and answer.status not in (404, 409):
-            raise answer.error()
+        self._removal.remove(name, force=force)
 
     def list(self, labels: dict[str, str]) -> list[Observation]:
         return [observation(found) for found in self._view.list(labels)]
@@ -267,6 +232,10 @@ class KubernetesEngine:
     @property
     def _changes(self) -> JobChanges:
         return JobChanges(self._client, self._view.objects.put_job, self._template.queue)
+
+    @property
+    def _removal(self) -> Removal:
+        return Removal(self._client, self._view, self._changes)
 
     @property
     def _stopping(self) -> Stopping:

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Iterable
 from typing import Final
 
-from jobs.engine.kubernetes.cluster_client import ClusterClient
-from jobs.engine.kubernetes.cluster_objects import JobAndPod
+from jobs.engine.kubernetes.api.cluster_client import ClusterClient
+from jobs.engine.kubernetes.api.cluster_objects import JobAndPod
 from jobs.engine.kubernetes.names import NETWORK_NAME_LABEL
 from jobs.errors import ContainerConflict, EngineUnavailable, NetworkMissing
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from jobs.engine.kubernetes.cluster_client import ClusterClient, core_path
-from jobs.engine.kubernetes.cluster_objects import JobAndPod, Object
+from jobs.engine.kubernetes.api.cluster_client import ClusterClient, core_path
+from jobs.engine.kubernetes.api.cluster_objects import JobAndPod, Object
 from jobs.engine.kubernetes.files import (
     INPUTS,
     OUTPUTS,
@@ -25,8 +25,8 @@ from jobs.engine.kubernetes.files import (
     tokens_in,
 )
 from jobs.engine.kubernetes.names import CONTAINER, NAME_LABEL, PULL_POLICIES
-from jobs.engine.kubernetes.pod_status import container_state, has_run, is_over
 from jobs.engine.kubernetes.pod_template import PodTemplate
+from jobs.engine.kubernetes.states.pod_status import container_state, has_run, is_over
 from jobs.engine.protocol import RunSpec
 from jobs.engine.pullable_reference import parse_reference
 from jobs.errors import EngineRefused, EngineUnavailable

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from jobs.engine.kubernetes.cluster_client import ClusterClient
+from jobs.engine.kubernetes.api.cluster_client import ClusterClient
 from jobs.engine.kubernetes.names import CONTAINER, JOB_NAME_LABEL, NAME_LABEL
-from jobs.engine.kubernetes.pod_status import parse_time
 from jobs.engine.kubernetes.quantities import quantity
+from jobs.engine.kubernetes.states.pod_status import parse_time
 from jobs.engine.protocol import Usage
 from jobs.errors import JobError
 

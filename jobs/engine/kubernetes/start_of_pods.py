@@ -4,11 +4,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from jobs.engine.kubernetes.cluster_objects import JobAndPod
-from jobs.engine.kubernetes.job_view import JobView
+from jobs.engine.kubernetes.api.cluster_objects import JobAndPod
+from jobs.engine.kubernetes.api.job_view import JobView
 from jobs.engine.kubernetes.names import NAME_LABEL
-from jobs.engine.kubernetes.observations import is_dead
-from jobs.engine.kubernetes.start_progress import Progress, death, progress
+from jobs.engine.kubernetes.states.observations import is_dead
+from jobs.engine.kubernetes.states.start_progress import Progress, death, progress
 from jobs.errors import ContainerNotFound, JobError
 from jobs.interrupt import Interrupt
 

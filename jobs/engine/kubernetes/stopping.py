@@ -10,12 +10,12 @@ import signal
 from typing import Final
 
 from jobs.engine import container_init
-from jobs.engine.kubernetes.cluster_client import MERGE_PATCH, ClusterClient
-from jobs.engine.kubernetes.cluster_objects import JobAndPod, Object
-from jobs.engine.kubernetes.job_changes import JobChanges
-from jobs.engine.kubernetes.job_view import JobView
-from jobs.engine.kubernetes.observations import observation
+from jobs.engine.kubernetes.api.cluster_client import MERGE_PATCH, ClusterClient
+from jobs.engine.kubernetes.api.cluster_objects import JobAndPod, Object
+from jobs.engine.kubernetes.api.job_changes import JobChanges
+from jobs.engine.kubernetes.api.job_view import JobView
 from jobs.engine.kubernetes.pod_helpers import PodHelpers, container_of, outputs_are_open
+from jobs.engine.kubernetes.states.observations import observation
 from jobs.errors import EngineUnavailable, JobError
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from jobs.engine.kubernetes import KubernetesEngine
-from jobs.engine.kubernetes.cluster_client import ClusterClient
+from jobs.engine.kubernetes.api.cluster_client import ClusterClient
 from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
 from jobs.interrupt import Interrupt
 from tests.helpers.cluster_processes import ClusterProcess

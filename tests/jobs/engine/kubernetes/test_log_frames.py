@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.engine.kubernetes.log_frames import PIECE_BYTES, LogDecoder, time_at_start
+from jobs.engine.kubernetes.logs.log_frames import PIECE_BYTES, LogDecoder, time_at_start
 from jobs.engine.protocol import Frame
 from jobs.errors import EngineUnavailable
 

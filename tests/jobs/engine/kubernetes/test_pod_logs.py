@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.engine.kubernetes import pod_logs
-from jobs.engine.kubernetes.log_requests import LogRequests
+from jobs.engine.kubernetes.logs import pod_logs
+from jobs.engine.kubernetes.logs.log_requests import LogRequests
 from jobs.engine.protocol import START_OF_LOG, Frame, Frames, LogPosition
 from jobs.errors import EngineUnavailable
 from tests.helpers.log_frames import flat

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from jobs.engine.kubernetes.cluster_objects import ClusterObjects, JobAndPod
-from jobs.engine.kubernetes.observations import observation
-from jobs.engine.kubernetes.start_progress import death, progress
+from jobs.engine.kubernetes.api.cluster_objects import ClusterObjects, JobAndPod
+from jobs.engine.kubernetes.states.observations import observation
+from jobs.engine.kubernetes.states.start_progress import death, progress
 from jobs.errors import ContainerNotFound, EngineInTrouble, ImageUnavailable, StartFailed, StartRefused
 from tests.jobs.engine.kubernetes.scripted_api import ENDED, RUNNING, job, pod
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.engine.kubernetes.files.mover_client import PORT
-from jobs.engine.kubernetes.pod_status import container_state
+from jobs.engine.kubernetes.states.pod_status import container_state
 from jobs.engine.protocol import Stat, User
 from jobs.errors import EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt

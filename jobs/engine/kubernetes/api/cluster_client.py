@@ -21,7 +21,7 @@ from urllib3.connection import HTTPConnection
 
 from jobs.engine.answer_stream import keep_alive_options
 from jobs.engine.breakable_sockets import POOLS_BY_SCHEME, EngineCall
-from jobs.engine.kubernetes.credentials import Connection
+from jobs.engine.kubernetes.api.credentials import Connection
 from jobs.errors import ContainerConflict, ContainerNotFound, EngineRefused, EngineSilent, EngineUnavailable, JobError
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals

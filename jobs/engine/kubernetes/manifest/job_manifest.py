@@ -3,8 +3,8 @@
 from typing import Any, Final
 
 from jobs.engine import container_init
-from jobs.engine.kubernetes import init_program
 from jobs.engine.kubernetes.files import WORKSPACE_VOLUME, PodParts
+from jobs.engine.kubernetes.manifest import init_program
 from jobs.engine.kubernetes.names import (
     CONTAINER,
     NAME_LABEL,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from jobs.engine import image_errors
-from jobs.engine.kubernetes.cluster_objects import JobAndPod, Object
+from jobs.engine.kubernetes.api.cluster_objects import JobAndPod, Object
 from jobs.engine.kubernetes.names import CONTAINER
-from jobs.engine.kubernetes.pod_status import start_failure
+from jobs.engine.kubernetes.states.pod_status import start_failure
 from jobs.errors import ContainerNotFound, EngineInTrouble, ImageUnavailable, JobError, StartFailed, StartRefused
 
 NO_POD: Final = "the cluster to make its pod"

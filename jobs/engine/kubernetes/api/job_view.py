@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from jobs.engine.kubernetes.cluster_client import ClusterClient
-from jobs.engine.kubernetes.cluster_objects import ClusterObjects, JobAndPod
+from jobs.engine.kubernetes.api.cluster_client import ClusterClient
+from jobs.engine.kubernetes.api.cluster_objects import ClusterObjects, JobAndPod
+from jobs.engine.kubernetes.api.watch import Kind, Watch
 from jobs.engine.kubernetes.names import NAME_LABEL
-from jobs.engine.kubernetes.watch import Kind, Watch
 from jobs.errors import ContainerNotFound
 from jobs.interrupt import Interrupt
 

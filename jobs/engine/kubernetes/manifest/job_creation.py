@@ -5,9 +5,10 @@ import logging
 import threading
 from typing import Any, Final
 
-from jobs.engine.kubernetes import files, init_program, manifest
-from jobs.engine.kubernetes.cluster_client import Answer, ClusterClient
+from jobs.engine.kubernetes import files
+from jobs.engine.kubernetes.api.cluster_client import Answer, ClusterClient
 from jobs.engine.kubernetes.cluster_settings import ClusterSettings
+from jobs.engine.kubernetes.manifest import init_program, job_manifest
 from jobs.engine.kubernetes.pod_helpers import PodHelpers
 from jobs.engine.kubernetes.pod_template import VARIABLE, PodTemplate
 from jobs.engine.protocol import RunSpec
@@ -57,7 +58,7 @@ class JobCreation:
         """Return the Job for a container. Raise `ImageUnavailable` for a malformed reference."""
         start_seconds = self._settings.pull_timeout + (self._settings.transfer_timeout if spec.has_inputs else 0)
         parts = self._helpers.parts(spec)
-        return manifest.job(spec, self._template, parts, architecture=self._architecture, start_seconds=int(start_seconds))
+        return job_manifest.job(spec, self._template, parts, architecture=self._architecture, start_seconds=int(start_seconds))
 
     def request(self, body: dict[str, Any]) -> Answer:
         """Ask the cluster for a Job."""

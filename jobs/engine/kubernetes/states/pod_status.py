@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from jobs.engine.kubernetes.cluster_objects import Object
+from jobs.engine.kubernetes.api.cluster_objects import Object
 from jobs.engine.kubernetes.names import CONTAINER
 
 _NOT_STARTED: Final = ("StartError", "ContainerCannotRun")  # reasons of a terminated container whose process never ran

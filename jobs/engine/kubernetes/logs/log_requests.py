@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from jobs.engine.answer_stream import ByteStream
-from jobs.engine.kubernetes.cluster_client import Answer, ClusterClient
-from jobs.engine.kubernetes.log_frames import TIME_BYTES, LogDecoder, time_at_start
+from jobs.engine.kubernetes.api.cluster_client import Answer, ClusterClient
+from jobs.engine.kubernetes.logs.log_frames import TIME_BYTES, LogDecoder, time_at_start
 from jobs.engine.kubernetes.names import CONTAINER
 from jobs.engine.protocol import Frame
 from jobs.errors import EngineRefused, EngineUnavailable, JobError

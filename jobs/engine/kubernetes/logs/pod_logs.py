@@ -19,8 +19,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from jobs.engine.answer_stream import ANSWER_TOO_SHORT, ByteStream
-from jobs.engine.kubernetes.log_frames import LogDecoder
-from jobs.engine.kubernetes.log_requests import LogRequests
+from jobs.engine.kubernetes.logs.log_frames import LogDecoder
+from jobs.engine.kubernetes.logs.log_requests import LogRequests
 from jobs.engine.protocol import START_OF_LOG, Frame, Frames, LogPosition
 from jobs.errors import EngineUnavailable
 

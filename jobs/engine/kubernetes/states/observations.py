@@ -4,10 +4,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from jobs.engine.kubernetes.cluster_objects import JobAndPod, Object
+from jobs.engine.kubernetes.api.cluster_objects import JobAndPod, Object
 from jobs.engine.kubernetes.names import NAME_LABEL, REQUESTED, START_LABEL
-from jobs.engine.kubernetes.pod_status import condition, container_state, has_run, is_over, parse_time, process_end, start_failure
-from jobs.engine.kubernetes.start_progress import NO_POD, progress
+from jobs.engine.kubernetes.states.pod_status import (
+    condition,
+    container_state,
+    has_run,
+    is_over,
+    parse_time,
+    process_end,
+    start_failure,
+)
+from jobs.engine.kubernetes.states.start_progress import NO_POD, progress
 from jobs.engine.protocol import Observation, Phase
 
 _POD_UNSEEN: Final = "its pod was removed from the cluster, and nothing is known of how it ended"

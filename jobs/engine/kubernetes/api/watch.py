@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from jobs.engine.answer_stream import ByteStream
-from jobs.engine.kubernetes.cluster_client import Answer, ClusterClient
-from jobs.engine.kubernetes.cluster_objects import ClusterObjects, Object
+from jobs.engine.kubernetes.api.cluster_client import Answer, ClusterClient
+from jobs.engine.kubernetes.api.cluster_objects import ClusterObjects, Object
 from jobs.engine.kubernetes.names import NAME_LABEL
 from jobs.errors import EngineSilent, EngineUnavailable, Interrupted, JobError
 from jobs.interrupt import Interrupt

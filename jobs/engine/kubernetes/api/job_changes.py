@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from jobs.engine.kubernetes.cluster_client import JSON_PATCH, Answer, ClusterClient
-from jobs.engine.kubernetes.cluster_objects import JobAndPod, Object
+from jobs.engine.kubernetes.api.cluster_client import JSON_PATCH, Answer, ClusterClient
+from jobs.engine.kubernetes.api.cluster_objects import JobAndPod, Object
 from jobs.engine.kubernetes.names import NAME_LABEL, NOT_REQUESTED, QUEUE_LABEL, REQUESTED, START_LABEL
 
 _NOT_AS_TESTED: Final = 422

@@ -1,0 +1,1 @@
+"""The Job of a container: how it is described and created."""
