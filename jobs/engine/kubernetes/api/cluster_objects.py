@@ -11,6 +11,7 @@ from jobs.engine.kubernetes.names import JOB_NAME_LABEL, NAME_LABEL
 
 Object = Mapping[str, Any]
 
+_NO_JOB: Final[Object] = {"metadata": {"uid": None}}
 _MAX_TOMBSTONES: Final = 10_000
 
 
@@ -35,7 +36,9 @@ class ClusterObjects:
         self._lock = threading.Lock()
         self._jobs: dict[str, Object] = {}
         self._names: dict[str, str] = {}  # from the label to the Job's own name
-        self._pods: dict[str, Object] = {}  # by the Job's own name
+        self._pods: dict[
+            str, Object
+        ] = {}  # by the Job's uid: another Job may get the name before the last pod of this one is gone
         self._gone_pods: set[str] = set()  # uids of pods in `_pods`
         self._deleted: OrderedDict[str, None] = OrderedDict()  # uids: an answer may come after the event of the deletion
         self._waiting: defaultdict[str, set[threading.Event]] = defaultdict(set)
@@ -85,7 +88,10 @@ class ClusterObjects:
             known = self._jobs.get(key)
             if job["metadata"]["uid"] in self._deleted or (known is not None and not _is_newer(job, known)):
                 return
-            self._forget_name(known)
+            if known is not None and known["metadata"]["uid"] == job["metadata"]["uid"]:
+                self._forget_name(known)
+            elif known is not None:
+                self._remove_job(key)
             self._jobs[key] = job
             self._names[_name(job)] = key
             self._wake(key)
@@ -93,12 +99,12 @@ class ClusterObjects:
     def put_pod(self, pod: Object) -> None:
         """Record what the cluster has reported about a pod."""
         with self._lock:
-            key = _job_name(pod)
-            known = self._pods.get(key)
+            owner = _owner(pod)
+            known = self._pods.get(owner)
             if pod["metadata"]["uid"] in self._deleted or (known is not None and not _is_newer(pod, known)):
                 return
-            self._pods[key] = pod
-            self._wake(key)
+            self._pods[owner] = pod
+            self._wake(_job_name(pod))
 
     def job_deleted(self, job: Object) -> None:
         """Record that a Job is gone."""
@@ -113,15 +119,14 @@ class ClusterObjects:
         """Record that a pod is gone. What was last known of it stays as long as its Job."""
         with self._lock:
             self._bury(pod)
-            key = _job_name(pod)
-            known = self._pods.get(key)
+            owner, key = _owner(pod), _job_name(pod)
+            known = self._pods.get(owner)
             if known is None or known["metadata"]["uid"] != pod["metadata"]["uid"]:
                 return
-            if key not in self._jobs:
-                del self._pods[key]
-            else:
-                self._pods[key] = pod if _is_newer(pod, known) else known
-                self._gone_pods.add(known["metadata"]["uid"])
+            self._pods[owner] = pod if _is_newer(pod, known) else known
+            self._gone_pods.add(known["metadata"]["uid"])
+            if owner != self._jobs.get(key, _NO_JOB)["metadata"]["uid"]:
+                self._forget_pod(owner)
             self._wake(key)
 
     def only_jobs(self, jobs: Iterable[Object], version: int) -> None:
@@ -149,24 +154,28 @@ class ClusterObjects:
             return list(objects.values())
 
     def _pair(self, key: str) -> JobAndPod | None:
-        job, pod = self._jobs.get(key), self._pods.get(key)
+        job = self._jobs.get(key)
         if job is None:
             return None
-        if pod is None or not _belongs(pod, job):
+        pod = self._pods.get(job["metadata"]["uid"])
+        if pod is None:
             return JobAndPod(job)
         return JobAndPod(job, pod, pod["metadata"]["uid"] in self._gone_pods)
 
     def _remove_job(self, key: str) -> None:
-        self._forget_name(self._jobs.pop(key))
-        pod = self._pods.get(key)
+        job = self._jobs.pop(key)
+        self._forget_name(job)
+        pod = self._pods.get(job["metadata"]["uid"])
         if pod is not None and pod["metadata"]["uid"] in self._gone_pods:
-            self._gone_pods.discard(pod["metadata"]["uid"])
-            del self._pods[key]
+            self._forget_pod(job["metadata"]["uid"])
         self._wake(key)
 
-    def _forget_name(self, job: Object | None) -> None:
-        if job is not None and self._names.get(_name(job)) == job["metadata"]["name"]:
+    def _forget_name(self, job: Object) -> None:
+        if self._names.get(_name(job)) == job["metadata"]["name"]:
             del self._names[_name(job)]
+
+    def _forget_pod(self, owner: str) -> None:
+        self._gone_pods.discard(self._pods.pop(owner)["metadata"]["uid"])
 
     def _bury(self, deleted: Object) -> None:
         self._deleted[deleted["metadata"]["uid"]] = None
@@ -195,6 +204,7 @@ def _job_name(pod: Object) -> str:
     return str(pod["metadata"].get("labels", {}).get(JOB_NAME_LABEL, ""))
 
 
-def _belongs(pod: Object, job: Object) -> bool:
-    owners = pod["metadata"].get("ownerReferences") or ()
-    return any(owner["uid"] == job["metadata"]["uid"] for owner in owners)
+def _owner(pod: Object) -> str:
+    """Return the uid of the pod's Job."""
+    owners = pod["metadata"].get("ownerReferences") or ({"uid": ""},)
+    return str(owners[0]["uid"])

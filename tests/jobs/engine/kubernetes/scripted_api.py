@@ -57,6 +57,7 @@ class ScriptedApi:
         self.events: dict[str, queue.Queue[dict[str, Any] | None]] = {"jobs": queue.Queue(), "pods": queue.Queue()}
         self.watch_status = 200  # of the next watches
         self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path, query
+        self.bodies: list[tuple[str, Any]] = []  # method, JSON
         self.answers: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}  # by method and end of the path
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -89,7 +90,9 @@ class ScriptedApi:
             protocol_version = "HTTP/1.1"
 
             def _answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if content:
+                    api.bodies.append((self.command, json.loads(content)))
                 url = urlsplit(self.path)
                 query = {name: values[0] for name, values in parse_qs(url.query).items()}
                 api.requests.append((self.command, url.path, query))
@@ -136,7 +139,9 @@ def _selected(found: dict[str, Any], selector: str) -> bool:
 
 
 @contextmanager
-def engine_of(api: ScriptedApi, directory: Path, intervals: EngineIntervals = EngineIntervals()) -> Iterator[KubernetesEngine]:
+def engine_of(
+    api: ScriptedApi, directory: Path, intervals: EngineIntervals = EngineIntervals(), **settings: Any
+) -> Iterator[KubernetesEngine]:
     """Yield an engine that talks to the scripted API server."""
     described = {
         "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{api.port}"}}],
@@ -146,7 +151,7 @@ def engine_of(api: ScriptedApi, directory: Path, intervals: EngineIntervals = En
     }
     file = directory / f"kubeconfig-{api.port}"
     file.write_text(yaml.safe_dump(described))
-    engine = KubernetesEngine(ClusterSettings(kubeconfig=str(file), helper_image="helper"), intervals)
+    engine = KubernetesEngine(ClusterSettings(kubeconfig=str(file), helper_image="helper", **settings), intervals)
     try:
         yield engine
     finally:

@@ -95,15 +95,35 @@ def test_an_end_at_the_deadline_is_that_of_the_process() -> None:
 
 
 def test_a_pod_of_an_earlier_job_of_this_name_is_not_this_ones() -> None:
+    # Given a Job, its pod, and changes of the pod of an earlier Job of this name, which come later
     objects = ClusterObjects()
     objects.put_job(job("one", 5))
-    old = pod("one", 4, RUNNING)
-    old["metadata"]["ownerReferences"] = [{"uid": "another"}]
+    objects.put_pod(pod("one", 6, RUNNING))
+    old = pod("one", 7, ENDED)
+    old["metadata"] |= {"uid": "old", "ownerReferences": [{"uid": "another"}]}
+
     objects.put_pod(old)
+    objects.pod_deleted(old)
 
     found = objects.find("one")
     assert found is not None
-    assert found.pod is None
+    assert observation(found).phase == "running"
+
+
+def test_the_last_state_of_a_pod_is_known_as_long_as_its_job() -> None:
+    objects = ClusterObjects()
+    objects.put_job(job("one", 5))
+    objects.put_pod(pod("one", 6, ENDED))
+    objects.pod_deleted(pod("one", 7, ENDED))
+    objects.put_job(job("one", 8, failed=1))
+
+    found = objects.find("one")
+    assert found is not None
+    assert observation(found).exit_code == 3
+    objects.job_deleted(found.job)
+    assert objects.find("one") is None
+    assert not objects._pods
+    assert not objects._gone_pods
 
 
 # -- starts --------------------------------------------------------------------------------------------
