@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from kubernetes import client, config
 
 from jobs.errors import EngineRefused
@@ -51,8 +52,10 @@ def _from_files(configuration: client.Configuration, kubeconfig: str, context: s
         if chosen is None:
             raise EngineRefused(f"KUBE_CONTEXT is not the name of a context in KUBECONFIG: {context}")
         config.load_kube_config(kubeconfig, context=context or None, client_configuration=configuration)
-    except (OSError, ValueError, TypeError) as error:  # not readable, or not YAML
+    except OSError as error:
         raise EngineRefused(f"KUBECONFIG cannot be read: {error}") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # whose text may have a part of the file
+        raise EngineRefused("KUBECONFIG is not a configuration as for kubectl, in YAML") from error
     described: dict[str, Any] = chosen["context"]
     own = namespace or described.get("namespace") or "default"
     return Connection(configuration, own, f"{described['cluster']}/{own}")

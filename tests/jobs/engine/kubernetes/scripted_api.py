@@ -151,7 +151,7 @@ def engine_of(
     }
     file = directory / f"kubeconfig-{api.port}"
     file.write_text(yaml.safe_dump(described))
-    engine = KubernetesEngine(ClusterSettings(kubeconfig=str(file), helper_image="helper", **settings), intervals)
+    engine = KubernetesEngine(ClusterSettings(**({"kubeconfig": str(file), "helper_image": "helper"} | settings)), intervals)
     try:
         yield engine
     finally:
