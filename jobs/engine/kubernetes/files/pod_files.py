@@ -88,10 +88,7 @@ class PodFiles:
     @contextmanager
     def get(self, path: str) -> Iterator[Iterator[bytes]]:
         """See `Engine.get`."""
-        real = self._real_place(path)
-        if not self._is_inside(real):
-            raise PathNotFound("there is no such path in the workspace")
-        with self._mover.get(real) as chunks:
+        with self._mover.get(self._real_place(path)) as chunks:
             yield chunks
 
     def user(self) -> User:

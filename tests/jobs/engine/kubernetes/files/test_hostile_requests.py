@@ -178,8 +178,22 @@ def test_an_archive_that_is_broken_off_leaves_the_mover_ready(inputs: RunningMov
 
 def test_an_answer_comes_although_more_is_sent(inputs: RunningMover) -> None:
     # Given an archive that is refused at its start
+    left = iter(range(1000))
     with pytest.raises(EngineRefused, match="not a complete tar archive"):
-        inputs.files().put("/workspace", (b"no archive" * 10_000 for _ in range(1000)))
+        inputs.files().put("/workspace", (b"no archive" * 10_000 for _ in left))
+
+    # I expect that no more of it was sent
+    assert next(left, None) is not None
+
+
+def test_an_archive_with_a_wrong_checksum_is_refused(inputs: RunningMover) -> None:
+    archive = bytearray(tar_of("file", b"x"))
+    archive[0:4] = b"fill"
+
+    with pytest.raises(EngineRefused, match="not a complete tar archive"):
+        inputs.files().put("/workspace", [bytes(archive)])
+
+    assert list(inputs.directory.iterdir()) == []
 
 
 def test_the_mover_cannot_be_looked_into(open_directory: Path) -> None:
