@@ -89,7 +89,7 @@ class PodUsage:
         used = next((one["usage"] for one in found["containers"] if one["name"] == CONTAINER), None)
         with self._lock:
             sums = self._sums.get(found["metadata"].get("labels", {}).get(JOB_NAME_LABEL, ""))
-            if sums is None or used is None or measured_at is None or measured_at == sums.measured_at:
+            if sums is None or used is None or measured_at is None:
                 return
             seconds = _seconds(found["window"]) if sums.measured_at is None else (measured_at - sums.measured_at).total_seconds()
             sums.cpu_seconds = (sums.cpu_seconds or 0.0) + quantity(used["cpu"]) * max(seconds, 0.0)

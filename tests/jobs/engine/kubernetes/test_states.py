@@ -110,6 +110,18 @@ def test_a_pod_of_an_earlier_job_of_this_name_is_not_this_ones() -> None:
     assert observation(found).phase == "running"
 
 
+def test_an_older_state_of_a_pod_does_not_replace_a_newer_one() -> None:
+    objects = ClusterObjects()
+    objects.put_job(job("one", 5))
+    objects.put_pod(pod("one", 7, ENDED))
+
+    objects.put_pod(pod("one", 6, RUNNING))
+
+    found = objects.find("one")
+    assert found is not None
+    assert observation(found).phase == "ended"
+
+
 def test_the_last_state_of_a_pod_is_known_as_long_as_its_job() -> None:
     objects = ClusterObjects()
     objects.put_job(job("one", 5))
