@@ -10,6 +10,7 @@ from django.db.models import Q
 from jobs import lifecycle, start_breaker
 from jobs.engine.protocol import Engine
 from jobs.errors import (
+    ContainerNotFound,
     EngineInTrouble,
     EngineRefused,
     EngineUnavailable,
@@ -62,6 +63,7 @@ class JobStart:
         self._check_registry = partial(check_registry, timeout=intervals.run.registry_lookup)
         self._claim_intervals = intervals.claim
         self._image_vanished = 0  # times
+        self._is_created = False  # the container, by this owner
         self.is_waiting = False  # for an engine that schedules
         self.has_run = False  # the process, or it still does
 
@@ -81,6 +83,9 @@ class JobStart:
             self.has_run = True
         except ImageUnavailable as error:
             self._fail(Reason.IMAGE_PULL, error)
+        except ContainerNotFound:
+            self._is_created = False
+            raise
         except SandboxRefused:
             return self.start(job)  # without a sandbox
         except NetworkMissing:
@@ -102,7 +107,10 @@ class JobStart:
         return False
 
     def _request(self, job: Job) -> None:
-        self._create_container(job)
+        # An engine that schedules may have let the container of an earlier try wait for hours: it keeps its place.
+        if not (self._is_created and self._engine.traits.schedules):
+            self._create_container(job)
+            self._is_created = True
         with self._waiting():
             self._container.prepare(self._report_waiting)
         if job.has_inputs or not self._engine.traits.makes_workspace:

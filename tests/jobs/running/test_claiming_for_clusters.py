@@ -1,5 +1,8 @@
 """Which jobs a worker of a cluster may drive, alone and beside container engines."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from jobs import draining, lifecycle, node_hints, services
@@ -146,3 +149,28 @@ def test_one_installation_runs_jobs_on_an_engine_and_in_a_cluster(
         wait_for(lambda: not engine.list({}) and not cluster.list({}), 10, "the containers to be removed")
     finally:
         in_cluster.stop()
+
+
+def test_a_cluster_that_grows_takes_larger_jobs(
+    cluster: SchedulingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job that no host could hold
+    workers = Workers(cluster, tmp_path)
+    supervisor = workers.another()
+    job = make_job(cpu_millis=9000)
+    waits_for(job, "no node with 9 cpus; the largest has 8")
+    supervisor.run_jobs()
+    assert Job.objects.get().node is None
+
+    # When a larger host joins
+    describe = cluster.info
+    monkeypatch.setattr(cluster, "info", lambda: replace(describe(), largest_cpus=16))
+
+    # I expect the job to be the cluster's
+    cluster.full_because = NO_CPU
+    wait_for(lambda: Node.objects.get().cpu_millis == 16_000, 10, "the larger host")
+    workers.run(supervisor)
+    waits_for(job, NO_CPU)
+    services.cancel(job.id)
+    completed(job)
+    workers.stop()

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from jobs import services
 from jobs.engine.protocol import RunSpec
 from jobs.errors import ContainerNotFound, EngineUnavailable, ImageUnavailable, StartFailed
-from jobs.models import Job, Node
+from jobs.models import Node
 from jobs.spec import OutputSpec
 from jobs.states import OutputType, Reason, State
 from tests.fake_engine import SchedulingEngine
@@ -210,23 +209,31 @@ def test_a_start_that_fails_later_fails_the_job(
     wait_until_removed(engine)
 
 
-@pytest.mark.parametrize("error", [EngineUnavailable("the API server does not answer"), ContainerNotFound("it was renamed")])
+@pytest.mark.parametrize(
+    ("call", "error", "made"),
+    [
+        ("wait_until_started", EngineUnavailable("the API server does not answer"), 1),
+        ("wait_until_started", ContainerNotFound("it was renamed"), 1),
+        ("prepare", EngineUnavailable("the API server does not answer"), 1),
+        ("prepare", ContainerNotFound("the pod was removed"), 2),
+    ],
+)
 def test_a_wait_that_is_broken_off_goes_on(
-    engine: SchedulingEngine, workers: Workers, specs: list[RunSpec], error: Exception
+    engine: SchedulingEngine, workers: Workers, specs: list[RunSpec], call: str, error: Exception, made: int
 ) -> None:
     # Given a cluster that does not answer while a job waits
     engine.full_because = NO_CPU
-    engine.fail_next("wait_until_started", error)
-    job = make_job(command="echo ran")
+    engine.fail_next(call, error)
+    job = make_job(command="echo ran", inputs=(file_input("in", b""),) if call == "prepare" else ())
 
     # When it answers again
     workers.run(workers.another())
     waits_for(job, NO_CPU)
     engine.full_because = ""
 
-    # I expect the same container to have run
+    # I expect the same container to have run, if it was there
     assert stored_log(completed(job)) == ["ran"]
-    assert len(specs) == 1
+    assert len(specs) == made
 
 
 def test_the_engine_is_told_what_the_job_may_and_needs(workers: Workers, specs: list[RunSpec]) -> None:
@@ -273,26 +280,3 @@ def test_what_jobs_reserve_in_a_cluster_is_counted_and_not_limited(engine: Sched
         services.cancel(job.id)
         completed(job)
     wait_until_removed(engine)
-
-
-def test_a_cluster_that_grows_takes_larger_jobs(
-    engine: SchedulingEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given a job that no host could hold
-    supervisor = workers.another()
-    job = make_job(cpu_millis=9000)
-    waits_for(job, "no node with 9 cpus; the largest has 8")
-    supervisor.run_jobs()
-    assert Job.objects.get().node is None
-
-    # When a larger host joins
-    describe = engine.info
-    monkeypatch.setattr(engine, "info", lambda: replace(describe(), largest_cpus=16))
-
-    # I expect the job to be the cluster's
-    engine.full_because = NO_CPU
-    wait_for(lambda: Node.objects.get().cpu_millis == 16_000, 10, "the larger host")
-    workers.run(supervisor)
-    waits_for(job, NO_CPU)
-    services.cancel(job.id)
-    completed(job)
