@@ -9,8 +9,10 @@ from pathlib import Path
 import databases
 import pytest
 
+from tests.faults.cluster import ClusterSystem, ClusterSystemOn, PodStarts
 from tests.faults.system import System, SystemOn
 from tests.faults.witnesses import Readiness, Starts
+from tests.helpers.clusters import Namespace
 from tests.helpers.fileserver import FileServer
 from tests.helpers.receiver import Receiver
 from tests.helpers.service_processes import installation_on
@@ -60,6 +62,40 @@ def system_on(tmp_path: Path, postgresql: databases.Server, redis_server: databa
             yield system
 
     return make
+
+
+@pytest.fixture
+def cluster_system_on(
+    tmp_path: Path, postgresql: databases.Server, redis_server: databases.Server, cluster_namespace: Namespace
+) -> ClusterSystemOn:
+    """Make an installation on the cluster and the given engines, with the given variables of the service."""
+
+    @contextmanager
+    def make(*engines: str, **variables: str) -> Iterator[ClusterSystem]:
+        with ExitStack() as stack:
+            receiver, files = stack.enter_context(Receiver()), stack.enter_context(FileServer())
+            settings = {
+                "ENGINE": "kubernetes",
+                "KUBECONFIG": str(cluster_namespace.kubeconfig),
+                "KUBE_HELPER_IMAGE": "alpine:latest",
+                **variables,
+            }
+            service = stack.enter_context(installation_on(tmp_path, postgresql.url, redis_server.url, engines, **settings))
+            starts = [stack.enter_context(watcher) for watcher in (PodStarts(cluster_namespace), *map(Starts, engines))]
+            system = ClusterSystem(cluster_namespace, service, receiver, files, engines, starts, SEED)
+            stack.callback(system.remove_all)
+            stack.callback(system.load.close)
+            system.readiness = stack.enter_context(Readiness(service.url))
+            yield system
+
+    return make
+
+
+@pytest.fixture
+def cluster_system(cluster_system_on: ClusterSystemOn) -> Iterator[ClusterSystem]:
+    """An installation on the cluster of this run."""
+    with cluster_system_on() as system:
+        yield system
 
 
 @pytest.fixture

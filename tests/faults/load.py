@@ -166,9 +166,9 @@ class Load:
             inputs=[{"type": "download", "path": "in", "url": self._files.url("/nothing")}],
         )
 
-    def cancelled(self, after: float = 0.0) -> Task:
+    def cancelled(self, after: float = 0.0, **members: Any) -> Task:
         """Post a long job that is cancelled `after` seconds, running or not."""
-        task = self._endless("cancelled")
+        task = self._endless("cancelled", **members)
         timer = threading.Timer(after, self.cancel, [task])
         self._timers.append(timer)
         timer.start()
@@ -178,11 +178,11 @@ class Load:
         """Post a job that ignores SIGTERM, for the caller to cancel."""
         return self._endless("ignores SIGTERM", before="trap '' TERM; ")
 
-    def _endless(self, kind: str, before: str = "") -> Task:
+    def _endless(self, kind: str, before: str = "", **members: Any) -> Task:
         lines = [f"line {number}" for number in range(1, 6001)]
         command = before + "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1; done"
         task = Task("", kind, "cancelled", "cancelled", max_lines=lines, min_starts=0)
-        return self._post(task, command=command, timeoutSeconds=600)
+        return self._post(task, command=command, timeoutSeconds=600, **members)
 
     def mixed(self, seconds: float, transfers: int = 1) -> None:
         """Post some jobs of every kind, in random order. The long ones run for about `seconds`."""

@@ -50,6 +50,17 @@ class Admin:
         assert answer.status < 400, answer.data
         return json.loads(answer.data)
 
+    def watch(self, path: str, version: str, seconds: int) -> Iterator[dict[str, Any]]:
+        """Yield the changes of objects since a version of the list, as they come, for so many seconds."""
+        headers: dict[str, str] = {}
+        self._api.update_params_for_auth(headers, [], ["BearerToken"])
+        url = f"{self.server}{path}?watch=1&resourceVersion={version}&timeoutSeconds={seconds}"
+        answer = self._api.rest_client.pool_manager.request("GET", url, headers=headers, preload_content=False)
+        try:
+            yield from map(json.loads, answer)
+        finally:
+            answer.close()
+
     def close(self) -> None:
         self._api.rest_client.pool_manager.clear()
 

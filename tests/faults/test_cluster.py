@@ -1,0 +1,190 @@
+"""Jobs on a real cluster, of which parts are killed or deleted: each job ends as it must, and nothing is done twice."""
+
+import os
+from typing import Any
+
+import pytest
+
+from tests.faults.cluster import ClusterSystem, ClusterSystemOn
+from tests.faults.load import Task
+from tests.faults.system import pass_time
+from tests.helpers.waiting import wait_for
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.short, pytest.mark.timeout(300)]
+
+NAMES = ("web", "worker-1", "worker-2", "deliver", "relay")
+MAX_PAUSE = 1.5  # seconds between a kill and the next start
+HALF = {"cpu": 1.2}  # of the node: two such jobs do not fit
+
+
+def says(system: ClusterSystem, task: Task, words: str) -> bool:
+    """Return whether a job says that it waits for something with these words."""
+    return words in system.service.get_job(task.id).get("waiting", "")
+
+
+def check_lost(system: ClusterSystem, task: Task, *, words: str) -> None:
+    """Check that a job ends as lost, and says why."""
+    job: dict[str, Any] = system.service.wait_complete(task.id, 120)
+    assert (job["status"], job["reason"]) == ("failed", "engine_lost"), job
+    assert words in job["error"]
+    task.expect_lost()
+
+
+# -- processes of the service ----------------------------------------------------------------------------
+
+
+def test_kill_9_of_any_processes_at_any_moment(cluster_system: ClusterSystem) -> None:
+    # Given two workers of one cluster and a mixed load
+    system = cluster_system
+    system.start("worker-1", "worker-2")
+    system.load.mixed(8)
+
+    # When some of the processes are killed at random moments, again and again, while more jobs are posted
+    with system.load.posting_more():
+        for _ in range(4):
+            pass_time(system.random.uniform(0, MAX_PAUSE))
+            killed = system.random.sample(NAMES, system.random.randint(1, len(NAMES)))
+            for name in killed:
+                system.service.kill(name)
+            pass_time(system.random.uniform(0, MAX_PAUSE))
+            for name in killed:
+                system.service.restart(name)
+
+    # I expect every job to end as it must, started once, and nothing to be left over
+    system.check(240)
+
+
+def test_a_job_that_waits_is_adopted_and_cancelled(cluster_system: ClusterSystem) -> None:
+    # Given a node that is full, and two jobs that wait for a place
+    system = cluster_system
+    system.start()
+    first = system.load.long(20, **HALF)
+    system.load.wait_until_running(first)
+    second, third = system.load.quick(**HALF), system.load.cancelled(3600, **HALF)
+    for task in (second, third):
+        wait_for(lambda task=task: says(system, task, "Insufficient cpu"), 60, "the words of the scheduler", step=0.2)
+
+    # When its worker is killed
+    system.service.kill("worker")
+    system.service.restart("worker")
+
+    # I expect them to wait on in the same pods, and one that is cancelled to go
+    pod = system.namespace.pod_of(system.job_object(second.id)["metadata"]["name"])["metadata"]["uid"]
+    owned = "SELECT claims FROM jobs_job WHERE id = %s AND owner_id IS NOT NULL"
+    wait_for(lambda: system.service.query(owned, second.id) == [(2,)], 30, "the job to be adopted", step=0.2)
+    assert system.namespace.pod_of(system.job_object(second.id)["metadata"]["name"])["metadata"]["uid"] == pod
+    system.load.cancel(third)
+    system.check()
+
+
+# -- what the cluster or an operator does ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "words"), [("pod", "deleted"), ("job", "")])
+def test_what_is_deleted_while_it_runs_is_lost(cluster_system: ClusterSystem, kind: str, words: str) -> None:
+    system = cluster_system
+    system.start()
+    lost, other = system.load.long(60), system.load.long(8)
+    system.load.wait_until_running(lost, other)
+
+    system.delete(kind, lost.id)
+
+    check_lost(system, lost, words=words)
+    system.check()
+
+
+@pytest.mark.parametrize("kind", ["pod", "job"])
+def test_what_is_deleted_before_it_ran_is_run_again(cluster_system: ClusterSystem, kind: str) -> None:
+    # Given a job that waits for a place
+    system = cluster_system
+    system.start()
+    first = system.load.long(12, **HALF)
+    system.load.wait_until_running(first)
+    second = system.load.quick(**HALF)
+    wait_for(lambda: says(system, second, "Insufficient cpu"), 60, "the words of the scheduler", step=0.2)
+
+    # When it is deleted
+    before = system.job_object(second.id)["metadata"]["uid"]
+    system.delete(kind, second.id)
+
+    # I expect another one to wait and to run, once
+    wait_for(lambda: has_another(system, second, before), 60, "another Job", step=0.2)
+    system.check()
+
+
+def has_another(system: ClusterSystem, task: Task, before: str) -> bool:
+    uuid = system.uuid_of(task.id)
+    return [one["metadata"]["uid"] for one in system.namespace.jobs() if uuid in one["metadata"]["name"]] not in ([], [before])
+
+
+def test_the_api_server_is_gone_for_20_seconds(cluster_system: ClusterSystem) -> None:
+    # Given a mixed load
+    system = cluster_system
+    system.start()
+    system.load.mixed(25)
+    long = system.load.long(40)
+    system.load.wait_until_running(long)
+
+    # When the API server is away, while more jobs are posted
+    with system.load.posting_more(), system.without("apiserver"):
+        pass_time(20)
+
+    # I expect every job to end as it must
+    system.check(240)
+
+
+def test_the_kubelet_is_killed_and_restarted(cluster_system: ClusterSystem) -> None:
+    system = cluster_system
+    system.start()
+    system.load.mixed(15)
+    long = system.load.long(25)
+    system.load.wait_until_running(long)
+
+    with system.load.posting_more(), system.without("kubelet"):
+        pass_time(10)
+
+    system.check(240)
+
+
+def test_what_belongs_to_no_job_is_removed(cluster_system: ClusterSystem) -> None:
+    # Given a job whose row is gone when its worker continues, as after a restore of the database
+    system = cluster_system
+    system.start()
+    identity = system.service.post_job(command="sleep 600", cpu=0.1, memory=16)
+    system.service.wait_status(identity, "running")
+    system.service.kill("worker")
+    uuid = system.uuid_of(identity)
+    system.service.query("DELETE FROM jobs_job WHERE uuid = %s", uuid)
+    system.service.query("UPDATE jobs_node SET cpu_millis_reserved = 0, memory_mib_reserved = 0")
+
+    # When the worker continues, I expect its Job to be removed
+    system.service.restart("worker")
+    system.check_that_nothing_is_left()
+
+
+# -- beside a container engine ----------------------------------------------------------------------------
+
+
+@pytest.mark.engine
+def test_an_engine_and_a_cluster_serve_one_installation(cluster_system_on: ClusterSystemOn) -> None:
+    # Given a worker of a cluster whose jobs may have little cpu, and one of an engine whose jobs may have little memory
+    with cluster_system_on(os.environ["DOCKER_HOST"], DOCKER_HOST=os.environ["DOCKER_HOST"]) as system:
+        system.start()
+        system.service.terminate("worker")
+        system.service.start("worker", "worker-1", NODE_NAME="cluster", NODE_CPUS="1")
+        system.service.start("worker", "worker-2", ENGINE="docker", NODE_NAME="engine", NODE_MEMORY="256MiB")
+
+        # When jobs are posted that only one of them can hold, and some that both can
+        much_cpu = [system.load.quick(cpu=1.5) for _ in range(3)]
+        much_memory = [system.load.long(4, memory=300) for _ in range(3)]
+        system.load.mixed(6)
+        neither = system.service.post_job(command="true", cpu=1.5, memory=300)
+        wait_for(lambda: "no node with both" in system.service.get_job(neither)["waiting"], 30, "what it waits for", step=0.2)
+        system.service.kill("worker-1")
+        system.service.restart("worker-1")
+        system.service.request("DELETE", f"/v1/jobs/{neither}")
+
+        # I expect each job to run where it fits, and to say where
+        system.check(240)
+        assert {system.service.get_job(task.id)["node"] for task in much_cpu} == {"engine"}
+        assert {system.service.get_job(task.id)["node"] for task in much_memory} == {"cluster"}
