@@ -101,6 +101,10 @@ class EngineIntervals:
     cluster_patience: float = 2.0  # in a state that every pod passes, before a job says that it waits for it
     cluster_usage: float = 15.0  # between two questions what all pods use: a metrics server measures them as often
     cluster_usage_retry: float = 600.0  # if the cluster does not measure
+    cluster_log_file: float = 1.0  # between two looks whether a node has begun a new file for a log
+    cluster_clock_slack: float = 10.0  # by which a node's clock may be set back without a line of a log being missed
+    cluster_deadline: float = 60.0  # after a pod should have been stopped, for its node to stop it as a last resort
+    cluster_helper: float = 0.02  # before another connection to the helper of a pod that does not listen yet
     cluster_nodes: float = 60.0  # between two looks at what the nodes of a cluster have
     watch: float = 5.0  # between two looks whether the engine answers, and whether the firewall's rules are in place
     watch_retry: float = 1.0  # between them while it does not

@@ -21,6 +21,8 @@ from jobs.engine.protocol import RunSpec
 from tests.helpers import built_images
 from tests.helpers.engines import TEST_LABEL, Bench
 
+TIMEOUTS: dict[str, Any] = {"pull_timeout": 1800.0, "transfer_timeout": 3600.0}  # of an engine's settings
+
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("role.yaml", "nodes-role.yaml")
 
@@ -156,7 +158,7 @@ class KubernetesBench(Bench):
 
     def another_engine(self, **settings: Any) -> KubernetesEngine:
         """Return an engine as another worker process would have it."""
-        defaults = {"kubeconfig": str(self.namespace.kubeconfig), "helper_image": self.image}
+        defaults = {"kubeconfig": str(self.namespace.kubeconfig), "helper_image": self.image, **TIMEOUTS}
         return KubernetesEngine(ClusterSettings(**(defaults | settings)))
 
     def clean(self) -> None:

@@ -201,7 +201,7 @@ def template_of_job() -> Manifest:
     """Return the template of the pod of a job with inputs and outputs."""
     spec = Bench().spec(disk_limit_bytes=1024**3, has_inputs=True, has_outputs=True)
     parts = pod_parts(spec, Helper("orchestrator", "amd64"), "tokens", "IfNotPresent")
-    template: Manifest = job_manifest.job(spec, PodTemplate(), parts, architecture="amd64", start_seconds=60)["spec"]["template"]
+    template: Manifest = job_manifest.job(spec, PodTemplate(), parts, architecture="amd64", spare_seconds=60)["spec"]["template"]
     return template
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stages import Stages
-from suite import EMBEDDED, NEWER_ENGINE, PRODUCTION, can_select, side_by_side, split_marks, workers
+from suite import CLUSTER, EMBEDDED, NEWER_ENGINE, PRODUCTION, can_select, side_by_side, split_marks, workers
 
 from tests.helpers.parallel import LONG_FILES
 from tests.helpers.waiting import wait_for
@@ -159,12 +159,15 @@ def test_chosen_files_and_fault_tests_run_in_one_process() -> None:
         ({"engine", "production"}, {PRODUCTION}),
         ({"engine", "production", "any_engine", "packages"}, {PRODUCTION}),
         ({"stateless", "packages"}, {PRODUCTION}),  # not in a network of its own
+        ({"kubernetes"}, {CLUSTER}),
+        ({"kubernetes", "engine", "production"}, {CLUSTER}),
+        ({"kubernetes", "stateless"}, {CLUSTER}),
     ],
 )
 def test_the_passes_that_run_a_test_follow_from_its_marks(marks: set[str], passes: set[str]) -> None:
-    known = ("any_engine", "engine", "packages", "production", "stateless")
+    known = ("any_engine", "engine", "kubernetes", "packages", "production", "stateless")
     names = {name: name in marks for name in known}
-    assert {each for each in (EMBEDDED, PRODUCTION, NEWER_ENGINE) if eval(each, dict(names))} == passes  # noqa: S307 - constants
+    assert {each for each in (EMBEDDED, PRODUCTION, CLUSTER, NEWER_ENGINE) if eval(each, dict(names))} == passes  # noqa: S307 - our own
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 class ClusterSettings:
     """The part of the configuration that concerns the cluster. Times are in seconds."""
 
+    pull_timeout: float
+    transfer_timeout: float
     kubeconfig: str = ""
     context: str = ""
     namespace: str = ""
     pod_template: Path | None = None
     helper_image: str = ""
     runtime: str = ""
-    pull_timeout: float = 1800.0
-    transfer_timeout: float = 3600.0

@@ -71,7 +71,7 @@ def test_limits_of_namespaces_hold_in_a_cluster(limit: dict[str, int]) -> None:
 
 
 def test_a_drained_cluster_takes_no_new_jobs() -> None:
-    # Given a cluster with a job of a dead worker, and one that nobody has claimed
+    # Given a cluster with a job of a dead worker, and an unclaimed one
     cluster = make_cluster()
     claimed(make_job(), cluster)
     Job.objects.update(owner=None)

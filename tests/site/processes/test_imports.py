@@ -57,8 +57,25 @@ def test_the_parent_of_an_embedded_service_loads_nothing_of_it(tmp_path: Path) -
 def test_an_embedded_service_does_not_import_the_client_of_redis(tmp_path: Path) -> None:
     modules = imported_by("import orchestrator_site.wsgi, orchestrator_site.embedded_service", state=tmp_path)
 
-    assert modules >= OF_WEB | OF_A_WORKER
+    assert modules >= OF_WEB | {"jobs.engine.factory"}
     assert "redis" not in modules  # 6 MB
+
+
+@pytest.mark.parametrize(("engine", "other"), [("docker", "kubernetes"), ("kubernetes", "docker")])
+def test_a_worker_imports_the_client_of_its_engine_only(tmp_path: Path, engine: str, other: str) -> None:
+    # Given a worker that makes its engine, with a configuration that names this one
+    code = (
+        "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'orchestrator_site.settings';"
+        f"os.environ['ENGINE'] = '{engine}';"
+        "from django.conf import settings; from jobs.engine.factory import make_engine; from contextlib import suppress;"
+        "from jobs.errors import JobError\n"
+        "with suppress(JobError): make_engine(settings.CONFIGURATION)"
+    )
+
+    # I expect no other client
+    modules = imported_by(code, state=tmp_path)
+    assert engine in modules
+    assert other not in modules
 
 
 def test_the_command_line_imports_no_django(tmp_path: Path) -> None:

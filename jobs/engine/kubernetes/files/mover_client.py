@@ -23,7 +23,6 @@ PORT: Final = 17365
 
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_SENTENCE_BYTES: Final = 1024
-_REFUSED_PAUSE: Final = 0.02  # s; a mover that was just started does not listen yet
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = frozenset({401, 431, 500, 507})  # these say nothing about the job's files
 _TRANSPORT_ERRORS: Final = (OSError, http.client.HTTPException, ValueError)  # the last if the size of a chunk is not a number
@@ -167,7 +166,7 @@ class MoverClient:
                 if time.monotonic() > deadline:
                     raise
             cleanup.close()
-            self._interrupt.sleep(_REFUSED_PAUSE)
+            self._interrupt.sleep(self._intervals.cluster_helper)
         made.settimeout(min(self._intervals.long_call, self._max_silence))
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = http.client.HTTPConnection(self._address, self._port)

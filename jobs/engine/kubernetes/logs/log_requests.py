@@ -10,6 +10,7 @@ from jobs.engine.kubernetes.logs.log_frames import TIME_BYTES, LogDecoder, time_
 from jobs.engine.kubernetes.names import CONTAINER
 from jobs.engine.protocol import Frame
 from jobs.errors import EngineRefused, EngineUnavailable, JobError
+from orchestrator_site.base.intervals import EngineIntervals
 
 _NOT_STARTED: Final = "is waiting to start"  # the API has no other sign of it
 _RUNTIME_AWAY: Final = "unable to retrieve container logs"  # what a node says while its container runtime restarts
@@ -22,6 +23,10 @@ class LogRequests:
         self._client = client
         self._pod = pod
         self._path = client.core("pods", pod, "log")
+
+    @property
+    def intervals(self) -> EngineIntervals:
+        return self._client.intervals
 
     @contextmanager
     def open(self, params: Mapping[str, str], *, follow: bool = False) -> Iterator[ByteStream | None]:

@@ -24,9 +24,7 @@ from jobs.engine.kubernetes.logs.log_requests import LogRequests
 from jobs.engine.protocol import START_OF_LOG, Frame, Frames, LogPosition
 from jobs.errors import EngineUnavailable
 
-_CLOCK_SLACK: Final = timedelta(seconds=10)  # by which a node's clock may be set back without a line being missed
 _CHECKED_BYTES: Final = 256 * 1024  # of the log, between two looks whether the node has begun a new file
-_CHECK_INTERVAL: Final = 1.0  # seconds between two of them
 _GAP: Final = Frames("stdout", (), (), after_gap=True)
 _LATER: Final = "~"  # than any time: for a file that is empty yet
 
@@ -75,7 +73,8 @@ class LogReader:
         if not following and self._is_final and self._position.frames and self._ends_at(self._position):
             return
         while True:
-            since = {"sinceTime": _since(self._position.time)} if self._position.frames else {}
+            slack = self._requests.intervals.cluster_clock_slack
+            since = {"sinceTime": _since(self._position.time, slack)} if self._position.frames else {}
             with self._requests.open(since, follow=following) as stream:
                 if stream is not None:
                     yield from self._read_file(stream, LogDecoder(may_begin_in_line=bool(since)), max_pause)
@@ -133,7 +132,7 @@ class LogReader:
         """
         if not self._in_file or self._unchecked < _CHECKED_BYTES:
             return
-        if not is_paused and time.monotonic() - self._checked_at < _CHECK_INTERVAL:
+        if not is_paused and time.monotonic() - self._checked_at < self._requests.intervals.cluster_log_file:
             return
         first = self._requests.first_time()
         if not first:
@@ -193,6 +192,6 @@ class _Place:
         return frames.part(len(frames))
 
 
-def _since(moment: str) -> str:
+def _since(moment: str, slack: float) -> str:
     """Return from when on to ask for lines: the API takes whole seconds."""
-    return f"{datetime.fromisoformat(f'{moment[:19]}+00:00') - _CLOCK_SLACK:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{datetime.fromisoformat(f'{moment[:19]}+00:00') - timedelta(seconds=slack):%Y-%m-%dT%H:%M:%SZ}"

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import threading
 from typing import Any, Final
 
@@ -56,9 +57,10 @@ class JobCreation:
 
     def body(self, spec: RunSpec) -> dict[str, Any]:
         """Return the Job for a container. Raise `ImageUnavailable` for a malformed reference."""
-        start_seconds = self._settings.pull_timeout + (self._settings.transfer_timeout if spec.has_inputs else 0)
+        inputs = self._settings.transfer_timeout if spec.has_inputs else 0
+        spare = math.ceil(self._settings.pull_timeout + inputs + self._client.intervals.cluster_deadline)
         parts = self._helpers.parts(spec)
-        return job_manifest.job(spec, self._template, parts, architecture=self._architecture, start_seconds=int(start_seconds))
+        return job_manifest.job(spec, self._template, parts, architecture=self._architecture, spare_seconds=spare)
 
     def request(self, body: dict[str, Any]) -> Answer:
         """Ask the cluster for a Job."""

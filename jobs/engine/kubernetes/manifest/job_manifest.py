@@ -21,13 +21,12 @@ from jobs.engine.pullable_reference import parse_reference
 # All that ordinary images need as root (docs/adr/0002-container-privileges.md).
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 
-_MARGIN_SECONDS: Final = 60
 
-
-def job(spec: RunSpec, template: PodTemplate, parts: PodParts, *, architecture: str, start_seconds: int) -> dict[str, Any]:
+def job(spec: RunSpec, template: PodTemplate, parts: PodParts, *, architecture: str, spare_seconds: int) -> dict[str, Any]:
     """Return the Job for a container. It is suspended: its pod is made only when it is started.
 
-    `parts` move its files. `start_seconds` is how long pulling its image and putting its inputs may take at most.
+    `parts` move its files. `spare_seconds` is added to its time-out for its deadline: as long as pulling its image and its
+    inputs may take, and more.
     Raise `ImageUnavailable` for a malformed reference.
     """
     labels = spec.labels | {NAME_LABEL: spec.name}  # the pod keeps this name if the Job is renamed
@@ -40,12 +39,12 @@ def job(spec: RunSpec, template: PodTemplate, parts: PodParts, *, architecture: 
         "spec": {
             "suspend": True,
             "backoffLimit": 0,
-            "template": template.merged(pod_labels, _pod(spec, parts, architecture, start_seconds)),
+            "template": template.merged(pod_labels, _pod(spec, parts, architecture, spare_seconds)),
         },
     }
 
 
-def _pod(spec: RunSpec, parts: PodParts, architecture: str, start_seconds: int) -> dict[str, Any]:
+def _pod(spec: RunSpec, parts: PodParts, architecture: str, spare_seconds: int) -> dict[str, Any]:
     with_init = spec.command is not None
     volumes = [_workspace(spec), *parts.volumes]
     selector = dict(parts.node_selector)
@@ -69,7 +68,7 @@ def _pod(spec: RunSpec, parts: PodParts, architecture: str, start_seconds: int) 
     if spec.timeout_seconds is not None:
         # The pod's and not the Job's: the kubelet counts from the moment at which a node has accepted the pod, so the time that
         # the scheduler takes does not count. What the node needs for the image and the inputs does.
-        pod["activeDeadlineSeconds"] = spec.timeout_seconds + spec.stop_grace_seconds + start_seconds + _MARGIN_SECONDS
+        pod["activeDeadlineSeconds"] = spec.timeout_seconds + spec.stop_grace_seconds + spare_seconds
     return pod
 
 

@@ -15,6 +15,7 @@ import yaml
 from jobs.engine.kubernetes import ClusterSettings, KubernetesEngine
 from jobs.engine.kubernetes.names import JOB_NAME_LABEL, NAME_LABEL, NOT_REQUESTED, REQUESTED, START_LABEL
 from orchestrator_site.base.intervals import EngineIntervals
+from tests.helpers.clusters import TIMEOUTS
 
 NAMESPACE = "jobs"
 END = None  # of a watch
@@ -151,7 +152,8 @@ def engine_of(
     }
     file = directory / f"kubeconfig-{api.port}"
     file.write_text(yaml.safe_dump(described))
-    engine = KubernetesEngine(ClusterSettings(**({"kubeconfig": str(file), "helper_image": "helper"} | settings)), intervals)
+    defaults = {"kubeconfig": str(file), "helper_image": "helper", **TIMEOUTS}
+    engine = KubernetesEngine(ClusterSettings(**(defaults | settings)), intervals)
     try:
         yield engine
     finally:

@@ -12,6 +12,7 @@ from jobs.engine.kubernetes.logs import pod_logs
 from jobs.engine.kubernetes.logs.log_requests import LogRequests
 from jobs.engine.protocol import START_OF_LOG, Frame, Frames, LogPosition
 from jobs.errors import EngineUnavailable
+from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers.log_frames import flat
 
 pytestmark = pytest.mark.stateless
@@ -58,6 +59,7 @@ class Node:
     """What a node has: the file that it writes now, and what it sends to each reader that follows."""
 
     def __init__(self, *followed: Sequence[Frame | None], file: Sequence[Frame] = (), cut: int | None = None) -> None:
+        self.intervals = EngineIntervals(cluster_log_file=0.0)
         self.file = list(file)
         self.opened: list[dict[str, str]] = []
         self._followed = iter(followed)
@@ -97,7 +99,6 @@ def numbers(seen: list[Frames | None]) -> list[int | str]:
 def checked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the node's file before each line."""
     monkeypatch.setattr(pod_logs, "_CHECKED_BYTES", 1)
-    monkeypatch.setattr(pod_logs, "_CHECK_INTERVAL", 0.0)
 
 
 @given(st.lists(st.integers(0, 2), max_size=12), st.integers(0, 12), st.booleans())
@@ -218,9 +219,9 @@ def test_a_log_that_prints_little_costs_no_request(monkeypatch: pytest.MonkeyPat
     assert numbers(read(node, follow=True)) == [1, 2]
 
 
-def test_a_log_that_prints_a_lot_costs_a_request_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pod_logs, "_CHECK_INTERVAL", 1000.0)
+def test_a_log_that_prints_a_lot_costs_a_request_a_second() -> None:
     node = Node(lines(*range(1, 50)), file=lines(1))
+    node.intervals = EngineIntervals(cluster_log_file=1000.0)
     node.first_time = pytest.fail  # type: ignore[assignment]
 
     assert numbers(read(node, follow=True)) == [*range(1, 50)]

@@ -9,6 +9,7 @@ import yaml
 
 from jobs.engine.kubernetes import ClusterSettings, KubernetesEngine
 from jobs.errors import EngineRefused, EngineUnavailable
+from tests.helpers.clusters import TIMEOUTS
 from tests.helpers.engines import Bench
 from tests.jobs.engine.kubernetes.scripted_api import NAMESPACE, ScriptedApi, engine_of
 
@@ -41,6 +42,10 @@ def api() -> Iterator[ScriptedApi]:
     api.close()
 
 
+def chosen(**settings: Any) -> ClusterSettings:
+    return ClusterSettings(**(TIMEOUTS | settings))
+
+
 # -- credentials -----------------------------------------------------------------------------------------
 
 
@@ -49,7 +54,7 @@ def api() -> Iterator[ScriptedApi]:
     [({}, "default"), ({"context": "two"}, "batch"), ({"context": "two", "namespace": "mine"}, "mine")],
 )
 def test_context_and_namespace_are_chosen(kubeconfig: str, settings: dict[str, str], namespace: str) -> None:
-    assert KubernetesEngine(ClusterSettings(kubeconfig=kubeconfig, **settings))._client.namespace == namespace
+    assert KubernetesEngine(chosen(kubeconfig=kubeconfig, **settings))._client.namespace == namespace
 
 
 def test_credentials_that_cannot_be_used_are_refused_by_name(
@@ -58,11 +63,11 @@ def test_credentials_that_cannot_be_used_are_refused_by_name(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     (tmp_path / "broken").write_text("{")
     for settings, words in (
-        (ClusterSettings(), "^KUBECONFIG is not set, and the worker does not run in a pod"),
-        (ClusterSettings(kubeconfig=str(tmp_path / "nothing")), "^KUBECONFIG cannot be used"),
-        (ClusterSettings(kubeconfig=str(tmp_path / "broken")), "^KUBECONFIG is not a configuration as for kubectl"),
+        (chosen(), "^KUBECONFIG is not set, and the worker does not run in a pod"),
+        (chosen(kubeconfig=str(tmp_path / "nothing")), "^KUBECONFIG cannot be used"),
+        (chosen(kubeconfig=str(tmp_path / "broken")), "^KUBECONFIG is not a configuration as for kubectl"),
         (
-            ClusterSettings(kubeconfig=kubeconfig, context="three"),
+            chosen(kubeconfig=kubeconfig, context="three"),
             "^KUBE_CONTEXT is not the name of a context.*: three",
         ),
     ):
