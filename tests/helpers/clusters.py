@@ -53,7 +53,7 @@ class Admin:
         return json.loads(answer.data)
 
     def watch(self, path: str, version: str, seconds: int) -> Iterator[dict[str, Any]]:
-        """Yield the changes of objects since a version of the list, as they come, for so many seconds."""
+        """Yield the changes of objects since a version of the list, as they come, for a number of seconds."""
         headers: dict[str, str] = {}
         self._api.update_params_for_auth(headers, [], ["BearerToken"])
         url = f"{self.server}{path}?watch=1&resourceVersion={version}&timeoutSeconds={seconds}"

@@ -17,7 +17,7 @@ from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine
 from jobs.errors import EngineSilent, Interrupted
 from jobs.interrupt import Interrupt
-from tests.helpers.engines import FakeBench
+from tests.helpers.engines import Bench
 from tests.helpers.waiting import wait_for
 from tests.jobs.engine.docker.scripted_daemon import ScriptedDaemon, answer, chunked, frame, inspected
 from tests.jobs.engine.docker.test_tls import write_certificates
@@ -77,7 +77,7 @@ CALLS: dict[str, Callable[[Engine, Interrupt], object]] = {
     "DELETE /v1.41/networks/": lambda engine, _: engine.remove_network("n"),
     "/images/alpine": lambda engine, interrupt: engine.ensure_image("alpine", "missing", 60, interrupt),
     "/images/create": lambda engine, interrupt: engine.ensure_image("alpine", "always", 60, interrupt),
-    "/containers/create": lambda engine, _: engine.create(FakeBench().spec()),
+    "/containers/create": lambda engine, _: engine.create(Bench().spec()),
     "/rename": lambda engine, _: engine.rename("job", "other"),
     "/start": lambda engine, _: engine.start("job"),
     "/containers/job/json": lambda engine, _: engine.inspect("job"),
@@ -176,9 +176,9 @@ def test_an_interrupt_ends_a_wait_for_another_check_of_the_init(answering: Scrip
     answering.answers = {"/containers/orchestrator-init": answer(200, {"Id": "0"}), **answering.answers}
     shared = DockerEngine(answering.host)
     interrupts = [Interrupt(), Interrupt()]
-    first = BackgroundCall(lambda: shared.bound(interrupts[0]).create(FakeBench().spec()))
+    first = BackgroundCall(lambda: shared.bound(interrupts[0]).create(Bench().spec()))
     wait_for(lambda: any("/archive" in line for line in answering.request_lines), 10, "the request")
-    second = BackgroundCall(lambda: shared.bound(interrupts[1]).create(FakeBench().spec()))
+    second = BackgroundCall(lambda: shared.bound(interrupts[1]).create(Bench().spec()))
     wait_for(lambda: second.is_in("holding"), 10, "the second one to wait")
 
     # When the second one is interrupted
