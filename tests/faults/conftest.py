@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test in this directory: it belongs to the long form unless marked `short`, and disturbs what uses its engine."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            if item.get_closest_marker("engine"):
+            if item.get_closest_marker("engine") or item.get_closest_marker("kubernetes"):
                 item.add_marker("alone")
             if item.get_closest_marker("short") is None:
                 item.add_marker("faults")

@@ -185,8 +185,8 @@ class FilesAndAlone(LoadFileScheduling):
 @cache
 def has_alone(path: Path) -> bool:
     """Return whether a file has tests that run alone: by their mark, or by `tests/faults/conftest.py`."""
-    alone = "pytest.mark.engine" if TESTS / "faults" in path.parents else "pytest.mark.alone"
-    return alone in path.read_text()
+    alone = ("pytest.mark.engine", "pytest.mark.kubernetes") if TESTS / "faults" in path.parents else ("pytest.mark.alone",)
+    return any(mark in path.read_text() for mark in alone)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -214,7 +214,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def needs_engine(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(mark) for mark in ("engine", "production"))
+    return any(item.get_closest_marker(mark) for mark in ("engine", "kubernetes", "production"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside pytest-timeout: waiting is not part of the test

@@ -118,6 +118,7 @@ def test_readers_that_die_lose_and_repeat_nothing(kubernetes_bench: KubernetesBe
     assert reader.gaps == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("cluster_process", ["kubelet", "apiserver"], indirect=True)
 def test_a_log_is_read_on_after_a_restart_of(kubernetes_bench: KubernetesBench, cluster_process: ClusterProcess) -> None:
     # Given a log that is being followed
