@@ -1,9 +1,9 @@
 """Run the whole test suite: `suite.py [arguments for pytest]`, from the repository's root, in the virtual environment.
 
 There are static checks and four passes of tests: embedded (SQLite), on PostgreSQL and Redis, those that need a Kubernetes
-cluster, and those that depend on the engine once more on a newer one. Tests wait for half of their time, so two sequences
+cluster, and those that depend on the engine once more on a newer one. Tests wait for half of their time, so three sequences
 of these run side by side if that is possible: the passes without PostgreSQL and Redis then have engines and a network of
-their own. Everything that the command starts ends with it, however it ends.
+their own, and the one on a cluster has databases of its own. Everything that the command starts ends with it, however it ends.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,7 @@ def run_all(arguments: list[str], state: Path) -> int:
             stages.environment["DOCKER_HOST"] = cleanup.enter_context(borrowed(state))
         newer = path_of_newer_engine(state, chosen)
         production = production_variables(cleanup, state / "test")
+        kubeconfig = kubeconfig_of_cluster(chosen)
         cleanup.callback(stages.end_leftovers)
         tests = Tests(chosen, [*workers(chosen, rest), *rest])
         if side_by_side(chosen, rest):
@@ -74,15 +75,22 @@ def run_all(arguments: list[str], state: Path) -> int:
                 run_embedded(others, tests, second)
                 run_on_newer_engine(others, tests, state, newer)
 
-            with stages.beside(without_databases, STATE_DIR=str(state / "test" / "beside")):
+            def on_cluster(others: Stages) -> None:
+                with ExitStack() as databases:
+                    run_on_cluster(others, tests, kubeconfig, production_variables(databases, state / "test" / "cluster"))
+
+            with (
+                stages.beside(without_databases, STATE_DIR=str(state / "test" / "beside")),
+                stages.beside(on_cluster, STATE_DIR=str(state / "test" / "cluster")) if kubeconfig else nullcontext(),
+            ):
                 run_checks(stages)
                 run_production(stages, tests, production)
-                run_on_cluster(stages, tests, production)
         else:
             run_checks(stages)
             run_embedded(stages, tests)
             run_production(stages, tests, production)
-            run_on_cluster(stages, tests, production)
+            if kubeconfig:
+                run_on_cluster(stages, tests, kubeconfig, production)
             run_on_newer_engine(stages, tests, state, newer)
     if not stages.tested:
         stages.failed.append("no test was selected")
@@ -101,6 +109,16 @@ def path_of_newer_engine(state: Path, chosen: str) -> str | None:
     return path
 
 
+def kubeconfig_of_cluster(chosen: str) -> str:
+    """Return the KUBECONFIG of the cluster to test on; empty if no test needs it or there is none."""
+    if not can_select(chosen, "kubernetes"):
+        return ""
+    kubeconfig = os.environ.get("KUBECONFIG", "")
+    if not kubeconfig:
+        print("\nNo Kubernetes cluster is tested: KUBECONFIG is not set.", flush=True)
+    return kubeconfig
+
+
 def run_checks(stages: Stages) -> None:
     for title, command in CHECKS.items():
         stages.run(title, command, CHECK_SECONDS, MYPYPATH="bin/support")
@@ -114,14 +132,8 @@ def run_production(stages: Stages, tests: Tests, variables: dict[str, str]) -> N
     stages.run_tests("tests, production", tests.which_are(PRODUCTION), TEST_SECONDS, **variables)
 
 
-def run_on_cluster(stages: Stages, tests: Tests, variables: dict[str, str]) -> None:
-    """Run the tests that need a Kubernetes cluster, if there is one, with the databases of production."""
-    if not can_select(tests.chosen, "kubernetes"):
-        return
-    kubeconfig = os.environ.get("KUBECONFIG")
-    if not kubeconfig:
-        print("\nNo Kubernetes cluster is tested: KUBECONFIG is not set.", flush=True)
-        return
+def run_on_cluster(stages: Stages, tests: Tests, kubeconfig: str, variables: dict[str, str]) -> None:
+    """Run the tests that need a Kubernetes cluster, with databases of production."""
     stages.run_tests("tests, Kubernetes", tests.which_are(CLUSTER), TEST_SECONDS, KUBECONFIG=kubeconfig, **variables)
 
 
