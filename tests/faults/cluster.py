@@ -25,6 +25,7 @@ class PodStarts:
         self._namespace = namespace
         self._seen: dict[str, str] = {}  # id of the container → uuid of the job
         self._version = ""
+        self._watches = 0  # that have ended with everything reported that happened until then
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="pod starts", daemon=True)
 
@@ -38,7 +39,9 @@ class PodStarts:
         self._thread.join(15)
 
     def by_job(self) -> Counter[str]:
-        """Return the number of starts for each job's uuid."""
+        """Return the number of starts until now for each job's uuid."""
+        begun = self._watches + 1  # the one that is open may have been asked for before the last of them
+        wait_for(lambda: self._watches > begun, 60, "the watch of pods to report what has happened")
         return Counter(self._seen.values())
 
     def _watch(self) -> None:
@@ -60,6 +63,7 @@ class PodStarts:
                 return
             self._record(event["object"])
             self._version = event["object"]["metadata"]["resourceVersion"]
+        self._watches += 1
 
     def _record(self, pod: dict[str, Any]) -> None:
         for status in pod["status"].get("containerStatuses", ()):
