@@ -40,7 +40,7 @@ def processes(mover: RunningMover) -> dict[int, str]:
         try:
             found[process] = Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
             pending += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
             continue
     return found
 
