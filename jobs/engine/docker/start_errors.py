@@ -19,9 +19,8 @@ from jobs.errors import StartFailed
 _MAX_LENGTH = 4096  # of a message; the rest is ignored
 _MAX_QUOTED_LENGTH = 100
 
-_INITS = "|".join(
-    map(re.escape, ("/sbin/docker-init", container_init.COMMAND))
-)  # Docker's and ours: their failures are not the job's
+# Docker's and ours: their failures are not the job's.
+_INITS = "|".join(map(re.escape, ("/sbin/docker-init", container_init.COMMAND)))
 _QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.){1,512}+)"'  # as Go quotes a string
 # How runc reports that it cannot execute the job's program. `fork/exec` is about a program that the engine itself runs.
 _EXEC = rf'(?<![/\w])(?:exec user process caused:? "?|exec (?!(?:{_INITS}):)[^\s:]{{1,512}}+: )'
