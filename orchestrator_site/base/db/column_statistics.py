@@ -37,8 +37,8 @@ def in_index_order() -> Iterator[None]:
 def first_in_index_order(rows: QuerySet[Any], column: str, limit: int, offset: int = 0) -> RawSQL:
     """Return a subquery for a column of `rows`, newest first by this column, which PostgreSQL reads in the order of an index.
 
-    PostgreSQL supposes that few rows have a value of a column without statistics. If it knew that `limit` is larger, it would read
-    and sort all of these rows. So the limit is the answer to a SELECT, which it does not know: it supposes a tenth of the rows.
+    PostgreSQL supposes that few rows have a value of a column without statistics. If it knew that `limit` is larger, it would
+    read and sort all of them. So the limit is the answer to a SELECT, which it does not know: it supposes a tenth of the rows.
     """
     text, parameters = rows.order_by(f"-{column}").values(column).query.get_compiler(connection=connection).as_sql()
     name = connection.ops.quote_name(rows.model._meta.get_field(column).column)
