@@ -102,6 +102,8 @@ class EngineIntervals:
     cluster_usage: float = 15.0  # between two questions what all pods use: a metrics server measures them as often
     cluster_usage_retry: float = 600.0  # if the cluster does not measure
     cluster_log_file: float = 1.0  # between two looks whether a node has begun a new file for a log
+    cluster_log: float = 300.0  # for a node that has restarted to send the rest of a log; a cluster waits as long for a lost node
+    cluster_log_retry: float = 1.0  # before it is asked again
     cluster_clock_slack: float = 10.0  # by which a node's clock may be set back without a line of a log being missed
     cluster_deadline: float = 60.0  # after a pod should have been stopped, for its node to stop it as a last resort
     cluster_helper: float = 0.02  # before another connection to the helper of a pod that does not listen yet

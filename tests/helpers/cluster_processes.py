@@ -9,7 +9,7 @@ from tests.helpers.waiting import wait_for
 
 
 class ClusterProcess:
-    """One process of a test cluster: `kubelet` or `apiserver`."""
+    """One process of a test cluster: `kubelet`, `apiserver` or `containerd`."""
 
     def __init__(self, cluster: Path, name: str) -> None:
         """`cluster` is the directory of the cluster."""
@@ -28,7 +28,7 @@ class ClusterProcess:
     def start(self) -> None:
         """Start it again, as it was started, by a shell that ends: it is not a child of the tests."""
         log = self._cluster / "logs" / f"{self._name}.log"
-        neighbour = (self._cluster / "containerd.pid").read_text().strip()  # sees the cluster's directories, which may be its own
+        neighbour = (self._cluster / "etcd.pid").read_text().strip()  # sees the cluster's directories, which may be its own
         inside = ["nsenter", f"--mount=/proc/{neighbour}/ns/mnt", f"--wdns={self._cluster}"]
         script = 'setsid "$@" </dev/null >>"$0" 2>&1 & echo $!'
         started = subprocess.run(

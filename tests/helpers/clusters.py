@@ -18,6 +18,7 @@ from kubernetes.config import new_client_from_config_dict
 
 from jobs.engine.kubernetes import ClusterSettings, KubernetesEngine
 from jobs.engine.protocol import RunSpec
+from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers import built_images
 from tests.helpers.engines import TEST_LABEL, Bench
 
@@ -156,10 +157,10 @@ class KubernetesBench(Bench):
     def spec(self, command: tuple[str, ...] | None = ("true",), **values: Any) -> RunSpec:
         return super().spec(command, **({"cpu_millis": 100} | values))  # several fit on the node at once
 
-    def another_engine(self, **settings: Any) -> KubernetesEngine:
+    def another_engine(self, intervals: EngineIntervals = EngineIntervals(), **settings: Any) -> KubernetesEngine:
         """Return an engine as another worker process would have it."""
         defaults = {"kubeconfig": str(self.namespace.kubeconfig), "helper_image": self.image, **TIMEOUTS}
-        return KubernetesEngine(ClusterSettings(**(defaults | settings)))
+        return KubernetesEngine(ClusterSettings(**(defaults | settings)), intervals)
 
     def clean(self) -> None:
         super().clean()

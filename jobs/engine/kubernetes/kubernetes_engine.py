@@ -278,9 +278,9 @@ class KubernetesEngine:
         phase = observation(found).phase
         if found.pod is None or phase in ("created", "starting"):
             return nullcontext(iter(()))
-        requests = LogRequests(self._client.bound(interrupt), found.pod["metadata"]["name"])
+        requests = LogRequests(self._client.bound(interrupt), found.pod["metadata"]["name"], is_final=phase == "ended")
         max_pause = self._client.intervals.idle_log if follow else None
-        return open_log(requests, skip=skip, tail=tail, after=after, max_pause=max_pause, is_final=phase == "ended")
+        return open_log(requests, skip=skip, tail=tail, after=after, max_pause=max_pause)
 
     # -- files ---------------------------------------------------------------------------------
     def stat(self, name: str, path: str) -> Stat | None:

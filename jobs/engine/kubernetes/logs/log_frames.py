@@ -24,6 +24,10 @@ _LINES: Final = re.compile(_TIME + rb"(.*\n)")
 _ZONE: Final = re.compile(r"[+-]\d\d:\d\d$")
 
 
+class LogNotSent(EngineUnavailable):
+    """The node answers, but it does not send the log, or not all of it: it restarts, or has lost it."""
+
+
 class LogDecoder:
     """A decoder of a log that is received in parts, which end anywhere. It holds less than 17 KiB."""
 
@@ -35,7 +39,7 @@ class LogDecoder:
         self._may_begin_in_line = may_begin_in_line
 
     def decode(self, received: bytes) -> Frames | None:
-        """Return the frames that are complete now, if any. Raise `EngineUnavailable` if this is not a log."""
+        """Return the frames that are complete now, if any. Raise `LogNotSent` if this is not a log."""
         log = self._undecoded + received
         end = log.rfind(b"\n") + 1
         whole = log[:end]
@@ -50,7 +54,7 @@ class LogDecoder:
         return _frames_of(self._decode_each(log))
 
     def finish(self) -> Frames | None:
-        """Return the rest of a log that has ended: a line without a line feed. Raise `EngineUnavailable` if this is not a log."""
+        """Return the rest of a log that has ended: a line without a line feed. Raise `LogNotSent` if this is not a log."""
         rest, self._undecoded = self._undecoded, b""
         return _frames_of(self._decode_line(rest)) if rest else None
 
@@ -91,7 +95,7 @@ class LogDecoder:
         if not may_begin_in_line:
             # A node that fails while it sends a log appends the reason to it.
             said = line[:_MAX_SAID].decode(errors="replace").strip()
-            raise EngineUnavailable(f"the node does not send the log, but: {said}")
+            raise LogNotSent(f"the node does not send the log, but: {said}")
         self._is_left_out = True
         return line
 

@@ -6,20 +6,22 @@ from typing import Final
 
 from jobs.engine.answer_stream import ByteStream
 from jobs.engine.kubernetes.api.cluster_client import Answer, ClusterClient
-from jobs.engine.kubernetes.logs.log_frames import TIME_BYTES, LogDecoder, time_at_start
+from jobs.engine.kubernetes.logs.log_frames import TIME_BYTES, LogDecoder, LogNotSent, time_at_start
 from jobs.engine.kubernetes.names import CONTAINER
 from jobs.engine.protocol import Frame
-from jobs.errors import EngineRefused, EngineUnavailable, JobError
+from jobs.errors import EngineRefused, JobError
 from orchestrator_site.base.intervals import EngineIntervals
 
 _NOT_STARTED: Final = "is waiting to start"  # the API has no other sign of it
-_RUNTIME_AWAY: Final = "unable to retrieve container logs"  # what a node says while its container runtime restarts
+_NO_RECORD: Final = "unable to retrieve container logs"  # while a node's container runtime restarts, or if it has lost its record
 
 
 class LogRequests:
     """The requests for the log of one pod. They raise `EngineUnavailable`, `EngineRefused` and `Interrupted`."""
 
-    def __init__(self, client: ClusterClient, pod: str) -> None:
+    def __init__(self, client: ClusterClient, pod: str, *, is_final: bool) -> None:
+        """With `is_final` the process has ended, and there will be no more."""
+        self.is_final = is_final
         self._client = client
         self._pod = pod
         self._path = client.core("pods", pod, "log")
@@ -53,11 +55,15 @@ class LogRequests:
         decoded = decoder.decode(self._read(tailLines="2")), decoder.finish()
         return [frame for frames in decoded if frames is not None for frame in frames]
 
+    def pause(self) -> None:
+        """Wait before the same requests are sent again."""
+        self._client.interrupt.sleep(self.intervals.cluster_log_retry)
+
     def _error(self, answer: Answer) -> JobError:
         if answer.status == 404 and answer.message == f'pods "{self._pod}" not found':
             return EngineRefused("the pod does not exist any more, and its log with it")
-        if answer.status == 404 or (answer.status == 400 and _RUNTIME_AWAY in answer.message):
-            return EngineUnavailable(f"the node cannot send the log now: {answer.message}")  # a kubelet that has just started
+        if answer.status == 404 or (answer.status == 400 and _NO_RECORD in answer.message):
+            return LogNotSent(f"the node does not know the container: {answer.message}")  # a kubelet that has just started, say
         return answer.error()
 
     def _read(self, **params: str) -> bytes:

@@ -19,10 +19,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from jobs.engine.answer_stream import ANSWER_TOO_SHORT, ByteStream
-from jobs.engine.kubernetes.logs.log_frames import LogDecoder
+from jobs.engine.kubernetes.logs.log_frames import LogDecoder, LogNotSent
 from jobs.engine.kubernetes.logs.log_requests import LogRequests
 from jobs.engine.protocol import START_OF_LOG, Frame, Frames, LogPosition
-from jobs.errors import EngineUnavailable
+from jobs.errors import EngineRefused
 
 _CHECKED_BYTES: Final = 256 * 1024  # of the log, between two looks whether the node has begun a new file
 _GAP: Final = Frames("stdout", (), (), after_gap=True)
@@ -37,13 +37,9 @@ def open_log(
     tail: int | None,
     after: LogPosition | None,
     max_pause: float | None,
-    is_final: bool,
 ) -> Iterator[Iterator[Frames | None]]:
-    """Yield the frames of a log; see `Engine.logs`. It is followed if `max_pause` is set: the seconds after which None comes.
-
-    With `is_final` the process has ended, and there will be no more.
-    """
-    with closing(LogReader(requests, skip, after, is_final=is_final).read(max_pause)) as frames:
+    """Yield the frames of a log; see `Engine.logs`. It is followed if `max_pause` is set: the seconds after which None comes."""
+    with closing(LogReader(requests, skip, after).read(max_pause)) as frames:
         yield frames if tail is None else _last(frames, tail)
 
 
@@ -55,22 +51,46 @@ def _last(frames: Iterator[Frames | None], count: int) -> Iterator[Frames | None
 class LogReader:
     """A reader of one log, for one use of `read`."""
 
-    def __init__(self, requests: LogRequests, skip: int, after: LogPosition | None, *, is_final: bool) -> None:
-        """Begin after the first `skip` frames, or at a place. With `is_final` the whole rest has to be there."""
+    def __init__(self, requests: LogRequests, skip: int, after: LogPosition | None) -> None:
+        """Begin after the first `skip` frames, or at a place. If the process has ended the whole rest has to be there."""
         self._requests = requests
+        self._skip = skip
         self._place = _Place(skip, after)
         self._position = after or START_OF_LOG  # behind what was yielded
-        self._is_final = is_final
         self._last: Frame | None = None  # that was received
         self._in_file = ""  # the time of a frame that the file has which is being read; empty if it is not known yet
         self._next_file = ""  # the time of the first frame of a later file, until that has been reached
         self._unchecked = 0  # bytes that were received since the last look at the node's file
         self._checked_at = time.monotonic()
+        self._not_sent_since: float | None = None
 
     def read(self, max_pause: float | None) -> Generator[Frames | None]:
-        """Yield the frames and, if `max_pause` is set, follow the log, and yield None once per pause of that many seconds."""
+        """Yield the frames and, if `max_pause` is set, follow the log, and yield None once per pause of that many seconds.
+
+        A node that does not send the rest of a log is asked again, until it counts as lost. Who follows a log has to look
+        whether its process has ended, and tries again after that.
+        """
+        while True:
+            try:
+                yield from self._read_on(max_pause)
+                return
+            except LogNotSent as error:
+                if max_pause is not None or not self._requests.is_final:
+                    raise
+                self._wait_for_node(error)
+            self._place = _Place(self._skip, self._position)
+
+    def _wait_for_node(self, error: LogNotSent) -> None:
+        """Wait before the next try; raise `EngineRefused` if the node has had its time."""
+        now = time.monotonic()
+        self._not_sent_since = self._not_sent_since or now
+        if now - self._not_sent_since >= self._requests.intervals.cluster_log:
+            raise EngineRefused(f"the log counts as lost: {error}")
+        self._requests.pause()
+
+    def _read_on(self, max_pause: float | None) -> Iterator[Frames | None]:
         following = max_pause is not None
-        if not following and self._is_final and self._position.frames and self._ends_at(self._position):
+        if not following and self._requests.is_final and self._position.frames and self._ends_at(self._position):
             return
         while True:
             slack = self._requests.intervals.cluster_clock_slack
@@ -84,8 +104,8 @@ class LogReader:
             yield None
             self._place = _Place(0, self._position, gap_is_known=True)
             self._in_file = self._next_file = ""
-        if not following and self._is_final and not self._is_whole():
-            raise EngineUnavailable(ANSWER_TOO_SHORT)
+        if not following and self._requests.is_final and not self._is_whole():
+            raise LogNotSent(ANSWER_TOO_SHORT)
 
     def _read_file(self, stream: ByteStream, decoder: LogDecoder, max_pause: float | None) -> Iterator[Frames | None]:
         while True:
@@ -113,6 +133,7 @@ class LogReader:
             return
         self._in_file = self._in_file or frames.times[0]
         self._position = self._position.moved(frames.times)
+        self._skip, self._not_sent_since = 0, None
         if self._next_file and frames.times[-1] >= self._next_file:
             number = next(number for number, moment in enumerate(frames.times) if moment >= self._next_file)
             if number:

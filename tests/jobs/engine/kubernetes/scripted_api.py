@@ -59,7 +59,7 @@ class ScriptedApi:
         self.watch_status = 200  # of the next watches
         self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path, query
         self.bodies: list[tuple[str, Any]] = []  # method, JSON
-        self.answers: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}  # by method and end of the path
+        self.answers: dict[tuple[str, str], tuple[int, dict[str, Any] | bytes]] = {}  # by method and end of the path
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -108,8 +108,8 @@ class ScriptedApi:
                 listed = [one for one in api.objects.get(kind, []) if _selected(one, query.get("labelSelector", ""))]
                 return self._send(200, {"items": listed, "metadata": {"resourceVersion": str(api.version)}})
 
-            def _send(self, status: int, body: dict[str, Any]) -> None:
-                content = json.dumps(body).encode()
+            def _send(self, status: int, body: dict[str, Any] | bytes) -> None:
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()

@@ -1,16 +1,22 @@
-"""Logs of a real cluster: large ones, and those whose worker, kubelet or API server dies while they are followed."""
+"""Logs of a real cluster: large ones, and those whose worker, kubelet, container runtime or API server dies."""
 
+import subprocess
+import threading
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.engine.kubernetes.logs.log_requests import LogRequests
 from jobs.engine.protocol import START_OF_LOG, Engine, Frame, Frames, LogPosition
 from jobs.errors import ContainerNotFound, EngineRefused, EngineUnavailable
 from jobs.interrupt import Interrupt
 from jobs.lifecycle import Claim
+from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers.cluster_processes import ClusterProcess
 from tests.helpers.clusters import KubernetesBench
 from tests.helpers.engines import shell
@@ -18,6 +24,8 @@ from tests.helpers.waiting import wait_for
 from tests.jobs.logs.log_steps import log_follower, started, stored_lines
 
 pytestmark = pytest.mark.kubernetes
+
+NO_FILES = {"has_inputs": False, "has_outputs": False}
 
 # It prints for some seconds, and stays a moment: what a busy node has not read 2 s after the end of a process is lost.
 COUNTS = shell("for i in $(seq 0 39); do seq $((i*100+1)) $((i*100+100)); usleep 200000; done; sleep 1")
@@ -173,6 +181,69 @@ def test_a_log_goes_with_a_pod_that_was_deleted(kubernetes_bench: KubernetesBenc
     # When its log is read, I expect to be told that it cannot be
     with pytest.raises((EngineRefused, ContainerNotFound)):
         kubernetes_bench.log(name)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("cluster_process", ["containerd"], indirect=True)
+def test_the_log_of_an_ended_process_is_read_after_a_restart_of_the_container_runtime(
+    kubernetes_bench: KubernetesBench, cluster_process: ClusterProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = kubernetes_bench.ended(shell("echo one; sleep 1"), **NO_FILES)
+    reader = Reader(kubernetes_bench.engine, name)
+    asked = Counter[str]()
+    pause = LogRequests.pause
+
+    def counted_pause(requests: LogRequests) -> None:
+        asked[name] += 1
+        pause(requests)
+
+    monkeypatch.setattr(LogRequests, "pause", counted_pause)
+
+    # When it is read while the container runtime is away
+    cluster_process.kill()
+    thread = threading.Thread(target=reader.read_to_end, daemon=True)
+    try:
+        thread.start()
+        wait_for(lambda: asked[name] > 2, what="the reader to ask again")
+    finally:
+        cluster_process.start()
+
+    # I expect the reader to go on by itself
+    thread.join(60)
+    assert [frame.data for frame in reader.frames] == [b"one\n"]
+    assert reader.broken == 0
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("cluster_process", ["containerd"], indirect=True)
+def test_a_log_whose_node_has_lost_the_container_is_lost(
+    kubernetes_bench: KubernetesBench, cluster_process: ClusterProcess
+) -> None:
+    # Given an ended process of which the container runtime knows nothing any more
+    bench = kubernetes_bench
+    name = bench.ended(shell("echo one; sleep 1"), **NO_FILES)
+    (status,) = bench.namespace.pod_of(name)["status"]["containerStatuses"]
+    remove_record(bench.namespace.admin.directory, status["containerID"].removeprefix("containerd://"))
+    cluster_process.kill()
+    cluster_process.start()
+    bench.ended(("true",), **NO_FILES)  # it is back
+
+    # When its log is read
+    engine = bench.another_engine(EngineIntervals(cluster_log=1.0))
+    try:
+        with engine.logs(name, skip=0, follow=False, interrupt=Interrupt()) as log, pytest.raises(EngineRefused) as refusal:
+            list(log)
+    finally:
+        engine.close()
+
+    # I expect to be told that it cannot be, and why
+    assert "unable to retrieve container logs" in str(refusal.value)
+
+
+def remove_record(cluster: Path, container: str) -> None:
+    """Remove what containerd has recorded about an ended container. It knows it nevertheless, until it is started again."""
+    ctr = ["ctr", "--address", str(cluster / "containerd" / "sock"), "--namespace", "k8s.io"]
+    subprocess.run([*ctr, "containers", "rm", container], check=True)
 
 
 @pytest.mark.django_db(transaction=True)

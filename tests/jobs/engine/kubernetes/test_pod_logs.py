@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from jobs.engine.kubernetes.logs import pod_logs
 from jobs.engine.kubernetes.logs.log_requests import LogRequests
 from jobs.engine.protocol import START_OF_LOG, Frame, Frames, LogPosition
-from jobs.errors import EngineUnavailable
+from jobs.errors import EngineRefused
 from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers.log_frames import flat
 
@@ -58,19 +59,30 @@ class Stream:
 class Node:
     """What a node has: the file that it writes now, and what it sends to each reader that follows."""
 
-    def __init__(self, *followed: Sequence[Frame | None], file: Sequence[Frame] = (), cut: int | None = None) -> None:
-        self.intervals = EngineIntervals(cluster_log_file=0.0)
+    def __init__(
+        self,
+        *followed: Sequence[Frame | None],
+        file: Sequence[Frame] = (),
+        cut: int | None = None,
+        cut_again: int | None = None,
+    ) -> None:
+        self.intervals = EngineIntervals(cluster_log_file=0.0, cluster_log=0.05)
+        self.is_final = False
         self.file = list(file)
         self.opened: list[dict[str, str]] = []
         self._followed = iter(followed)
-        self._cut = cut  # where the kubelet is restarted while it sends the file
+        self.cut: int | None = cut  # where the kubelet is restarted while it sends the file
+        self._cut_again = cut_again  # … each time after that
 
     @contextmanager
     def open(self, params: Mapping[str, str], *, follow: bool = False) -> Iterator[Any]:
         self.opened.append(dict(params))
         since = params.get("sinceTime", "")[:19]
-        sent = next(self._followed) if follow else self.file[: self._cut]
+        sent = next(self._followed) if follow else self.file[: self.cut]
         yield Stream([frame for frame in sent if frame is PAUSE or frame.time[:19] >= since])
+
+    def pause(self) -> None:
+        self.cut = self._cut_again
 
     def first_time(self) -> str:
         return self.file[0].time if self.file else ""
@@ -79,10 +91,13 @@ class Node:
         return self.file[-2:]
 
 
-def read(node: Node, *, follow: bool = False, after: LogPosition = START, is_final: bool = False) -> list[Frames | None]:
+def read(
+    node: Node, *, skip: int = 0, follow: bool = False, after: LogPosition = START, is_final: bool = False
+) -> list[Frames | None]:
+    node.is_final = is_final
     requests = cast("LogRequests", node)
     max_pause = 0.25 if follow else None
-    with pod_logs.open_log(requests, skip=0, tail=None, after=after, max_pause=max_pause, is_final=is_final) as frames:
+    with pod_logs.open_log(requests, skip=skip, tail=None, after=after, max_pause=max_pause) as frames:
         return list(frames)
 
 
@@ -144,10 +159,41 @@ def test_a_second_line_of_the_same_time_is_not_taken_for_the_first() -> None:
 
 
 @pytest.mark.parametrize("after", [START, LogPosition(time(1), 1)])
-def test_a_rest_that_the_kubelet_did_not_send_is_read_again(after: LogPosition) -> None:
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_a_rest_that_the_kubelet_did_not_send_is_read_again(after: LogPosition, cut: int) -> None:
     # Given a kubelet that is restarted while it sends a log, after which the answer ends as if it were complete
-    with pytest.raises(EngineUnavailable):
-        read(Node(file=lines(1, 2, 3), cut=2), after=after, is_final=True)
+    seen = read(Node(file=lines(1, 2, 3), cut=cut), after=after, is_final=True)
+
+    assert numbers(seen) == ([2, 3] if after.frames else [1, 2, 3])
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_first_lines_are_left_out_once_if_a_log_is_read_again(cut: int) -> None:
+    seen = read(Node(file=lines(1, 2, 33, 44), cut=cut), skip=2, is_final=True)
+
+    assert numbers(seen) == [33, 44]
+
+
+def test_a_node_that_sends_more_each_time_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a kubelet that is restarted after each line, so that the whole takes longer than a node may send nothing
+    node = Node(file=lines(*range(1, 9)), cut=1)
+    node.intervals = EngineIntervals(cluster_log=1.5)
+    now = 0.0
+
+    def pause() -> None:
+        nonlocal now
+        now += 1.0
+        node.cut = int(now) + 1
+
+    node.pause = pause  # type: ignore[method-assign]
+    monkeypatch.setattr(pod_logs, "time", SimpleNamespace(monotonic=lambda: 1 + now))
+
+    assert numbers(read(node, is_final=True)) == [*range(1, 9)]
+
+
+def test_a_rest_that_is_never_sent_is_lost() -> None:
+    with pytest.raises(EngineRefused):
+        read(Node(file=lines(1, 2, 3), cut=2, cut_again=2), is_final=True)
 
 
 def test_a_rest_is_complete_if_the_last_line_came_in_parts() -> None:
@@ -174,7 +220,7 @@ def test_a_gap_that_was_noticed_late_is_marked_nevertheless() -> None:
     node = Node([*lines(1, 5, 6), PAUSE, *lines(7)], file=lines(1))
     requests = cast("LogRequests", node)
     seen = []
-    with pod_logs.open_log(requests, skip=0, tail=None, after=START, max_pause=0.25, is_final=False) as frames:
+    with pod_logs.open_log(requests, skip=0, tail=None, after=START, max_pause=0.25) as frames:
         for some in frames:
             seen.append(some)
             if numbers(seen) == [1, 5]:
@@ -194,7 +240,7 @@ def test_a_new_file_may_be_empty_yet() -> None:
     node = Node([*lines(1, 2), PAUSE], lines(5, 6), file=lines(1))
     requests = cast("LogRequests", node)
     seen = []
-    with pod_logs.open_log(requests, skip=0, tail=None, after=START, max_pause=0.25, is_final=False) as frames:
+    with pod_logs.open_log(requests, skip=0, tail=None, after=START, max_pause=0.25) as frames:
         for some in frames:
             seen.append(some)
             if numbers(seen) == [1]:
