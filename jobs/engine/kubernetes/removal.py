@@ -7,7 +7,7 @@ from jobs.engine.kubernetes.api.cluster_objects import JobAndPod
 from jobs.engine.kubernetes.api.job_changes import JobChanges
 from jobs.engine.kubernetes.api.job_view import JobView
 from jobs.engine.kubernetes.states.observations import observation
-from jobs.engine.kubernetes.states.pod_status import runs_anything
+from jobs.engine.kubernetes.states.pod_status import may_run
 from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
 
 _MAX_CHANGES: Final = 20  # of a Job by the cluster while it is removed
@@ -50,8 +50,8 @@ class Removal:
                 self._view.objects.job_deleted(found.job)
 
     def _delete_pod(self, found: JobAndPod) -> None:
-        """Delete a pod at once in which something runs: the cluster would give it its grace."""
-        if found.pod is None or found.pod_is_gone or not runs_anything(found.pod):
+        """Delete a pod at once in which something runs, or may run yet: the cluster would do so later, and give it its grace."""
+        if found.pod is None or found.pod_is_gone or not may_run(found.pod):
             return
         path = self._client.core("pods", found.pod["metadata"]["name"])
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": found.pod["metadata"]["uid"]}}

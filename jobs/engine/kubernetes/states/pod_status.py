@@ -61,11 +61,11 @@ def has_run(pod: Object) -> bool:
     return "running" in state or (terminated is not None and terminated.get("reason") not in _NOT_STARTED)
 
 
-def runs_anything(pod: Object) -> bool:
-    """Return whether a container of the pod runs, be it the job's or a helper's."""
+def may_run(pod: Object) -> bool:
+    """Return whether a container of the pod runs, be it the job's or a helper's, or may run yet."""
     status = pod.get("status", {})
     found = (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
-    return any("running" in (one.get("state") or {}) for one in found)
+    return any("running" in (one.get("state") or {}) for one in found) or not (has_run(pod) or is_over(pod))
 
 
 def is_over(pod: Object) -> bool:
