@@ -16,6 +16,7 @@ from tests.bench.transfers import MEBIBYTE, SIZE, download, upload
 from tests.helpers.service_processes import Service
 
 TURNS = 15
+NODE_PERIOD = 1.0  # seconds between two looks of a kubelet at its containers
 JOBS = 60
 SMALL_CPU, SMALL_MEMORY = 0.03, 16  # all fit at once on two cores
 TRANSFERS = 3
@@ -41,10 +42,18 @@ def main() -> None:
 
 
 def latency(service: Service, receiver: EventReceiver, bare: BareLoop) -> Row:
-    """Run single jobs of the service and of the bare loop in turn."""
+    """Run single jobs of the service and of the bare loop in turn, each on an idle cluster.
+
+    A node notices ends once per second, so they begin at moments that are spread over a second, the same for both.
+    """
     ours, bares = [], []
-    for _ in range(TURNS):
+    for turn in range(TURNS):
+        pause = turn / TURNS * NODE_PERIOD
+        bare.wait_until_idle()
+        time.sleep(pause)
         ours.append(submitted(service, receiver))
+        bare.wait_until_idle()
+        time.sleep(pause)
         bares.append(bare.seconds(1, CPU, MEMORY, COMMAND))
     median, bare_median = statistics.median(ours), statistics.median(bares)
     return Row(
@@ -58,8 +67,11 @@ def latency(service: Service, receiver: EventReceiver, bare: BareLoop) -> Row:
 
 def throughput(service: Service, receiver: EventReceiver, bare: BareLoop) -> Row:
     """Run many small jobs at once, those of the bare loop half before and half after."""
+    bare.wait_until_idle()
     before = bare.seconds(JOBS, SMALL_CPU, SMALL_MEMORY, COMMAND)
+    bare.wait_until_idle()
     ours = together(service, receiver)
+    bare.wait_until_idle()
     after = bare.seconds(JOBS, SMALL_CPU, SMALL_MEMORY, COMMAND)
     bare_seconds = (before + after) / 2
     return Row(

@@ -11,6 +11,7 @@ from typing import Any, Self
 import kubernetes
 
 from jobs.engine.docker.container_json import CAPABILITIES
+from tests.helpers.waiting import wait_for
 
 IMAGE = "alpine:latest"
 LABEL = "orchestrator-bench"
@@ -37,6 +38,7 @@ class BareLoop:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
         self._batch = kubernetes.client.BatchV1Api()
+        self._core = kubernetes.client.CoreV1Api()
         self._watch = kubernetes.watch.Watch()
         self._ended: dict[str, float] = {}
         self._changed = threading.Condition()
@@ -62,9 +64,16 @@ class BareLoop:
                 raise TimeoutError(f"{len(names - self._ended.keys())} of {jobs} Jobs did not end")
         return max(self._ended[name] for name in names) - started
 
+    def wait_until_idle(self) -> None:
+        """Wait until no pod of the namespace holds any cpu or memory: a node gives those of a pod back a second after its end."""
+        wait_for(lambda: not self._pods_that_hold_resources(), MAX_SECONDS, "the cluster to be idle", step=0.05)
+
+    def _pods_that_hold_resources(self) -> list[str]:
+        pods = self._core.list_namespaced_pod(self._namespace, resource_version="0").items
+        return [pod.metadata.name for pod in pods if pod.status.phase not in ("Succeeded", "Failed")]
+
     def _note_ends(self) -> None:
-        pods = kubernetes.client.CoreV1Api().list_namespaced_pod
-        for event in self._watch.stream(pods, self._namespace, label_selector=LABEL):
+        for event in self._watch.stream(self._core.list_namespaced_pod, self._namespace, label_selector=LABEL):
             if event is None:  # after `stop`
                 return
             pod = event["object"]
