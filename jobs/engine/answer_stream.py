@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import urllib3
 
@@ -27,6 +27,7 @@ ANSWER_TOO_SHORT: Final = "the engine's response ended too early"
 _CONNECTION_CLOSED: Final = "the engine closed the connection"
 _RECEIVE_BYTES: Final = 64 * 1024
 _MAX_SIZE_LINE_BYTES: Final = 4096
+_END_OF_LINE: Final = b"\r\n"
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")  # int() also accepts -5, 0x5 and 5_0
 _MAX_LOST_PROBES: Final = 3  # of TCP keep-alive, then the connection is broken
 
@@ -35,7 +36,7 @@ class ByteStream:
     """The body of one answer, for one reader. Setting `interrupt` ends reading with `Interrupted`."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse, interrupt: Interrupt, intervals: EngineIntervals) -> None:
-        reply: Any = response._fp  # type: ignore[attr-defined] # the http.client.HTTPResponse: no public way to the socket
+        self._reply = reply = response._fp  # type: ignore[attr-defined] # http.client's: no public way to the socket
         self._chunked = bool(reply.chunked)
         self._left = 0 if self._chunked else int(reply.length or 0)  # bytes of the current chunk, or of the body
         self._ended = not self._chunked and not self._left
@@ -147,6 +148,8 @@ class ByteStream:
             self._ended = not left
         elif not self._ended and len(self._undecoded) > _MAX_SIZE_LINE_BYTES:
             raise EngineUnavailable(ANSWER_UNREADABLE)
+        if self._ended and self._undecoded == (_END_OF_LINE if self._chunked else b""):
+            self._reply._close_conn()  # nothing of this answer is left: the connection can be used for another request
 
 
 @lru_cache(maxsize=1024)  # takes a third of the time: lines of a log have similar lengths

@@ -17,10 +17,10 @@ from jobs.engine.docker import DockerEngine
 from jobs.engine.protocol import Engine
 from jobs.errors import EngineSilent, Interrupted
 from jobs.interrupt import Interrupt
+from tests.helpers.certificates import write_certificates
 from tests.helpers.engines import Bench
 from tests.helpers.waiting import wait_for
 from tests.jobs.engine.docker.scripted_daemon import ScriptedDaemon, answer, chunked, frame, inspected
-from tests.jobs.engine.docker.test_tls import write_certificates
 
 pytestmark = pytest.mark.stateless
 

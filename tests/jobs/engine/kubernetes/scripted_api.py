@@ -2,6 +2,7 @@
 
 import json
 import queue
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ ENDED = {
 class ScriptedApi:
     """Its objects, by kind, are listed. What is put into a queue is sent in the current watch of that kind; `END` ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.objects: dict[str, list[dict[str, Any]]] = {"jobs": [], "pods": []}
         self.version = 10  # of the lists
         self.events: dict[str, queue.Queue[dict[str, Any] | None]] = {"jobs": queue.Queue(), "pods": queue.Queue()}
@@ -60,10 +61,13 @@ class ScriptedApi:
         self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path, query
         self.bodies: list[tuple[str, Any]] = []  # method, JSON
         self.answers: dict[tuple[str, str], tuple[int, dict[str, Any] | bytes]] = {}  # by method and end of the path
-        self._lock = threading.Lock()
+        self.connections = 0  # that were made, those of watches included
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.port = self._server.server_port
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def send(self, kind: str, change: str, changed: dict[str, Any]) -> None:
@@ -90,6 +94,10 @@ class ScriptedApi:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def setup(self) -> None:
+                super().setup()
+                api.connections += 1
+
             def _answer(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if content:
@@ -99,7 +107,7 @@ class ScriptedApi:
                 api.requests.append((self.command, url.path, query))
                 for (method, end), (status, body) in api.answers.items():
                     if method == self.command and url.path.endswith(end):
-                        return self._send(status, body)
+                        return self._send_in_chunks(status, body) if isinstance(body, bytes) else self._send(status, body)
                 kind = url.path.split("/")[-1]
                 if "watch" in query and api.watch_status == 200:
                     return self._watch(kind)
@@ -108,22 +116,33 @@ class ScriptedApi:
                 listed = [one for one in api.objects.get(kind, []) if _selected(one, query.get("labelSelector", ""))]
                 return self._send(200, {"items": listed, "metadata": {"resourceVersion": str(api.version)}})
 
-            def _send(self, status: int, body: dict[str, Any] | bytes) -> None:
-                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            def _send(self, status: int, body: dict[str, Any]) -> None:
+                content = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
 
+            def _send_in_chunks(self, status: int, body: bytes) -> None:
+                self._begin_chunks(status)
+                if body:
+                    self._send_chunk(body)
+                self._send_chunk(b"")
+
             def _watch(self, kind: str) -> None:
-                self.send_response(200)
+                self._begin_chunks(200)
+                while (event := api.events[kind].get()) is not END:
+                    self._send_chunk(json.dumps(event).encode() + b"\n")
+                self._send_chunk(b"")
+
+            def _begin_chunks(self, status: int) -> None:
+                self.send_response(status)
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
+
+            def _send_chunk(self, data: bytes) -> None:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
                 self.wfile.flush()
-                while (event := api.events[kind].get()) is not END:
-                    line = json.dumps(event).encode() + b"\n"
-                    self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-                self.wfile.write(b"0\r\n\r\n")
 
             do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 - so called by http.server
 
@@ -145,7 +164,7 @@ def engine_of(
 ) -> Iterator[KubernetesEngine]:
     """Yield an engine that talks to the scripted API server."""
     described = {
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{api.port}"}}],
+        "clusters": [{"name": "c", "cluster": {"server": api.url, "insecure-skip-tls-verify": True}}],
         "users": [{"name": "u", "user": {"token": "t"}}],
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}],
         "current-context": "c",
