@@ -26,6 +26,7 @@ from jobs.engine.kubernetes.pod_usage import PodUsage
 from jobs.engine.kubernetes.removal import Removal
 from jobs.engine.kubernetes.start_of_pods import PodStart
 from jobs.engine.kubernetes.states.observations import observation, was_requested
+from jobs.engine.kubernetes.states.pod_status import ended_by_itself
 from jobs.engine.kubernetes.stopping import Stopping
 from jobs.engine.protocol import (
     DiskSpace,
@@ -74,7 +75,7 @@ class KubernetesEngine:
         self._template = pod_template.load(settings.pod_template, settings.runtime)
         self._architecture = self._template.architecture or _ARCHITECTURES.get(platform.machine(), platform.machine())
         self._client = ClusterClient(connection, intervals)
-        self._view = JobView(self._client)
+        self._view = JobView(self._client, ended_by_itself)
         self._networks = Networks(self._client)
         self._info = ClusterInfo(connection.name)
         self._helpers = PodHelpers(self._client, self._template, self._architecture, settings.helper_image)

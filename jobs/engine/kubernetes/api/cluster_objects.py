@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +22,7 @@ class JobAndPod:
     job: Object
     pod: Object | None = None  # the last one that the Job had
     pod_is_gone: bool = False
+    ended_by_itself: bool = False  # its process was reported to have ended before anything was to end its pod
 
     @property
     def key(self) -> str:
@@ -32,7 +33,9 @@ class JobAndPod:
 class ClusterObjects:
     """The Jobs and pods of one namespace. Thread-safe. What it has never gets older than it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended_by_itself: Callable[[Object], bool]) -> None:
+        """`ended_by_itself` says whether a pod's process has ended, and nothing was to end the pod by then."""
+        self._ended_by_itself = ended_by_itself
         self._lock = threading.Lock()
         self._jobs: dict[str, Object] = {}
         self._names: dict[str, str] = {}  # from the label to the Job's own name
@@ -40,6 +43,7 @@ class ClusterObjects:
             str, Object
         ] = {}  # by the Job's uid: another Job may get the name before the last pod of this one is gone
         self._gone_pods: set[str] = set()  # uids of pods in `_pods`
+        self._ended_pods: set[str] = set()  # uids of those whose process was once seen to have ended by itself
         self._deleted: OrderedDict[str, None] = OrderedDict()  # uids: an answer may come after the event of the deletion
         self._waiting: defaultdict[str, set[threading.Event]] = defaultdict(set)
 
@@ -104,6 +108,8 @@ class ClusterObjects:
             if pod["metadata"]["uid"] in self._deleted or (known is not None and not _is_newer(pod, known)):
                 return
             self._pods[owner] = pod
+            if self._ended_by_itself(pod):
+                self._ended_pods.add(pod["metadata"]["uid"])
             self._wake(_job_name(pod))
 
     def job_deleted(self, job: Object) -> None:
@@ -160,7 +166,8 @@ class ClusterObjects:
         pod = self._pods.get(job["metadata"]["uid"])
         if pod is None:
             return JobAndPod(job)
-        return JobAndPod(job, pod, pod["metadata"]["uid"] in self._gone_pods)
+        uid = pod["metadata"]["uid"]
+        return JobAndPod(job, pod, uid in self._gone_pods, uid in self._ended_pods)
 
     def _remove_job(self, key: str) -> None:
         job = self._jobs.pop(key)
@@ -175,7 +182,9 @@ class ClusterObjects:
             del self._names[_name(job)]
 
     def _forget_pod(self, owner: str) -> None:
-        self._gone_pods.discard(self._pods.pop(owner)["metadata"]["uid"])
+        uid = self._pods.pop(owner)["metadata"]["uid"]
+        self._gone_pods.discard(uid)
+        self._ended_pods.discard(uid)
 
     def _bury(self, deleted: Object) -> None:
         self._deleted[deleted["metadata"]["uid"]] = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from jobs.engine.kubernetes.api.cluster_client import ClusterClient
-from jobs.engine.kubernetes.api.cluster_objects import ClusterObjects, JobAndPod
+from jobs.engine.kubernetes.api.cluster_objects import ClusterObjects, JobAndPod, Object
 from jobs.engine.kubernetes.api.watch import Kind, Watch
 from jobs.engine.kubernetes.names import NAME_LABEL
 from jobs.errors import ContainerNotFound
@@ -21,9 +21,10 @@ class JobView:
     All calls raise `EngineUnavailable` while a watch is cut off, so that what is not known is not taken for missing.
     """
 
-    def __init__(self, client: ClusterClient) -> None:
+    def __init__(self, client: ClusterClient, ended_by_itself: Callable[[Object], bool]) -> None:
+        """`ended_by_itself` is that of `ClusterObjects`."""
         self._client = client
-        self.objects = objects = ClusterObjects()
+        self.objects = objects = ClusterObjects(ended_by_itself)
         self._watches = (
             Watch(Kind("jobs", client.jobs(), objects.put_job, objects.job_deleted, objects.only_jobs), client, objects),
             Watch(Kind("pods", client.core("pods"), objects.put_pod, objects.pod_deleted, objects.only_pods), client, objects),

@@ -7,6 +7,7 @@ from typing import Final
 from jobs.engine.kubernetes.api.cluster_objects import JobAndPod, Object
 from jobs.engine.kubernetes.names import NAME_LABEL, REQUESTED, START_LABEL
 from jobs.engine.kubernetes.states.pod_status import (
+    ProcessEnd,
     condition,
     container_state,
     has_run,
@@ -36,7 +37,7 @@ def observation(found: JobAndPod) -> Observation:
         labels=labels,
     )
     if found.pod is not None and has_run(found.pod):
-        return _of_process(seen, found.pod, is_gone=found.pod_is_gone)
+        return _of_process(seen, found.pod, process_end(found.pod, is_gone=found.pod_is_gone, by_itself=found.ended_by_itself))
     if phase != "starting":
         return seen
     return _without_pod(seen, found.job) if found.pod is None else replace(seen, waiting=progress(found).waiting_for)
@@ -53,8 +54,7 @@ def is_dead(found: JobAndPod) -> bool:
     return pod is not None and not has_run(pod) and (found.pod_is_gone or is_over(pod) or bool(start_failure(pod)))
 
 
-def _of_process(seen: Observation, pod: Object, *, is_gone: bool) -> Observation:
-    end = process_end(pod, is_gone=is_gone)
+def _of_process(seen: Observation, pod: Object, end: ProcessEnd | None) -> Observation:
     if end is None:
         started_at = parse_time(container_state(pod)["running"].get("startedAt"))
         return replace(seen, phase="running", started_at=started_at)

@@ -79,8 +79,19 @@ def start_failure(pod: Object) -> str:
     return str(terminated.get("message") or "no message") if terminated.get("reason") in _NOT_STARTED else ""
 
 
-def process_end(pod: Object, *, is_gone: bool) -> ProcessEnd | None:
-    """Return how the process of a pod in which it has run has ended; None while it runs."""
+def ended_by_itself(pod: Object) -> bool:
+    """Return whether the process of the pod has ended, and the cluster had no reason to end it by then."""
+    if "terminated" not in container_state(pod) or _status_text(pod, "reason") == "Evicted":
+        return False
+    return not pod["metadata"].get("deletionTimestamp") and not condition(pod, "DisruptionTarget")
+
+
+def process_end(pod: Object, *, is_gone: bool, by_itself: bool = False) -> ProcessEnd | None:
+    """Return how the process of a pod in which it has run has ended; None while it runs.
+
+    `by_itself`: an earlier state of the pod has shown that it had `ended_by_itself`. No exit code shows that: a program that gets
+    SIGTERM may choose any.
+    """
     terminated = container_state(pod).get("terminated")
     if terminated is None:
         cause = _why_lost(pod, is_gone=is_gone)
@@ -97,7 +108,7 @@ def process_end(pod: Object, *, is_gone: bool) -> ProcessEnd | None:
         return ProcessEnd(None, started_at, finished_at, lost=True, cause=_disruption(pod) or _END_UNKNOWN)
     if reason == "Evicted":
         return ProcessEnd(code, started_at, finished_at, lost=True, cause="its node evicted it: " + _sentence(message))
-    if _was_ended_by_cluster(pod, finished_at):
+    if not by_itself and _was_ended_by_cluster(pod, finished_at):
         return ProcessEnd(code, started_at, finished_at, lost=True, cause=_disruption(pod) or _POD_DELETED)
     return ProcessEnd(code, started_at, finished_at, oom_killed=terminated.get("reason") == _OOM_KILLED)
 
@@ -131,7 +142,7 @@ def _why_lost(pod: Object, *, is_gone: bool) -> str:
 
 
 def _was_ended_by_cluster(pod: Object, finished_at: datetime | None) -> bool:
-    """Return whether the process had not ended by itself when its pod was deleted, or about to be."""
+    """Return whether the process may have ended because its pod was deleted, or about to be; times are whole seconds."""
     metadata = pod["metadata"]
     deleted_at = parse_time(metadata.get("deletionTimestamp"))  # with the grace
     if deleted_at is not None:

@@ -6,7 +6,9 @@ import pytest
 
 from jobs.engine.kubernetes.api.cluster_objects import ClusterObjects, JobAndPod
 from jobs.engine.kubernetes.states.observations import observation
+from jobs.engine.kubernetes.states.pod_status import ended_by_itself
 from jobs.engine.kubernetes.states.start_progress import death, progress
+from jobs.engine.protocol import Observation
 from jobs.errors import ContainerNotFound, EngineInTrouble, ImageUnavailable, StartFailed, StartRefused
 from tests.jobs.engine.kubernetes.scripted_api import ENDED, RUNNING, job, pod
 
@@ -56,6 +58,48 @@ def test_what_ended_before_the_cluster_would_have_ended_it_is_not_lost() -> None
         assert (seen.lost, seen.exit_code, seen.end_cause) == (False, 3, "")
 
 
+def seen_in_order(*pods: dict[str, Any]) -> Observation:
+    objects = ClusterObjects(ended_by_itself)
+    objects.put_job(job("one", 5))
+    for version, one in enumerate(pods, start=6):
+        one["metadata"]["resourceVersion"] = str(version)
+        objects.put_pod(one)
+    found = objects.find("one")
+    assert found is not None
+    return observation(found)
+
+
+def deleted_in_the_second_of_its_end(state: dict[str, Any]) -> dict[str, Any]:
+    found = pod("one", 6, state)
+    found["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:39Z", "deletionGracePeriodSeconds": 30}
+    return found
+
+
+def test_an_end_that_was_reported_before_the_pod_was_deleted_is_believed() -> None:
+    seen = seen_in_order(pod("one", 6, RUNNING), pod("one", 6, ENDED), deleted_in_the_second_of_its_end(ENDED))
+
+    assert (seen.phase, seen.lost, seen.exit_code, seen.end_cause) == ("ended", False, 3, "")
+
+
+@pytest.mark.parametrize("exit_code", [0, 3, 143])
+def test_no_exit_code_shows_that_a_process_was_not_killed(exit_code: int) -> None:
+    # Given a process that ends, with a code that it may choose itself, in the second in which its pod is deleted
+    ended = {"terminated": ENDED["terminated"] | {"exitCode": exit_code}}
+
+    seen = seen_in_order(deleted_in_the_second_of_its_end(RUNNING), deleted_in_the_second_of_its_end(ended))
+
+    assert (seen.phase, seen.lost) == ("ended", True)
+
+
+@pytest.mark.parametrize("disruption", [{"conditions": True}, {"reason": "Evicted"}])
+def test_an_end_that_was_reported_after_its_reason_is_not_believed(disruption: dict[str, Any]) -> None:
+    # Given a pod that is to be preempted, or that its node evicts, and is deleted after that
+    ending = disrupted(ENDED, "PreemptionByScheduler") if "conditions" in disruption else pod("one", 6, ENDED, **disruption)
+    deleted = deleted_in_the_second_of_its_end(ENDED)
+
+    assert seen_in_order(pod("one", 6, RUNNING), ending, deleted).lost
+
+
 def test_a_process_on_a_node_that_is_lost_is_not_waited_for() -> None:
     # Its kubelet will never report an end, nor remove the pod
     seen = observation(JobAndPod(job("one", 5), disrupted(RUNNING, "DeletionByTaintManager", **DELETED)))
@@ -96,7 +140,7 @@ def test_an_end_at_the_deadline_is_that_of_the_process() -> None:
 
 def test_a_pod_of_an_earlier_job_of_this_name_is_not_this_ones() -> None:
     # Given a Job, its pod, and changes of the pod of an earlier Job of this name, which come later
-    objects = ClusterObjects()
+    objects = ClusterObjects(ended_by_itself)
     objects.put_job(job("one", 5))
     objects.put_pod(pod("one", 6, RUNNING))
     old = pod("one", 7, ENDED)
@@ -111,7 +155,7 @@ def test_a_pod_of_an_earlier_job_of_this_name_is_not_this_ones() -> None:
 
 
 def test_an_older_state_of_a_pod_does_not_replace_a_newer_one() -> None:
-    objects = ClusterObjects()
+    objects = ClusterObjects(ended_by_itself)
     objects.put_job(job("one", 5))
     objects.put_pod(pod("one", 7, ENDED))
 
@@ -123,7 +167,7 @@ def test_an_older_state_of_a_pod_does_not_replace_a_newer_one() -> None:
 
 
 def test_the_last_state_of_a_pod_is_known_as_long_as_its_job() -> None:
-    objects = ClusterObjects()
+    objects = ClusterObjects(ended_by_itself)
     objects.put_job(job("one", 5))
     objects.put_pod(pod("one", 6, ENDED))
     objects.pod_deleted(pod("one", 7, ENDED))
@@ -136,6 +180,7 @@ def test_the_last_state_of_a_pod_is_known_as_long_as_its_job() -> None:
     assert objects.find("one") is None
     assert not objects._pods
     assert not objects._gone_pods
+    assert not objects._ended_pods
 
 
 # -- starts --------------------------------------------------------------------------------------------
