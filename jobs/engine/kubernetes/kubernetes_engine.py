@@ -78,7 +78,7 @@ class KubernetesEngine:
         self._view = JobView(self._client, ended_by_itself)
         self._networks = Networks(self._client)
         self._info = ClusterInfo(connection.name)
-        self._helpers = PodHelpers(self._client, self._template, self._architecture, settings.helper_image)
+        self._helpers = PodHelpers(self._client, self._template, self._architecture, settings)
         self._usage = PodUsage(self._client)
         self._creation = JobCreation(self._client, self._template, self._helpers, self._architecture, settings)
 

@@ -1,6 +1,7 @@
 """The helpers of pods, which move the files of jobs: how they are set up, and how they are reached."""
 
 import copy
+import logging
 import secrets
 import socket
 import threading
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from jobs.engine.kubernetes.api.cluster_client import ClusterClient, core_path
 from jobs.engine.kubernetes.api.cluster_objects import JobAndPod, Object
+from jobs.engine.kubernetes.cluster_settings import ClusterSettings
 from jobs.engine.kubernetes.files import (
     INPUTS,
     OUTPUTS,
@@ -26,10 +28,13 @@ from jobs.engine.kubernetes.files import (
 )
 from jobs.engine.kubernetes.names import CONTAINER, NAME_LABEL, PULL_POLICIES
 from jobs.engine.kubernetes.pod_template import PodTemplate
-from jobs.engine.kubernetes.states.pod_status import container_state, has_run, is_over
+from jobs.engine.kubernetes.states.pod_status import container_state, has_run, is_over, parse_time
+from jobs.engine.kubernetes.states.start_progress import helper_failure
 from jobs.engine.protocol import RunSpec
 from jobs.engine.pullable_reference import parse_reference
-from jobs.errors import EngineRefused, EngineUnavailable
+from jobs.errors import EngineRefused, EngineUnavailable, JobError
+
+logger = logging.getLogger(__name__)
 
 _MAX_TOKENS: Final = 4096  # that are remembered; others are read from the cluster
 _OUTSIDE: Final = "KUBE_HELPER_IMAGE is not set, and the worker does not run in the cluster: set it"
@@ -45,12 +50,12 @@ _HAS_ENDED: Final = "the helper of the pod, which reads its files, has ended: it
 class PodHelpers:
     """The helpers of one installation's pods. Thread-safe."""
 
-    def __init__(self, client: ClusterClient, template: PodTemplate, architecture: str, image: str) -> None:
-        """`image` is KUBE_HELPER_IMAGE; empty: that of the worker's own pod."""
+    def __init__(self, client: ClusterClient, template: PodTemplate, architecture: str, settings: ClusterSettings) -> None:
         self._client = client
+        self._pull_timeout = settings.pull_timeout
         self._run_as = template.run_as
         self._architecture = architecture
-        self._shared = _Shared(image)
+        self._shared = _Shared(settings.helper_image)
 
     def using(self, client: ClusterClient) -> "PodHelpers":
         """Return the same helpers, reached through another client."""
@@ -87,8 +92,8 @@ class PodHelpers:
     def files(self, found: JobAndPod) -> PodFiles:
         """Return access to the files of a pod.
 
-        Raise `EngineUnavailable` if its helper does not run yet, and `EngineRefused` if there is none, or none any more: the job
-        may have ended it.
+        Raise `EngineUnavailable` if its helper does not run yet, and `EngineRefused` if it never will, if there is none, or none
+        any more: the job may have ended it.
         """
         if found.pod is None or found.pod_is_gone or is_over(found.pod):
             raise EngineRefused(_NO_POD)
@@ -96,11 +101,25 @@ class PodHelpers:
         if not exists or "terminated" in container_state(found.pod, helper):
             raise EngineRefused(_HAS_ENDED if exists else _NONE)
         if not _runs(found, helper):
-            reason = (container_state(found.pod, helper).get("waiting") or {}).get("reason", "its node has not reported it")
-            raise EngineUnavailable(f"the container {helper} of the pod, which moves its files, does not run yet: {reason}")
+            raise self._not_running(found.key, found.pod, helper)
         workspace = container_of(found.job)["workingDir"]
         place = FilesOfPod(found.pod["status"]["podIP"], workspace, self._tokens(found.job))
         return PodFiles(place, self._client.intervals, self._client.interrupt, self._client.max_silence)
+
+    def _not_running(self, key: str, pod: Object, helper: str) -> JobError:
+        failed = helper_failure(pod, helper)
+        if failed is not None and (failed.is_final or self._had_time_to_pull(pod)):
+            words = getattr(failed.failure, "words", failed.failure)
+            logger.warning("the helper of a pod cannot be started: %s", words, extra={"container": key})
+            return EngineRefused(f"the helper of the pod, which reads its files, cannot be started: {failed.failure}")
+        reason = (container_state(pod, helper).get("waiting") or {}).get("reason", "its node has not reported it")
+        return EngineUnavailable(f"the container {helper} of the pod, which moves its files, does not run yet: {reason}")
+
+    def _had_time_to_pull(self, pod: Object) -> bool:
+        """Return whether its node has had the pod for the time that a pull may take, by the cluster's clock."""
+        since = parse_time(pod["status"].get("startTime"))
+        now = self._client.exchange("GET", self._client.core()).clock
+        return since is not None and now is not None and (now - since).total_seconds() >= self._pull_timeout
 
     def _tokens(self, job: Object) -> Tokens:
         uid = job["metadata"]["uid"]
@@ -126,7 +145,7 @@ class _Shared:
 
     def __init__(self, image: str) -> None:
         self.lock = threading.Lock()
-        self.image = image
+        self.image = image  # KUBE_HELPER_IMAGE; empty: that of the worker's own pod, once it is known
         self._tokens: OrderedDict[str, Tokens] = OrderedDict()
 
     def remember(self, uid: str, tokens: Tokens) -> None:

@@ -73,6 +73,12 @@ def death(found: JobAndPod) -> JobError:
     return _start_error(words) if words else ContainerNotFound(_REMOVED)
 
 
+def helper_failure(pod: Object, helper: str) -> Progress | None:
+    """Return why a helper of a pod whose process has run cannot be started, if anything is known to have failed."""
+    found = (_failure(waiting, image, is_job=False) for name, image, waiting in _waiting(pod) if name == helper)
+    return next(found, None)
+
+
 def _failure(waiting: Mapping[str, Any], image: str, *, is_job: bool) -> Progress | None:
     """Return the failure that a waiting container reports, if any. The text of a failed pull may be the registry's own."""
     reason, message = waiting.get("reason"), str(waiting.get("message") or "")

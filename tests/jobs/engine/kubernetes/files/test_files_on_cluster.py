@@ -50,6 +50,27 @@ def test_a_pod_has_only_the_helpers_that_it_needs(
     assert containers(kubernetes_bench, name) == expected
 
 
+def test_outputs_fail_if_the_helpers_image_cannot_be_pulled(kubernetes_bench: KubernetesBench) -> None:
+    # Given a job that has run on a node which does not reach the registry of KUBE_HELPER_IMAGE
+    bench = kubernetes_bench
+    bench.engine.close()
+    bench.engine = bench.another_engine(helper_image="127.0.0.1:9/helper:1", pull_timeout=4.0)
+    name = bench.ended(shell("echo x > output"), has_inputs=False)
+
+    # I expect its outputs to be waited for, but not without end
+    def refusal() -> str:
+        try:
+            bench.engine.stat(name, "/workspace/output")
+        except EngineUnavailable:
+            return ""
+        except EngineRefused as error:
+            return str(error)
+        pytest.fail("the helper runs")
+
+    assert "127.0.0.1:9/helper:1 cannot be reached" in wait_for(refusal, timeout=60, what="the bound")
+    assert "KUBE_HELPER_IMAGE" in refusal()
+
+
 def test_the_user_of_an_image_owns_its_inputs(kubernetes_bench: KubernetesBench) -> None:
     # Given an image with a user of its own
     image = kubernetes_bench.image_with(user="nobody")

@@ -1,0 +1,81 @@
+"""The outputs of a job whose node cannot pull KUBE_HELPER_IMAGE: on an API server that does what the tests tell it to."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import EngineRefused, EngineUnavailable
+from tests.jobs.engine.kubernetes.scripted_api import ENDED, ScriptedApi, engine_of, job, pod
+
+pytestmark = pytest.mark.stateless
+
+PULL_TIMEOUT = 600.0
+HELPER = {"name": "outputs", "image": "registry/helper:1"}
+UNREACHABLE = {"reason": "ErrImagePull", "message": "dial tcp: connection refused"}
+FOR_GOOD = [
+    {"reason": "ErrImageNeverPull"},
+    {"reason": "InvalidImageName"},
+    {"reason": "ErrImagePull", "message": 'failed to resolve reference "registry/helper:1": registry/helper:1: not found'},
+]
+NOT_CREATED = {"reason": "CreateContainerError", "message": "context deadline exceeded"}
+FOR_NOW = [UNREACHABLE, {"reason": "ImagePullBackOff"}, NOT_CREATED]
+
+
+@pytest.fixture
+def api() -> Iterator[ScriptedApi]:
+    api = ScriptedApi()
+    yield api
+    api.close()
+
+
+def look_for_output(api: ScriptedApi, directory: Path, waiting: dict[str, Any], *, seconds_on_node: float) -> None:
+    """Look into the workspace of a job that has ended, and whose helper waits."""
+    made = job("one", 5)
+    made["spec"]["template"]["spec"]["containers"].append(HELPER)
+    on_node_since = datetime.now(UTC) - timedelta(seconds=seconds_on_node)
+    ended = pod("one", 6, ENDED, startTime=on_node_since.isoformat())
+    ended["spec"]["containers"].append(HELPER)
+    ended["status"]["containerStatuses"].append({"name": "outputs", "state": {"waiting": waiting}})
+    api.objects |= {"jobs": [made], "pods": [ended]}
+    with engine_of(api, directory, pull_timeout=PULL_TIMEOUT) as engine:
+        engine.stat("one", "/workspace/output")
+
+
+@pytest.mark.parametrize("waiting", FOR_GOOD)
+def test_outputs_fail_at_once_if_the_image_will_never_be_there(api: ScriptedApi, tmp_path: Path, waiting: dict[str, Any]) -> None:
+    with pytest.raises(EngineRefused, match=r"registry/helper:1 .*KUBE_HELPER_IMAGE"):
+        look_for_output(api, tmp_path, waiting, seconds_on_node=0)
+
+
+@pytest.mark.parametrize("waiting", FOR_NOW)
+def test_outputs_wait_as_long_as_a_pull_may_take(api: ScriptedApi, tmp_path: Path, waiting: dict[str, Any]) -> None:
+    with pytest.raises(EngineUnavailable, match="does not run yet"):
+        look_for_output(api, tmp_path, waiting, seconds_on_node=PULL_TIMEOUT - 60)
+
+    with pytest.raises(EngineRefused, match="cannot be started"):
+        look_for_output(api, tmp_path, waiting, seconds_on_node=PULL_TIMEOUT + 60)
+
+
+def test_the_registry_is_named_with_the_variable_but_not_quoted(api: ScriptedApi, tmp_path: Path) -> None:
+    with pytest.raises(EngineRefused, match=r"cannot be reached.*KUBE_HELPER_IMAGE") as refusal:
+        look_for_output(api, tmp_path, UNREACHABLE, seconds_on_node=PULL_TIMEOUT + 60)
+
+    assert "dial tcp" not in str(refusal.value)
+
+
+def test_what_the_container_runtime_said_is_for_operators(
+    api: ScriptedApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(EngineRefused, match="the service's log has the details") as refusal:
+        look_for_output(api, tmp_path, NOT_CREATED, seconds_on_node=PULL_TIMEOUT + 60)
+
+    assert "context deadline" not in str(refusal.value)
+    assert "context deadline exceeded" in caplog.text
+
+
+def test_a_pull_that_goes_on_is_waited_for(api: ScriptedApi, tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="ContainerCreating"):
+        look_for_output(api, tmp_path, {"reason": "ContainerCreating"}, seconds_on_node=10 * PULL_TIMEOUT)
