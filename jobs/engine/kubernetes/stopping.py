@@ -3,6 +3,9 @@
 A pod that is deleted loses its log. One whose `activeDeadlineSeconds` have passed keeps it: the kubelet sends SIGTERM to its
 containers, SIGKILL after the pod's grace, and reports their exit codes. A helper that must outlive the job's process sends the
 signals itself.
+
+So a stop without a grace takes the pod's if no helper runs. Only a deletion has a grace of its own, and it would lose the rest of
+the log and the exit code. Nothing needs that: only a job that fills a disk may not wait, and the cluster ends such a job itself.
 """
 
 import logging
