@@ -27,6 +27,7 @@ pytest_plugins = [
     "tests.helpers.clusters",  # uses the one before
     "tests.helpers.fake_clusters",
     "tests.helpers.service_processes",  # before what imports it
+    "tests.helpers.kept_connections",
     "tests.helpers.migrated_database",
     "tests.helpers.parallel",
     "tests.helpers.workers",
