@@ -22,10 +22,13 @@ SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test in this directory: it belongs to the long form unless marked `short`, and disturbs what uses its engine."""
+    """Mark every test in this directory: it belongs to the long form unless marked `short`, and disturbs what uses its engine.
+
+    Those on a cluster only have jobs there, as others have, unless they are marked `alone` themselves.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            if item.get_closest_marker("engine") or item.get_closest_marker("kubernetes"):
+            if item.get_closest_marker("engine"):
                 item.add_marker("alone")
             if item.get_closest_marker("short") is None:
                 item.add_marker("faults")

@@ -3,13 +3,57 @@
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
+from urllib3.exceptions import HTTPError
+
+from tests.helpers.clusters import Admin
 from tests.helpers.waiting import wait_for
+
+_CONTROLLERS: Final = ("controller-manager", "scheduler")
+_MORE_REQUESTS: Final = ("--kube-api-qps=500", "--kube-api-burst=500")
+_READY_SECONDS: Final = 90.0
+_PAUSE: Final = 0.25
+
+
+@contextmanager
+def without(process: str, admin: Admin) -> Iterator[None]:
+    """Kill the `kubelet` or the `apiserver` of a test cluster, and start it again when the context ends.
+
+    What depends on the API server is restarted after it: it would look for it less and less often, and the cluster would do
+    nothing for up to a minute after its return. Elsewhere the controllers end as well, when they have lost their leases.
+    """
+    harmed = ClusterProcess(admin.directory, process)
+    harmed.kill()
+    try:
+        yield
+    finally:
+        harmed.start()
+        wait_for(lambda: _is_ready(admin), _READY_SECONDS, "the cluster to be ready", step=_PAUSE)
+        if process == "apiserver":
+            restart_controllers(admin)
+            ClusterProcess(admin.directory, "kubelet").restart()
+
+
+def restart_controllers(admin: Admin) -> None:
+    """Restart the controllers of a test cluster, and let them send more than the few requests a second that they would else."""
+    for name in _CONTROLLERS:
+        ClusterProcess(admin.directory, name).restart(*_MORE_REQUESTS)
+
+
+def _is_ready(admin: Admin) -> bool:
+    """Whether the API server answers, and knows that the kubelet lives."""
+    with suppress(HTTPError, AssertionError):
+        (node,) = admin("GET", "/api/v1/nodes")["items"]
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"]["conditions"])
+    return False
 
 
 class ClusterProcess:
-    """One process of a test cluster: `kubelet`, `apiserver` or `containerd`."""
+    """One process of a test cluster."""
 
     def __init__(self, cluster: Path, name: str) -> None:
         """`cluster` is the directory of the cluster."""
@@ -25,15 +69,19 @@ class ClusterProcess:
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not _runs(pid), what=f"the end of {self._name}")
 
-    def start(self) -> None:
-        """Start it again, as it was started, by a shell that ends: it is not a child of the tests."""
+    def restart(self, *options: str) -> None:
+        """Kill it and start it again."""
+        self.kill()
+        self.start(*options)
+
+    def start(self, *options: str) -> None:
+        """Start it again, as it was started, by a shell that ends: it is not a child of the tests. Add these options."""
         log = self._cluster / "logs" / f"{self._name}.log"
         neighbour = (self._cluster / "etcd.pid").read_text().strip()  # sees the cluster's directories, which may be its own
         inside = ["nsenter", f"--mount=/proc/{neighbour}/ns/mnt", f"--wdns={self._cluster}"]
         script = 'setsid "$@" </dev/null >>"$0" 2>&1 & echo $!'
-        started = subprocess.run(
-            [*inside, "sh", "-c", script, str(log), *self._command], stdout=subprocess.PIPE, text=True, check=True
-        )
+        command = [*self._command, *(option for option in options if option not in self._command)]
+        started = subprocess.run([*inside, "sh", "-c", script, str(log), *command], stdout=subprocess.PIPE, text=True, check=True)
         self._pid_file.write_text(started.stdout)
 
 

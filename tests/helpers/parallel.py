@@ -185,8 +185,8 @@ class FilesAndAlone(LoadFileScheduling):
 @cache
 def has_alone(path: Path) -> bool:
     """Return whether a file has tests that run alone: by their mark, or by `tests/faults/conftest.py`."""
-    alone = ("pytest.mark.engine", "pytest.mark.kubernetes") if TESTS / "faults" in path.parents else ("pytest.mark.alone",)
-    return any(mark in path.read_text() for mark in alone)
+    marks = ("pytest.mark.alone", "pytest.mark.engine") if TESTS / "faults" in path.parents else ("pytest.mark.alone",)
+    return any(mark in path.read_text() for mark in marks)
 
 
 @pytest.hookimpl(optionalhook=True)

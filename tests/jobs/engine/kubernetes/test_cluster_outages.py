@@ -13,12 +13,12 @@ from jobs.engine.kubernetes import KubernetesEngine
 from jobs.engine.kubernetes.api.cluster_client import ClusterClient
 from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
 from jobs.interrupt import Interrupt
-from tests.helpers.cluster_processes import ClusterProcess
+from tests.helpers.cluster_processes import restart_controllers, without
 from tests.helpers.clusters import KubernetesBench
 from tests.helpers.engines import shell
 from tests.helpers.waiting import wait_for
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.stateless, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.stateless, pytest.mark.timeout(300)]
 
 NO_FILES = {"has_inputs": False, "has_outputs": False}
 OUTAGE_SECONDS = 20
@@ -104,6 +104,7 @@ def test_arguments_and_variables_are_not_expanded(kubernetes_bench: KubernetesBe
 # -- requests ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_job_costs_a_bounded_number_of_requests(kubernetes_bench: KubernetesBench, requests: Counter[str]) -> None:
     # Given a worker that has run a job, and watches
     bench = kubernetes_bench
@@ -124,11 +125,14 @@ def test_a_job_costs_a_bounded_number_of_requests(kubernetes_bench: KubernetesBe
     assert set(requests) <= {"POST jobs", "PATCH jobs", "DELETE jobs", "GET jobs"}
 
 
+@pytest.mark.alone
 def test_500_jobs_that_wait_cost_no_requests(kubernetes_bench: KubernetesBench, requests: Counter[str]) -> None:
     # Given 500 jobs that no node can hold, each with a thread that waits for it
-    bench = kubernetes_bench
-    names = [bench.created(cpu_millis=1_000_000, **NO_FILES) for _ in range(500)]
+    bench, namespace = kubernetes_bench, kubernetes_bench.namespace
+    restart_controllers(namespace.admin)
+    first = bench.created(cpu_millis=1_000_000, **NO_FILES)
     with ThreadPoolExecutor(8) as pool:
+        names = [first, *pool.map(lambda _: bench.created(cpu_millis=1_000_000, **NO_FILES), range(499))]
         list(pool.map(bench.engine.start, names))
     interrupt = Interrupt()
     reasons: dict[str, str] = {}
@@ -150,8 +154,10 @@ def test_500_jobs_that_wait_cost_no_requests(kubernetes_bench: KubernetesBench, 
     interrupt.wake()
     for thread in threads:
         thread.join(10)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: bench.engine.remove(name, force=True), names))
+
+    # And the cluster to be free again for the tests that follow
+    namespace.admin("DELETE", namespace.path("jobs", group="/apis/batch/v1"), {"propagationPolicy": "Background"})
+    wait_for(lambda: not namespace.jobs() and not namespace.pods(), timeout=60, what="the cluster to be empty", step=0.5)
 
 
 def assert_for(seconds: float, condition: Callable[[], bool]) -> None:
@@ -165,15 +171,13 @@ def assert_for(seconds: float, condition: Callable[[], bool]) -> None:
 # -- outages -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_an_api_server_that_is_away_for_a_while_changes_nothing(kubernetes_bench: KubernetesBench) -> None:
     # Given a running container, and one who waits for it
     bench = kubernetes_bench
     name = bench.started(shell(f"sleep {OUTAGE_SECONDS + 5}; exit 5"), **NO_FILES)
 
     # When the API server is killed and comes back
-    server = ClusterProcess(bench.namespace.admin.directory, "apiserver")
-    server.kill()
-
     def is_cut_off() -> bool:
         try:
             bench.engine.inspect(name)
@@ -181,29 +185,24 @@ def test_an_api_server_that_is_away_for_a_while_changes_nothing(kubernetes_bench
             return True
         return False
 
-    try:
+    with without("apiserver", bench.namespace.admin):
         wait_for(is_cut_off, what="the outage to be noticed")
         assert_for(OUTAGE_SECONDS, is_cut_off)
-    finally:
-        server.start()
 
     # I expect the engine to go on
-    wait_for(lambda: not is_cut_off(), timeout=60, what="the API server")
+    wait_for(lambda: not is_cut_off(), timeout=30, what="the engine to go on")
     bench.engine.wait(name, Interrupt(), timeout=60)
     seen = bench.engine.inspect(name)
     assert (seen.phase, seen.exit_code, seen.lost) == ("ended", 5, False)
 
 
+@pytest.mark.alone
 def test_a_kubelet_that_is_killed_changes_nothing(kubernetes_bench: KubernetesBench) -> None:
     bench = kubernetes_bench
     name = bench.started(shell("sleep 3; exit 6"), **NO_FILES)
 
-    kubelet = ClusterProcess(bench.namespace.admin.directory, "kubelet")
-    kubelet.kill()
-    try:
+    with without("kubelet", bench.namespace.admin):
         assert_for(5, lambda: bench.engine.inspect(name).phase == "running")  # as far as anything can be known
-    finally:
-        kubelet.start()
 
     bench.engine.wait(name, Interrupt(), timeout=150)
     seen = bench.engine.inspect(name)
