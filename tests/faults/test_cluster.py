@@ -53,8 +53,8 @@ def test_kill_9_of_any_processes_at_any_moment(cluster_system: ClusterSystem) ->
     system.check(240)
 
 
-def test_a_job_that_waits_is_adopted_and_cancelled(cluster_system: ClusterSystem) -> None:
-    # Given a node that is full, and two jobs that wait for a place
+def test_jobs_that_wait_or_run_out_of_time_are_adopted(cluster_system: ClusterSystem) -> None:
+    # Given a node that is full, two jobs that wait for a place, and one that is about to run out of time
     system = cluster_system
     system.start()
     first = system.load.long(20, **HALF)
@@ -62,12 +62,15 @@ def test_a_job_that_waits_is_adopted_and_cancelled(cluster_system: ClusterSystem
     second, third = system.load.quick(**HALF), system.load.cancelled(3600, **HALF)
     for task in (second, third):
         wait_for(lambda task=task: says(system, task, "Insufficient cpu"), 60, "the words of the scheduler", step=0.2)
+    overdue = system.load.overdue()
+    system.load.wait_until_running(overdue)
 
-    # When its worker is killed
+    # When its worker is killed, and another one begins after that time
     system.service.kill("worker")
+    pass_time(3)
     system.service.restart("worker")
 
-    # I expect them to wait on in the same pods, and one that is cancelled to go
+    # I expect those to wait on in the same pods, one that is cancelled to go, and the overdue one to be stopped
     pod = system.namespace.pod_of(system.job_object(second.id)["metadata"]["name"])["metadata"]["uid"]
     owned = "SELECT claims FROM jobs_job WHERE id = %s AND owner_id IS NOT NULL"
     wait_for(lambda: system.service.query(owned, second.id) == [(2,)], 30, "the job to be adopted", step=0.2)
@@ -118,9 +121,11 @@ def has_another(system: ClusterSystem, task: Task, before: str) -> bool:
 
 
 def test_what_belongs_to_no_job_is_removed(cluster_system: ClusterSystem) -> None:
-    # Given a job whose row is gone when its worker continues, as after a restore of the database
+    # Given a job that is complete, and one whose row is gone when its worker continues, as after a restore of the database
     system = cluster_system
     system.start()
+    system.load.file_and_event()
+    system.load.wait_until_done()
     identity = system.service.post_job(command="sleep 600", cpu=0.1, memory=16)
     system.service.wait_status(identity, "running")
     system.service.kill("worker")
@@ -128,6 +133,11 @@ def test_what_belongs_to_no_job_is_removed(cluster_system: ClusterSystem) -> Non
     system.service.query("DELETE FROM jobs_job WHERE uuid = %s", uuid)
     system.service.query("UPDATE jobs_node SET cpu_millis_reserved = 0, memory_mib_reserved = 0")
 
-    # When the worker continues, I expect its Job to be removed
+    # When the worker continues, and JOB_RETENTION is over
     system.service.restart("worker")
+    system.service.kill("relay")
+    system.service.start("relay", JOB_RETENTION="1s")
+
+    # I expect no job to be left, and nothing of them in the cluster
+    wait_for(lambda: system.service.query("SELECT id FROM jobs_job") == [], 30, "old jobs to be deleted", step=0.2)
     system.check_that_nothing_is_left()
