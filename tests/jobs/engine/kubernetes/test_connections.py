@@ -19,7 +19,7 @@ LOG = b"2026-01-01T00:00:02.000000000Z first\n2026-01-01T00:00:03.000000000Z sec
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[ScriptedApi]:
-    """An API server with a certificate that nobody can check, and one container that has ended."""
+    """An API server whose certificate cannot be verified, and one container that has ended."""
     write_certificates(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
