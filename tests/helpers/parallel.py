@@ -19,6 +19,7 @@ TESTS = Path(__file__).resolve().parents[1]
 LONG_FILES = [
     TESTS / name
     for name in (
+        "faults/test_cluster.py",
         "jobs/engine/docker/test_daemon_restarts.py",
         "jobs/running/test_killed_workers.py",
         "acceptance/test_secrets.py",
