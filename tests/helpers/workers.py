@@ -34,7 +34,11 @@ class Workers:
         self._engine = engine
         self._intervals = QUICK
         self._configuration = replace(
-            settings.CONFIGURATION, state_dir=state_dir, node_name="node", shutdown_grace=0.3, sandboxes=0
+            settings.CONFIGURATION,
+            state_dir=state_dir,
+            node_name="node",
+            shutdown_grace=10.0,  # SIGTERM suffices even on a busy machine
+            sandboxes=0,
         )
         self._supervisors: list[Supervisor] = []
         self._threads: list[threading.Thread] = []

@@ -84,7 +84,7 @@ def stalls(monkeypatch: pytest.MonkeyPatch) -> StallDetector:
 
 def stalled_job(workers: Workers, stalls: StallDetector, **values: Any) -> tuple[Job, Supervisor]:
     """Return a running job whose callback accepts nothing more, and the supervisor of its worker."""
-    job, supervisor = make_job(**values), workers.another(shutdown_grace=10.0)  # SIGTERM suffices even on a busy machine
+    job, supervisor = make_job(**values), workers.another()
     workers.run(supervisor)
     running(job)
     stalls.wait_for_stall()

@@ -37,7 +37,7 @@ def test_hostile_jobs_end_alone(docker_bench: DockerBench, docker_workers: Worke
     honest = make_job(command="i=0; while [ $i -lt 30 ]; do echo $i; i=$((i+1)); sleep 0.1; done", cpu_millis=300)
 
     # When
-    supervisor = docker_workers.another(log_limit=64 * 1024)
+    supervisor = docker_workers.another(log_limit=64 * 1024, shutdown_grace=0.3)
     for _ in [*jobs, honest]:
         docker_workers.run(supervisor)
 

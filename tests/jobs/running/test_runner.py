@@ -94,7 +94,7 @@ def test_an_image_for_another_architecture_is_named_in_the_error(engine: FakeEng
 
 def test_a_process_that_ignores_the_stop_is_killed(workers: Workers) -> None:
     job = make_job(command="trap '' TERM; while true; do sleep 0.05; done", timeout_seconds=1)
-    workers.another().run_jobs()
+    workers.another(shutdown_grace=0.3).run_jobs()
 
     job = completed(job)
     assert (job.reason, job.exit_code) == (Reason.TIMEOUT, 137)
