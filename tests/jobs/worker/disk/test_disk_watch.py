@@ -282,6 +282,7 @@ def two_jobs(workers: Workers) -> Iterator[tuple[Job, Job]]:
         workers.run(supervisor)
     for job in jobs:
         running(job)
+    wait_for(lambda: all(run.status == State.RUNNING for run in supervisor._runs.snapshot()), 20, "both to be watched")
     yield jobs
     for job in jobs:
         services.cancel(job.id)
