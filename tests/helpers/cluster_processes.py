@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ _CONTROLLERS: Final = ("controller-manager", "scheduler")
 _MORE_REQUESTS: Final = ("--kube-api-qps=500", "--kube-api-burst=500")
 _READY_SECONDS: Final = 90.0
 _PAUSE: Final = 0.25
+_PORT_OPTION: Final = "--secure-port"  # of the API server
 
 
 @contextmanager
@@ -62,12 +64,15 @@ class ClusterProcess:
         self._pid_file = cluster / f"{name}.pid"
         pid = int(self._pid_file.read_text())
         self._command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+        self._held_port: socket.socket | None = None
 
     def kill(self) -> None:
-        """Kill it, and wait until it has gone."""
+        """Kill it, wait until it has gone, and keep its port free for it."""
         pid = int(self._pid_file.read_text())
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not _runs(pid), what=f"the end of {self._name}")
+        if _PORT_OPTION in self._command:
+            self._held_port = _hold(int(self._command[self._command.index(_PORT_OPTION) + 1]))
 
     def restart(self, *options: str) -> None:
         """Kill it and start it again."""
@@ -81,12 +86,27 @@ class ClusterProcess:
         inside = ["nsenter", f"--mount=/proc/{neighbour}/ns/mnt", f"--wdns={self._cluster}"]
         script = 'setsid "$@" </dev/null >>"$0" 2>&1 & echo $!'
         command = [*self._command, *(option for option in options if option not in self._command)]
+        if self._held_port is not None:
+            self._held_port.close()
         started = subprocess.run([*inside, "sh", "-c", script, str(log), *command], stdout=subprocess.PIPE, text=True, check=True)
         self._pid_file.write_text(started.stdout)
 
 
+def _hold(port: int) -> socket.socket:
+    """Return a socket that has a port and refuses connections.
+
+    The port is one of those that the kernel gives to outgoing connections, and then a server cannot get it.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", port))
+    return held
+
+
 def _runs(pid: int) -> bool:
+    """Return whether a thread of the process runs. The first may be over while others still keep its ports."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
