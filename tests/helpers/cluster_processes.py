@@ -12,6 +12,7 @@ from typing import Final
 from urllib3.exceptions import HTTPError
 
 from tests.helpers.clusters import Admin
+from tests.helpers.ports import hold
 from tests.helpers.waiting import wait_for
 
 _CONTROLLERS: Final = ("controller-manager", "scheduler")
@@ -72,7 +73,7 @@ class ClusterProcess:
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not _runs(pid), what=f"the end of {self._name}")
         if _PORT_OPTION in self._command:
-            self._held_port = _hold(int(self._command[self._command.index(_PORT_OPTION) + 1]))
+            self._held_port = hold(int(self._command[self._command.index(_PORT_OPTION) + 1]))
 
     def restart(self, *options: str) -> None:
         """Kill it and start it again."""
@@ -90,17 +91,6 @@ class ClusterProcess:
             self._held_port.close()
         started = subprocess.run([*inside, "sh", "-c", script, str(log), *command], stdout=subprocess.PIPE, text=True, check=True)
         self._pid_file.write_text(started.stdout)
-
-
-def _hold(port: int) -> socket.socket:
-    """Return a socket that has a port and refuses connections.
-
-    The port is one of those that the kernel gives to outgoing connections, and then a server cannot get it.
-    """
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", port))
-    return held
 
 
 def _runs(pid: int) -> bool:

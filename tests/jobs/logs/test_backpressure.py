@@ -282,7 +282,7 @@ def test_the_end_of_a_job_waits_once_for_a_dead_callback(small_limits: None) -> 
     decide(claim)
 
     # When the rest is read
-    log_follower(ScriptedEngine(printed), claim, callback, intervals=LogIntervals(rest_stall=0.05)).read_rest()
+    log_follower(ScriptedEngine(printed), claim, callback, intervals=LogIntervals(rest_stall=0.3)).read_rest()
     lifecycle.exited(claim, 0)
 
     # I expect a wait, but only at the first full backlog; then lines to be stored and counted, and the backlog to be bounded

@@ -16,6 +16,7 @@ from jobs.errors import EngineRefused, EngineUnavailable, Interrupted, PathNotFo
 from jobs.interrupt import Interrupt
 from tests.helpers import memory
 from tests.helpers.engines import tar_of, untar
+from tests.helpers.ports import hold
 from tests.jobs.engine.kubernetes.files.running_mover import RunningMover, running_mover
 
 pytestmark = [pytest.mark.stateless, pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")]
@@ -194,13 +195,17 @@ def test_an_interrupt_ends_a_call(inputs: RunningMover) -> None:
 
 
 def test_an_interrupt_ends_the_wait_for_a_mover(inputs: RunningMover) -> None:
+    # Given a mover that has gone, and nothing else that may get its port
     inputs.process.kill()
     inputs.process.wait()
     interrupt = Interrupt()
-    threading.Timer(0.2, interrupt.wake).start()
+    with hold(inputs.port):
+        # When the wait for it is interrupted
+        threading.Timer(0.2, interrupt.wake).start()
 
-    with pytest.raises(Interrupted):
-        inputs.files(interrupt, connect=60.0).stat("/workspace")
+        # I expect it to end
+        with pytest.raises(Interrupted):
+            inputs.files(interrupt, connect=60.0).stat("/workspace")
 
 
 def test_a_mover_that_has_ended_is_unavailable(inputs: RunningMover) -> None:
