@@ -31,7 +31,8 @@ class MessageThreads(dramatiq.Worker):
 
     def stop(self, *args: Any, **options: Any) -> None:
         """Stop as Dramatiq does: messages that no thread has taken return to their queues."""
-        self._received.close()
+        with self._starting:  # no thread is started from now on, and each that was is among those to wait for
+            self._received.close()
         super().stop(*args, **options)
 
     def _add_consumer(self, queue_name: str, *, delay: bool = False) -> None:
@@ -40,6 +41,8 @@ class MessageThreads(dramatiq.Worker):
 
     def _start_thread(self) -> None:
         with self._starting:
+            if self._received.is_closed:
+                return
             self.workers = [thread for thread in self.workers if thread.is_alive()]
             thread = _MessageThread(
                 broker=self.broker, consumers=self.consumers, work_queue=self._received, worker_timeout=self.worker_timeout
@@ -76,12 +79,12 @@ class ReceivedMessages(PriorityQueue[Any]):
         self._idle_seconds = idle_seconds
         self._threads = 0  # those that will still ask for a message: one that is about to end is alive, but does not count
         self._idle = 0
-        self._closed = False
+        self.is_closed = False
 
     def close(self) -> None:
         """End all threads that wait for a message, and each of the others when it has processed its message."""
         with self.mutex:
-            self._closed = True
+            self.is_closed = True
             self.not_empty.notify_all()
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
@@ -97,7 +100,7 @@ class ReceivedMessages(PriorityQueue[Any]):
     def _start_thread_if_needed(self) -> None:
         """Raise the error if the thread cannot be started: Dramatiq then starts the consumer again, which frees its prefetch."""
         with self.mutex:
-            if self._closed or self._qsize() <= self._idle or self._threads >= self._max_threads:
+            if self.is_closed or self._qsize() <= self._idle or self._threads >= self._max_threads:
                 return
             self._threads += 1
         try:
@@ -114,10 +117,10 @@ class ReceivedMessages(PriorityQueue[Any]):
         with self.not_empty:
             self._idle += 1
             try:
-                self.not_empty.wait_for(lambda: self._closed or self._qsize(), self._idle_seconds)
+                self.not_empty.wait_for(lambda: self.is_closed or self._qsize(), self._idle_seconds)
             finally:
                 self._idle -= 1
-            if self._closed or not self._qsize():
+            if self.is_closed or not self._qsize():
                 self._threads -= 1
                 raise NoMoreMessages
             return self._get()

@@ -70,8 +70,7 @@ def test_each_message_that_finds_no_idle_thread_gets_one_until_there_are_enough(
         work.actor.send()
 
     # I expect three threads
-    wait_for(lambda: work.started == 3, 10, "three calls")
-    assert len(worker.workers) == 3
+    wait_for(lambda: work.started == 3 and len(worker.workers) == 3, 10, "three calls")
 
     # When they are done, I expect the same threads to process the others
     work.release.set()
@@ -94,7 +93,7 @@ def test_an_idle_thread_is_used_again(broker: StubBroker, work: Work) -> None:
 
     # I expect no second thread
     assert work.started == 2
-    assert len(worker.workers) == 1
+    wait_for(lambda: len(worker.workers) == 1, 10, "the thread")
     worker.stop()
 
 
@@ -196,7 +195,7 @@ def test_stopping_ends_all_threads_and_starts_no_call(broker: StubBroker, work: 
     # When the worker is stopped and the call ends
     stopping = threading.Thread(target=worker.stop)
     stopping.start()
-    wait_for(lambda: worker._received._closed, 10, "the stop")
+    wait_for(lambda: worker._received.is_closed, 10, "the stop")
     work.release.set()
     stopping.join(10)
 
@@ -214,4 +213,35 @@ def test_stopping_ends_idle_threads_at_once(broker: StubBroker, work: Work) -> N
 
     # When the worker is stopped, I expect it to end although it would wait for a minute
     worker.stop()
+    assert not any(thread.is_alive() for thread in worker.workers)
+
+
+def test_stopping_waits_for_a_thread_that_is_being_started(
+    broker: StubBroker, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a thread that processes a message already while its start has not returned
+    may_return = threading.Event()
+    start = WorkerThread.start
+
+    def start_slowly(thread: WorkerThread) -> None:
+        start(thread)
+        assert may_return.wait(30)
+
+    monkeypatch.setattr(WorkerThread, "start", start_slowly)
+    worker = worker_of(broker, 1)
+    work.actor.send()
+    wait_for(lambda: work.started == 1, 10, "the call")
+
+    # When the worker is stopped at that moment
+    stopping = threading.Thread(target=worker.stop, daemon=True)
+    stopping.start()
+    stopping.join(0.2)
+    may_return.set()
+
+    # I expect it to wait for the message
+    stopping.join(0.2)
+    assert stopping.is_alive()
+    work.release.set()
+    stopping.join(30)
+    assert not stopping.is_alive()
     assert not any(thread.is_alive() for thread in worker.workers)
