@@ -108,7 +108,7 @@ class MoverClient:
             return int(answer.getheader("Count", "0"))
 
     def finish(self) -> None:
-        """Let the mover exit."""
+        """Let the mover of inputs exit. That of outputs, which listens on the same port after it, takes no notice."""
         with self._exchange("POST", "/finish"):
             pass
 

@@ -103,7 +103,7 @@ class PodFiles:
         return self._mover.signal(number, first_only=first_only)
 
     def finish(self) -> None:
-        """Say that all inputs are in, or all outputs out: the pod's current helper exits."""
+        """Say that all inputs are in: their helper exits, and the job starts. It is safe to say so again."""
         self._mover.finish()
 
     def _real_place(self, path: str) -> str:

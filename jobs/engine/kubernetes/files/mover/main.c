@@ -2,7 +2,7 @@
  * Moves the files of a job between its pod and the worker.
  *
  *   mover inputs PORT WORKSPACE MOUNTED TOKENS    serve until the worker says that all inputs are in
- *   mover outputs PORT WORKSPACE MOUNTED TOKENS   serve until the worker says that all outputs are out
+ *   mover outputs PORT WORKSPACE MOUNTED TOKENS   serve until the pod is removed
  *
  * WORKSPACE is the path of the workspace in the job's container, MOUNTED where it is here, and TOKENS a directory with the
  * files `asked` and `answered`. The worker sends requests over HTTP (see ../mover_client.py):
@@ -13,7 +13,7 @@
  *   PUT /tar/PATH         unpack the body, a tar archive, into the directory; only for inputs
  *   POST /signal/NUMBER   send a signal to all processes of the job; only for outputs. Header Count: to how many
  *   POST /signal/NUMBER/first    only to the process that its container was started with
- *   POST /finish          exit
+ *   POST /finish          exit; nothing for outputs: the worker says again that all inputs are in, as after an outage
  *
  * The job may be hostile, and so may be other pods. Without the token a request gets 401 and takes no more than a few
  * seconds and kilobytes. No link is followed, no device or pipe opened for its content, and memory does not grow with a file.
@@ -161,7 +161,7 @@ static int serve(const struct request *request)
         send_signal(request->rest);
     } else if (request->method == POST && equal(request->operation, "finish")) {
         send_answer(&tokens, ok, "");
-        return 1;
+        return has_inputs;
     } else {
         send_answer(&tokens, unknown, "");
     }

@@ -216,6 +216,17 @@ def test_a_mover_that_has_ended_is_unavailable(inputs: RunningMover) -> None:
         inputs.files(connect=0.1).stat("/workspace")
 
 
+def test_a_mover_of_outputs_stays_if_the_inputs_are_said_to_be_in_again(outputs: RunningMover) -> None:
+    # Given a worker that has not heard yet that the job has started
+    outputs.files().finish()
+
+    # I expect the outputs still to be there
+    (outputs.directory / "file").write_bytes(b"output")
+    with outputs.files().get("/workspace/file") as chunks:
+        assert untar(chunks)["file"][1] == b"output"
+    assert outputs.process.poll() is None
+
+
 def test_errors_of_the_reader_are_its_own(outputs: RunningMover) -> None:
     (outputs.directory / "file").write_bytes(bytes(1024**2))
 
