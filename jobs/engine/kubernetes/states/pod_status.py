@@ -12,6 +12,7 @@ from jobs.engine.kubernetes.names import CONTAINER
 _NOT_STARTED: Final = ("StartError", "ContainerCannotRun")  # reasons of a terminated container whose process never ran
 _UNKNOWN_END: Final = "ContainerStatusUnknown"  # the node no longer knows how it ended
 _OOM_KILLED: Final = "OOMKilled"
+_AT_DEADLINE: Final = "DeadlineExceeded"  # a kubelet that was restarted may say so of the pod before it has ended the process
 
 # What the kubelet says if the pod has written too much, and not if its node has too little space.
 _OVER_DISK_LIMIT: Final = re.compile(
@@ -134,7 +135,7 @@ def _why_lost(pod: Object, *, is_gone: bool) -> str:
     """Return why a process of which no end was reported does not run any more, or is about to be ended; empty if it runs."""
     if _status_text(pod, "reason") == "Evicted":
         return "its node evicted it: " + _sentence(_status_text(pod, "message")) if is_over(pod) else ""
-    if is_gone or is_over(pod):
+    if is_gone or (is_over(pod) and _status_text(pod, "reason") != _AT_DEADLINE):
         return _disruption(pod) or _POD_DELETED
     if pod["metadata"].get("deletionTimestamp") and condition(pod, "DisruptionTarget").get("reason") == _NODE_IS_LOST:
         return _disruption(pod)  # its node does not answer, so nothing more will be reported

@@ -138,6 +138,15 @@ def test_an_end_at_the_deadline_is_that_of_the_process() -> None:
     assert (seen.phase, seen.lost, seen.exit_code) == ("ended", False, 3)
 
 
+def test_a_process_runs_until_its_end_at_the_deadline_is_reported() -> None:
+    # Given a pod of which a kubelet that was just restarted says that it is over, and that its container runs
+    found = pod("one", 6, RUNNING, phase="Failed", reason="DeadlineExceeded")
+
+    # I expect its end not to count as unknown, unless the pod goes without one
+    assert observation(JobAndPod(job("one", 5), found)).phase == "running"
+    assert observation(JobAndPod(job("one", 5), found, pod_is_gone=True)).lost
+
+
 def test_a_pod_of_an_earlier_job_of_this_name_is_not_this_ones() -> None:
     # Given a Job, its pod, and changes of the pod of an earlier Job of this name, which come later
     objects = ClusterObjects(ended_by_itself)
