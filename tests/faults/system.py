@@ -73,20 +73,20 @@ class System:
         # that of a process that was killed after its last event had arrived ends by itself
         wait_for(lambda: query(leased) == [], DeliveryIntervals().lease + 10, "leases to be released", step=0.1)
         assert self._spooled() == []
-        workers = [name for name in self.service.processes if name.startswith("worker")]
-        wait_for(
-            lambda: len(list((self.service.directory / "locks").iterdir())) == len(workers),
-            30,
-            "locks of dead workers to be removed",
-            step=0.1,
-        )
-        assert query("SELECT count(*) FROM jobs_worker") == [(len(workers),)]
+        wait_for(self._has_no_dead_workers, 30, "rows and locks of dead workers to be removed", step=0.1)
         self.service.restart("relay")  # it requests a sweep when it starts
         for host in self.engines:
             wait_for(lambda host=host: self._containers(host) == [], _SWEEP_SECONDS, "containers of ended jobs to go", step=0.5)
             wait_for(lambda host=host: self._ownerless(host) == [], _SWEEP_SECONDS, "sandboxes to be adopted", step=0.5)
             assert self._networks(host) <= 1
             assert volumes(host) <= self._volumes[host]
+
+    def _has_no_dead_workers(self) -> bool:
+        """Return whether there is a row and a lock for each worker. One that was just started makes its own first."""
+        workers = [name for name in self.service.processes if name.startswith("worker")]
+        locks = list((self.service.directory / "locks").iterdir())
+        rows = self.service.query("SELECT count(*) FROM jobs_worker")
+        return len(locks) == len(workers) and rows == [(len(workers),)]
 
     def _spooled(self) -> list[str]:
         """Return the temporary files that a process still has open: they have no name."""
