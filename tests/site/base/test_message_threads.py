@@ -245,3 +245,13 @@ def test_stopping_waits_for_a_thread_that_is_being_started(
     stopping.join(30)
     assert not stopping.is_alive()
     assert not any(thread.is_alive() for thread in worker.workers)
+
+
+def test_no_thread_is_started_after_a_stop(broker: StubBroker) -> None:
+    # Given a worker that is stopped after a message has found no idle thread, and before one is started for it
+    worker = worker_of(broker, 1)
+    worker.stop()
+
+    worker._start_thread()
+
+    assert worker.workers == []
