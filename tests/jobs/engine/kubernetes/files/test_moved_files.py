@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.engine.kubernetes.files import PodFiles
+from jobs.engine.kubernetes.files import FilesOfPod, PodFiles, new_tokens
 from jobs.engine.protocol import Stat, User
 from jobs.errors import EngineRefused, EngineUnavailable, Interrupted, PathNotFound
 from jobs.interrupt import Interrupt
+from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers import memory
 from tests.helpers.engines import tar_of, untar
 from tests.helpers.ports import hold
-from tests.jobs.engine.kubernetes.files.running_mover import RunningMover, running_mover
+from tests.jobs.engine.kubernetes.files.running_mover import WORKSPACE, RunningMover, running_mover
 
 pytestmark = [pytest.mark.stateless, pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")]
 
@@ -194,18 +195,19 @@ def test_an_interrupt_ends_a_call(inputs: RunningMover) -> None:
             pass
 
 
-def test_an_interrupt_ends_the_wait_for_a_mover(inputs: RunningMover) -> None:
-    # Given a mover that has gone, and nothing else that may get its port
-    inputs.process.kill()
-    inputs.process.wait()
-    interrupt = Interrupt()
-    with hold(inputs.port):
+def test_an_interrupt_ends_the_wait_for_a_mover() -> None:
+    # Given a mover that does not listen yet
+    with hold(0) as held:
+        interrupt = Interrupt()
+        place = FilesOfPod("127.0.0.1", WORKSPACE, new_tokens(), held.getsockname()[1])
+        files = PodFiles(place, EngineIntervals(connect=60.0), interrupt)
+
         # When the wait for it is interrupted
         threading.Timer(0.2, interrupt.wake).start()
 
         # I expect it to end
         with pytest.raises(Interrupted):
-            inputs.files(interrupt, connect=60.0).stat("/workspace")
+            files.stat(WORKSPACE)
 
 
 def test_a_mover_that_has_ended_is_unavailable(inputs: RunningMover) -> None:
