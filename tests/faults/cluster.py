@@ -80,6 +80,15 @@ class ClusterSystem(System):
         super().__init__(*arguments)
         self.namespace = namespace
 
+    def check(self, timeout: float = 180) -> None:
+        """See `System.check`. If it fails, print what the cluster says of its pods."""
+        try:
+            super().check(timeout)
+        except AssertionError:
+            for pod in self.namespace.pods():
+                print(pod["metadata"]["name"], pod["metadata"].get("deletionTimestamp", ""), pod["status"])
+            raise
+
     def check_that_nothing_is_left(self) -> None:
         super().check_that_nothing_is_left()
         self.service.restart("relay")

@@ -284,12 +284,11 @@ class Load:
         def left() -> float:
             return max(1.0, deadline - time.monotonic())
 
-        wait_for(
-            lambda: self._service.query("SELECT count(*) FROM jobs_job WHERE completed_at IS NULL") == [(0,)],
-            left(),
-            "all jobs to be complete",
-            step=_POLL_PAUSE,
-        )
+        try:
+            wait_for(lambda: self._incomplete() == [], left(), "all jobs to be complete", step=_POLL_PAUSE)
+        finally:
+            for job in self._incomplete():
+                print("Not complete:", job)  # pytest shows it with a failure
         missing = {task.id for task in self.tasks}
 
         def all_received() -> bool:
@@ -297,6 +296,11 @@ class Load:
             return missing <= completed
 
         wait_for(all_received, left(), "all complete events", step=_POLL_PAUSE)
+
+    def _incomplete(self) -> list[tuple[Any, ...]]:
+        """Return what is known of the jobs that are not complete."""
+        columns = "id, status, reason, doing, claims, refused_starts, owner_id, started_at, finished_at, exited_at"
+        return self._service.query(f"SELECT {columns} FROM jobs_job WHERE completed_at IS NULL")
 
     def check_refusals(self) -> None:
         """Raise `AssertionError` unless each refusal was no answer at all, or a 503 with `Retry-After`."""
