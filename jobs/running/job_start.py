@@ -100,7 +100,10 @@ class JobStart:
             raise
         except InputFailed as error:
             lifecycle.input_failed(self._claim, error.item, error.code, str(error), error.seconds)
-        except (StartRefused, EngineInTrouble) as error:
+        except StartRefused as error:
+            self._is_created = False  # a container of a cluster is started only once
+            self._report_refusal(error)
+        except EngineInTrouble as error:
             self._report_refusal(error)
         else:
             return True

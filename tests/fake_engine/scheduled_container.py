@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from jobs.engine.protocol import Observation, Phase
-from jobs.errors import ContainerConflict, ContainerNotFound
+from jobs.errors import ContainerConflict, ContainerNotFound, JobError
 from tests.fake_engine.process_container import FakeContainer
 
 
@@ -13,6 +13,7 @@ class ScheduledContainer(FakeContainer):
     merges_streams = True
 
     _is_requested = False  # to start
+    _failure: JobError | None = None  # of the start
     _waiting = ""
     _end_cause = ""
     _lost = False
@@ -26,7 +27,7 @@ class ScheduledContainer(FakeContainer):
     @property
     def phase(self) -> Phase:
         phase = super().phase
-        return "starting" if phase == "created" and self._is_requested else phase
+        return "starting" if phase == "created" and self._is_requested and self._failure is None else phase
 
     @property
     def waiting(self) -> str:
@@ -35,6 +36,9 @@ class ScheduledContainer(FakeContainer):
 
     @property
     def has_run(self) -> bool:
+        """Whether its process has run. Raise the error with which its start has failed."""
+        if self._failure is not None:
+            raise self._failure
         return self.phase in ("running", "ended")
 
     def start(self) -> None:
@@ -53,6 +57,12 @@ class ScheduledContainer(FakeContainer):
                 if not obstacle:
                     super().start()
                 self._waiting = obstacle
+            self._changed.notify_all()
+
+    def fail(self, error: JobError) -> None:
+        """Let its start fail: it will not be started again."""
+        with self._changed:
+            self._failure = error
             self._changed.notify_all()
 
     def end(self, cause: str, *, lost: bool, over_disk_limit: bool) -> None:

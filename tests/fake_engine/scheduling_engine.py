@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from jobs.engine.protocol import EngineInfo, EngineTraits, RunSpec
-from jobs.errors import ContainerNotFound, EngineRefused
+from jobs.errors import ContainerNotFound, EngineRefused, JobError
 from jobs.interrupt import Interrupt
 from tests.fake_engine.fake_engine import FakeEngine
 from tests.fake_engine.fault_injection import fallible
@@ -40,6 +40,10 @@ class SchedulingEngine(FakeEngine):
     def place(self, name: str) -> None:
         """Let one container start, whatever keeps the others from it."""
         self._scheduled(name).place("")
+
+    def fail_start(self, name: str, error: JobError) -> None:
+        """Let the start of a container fail on its host."""
+        self._scheduled(name).fail(error)
 
     def lose(self, name: str, cause: str) -> None:
         """End a running container as if its host was lost."""

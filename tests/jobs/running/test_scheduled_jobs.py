@@ -8,7 +8,7 @@ import pytest
 
 from jobs import services
 from jobs.engine.protocol import RunSpec
-from jobs.errors import ContainerNotFound, EngineUnavailable, ImageUnavailable, StartFailed
+from jobs.errors import ContainerNotFound, EngineUnavailable, ImageUnavailable, StartFailed, StartRefused
 from jobs.models import Node
 from jobs.spec import OutputSpec
 from jobs.states import OutputType, Reason, State
@@ -37,6 +37,18 @@ def specs(engine: SchedulingEngine, monkeypatch: pytest.MonkeyPatch) -> list[Run
     create = engine.create
     monkeypatch.setattr(engine, "create", lambda spec: created.append(spec) or create(spec))
     return created
+
+
+def fill_at_start(engine: SchedulingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the cluster be full when a container is to start, but not before, when its inputs are put in."""
+    start = engine.start
+
+    def start_late(name: str, **options: Any) -> None:
+        engine.full_because = NO_CPU
+        monkeypatch.setattr(engine, "start", start)
+        start(name, **options)
+
+    monkeypatch.setattr(engine, "start", start_late)
 
 
 def test_a_job_runs_to_its_end(engine: SchedulingEngine, workers: Workers) -> None:
@@ -111,15 +123,8 @@ def test_a_time_out_ends_the_process(engine: SchedulingEngine, workers: Workers)
 def test_a_job_whose_container_was_removed_before_it_ran_is_run_again(
     engine: SchedulingEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, files: bool
 ) -> None:
-    # Given a job that waits for its start, once its input is in place
-    start = engine.start
-
-    def start_late(name: str, **options: Any) -> None:
-        engine.full_because = NO_CPU
-        monkeypatch.setattr(engine, "start", start)
-        start(name, **options)
-
-    monkeypatch.setattr(engine, "start", start_late)
+    # Given a job that waits for its start
+    fill_at_start(engine, monkeypatch)
     job = make_job(command="echo ran", inputs=(file_input("in", b""),) if files else ())
     workers.run(workers.another())
     waits_for(job, NO_CPU)
@@ -135,6 +140,27 @@ def test_a_job_whose_container_was_removed_before_it_ran_is_run_again(
     job = completed(job)
     assert (job.status, job.claims, stored_log(job)) == (State.COMPLETED, 1, ["ran"])
     assert event_types(job) == [*(["input"] if files else []), "start", "log", "exit", "complete"]
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["plain", "with files"])
+def test_a_job_whose_start_has_failed_on_a_host_is_started_again(
+    engine: SchedulingEngine, workers: Workers, specs: list[RunSpec], monkeypatch: pytest.MonkeyPatch, files: bool
+) -> None:
+    # Given a job that waits for its start
+    fill_at_start(engine, monkeypatch)
+    job = make_job(command="echo ran", inputs=(file_input("in", b""),) if files else ())
+    workers.run(workers.another())
+    waits_for(job, NO_CPU)
+
+    # When the host cannot start its container, and nobody knows whether the job is at fault
+    engine.fail_start(container_of(engine, job), StartRefused("context canceled", "the cluster could not start the container"))
+    engine.full_because = ""
+
+    # I expect another one to run
+    job = completed(job)
+    assert (job.status, job.claims, stored_log(job)) == (State.COMPLETED, 1, ["ran"])
+    assert event_types(job) == [*(["input"] if files else []), "start", "log", "exit", "complete"]
+    assert len(specs) == 2
 
 
 def test_a_job_whose_container_is_gone_when_it_has_started_is_not_run_again(
