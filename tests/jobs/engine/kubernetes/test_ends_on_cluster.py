@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.engine.protocol import Observation
-from jobs.errors import ContainerNotFound, ImageUnavailable
+from jobs.errors import ContainerConflict, ContainerNotFound, ImageUnavailable, StartFailed
 from jobs.interrupt import Interrupt
 from tests.helpers.clusters import KubernetesBench
 from tests.helpers.engines import shell
@@ -180,6 +180,23 @@ def test_a_pod_that_is_removed_before_it_ran_may_be_run_again(kubernetes_bench: 
     thread.join(30)
     assert [type(failure) for failure in failures] == [ContainerNotFound]
     assert bench.engine.inspect(name).phase == "created"
+    bench.created(("true",), name=name, **NO_FILES)
+    bench.start(name)
+    bench.engine.wait(name, Interrupt(), timeout=30)
+    assert bench.engine.inspect(name).exit_code == 0
+
+
+def test_a_container_whose_start_has_failed_may_be_run_again(kubernetes_bench: KubernetesBench) -> None:
+    # Given a container whose start has failed on its node
+    bench = kubernetes_bench
+    name = bench.created(None, image=bench.image_with(command=("/nosuch",)), **NO_FILES)
+    with pytest.raises(StartFailed):
+        bench.start(name)
+    assert bench.engine.inspect(name).phase == "created"
+
+    # When it is started again, I expect a refusal, and another container of that name to run
+    with pytest.raises(ContainerConflict):
+        bench.engine.start(name)
     bench.created(("true",), name=name, **NO_FILES)
     bench.start(name)
     bench.engine.wait(name, Interrupt(), timeout=30)
