@@ -29,15 +29,21 @@ def test_the_api_server_is_gone_for_20_seconds(cluster_system: ClusterSystem) ->
 
 
 def test_the_kubelet_is_killed_and_restarted(cluster_system: ClusterSystem) -> None:
+    # Given a mixed load
     system = cluster_system
     system.start()
     system.load.mixed(15)
     long = system.load.long(25)
-    system.load.wait_until_running(long)
 
+    # When the kubelet is killed while it starts containers, and while more jobs are posted
+    pass_time(system.random.uniform(0.5, 3))
+    with without("kubelet", system.namespace.admin):
+        pass_time(1)
+    system.load.wait_until_running(long)
     with system.load.posting_more(), without("kubelet", system.namespace.admin):
         pass_time(10)
 
+    # I expect every job to end as it must
     system.check(240)
 
 
