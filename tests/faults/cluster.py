@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 
 from urllib3.exceptions import HTTPError
 
+from jobs.engine.kubernetes.states.pod_status import parse_time
 from jobs.running.container_labels import UUID_LABEL
 from tests.faults.system import System
 from tests.helpers.clusters import Namespace
@@ -69,7 +70,7 @@ class PodStarts:
             return
         for status in pod["status"].get("containerStatuses", ()):
             state = status["state"].get("running") or status["state"].get("terminated") or {}
-            if status["name"] == "job" and state.get("startedAt"):
+            if status["name"] == "job" and parse_time(state.get("startedAt")):  # else its start has failed
                 self._seen[status["containerID"]] = pod["metadata"]["labels"][UUID_LABEL]
 
 
