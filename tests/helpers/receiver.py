@@ -6,7 +6,6 @@ with Receiver() as receiver:
     assert receiver.requests[0].json["jobsequence"] == 1
 """
 
-import datetime
 import hashlib
 import hmac
 import json
@@ -19,13 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, Literal, Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook
 
 from tests.helpers.waiting import wait_for
@@ -282,40 +276,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: failing tests say what they expected."""
-
-
-def certificate(directory: Path, name: str, issuer: Path | None = None) -> Path:
-    """Write a certificate for `name` with its key to a file, and return its path.
-
-    It is signed by the certificate in the file `issuer`, or by itself.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = signer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    signing_key: Any = key
-    if issuer is not None:
-        signer = x509.load_pem_x509_certificate(issuer.read_bytes()).subject
-        signing_key = serialization.load_pem_private_key(issuer.read_bytes(), None)
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(signer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .sign(signing_key, hashes.SHA256())
-    )
-    path = directory / f"{name}.pem"
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
-def tls_server(path: Path) -> ssl.SSLContext:
-    """Return the TLS context of a server with this certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context

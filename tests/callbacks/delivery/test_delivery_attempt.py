@@ -16,7 +16,8 @@ from callbacks.delivery import delivery_attempt
 from callbacks.rules.outcome import Outcome
 from orchestrator_site.base.egress import connection_pool, guarded_connections, http_client
 from orchestrator_site.base.intervals import DeliveryIntervals, EgressIntervals
-from tests.helpers.receiver import Answer, Receiver, certificate, tls_server
+from tests.helpers.certificates import certificate, tls_server
+from tests.helpers.receiver import Answer, Receiver
 
 pytestmark = pytest.mark.stateless
 

@@ -22,7 +22,7 @@ from orchestrator_site.base.egress.connection_pool import MAX_IDLE_CONNECTIONS
 from orchestrator_site.base.values.http_urls import parse
 from orchestrator_site.base.values.image_patterns import read_pattern
 from orchestrator_site.base.values.quantities import parse_duration, parse_size
-from tests.helpers.receiver import certificate
+from tests.helpers.certificates import certificate
 
 ROOT = Path(__file__).resolve().parents[4]
 LINK_LOCAL = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"))

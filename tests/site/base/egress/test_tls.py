@@ -10,7 +10,8 @@ import pytest
 from django.conf import settings as django_settings
 
 from orchestrator_site.base.egress import connection_pool, http_client
-from tests.helpers.receiver import Answer, Receiver, certificate, tls_server
+from tests.helpers.certificates import certificate, tls_server
+from tests.helpers.receiver import Answer, Receiver
 from tests.site.base.egress.sending import get
 
 pytestmark = pytest.mark.stateless
