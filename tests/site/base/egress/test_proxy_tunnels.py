@@ -10,8 +10,9 @@ import pytest
 
 from orchestrator_site.base.egress import connection_pool, http_client
 from orchestrator_site.base.values.http_urls import parse
+from tests.helpers.certificates import certificate, tls_server
 from tests.helpers.connect_proxy import ENDLESS, ConnectProxy
-from tests.helpers.receiver import Receiver, certificate, tls_server
+from tests.helpers.receiver import Receiver
 from tests.site.base.egress.sending import SECRET, get
 
 pytestmark = pytest.mark.stateless
