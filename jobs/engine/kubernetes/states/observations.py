@@ -10,11 +10,12 @@ from jobs.engine.kubernetes.states.pod_status import (
     ProcessEnd,
     condition,
     container_state,
+    disruption,
     has_run,
     is_over,
+    never_runs,
     parse_time,
     process_end,
-    start_failure,
 )
 from jobs.engine.kubernetes.states.start_progress import NO_POD, progress
 from jobs.engine.protocol import Observation, Phase
@@ -26,7 +27,7 @@ def observation(found: JobAndPod) -> Observation:
     """Return the state of a container.
 
     One whose pod was removed before its process ran, or whose process could not be started, is `created` again: it has not run,
-    and never will.
+    and never will. If that is not certain, it counts as lost.
     """
     labels = found.job["metadata"].get("labels", {})
     phase: Phase = "created" if not was_requested(found.job) or is_dead(found) else "starting"
@@ -40,7 +41,11 @@ def observation(found: JobAndPod) -> Observation:
         return _of_process(seen, found.pod, process_end(found.pod, is_gone=found.pod_is_gone, by_itself=found.ended_by_itself))
     if phase != "starting":
         return seen
-    return _without_pod(seen, found.job) if found.pod is None else replace(seen, waiting=progress(found).waiting_for)
+    if found.pod is None:
+        return _without_pod(seen, found.job)
+    if found.pod_is_gone or is_over(found.pod):
+        return replace(seen, phase="ended", lost=True, end_cause=disruption(found.pod) or _POD_UNSEEN)
+    return replace(seen, waiting=progress(found).waiting_for)
 
 
 def was_requested(job: Object) -> bool:
@@ -49,9 +54,12 @@ def was_requested(job: Object) -> bool:
 
 
 def is_dead(found: JobAndPod) -> bool:
-    """Return whether the Job's pod is gone, or has failed, without having run the job's process."""
+    """Return whether the Job's pod has not run the job's process, and never will."""
     pod = found.pod
-    return pod is not None and not has_run(pod) and (found.pod_is_gone or is_over(pod) or bool(start_failure(pod)))
+    if pod is None or has_run(pod):
+        return False
+    # As long as no start was requested, a pod waits for the rest of its inputs, wherever it is.
+    return never_runs(pod) or (not was_requested(found.job) and (found.pod_is_gone or is_over(pod)))
 
 
 def _of_process(seen: Observation, pod: Object, end: ProcessEnd | None) -> Observation:

@@ -28,6 +28,7 @@ _DISRUPTIONS: Final[Mapping[str, str]] = {
     "TerminationByKubelet": "its node ended it, because it ran short of resources or shut down",
 }
 _NODE_IS_LOST: Final = "DeletionByTaintManager"
+_WITHOUT_NODE: Final = (_NODE_IS_LOST, "DeletionByPodGC")  # what ends pods whose node may have said nothing of them for long
 _POD_DELETED: Final = "its pod was deleted from the cluster while it ran"
 _END_UNKNOWN: Final = "its node no longer knows how it ended, as after a restart"
 
@@ -47,19 +48,30 @@ class ProcessEnd:
 
 def container_state(pod: Object, name: str = CONTAINER) -> Mapping[str, Any]:
     """Return the state of a container of the pod: `waiting`, `running` or `terminated`; empty if its node has reported none."""
-    status = pod.get("status", {})
-    for found in (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())):
-        if found["name"] == name:
-            state: Mapping[str, Any] = found.get("state") or {}
-            return state
-    return {}
+    state: Mapping[str, Any] = _container(pod, name).get("state") or {}
+    return state
 
 
 def has_run(pod: Object) -> bool:
     """Return whether the job's process has run, as far as the cluster has reported."""
-    state = container_state(pod)
-    terminated = state.get("terminated")
-    return "running" in state or (terminated is not None and terminated.get("reason") not in _NOT_STARTED)
+    reported = _container(pod)
+    state = reported.get("state") or {}
+    return "running" in state or ("terminated" in state and not _never_began(reported))
+
+
+def never_runs(pod: Object) -> bool:
+    """Return whether it is certain that the job's process has not run, and never will.
+
+    Only a node can say so of a pod that it has: it may have started the process and not have reported it. If it is silent, the
+    cluster does not know, even if it counts the pod as over. A pod that is being deleted gets no node.
+    """
+    if has_run(pod):
+        return False
+    if not pod["spec"].get("nodeName"):
+        return bool(pod["metadata"].get("deletionTimestamp"))
+    if "terminated" in container_state(pod):
+        return True
+    return is_over(pod) and condition(pod, "DisruptionTarget").get("reason") not in _WITHOUT_NODE
 
 
 def may_run(pod: Object) -> bool:
@@ -106,11 +118,11 @@ def process_end(pod: Object, *, is_gone: bool, by_itself: bool = False) -> Proce
     if reason == "Evicted" and _OVER_DISK_LIMIT.search(message):
         return ProcessEnd(code, started_at, finished_at, over_disk_limit=True, cause="its node ended it: " + _sentence(message))
     if terminated.get("reason") == _UNKNOWN_END:
-        return ProcessEnd(None, started_at, finished_at, lost=True, cause=_disruption(pod) or _END_UNKNOWN)
+        return ProcessEnd(None, started_at, finished_at, lost=True, cause=disruption(pod) or _END_UNKNOWN)
     if reason == "Evicted":
         return ProcessEnd(code, started_at, finished_at, lost=True, cause="its node evicted it: " + _sentence(message))
     if not by_itself and _was_ended_by_cluster(pod, finished_at):
-        return ProcessEnd(code, started_at, finished_at, lost=True, cause=_disruption(pod) or _POD_DELETED)
+        return ProcessEnd(code, started_at, finished_at, lost=True, cause=disruption(pod) or _POD_DELETED)
     return ProcessEnd(code, started_at, finished_at, oom_killed=terminated.get("reason") == _OOM_KILLED)
 
 
@@ -131,14 +143,40 @@ def condition(found: Object, kind: str) -> Mapping[str, Any]:
     return {}
 
 
+def disruption(pod: Object) -> str:
+    """Return why the cluster ends the pod, or has ended it; empty if it does not say."""
+    return _DISRUPTIONS.get(condition(pod, "DisruptionTarget").get("reason", ""), "")
+
+
+def _container(pod: Object, name: str = CONTAINER) -> Mapping[str, Any]:
+    """Return what its node has reported about a container; empty if nothing."""
+    status = pod.get("status", {})
+    for found in (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())):
+        if found["name"] == name:
+            reported: Mapping[str, Any] = found
+            return reported
+    return {}
+
+
+def _never_began(terminated: Mapping[str, Any]) -> bool:
+    """Return whether a terminated container had no process: its start failed, or its pod was ended before it was made.
+
+    When a node ends a pod, it does not know how those containers have ended that its runtime does not have. One that the runtime
+    had before has an id, or a last state.
+    """
+    reason = terminated["state"]["terminated"].get("reason")
+    was_made = terminated.get("containerID") or terminated.get("lastState")
+    return reason in _NOT_STARTED or (reason == _UNKNOWN_END and not was_made)
+
+
 def _why_lost(pod: Object, *, is_gone: bool) -> str:
     """Return why a process of which no end was reported does not run any more, or is about to be ended; empty if it runs."""
     if _status_text(pod, "reason") == "Evicted":
         return "its node evicted it: " + _sentence(_status_text(pod, "message")) if is_over(pod) else ""
     if is_gone or (is_over(pod) and _status_text(pod, "reason") != _AT_DEADLINE):
-        return _disruption(pod) or _POD_DELETED
+        return disruption(pod) or _POD_DELETED
     if pod["metadata"].get("deletionTimestamp") and condition(pod, "DisruptionTarget").get("reason") == _NODE_IS_LOST:
-        return _disruption(pod)  # its node does not answer, so nothing more will be reported
+        return disruption(pod)  # its node does not answer, so nothing more will be reported
     return ""
 
 
@@ -151,10 +189,6 @@ def _was_ended_by_cluster(pod: Object, finished_at: datetime | None) -> bool:
         return finished_at is None or finished_at >= asked_at
     disrupted_at = parse_time(condition(pod, "DisruptionTarget").get("lastTransitionTime"))
     return disrupted_at is not None and (finished_at is None or finished_at >= disrupted_at)
-
-
-def _disruption(pod: Object) -> str:
-    return _DISRUPTIONS.get(condition(pod, "DisruptionTarget").get("reason", ""), "")
 
 
 def _status_text(pod: Object, member: str) -> str:

@@ -123,15 +123,6 @@ def test_a_pod_that_is_gone_while_its_process_ran_is_lost() -> None:
     assert seen.end_cause == "its pod was deleted from the cluster while it ran"
 
 
-def test_an_end_that_the_node_has_forgotten_is_lost() -> None:
-    state = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}}
-
-    seen = observation(JobAndPod(job("one", 5), pod("one", 6, state, phase="Failed")))
-
-    assert (seen.phase, seen.lost, seen.exit_code) == ("ended", True, None)
-    assert "no longer knows" in seen.end_cause
-
-
 def test_an_end_at_the_deadline_is_that_of_the_process() -> None:
     seen = observation(JobAndPod(job("one", 5), pod("one", 6, ENDED, phase="Failed", reason="DeadlineExceeded")))
 
@@ -270,11 +261,8 @@ def test_a_process_that_could_not_be_started_has_not_run() -> None:
     assert isinstance(death(found), StartFailed)
 
 
-def test_a_pod_that_its_node_rejects_may_be_run_again() -> None:
-    found = JobAndPod(job("one", 5), pod("one", 6, phase="Failed", reason="OutOfcpu"))
-
-    assert observation(found).phase == "created"
-    assert isinstance(death(found), ContainerNotFound)
+def test_a_pod_that_its_node_rejects_was_removed_before_it_ran() -> None:
+    assert isinstance(death(JobAndPod(job("one", 5), pod("one", 6, phase="Failed", reason="OutOfcpu"))), ContainerNotFound)
 
 
 def test_the_scheduler_is_quoted_without_what_it_says_of_preemption() -> None:
