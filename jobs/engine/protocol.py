@@ -405,6 +405,15 @@ class Engine(Protocol):
         Raise `ContainerConflict` if it is starting or running, unless `force` is set. One that is starting is not run any more.
         """
 
+    def withdraw(self, name: str) -> None:
+        """Remove a container whose start has failed, so that its process never runs; do nothing if it does not exist.
+
+        An engine that schedules may try again by itself meanwhile. So this may take as long as a host needs to end a container.
+
+        Raise `ContainerConflict` if the process has run, or may have: `inspect` then says so, too. Raise `EngineUnavailable` also
+        if its host does not say whether it has.
+        """
+
     def list(self, labels: dict[str, str]) -> list[Observation]:
         """Return all containers that have these labels, in any phase. Exit codes, `lost` and `usage` may be missing."""
 

@@ -33,10 +33,10 @@ class ClaimedContainer:
     ) -> None:
         """Describe it without a call to the engine.
 
-        `interrupt` ends all calls but three: `start`, because newer engines undo a start whose caller is gone, and the next
-        owner would run the job twice; and `stop` and `remove`, which carry out a decision. Their time-outs bound these.
-        `stop_grace` is the number of seconds between SIGTERM and SIGKILL, `engine_log_limit` and `disk_limit` are numbers of
-        bytes.
+        `interrupt` ends all calls but four: `start`, because newer engines undo a start whose caller is gone, and the next
+        owner would run the job twice; and `stop`, `remove` and `withdraw`, which carry out a decision. Their time-outs bound
+        these. `stop_grace` is the number of seconds between SIGTERM and SIGKILL, `engine_log_limit` and `disk_limit` are numbers
+        of bytes.
         """
         self.name = f"{instance}-{claim.uuid}-{claim.number}"
         self._engine = engine.bound(interrupt)
@@ -137,6 +137,11 @@ class ClaimedContainer:
     def remove(self) -> None:
         """Remove it, running or not."""
         self._uninterrupted.remove(self.name, force=True)
+        self.leave()
+
+    def withdraw(self) -> None:
+        """Remove it after its start has failed. Raise `ContainerConflict` if its process has run after all, or may have."""
+        self._uninterrupted.withdraw(self.name)
         self.leave()
 
     def leave(self) -> None:

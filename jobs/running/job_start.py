@@ -159,7 +159,7 @@ class JobStart:
             case "retry":
                 raise error
             case "requeue":
-                self._container.remove()
+                self._container.withdraw()  # if its process has run after all, the next look at it goes on with that
                 lifecycle.requeue(self._claim)
             case "give up":
                 self._fail(Reason.START_FAILED, error)

@@ -326,9 +326,20 @@ class FakeEngine(FaultInjection):
             if container is not None:
                 self._remove(container, force=force)
 
+    @fallible
+    def withdraw(self, name: str) -> None:
+        with self._lock:
+            container = self._containers.get(name)
+            if container is not None:
+                container.mark_withdrawn()
+                self._forget(container)
+
     def _remove(self, container: FakeContainer, *, force: bool) -> None:
         container.mark_removed(force=force)
         container.kill()
+        self._forget(container)
+
+    def _forget(self, container: FakeContainer) -> None:
         del self._containers[container.name]
         container.notify()
         self._kept_usage.discard(container.name)

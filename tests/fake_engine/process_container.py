@@ -165,6 +165,13 @@ class FakeContainer:
                 raise ContainerConflict(f"the container {self.name} is running")
             self._removed = True
 
+    def mark_withdrawn(self) -> None:
+        """Prevent starts. Raises `ContainerConflict` if it has run."""
+        with self._changed:
+            if self.phase in ("running", "ended"):
+                raise ContainerConflict(f"the process of the container {self.name} has run")
+            self._removed = True
+
     def wait(self, interrupt: Interrupt, timeout: float | None, check: Callable[[], None]) -> None:
         """See `Engine.wait`. `check` is called at each change, and may raise."""
 

@@ -26,6 +26,7 @@ _ENGINE_CALLS = (
     "stop",
     "rename",
     "remove",
+    "withdraw",
     "create_sandbox",
     "is_sandbox_clean",
 )

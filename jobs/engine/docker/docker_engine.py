@@ -5,7 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network
@@ -324,6 +324,13 @@ class DockerEngine:
             raise answer.error()
         self._volumes.remove(name)
         self._usage.forget(name)
+
+    def withdraw(self, name: str) -> None:
+        # Once it has answered a start with an error, this engine does not start the process by itself.
+        with suppress(ContainerNotFound):
+            if self.inspect(name).has_run:
+                raise ContainerConflict(f"the process of the container {name} has run")
+            self.remove(name)
 
     def list(self, labels: dict[str, str]) -> list[Observation]:
         summaries = self._client.call("GET", "/containers/json", params={"all": "1", **label_filter(labels)})

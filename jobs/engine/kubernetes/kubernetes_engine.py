@@ -227,6 +227,9 @@ class KubernetesEngine:
     def remove(self, name: str, *, force: bool = False) -> None:
         self._removal.remove(name, force=force)
 
+    def withdraw(self, name: str) -> None:
+        self._removal.withdraw(name)
+
     def list(self, labels: dict[str, str]) -> list[Observation]:
         return [observation(found) for found in self._view.list(labels)]
 

@@ -92,6 +92,37 @@ def test_a_container_that_waits_is_removed_only_by_force(scheduling: Bench, wait
         scheduling.engine.inspect(waiting)
 
 
+def test_a_container_that_waits_is_withdrawn(scheduling: Bench, waiting: str) -> None:
+    waiter = Waiter(scheduling, waiting)
+    wait_for(lambda: waiter.reasons, what="the reason")
+
+    scheduling.engine.withdraw(waiting)
+
+    assert isinstance(waiter.end(), ContainerNotFound)
+    with pytest.raises(ContainerNotFound):
+        scheduling.engine.inspect(waiting)
+
+
+def test_a_container_is_withdrawn_only_if_it_has_not_run(bench: Bench) -> None:
+    created, running, ended = (
+        bench.created(command, has_inputs=False, has_outputs=False) for command in (("true",), ("sleep", "60"), ("true",))
+    )
+    for name in (running, ended):
+        bench.engine.start(name)
+    for name in (running, ended):
+        bench.engine.wait_until_started(name, lambda _: None, Interrupt())
+    bench.engine.wait(ended, Interrupt(), timeout=30)
+
+    for name in (created, "nosuch"):
+        bench.engine.withdraw(name)
+    for name in (running, ended):
+        with pytest.raises(ContainerConflict):
+            bench.engine.withdraw(name)
+
+    assert sorted(seen.name for seen in bench.engine.list(bench.labels)) == sorted((running, ended))
+    assert bench.engine.inspect(running).phase == "running"
+
+
 def test_a_container_that_waits_goes_on_waiting_under_its_new_name(scheduling: Bench, waiting: str) -> None:
     waiter = Waiter(scheduling, waiting)
     wait_for(lambda: waiter.reasons, what="the reason")
