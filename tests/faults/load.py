@@ -61,6 +61,7 @@ class Task:
     content: Any = None  # of its `event` output
     lost: bool = False  # its engine was ended while it ran
     may_be_lost: bool = False  # its engine was ended, possibly while it ran
+    start_may_be_cut_off: bool = False  # its node was cut off, possibly while it started the process
     log_may_end_unread: bool = False  # its log was deleted while it ran, possibly before all of it was read
 
     def expect_lost(self) -> None:

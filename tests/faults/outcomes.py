@@ -77,7 +77,8 @@ def _allow_for_outages(task: Task, job: dict[str, Any], outages: Sequence[Outage
     """Change what is expected of a task to what the engine could still know after it was away."""
     ended_unseen = any(outage.covers_decision_of(job) for outage in outages)
     if job.get("reason") == "engine_lost":
-        if any(outage.began_in_start_of(job) for outage in outages):
+        was_cut_off = task.start_may_be_cut_off and "cut off while it started" in job["error"]
+        if was_cut_off or any(outage.began_in_start_of(job) for outage in outages):
             task.expect_lost()
             task.min_starts, task.max_starts = 0, 1
         elif ended_unseen or (task.may_be_lost and any(outage.ended_after_start_of(job) for outage in outages)):

@@ -33,12 +33,14 @@ def test_the_kubelet_is_killed_and_restarted(cluster_system: ClusterSystem) -> N
     system = cluster_system
     system.start()
     system.load.mixed(15)
-    long = system.load.long(25)
 
     # When the kubelet is killed while it starts containers, and while more jobs are posted
     pass_time(system.random.uniform(0.5, 3))
     with without("kubelet", system.namespace.admin):
+        for task in system.load.tasks:
+            task.start_may_be_cut_off = True
         pass_time(1)
+    long = system.load.long(25)
     system.load.wait_until_running(long)
     with system.load.posting_more(), without("kubelet", system.namespace.admin):
         pass_time(10)

@@ -152,7 +152,7 @@ def test_a_job_whose_start_has_failed_on_a_host_is_started_again(
     workers.run(workers.another())
     waits_for(job, NO_CPU)
 
-    # When the host cannot start its container, and nobody knows whether the job is at fault
+    # When its host cannot start the container, which may be the job's fault or the host's
     engine.fail_start(container_of(engine, job), StartRefused("context canceled", "the cluster could not start the container"))
     engine.full_because = ""
 

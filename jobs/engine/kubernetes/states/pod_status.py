@@ -9,7 +9,12 @@ from typing import Any, Final
 from jobs.engine.kubernetes.api.cluster_objects import Object
 from jobs.engine.kubernetes.names import CONTAINER
 
-_NOT_STARTED: Final = ("StartError", "ContainerCannotRun")  # reasons of a terminated container whose process never ran
+_NOT_STARTED: Final = ("StartError", "ContainerCannotRun")  # reasons of a terminated container whose start has failed
+
+# What containerd says if a start has failed after it has made the process, and what it adds if the process did not begin.
+_IN_START: Final = "failed to start containerd task"
+_NOT_BEGUN: Final = "OCI runtime start failed"
+
 _UNKNOWN_END: Final = "ContainerStatusUnknown"  # the node no longer knows how it ended
 _OOM_KILLED: Final = "OOMKilled"
 _AT_DEADLINE: Final = "DeadlineExceeded"  # a kubelet that was restarted may say so of the pod before it has ended the process
@@ -30,6 +35,7 @@ _DISRUPTIONS: Final[Mapping[str, str]] = {
 _NODE_IS_LOST: Final = "DeletionByTaintManager"
 _WITHOUT_NODE: Final = (_NODE_IS_LOST, "DeletionByPodGC")  # what ends pods whose node may have said nothing of them for long
 _POD_DELETED: Final = "its pod was deleted from the cluster while it ran"
+_START_CUT_OFF: Final = "its node was cut off while it started the process, which may have run"
 _END_UNKNOWN: Final = "its node no longer knows how it ended, as after a restart"
 
 
@@ -113,6 +119,8 @@ def process_end(pod: Object, *, is_gone: bool, by_itself: bool = False) -> Proce
     started_at, finished_at = parse_time(terminated.get("startedAt")), parse_time(terminated.get("finishedAt"))
     if started_at and finished_at:
         finished_at = max(started_at, finished_at)
+    if terminated.get("reason") in _NOT_STARTED:
+        return ProcessEnd(None, started_at, finished_at, lost=True, cause=_START_CUT_OFF)
     code = int(terminated["exitCode"])
     reason, message = _status_text(pod, "reason"), _status_text(pod, "message")
     if reason == "Evicted" and _OVER_DISK_LIMIT.search(message):
@@ -164,9 +172,16 @@ def _never_began(terminated: Mapping[str, Any]) -> bool:
     When a node ends a pod, it does not know how those containers have ended that its runtime does not have. One that the runtime
     had before has an id, or a last state.
     """
-    reason = terminated["state"]["terminated"].get("reason")
+    state = terminated["state"]["terminated"]
     was_made = terminated.get("containerID") or terminated.get("lastState")
-    return reason in _NOT_STARTED or (reason == _UNKNOWN_END and not was_made)
+    if state.get("reason") in _NOT_STARTED:
+        return not _was_cut_off(str(state.get("message") or ""))
+    return state.get("reason") == _UNKNOWN_END and not was_made
+
+
+def _was_cut_off(message: str) -> bool:
+    """Return whether the answer to a start was lost, so that the process may have begun: if a kubelet is killed, say."""
+    return _IN_START in message and _NOT_BEGUN not in message
 
 
 def _why_lost(pod: Object, *, is_gone: bool) -> str:

@@ -30,7 +30,20 @@ def deleted(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def failed_start(message: str) -> dict[str, Any]:
+    return {"terminated": {"exitCode": 128, "reason": "StartError", "message": message, "startedAt": "1970-01-01T00:00:00Z"}}
+
+
 NEVER = {
+    "cut off before its process was made": pod(
+        "one",
+        6,
+        failed_start("failed to create containerd task: failed to create shim task: context canceled: unknown"),
+        phase="Failed",
+    ),
+    "whose runtime could not start it": pod(
+        "one", 6, failed_start('failed to start containerd task "1": OCI runtime start failed: no such file'), phase="Failed"
+    ),
     "ended by its node without a container": pod("one", 6, UNKNOWN, phase="Failed"),
     "so ended because its node was to be left": pod("one", 6, UNKNOWN, phase="Failed", **ended_by("DeletionByTaintManager")),
     "ended by its node before it was initialized": pod("one", 6, WAITING, phase="Failed"),
@@ -59,6 +72,18 @@ def test_a_job_whose_process_may_have_run_is_lost(found: dict[str, Any]) -> None
 
     assert (is_dead(one), seen.phase, seen.lost, seen.exit_code) == (False, "ended", True, None)
     assert seen.end_cause
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_start_that_was_cut_off_may_have_run_the_process(is_gone: bool) -> None:
+    # Given a kubelet that was killed after the container was made, and before its runtime had answered
+    found = pod("one", 6, failed_start('failed to start containerd task "1": context canceled: unknown'), phase="Failed")
+    one = JobAndPod(job("one", 5), found, pod_is_gone=is_gone)
+
+    seen = observation(one)
+
+    assert (is_dead(one), seen.phase, seen.lost, seen.exit_code) == (False, "ended", True, None)
+    assert "may have run" in seen.end_cause
 
 
 def test_a_pod_whose_node_still_has_to_report_is_waited_for() -> None:
