@@ -98,7 +98,7 @@ class StartRefused(JobError):
 
 
 class StartLost(JobError):
-    """The engine was restarted in the middle of the start. The process may have run, or may still be running."""
+    """The engine was restarted in the middle of the start, say. The process may have run, or may still be running."""
 
 
 class TransferFailed(JobError):

@@ -383,7 +383,8 @@ class Engine(Protocol):
         An engine that schedules may need hours, and calls `waiting_for` with a phrase whenever it has another reason to wait;
         with other engines the process runs when `start` returns.
 
-        Raise `ContainerNotFound` if the container was removed before it ran, or renamed, `ImageUnavailable`, and `StartFailed`.
+        Raise `ContainerNotFound` if the container was removed before it ran, or renamed, `StartLost` if it was removed and may
+        have run, `ImageUnavailable`, and `StartFailed`.
         """
 
     def inspect(self, name: str) -> Observation:

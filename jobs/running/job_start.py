@@ -65,7 +65,7 @@ class JobStart:
         self._image_vanished = 0  # times
         self._is_created = False  # the container, by this owner
         self.is_waiting = False  # for an engine that schedules
-        self.has_run = False  # the process, or it still does
+        self.may_have_run = False  # the process, or it still does
 
     def start(self, job: Job, *, is_requested: bool = False) -> bool:
         """Return True if the process was started, False if the job was decided or requeued instead.
@@ -78,13 +78,13 @@ class JobStart:
         try:
             if not is_requested:
                 self._request(job)
+            self.may_have_run = True
             with self._waiting():
                 self._container.wait_until_started(self._report_waiting)
-            self.has_run = True
         except ImageUnavailable as error:
             self._fail(Reason.IMAGE_PULL, error)
         except ContainerNotFound:
-            self._is_created = False
+            self._is_created = self.may_have_run = False
             raise
         except SandboxRefused:
             return self.start(job)  # without a sandbox

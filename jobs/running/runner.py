@@ -221,7 +221,7 @@ class Run:
 
     def _bring_up(self, job: Job) -> Standing | None:
         container = self._container.find()
-        if container is None and self._job_start.has_run:
+        if container is None and self._job_start.may_have_run:
             return self._decide(LOST), None
         if container is None or not container.has_run:
             if not self._job_start.start(job, is_requested=container is not None and container.phase == "starting"):

@@ -24,7 +24,7 @@ from jobs.engine.kubernetes.networks import Networks
 from jobs.engine.kubernetes.pod_helpers import PodHelpers, has_inputs, inputs_are_open
 from jobs.engine.kubernetes.pod_usage import PodUsage
 from jobs.engine.kubernetes.removal import Removal
-from jobs.engine.kubernetes.start_of_pods import PodStart
+from jobs.engine.kubernetes.start_of_pods import PodStart, deleted_in_start
 from jobs.engine.kubernetes.states.observations import observation, was_requested
 from jobs.engine.kubernetes.states.pod_status import ended_by_itself
 from jobs.engine.kubernetes.stopping import Stopping
@@ -204,10 +204,13 @@ class KubernetesEngine:
         def needs_us(found: JobAndPod) -> bool:
             return observation(found).has_run or inputs_are_open(found)
 
-        found = self._view.find(name)
+        try:
+            found = self._view.find(name)
+        except ContainerNotFound:
+            raise deleted_in_start() from None
         start = self._pod_start(name, waiting_for)
         start.wait(self._view, found, needs_us, interrupt)
-        found = self._view.find(name)
+        found = self._view.objects.get(found.key) or found
         if inputs_are_open(found):
             self._helpers.files(found).finish()
             start.wait(self._view, found, lambda found: observation(found).has_run, interrupt)

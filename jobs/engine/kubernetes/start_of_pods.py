@@ -7,9 +7,9 @@ from collections.abc import Callable
 from jobs.engine.kubernetes.api.cluster_objects import JobAndPod
 from jobs.engine.kubernetes.api.job_view import JobView
 from jobs.engine.kubernetes.names import NAME_LABEL
-from jobs.engine.kubernetes.states.observations import is_dead
+from jobs.engine.kubernetes.states.observations import is_dead, was_requested
 from jobs.engine.kubernetes.states.start_progress import Progress, death, progress
-from jobs.errors import ContainerNotFound, JobError
+from jobs.errors import ContainerNotFound, JobError, StartLost
 from jobs.interrupt import Interrupt
 
 logger = logging.getLogger(__name__)
@@ -35,15 +35,32 @@ class PodStart:
     def wait(self, view: JobView, found: JobAndPod, is_there: Callable[[JobAndPod], bool], interrupt: Interrupt) -> None:
         """Return when `is_there` is true of the Job.
 
-        Raise `ContainerNotFound`, `ImageUnavailable`, `StartFailed`, `StartRefused`, `EngineInTrouble`.
+        Raise `ContainerNotFound`, `ImageUnavailable`, `StartFailed`, `StartRefused`, `StartLost`, `EngineInTrouble`.
         """
-        done = None
-        while done is None:
-            done = view.wait(found.key, lambda now: self._look(now, is_there) or None, interrupt, self._time_left())
 
-    def _look(self, found: JobAndPod | None, is_there: Callable[[JobAndPod], bool]) -> bool:
-        if found is None or found.job["metadata"]["labels"].get(NAME_LABEL) != self._name:
-            raise ContainerNotFound(f"there is no Job {self._name} in the cluster any more")
+        def look(now: JobAndPod | None) -> bool | None:
+            if now is None:
+                self._check_orphan(view.objects.of(found.job))
+                return None
+            return self._look(now, is_there) or None
+
+        with view.objects.watching(found.key):  # so that the pod of a Job that is deleted meanwhile is known
+            while view.wait(found.key, look, interrupt, self._time_left()) is None:
+                pass
+
+    def _check_orphan(self, found: JobAndPod) -> None:
+        """Raise what has become of a deleted Job, unless its pod has no node: then the cluster is about to delete that, too."""
+        if not was_requested(found.job) or is_dead(found):
+            raise self._gone()
+        if found.pod is None or found.pod["spec"].get("nodeName"):
+            raise deleted_in_start()
+
+    def _gone(self) -> ContainerNotFound:
+        return ContainerNotFound(f"there is no Job {self._name} in the cluster any more")
+
+    def _look(self, found: JobAndPod, is_there: Callable[[JobAndPod], bool]) -> bool:
+        if found.job["metadata"]["labels"].get(NAME_LABEL) != self._name:
+            raise self._gone()
         if is_there(found):
             return True
         if is_dead(found):
@@ -84,6 +101,10 @@ class PodStart:
         words = getattr(error, "words", error)
         logger.warning("the cluster did not start a container: %s", words, extra={"container": self._name})
         return error
+
+
+def deleted_in_start() -> StartLost:
+    return StartLost("its Job was deleted from the cluster before its process was known to run: it may have run")
 
 
 def _has_passed(deadline: float | None) -> bool:

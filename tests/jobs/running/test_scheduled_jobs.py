@@ -185,6 +185,26 @@ def test_a_job_whose_container_is_gone_when_it_has_started_is_not_run_again(
     assert event_types(job) == ["exit", "complete"]
 
 
+def test_a_job_whose_container_is_gone_after_the_request_for_its_start_is_not_run_again(
+    engine: SchedulingEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a container that is removed, and an engine that does not say whether it has run before
+    job = make_job(command="echo ran")
+
+    def remove(name: str, *_: Any) -> None:
+        engine.remove(name, force=True)
+        raise EngineUnavailable("the API server does not answer")
+
+    monkeypatch.setattr(engine, "wait_until_started", remove)
+
+    # When
+    workers.another().run_jobs()
+
+    # I expect
+    job = completed(job)
+    assert (job.reason, job.error, job.claims) == (Reason.ENGINE_LOST, "the container is gone", 1)
+
+
 @pytest.mark.parametrize(
     ("how", "reason", "error"),
     [

@@ -44,6 +44,7 @@ class ClusterObjects:
         ] = {}  # by the Job's uid: another Job may get the name before the last pod of this one is gone
         self._gone_pods: set[str] = set()  # uids of pods in `_pods`
         self._ended_pods: set[str] = set()  # uids of those whose process was once seen to have ended by itself
+        self._kept: defaultdict[str, set[str]] = defaultdict(set)  # uids of Jobs that are gone, by name, while a call waits
         self._deleted: OrderedDict[str, None] = OrderedDict()  # uids: an answer may come after the event of the deletion
         self._waiting: defaultdict[str, set[threading.Event]] = defaultdict(set)
 
@@ -57,6 +58,11 @@ class ClusterObjects:
         """Return the Job with this name of its own."""
         with self._lock:
             return self._pair(key)
+
+    def of(self, job: Object) -> JobAndPod:
+        """Return a Job that is gone, with what was last known of its pod; that is kept as long as a call waits for the Job."""
+        with self._lock:
+            return self._with_pod(job)
 
     def all(self) -> list[JobAndPod]:
         """Return all Jobs."""
@@ -76,6 +82,8 @@ class ClusterObjects:
                 self._waiting[key].discard(changed)
                 if not self._waiting[key]:
                     del self._waiting[key]
+                    for owner in self._kept.pop(key, ()):
+                        self._forget_pod(owner)
 
     # -- changing ----------------------------------------------------------------------------------
     def wake_all(self) -> None:
@@ -132,7 +140,7 @@ class ClusterObjects:
             self._pods[owner] = pod if _is_newer(pod, known) else known
             self._gone_pods.add(known["metadata"]["uid"])
             if owner != self._jobs.get(key, _NO_JOB)["metadata"]["uid"]:
-                self._forget_pod(owner)
+                self._forget_if_unneeded(owner, key)
             self._wake(key)
 
     def only_jobs(self, jobs: Iterable[Object], version: int) -> None:
@@ -161,8 +169,9 @@ class ClusterObjects:
 
     def _pair(self, key: str) -> JobAndPod | None:
         job = self._jobs.get(key)
-        if job is None:
-            return None
+        return None if job is None else self._with_pod(job)
+
+    def _with_pod(self, job: Object) -> JobAndPod:
         pod = self._pods.get(job["metadata"]["uid"])
         if pod is None:
             return JobAndPod(job)
@@ -174,12 +183,19 @@ class ClusterObjects:
         self._forget_name(job)
         pod = self._pods.get(job["metadata"]["uid"])
         if pod is not None and pod["metadata"]["uid"] in self._gone_pods:
-            self._forget_pod(job["metadata"]["uid"])
+            self._forget_if_unneeded(job["metadata"]["uid"], key)
         self._wake(key)
 
     def _forget_name(self, job: Object) -> None:
         if self._names.get(_name(job)) == job["metadata"]["name"]:
             del self._names[_name(job)]
+
+    def _forget_if_unneeded(self, owner: str, key: str) -> None:
+        """Forget the last pod of a Job that is gone once no call waits for that."""
+        if key in self._waiting:
+            self._kept[key].add(owner)
+        else:
+            self._forget_pod(owner)
 
     def _forget_pod(self, owner: str) -> None:
         uid = self._pods.pop(owner)["metadata"]["uid"]

@@ -177,3 +177,18 @@ def engine_of(
         yield engine
     finally:
         engine.close()
+
+
+def in_thread(call: object, *arguments: object) -> tuple[threading.Thread, list[object]]:
+    """Run a call in a thread, and return what came of it."""
+    outcomes: list[object] = []
+
+    def run() -> None:
+        try:
+            outcomes.append(call(*arguments))  # type: ignore[operator]
+        except Exception as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, outcomes

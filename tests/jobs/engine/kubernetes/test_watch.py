@@ -1,6 +1,5 @@
 """The two watches of a worker, on an API server that does what the tests tell it to."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from jobs.errors import ContainerNotFound, EngineUnavailable, Interrupted
 from jobs.interrupt import Interrupt
 from orchestrator_site.base.intervals import EngineIntervals
 from tests.helpers.waiting import wait_for
-from tests.jobs.engine.kubernetes.scripted_api import END, ENDED, RUNNING, ScriptedApi, engine_of, job, pod
+from tests.jobs.engine.kubernetes.scripted_api import END, ENDED, RUNNING, ScriptedApi, engine_of, in_thread, job, pod
 
 pytestmark = pytest.mark.stateless
 
@@ -30,21 +29,6 @@ def engine(api: ScriptedApi, tmp_path: Path) -> Iterator[KubernetesEngine]:
     with engine_of(api, tmp_path) as engine:
         assert engine.inspect("one").phase == "running"
         yield engine
-
-
-def in_thread(call: object, *arguments: object) -> tuple[threading.Thread, list[object]]:
-    """Run a call in a thread, and return what came of it."""
-    outcomes: list[object] = []
-
-    def run() -> None:
-        try:
-            outcomes.append(call(*arguments))  # type: ignore[operator]
-        except Exception as error:
-            outcomes.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread, outcomes
 
 
 def test_a_wait_ends_with_the_event_and_asks_nothing(api: ScriptedApi, engine: KubernetesEngine) -> None:
