@@ -15,6 +15,7 @@ from orchestrator_site.web.refusals import Refusal
 from orchestrator_site.web.request_reader import MAX_HEAD_BYTES, RequestReader, Stage
 
 pytestmark = pytest.mark.stateless
+CONFIG = Config()  # made once, as in a web process: it takes longer than to read a request
 CLIENT = ("127.0.0.1", 1234)
 HOST = b"Host: x\r\n"
 
@@ -27,7 +28,7 @@ class Seen:
 
 
 def new_reader() -> RequestReader:
-    return RequestReader(Config(), CLIENT)
+    return RequestReader(CONFIG, CLIENT)
 
 
 def read_all(packets: list[bytes]) -> tuple[list[Seen], bool]:
@@ -47,7 +48,7 @@ def read_by_gunicorn(data: bytes) -> list[Seen]:
     """Return the requests that gunicorn's parser finds before the first that is refused or incomplete."""
     seen: list[Seen] = []
     try:
-        for request in RequestParser(Config(), iter([data]), CLIENT):
+        for request in RequestParser(CONFIG, iter([data]), CLIENT):
             body = request.body.read()
             length = dict(request.headers).get("CONTENT-LENGTH")
             if length is not None and len(body) < int(length):
