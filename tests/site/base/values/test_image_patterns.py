@@ -94,17 +94,18 @@ def test_an_invalid_pattern_is_refused(text: str) -> None:
 COMPONENTS = st.from_regex(r"[a-z0-9]{1,6}([._-][a-z0-9]{1,4})?", fullmatch=True)
 REGISTRIES = st.from_regex(r"[a-z0-9]{1,6}(-[a-z0-9]{1,3})?\.(example|corp)(:[0-9]{1,5})?", fullmatch=True)
 TAGS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,10}", fullmatch=True)
+NAMES = st.lists(COMPONENTS, min_size=1, max_size=3).map("/".join)
+RESTS = st.sampled_from(["", f"@{DIGEST}"]) | TAGS.map(lambda tag: f":{tag}")
 ANYWHERE = ("*", "*/*", "*.*/*", "*:*/*", "localhost/*")  # together: every image of every registry
 
 
 @st.composite
 def references(draw: st.DrawFn) -> tuple[str, str]:
     """Return the name and the rest of a valid reference."""
-    name = "/".join(draw(st.lists(COMPONENTS, min_size=1, max_size=3)))
+    name = draw(NAMES)
     if draw(st.booleans()):
         name = f"{draw(REGISTRIES)}/{name}"
-    rest = draw(st.sampled_from(["", f"@{DIGEST}"]) | TAGS.map(lambda tag: f":{tag}"))
-    return name, rest
+    return name, draw(RESTS)
 
 
 def spellings(name: str) -> list[str]:
