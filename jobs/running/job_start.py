@@ -75,10 +75,10 @@ class JobStart:
         Raise temporary errors of the engine and of the lifecycle: call it again. `ContainerNotFound` means that the container was
         removed before it ran.
         """
+        self.may_have_run = is_requested  # otherwise what there is has not run
         try:
             if not is_requested:
                 self._request(job)
-            self.may_have_run = True
             with self._waiting():
                 self._container.wait_until_started(self._report_waiting)
         except ImageUnavailable as error:
@@ -119,6 +119,7 @@ class JobStart:
         if job.has_inputs or not self._engine.traits.makes_workspace:
             self._files.put_inputs(job)
         lifecycle.report_prepared(self._claim, "starting")  # the fence: a late owner does not get past this write
+        self.may_have_run = True  # even if there is no answer
         self._container.start()
 
     @contextmanager

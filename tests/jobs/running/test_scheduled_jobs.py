@@ -143,14 +143,26 @@ def test_a_job_whose_container_was_removed_before_it_ran_is_run_again(
 
 
 @pytest.mark.parametrize("files", [False, True], ids=["plain", "with files"])
+@pytest.mark.parametrize("answers", [True, False], ids=["at once", "after an outage"])
 def test_a_job_whose_start_has_failed_on_a_host_is_started_again(
-    engine: SchedulingEngine, workers: Workers, specs: list[RunSpec], monkeypatch: pytest.MonkeyPatch, files: bool
+    engine: SchedulingEngine, workers: Workers, monkeypatch: pytest.MonkeyPatch, answers: bool, files: bool
 ) -> None:
     # Given a job that waits for its start
     fill_at_start(engine, monkeypatch)
     job = make_job(command="echo ran", inputs=(file_input("in", b""),) if files else ())
     workers.run(workers.another())
     waits_for(job, NO_CPU)
+    specs: list[RunSpec] = []
+    create = engine.create
+
+    def create_late(spec: RunSpec) -> None:
+        specs.append(spec)
+        engine.remove(spec.name)
+        if not answers and len(specs) == 1:
+            raise EngineUnavailable("the API server does not answer")
+        create(spec)
+
+    monkeypatch.setattr(engine, "create", create_late)
 
     # When its host cannot start the container, which may be the job's fault or the host's
     engine.fail_start(container_of(engine, job), StartRefused("context canceled", "the cluster could not start the container"))
@@ -160,7 +172,7 @@ def test_a_job_whose_start_has_failed_on_a_host_is_started_again(
     job = completed(job)
     assert (job.status, job.claims, stored_log(job)) == (State.COMPLETED, 1, ["ran"])
     assert event_types(job) == [*(["input"] if files else []), "start", "log", "exit", "complete"]
-    assert len(specs) == 2
+    assert len(specs) == (1 if answers else 2)
 
 
 def test_a_job_whose_container_is_gone_when_it_has_started_is_not_run_again(
