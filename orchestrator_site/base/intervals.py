@@ -97,6 +97,7 @@ class EngineIntervals:
     cluster_watch_retry: float = 0.1  # before a watch that was cut off is opened again; doubles each time
     cluster_watch_retry_max: float = 2.0
     cluster_stop: float = 60.0  # after the grace, for the node to end the processes of a container
+    cluster_withdrawal: int = 1  # grace of a pod whose start is taken back: with none its node would report nothing
     cluster_kill: float = 10.0  # after SIGKILL from the helper of a pod; then its node has to end it
     cluster_patience: float = 2.0  # in a state that every pod passes, before a job says that it waits for it
     cluster_usage: float = 15.0  # between two questions what all pods use: a metrics server measures them as often

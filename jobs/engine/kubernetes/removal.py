@@ -16,7 +16,6 @@ from jobs.engine.kubernetes.states.pod_status import may_run
 from jobs.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
 
 _MAX_CHANGES: Final = 20  # of a Job by the cluster while it is removed
-_SHORTEST_GRACE: Final = 1  # seconds
 
 
 class Removal:
@@ -65,7 +64,7 @@ class Removal:
         """
         if found.pod is None:
             raise ContainerConflict(f"the Job {found.key} is about to get its pod")
-        self._delete(found.pod, _SHORTEST_GRACE)
+        self._delete(found.pod, self._client.intervals.cluster_withdrawal)
         patience = self._client.intervals.cluster_stop
         if self._view.wait(found.key, _is_decided, self._client.interrupt, patience) is None:
             raise EngineUnavailable("the node does not report whether the process of the container has run")
