@@ -32,8 +32,8 @@ from tests.helpers.waiting import wait_for
 pytestmark = pytest.mark.django_db(transaction=True)
 
 HOSTS, THREADS = 6, 16
-SLOW = 0.2
-INTERVALS = DeliveryIntervals(answer=25.0, slow=SLOW / 2, thread_wait=(0.1, 0.2))
+SLOW = 0.6
+INTERVALS = DeliveryIntervals(answer=25.0, slow=0.5, thread_wait=(0.1, 0.2))  # a busy machine is not taken for a slow host
 
 
 def answer_slowly(_: Received) -> Answer:

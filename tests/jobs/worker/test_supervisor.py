@@ -49,6 +49,7 @@ def stop_answering(engine: FreezableEngine, how: str, supervisor: Supervisor) ->
     else:
         engine.unavailable = True
     wait_for(lambda: not supervisor._engine_watch.answers, 10, "the watch to notice")
+    wait_for_heartbeats(2)  # a tick that began before is over
 
 
 def answer_again(engine: FreezableEngine) -> None:
