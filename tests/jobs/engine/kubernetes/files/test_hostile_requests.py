@@ -123,24 +123,27 @@ def test_slow_and_silent_peers_do_not_keep_the_worker_out(inputs: RunningMover) 
 
 
 def test_a_transfer_is_not_given_up_for_unknown_peers(inputs: RunningMover) -> None:
-    arrived, more = threading.Event(), threading.Event()
+    # Given a transfer of which the mover has read the token
+    more = threading.Event()
 
     def chunks() -> Iterator[bytes]:
         archive = tar_of("file", bytes(10_000))
         yield archive[:5000]
-        arrived.set()
         assert more.wait(20)
         yield archive[5000:]
 
     transfer = threading.Thread(target=lambda: inputs.files().put("/workspace", chunks()))
     transfer.start()
-    assert arrived.wait(20)
+    wait_for(lambda: any(inputs.directory.iterdir()), what="the mover to unpack the file")
+
+    # When more peers come than it talks to at once
     with ExitStack() as peers:
         for _ in range(70):
             peers.enter_context(inputs.connection())
         more.set()
         transfer.join(20)
 
+    # I expect the transfer to go on
     assert (inputs.directory / "file").stat().st_size == 10_000
 
 
