@@ -92,6 +92,11 @@ def is_over(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
+def is_over_disk_limit(pod: Object) -> bool:
+    """Return whether its node has evicted the pod because that has written too much."""
+    return _status_text(pod, "reason") == "Evicted" and bool(_OVER_DISK_LIMIT.search(_status_text(pod, "message")))
+
+
 def start_failure(pod: Object) -> str:
     """Return the container runtime's message if it could not start the job's process; empty otherwise."""
     terminated = container_state(pod).get("terminated") or {}
@@ -123,7 +128,7 @@ def process_end(pod: Object, *, is_gone: bool, by_itself: bool = False) -> Proce
         return ProcessEnd(None, started_at, finished_at, lost=True, cause=_START_CUT_OFF)
     code = int(terminated["exitCode"])
     reason, message = _status_text(pod, "reason"), _status_text(pod, "message")
-    if reason == "Evicted" and _OVER_DISK_LIMIT.search(message):
+    if is_over_disk_limit(pod):
         return ProcessEnd(code, started_at, finished_at, over_disk_limit=True, cause="its node ended it: " + _sentence(message))
     if terminated.get("reason") == _UNKNOWN_END:
         return ProcessEnd(None, started_at, finished_at, lost=True, cause=disruption(pod) or _END_UNKNOWN)

@@ -8,13 +8,16 @@ from typing import Any, Final
 from jobs.engine import image_errors
 from jobs.engine.kubernetes.api.cluster_objects import JobAndPod, Object
 from jobs.engine.kubernetes.names import CONTAINER
-from jobs.engine.kubernetes.states.pod_status import start_failure
+from jobs.engine.kubernetes.states.pod_status import is_over_disk_limit, start_failure
 from jobs.errors import ContainerNotFound, EngineInTrouble, ImageUnavailable, JobError, StartFailed, StartRefused
 
 NO_POD: Final = "the cluster to make its pod"
 _NO_NODE: Final = "a node of the cluster"
 _ON_NODE: Final = "its node to pull its image and create its container"
 _REMOVED: Final = "the cluster removed the pod before its process ran"
+_LARGE_INPUTS: Final = (
+    "its node evicted the pod before its process ran, because its inputs took more than it may write (DISK_LIMIT)"
+)
 _UNKNOWN_CAUSE: Final = "the cluster could not start the container; the service's log has the details"
 
 _PULL_FAILED: Final = "ErrImagePull"
@@ -69,6 +72,8 @@ def progress(found: JobAndPod) -> Progress:
 
 def death(found: JobAndPod) -> JobError:
     """Return why a container has not run and never will (see `observations.is_dead`)."""
+    if found.pod is not None and is_over_disk_limit(found.pod):
+        return StartFailed(_LARGE_INPUTS)  # another pod would get the same inputs
     words = start_failure(found.pod) if found.pod is not None else ""
     return _start_error(words) if words else ContainerNotFound(_REMOVED)
 

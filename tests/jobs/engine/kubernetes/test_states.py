@@ -9,7 +9,7 @@ from jobs.engine.kubernetes.states.observations import observation
 from jobs.engine.kubernetes.states.pod_status import ended_by_itself
 from jobs.engine.kubernetes.states.start_progress import death, progress
 from jobs.engine.protocol import Observation
-from jobs.errors import ContainerNotFound, EngineInTrouble, ImageUnavailable, StartFailed, StartRefused
+from jobs.errors import ContainerNotFound, EngineInTrouble, ImageUnavailable, JobError, StartFailed, StartRefused
 from tests.jobs.engine.kubernetes.scripted_api import ENDED, RUNNING, job, pod
 
 pytestmark = pytest.mark.stateless
@@ -259,6 +259,22 @@ def test_a_process_that_could_not_be_started_has_not_run() -> None:
 
     assert observation(found).phase == "created"
     assert isinstance(death(found), StartFailed)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ('Usage of EmptyDir volume "workspace" exceeds the limit "1Gi". ', StartFailed),
+        ("The node was low on resource: ephemeral-storage.", ContainerNotFound),
+    ],
+)
+def test_a_pod_that_is_evicted_before_it_ran_is_made_anew_unless_its_inputs_are_too_large(
+    message: str, error: type[JobError]
+) -> None:
+    found = JobAndPod(job("one", 5, requested=False), pod("one", 6, phase="Failed", reason="Evicted", message=message))
+
+    assert observation(found).phase == "created"
+    assert isinstance(death(found), error)
 
 
 def test_a_pod_that_its_node_rejects_was_removed_before_it_ran() -> None:
