@@ -103,11 +103,21 @@ def start_failure(pod: Object) -> str:
     return str(terminated.get("message") or "no message") if terminated.get("reason") in _NOT_STARTED else ""
 
 
+def preparation_failure(pod: Object) -> str:
+    """Return how a container that runs before the job's has failed by itself; empty if none has."""
+    if _is_ended_by_cluster(pod) or _status_text(pod, "reason"):
+        return ""
+    for found in pod.get("status", {}).get("initContainerStatuses") or ():
+        terminated = (found.get("state") or {}).get("terminated")
+        if terminated and terminated["exitCode"] != 0:
+            cause = terminated.get("message") or terminated.get("reason")
+            return f"the container {found['name']} has ended with exit code {terminated['exitCode']}: {cause}"
+    return ""
+
+
 def ended_by_itself(pod: Object) -> bool:
     """Return whether the process of the pod has ended, and the cluster had no reason to end it by then."""
-    if "terminated" not in container_state(pod) or _status_text(pod, "reason") == "Evicted":
-        return False
-    return not pod["metadata"].get("deletionTimestamp") and not condition(pod, "DisruptionTarget")
+    return "terminated" in container_state(pod) and not _is_ended_by_cluster(pod)
 
 
 def process_end(pod: Object, *, is_gone: bool, by_itself: bool = False) -> ProcessEnd | None:
@@ -198,6 +208,12 @@ def _why_lost(pod: Object, *, is_gone: bool) -> str:
     if pod["metadata"].get("deletionTimestamp") and condition(pod, "DisruptionTarget").get("reason") == _NODE_IS_LOST:
         return disruption(pod)  # its node does not answer, so nothing more will be reported
     return ""
+
+
+def _is_ended_by_cluster(pod: Object) -> bool:
+    """Return whether the cluster ends the pod, or has ended it."""
+    is_evicted = _status_text(pod, "reason") == "Evicted"
+    return is_evicted or bool(pod["metadata"].get("deletionTimestamp") or condition(pod, "DisruptionTarget"))
 
 
 def _was_ended_by_cluster(pod: Object, finished_at: datetime | None) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from jobs.engine import image_errors
 from jobs.engine.kubernetes.api.cluster_objects import JobAndPod, Object
 from jobs.engine.kubernetes.names import CONTAINER
-from jobs.engine.kubernetes.states.pod_status import is_over_disk_limit, start_failure
+from jobs.engine.kubernetes.states.pod_status import is_over_disk_limit, preparation_failure, start_failure
 from jobs.errors import ContainerNotFound, EngineInTrouble, ImageUnavailable, JobError, StartFailed, StartRefused
 
 NO_POD: Final = "the cluster to make its pod"
@@ -72,10 +72,14 @@ def progress(found: JobAndPod) -> Progress:
 
 def death(found: JobAndPod) -> JobError:
     """Return why a container has not run and never will (see `observations.is_dead`)."""
-    if found.pod is not None and is_over_disk_limit(found.pod):
+    if found.pod is None:
+        return ContainerNotFound(_REMOVED)
+    if is_over_disk_limit(found.pod):
         return StartFailed(_LARGE_INPUTS)  # another pod would get the same inputs
-    words = start_failure(found.pod) if found.pod is not None else ""
-    return _start_error(words) if words else ContainerNotFound(_REMOVED)
+    if words := start_failure(found.pod):
+        return _start_error(words)
+    words = preparation_failure(found.pod)
+    return StartRefused(words, _UNKNOWN_CAUSE) if words else ContainerNotFound(_REMOVED)
 
 
 def helper_failure(pod: Object, helper: str) -> Progress | None:

@@ -261,6 +261,23 @@ def test_a_process_that_could_not_be_started_has_not_run() -> None:
     assert isinstance(death(found), StartFailed)
 
 
+KILLED = {"exitCode": 137, "reason": "OOMKilled"}
+NOT_STARTED = {"exitCode": 128, "reason": "StartError", "message": "exec format error"}
+
+
+@pytest.mark.parametrize(("ended", "words"), [(KILLED, "exit code 137: OOMKilled"), (NOT_STARTED, "exec format error")])
+def test_a_helper_of_inputs_that_fails_is_a_failed_start(ended: dict[str, Any], words: str) -> None:
+    found = pod("one", 6, phase="Failed", initContainerStatuses=[{"name": "inputs", "state": {"terminated": ended}}])
+
+    error = death(JobAndPod(job("one", 5, requested=False), found))
+    assert isinstance(error, StartRefused)
+    assert words in error.words
+
+    # unless the cluster has ended it
+    found["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert isinstance(death(JobAndPod(job("one", 5, requested=False), found)), ContainerNotFound)
+
+
 @pytest.mark.parametrize(
     ("message", "error"),
     [
