@@ -157,7 +157,7 @@ def test_a_followed_log_can_be_resumed(bench: Bench) -> None:
 
 
 def test_none_is_yielded_once_per_pause(bench: Bench) -> None:
-    name = bench.started(shell("echo one; sleep 1.2; echo two; sleep 1.2; echo three"))
+    name = bench.started(shell("echo one; sleep 3; echo two; sleep 1.2; echo three"))
 
     with bench.engine.logs(name, skip=0, follow=True, interrupt=Interrupt()) as frames:
         seen = [data for some in frames for data in (some.data if some else [None])]

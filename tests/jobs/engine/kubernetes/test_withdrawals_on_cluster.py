@@ -26,6 +26,7 @@ def test_a_container_whose_image_its_node_tries_to_pull_is_withdrawn(kubernetes_
     name = bench.created(image="127.0.0.1:9/image:1", **NO_FILES)
     bench.engine.start(name)
     wait_for(lambda: fails_to_pull(bench), what="the node to try")
+    wait_for(lambda: bench.engine._view.find(name).pod, what="the pod to be seen")
 
     # When its start is taken back
     bench.engine.withdraw(name)
