@@ -144,7 +144,9 @@ def test_500_jobs_that_wait_cost_no_requests(kubernetes_bench: KubernetesBench, 
     threads = [threading.Thread(target=wait, args=(name,), daemon=True) for name in names]
     for thread in threads:
         thread.start()
-    wait_for(lambda: sum("Insufficient cpu" in reason for reason in reasons.values()) == 500, timeout=90, what="the scheduler")
+    wait_for(
+        lambda: sum("Insufficient cpu" in reason for reason in list(reasons.values())) == 500, timeout=90, what="the scheduler"
+    )
 
     # I expect two requests for each so far, and none while they wait
     assert requests["POST jobs"] == requests["PATCH jobs"] == 500
