@@ -52,7 +52,8 @@ def test_an_interrupt_ends_a_wait(bench: Bench, early: bool) -> None:
 
 
 def test_a_plain_process_stops_at_once(bench: Bench) -> None:
-    name = bench.started(("sleep", "1000"))
+    name = bench.started(shell("echo ready; exec sleep 1000"))
+    wait_for(lambda: bench.log(name))  # until its init takes signals: the kernel drops those that PID 1 does not
 
     bench.engine.stop(name, 1000)
 

@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -149,6 +150,8 @@ def test_a_sandbox_that_does_not_run_is_not_clean(docker_bench: DockerBench, san
 def test_attributes_that_a_job_gave_to_a_file_are_noticed(
     docker_bench: DockerBench, sandbox: str, inspected: dict[str, Any], file: str
 ) -> None:
+    made = os.stat(inspected[file]).st_ctime  # in the steps of the kernel's clock
+    wait_for(lambda: time.clock_gettime(time.CLOCK_REALTIME) > made + 0.05, what="a later time")
     try:
         os.setxattr(inspected[file], "user.test", b"1")
     except OSError as error:
