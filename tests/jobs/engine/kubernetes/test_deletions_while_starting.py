@@ -16,14 +16,6 @@ pytestmark = pytest.mark.stateless
 
 
 @pytest.fixture
-def api() -> Iterator[ScriptedApi]:
-    api = ScriptedApi()
-    api.objects["jobs"] = [job("one", 5)]
-    yield api
-    api.close()
-
-
-@pytest.fixture
 def engine(api: ScriptedApi, tmp_path: Path) -> Iterator[KubernetesEngine]:
     with engine_of(api, tmp_path) as engine:
         yield engine

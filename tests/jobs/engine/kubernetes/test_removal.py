@@ -1,24 +1,15 @@
 """The pod of a Job that is removed while the cluster's controllers have no time for it: on an API server that deletes nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.jobs.engine.kubernetes.scripted_api import ENDED, RUNNING, ScriptedApi, engine_of, job, pod
+from tests.jobs.engine.kubernetes.scripted_api import ENDED, RUNNING, ScriptedApi, engine_of, pod
 
 pytestmark = pytest.mark.stateless
 
 WAITING = {"waiting": {"reason": "ImagePullBackOff"}}
-
-
-@pytest.fixture
-def api() -> Iterator[ScriptedApi]:
-    api = ScriptedApi()
-    api.objects["jobs"] = [job("one", 5)]
-    yield api
-    api.close()
 
 
 def deletions(api: ScriptedApi, directory: Path, of_pod: dict[str, Any]) -> list[tuple[str, Any]]:
