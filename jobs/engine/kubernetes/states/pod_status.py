@@ -33,7 +33,7 @@ _DISRUPTIONS: Final[Mapping[str, str]] = {
     "TerminationByKubelet": "its node ended it, because it ran short of resources or shut down",
 }
 _NODE_IS_LOST: Final = "DeletionByTaintManager"
-_WITHOUT_NODE: Final = (_NODE_IS_LOST, "DeletionByPodGC")  # what ends pods whose node may have said nothing of them for long
+_WITHOUT_NODE: Final = (_NODE_IS_LOST, "DeletionByPodGC")  # reasons to end a pod whose node does not answer
 _POD_DELETED: Final = "its pod was deleted from the cluster while it ran"
 _START_CUT_OFF: Final = "its node was cut off while it started the process, which may have run"
 _END_UNKNOWN: Final = "its node no longer knows how it ended, as after a restart"
