@@ -90,11 +90,15 @@ def _nodes_of_unfinished_jobs(containers: list[Observation]) -> dict[UUID, int |
 def _is_needed(container: Observation, nodes: dict[UUID, int | None], node: Node) -> bool:
     """Return whether the container's job may still need it.
 
-    A job that was requeued and went to another node does not. A container that another node of this engine made (a node
-    that was renamed, say) is that node's to remove.
+    A job that was requeued and went to another node does not. While it waits, and its process has run here after all, the next
+    claim may go on with that: the node was taken for lost, or the database was restored from a backup. A container that another
+    node of this engine made (a node that was renamed, say) is that node's to remove.
     """
     job = _job_of(container)
-    return job in nodes and (nodes[job] == node.pk or container.labels.get(NODE_LABEL) != str(node.pk))
+    if job not in nodes:
+        return False
+    of_another_node = container.labels.get(NODE_LABEL) != str(node.pk)
+    return nodes[job] == node.pk or of_another_node or (nodes[job] is None and container.has_run)
 
 
 def _remove(engine: Engine, container: Observation, node: Node) -> bool:

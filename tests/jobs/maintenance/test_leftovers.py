@@ -118,6 +118,26 @@ def test_the_container_of_a_requeued_job_is_removed(engine: FakeEngine, workers:
     assert engine.list({}) == []
 
 
+def test_the_process_of_a_job_that_waits_again_is_kept_for_its_next_claim(engine: FakeEngine, workers: Workers) -> None:
+    # Given a job that no node has claimed, as after the database was restored, although its process runs
+    supervisor = workers.another()
+    job = make_job()
+    leave_container(engine, supervisor, job, command=("sleep", "60"))
+    engine.start(name_of(supervisor, job, 1))
+    (before,) = engine.list({})
+
+    # When leftovers are removed before a worker claims it
+    assert remove(engine, supervisor) == 0
+    workers.run(supervisor)
+
+    # I expect the job to go on with that process
+    running(job)
+    (container,) = engine.list({})
+    assert Job.objects.get(pk=job.pk).started_at == before.started_at == container.started_at
+    services.cancel(job.id)
+    completed(job)
+
+
 @pytest.mark.parametrize("phase", ["created", "starting", "running"])
 def test_leftovers_in_a_cluster_are_removed_in_each_phase(cluster: SchedulingEngine, tmp_path: Path, phase: str) -> None:
     # Given containers of a deleted job and of one that waits, in a cluster that is full or not
