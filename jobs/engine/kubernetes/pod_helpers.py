@@ -28,7 +28,7 @@ from jobs.engine.kubernetes.files import (
 )
 from jobs.engine.kubernetes.names import CONTAINER, NAME_LABEL, PULL_POLICIES
 from jobs.engine.kubernetes.pod_template import PodTemplate
-from jobs.engine.kubernetes.states.pod_status import container_state, has_run, is_over, parse_time
+from jobs.engine.kubernetes.states.pod_status import container_state, has_run, is_over, parse_time, start_failure
 from jobs.engine.kubernetes.states.start_progress import helper_failure
 from jobs.engine.protocol import RunSpec
 from jobs.engine.pullable_reference import parse_reference
@@ -44,6 +44,7 @@ _NOT_READABLE: Final = (
 _SUFFIX_BYTES: Final = 4
 _NO_POD: Final = "the pod has ended or was removed, and its files with it"
 _NONE: Final = "the pod was made without a helper that reads its files"
+_NOT_STARTED: Final = "its node did not start the helper of the pod, which reads its files; the service's log has the details"
 _HAS_ENDED: Final = "the helper of the pod, which reads its files, has ended: its memory was too small, or the job has killed it"
 
 
@@ -98,13 +99,22 @@ class PodHelpers:
         if found.pod is None or found.pod_is_gone or is_over(found.pod):
             raise EngineRefused(_NO_POD)
         helper, exists = (OUTPUTS, has_outputs(found.job)) if has_run(found.pod) else (INPUTS, has_inputs(found.job))
-        if not exists or "terminated" in container_state(found.pod, helper):
-            raise EngineRefused(_HAS_ENDED if exists else _NONE)
+        if not exists:
+            raise EngineRefused(_NONE)
+        if "terminated" in container_state(found.pod, helper):
+            raise self._ended(found.key, found.pod, helper)
         if not _runs(found, helper):
             raise self._not_running(found.key, found.pod, helper)
         workspace = container_of(found.job)["workingDir"]
         place = FilesOfPod(found.pod["status"]["podIP"], workspace, self._tokens(found.job))
         return PodFiles(place, self._client.intervals, self._client.interrupt, self._client.max_silence)
+
+    def _ended(self, key: str, pod: Object, helper: str) -> JobError:
+        words = start_failure(pod, helper)
+        ended = container_state(pod, helper)["terminated"]
+        how = words or f"{ended.get('reason') or 'no reason'}, exit code {ended['exitCode']}"
+        logger.warning("the helper of a pod has ended too early: %s", how, extra={"container": key})
+        return EngineRefused(_NOT_STARTED if words else _HAS_ENDED)
 
     def _not_running(self, key: str, pod: Object, helper: str) -> JobError:
         failed = helper_failure(pod, helper)

@@ -97,9 +97,9 @@ def is_over_disk_limit(pod: Object) -> bool:
     return _status_text(pod, "reason") == "Evicted" and bool(_OVER_DISK_LIMIT.search(_status_text(pod, "message")))
 
 
-def start_failure(pod: Object) -> str:
-    """Return the container runtime's message if it could not start the job's process; empty otherwise."""
-    terminated = container_state(pod).get("terminated") or {}
+def start_failure(pod: Object, name: str = CONTAINER) -> str:
+    """Return the container runtime's message if it could not start the process of a container; empty otherwise."""
+    terminated = container_state(pod, name).get("terminated") or {}
     return str(terminated.get("message") or "no message") if terminated.get("reason") in _NOT_STARTED else ""
 
 

@@ -1,4 +1,4 @@
-"""The outputs of a job whose node cannot pull KUBE_HELPER_IMAGE: on an API server that does what the tests tell it to."""
+"""The outputs of a job whose node cannot pull KUBE_HELPER_IMAGE, or has lost its container: on a scripted API server."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -33,12 +33,16 @@ def api() -> Iterator[ScriptedApi]:
 
 def look_for_output(api: ScriptedApi, directory: Path, waiting: dict[str, Any], *, seconds_on_node: float) -> None:
     """Look into the workspace of a job that has ended, and whose helper waits."""
+    look_at_helper(api, directory, {"waiting": waiting}, seconds_on_node=seconds_on_node)
+
+
+def look_at_helper(api: ScriptedApi, directory: Path, state: dict[str, Any], *, seconds_on_node: float = 1) -> None:
     made = job("one", 5)
     made["spec"]["template"]["spec"]["containers"].append(HELPER)
     on_node_since = datetime.now(UTC) - timedelta(seconds=seconds_on_node)
     ended = pod("one", 6, ENDED, startTime=on_node_since.isoformat())
     ended["spec"]["containers"].append(HELPER)
-    ended["status"]["containerStatuses"].append({"name": "outputs", "state": {"waiting": waiting}})
+    ended["status"]["containerStatuses"].append({"name": "outputs", "state": state})
     api.objects |= {"jobs": [made], "pods": [ended]}
     with engine_of(api, directory, pull_timeout=PULL_TIMEOUT) as engine:
         engine.stat("one", "/workspace/output")
@@ -79,3 +83,22 @@ def test_what_the_container_runtime_said_is_for_operators(
 def test_a_pull_that_goes_on_is_waited_for(api: ScriptedApi, tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="ContainerCreating"):
         look_for_output(api, tmp_path, {"reason": "ContainerCreating"}, seconds_on_node=10 * PULL_TIMEOUT)
+
+
+def test_outputs_fail_if_the_node_has_not_started_the_helper(
+    api: ScriptedApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {"terminated": {"reason": "StartError", "exitCode": 128, "message": "failed to create task: context canceled"}}
+
+    with pytest.raises(EngineRefused, match=r"its node did not start the helper .* the service's log has the details") as refusal:
+        look_at_helper(api, tmp_path, state)
+
+    assert "context canceled" not in str(refusal.value)
+    assert "context canceled" in caplog.text
+
+
+def test_outputs_fail_if_the_helper_was_killed(api: ScriptedApi, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(EngineRefused, match="has ended: its memory was too small, or the job has killed it"):
+        look_at_helper(api, tmp_path, {"terminated": {"reason": "OOMKilled", "exitCode": 137}})
+
+    assert "OOMKilled, exit code 137" in caplog.text
