@@ -28,6 +28,8 @@ def without(process: str, admin: Admin) -> Iterator[None]:
 
     What depends on the API server is restarted after it: it would look for it less and less often, and the cluster would do
     nothing for up to a minute after its return. Elsewhere the controllers end as well, when they have lost their leases.
+    After the kubelet it is the scheduler: it may miss that the node takes pods again, and then tries one that it had no node for
+    only after five minutes.
     """
     harmed = ClusterProcess(admin.directory, process)
     harmed.kill()
@@ -39,6 +41,8 @@ def without(process: str, admin: Admin) -> Iterator[None]:
         if process == "apiserver":
             restart_controllers(admin)
             ClusterProcess(admin.directory, "kubelet").restart()
+        else:
+            ClusterProcess(admin.directory, "scheduler").restart(*_MORE_REQUESTS)
 
 
 def restart_controllers(admin: Admin) -> None:
@@ -48,11 +52,15 @@ def restart_controllers(admin: Admin) -> None:
 
 
 def _is_ready(admin: Admin) -> bool:
-    """Whether the API server answers, counts the kubelet as alive, as it does for a while after its end, and reaches it."""
+    """Whether the API server answers, counts the kubelet as alive, as it does for a while after its end, and reaches it.
+
+    The node takes pods by then.
+    """
     with suppress(HTTPError, AssertionError):
         (node,) = admin("GET", "/api/v1/nodes")["items"]
         admin("GET", f"/api/v1/nodes/{node['metadata']['name']}/proxy/configz")
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"]["conditions"])
+        is_ready = any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"]["conditions"])
+        return is_ready and not node["spec"].get("taints")
     return False
 
 
