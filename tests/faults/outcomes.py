@@ -12,6 +12,7 @@ from tests.helpers.service_processes import Service
 
 PIPE_BYTES: Final = 64 * 1024
 ORDER: Final = ("input", "start", "log", "exit", "output", "complete")
+NO_HELPER: Final = "did not start the helper"
 UNREAD: Final = "[lines may be missing here: the engine cannot read the rest of its log]"
 
 
@@ -85,6 +86,8 @@ def _allow_for_outages(task: Task, job: dict[str, Any], outages: Sequence[Outage
             task.expect_lost()
     elif ended_unseen:
         task.expect_cut_log()
+    if task.start_may_be_cut_off and any(NO_HELPER in item.get("error", "") for item in job.get("outputs", ())):
+        task.expect_no_outputs()
 
 
 def _check_status(task: Task, job: dict[str, Any], *, stop_unseen: bool) -> None:
