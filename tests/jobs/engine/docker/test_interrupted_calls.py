@@ -271,9 +271,11 @@ def silent_port() -> Iterator[int]:
                 while True:
                     taken.enter_context(listener.accept()[0])
 
-        threading.Thread(target=take, daemon=True).start()
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
+        thread.join()  # it may just have accepted a connection, which has to be closed
 
 
 @pytest.fixture

@@ -51,10 +51,13 @@ def tls_host(docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 for pair in ((client, engine), (engine, client)):
                     threading.Thread(target=pump, args=pair, daemon=True).start()
 
-    threading.Thread(target=serve, daemon=True).start()
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
     yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()  # it may just have accepted a connection, which has to be closed
     for one in opened:
         with suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
