@@ -32,7 +32,7 @@ def outcome(api: ScriptedApi, engine: KubernetesEngine, known: dict[str, Any], *
     """Return how a wait ends during which the Job is deleted, and then its pod changes."""
     api.objects["pods"] = [known]
     thread, outcomes = in_thread(engine.wait_until_started, "one", lambda _: None, Interrupt())
-    wait_for(lambda: engine._view.objects._waiting, what="the wait")
+    wait_for(lambda: "one" in engine._view.objects._waiting, what="the wait")
     api.send("jobs", "DELETED", job("one", 11))
     wait_for(lambda: engine._view.objects.find("one") is None, what="the deletion")
     for change, changed in changes:
