@@ -32,6 +32,12 @@ touch /run/netns/of-a-pod
 DOWN: Final = """#!/bin/sh
 rm -rf "$1"
 """
+FIND: Final = """
+import os, sys
+for directory, subdirectories, _ in os.walk("/sys/fs/cgroup"):  # goes on if groups of others are removed meanwhile
+    if sys.argv[1] in subdirectories:
+        print(directory)
+"""
 
 
 @pytest.fixture
@@ -51,8 +57,8 @@ def made(directory: Path, up: str) -> Path:
 
 def has_groups(state: Path) -> bool:
     """Return whether there are control groups of the cluster whose directory is below `state`."""
-    script = f"find /sys/fs/cgroup -type d -name {cluster.name_of(state / 'kubernetes')}"
-    return bool(subprocess.run([*in_namespace(), "sh", "-c", script], capture_output=True, text=True, check=True).stdout)
+    command = [*in_namespace(), sys.executable, "-c", FIND, cluster.name_of(state / "kubernetes")]
+    return bool(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def test_a_cluster_runs_in_control_groups_of_its_own_and_leaves_nothing(tools: Path, tmp_path: Path) -> None:
