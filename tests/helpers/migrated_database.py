@@ -59,6 +59,8 @@ def copied_test_database(request: pytest.FixtureRequest) -> Iterator[None]:
             connection.settings_dict["TEST"]["TEMPLATE"] = migrated_template(os.environ["DATABASE_URL"])
         name: str = create(verbosity, autoclobber, keepdb)
         if connection.vendor == "sqlite":
+            for log in ("-wal", "-shm"):  # of a process that ended with a connection open: they would be applied to the copy
+                Path(f"{name}{log}").unlink(missing_ok=True)
             shutil.copyfile(request.getfixturevalue("migrated_database"), name)
         return name
 
