@@ -138,6 +138,22 @@ def test_the_process_of_a_job_that_waits_again_is_kept_for_its_next_claim(engine
     completed(job)
 
 
+def test_a_process_of_a_job_that_another_node_has_claimed_is_ended(engine: FakeEngine, workers: Workers) -> None:
+    # Given a process that runs here, and its job on another node
+    supervisor, other = workers.another(), workers.another(node_name="other")
+    job = make_job()
+    Job.objects.filter(pk=job.pk).update(node=other.node)
+    leave_container(engine, supervisor, job, command=("sleep", "60"))
+    engine.start(name_of(supervisor, job, 1))
+
+    # When
+    removed = remove(engine, supervisor)
+
+    # I expect
+    assert removed == 1
+    assert engine.list({}) == []
+
+
 @pytest.mark.parametrize("phase", ["created", "starting", "running"])
 def test_leftovers_in_a_cluster_are_removed_in_each_phase(cluster: SchedulingEngine, tmp_path: Path, phase: str) -> None:
     # Given containers of a deleted job and of one that waits, in a cluster that is full or not
