@@ -1,6 +1,5 @@
 """The outputs of a job whose node cannot pull KUBE_HELPER_IMAGE, or has lost its container: on a scripted API server."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,6 @@ FOR_GOOD = [
 ]
 NOT_CREATED = {"reason": "CreateContainerError", "message": "context deadline exceeded"}
 FOR_NOW = [UNREACHABLE, {"reason": "ImagePullBackOff"}, NOT_CREATED]
-
-
-@pytest.fixture
-def api() -> Iterator[ScriptedApi]:
-    api = ScriptedApi()
-    yield api
-    api.close()
 
 
 def look_for_output(api: ScriptedApi, directory: Path, waiting: dict[str, Any], *, seconds_on_node: float) -> None:
