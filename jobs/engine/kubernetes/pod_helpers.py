@@ -28,7 +28,7 @@ from jobs.engine.kubernetes.files import (
 )
 from jobs.engine.kubernetes.names import CONTAINER, NAME_LABEL, PULL_POLICIES
 from jobs.engine.kubernetes.pod_template import PodTemplate
-from jobs.engine.kubernetes.states.pod_status import container_state, has_run, is_over, parse_time, start_failure
+from jobs.engine.kubernetes.states.pod_status import container_state, has_run, how_ended, is_over, parse_time, start_failure
 from jobs.engine.kubernetes.states.start_progress import helper_failure
 from jobs.engine.protocol import RunSpec
 from jobs.engine.pullable_reference import parse_reference
@@ -110,11 +110,8 @@ class PodHelpers:
         return PodFiles(place, self._client.intervals, self._client.interrupt, self._client.max_silence)
 
     def _ended(self, key: str, pod: Object, helper: str) -> JobError:
-        words = start_failure(pod, helper)
-        ended = container_state(pod, helper)["terminated"]
-        how = words or f"{ended.get('reason') or 'no reason'}, exit code {ended['exitCode']}"
-        logger.warning("the helper of a pod has ended too early: %s", how, extra={"container": key})
-        return EngineRefused(_NOT_STARTED if words else _HAS_ENDED)
+        logger.warning("the files of a pod cannot be reached: %s", how_ended(pod, helper), extra={"container": key})
+        return EngineRefused(_NOT_STARTED if start_failure(pod, helper) else _HAS_ENDED)
 
     def _not_running(self, key: str, pod: Object, helper: str) -> JobError:
         failed = helper_failure(pod, helper)

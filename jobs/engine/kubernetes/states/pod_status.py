@@ -110,9 +110,15 @@ def preparation_failure(pod: Object) -> str:
     for found in pod.get("status", {}).get("initContainerStatuses") or ():
         terminated = (found.get("state") or {}).get("terminated")
         if terminated and terminated["exitCode"] != 0:
-            cause = terminated.get("message") or terminated.get("reason")
-            return f"the container {found['name']} has ended with exit code {terminated['exitCode']}: {cause}"
+            return how_ended(pod, found["name"])
     return ""
+
+
+def how_ended(pod: Object, name: str) -> str:
+    """Return how a container of the pod that has ended did so, for operators."""
+    terminated = container_state(pod, name)["terminated"]
+    cause = terminated.get("message") or terminated.get("reason")
+    return f"the container {name} has ended with exit code {terminated['exitCode']}: {cause}"
 
 
 def ended_by_itself(pod: Object) -> bool:

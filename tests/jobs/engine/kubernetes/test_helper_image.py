@@ -93,4 +93,4 @@ def test_outputs_fail_if_the_helper_was_killed(api: ScriptedApi, tmp_path: Path,
     with pytest.raises(EngineRefused, match="has ended: its memory was too small, or the job has killed it"):
         look_at_helper(api, tmp_path, {"terminated": {"reason": "OOMKilled", "exitCode": 137}})
 
-    assert "OOMKilled, exit code 137" in caplog.text
+    assert "the container outputs has ended with exit code 137: OOMKilled" in caplog.text
